@@ -5,7 +5,8 @@ python benchmarks/steps.py --tiny     40 steps, to see that it runs
 
 Toy steps of one sample each are handed to workers that compute next to nothing, so that the time
 between two finished steps is the host's: reading the job folder, committing, handing out the next.
-The table has the median for each tenth of the run; a flat column means that the cost is constant.
+Steps that are ready together are committed together, so the table has the mean for each tenth of
+the run; a flat column means that the cost is constant.
 """
 
 from __future__ import annotations
@@ -72,17 +73,17 @@ def measure(steps: int, workers: int) -> list[float]:
 
 
 def table(times: Sequence[float]) -> str:
-    """The median of each tenth, and the ratio of the last to the first."""
+    """The mean of each tenth, and the ratio of the last to the first."""
     size = max(1, len(times) // TENTHS)
-    medians = [
-        statistics.median(times[start : start + size])
+    means = [
+        statistics.mean(times[start : start + size])
         for start in range(0, len(times) - size + 1, size)
     ]
     lines = ["  step from   host ms a step"]
-    for number, median in enumerate(medians):
-        lines.append(f"{number * size:>11,} {median:>16.2f}")
+    for number, mean in enumerate(means):
+        lines.append(f"{number * size:>11,} {mean:>16.2f}")
     total = sum(times) / len(times)
-    lines.append(f"mean {total:.2f} ms a step; last tenth / first: {medians[-1] / medians[0]:.2f}")
+    lines.append(f"mean {total:.2f} ms a step; last tenth / first: {means[-1] / means[0]:.2f}")
     return "\n".join(lines)
 
 

@@ -29,6 +29,7 @@ PUBLIC = {"toolkit"} | {
         "files",
         "archives",
         "comparisons",
+        "dense_layouts",
         "corrections",
         "terminal",
         "figures",

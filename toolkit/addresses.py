@@ -71,19 +71,19 @@ def parse(text: str) -> Address:
             int(match[4]),
             match[2],
         )
-    place, _, index = text.strip().rpartition(":")
-    split = _split(place)
+    prefix, _, index = text.strip().rpartition(":")
+    split = _split(prefix)
     if split is None or _INDEX.fullmatch(index) is None:
-        raise BadInput(f"'{text}' is no address of a feature. Write {FORMS}.")
-    model, at, sae = split
-    return Address(at.layer, str(at), model, sae, int(index))
+        raise BadInput(f"'{text}' is not a feature address. Write {FORMS}.")
+    model, point, sae = split
+    return Address(point.layer, str(point), model, sae, int(index))
 
 
-def _split(place: str) -> tuple[str, Hookpoint, str | None] | None:
+def _split(prefix: str) -> tuple[str, Hookpoint, str | None] | None:
     """Split model, hookpoint and SAE. Names of models and SAEs may contain slashes, so the first
     hookpoint divides them.
     """
-    parts = place.split("/")
+    parts = prefix.split("/")
     for index in range(1, len(parts)):
         try:
             point = hookpoint(parts[index])
@@ -104,23 +104,23 @@ def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]
     addresses and ids as stored.
     """
     rows = _distinct(spaces)
-    found, index = _as_it_stands(address, rows) if isinstance(address, str) else ([], 0)
-    if not found:
+    matches, index = _as_it_stands(address, rows) if isinstance(address, str) else ([], 0)
+    if not matches:
         read = parse(address) if isinstance(address, str) else address
-        found, index = _matching(read, rows), read.index
-    if len(found) > 1:
+        matches, index = _matching(read, rows), read.index
+    if len(matches) > 1:
         raise BadInput(
-            f"'{address}' may mean {len(found)} features: "
-            f"{_listed(found, rows, index)}. "
+            f"'{address}' may mean {len(matches)} features: "
+            f"{_listed(matches, rows, index)}. "
             f"Write one of these."
         )
-    if index >= found[0]["width"]:
-        name, width = found[0]["address"], found[0]["width"]
+    if index >= matches[0]["width"]:
+        name, width = matches[0]["address"], matches[0]["width"]
         raise BadInput(
             f"'{address}': there is no feature {index} in {name}; its width is {width} (0 to "
             f"{width - 1})."
         )
-    return found[0], index
+    return matches[0], index
 
 
 def _as_it_stands(text: str, rows: Sequence[Space]) -> tuple[list[Space], int]:

@@ -32,8 +32,8 @@ class _Pieces:
         """Nothing waits anywhere else."""
 
     def take(self) -> bytes:
-        found, self._held = b"".join(self._held), []
-        return found
+        data, self._held = b"".join(self._held), []
+        return data
 
 
 def archive(arrays: Iterable[Member]) -> Iterator[bytes]:

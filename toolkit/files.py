@@ -140,7 +140,8 @@ def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
         lengths = {name: _tensor_bytes(facts) for name, facts in header.items()}
     except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
         raise BadInput(
-            f"{path} is no safetensors file: it has no readable header. Copy or download it again."
+            f"{path} is not a safetensors file: it has no readable header. Copy or download it "
+            "again."
         ) from None
     needed = 8 + length + _laid_out(path, header, lengths)
     if size != needed:
@@ -178,7 +179,7 @@ def _tensor_bytes(facts: dict[str, Any]) -> int:
     start, end = facts["data_offsets"]
     for number in (start, end, *facts["shape"]):
         if type(number) is not int or number.bit_length() > 63:
-            raise ValueError(f"{number!r} is no whole number")
+            raise ValueError(f"{number!r} is not a whole number")
     if any(number < 0 for number in facts["shape"]):
         raise ValueError("a shape below zero")
     bits: int = TENSOR_BITS[facts["dtype"]] * math.prod(facts["shape"])

@@ -26,12 +26,12 @@ def in_half(
     if part == "all":
         return {row["sample"] for row in rows}, set()
     side = {unit: half(seed, unit) for unit in {row["unit"] for row in rows}}
-    own = {row["sample"] for row in rows if side[row["unit"]] == part}
+    in_part = {row["sample"] for row in rows if side[row["unit"]] == part}
     if part == "select" or not prompts:
-        return own, set()
+        return in_part, set()
     seen = {row["cluster"] for row in rows if side[row["unit"]] == "select"}
-    shared = {row["sample"] for row in rows if row["sample"] in own and row["cluster"] in seen}
-    return own - shared, shared
+    shared = {row["sample"] for row in rows if row["sample"] in in_part and row["cluster"] in seen}
+    return in_part - shared, shared
 
 
 def joined_by_state(

@@ -79,6 +79,6 @@ def hookpoint(text: str) -> Hookpoint:
         return Hookpoint(_MODULES[match[2]], int(match[1]))
     site = text.partition(".")[0]
     raise BadInput(
-        f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers counted from 0; "
-        f"sites: {choices(SITES)}."
+        f"'{text}' is not a hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers counted from "
+        f"0; sites: {choices(SITES)}."
     )

@@ -112,9 +112,10 @@ def snapshot_folder(snapshot: Snapshot) -> Path:
 
 
 def fetch_file(
-    wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False
+    snapshot: Snapshot, path: str, tell: Callable[[int], None], *, restart: bool = False
 ) -> Path:
-    """Download one file into the cache; an earlier attempt is resumed, unless `again` starts over.
+    """Download one file into the cache; an earlier attempt is resumed, unless `restart` starts
+    over.
 
     `tell` gets the bytes that are there so far. What another try cannot mend is a `BadInput`; other
     errors are as they come.
@@ -129,15 +130,15 @@ def fetch_file(
     try:
         return Path(
             hf_hub_download(
-                wanted.name,
+                snapshot.name,
                 path,
-                revision=wanted.revision,
+                revision=snapshot.revision,
                 tqdm_class=_teller(tell),
-                force_download=again,
+                force_download=restart,
             )
         )
     except (*hopeless, errors.LocalTokenNotFoundError, PermissionError) as error:
-        raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
+        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
 def _teller(tell: Callable[[int], None]) -> Any:

@@ -64,7 +64,7 @@ def _plain(at: Asked) -> Any:
         return at
     if isinstance(at, Selector):
         return at.model_dump(mode="json", exclude_defaults=True)
-    return [one.model_dump(mode="json", exclude_defaults=True) for one in at]
+    return [selector.model_dump(mode="json", exclude_defaults=True) for selector in at]
 
 
 def recorded(at: Asked | None) -> str:
@@ -159,12 +159,12 @@ class _Chosen:
         self._stride = max((len(text.ids) for text in texts), default=0) + 1
         places = [
             number * self._stride + position
-            for number, own in enumerate(results)
-            for position in own
+            for number, positions in enumerate(results)
+            for position in positions
         ]
         self._wanted = np.sort(np.array(places, dtype=np.int64))
         self.samples = frozenset(
-            text.sample for text, own in zip(texts, results, strict=True) if own
+            text.sample for text, positions in zip(texts, results, strict=True) if positions
         )
         self.at = shown(at)
 
@@ -192,8 +192,8 @@ class _Chosen:
     ) -> None:
         import numpy as np
 
-        wanted = self._wanted[np.isin(self._wanted // self._stride, samples)]
-        lacking = wanted[~np.isin(wanted, there)]
+        requested = self._wanted[np.isin(self._wanted // self._stride, samples)]
+        lacking = requested[~np.isin(requested, there)]
         if len(lacking):
             sample, position = (
                 self._names[int(lacking[0] // self._stride)].as_py(),

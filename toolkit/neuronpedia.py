@@ -114,8 +114,8 @@ def _llama(model: str, space: Mapping[str, Any]) -> str | None:
 
 def _own(site: str, layer: str, space: Mapping[str, Any]) -> str:
     """`25-resid_post-NAME`; a space without a layer counts as the embedding, as on Neuronpedia."""
-    place = [layer, site] if layer.isdigit() else ["e", str(space["hookpoint"])]
-    return _slug("-".join([*place, str(space.get("sae") or "raw")]))
+    parts = [layer, site] if layer.isdigit() else ["e", str(space["hookpoint"])]
+    return _slug("-".join([*parts, str(space.get("sae") or "raw")]))
 
 
 def _slug(text: str) -> str:

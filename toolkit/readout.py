@@ -106,9 +106,9 @@ def _read_rows(
         total = total * (highest - peak).exp() + sums
         highest = peak
         if base is not None:
-            own = base.tiles[first]
-            shares = (own - base.normaliser).exp()
-            moved += ((own.to(tile) - tile) @ shares.to(tile)).double()
+            base_tile = base.tiles[first]
+            shares = (base_tile - base.normaliser).exp()
+            moved += ((base_tile.to(tile) - tile) @ shares.to(tile)).double()
     normaliser = highest + total.log()
     if base is None:
         return Readout(logits, normaliser, None)

@@ -246,7 +246,7 @@ def average_l0s(inputs: Inputs) -> dict[str, float]:
     declared = {
         row["space"]: row["declared_l0"] for row in examined if row["declared_l0"] is not None
     }
-    return {space: float(found[1]) for space, found in named.items() if found} | declared
+    return {space: float(match[1]) for space, match in named.items() if match} | declared
 
 
 _NAMED_L0 = re.compile(r"average_l0_(\d+)")

@@ -148,7 +148,7 @@ _ALL = (
     _table(
         "projections",
         "space first",
-        "compact decoder directions, for `similar` without the SAE files: so many bytes a feature, "
+        "compact decoder directions, for `similar` without the SAE files: bytes per feature, "
         "from the feature `first`",
         "derived",
         space="string",
@@ -290,7 +290,7 @@ _ALL = (
         p_null="float64?",
     ),
     _table(
-        "attributions",
+        "gradient_effects",
         "space feature comparison outcome method",
         "a screened feature's specific effect as a gradient foretells it, beside the exact one",
         space="string",

@@ -68,7 +68,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=attribute,
         estimates=Estimates(cost=cost.attributing),
         reads=("samples", "features", "comparisons", "spaces", "screens"),
-        writes=("attributions",),
+        writes=("gradient_effects",),
         uses_model=True,
         uses_saes=True,
     )
@@ -76,7 +76,7 @@ def toolkit_parts() -> Iterator[Part]:
         name="patch-attribution",
         title="Gradients against exact effects",
         help="How far a cheap pre-screen may be trusted, layer by layer.",
-        reads=("attributions", "spaces"),
+        reads=("gradient_effects", "spaces"),
         run=attribution.figures,
         findings=attribution.findings,
         order=33,

@@ -67,14 +67,14 @@ def _rows(path: Path, params: Csv) -> Iterator[Row]:
     _check_header(path, header, params)
     number = 0
     for number, (line, cells) in enumerate(lines, 1):
-        place = f"{path}:{line} (row {number})"
+        where = f"{path}:{line} (row {number})"
         if len(cells) != len(header):
             raise DataError(
-                f"{place}: this row has {len(cells)} cells, the header {len(header)}. "
+                f"{where}: this row has {len(cells)} cells, the header {len(header)}. "
                 f"Put double quotes around a cell with commas or newlines in it."
             )
         yield Row(
-            place, {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()}
+            where, {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()}
         )
     if not number:
         raise DataError(f"{path}:1: there are no rows below the header. Add a row a sample.")

@@ -61,7 +61,7 @@ def read_samples(work: Work) -> Rows:
 
 
 def _samples(path: Path, params: Jsonl) -> list[Sample]:
-    results = [(place, _object(place, line, whole)) for place, line, whole in _lines(path)]
+    results = [(where, _object(where, line, whole)) for where, line, whole in _lines(path)]
     if not results:
         raise DataError(
             f"{path}:1: the file is empty. Write a JSON object a line, with the key "
@@ -71,9 +71,9 @@ def _samples(path: Path, params: Jsonl) -> list[Sample]:
     for field, name in params.named():
         if name not in there:
             raise missing_column(f"{path}:1", field, name, there)
-    wanted = {params.text, params.id, params.unit, params.spans, *params.metadata(there)}
+    columns = {params.text, params.id, params.unit, params.spans, *params.metadata(there)}
     return samples_of(
-        [Row(place, _cells(place, given, wanted)) for place, given in results], params
+        [Row(where, _cells(where, given, columns)) for where, given in results], params
     )
 
 
@@ -89,28 +89,28 @@ def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
                 yield f"{path}:{number}", text.rstrip("\r\n"), raw.endswith(b"\n")
 
 
-def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
+def _object(where: str, line: str, whole: bool) -> dict[str, Any]:
     try:
         content = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         if not whole:
             raise DataError(
-                f"{place}: the file is cut off in the middle of this line, at character "
+                f"{where}: the file is cut off in the middle of this line, at character "
                 f"{len(line)}. Copy or write it again."
             ) from None
         raise DataError(
-            f"{place}: this line is not JSON: {error.msg.removesuffix(' at')} at character "
+            f"{where}: this line is not JSON: {error.msg.removesuffix(' at')} at character "
             f"{error.colno}. Write one object per line."
         ) from None
     except _Twice as error:
-        raise DataError(f"{place}: {error}") from None
+        raise DataError(f"{where}: {error}") from None
     except RecursionError:
         raise DataError(
-            f"{place}: lists or objects lie too deep in this line. Write one flat object per line."
+            f"{where}: lists or objects lie too deep in this line. Write one flat object per line."
         ) from None
     if not isinstance(content, dict):
         raise DataError(
-            f"{place}: this line holds {KINDS.get(type(content), 'null')}; wanted a JSON object, "
+            f"{where}: this line holds {KINDS.get(type(content), 'null')}; wanted a JSON object, "
             'like {"text": ...}.'
         )
     return content
@@ -129,25 +129,25 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return results
 
 
-def _cells(place: str, given: dict[str, Any], wanted: set[str | None]) -> dict[str, Cell]:
+def _cells(where: str, given: dict[str, Any], columns: set[str | None]) -> dict[str, Cell]:
     """The cells asked for; null and blank texts are left out."""
     cells = {
-        key: _cell(place, key, value)
+        key: _cell(where, key, value)
         for key, value in given.items()
-        if key in wanted and value is not None
+        if key in columns and value is not None
     }
     return {key: cell for key, cell in cells.items() if not isinstance(cell, str) or cell.strip()}
 
 
-def _cell(place: str, key: str, value: Any) -> Cell:
+def _cell(where: str, key: str, value: Any) -> Cell:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _encodable(place, key, value)
+        return _encodable(where, key, value)
     number = _finite(value)
     if number is None:
         raise DataError(
-            f"{place}: '{key}' holds "
+            f"{where}: '{key}' holds "
             f"{KINDS[type(value)] if isinstance(value, dict | list) else 'a number too large'}; "
             "metadata are texts and numbers. Name the keys you want with `columns`, or write it "
             "as a text."
@@ -164,12 +164,12 @@ def _finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _encodable(place: str, key: str, value: str) -> str:
+def _encodable(where: str, key: str, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{place}: '{key}' holds half a surrogate pair (\\u{ord(value[error.start]):04x}) at "
+            f"{where}: '{key}' holds half a surrogate pair (\\u{ord(value[error.start]):04x}) at "
             f"character {error.start + 1}; that is no text. Write the file again with whole "
             "characters."
         ) from None

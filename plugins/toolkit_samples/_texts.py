@@ -131,7 +131,7 @@ def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
     """The rows as samples; an empty text, a wrong label or an id that stands twice is an error with
     the row's place.
     """
-    found, first = [], dict[str, str]()
+    samples, first = [], dict[str, str]()
     for number, row in enumerate(rows):
         _check_number(row, params.row)
         _check_text(row, params.text)
@@ -144,10 +144,10 @@ def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
                 f"{first[name]} already. Give each its own id."
             )
         first[name] = row.place
-        found.append(
+        samples.append(
             Sample(name, _required(row, params.unit) if params.unit else name, row, number)
         )
-    return found
+    return samples
 
 
 def tables(work: Work, every: Sequence[Sample]) -> Rows:
@@ -174,10 +174,10 @@ def tables(work: Work, every: Sequence[Sample]) -> Rows:
     )
 
 
-def missing_column(place: str, field: str, name: str, there: Sequence[str]) -> DataError:
+def missing_column(where: str, field: str, name: str, there: Sequence[str]) -> DataError:
     """The error for a column that a param names and that is not there."""
     return DataError(
-        f"{place}: {field}: there is no column '{name}'.{nearest(name, there)} Columns: "
+        f"{where}: {field}: there is no column '{name}'.{nearest(name, there)} Columns: "
         f"{', '.join(there)}."
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from toolkit.dense_layouts import SparseRows
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -23,10 +25,9 @@ class Entries:
         self.sample = named.indices.to_numpy(zero_copy_only=False)
         self.positions = rows["position"].to_numpy()
         counts = pc.list_value_length(rows["features"]).to_numpy(zero_copy_only=False)
-        self.ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.rows = SparseRows(ends, _flat(rows["features"]), _flat(rows["values"]))
         self.row = np.repeat(np.arange(len(rows)), counts)
-        self.feature = _flat(rows["features"])
-        self.value = _flat(rows["values"])
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -40,14 +41,6 @@ class Entries:
         import numpy as np
 
         return np.searchsorted(self.sample, np.arange(len(self.names) + 1))
-
-    def fill(self, first: int, last: int, block: Any, place: Any = None) -> None:
-        """Write rows `first` to `last` into a block of zeros, each at its place (as it stands, by
-        itself).
-        """
-        part = slice(self.ends[first], self.ends[last])
-        row = self.row[part] - first
-        block[row if place is None else place[row], self.feature[part]] = self.value[part]
 
 
 def _flat(column: pa.ChunkedArray) -> Any:

@@ -96,24 +96,24 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
     """The comparison that is published, of each stage that made it for other spaces; two in one
     space are an error.
     """
-    of_groups = [one for one in comparisons if one.effect == "d"]
-    same = [one for one in of_groups if one.group_names == params.groups]
+    of_groups = [comparison for comparison in comparisons if comparison.effect == "d"]
+    same = [comparison for comparison in of_groups if comparison.group_names == params.groups]
     if not same:
-        known = sorted({one.name for one in of_groups})
+        known = sorted({comparison.name for comparison in of_groups})
         there = f" The run compares: {choices(known)}." if known else " The run compares no groups."
         raise DataError(
             f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}"
         )
-    results = [one for one in same if one.half == params.half]
+    results = [comparison for comparison in same if comparison.half == params.half]
     if not results:
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
             f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the "
             "stage that is to be published does."
         )
-    spaces = Counter(space for one in results for space in one.tested)
+    spaces = Counter(space for comparison in results for space in comparison.tested)
     if max(spaces.values(), default=1) > 1:
-        labels = choices([one.label for one in results])
+        labels = choices([comparison.label for comparison in results])
         raise DataError(
             f"exp1_json: more than one stage compares {params.contrast} in one space (half: "
             f"{params.half}; {labels}), and the file has room for one. Put the other comparison "
@@ -159,8 +159,8 @@ def _layer(
 ) -> dict[str, Any]:
     import pyarrow.compute as pc
 
-    own = rows.filter(pc.equal(rows["space"], space["space"]))
-    features = _features(own, params)
+    rows_of_space = rows.filter(pc.equal(rows["space"], space["space"]))
+    features = _features(rows_of_space, params)
     return {
         "layer": layer,
         "space": space["space"],
@@ -169,7 +169,7 @@ def _layer(
         "n_bankrupt": sizes[0],
         "n_safe": sizes[1],
         "n_significant": len(features),
-        "n_significant_by_p": _by_p(own, len(features)),
+        "n_significant_by_p": _by_p(rows_of_space, len(features)),
         "significant_features": features,
     }
 
@@ -199,16 +199,16 @@ def _features(rows: pa.Table, params: Exp1Json) -> list[dict[str, Any]]:
     }
     results = []
     for feature in marked.to_pylist():
-        one: dict[str, Any] = {"feature_idx": feature}
-        one |= {
+        facts: dict[str, Any] = {"feature_idx": feature}
+        facts |= {
             name: number.get((feature, stat, params.contrast)) for name, stat in PUBLISHED.items()
         }
         for side, group in zip(("bankrupt", "safe"), params.groups, strict=True):
-            one |= {
+            facts |= {
                 f"{side}_{name}": number.get((feature, stat, group))
                 for name, stat in OF_GROUP.items()
             }
-        results.append(one)
+        results.append(facts)
     return sorted(results, key=lambda one: (one["p_value"], one["feature_idx"]))
 
 

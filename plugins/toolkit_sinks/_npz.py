@@ -99,9 +99,9 @@ def _no_entries(space: Mapping[str, Any]) -> Entries:
     raise DataError(f"space {space['space']} has no activations here.")
 
 
-def _spaces(table: pa.Table, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _spaces(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     rows = {row["space"]: row for row in table.to_pylist()}
-    for space in wanted:
+    for space in names:
         if space not in rows:
             raise DataError(
                 f"space {space}: it has activations, but table 'spaces' does not describe it, so "
@@ -132,8 +132,8 @@ def _arrays(entries: Entries, space: Mapping[str, Any], *, dense_too: bool) -> I
     yield texts("samples", len(entries), max(map(len, entries.names), default=0), entries.name)
     yield whole("positions", entries.positions)
     yield whole("row", entries.row.astype(np.int64))
-    yield whole("feature", entries.feature)
-    yield whole("value", entries.value)
+    yield whole("feature", entries.rows.features)
+    yield whole("value", entries.rows.values)
     yield whole("width", np.int64(space["width"]))
     if dense_too:
-        yield dense("features", len(entries), space["width"], entries.fill)
+        yield dense("features", len(entries), space["width"], entries.rows.fill)

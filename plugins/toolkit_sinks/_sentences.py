@@ -135,16 +135,16 @@ def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
     """
     begin = end = 0
     for piece, run in groupby(pieces):
-        count, found = len(list(run)), _begin(text, piece, begin, end)
-        if found is None:
+        count, start = len(list(run)), _begin(text, piece, begin, end)
+        if start is None:
             yield from [end] * count
             continue
-        copies = _copies(text, piece, found, count)
+        copies = _copies(text, piece, start, count)
         yield from (
-            max(end, found + len(piece) * math.ceil((index + 1) * copies / count))
+            max(end, start + len(piece) * math.ceil((index + 1) * copies / count))
             for index in range(count)
         )
-        begin, end = found + len(piece) * (copies - 1), max(end, found + len(piece) * copies)
+        begin, end = start + len(piece) * (copies - 1), max(end, start + len(piece) * copies)
 
 
 def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
@@ -157,9 +157,9 @@ def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
     return None if start < 0 else start
 
 
-def _copies(text: str, piece: str, begin: int, most: int) -> int:
+def _copies(text: str, piece: str, begin: int, limit: int) -> int:
     """How often a piece stands there, one after the other."""
     count = 0
-    while count < most and text.startswith(piece, begin + count * len(piece)):
+    while count < limit and text.startswith(piece, begin + count * len(piece)):
         count += 1
     return count

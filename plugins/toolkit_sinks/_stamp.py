@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def stamp(at: str) -> str:
+def stamp(time: str) -> str:
     """`20251017_120000` for an ISO time."""
-    return at[:19].replace("-", "").replace(":", "").replace("T", "_")
+    return time[:19].replace("-", "").replace(":", "").replace("T", "_")

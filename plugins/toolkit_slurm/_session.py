@@ -41,7 +41,7 @@ RESEATINGS = 5
 class SlurmWorker:
     """A worker in an array task, or waiting for one."""
 
-    def __init__(self, session: Session, request: WorkerRequest, number: int) -> None:
+    def __init__(self, session: SlurmSession, request: WorkerRequest, number: int) -> None:
         self.request = request
         self.seat = f"{request.name}-{number}"
         self.number = number
@@ -100,7 +100,7 @@ class SlurmWorker:
             self._events.put(None)
 
 
-class Session:
+class SlurmSession:
     """The workers of one run, and the tasks that they run in."""
 
     def __init__(self, params: Slurm, request: WorkerRequest) -> None:
@@ -263,7 +263,7 @@ class Session:
         slurm.cancel(self._job)
 
 
-_SESSIONS: dict[Path, Session] = {}
+_SESSIONS: dict[Path, SlurmSession] = {}
 
 
 def start_all(params: Slurm, requests: Sequence[WorkerRequest]) -> Sequence[Worker]:
@@ -273,7 +273,7 @@ def start_all(params: Slurm, requests: Sequence[WorkerRequest]) -> Sequence[Work
     folder = seats_folder(requests[0])
     session = _SESSIONS.get(folder)
     if session is None:
-        session = _SESSIONS[folder] = Session(params, requests[0])
+        session = _SESSIONS[folder] = SlurmSession(params, requests[0])
     try:
         return session.add(requests)
     except BaseException:

@@ -32,6 +32,19 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _comparisons()
     yield from _baselines()
     yield from _paths_and_ranks()
+    yield from _sections()
+
+
+def _sections() -> Iterator[Part]:
+    yield ReportSection(
+        name="baselines",
+        title="What else predicts the label",
+        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out "
+        "folds.",
+        reads=("baselines",),
+        run=_baselines_section.figures,
+        order=19,
+    )
     yield ReportSection(
         name="layer-profile",
         title="Layers",
@@ -59,58 +72,61 @@ def toolkit_parts() -> Iterator[Part]:
     )
 
 
+_TESTS = (
+    (
+        "welch",
+        _params.Means,
+        _compare.compare_welch,
+        "Which features differ between two groups: cluster-robust Welch tests of means.",
+    ),
+    (
+        "student",
+        _params.Means,
+        _compare.compare_student,
+        "The same with one spread for both groups: Student's test.",
+    ),
+    (
+        "mann_whitney",
+        _params.Ranks,
+        _compare.compare_mann_whitney,
+        "Two groups by ranks of cluster means: Mann-Whitney.",
+    ),
+    (
+        "auroc",
+        _params.Areas,
+        _compare.compare_auroc,
+        "How well each feature tells the samples of two groups apart.",
+    ),
+    (
+        "permutation",
+        _params.Shuffles,
+        _compare.compare_permutation,
+        "Two groups against shuffles of their labels over clusters.",
+    ),
+    (
+        "correlation",
+        _params.Trend,
+        _compare.compare_correlation,
+        "Which features follow a number: Pearson's or Spearman's r.",
+    ),
+    (
+        "anova",
+        _params.Several,
+        _compare.compare_anova,
+        "Which features differ among several groups, by cluster means.",
+    ),
+    (
+        "kruskal",
+        _params.Several,
+        _compare.compare_kruskal,
+        "Which features differ among several groups, by ranks.",
+    ),
+)
+"""Name, params, function and help of each test."""
+
+
 def _comparisons() -> Iterator[Part]:
-    tests = (
-        (
-            "welch",
-            _params.Means,
-            _compare.compare_welch,
-            "Which features differ between two groups: cluster-robust Welch tests of means.",
-        ),
-        (
-            "student",
-            _params.Means,
-            _compare.compare_student,
-            "The same with one spread for both groups: Student's test.",
-        ),
-        (
-            "mann_whitney",
-            _params.Ranks,
-            _compare.compare_mann_whitney,
-            "Two groups by ranks of cluster means: Mann-Whitney.",
-        ),
-        (
-            "auroc",
-            _params.Areas,
-            _compare.compare_auroc,
-            "How well each feature tells the samples of two groups apart.",
-        ),
-        (
-            "permutation",
-            _params.Shuffles,
-            _compare.compare_permutation,
-            "Two groups against shuffles of their labels over clusters.",
-        ),
-        (
-            "correlation",
-            _params.Trend,
-            _compare.compare_correlation,
-            "Which features follow a number: Pearson's or Spearman's r.",
-        ),
-        (
-            "anova",
-            _params.Several,
-            _compare.compare_anova,
-            "Which features differ among several groups, by cluster means.",
-        ),
-        (
-            "kruskal",
-            _params.Several,
-            _compare.compare_kruskal,
-            "Which features differ among several groups, by ranks.",
-        ),
-    )
-    for name, params, run, said in tests:
+    for name, params, run, said in _TESTS:
         yield StagePart(
             name=f"compare.{name}",
             help=said,
@@ -168,15 +184,6 @@ def _baselines() -> Iterator[Part]:
         replaces_model="streams",
         writes=("features", "comparisons", "spaces"),
         uses_model=True,
-    )
-    yield ReportSection(
-        name="baselines",
-        title="What else predicts the label",
-        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out "
-        "folds.",
-        reads=("baselines",),
-        run=_baselines_section.figures,
-        order=19,
     )
 
 

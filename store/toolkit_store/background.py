@@ -35,8 +35,8 @@ class Background:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
         if not hasattr(self._local, "own"):
             self._local.own = _Loop()
-        own: _Loop = self._local.own
-        return own.loop.run_until_complete(work)
+        loop: _Loop = self._local.own
+        return loop.loop.run_until_complete(work)
 
     @cached_property
     def _loop(self) -> asyncio.AbstractEventLoop:

@@ -201,22 +201,22 @@ class Database:
                     cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here
                 )
 
-    def _lacks(self, name: str, found: Any) -> list[str]:
-        there = {column for index in found.list_indices() for column in index.columns}
-        return [column for column in self._to_index(name, found) if column not in there]
+    def _lacks(self, name: str, table: Any) -> list[str]:
+        there = {column for index in table.list_indices() for column in index.columns}
+        return [column for column in self._to_index(name, table) if column not in there]
 
-    def _to_index(self, name: str, found: Any) -> list[str]:
+    def _to_index(self, name: str, table: Any) -> list[str]:
         """The columns to index."""
-        rows = found.count_rows()
-        own = [INDEXES[name]] if name in INDEXES and rows else []
+        rows = table.count_rows()
+        columns = [INDEXES[name]] if name in INDEXES and rows else []
         if TABLES[name].ledger or rows < BITMAPS_FROM:
-            return own
-        return [*own, "step", *(["space"] if name == "activations" else [])]
+            return columns
+        return [*columns, "step", *(["space"] if name == "activations" else [])]
 
-    def _index(self, found: Any, column: str) -> None:
+    def _index(self, table: Any, column: str) -> None:
         from lancedb.index import Bitmap, BTree
 
-        found.create_index(
+        table.create_index(
             column, config=BTree() if column in INDEXES.values() else Bitmap(), name=f"by_{column}"
         )
 
@@ -226,13 +226,13 @@ class Database:
         self, name: str, where: str | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """The matching rows in the declared schema (without a limit LanceDB returns ten)."""
-        wanted = self._wanted(name, columns)
+        selected = self._wanted(name, columns)
         with self._explained("read", name):
             reader = self._reader
-            result: pa.Table | None = background.run(self._found(reader, name, where, wanted))
+            result: pa.Table | None = background.run(self._found(reader, name, where, selected))
         if result is None:
-            return _schema(name).empty_table().select(wanted)
-        return self._as_declared(name, result.select(wanted))
+            return _schema(name).empty_table().select(selected)
+        return self._as_declared(name, result.select(selected))
 
     async def _found(
         self, reader: Any, name: str, where: str | None, columns: list[str]
@@ -277,15 +277,15 @@ class Database:
         """
         import pyarrow as pa
 
-        wanted = self._wanted(name, columns)
+        selected = self._wanted(name, columns)
         with self._explained("read", name):
-            query = self._query(name, where, wanted)
+            query = self._query(name, where, selected)
             for batch in (
                 query.to_batches(batch_size=_LONG_BATCH_ROWS if name in _LONG else _BATCH_ROWS)
                 if query is not None
                 else ()
             ):
-                yield self._as_declared(name, pa.Table.from_batches([batch]).select(wanted))
+                yield self._as_declared(name, pa.Table.from_batches([batch]).select(selected))
 
     def plan(self, name: str, where: str, columns: Sequence[str]) -> str:
         """LanceDB's query plan for these rows."""
@@ -432,21 +432,21 @@ def _largest(lists: pa.ChunkedArray) -> float:
     return 0.0 if largest is None else float(largest)
 
 
-def _small_files(found: Any) -> int:
-    stats = found.stats()
+def _small_files(table: Any) -> int:
+    stats = table.stats()
     return int(stats["fragment_stats"]["num_small_fragments"])
 
 
-def _mostly_large(found: Any) -> bool:
-    stats = found.stats()
+def _mostly_large(table: Any) -> bool:
+    stats = table.stats()
     usual = (
         stats["fragment_stats"]["lengths"]["p50"] * stats["total_bytes"] / max(stats["num_rows"], 1)
     )
     return bool(usual >= _LARGE_FILE)
 
 
-def _is_large(name: str, found: Any) -> bool:
-    return name == "postings" and _mostly_large(found)
+def _is_large(name: str, table: Any) -> bool:
+    return name == "postings" and _mostly_large(table)
 
 
 def _usage(folder: Path) -> tuple[int, int]:

@@ -202,8 +202,14 @@ def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
 class HeldLease:
     """The held lease: a thread says every few seconds that its holder lives."""
 
-    def __init__(self, uri: str, table: Any, epoch: int, at: float) -> None:
-        self._uri, self._table, self._epoch, self._at, self._lost = uri, table, epoch, at, False
+    def __init__(self, uri: str, table: Any, epoch: int, seen_at: float) -> None:
+        self._uri, self._table, self._epoch, self._at, self._lost = (
+            uri,
+            table,
+            epoch,
+            seen_at,
+            False,
+        )
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beats, name="toolkit-lease", daemon=True)
         self._thread.start()
@@ -227,7 +233,7 @@ class HeldLease:
     def _beats(self) -> None:
         beat = 0
         while not self._end.wait(BEAT_S):
-            at, beat = time.monotonic(), beat + 1
+            beat_time, beat = time.monotonic(), beat + 1
             try:
                 done = self._table.update(where=f"epoch = {self._epoch}", values={"beat": beat})
             except _ERRORS:
@@ -235,4 +241,4 @@ class HeldLease:
             if done.rows_updated != 1:
                 self._lost = True
                 return
-            self._at = at
+            self._at = beat_time

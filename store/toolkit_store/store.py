@@ -125,9 +125,9 @@ class Store:
                     self._take(
                         name, [(key, part.drop_columns("step")) for key, part in first.items()]
                     )
-                    for key, own in owners.items():
-                        shared[key] |= own
-                        counts[key][name] = len(own)
+                    for key, owner in owners.items():
+                        shared[key] |= owner
+                        counts[key][name] = len(owner)
                     continue
                 for key, count in self._take(name, list(parts.items())).items():
                     counts[key][name] = count
@@ -298,12 +298,12 @@ class Store:
         """
         with self.reading():
             results = [row for row in self._steps(keys) if not indexing.is_own(row)]
-        wanted = (
+        condition = (
             row
             for row in results
             if experiment in (None, row.experiment) and stage in (None, row.stage)
         )
-        return sorted(wanted, key=lambda row: (row.experiment, row.stage, row.index, row.key))
+        return sorted(condition, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 
     def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
         """The committed steps of the store's own."""
@@ -318,9 +318,9 @@ class Store:
         self, table: str, steps: Iterable[str], columns: Sequence[str] | None = None
     ) -> pa.Table:
         """The rows that the committed ones of `steps` wrote to `table`, by the table's key."""
-        wanted = _columns(table, columns)
+        selected = _columns(table, columns)
         with self.reading():
-            return self._read(table, steps, wanted).select(wanted)
+            return self._read(table, steps, selected).select(selected)
 
     def read_by_space(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
         """The rows of `read`, one part per value of the first key column: one part in memory, the
@@ -335,8 +335,8 @@ class Store:
                     for where in among("step", owners)
                     for chunk in self.database.batches(table, where)
                 )
-                pieces, found = by_space.divide(chunks, schema, schema.names[0], scratch)
-            self._check_count(table, found, sum(owners.values()))
+                pieces, count = by_space.divide(chunks, schema, schema.names[0], scratch)
+            self._check_count(table, count, sum(owners.values()))
             for part in by_space.parts(pieces, scratch):
                 yield rows.ordered(table, part).select(_columns(table, None))
         finally:
@@ -486,11 +486,11 @@ class Store:
         """The committed ones of these steps that have rows in a table, and how many."""
         return {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
 
-    def _check_count(self, name: str, found: int, wanted: int) -> None:
+    def _check_count(self, name: str, count: int, expected: int) -> None:
         """Refuse rows that are not as many as the ledger says: those of a process that lost the
         lease, or of a file that is gone.
         """
-        ledger.check_count(f"Table '{name}' in {self.uri}", found, wanted)
+        ledger.check_count(f"Table '{name}' in {self.uri}", count, expected)
 
 
 @contextmanager

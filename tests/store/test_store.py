@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,6 @@ def example(name: str) -> pa.Table:
             [{"name": "n", "start": 0, "end": 4_000_000_000}],
             [],
         ],
-        "list<struct<space:string,features:uint32>>": [[{"space": "s", "features": 3}], []],
     }
     groups = TABLES["comparisons"].columns["groups"]
     counts = ("samples", "units", "prompts", "clusters", "not_measured", "shared")
@@ -46,9 +46,18 @@ def example(name: str) -> pa.Table:
     columns = {}
     for column, kind in TABLES[name].columns.items():
         plain = kind.rstrip("?")
-        found = values.get(plain) or ([[1, 2], []] if plain.startswith("list") else [1, 2])
+        found = values.get(plain) or _examples(plain)
         columns[column] = [found[0], None] if kind.endswith("?") else found
     return pa.table(columns, schema=arrow_schema(name))
+
+
+def _examples(kind: str) -> list[Any]:
+    """Two values of a type of numbers, of a list of them, or of a list of records."""
+    fields = re.fullmatch(r"list<struct<(.*)>>", kind)
+    if fields is None:
+        return [[1, 2], []] if kind.startswith("list") else [1, 2]
+    pairs = (field.split(":") for field in fields[1].split(","))
+    return [[{name: "s" if type_ == "string" else 3 for name, type_ in pairs}], []]
 
 
 def orphan(store: Store, key: str, rows: pa.Table) -> None:

@@ -105,7 +105,7 @@ def test_full_forms(text: str, expected: Address) -> None:
 def test_anything_else_names_the_forms(text: str) -> None:
     with pytest.raises(
         BadInput,
-        match=r"is no address of a feature\. Write 25/2059, L25-2059, .* model/hookpoint/sae:2059",
+        match=r"is not a feature address\. Write 25/2059, L25-2059, .* model/hookpoint/sae:2059",
     ):
         parse(text)
 

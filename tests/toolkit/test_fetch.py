@@ -56,9 +56,9 @@ class Hub:
         ]
 
     def fetch(
-        self, wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False
+        self, wanted: Snapshot, path: str, tell: Callable[[int], None], *, restart: bool = False
     ) -> Path:
-        self.asked.append((path, again))
+        self.asked.append((path, restart))
         trouble = next(self.troubles, None)
         if isinstance(trouble, Exception):
             raise trouble
@@ -191,7 +191,7 @@ def test_an_npz_file_is_one(fake: Hub) -> None:
     fake.troubles = iter([bytes(len(npz()))])
     _, shown, _ = fetched(Download(WANTED, ("*.npz",)))
     assert fake.asked == [("params.npz", False), ("params.npz", True)]
-    assert "is no npz file." in shown
+    assert "is not an npz file." in shown
 
 
 def test_a_hub_that_stays_away(fake: Hub) -> None:

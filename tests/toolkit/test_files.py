@@ -201,7 +201,9 @@ def headed(text: bytes) -> bytes:
 def test_a_file_that_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(content)
-    said = f"{file} is no safetensors file: it has no readable header. Copy or download it again."
+    said = (
+        f"{file} is not a safetensors file: it has no readable header. Copy or download it again."
+    )
     assert message(safetensors_header, file) == said
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from toolkit._run.workers import WorkerPool
 from toolkit.errors import BadInput
 from toolkit.executors import GpuCount, gpu_request
 from toolkit.gpus import Gpu, choose_gpus, installed_gpus, visible_gpus
@@ -91,3 +94,16 @@ def test_a_tool_that_lists_nothing_means_no_gpu(output, tmp_path, monkeypatch):
 def test_a_params_field_is_written_as_the_option():
     choices = ([2, "GPU-5"], "all", "none", GpuCount(count=2), None)
     assert [*map(gpu_request, choices)] == ["2,GPU-5", "all", "none", "count:2", None]
+
+
+def test_free_memory_is_that_of_the_fullest_gpu_of_a_worker_or_its_share_of_the_machine() -> None:
+    pool = SimpleNamespace(_requests=["r1", "r2"])
+
+    def free(*gpu_bytes: int, on_cpu: bool = False) -> tuple[str, int]:
+        gpus = [SimpleNamespace(free_bytes=count) for count in gpu_bytes]
+        slot = SimpleNamespace(hello=SimpleNamespace(gpus=gpus, free_bytes=1000))
+        return WorkerPool.free_memory(pool, slot, on_cpu=on_cpu)  # type: ignore[arg-type]
+
+    assert free(70, 50) == ("cuda", 50)
+    assert free(70, on_cpu=True) == ("cpu", 500)
+    assert free() == ("cpu", 500)

@@ -64,7 +64,7 @@ def test_other_tools_names(text: str, name: str) -> None:
 def test_what_is_no_hookpoint(text: str) -> None:
     with pytest.raises(BadInput) as caught:
         hookpoint(text)
-    assert str(caught.value).startswith(f"'{text}' is no hookpoint.")
+    assert str(caught.value).startswith(f"'{text}' is not a hookpoint.")
     assert (
         "Write SITE.LAYER, layers counted from 0; sites: attn_out, attn_probs, attn_z, mlp_in,"
         in str(caught.value)
@@ -73,6 +73,6 @@ def test_what_is_no_hookpoint(text: str) -> None:
 
 def test_the_nearest_site_is_proposed() -> None:
     with pytest.raises(
-        BadInput, match=r"'resid_pots.3' is no hookpoint. Did you mean 'resid_post'\? Write"
+        BadInput, match=r"'resid_pots.3' is not a hookpoint. Did you mean 'resid_post'\? Write"
     ):
         hookpoint("resid_pots.3")

@@ -220,7 +220,7 @@ def test_a_file_is_fetched_and_told_of(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     told: list[int] = []
     assert (
-        fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", told.append, again=again)
+        fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", told.append, restart=again)
         == tmp_path / "w.bin"
     )
     assert asked == {

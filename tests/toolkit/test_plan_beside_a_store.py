@@ -53,3 +53,20 @@ def test_a_store_at_a_uri_is_seen_from_any_folder(
     monkeypatch.chdir(tmp_path / "elsewhere")
     rows = json.loads(toolkit.run("plan", spec, "--store", uri, "--json").stdout)["stages"]
     assert [row["there"] for row in rows] == [1, 1, 1]
+
+
+def test_imported_steps_are_reused_and_named_so(toolkit: Any, toy: Any, tmp_path: Path) -> None:
+    spec = toy(n=6)
+    assert toolkit.run("run", spec).returncode == 0
+    assert "(imported)" not in toolkit.run("plan", spec).stdout
+    run = json.loads(toolkit.run("plan", spec, "--json").stdout)["run"]
+    assert toolkit.run("store", "export", "parquet", tmp_path / "out", "--run", run).returncode == 0
+    other = tmp_path / "other"
+    result = toolkit.run("store", "import", "parquet", tmp_path / "out", "--store", other)
+    assert result.returncode == 0, result.stderr
+    planned = toolkit.run("plan", spec, "--store", other)
+    assert planned.returncode == 0, planned.stderr
+    assert "1 (imported)" in planned.stdout
+    assert "Imported steps are reused as they came" in planned.stdout
+    rows = json.loads(toolkit.run("plan", spec, "--store", other, "--json").stdout)["stages"]
+    assert [(row["there"], row["imported"]) for row in rows] == [(1, 1), (1, 1), (1, 1)]

@@ -299,7 +299,7 @@ PARTS = [
     ),
     (
         STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None),
-        "reads names 'sampels', which is no such table.",
+        "reads names 'sampels', which is not a table.",
     ),
     (
         STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None),
@@ -307,7 +307,7 @@ PARTS = [
     ),
     (
         STAGE.format(name="extract.a", reads=(), writes=("steps",), split=None),
-        "writes names 'steps', which is no such table.",
+        "writes names 'steps', which is not a table.",
     ),
     (
         STAGE.format(name="extract.a", reads=(), writes="'samples'", split=None),
@@ -326,7 +326,7 @@ PARTS = [
     ),
     (
         STAGE.format(name="extract.a", reads=(), writes=(), split="'m'"),
-        "steps.size names 'm', which is no field of its params.",
+        "steps.size names 'm', which is not a field of its params.",
     ),
     (
         "SourcePart(name='Mine', help='x', run=run)",

@@ -119,9 +119,9 @@ def test_the_command_says_what_comes_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("Poker", "source", "'Poker' is no plugin name. Use lower-case letters"),
-        ("../up", "source", "is no plugin name"),
-        ("a--b", "source", "is no plugin name"),
+        ("Poker", "source", "'Poker' is not a plugin name. Use lower-case letters"),
+        ("../up", "source", "is not a plugin name"),
+        ("a--b", "source", "is not a plugin name"),
         ("poker", "sorce", "There is no kind 'sorce'. Did you mean 'source'?"),
         ("toy", "source", "A plugin named 'toy' is installed already."),
     ],

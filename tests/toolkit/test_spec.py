@@ -164,7 +164,7 @@ def test_a_wrong_overlay_value_is_reported_at_the_overlay() -> None:
     overlay = RESOURCES / "overlay_bad_value.yaml"
     assert refusal(GOOD, overlays=[overlay], sets=["seed=many"]).split("\n") == [
         "--set seed=many: seed: found the text 'many'; wanted a whole number.",
-        f"{overlay}:2: limit.units: missing; limit needs 'units' (at most so many units).",
+        f"{overlay}:2: limit.units: missing; limit needs 'units' (at most this many units).",
         f"{overlay}:3: limit.unit: unknown key 'unit'; allowed: units. Did you mean 'units'?",
     ]
 

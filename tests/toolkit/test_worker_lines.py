@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzzing import FUZZ_COUNT
 from toolkit.executors import translate_paths
 from toolkit.protocol import (
     MAX_LINE,
@@ -88,26 +89,44 @@ def test_lone_surrogates_arrive_as_escapes() -> None:
     assert read_event(line) == Failed(job="k", kind="E", message="lone \\ud800 there")
 
 
-@settings(max_examples=2000)
-@given(
-    st.one_of(
-        st.binary(max_size=60),
-        Json.map(lambda data: json.dumps(data).encode()),
-        st.builds(
-            lambda event, change: json.dumps({**as_json(event), **change}).encode(),
-            st.sampled_from(EVENTS),
-            st.dictionaries(
-                st.sampled_from(["event", "job", "rows", "seconds", "versions", "facts", "gpus"]),
-                Json,
-                min_size=1,
-                max_size=2,
-            ),
+LINES = st.one_of(
+    st.binary(max_size=60),
+    Json.map(lambda data: json.dumps(data).encode()),
+    st.builds(
+        lambda event, change: json.dumps({**as_json(event), **change}).encode(),
+        st.sampled_from(EVENTS),
+        st.dictionaries(
+            st.sampled_from(["event", "job", "rows", "seconds", "versions", "facts", "gpus"]),
+            Json,
+            min_size=1,
+            max_size=2,
         ),
-    )
+    ),
 )
+"""Bytes, JSON, and events with other fields."""
+
+
+@settings(max_examples=500)
+@given(LINES)
 def test_any_line_is_an_event_or_none(line: bytes) -> None:
     event = read_event(line)
     assert event is None or read_event(json.dumps(as_json(event))) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.fuzz
+def test_many_lines_are_events_or_none(capsys: pytest.CaptureFixture[str]) -> None:
+    events = 0
+
+    @settings(max_examples=FUZZ_COUNT, deadline=None, database=None)
+    @given(LINES)
+    def read(line: bytes) -> None:
+        nonlocal events
+        events += read_event(line) is not None
+
+    read()
+    with capsys.disabled():
+        print(f"\n{FUZZ_COUNT} lines of workers: {events} events, no traceback")
 
 
 def test_paths_inside_the_folders_are_translated_and_others_are_not() -> None:

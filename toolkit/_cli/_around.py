@@ -26,10 +26,10 @@ def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
 
 
 def _place(hit: Row, sample: Row, marked: bool) -> Row:
-    at, pieces = hit["position"], sample["pieces"]
-    text = around(sample["text"], pieces, at, _bright if marked else "[{}]".format)
+    position, pieces = hit["position"], sample["pieces"]
+    text = around(sample["text"], pieces, position, _bright if marked else "[{}]".format)
     text = Styled(text) if marked else text
-    return {**hit, "token": piece_at(pieces, at), "unit": sample["unit"], "text": text}
+    return {**hit, "token": piece_at(pieces, position), "unit": sample["unit"], "text": text}
 
 
 def marked_in(asked: Asked) -> bool:
@@ -151,7 +151,7 @@ def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
         (r"(?<!\w)" if words[:1].isalnum() else ""),
         (r"(?!\w)" if words[-1:].isalnum() else ""),
     )
-    inside = [found.span() for found in re.finditer(before + re.escape(words) + after, text)]
+    inside = [match.span() for match in re.finditer(before + re.escape(words) + after, text)]
     return [
         index
         for index, (start, end) in enumerate(spans(text, pieces))

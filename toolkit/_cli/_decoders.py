@@ -92,8 +92,8 @@ def _of_spec(parts: Parts, manifest: Mapping[str, Any]) -> Iterator[Candidate]:
     spec = manifest.get("spec") or {}
     known = {part.name: part for part in _parts(parts)}
     places = [spec, *(stage for stage in spec.get("stages") or () if isinstance(stage, Mapping))]
-    for place in places:
-        named = place.get("saes")
+    for path in places:
+        named = path.get("saes")
         if isinstance(named, Mapping) and named.get("uses") in known:
             yield (
                 known[named["uses"]],

@@ -175,7 +175,7 @@ def stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str
     verdict and the label last.
     """
     fixed = ("address", "stage", "contrast")
-    first = {name: place for place, name in enumerate(IN_ORDER)}
+    first = {name: rank for rank, name in enumerate(IN_ORDER)}
     names = {name: name.partition("[")[0] for row in rows for name in row if name not in fixed}
     few = form == "text" and not set(TESTED).isdisjoint(names.values())
     shown = [

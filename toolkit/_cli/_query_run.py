@@ -222,13 +222,15 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
     """Which stages write the table; if none does, which installed parts would."""
     from toolkit._plugins.loading import load_parts
     from toolkit.errors import PluginError
+    from toolkit.parts import TablePart
 
     if writers:
         return (
             f"Stages of this run that do: {', '.join(str(entry.get('id')) for entry in writers)}."
         )
     try:
-        parts = [part.name for part in load_parts().all() if table in getattr(part, "writes", ())]
+        installed = [part for part in load_parts().all() if isinstance(part, TablePart)]
+        parts = [part.name for part in installed if table in part.writes]
     except PluginError:  # what is committed can be read whatever is installed
         return (
             "No stage of this run writes it. Parts that do: toolkit plugins says why they cannot "

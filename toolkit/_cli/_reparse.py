@@ -111,12 +111,12 @@ def _follow(judging: Judging, game: Row, replies: Sequence[Row], into: Rejudged)
     leads elsewhere, where they tell of the parser and no longer of the game.
     """
     outcome: str | None = None
-    for place, row in enumerate(replies):
+    for number, row in enumerate(replies):
         into.replies += 1
         new, old = _read(judging, row), _stored(row)
         if new == old:
             continue
-        ended = None if outcome else _consequence(judging, game, replies, place, new)
+        ended = None if outcome else _consequence(judging, game, replies, number, new)
         if _said(new) != _said(old):
             flip = Flip(
                 game=game["game"],
@@ -145,11 +145,11 @@ def _stored(row: Row) -> Reply:
 
 
 def _consequence(
-    judging: Judging, game: Row, replies: Sequence[Row], place: int, new: Reply
+    judging: Judging, game: Row, replies: Sequence[Row], number: int, new: Reply
 ) -> str | None:
     """The outcome from this reply on, or None where the game goes on as it did."""
-    row = replies[place]
-    last = place == len(replies) - 1
+    row = replies[number]
+    last = number == len(replies) - 1
     if new.failure is not None:
         if row["parse"] != "ok":  # it could not be read before, either
             return _failed(new) if last and row["attempt"] >= judging.attempts else None
@@ -157,7 +157,7 @@ def _consequence(
     state = json.loads(row["state"])
     rng = generator(judging.seed, "play.win", game["repetition"], row["round"])
     after = judging.environment.step(state, new, rng).state
-    following = None if last else replies[place + 1]
+    following = None if last else replies[number + 1]
     if following is not None and following["round"] == row["round"] + 1:
         if json.loads(following["state"]) == json.loads(json.dumps(after)):
             return None

@@ -49,8 +49,8 @@ def _found(plan: Plan) -> list[str]:
         if loadable
     ]
     lines = [
-        f"{name}: {one.part.name} found {one.identity.facts['found']}"
-        for name, one in used
-        if "found" in one.identity.facts
+        f"{name}: {part.part.name} found {part.identity.facts['found']}"
+        for name, part in used
+        if "found" in part.identity.facts
     ]
     return list(dict.fromkeys(lines))

@@ -166,27 +166,27 @@ def _disk(store: Path) -> Iterator[Diagnosis]:
 
 def _existing(path: Path) -> Path:
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _hugging_face() -> Diagnosis:
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    place = _existing(cache)
+    folder = _existing(cache)
     cure = (
         ""
-        if os.access(place, os.W_OK)
+        if os.access(folder, os.W_OK)
         else "Make it writable, or point HF_HOME to a folder that is."
     )
     return Diagnosis(
         "Hugging Face cache",
-        f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(place))} free)",
+        f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(folder))} free)",
         cure,
     )
 
 
-def _free(place: Path) -> int:
-    return shutil.disk_usage(place).free
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _store(folder: Path) -> Iterator[Diagnosis]:

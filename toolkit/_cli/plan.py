@@ -44,17 +44,19 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
 
 
 def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
-    told = (
+    sentence = (
         f"all is there: `{command}` computes nothing."
         if all_there
         else f"`{command}` computes what is not there yet."
     )
-    return f"run {run}: {stages} stages; {told}\n"
+    return f"run {run}: {stages} stages; {sentence}\n"
 
 
 def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
     heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "ABOUT", "WHY THE REST IS COMPUTED")
     echo(columns(heads, [_cells(row) for row in rows]))
+    if any(row["imported"] for row in rows):
+        echo(_IMPORTED)
     priced = [row for row in rows if row["cost"]]
     if priced:
         named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
@@ -74,6 +76,10 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
         echo("\n" + columns(finds, powered, right=finds[2:]))
         echo(_POWER)
 
+
+_IMPORTED = """
+Imported steps are reused as they came: their rows were computed elsewhere. A run in a new store
+computes them here."""
 
 EFFECTS = {"d": "|d|", "r": "|r|", "eta2": "eta2"}
 _POWER = """
@@ -114,6 +120,14 @@ def _teraflops(count: float) -> str:
     return f"{count:.3g}" if count >= 0.001 else "< 0.001" if count else "-"
 
 
+def _there(row: dict[str, Any]) -> str:
+    """How many steps are reused, and how many of them an import brought."""
+    there, imported = row["there"], row["imported"]
+    if not imported:
+        return str(there)
+    return f"{there} (imported)" if imported == there else f"{there} ({imported} imported)"
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     """`ABOUT` is the work to expect, from what such steps took before in this store."""
     needs = ", ".join(row["needs"]) or "-"
@@ -122,7 +136,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["part"],
         needs,
         row["steps"],
-        str(row["there"]),
+        _there(row),
         duration(row["seconds"]),
         row["why"],
     )

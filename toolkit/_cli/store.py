@@ -154,11 +154,11 @@ def project(
 
     source = open_run(Asked(run, store, "text", 1))
     target = _opened(store)
-    wanted = (
+    space_ids = (
         {id for name in spaces for id in source.spaces_of(name, None) or ()} if spaces else None
     )
     for space in sorted(source.spaces, key=_by_layer):
-        if space["sae"] is None or (wanted is not None and space["space"] not in wanted):
+        if space["sae"] is None or (space_ids is not None and space["space"] not in space_ids):
             continue
         decoder = find_decoder(space, source.manifest, saes)
         new = keep(

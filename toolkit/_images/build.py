@@ -108,13 +108,13 @@ def _context(
     shutil.copytree(wheels, context / "wheelhouse", copy_function=_link_or_copy)
     installer = next((context / "wheelhouse").glob("pip-*.whl"))
     installer.rename(context / "wheelhouse" / "pip.whl")
-    own = context / "own"
-    own.mkdir()
+    own_folder = context / "own"
+    own_folder.mkdir()
     if wheel is not None:
-        shutil.copy(wheel, own)
+        shutil.copy(wheel, own_folder)
     else:
-        own_wheel(own)
-    plugin_wheels(own, plugins)
+        own_wheel(own_folder)
+    plugin_wheels(own_folder, plugins)
     shutil.copy(requirements, context / "requirements.txt")
     shutil.copy(source / recipe.containerfile, context / "Containerfile")
     shutil.copy(source / "finish.py", context)

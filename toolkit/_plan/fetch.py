@@ -121,7 +121,7 @@ def _fetched(
     _must_fit(snapshot, lacking)
     started = time.monotonic()
     for file in lacking:
-        _one(snapshot, file, screen, wait, again=file.path in there)
+        _one(snapshot, file, screen, wait, restart=file.path in there)
     came, whole = sum(file.size for file in lacking), sum(file.size for file in named)
     seconds = time.monotonic() - started
     held = len(named) - len(lacking)
@@ -143,18 +143,18 @@ def _one(
     screen: DownloadDisplay,
     wait: Callable[[float], None],
     *,
-    again: bool,
+    restart: bool,
 ) -> None:
     """Download one file, with retries until it is complete."""
     for pause in (*WAITS, None):
         try:
             with screen.file(file) as tell:
-                _check(hub.fetch_file(snapshot, file.path, tell, again=again), file.size)
+                _check(hub.fetch_file(snapshot, file.path, tell, restart=restart), file.size)
             return
         except BadInput:
             raise
         except Exception as error:
-            again = isinstance(error, DataError)
+            restart = isinstance(error, DataError)
             said = (str(error).splitlines() or ["no more is said"])[0]
             if pause is None:
                 raise BadInput(
@@ -187,7 +187,7 @@ def _check(path: Path, expected: int) -> None:
         except BadInput as error:
             raise DataError(str(error)) from None
     if path.suffix == ".npz" and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no npz file.")
+        raise DataError(f"{path} is not an npz file.")
 
 
 def _must_fit(snapshot: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
@@ -245,8 +245,8 @@ class FileProgress:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            told = "" if self._first is None else f", {self._speed()}/s"
-            self._screen.line(f"{self._file.path}: {size(self._file.size)}{told}")
+            speed = "" if self._first is None else f", {self._speed()}/s"
+            self._screen.line(f"{self._file.path}: {size(self._file.size)}{speed}")
 
     def _tell(self, there: int) -> None:
         self._first = there if self._first is None else self._first

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, digest_of, key_of
 from toolkit._plan.labels import check_labels
-from toolkit._plan.resolve import Loadable, Resolved, SpecPath, part_at
+from toolkit._plan.resolve import Loadable, Resolved, part_at
 from toolkit._plan.spaces import check_spaces
 from toolkit._plan.texts import text_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
+from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, SpecError, choices, nearest
 from toolkit.ledger import StepRow
 from toolkit.parts import (
@@ -296,16 +297,16 @@ def _stage(
     resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], number: int, stage: StageSpec
 ) -> Stage:
     """A stage needs the source when it reads one of its tables."""
-    loaded, spec, at = resolved.loaded, resolved.loaded.spec, ("stages", number)
-    part = part_at(loaded, parts, "stage", at, stage.uses)
+    loaded, spec, path = resolved.loaded, resolved.loaded.spec, ("stages", number)
+    part = part_at(loaded, parts, "stage", path, stage.uses)
     params = validate_params(
-        loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'", parts
+        loaded, part.params, stage.with_, (*path, "with"), f"stage part '{part.name}'", parts
     )
     named = f"{stage.id}.{SAMPLES}" if stage.samples else SAMPLES
-    model = _loadable(resolved, "model", at, part.uses_model, stage.id)
-    saes = _loadable(resolved, "saes", at, part.uses_saes, stage.id)
-    _check_fit(loaded, at, model, saes)
-    _check_params(loaded, at, part, params, model)
+    model = _loadable(resolved, "model", path, part.uses_model, stage.id)
+    saes = _loadable(resolved, "saes", path, part.uses_saes, stage.id)
+    _check_fit(loaded, path, model, saes)
+    _check_params(loaded, path, part, params, model)
     source = (
         (named,) if named in sources and set(part.reads) & set(sources[named].part.writes) else ()
     )
@@ -320,7 +321,7 @@ def _stage(
         model,
         saes,
         on=stage.on or "",
-        hidden=loaded.written((*at, "with"), params),
+        hidden=loaded.written((*path, "with"), params),
     )
 
 
@@ -346,17 +347,17 @@ def _check_fit(
         return
     has, wants = model.identity.facts, saes.identity.facts
     path = (*field_path, "saes") if loaded.spec.stages[int(field_path[1])].saes else ("saes",)
-    place = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
+    where = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
-            f"{place}: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
+            f"{where}: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
             f"{model.identity.name} has streams of {has['width']}. They belong to another model; "
             "name SAEs of this one."
         )
     beyond = [layer for layer in wants.get("layers", ()) if layer >= has.get("layers", layer + 1)]
     if beyond:
         raise SpecError(
-            f"{place}: {saes.identity.name} has an SAE for layer {beyond[0]}; "
+            f"{where}: {saes.identity.name} has an SAE for layer {beyond[0]}; "
             f"{model.identity.name} has the layers 0 to {has['layers'] - 1}. Leave it out with "
             "saes.with.layers, or name the model that it belongs to."
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
+from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, DataError, SpecError
 from toolkit.parts import Identity, ModelPart, SaePart, SourcePart
 from toolkit.secrets import Secrets, keyed_hash
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
     from toolkit._spec.spec import PartRef, Spec
 
-SpecPath = tuple[str | int, ...]
 Loader = TypeVar("Loader", ModelPart, SaePart)
 
 

@@ -21,7 +21,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -469,21 +469,20 @@ def _problem_of_params(part: Part) -> str | None:
     size = part.steps.size if isinstance(part, TablePart) else None
     if size is not None and size not in part.params.model_fields:
         return (
-            f"steps.size names '{size}', which is no field of its "
+            f"steps.size names '{size}', which is not a field of its "
             f"params.{nearest(size, part.params.model_fields)}"
         )
     return None
 
 
 def _problem_of_tables(part: Part) -> str | None:
-    for side, allowed in (("reads", TABLES), ("optional", TABLES), ("writes", DATA_TABLES)):
-        names = getattr(part, side, ())
+    for side, names, allowed in _table_names(part):
         if isinstance(names, str):
             return f"{side} must be a tuple of table names; write ('{names}',)."
         for name in names:
             if name not in allowed:
                 return (
-                    f"{side} names '{name}', which is no such table.{nearest(name, allowed)} "
+                    f"{side} names '{name}', which is not a table.{nearest(name, allowed)} "
                     f"Tables: {choices(allowed)}."
                 )
     table = part.replaces_model if isinstance(part, TablePart) else None
@@ -494,6 +493,15 @@ def _problem_of_tables(part: Part) -> str | None:
                 "and the part must have uses_model."
             )
     return None
+
+
+def _table_names(part: Part) -> Iterator[tuple[str, tuple[str, ...], Collection[str]]]:
+    """The fields of a part that name tables, what they name and what they may name."""
+    if isinstance(part, TablePart | SinkPart | ReportSection):
+        yield "reads", part.reads, TABLES
+    if isinstance(part, TablePart):
+        yield "optional", part.optional, TABLES
+        yield "writes", part.writes, DATA_TABLES
 
 
 def _one_line(error: Exception) -> str:

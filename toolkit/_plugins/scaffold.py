@@ -121,8 +121,8 @@ def _check(name: str, kind: str) -> None:
         raise BadInput(f"There is no kind '{kind}'.{nearest(kind, KINDS)} Kinds: {choices(KINDS)}.")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise BadInput(
-            f"'{name}' is no plugin name. Use lower-case letters, digits and single '-', beginning "
-            "with a letter."
+            f"'{name}' is not a plugin name. Use lower-case letters, digits and single '-', "
+            "beginning with a letter."
         )
     if name in plugin_names():
         raise BadInput(

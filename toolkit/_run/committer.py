@@ -6,7 +6,7 @@ Only the host commits. A step exists from the moment its ledger row is written.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from toolkit.errors import StepFailed
 from toolkit.ledger import StepRow
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from toolkit._plan.plan import Plan, Step
     from toolkit._run.step_queue import StepQueue
     from toolkit_store import Store
@@ -47,23 +49,30 @@ class Committer:
         """Whether a worker finished the step before the last stop and nobody committed it."""
         return collect(self.job_folder(step)) is not None
 
-    def commit(self, step: Step, worker: str) -> StepRow:
-        """Commit a finished step and remove its job folder."""
+    def commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:
+        """Commit finished steps, each with the worker that computed it, in one write, and remove
+        their job folders.
+        """
+        finished = [self._finished(step, worker) for step, worker in steps]
+        with self._lease():
+            self._store.commit_many(finished)
+        rows = [row for row, _ in finished]
+        del finished  # the files are mapped
+        for step, _ in steps:
+            shutil.rmtree(self.job_folder(step), ignore_errors=True)
+        return rows
+
+    def _finished(self, step: Step, worker: str) -> tuple[StepRow, Mapping[str, pa.Table]]:
         folder = self.job_folder(step)
-        finished = collect(folder)
-        if finished is None:
+        found = collect(folder)
+        if found is None:
             raise StepFailed(
                 f"stage '{step.stage.id}', step {step.index}: the files in {folder} are not those "
                 "the worker wrote. Examine the disk, then run again."
             )
-        done, tables = finished
+        done, tables = found
         counts = {name: len(rows) for name, rows in tables.items()}
-        row = self._row(step, worker, done["seconds"], counts)
-        with self._lease():
-            self._store.commit(row, tables)
-        del tables, finished  # the files are mapped
-        shutil.rmtree(folder, ignore_errors=True)
-        return row
+        return self._row(step, worker, done["seconds"], counts), tables
 
     def record_state(self, state: str, note: str, queue: StepQueue, *, wait: bool = True) -> None:
         """Record a change of the run's state with the steps that it has so far. Without `wait`, a

@@ -21,9 +21,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def time_in_words(at: str) -> str:
+def time_in_words(time: str) -> str:
     """Such a moment for people, to the second."""
-    return f"{at[:19].replace('T', ' ')} UTC"
+    return f"{time[:19].replace('T', ' ')} UTC"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,8 +89,10 @@ def _annotated(
         return _priced(_row(stage, "?", 0, f"waits for {missing}"), stage, loads.of(stage), loads)
     todo, steps = progress.todo, len(progress.steps)
     there = len({row.key for row in progress.rows})
+    imported = len({row.key for row in progress.rows if row.origin})
     if not todo:
-        return _priced(_row(stage, str(steps), there, "-"), stage, None, loads)
+        row = _row(stage, str(steps), there, "-") | {"imported": imported}
+        return _priced(row, stage, None, loads)
     earlier = store.steps(experiment=stage.experiment, stage=stage.id)
     reasons = sorted({reason(step, earlier) for step in todo})
     row = _row(
@@ -100,6 +102,7 @@ def _annotated(
         "; ".join(reasons[:2]),
         forecast_seconds(len(todo), earlier, stage),
     )
+    row["imported"] = imported
     return _priced(row, stage, _left(stage, todo, progress.samples, loads), loads)
 
 
@@ -129,4 +132,5 @@ def _row(
     stage: Stage, steps: str, there: int, why: str, seconds: float | None = None
 ) -> dict[str, Any]:
     named = {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
-    return {**named, "steps": steps, "there": there, "seconds": seconds, "why": why, "cost": None}
+    counts = {"steps": steps, "there": there, "imported": 0}
+    return {**named, **counts, "seconds": seconds, "why": why, "cost": None}

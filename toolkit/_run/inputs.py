@@ -99,11 +99,11 @@ class InputFiles:
             samples = self._samples_of[stage.id]
             write_arrow(path, samples.slice(step.first, (step.last or 0) - step.first))
             return str(path)
-        place = (stage.id, table)
-        if place not in self._paths:
+        key = (stage.id, table)
+        if key not in self._paths:
             shared = _file(self._store, self._folder, table, _writers(table, needs))
-            self._paths[place] = str(shared)
-        return self._paths[place]
+            self._paths[key] = str(shared)
+        return self._paths[key]
 
 
 def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:

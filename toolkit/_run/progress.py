@@ -225,10 +225,10 @@ def _(event: ev.RunStarted, run: RunProgress) -> None:
     run.state, run.phase, run.stage_count = "running", "", event.stages
     run.sessions, run.done_in_session = run.sessions + 1, 0
     run.busy.clear()
-    cut_off = [place for place, step in run.steps.items() if step.state == "running"]
-    for place in cut_off:  # the process that computed them is gone
-        run.stage(place[0]).running -= 1
-        del run.steps[place]
+    cut_off = [key for key, step in run.steps.items() if step.state == "running"]
+    for key in cut_off:  # the process that computed them is gone
+        run.stage(key[0]).running -= 1
+        del run.steps[key]
 
 
 @_take.register
@@ -276,7 +276,9 @@ def _(event: ev.StepDone, run: RunProgress) -> None:
     stage.compute_seconds, stage.timed = stage.compute_seconds + event.seconds, stage.timed + 1
     run.done_in_session += 1
     _remember(run, event.worker, event.host_bytes, event.device_bytes)
-    run.busy.pop(event.worker, None)
+    busy = run.busy.get(event.worker)
+    if busy is not None and busy.step is step:  # else the worker has its next step already
+        del run.busy[event.worker]
 
 
 @_take.register
@@ -356,11 +358,11 @@ def _(event: ev.RunInterrupted, run: RunProgress) -> None:
 
 def _step(run: RunProgress, event: ev.StepEvent) -> StepProgress:
     """The step of an event; one that is heard of for the first time counts as running."""
-    place = (event.stage, event.key)
-    if place not in run.steps:
-        run.steps[place] = StepProgress(event.key, event.stage, event.index)
+    key = (event.stage, event.key)
+    if key not in run.steps:
+        run.steps[key] = StepProgress(event.key, event.stage, event.index)
         run.stage(event.stage).running += 1
-    return run.steps[place]
+    return run.steps[key]
 
 
 def _move(run: RunProgress, step: StepProgress, state: str) -> None:

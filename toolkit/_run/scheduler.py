@@ -8,7 +8,7 @@ finished job folders that were not committed yet, and does the rest.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from toolkit._run.expansion import StageExpander
 from toolkit._run.inputs import InputFiles
 from toolkit._run.interrupts import Interrupts
 from toolkit._run.job_message import empty_folder, job_message
-from toolkit._run.run_folder import resume_command
+from toolkit._run.pending import TOGETHER, URI_SECONDS, FinishedStep, PendingCommits
+from toolkit._run.run_folder import at_uri, resume_command
 from toolkit._run.step_queue import MAX_ATTEMPTS, StepQueue
 from toolkit._run.watchdog import Place, Watchdog
 from toolkit._run.workers import Inbox, WorkerPool, WorkerSlot, start_error
@@ -73,6 +74,7 @@ class Scheduler:
             plan, store, self.queue, self._inputs, self._batch_plans, self.emit
         )
         self._watchdog = Watchdog(self.emit)
+        self._pending = PendingCommits(URI_SECONDS if at_uri(store.folder) else 0.0)
 
     def run(self) -> None:
         """Compute until every step is committed, one has failed, or the user stops it."""
@@ -100,7 +102,10 @@ class Scheduler:
                 return
             if self.interrupts.count > 1:
                 return
-            self._take_event()
+            if self._pending.is_overdue() or (stopping and self._pending.steps):
+                self._commit_pending()
+            else:
+                self._take_event()
 
     def _raise_outcome(self) -> None:
         if self.failures:
@@ -121,14 +126,20 @@ class Scheduler:
         for step in expansion.steps:
             if step.key in expansion.committed:
                 self._reuse(step, expansion.committed[step.key])
-        for step in expansion.steps:
-            if step.key in expansion.committed:
-                continue
-            running = step.key in self.queue.running
-            if not running and self.committer.is_finished(step):
-                self._commit(step, "an earlier worker")
+        todo = [step for step in expansion.steps if step.key not in expansion.committed]
+        recovered = [
+            step
+            for step in todo
+            if step.key not in self.queue.running and self.committer.is_finished(step)
+        ]
+        for start in range(0, len(recovered), TOGETHER):
+            batch = recovered[start : start + TOGETHER]
+            self._commit([(step, "an earlier worker") for step in batch])
+            for step in batch:
                 self.emit(ev.StepRecovered(**_place(step)))
-            else:
+        kept = {step.key for step in recovered}
+        for step in todo:
+            if step.key not in kept:
                 self.queue.add(step, expansion.reasons[step.key])
 
     def _reuse(self, step: Step, row: StepRow) -> None:
@@ -140,12 +151,20 @@ class Scheduler:
         self.reused += 1
         self.emit(ev.StepReused(**_place(step)))
 
-    def _commit(self, step: Step, worker: str) -> StepRow:
-        row = self.committer.commit(step, worker)
-        self.computed += 1
-        for other in self.queue.commit(step, row):
-            self._announce_reuse(other)
-        return row
+    def _commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:
+        rows = self.committer.commit(steps)
+        for (step, _), row in zip(steps, rows, strict=True):
+            self.computed += 1
+            for other in self.queue.commit(step, row):
+                self._announce_reuse(other)
+        return rows
+
+    def _commit_pending(self) -> None:
+        """Commit what workers have finished, and say so of each step."""
+        finished = self._pending.take()
+        rows = self._commit([(one.step, one.worker) for one in finished])
+        for one, row in zip(finished, rows, strict=True):
+            self._announce_done(one, row)
 
     # --- handing out ---
 
@@ -176,10 +195,16 @@ class Scheduler:
     # --- taking events ---
 
     def _take_event(self) -> None:
-        """Take one event of a worker. While none comes, look after the silent workers."""
+        """Take one event of a worker. While none comes, commit what is finished and look after the
+        silent workers.
+        """
+        left = self._pending.seconds_left() if self._pending.steps else TICK_SECONDS
         try:
-            slot, event = self.inbox.get(timeout=TICK_SECONDS)
+            slot, event = self.inbox.get(timeout=min(TICK_SECONDS, left))
         except queue.Empty:
+            if self._pending.steps and self._pending.seconds_left() == 0.0:
+                self._commit_pending()
+                return
             slots = [slot for pool in self.pools.values() for slot in pool.slots]
             self._watchdog.look(slots, self._place_of)
             self.emit(ev.AliveSign())
@@ -216,15 +241,18 @@ class Scheduler:
     def _on_done(self, slot: WorkerSlot, event: Done) -> None:
         step = self.queue.running[event.job]
         slot.job = None
-        row = self._commit(step, slot.worker.name)
         self._watchdog.step_took(event.seconds)
+        self._pending.add(FinishedStep(step, slot.worker.name, event))
+
+    def _announce_done(self, finished: FinishedStep, row: StepRow) -> None:
+        step, event = finished.step, finished.done
         left = self.queue.left_of(step.stage.id)
         expected = event.seconds * (1 + left) if left else None
         self._expander.forecast(step.stage, expected, "its first step")
         self.emit(
             ev.StepDone(
                 **_place(step),
-                worker=slot.worker.name,
+                worker=finished.worker,
                 seconds=event.seconds,
                 load_seconds=event.load_seconds,
                 rows=dict(row.tables),
@@ -243,11 +271,11 @@ class Scheduler:
 
     def _on_part_said(self, slot: WorkerSlot, event: PartSaid) -> None:
         step = self.queue.running[event.job]
-        place = {**_place(step), "worker": slot.worker.name}
+        location = {**_place(step), "worker": slot.worker.name}
         if event.name == WARNING:
-            self.emit(ev.PartWarning(**place, text=str(event.facts.get("text", ""))))
+            self.emit(ev.PartWarning(**location, text=str(event.facts.get("text", ""))))
         else:
-            self.emit(ev.PartEvent(**place, name=event.name, facts=event.facts))
+            self.emit(ev.PartEvent(**location, name=event.name, facts=event.facts))
 
     def _on_worker_died(self, slot: WorkerSlot) -> None:
         """Give the step of a dead worker to a fresh one, a few times: a worker that keeps dying is

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from toolkit._spec.yaml import MAX_DEPTH, At, Node, parse_value
+from toolkit._spec.yaml import MAX_DEPTH, Node, SpecPath, parse_value
 from toolkit.errors import SpecError, nearest
 
-_MATCH: Mapping[At, str] = {("stages",): "id", ("sinks",): "name"}
+_MATCH: Mapping[SpecPath, str] = {("stages",): "id", ("sinks",): "name"}
 SHARED = ("model", "saes", "limit", "examine", "executors")
 """What overlays and `--set` change in a spec that is only reached by `from`: never its own stages,
 samples or seed.
@@ -22,7 +22,7 @@ _PARTS = ("model", "saes")
 """Parts that a spec may omit: changes inside such a part do not apply to a spec without it."""
 
 
-def merge(base: Node, overlay: Node, path: At = ()) -> Node:
+def merge(base: Node, overlay: Node, path: SpecPath = ()) -> Node:
     """Merge `overlay` into `base`. Merging it a second time changes nothing."""
     if isinstance(base.value, dict) and isinstance(overlay.value, dict):
         return overlay if "uses" in overlay.value and path else _merge_maps(base, overlay, path)
@@ -83,7 +83,7 @@ def apply_value(base: Node, path: str, value: Node) -> Node:
 # --- overlays -------------------------------------------------------------------------------------
 
 
-def _merge_maps(base: Node, overlay: Node, path: At) -> Node:
+def _merge_maps(base: Node, overlay: Node, path: SpecPath) -> Node:
     results = dict(base.value)
     for key, value in overlay.value.items():
         results[key] = merge(
@@ -102,8 +102,8 @@ def _merge_stages(base: Node, overlay: Node) -> Node:
                 f"{change.place}: stages.{index}: There is no stage '{name}' to "
                 f"change.{_known(name, ids)}"
             )
-        place = ids.index(name)
-        items[place] = merge(items[place], change, ("stages", place))
+        number = ids.index(name)
+        items[number] = merge(items[number], change, ("stages", number))
     return Node(items, base.file, base.line)
 
 
@@ -156,7 +156,7 @@ def _known(name: str, names: Sequence[str]) -> str:
 # --- --set ----------------------------------------------------------------------------------------
 
 
-def _edit(node: Node | None, steps: Sequence[str], value: Node, path: At) -> Node:
+def _edit(node: Node | None, steps: Sequence[str], value: Node, path: SpecPath) -> Node:
     if not steps:
         return value
     if isinstance(node, Node) and isinstance(node.value, list):
@@ -174,14 +174,14 @@ def _edit(node: Node | None, steps: Sequence[str], value: Node, path: At) -> Nod
     return Node({**node.value, steps[0]: child}, node.file, node.line)
 
 
-def _edit_list(node: Node, steps: Sequence[str], value: Node, path: At) -> Node:
+def _edit_list(node: Node, steps: Sequence[str], value: Node, path: SpecPath) -> Node:
     index = _index(node, steps[0], value.file, path)
     items = list(node.value)
     items[index] = _edit(items[index], steps[1:], value, (*path, index))
     return Node(items, node.file, node.line)
 
 
-def _index(node: Node, step: str, source: str, path: At) -> int:
+def _index(node: Node, step: str, source: str, path: SpecPath) -> int:
     key = _MATCH.get(path)
     names = [label(item, key) for item in node.value] if key else []
     if step in names:
@@ -196,5 +196,5 @@ def _index(node: Node, step: str, source: str, path: At) -> int:
     )
 
 
-def _path(path: At) -> str:
+def _path(path: SpecPath) -> str:
     return ".".join(str(key) for key in path) or "the spec"

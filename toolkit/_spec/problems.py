@@ -15,14 +15,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from toolkit._spec.yaml import At, Node, plain
+from toolkit._spec.yaml import Node, SpecPath, plain
 from toolkit.errors import SpecError, nearest
 from toolkit.parts import UsedPart
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def there(root: Node, path: At) -> Node | None:
+def there(root: Node, path: SpecPath) -> Node | None:
     """The node at exactly this path."""
     node = root
     for key in path:
@@ -34,7 +34,12 @@ def there(root: Node, path: At) -> Node | None:
 
 
 def checked(
-    model: type[Checked], root: Node, path: At, values: Any, context: dict[str, Any], subject: str
+    model: type[Checked],
+    root: Node,
+    path: SpecPath,
+    values: Any,
+    context: dict[str, Any],
+    subject: str,
 ) -> Checked:
     """Validate `values` as `model`; raise one SpecError with a line for each problem."""
     try:
@@ -51,22 +56,22 @@ def checked(
     return validated
 
 
-_Located = tuple[At, ErrorDetails]
+_Located = tuple[SpecPath, ErrorDetails]
 
 
 @dataclass(frozen=True)
 class _Problem:
     """What is wrong with one value. Several items: the value matches no member of a union."""
 
-    path: At
+    path: SpecPath
     items: Sequence[ErrorDetails]
 
 
-def _problems(errors: Sequence[_Located], value: Any, field_path: At) -> Iterator[_Problem]:
+def _problems(errors: Sequence[_Located], value: Any, field_path: SpecPath) -> Iterator[_Problem]:
     """Group problems by union. Pydantic's locations mix names of union members with keys; only the
     keys are kept.
     """
-    unions: dict[At, list[_Located]] = {}
+    unions: dict[SpecPath, list[_Located]] = {}
     for loc, item in errors:
         path, rest = _split(loc, value, item)
         if rest:
@@ -77,7 +82,7 @@ def _problems(errors: Sequence[_Located], value: Any, field_path: At) -> Iterato
         yield from _union_problems(inner, _value(value, path), (*field_path, *path))
 
 
-def _union_problems(errors: Sequence[_Located], value: Any, path: At) -> Iterator[_Problem]:
+def _union_problems(errors: Sequence[_Located], value: Any, path: SpecPath) -> Iterator[_Problem]:
     choices_: dict[str | int, list[_Located]] = {}
     for loc, item in errors:
         choices_.setdefault(loc[0], []).append((loc[1:], item))
@@ -88,34 +93,34 @@ def _union_problems(errors: Sequence[_Located], value: Any, path: At) -> Iterato
         yield _Problem(path, [item for _, item in errors])
 
 
-def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
+def _split(loc: SpecPath, value: Any, item: ErrorDetails) -> tuple[SpecPath, SpecPath]:
     """Split `loc` into the keys that the value has and the rest, which begins with the name of a
     union member.
     """
     path: list[str | int] = []
-    for place, key in enumerate(loc):
+    for number, key in enumerate(loc):
         inside = (isinstance(value, dict) and key in value) or (
             isinstance(value, (list, tuple)) and isinstance(key, int) and key < len(value)
         )
         if (
             not inside
             and key != "[key]"
-            and not (place == len(loc) - 1 and item["type"] == "missing")
+            and not (number == len(loc) - 1 and item["type"] == "missing")
         ):
-            return tuple(path), loc[place:]
+            return tuple(path), loc[number:]
         if key != "[key]":
             path.append(key)
             value = value[key] if inside else None
     return tuple(path), ()
 
 
-def _value(value: Any, path: At) -> Any:
+def _value(value: Any, path: SpecPath) -> Any:
     for key in path:
         value = value[key]
     return value
 
 
-def _line(keys: _Keys, root: Node, path: At, problem: _Problem, subject: str) -> str:
+def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: str) -> str:
     full = (*path, *problem.path)
     key, kind = (problem.path or ("",))[-1], problem.items[0]["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -133,15 +138,15 @@ def _line(keys: _Keys, root: Node, path: At, problem: _Problem, subject: str) ->
         said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
         text = said if said.endswith("?") else f"{said}."
     else:
-        wanted = list(dict.fromkeys(_wanted(item) for item in problem.items))
+        choices = list(dict.fromkeys(_wanted(item) for item in problem.items))
         node = there(root, full)
         written = plain(node) if node is not None else problem.items[0]["input"]
         near = (
-            nearest(written, re.findall(r"'([^']*)'", " ".join(wanted)))
+            nearest(written, re.findall(r"'([^']*)'", " ".join(choices)))
             if isinstance(written, str)
             else ""
         )
-        text = f"found {_shown(written)}; wanted {' or '.join(wanted)}.{near}"
+        text = f"found {_shown(written)}; wanted {' or '.join(choices)}.{near}"
     return f"{root.find(full).place}: {dotted(full) or 'the whole file'}: {text}"
 
 
@@ -204,7 +209,7 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
-def dotted(path: At) -> str:
+def dotted(path: SpecPath) -> str:
     return ".".join(map(str, path))
 
 
@@ -214,7 +219,7 @@ _NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
 _TRUTH = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "0", "1")
 
 
-def _converted(found: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
+def _converted(validated: Any, root: Node, path: SpecPath) -> Iterator[tuple[SpecPath, Any]]:
     """Find values whose type pydantic changed: the text `"010"` to a number, `yes` to a boolean.
     The value of `${env:NAME}` is always text and may be converted.
     """
@@ -223,43 +228,43 @@ def _converted(found: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
         return
     if isinstance(node.value, dict):
         for key in node.value:
-            yield from _converted(_child(found, key), root, (*path, key))
-    elif isinstance(node.value, list) and isinstance(found, (list, tuple)):
-        for index, item in enumerate(found[: len(node.value)]):
+            yield from _converted(_child(validated, key), root, (*path, key))
+    elif isinstance(node.value, list) and isinstance(validated, (list, tuple)):
+        for index, item in enumerate(validated[: len(node.value)]):
             yield from _converted(item, root, (*path, index))
-    elif _other_kind(node.value, found):
-        yield path, found
+    elif _other_kind(node.value, validated):
+        yield path, validated
 
 
 def _of_environment(value: Any) -> bool:
     return isinstance(value, str) and "${env:" in value
 
 
-def _child(found: Any, key: str) -> Any:
+def _child(validated: Any, key: str) -> Any:
     """The validated value of a map's key: an attribute (which may have an alias) or an item."""
-    if isinstance(found, BaseModel):
-        fields = type(found).model_fields.items()
+    if isinstance(validated, BaseModel):
+        fields = type(validated).model_fields.items()
         return getattr(
-            found, next((name for name, field in fields if field.alias == key), key), None
+            validated, next((name for name, field in fields if field.alias == key), key), None
         )
-    if isinstance(found, Mapping):
-        return found.get(key)
-    return getattr(found, key, None) if dataclasses.is_dataclass(found) else None
+    if isinstance(validated, Mapping):
+        return validated.get(key)
+    return getattr(validated, key, None) if dataclasses.is_dataclass(validated) else None
 
 
-def _other_kind(written: Any, found: Any) -> bool:
-    if isinstance(found, bool):
+def _other_kind(written: Any, validated: Any) -> bool:
+    if isinstance(validated, bool):
         return not isinstance(written, bool) and (
             isinstance(written, (int, float)) or str(written).lower() in _TRUTH
         )
-    if isinstance(found, (int, float)):
+    if isinstance(validated, (int, float)):
         text = isinstance(written, str) and _NUMBER.fullmatch(written)
         return isinstance(written, bool) or bool(text)
     return False
 
 
-def _converted_line(root: Node, path: At, found: Any) -> str:
-    if isinstance(found, bool):
+def _converted_line(root: Node, path: SpecPath, validated: Any) -> str:
+    if isinstance(validated, bool):
         advice = "true or false"
     elif isinstance(root.find(path).value, str):
         advice = "a number, without quotes, underscores or leading zeros"
@@ -280,7 +285,7 @@ class _Keys:
     values: Any
     context: Mapping[str, Any]
 
-    def allowed(self, path: At) -> dict[str, str]:
+    def allowed(self, path: SpecPath) -> dict[str, str]:
         """The keys allowed at a path, with their help; for a union, those of all choices."""
         kinds: list[Any] = [self.model]
         value = self.values

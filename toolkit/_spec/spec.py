@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from toolkit._spec.overlay import apply_set, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
 from toolkit._spec.sweep import swept
-from toolkit._spec.yaml import At, Node, expand, load_yaml, placed, plain, references
+from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml, placed, plain, references
 from toolkit.errors import SpecError, nearest
 from toolkit.secrets import NONE, Secrets
 
@@ -105,7 +105,7 @@ class StageSpec(_Model):
 class Limit(_Model):
     """Makes every source and environment stop early."""
 
-    units: Whole = Field(ge=1, description="at most so many units")
+    units: Whole = Field(ge=1, description="at most this many units")
 
 
 class Spec(_Model):
@@ -153,7 +153,7 @@ class LoadedSpec:
     root: Node = dataclasses.field(repr=False, compare=False)
     secrets: Secrets = dataclasses.field(default=NONE, repr=False, compare=False)
 
-    def written(self, path: At, params: BaseModel) -> dict[str, Any]:
+    def written(self, path: SpecPath, params: BaseModel) -> dict[str, Any]:
         """The params that hold environment values, by field name, as the spec writes them."""
         node = there(self.root, path)
         if node is None or not isinstance(node.value, dict):
@@ -165,7 +165,7 @@ class LoadedSpec:
             if key in names and next(references(value), None) is not None
         }
 
-    def where(self, path: At) -> str:
+    def where(self, path: SpecPath) -> str:
         """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set
         it.
         """
@@ -232,7 +232,7 @@ def validate_params(
     loaded: LoadedSpec,
     params_model: type[Checked],
     values: Mapping[str, Any],
-    path: At,
+    path: SpecPath,
     subject: str,
     parts: PartLookup,
 ) -> Checked:
@@ -246,33 +246,33 @@ def validate_params(
 # --- what pydantic cannot see: relations between entries ------------------------------------------
 
 
-def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
+def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     first: dict[str, int] = {}
     for index, stage in enumerate(spec.stages):
-        path: At = ("stages", index, "id")
+        path: SpecPath = ("stages", index, "id")
         if stage.id == SOURCE:
             yield path, f"'{SOURCE}' is reserved for what `samples:` makes; choose another id."
         elif stage.id == EXAMINE:
             yield path, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:
-            place = root.find(("stages", first[stage.id], "id")).place
+            where = root.find(("stages", first[stage.id], "id")).place
             yield (
                 path,
-                f"There is a stage '{stage.id}' already ({place}); give each stage its own id.",
+                f"There is a stage '{stage.id}' already ({where}); give each stage its own id.",
             )
         first.setdefault(stage.id, index)
     yield from _needs_problems(spec, first)
     yield from _part_problems(spec, root)
 
 
-def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[At, str]]:
+def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[SpecPath, str]]:
     for index, stage in enumerate(spec.stages):
-        for place, need in enumerate(stage.needs):
+        for number, need in enumerate(stage.needs):
             if need != SOURCE and need not in first:
                 known = f"{nearest(need, first)} Stages: {', '.join(first)}."
-                yield ("stages", index, "needs", place), f"There is no stage '{need}'.{known}"
+                yield ("stages", index, "needs", number), f"There is no stage '{need}'.{known}"
     if cycle := _cycle({stage.id: stage.needs for stage in spec.stages}):
-        path: At = ("stages", first[cycle[0]], "needs")
+        path: SpecPath = ("stages", first[cycle[0]], "needs")
         yield (
             path,
             f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one of these `needs` "
@@ -293,7 +293,7 @@ def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
     return []
 
 
-def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
+def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     for path, part in _parts(spec):
         if part.from_ and path[-1] != "samples":
             yield (*path, "from"), "Only `samples` can come from a stage; remove it here."
@@ -309,16 +309,16 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
     first: dict[str, int] = {}
     for index, sink in enumerate(spec.sinks):
         if sink.name and first.setdefault(sink.name, index) != index:
-            place = root.find(("sinks", first[sink.name], "name")).place
+            where = root.find(("sinks", first[sink.name], "name")).place
             yield (
                 ("sinks", index, "name"),
-                f"There is a sink '{sink.name}' already ({place}); give each its own name.",
+                f"There is a sink '{sink.name}' already ({where}); give each its own name.",
             )
 
 
-def _parts(spec: Spec) -> Iterator[tuple[At, PartRef]]:
+def _parts(spec: Spec) -> Iterator[tuple[SpecPath, PartRef]]:
     """Every part of the spec that is not a stage, with its path."""
-    owners: list[tuple[At, Spec | StageSpec]] = [((), spec)]
+    owners: list[tuple[SpecPath, Spec | StageSpec]] = [((), spec)]
     owners += [(("stages", index), stage) for index, stage in enumerate(spec.stages)]
     for i, owner in owners:
         for key, part in (("model", owner.model), ("saes", owner.saes), ("samples", owner.samples)):
@@ -331,25 +331,25 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
     """Follow `from` from file to file. Each file must exist, have the stage, and not lead back."""
     for index, source in _sources(root):
         file, stage = expand(source.value["spec"]), expand(source.value["stage"])
-        place = f"{source.value['spec'].place}: {dotted(index)}.spec"
+        where = f"{source.value['spec'].place}: {dotted(index)}.spec"
         target = os.path.realpath(path.parent / file)
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
             raise SpecError(
-                f"{place}: The `from` specs lead back to where they began: {' -> '.join(names)}. "
+                f"{where}: The `from` specs lead back to where they began: {' -> '.join(names)}. "
                 "Take one away."
             )
         try:
             other = load_yaml(Path(target)).root
         except SpecError as error:
-            raise SpecError(f"{place}: {error}") from None
+            raise SpecError(f"{where}: {error}") from None
         _check_stage(other, stage, f"{source.value['stage'].place}: {dotted(index)}.stage", file)
         if target not in seen:
             seen.add(target)
             _check_chain(other, Path(target), (*trail, target), seen)
 
 
-def _sources(root: Node) -> Iterator[tuple[At, Node]]:
+def _sources(root: Node) -> Iterator[tuple[SpecPath, Node]]:
     stages = root.find(("stages",)).value
     count = len(stages) if isinstance(stages, list) else 0
     for i in [
@@ -366,12 +366,12 @@ def _sources(root: Node) -> Iterator[tuple[At, Node]]:
             yield i, source
 
 
-def _check_stage(other: Node, stage: str, place: str, file: str) -> None:
+def _check_stage(other: Node, stage: str, where: str, file: str) -> None:
     stages = there(other, ("stages",))
     items = stages.value if stages is not None and isinstance(stages.value, list) else []
     ids = [name for item in items if (name := label(item, "id"))]
     if stage not in (*ids, SOURCE):
         raise SpecError(
-            f"{place}: {file} has no stage '{stage}'.{nearest(stage, ids)} Its stages: "
+            f"{where}: {file} has no stage '{stage}'.{nearest(stage, ids)} Its stages: "
             f"{', '.join(ids) or 'none'}."
         )

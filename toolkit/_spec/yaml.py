@@ -27,7 +27,7 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 50
 MAX_NODES = 20_000
 
-At = tuple[str | int, ...]
+SpecPath = tuple[str | int, ...]
 """The path of a value: keys and list indices from the top, as YAML spells them (`with`, not
 `with_`).
 """
@@ -60,7 +60,7 @@ class Node:
         """`file:line`, or what stands for it when there is no line (`--set a.b=c`)."""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
-    def find(self, path: At) -> Node:
+    def find(self, path: SpecPath) -> Node:
         """The node at a path, or its nearest parent that exists."""
         node = self
         for key in path:
@@ -85,7 +85,7 @@ class Document:
         data: dict[str, Any] = plain(self.root)
         return data
 
-    def line(self, path: At) -> int:
+    def line(self, path: SpecPath) -> int:
         """The line of a key or item, or of its nearest parent."""
         return self.root.find(path).line or 1
 
@@ -153,15 +153,15 @@ def references(node: Node) -> Iterator[str]:
         yield from (match[1] for match in _ENV.finditer(node.value))
 
 
-def _environment(match: re.Match[str], place: str) -> str:
+def _environment(match: re.Match[str], where: str) -> str:
     name = match[1]
     if not match[0].endswith("}") or not _ENV_NAME.fullmatch(name):
         raise SpecError(
-            f"{place}: '{match[0]}' is not an environment reference; write ${{env:NAME}}."
+            f"{where}: '{match[0]}' is not an environment reference; write ${{env:NAME}}."
         )
     if name not in os.environ:
         raise SpecError(
-            f"{place}: The environment variable {name} is not set.{nearest(name, os.environ)} Set "
+            f"{where}: The environment variable {name} is not set.{nearest(name, os.environ)} Set "
             "it and run again."
         )
     return os.environ[name]
@@ -368,19 +368,19 @@ class _Builder:
     def _syntax(self, error: yaml.MarkedYAMLError) -> SpecError:
         mark = error.problem_mark or error.context_mark
         problem = _short(" ".join(f"{error.problem or error.context}".split()), 100)
-        place = (
+        where = (
             f"{self.file}:{mark.line + 1}:{mark.column + 1}"
             if mark is not None and self.lines
             else self.file
         )
         return SpecError(
-            f"{place}: Not valid YAML: {problem}. Check quotes, brackets and indentation just "
+            f"{where}: Not valid YAML: {problem}. Check quotes, brackets and indentation just "
             "before it."
         )
 
     def refuse(self, text: str, line: int | None = None) -> SpecError:
-        place = f"{self.file}:{line or self.line}" if self.lines else self.file
-        return SpecError(f"{place}: {text}")
+        where = f"{self.file}:{line or self.line}" if self.lines else self.file
+        return SpecError(f"{where}: {text}")
 
 
 def _kind(value: Any) -> str:

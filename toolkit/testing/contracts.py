@@ -186,7 +186,7 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
     )
     downloads = list(part.downloads(params)) if part.downloads else []
     _must(
-        all(isinstance(one, Download) and one.patterns for one in downloads),
+        all(isinstance(download, Download) and download.patterns for download in downloads),
         part,
         "downloads gave something else than Downloads",
     )

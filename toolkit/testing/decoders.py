@@ -242,10 +242,10 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
             )
             whole = near(weights.sum(-1), weights.new_ones(weights.shape[:2]), tolerance)
             kept(model, whole, f"attention weights of layer {layer} do not add up to 1")
-            alone = model.attention([ids], [asked], [layer]).weights[layer][0]
+            single = model.attention([ids], [asked], [layer]).weights[layer][0]
             kept(
                 model,
-                near(alone, weights, tolerance),
+                near(single, weights, tolerance),
                 f"attention of layer {layer} depends on the texts beside it",
             )
     for row, ids in enumerate(batch):

@@ -143,25 +143,25 @@ def check_model(
 
 
 def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
-    found, said = model.encode(text, chat=chat), f"{text!r}{' in chat' if chat else ''}"
+    encoded, said = model.encode(text, chat=chat), f"{text!r}{' in chat' if chat else ''}"
     _kept(
         model,
-        found == model.encode(text, chat=chat),
+        encoded == model.encode(text, chat=chat),
         f"encode answered differently the second time on {said}",
     )
     _kept(
         model,
-        0 < len(found.ids) <= model.context,
-        f"encode gave {len(found.ids)} ids for {said}; 1 to {model.context}",
+        0 < len(encoded.ids) <= model.context,
+        f"encode gave {len(encoded.ids)} ids for {said}; 1 to {model.context}",
     )
     _kept(
         model,
-        len(found.offsets) == len(found.ids),
+        len(encoded.offsets) == len(encoded.ids),
         f"encode gave other numbers of ids and offsets for {said}",
     )
-    inside = all(0 <= start <= end <= len(found.text) for start, end in found.offsets)
+    inside = all(0 <= start <= end <= len(encoded.text) for start, end in encoded.offsets)
     _kept(model, inside, f"encode gave offsets outside the text for {said}")
-    for before, after in zip(found.offsets, found.offsets[1:], strict=False):
+    for before, after in zip(encoded.offsets, encoded.offsets[1:], strict=False):
         _kept(
             model,
             before[0] <= after[0] and before[1] <= after[1],
@@ -169,27 +169,27 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
             "without characters (an added BOS or SEP) stands where the text has come to: "
             f"{(before[1], before[1])}",
         )
-    begun = found.text[found.shift :].startswith(text)
+    begun = encoded.text[encoded.shift :].startswith(text)
     _kept(
         model,
         begun,
-        f"encode gave the shift {found.shift} for {said}, but that is not where the given text "
+        f"encode gave the shift {encoded.shift} for {said}, but that is not where the given text "
         "begins",
     )
     if model.bos_id is not None:
-        right = found.ids[0] == model.bos_id and found.ids.count(model.bos_id) == 1
+        right = encoded.ids[0] == model.bos_id and encoded.ids.count(model.bos_id) == 1
         _kept(
             model,
             right,
-            f"encode gave {found.ids.count(model.bos_id)} BOS for {said}; exactly one, at the "
+            f"encode gave {encoded.ids.count(model.bos_id)} BOS for {said}; exactly one, at the "
             "start",
         )
-        added = chat or found.offsets[0][0] == found.offsets[0][1]
+        added = chat or encoded.offsets[0][0] == encoded.offsets[0][1]
         _kept(
             model,
             added,
-            f"the added BOS has the characters {found.offsets[0]} of {said}; give it none, as (0, "
-            "0)",
+            f"the added BOS has the characters {encoded.offsets[0]} of {said}; give it none, as "
+            "(0, 0)",
         )
 
 
@@ -203,23 +203,23 @@ def _check_chat(model: Model, text: str) -> None:
 
 def _check_tokens(model: Model, text: str) -> None:
     spans = (("all", 0, len(text)), ("first", 0, 1), ("rest", len(text) // 2, len(text)))
-    encoded, found = model.encode(text), model.tokenise(text, spans=spans)
+    encoded, tokens = model.encode(text), model.tokenise(text, spans=spans)
     _kept(
         model,
-        (found.text, found.ids) == (encoded.text, encoded.ids),
+        (tokens.text, tokens.ids) == (encoded.text, encoded.ids),
         f"tokenise differs from encode on {text!r}",
     )
     pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
     _kept(
         model,
-        found.pieces == pieces,
+        tokens.pieces == pieces,
         f"tokenise gave pieces that are not the characters of their tokens for {text!r}",
     )
-    wanted = tuple((name, *_token_range(encoded, start, end)) for name, start, end in spans)
+    expected = tuple((name, *_token_range(encoded, start, end)) for name, start, end in spans)
     _kept(
         model,
-        found.spans == wanted,
-        f"tokenise turned {spans} of {text!r} into {found.spans}; wanted {wanted}",
+        tokens.spans == expected,
+        f"tokenise turned {spans} of {text!r} into {tokens.spans}; wanted {expected}",
     )
     said = model.decode(encoded.ids)
     _kept(
@@ -283,11 +283,11 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
             "run gave tensors that keep their gradients; work in torch.inference_mode()",
         )
     for row, ids in enumerate(batch):
-        alone, half = model.run([ids], points), model.run([ids[: len(ids) // 2 + 1]], points)
+        single, half = model.run([ids], points), model.run([ids[: len(ids) // 2 + 1]], points)
         for name in points:
             stream, start = result[name][row, : len(ids)], half[name][0]
             _kept(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
-            same = _near(stream, alone[name][0], tolerance)
+            same = _near(stream, single[name][0], tolerance)
             _kept(model, same, f"{name} of a text depends on the texts beside it or on the padding")
             seen = not model.causal or _near(stream[: len(start)], start, tolerance)
             _kept(
@@ -306,26 +306,26 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
 
 def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
     """In the second of two equal rows, at the last position."""
-    end, at, batch = model.last_hookpoint(), len(ids) - 1, [ids, ids]
+    end, last, batch = model.last_hookpoint(), len(ids) - 1, [ids, ids]
     for name in (f"resid_post.{layer}" for layer in _some_layers(model)):
         points = list(dict.fromkeys((name, end)))
         before = model.run(batch, points)
-        value = before[name][1, at].clone()
-        same = model.run(batch, points, [set_stream(name, [1], [at], value)])
+        value = before[name][1, last].clone()
+        same = model.run(batch, points, [set_stream(name, [1], [last], value)])
         for point in points:
             kept = _near(same[point], before[point], tolerance)
             _kept(model, kept, f"an edit at {name} to the value that is there changed {point}")
-        after = model.run(batch, points, [set_stream(name, [1], [at], _another(value))])
-        made = _near(after[name][1, at], _another(value), tolerance)
+        after = model.run(batch, points, [set_stream(name, [1], [last], _another(value))])
+        made = _near(after[name][1, last], _another(value), tolerance)
         _kept(model, made, f"an edit at {name} does not show in what is captured there")
-        reaches = not _near(after[end][1, at], before[end][1, at], tolerance)
+        reaches = not _near(after[end][1, last], before[end][1, last], tolerance)
         _kept(model, reaches, f"an edit at {name} to another value does not reach {end}")
         _kept(
             model,
             _near(after[end][0], before[end][0], tolerance),
             f"an edit at {name} of one row changed another row",
         )
-        past = not model.causal or _near(after[end][1, :at], before[end][1, :at], tolerance)
+        past = not model.causal or _near(after[end][1, :last], before[end][1, :last], tolerance)
         _kept(model, past, f"an edit at {name} changed positions before its own")
 
 
@@ -358,11 +358,11 @@ def _another(value: Tensor, way: int = 1) -> Tensor:
 
 def _check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
     points = _streams(model)
-    prefix, found = model.prefix(ids, points), model.run([ids], points)
+    prefix, result = model.prefix(ids, points), model.run([ids], points)
     _kept(model, prefix.ids == tuple(ids), "prefix gave other ids than it was given")
     captured = prefix.captured or {}
     for name in points:
-        same = name in captured and _near(captured[name], found[name][0, -1], tolerance)
+        same = name in captured and _near(captured[name], result[name][0, -1], tolerance)
         _kept(
             model,
             same,
@@ -371,13 +371,13 @@ def _check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
     _check_suffix(
         model,
         prefix,
-        {layer: found[points[layer]][0, -1] for layer in range(len(points))},
+        {layer: result[points[layer]][0, -1] for layer in range(len(points))},
         tolerance,
     )
 
 
 def _check_suffix(
-    model: Model, prefix: Prefix, own: Mapping[int, Tensor], tolerance: float
+    model: Model, prefix: Prefix, replaced: Mapping[int, Tensor], tolerance: float
 ) -> None:
     """Rows at several layers, out of order, half of them the prompt's own."""
     import torch
@@ -385,16 +385,16 @@ def _check_suffix(
     layers, rows = [], []
     for way, layer in enumerate([*reversed(_some_layers(model)), *_some_layers(model)]):
         layers += [layer, layer]
-        rows += [_another(own[layer], way + 1), own[layer]]
+        rows += [_another(replaced[layer], way + 1), replaced[layer]]
     given = torch.tensor(layers), torch.stack(rows)
-    got, again = model.suffix(prefix, *given), model.suffix(prefix, *given)
-    wanted = Model.suffix(model, prefix, *given)
+    got, repeated = model.suffix(prefix, *given), model.suffix(prefix, *given)
+    expected = Model.suffix(model, prefix, *given)
     _kept(
         model,
-        got.shape == wanted.shape,
-        f"suffix gave the shape {tuple(got.shape)}; wanted {tuple(wanted.shape)}",
+        got.shape == expected.shape,
+        f"suffix gave the shape {tuple(got.shape)}; wanted {tuple(expected.shape)}",
     )
-    for layer, state, right in zip(layers, got, wanted, strict=True):
+    for layer, state, right in zip(layers, got, expected, strict=True):
         _kept(
             model,
             _near(state, right, tolerance),
@@ -403,7 +403,7 @@ def _check_suffix(
         )
     _kept(
         model,
-        _near(again, got, tolerance),
+        _near(repeated, got, tolerance),
         "a second suffix of the same prefix gave other states; leave the prefix as it is",
     )
     none = tuple(model.suffix(prefix, given[0][:0], given[1][:0]).shape)
@@ -435,9 +435,9 @@ def _check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
     _kept(
         model, inside, f"unembed gave {logits.shape[1]} logits, but token ids go up to {max(named)}"
     )
-    alone = torch.cat([model.unembed(end[None]) for end in ends])
+    single = torch.cat([model.unembed(end[None]) for end in ends])
     _kept(
-        model, _near(alone, logits, tolerance), "the logits of a row depend on the rows beside it"
+        model, _near(single, logits, tolerance), "the logits of a row depend on the rows beside it"
     )
     _kept(
         model,
@@ -456,21 +456,21 @@ def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
 
     until = None
     for _ in range(2):
-        wanted = Model.generate(model, batch, draw, max_tokens=REPLY_TOKENS, until=until)
+        expected = Model.generate(model, batch, draw, max_tokens=REPLY_TOKENS, until=until)
         asked.clear()
         got = list(model.generate(batch, draw, max_tokens=REPLY_TOKENS, until=until))
         once = [(row, made) for row, reply in enumerate(got) for made in range(len(reply.ids))]
         _kept(
             model,
-            _same_replies(got, wanted),
-            f"generate gave {got}; token by token with whole passes it is {wanted}",
+            _same_replies(got, expected),
+            f"generate gave {got}; token by token with whole passes it is {expected}",
         )
         _kept(
             model,
             sorted(asked) == once,
             "generate did not ask draw exactly once for each token, by row and number",
         )
-        alone = [
+        single = [
             model.generate(
                 [ids],
                 partial(_as_row, draw, row),
@@ -479,7 +479,7 @@ def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
             )[0]
             for row, ids in enumerate(batch)
         ]
-        _kept(model, _same_replies(alone, got), "a reply depends on the prompts beside it")
+        _kept(model, _same_replies(single, got), "a reply depends on the prompts beside it")
         until = (got[0].text.strip() or " ")[-1]
 
 
@@ -503,10 +503,12 @@ def _check_score(model: Model, ids: Sequence[int], tolerance: float) -> None:
 
     likely, unlikely = int(logp(ids).argmax()), int(logp(ids).argmin())
     both = float(logp(ids)[likely] + logp([*ids, likely])[unlikely])
-    wanted = [float(logp(ids)[likely]), float(logp(ids)[unlikely]), both]
+    expected = [float(logp(ids)[likely]), float(logp(ids)[unlikely]), both]
     got = model.score(ids, [[likely], [unlikely], [likely, unlikely]])
-    near = len(got) == len(wanted) and _near(torch.tensor(got), torch.tensor(wanted), tolerance)
-    _kept(model, near, f"score gave {got}; the log-probabilities of next_logits add up to {wanted}")
+    near = len(got) == len(expected) and _near(torch.tensor(got), torch.tensor(expected), tolerance)
+    _kept(
+        model, near, f"score gave {got}; the log-probabilities of next_logits add up to {expected}"
+    )
 
 
 # --- SAEs -----------------------------------------------------------------------------------------
@@ -565,25 +567,29 @@ def _check_names(sae: Sae) -> None:
 def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
     import torch
 
-    found, wanted = sae.encode(rows), (len(rows), sae.width)
+    result, expected = sae.encode(rows), (len(rows), sae.width)
     _kept(
         sae,
-        tuple(found.shape) == wanted,
-        f"encode gave the shape {tuple(found.shape)}; wanted {wanted}",
+        tuple(result.shape) == expected,
+        f"encode gave the shape {tuple(result.shape)}; wanted {expected}",
     )
-    _kept(sae, found.dtype == torch.float32, f"encode gave {found.dtype}; wanted torch.float32")
+    _kept(sae, result.dtype == torch.float32, f"encode gave {result.dtype}; wanted torch.float32")
     _kept(
         sae,
-        not found.requires_grad,
+        not result.requires_grad,
         "encode gave a tensor that keeps its gradients; detach the weights",
     )
-    meant = sae.signed or bool((found >= 0).all())
+    meant = sae.signed or bool((result >= 0).all())
     _kept(
-        sae, found.isfinite().all() and meant, "encode gave activations below zero, NaN or infinity"
+        sae,
+        result.isfinite().all() and meant,
+        "encode gave activations below zero, NaN or infinity",
     )
-    alone = torch.cat([sae.encode(row[None]) for row in rows])
+    single = torch.cat([sae.encode(row[None]) for row in rows])
     _kept(
-        sae, _near(alone, found, tolerance), "the activations of a row depend on the rows beside it"
+        sae,
+        _near(single, result, tolerance),
+        "the activations of a row depend on the rows beside it",
     )
     short = rows.bfloat16()
     try:
@@ -621,13 +627,15 @@ def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
 def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
     """Chosen features by themselves are what `encode` gives for them."""
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
-    wanted, found = sae.encode(rows)[:, features], sae.activations_of(rows, features)
+    expected, result = sae.encode(rows)[:, features], sae.activations_of(rows, features)
     _kept(
         sae,
-        tuple(found.shape) == tuple(wanted.shape),
-        f"activations_of gave the shape {tuple(found.shape)}; wanted {tuple(wanted.shape)}",
+        tuple(result.shape) == tuple(expected.shape),
+        f"activations_of gave the shape {tuple(result.shape)}; wanted {tuple(expected.shape)}",
     )
-    _kept(sae, _near(found, wanted, tolerance), "activations_of gave other activations than encode")
+    _kept(
+        sae, _near(result, expected, tolerance), "activations_of gave other activations than encode"
+    )
     if not sae.pointwise:
         return
     columns, count = sae.encoder_columns(features), len(features)
@@ -644,7 +652,7 @@ def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
     fired = before * (before > limits.to(before.device))
     _kept(
         sae,
-        _near(fired, wanted, tolerance),
+        _near(fired, expected, tolerance),
         "it is pointwise, and its pre-activations above their thresholds are not what encode gives",
     )
 
@@ -653,12 +661,12 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
     """From what was encoded and from nothing: one feature more adds its row."""
     import torch
 
-    wanted = (len(activations), sae.outputs)
+    expected = (len(activations), sae.outputs)
     result = sae.decode(activations)
     _kept(
         sae,
-        tuple(result.shape) == wanted,
-        f"decode gave the shape {tuple(result.shape)}; wanted {wanted}",
+        tuple(result.shape) == expected,
+        f"decode gave the shape {tuple(result.shape)}; wanted {expected}",
     )
     _kept(sae, result.isfinite().all(), "decode gave NaN or infinity")
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)

@@ -239,14 +239,14 @@ def clusters_of_groups(
     if values not in VALUES:
         raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
     rng = generator(seed, "clusters", values)
-    least, most = rounds
-    sizes = rng.integers(least, most + 1, sum(counts))
+    least, highest = rounds
+    sizes = rng.integers(least, highest + 1, sum(counts))
     if later:
-        longer = rng.integers(least, most + 1, (2, counts[0])).max(axis=0)
+        longer = rng.integers(least, highest + 1, (2, counts[0])).max(axis=0)
         sizes[: counts[0]] = np.where(rng.random(counts[0]) < later, longer, sizes[: counts[0]])
         sizes[counts[0] :] = np.where(
             rng.random(counts[1]) < later,
-            rng.integers(least, most + 1, (2, counts[1])).min(axis=0),
+            rng.integers(least, highest + 1, (2, counts[1])).min(axis=0),
             sizes[counts[0] :],
         )
     cluster = np.repeat(np.arange(sum(counts)), sizes)
@@ -254,13 +254,13 @@ def clusters_of_groups(
     shape = (len(cluster), n_features)
     shared = rng.standard_normal((sum(counts), n_features))[cluster]
     latent = rng.standard_normal(shape)
-    if most > 1:
+    if highest > 1:
         latent = (latent + shared) / math.sqrt(2.0)
     if values == "uniform":
         made = rng.random(shape)
     elif values == "sparse":
         rate = np.exp(rng.uniform(math.log(rates[0]), math.log(rates[1]), n_features))
-        cut = np.array([_upper_quantile(float(one)) for one in rate])
+        cut = np.array([_upper_quantile(float(probability)) for probability in rate])
         made = np.where(latent > cut, rng.gamma(2.0, 1.0, shape), 0.0)
     else:
         made = latent

@@ -103,10 +103,10 @@ def _load(out: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 def compare(out: Path) -> None:
     """Compare the metrics with the packaged ones; exit with 1 if any is outside its tolerance."""
-    found, committed = (
+    measured, committed = (
         json.loads((folder / "metrics.json").read_text()) for folder in (out, lab_files())
     )
-    far = measure.differences(found, committed)
+    far = measure.differences(measured, committed)
     print("\n".join(far) or "every metric is within its tolerance of the packaged one")
     if far:
         raise SystemExit(1)

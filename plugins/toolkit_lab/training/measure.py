@@ -216,9 +216,9 @@ machine the files are the same.
 
 def differences(table: Table, committed: Table) -> list[str]:
     """Metrics that are farther from the committed ones than their tolerance allows."""
-    flat, wanted = dict(_flat(table)), dict(_flat(committed))
+    flat, expected = dict(_flat(table)), dict(_flat(committed))
     far = []
-    for name, value in wanted.items():
+    for name, value in expected.items():
         allowed = TOLERANCES.get(name.rpartition(".")[2])
         if allowed is not None and abs(flat.get(name, float("inf")) - value) > allowed:
             far.append(f"{name}: {flat.get(name)}, committed {value}, tolerance {allowed}")

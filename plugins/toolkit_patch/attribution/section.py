@@ -23,7 +23,7 @@ def agreements(inputs: Inputs) -> list[dict[str, Any]]:
     every space together.
     """
     addresses = {row["space"]: row["address"] for row in inputs.read("spaces").to_pylist()}
-    rows = inputs.read("attributions").to_pylist()
+    rows = inputs.read("gradient_effects").to_pylist()
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]

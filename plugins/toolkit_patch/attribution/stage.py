@@ -63,7 +63,7 @@ class Attribution(Params):
 
 
 def attribute(work: Work) -> Rows:
-    """Rows of `attributions` for every screened feature of the contrast."""
+    """Rows of `gradient_effects` for every screened feature of the contrast."""
     import pyarrow as pa
 
     from toolkit.tables import arrow_schema
@@ -80,7 +80,7 @@ def attribute(work: Work) -> Rows:
             rows += _of_space(everything, exact, space, sae, gradients[sae.hookpoint], method)
     for row in rows:
         row |= {"comparison": everything.comparison.id, "outcome": params.about}
-    yield "attributions", pa.Table.from_pylist(rows, schema=arrow_schema("attributions"))
+    yield "gradient_effects", pa.Table.from_pylist(rows, schema=arrow_schema("gradient_effects"))
 
 
 def _screened(work: Work, everything: ComparedFeatures) -> dict[tuple[str, int], float]:

@@ -28,7 +28,7 @@ class Joint(Params):
     )
     top: int = Field(16, ge=2, description="Features of the set at most: the largest effects.")
     pairs: int = Field(
-        5, ge=0, description="The strongest so many features are also changed two by two."
+        5, ge=0, description="Number of strongest features that are also changed in pairs."
     )
     sets: int = Field(
         99, ge=19, description="Random sets: each feature's change along another feature's row."

@@ -39,7 +39,7 @@ ALL, ABLATED = "all", "ablated"
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class JointSets:
     """The set: `features` by space and index, their SAEs, the others of each space, and names."""
 
     features: ComparedFeatures
@@ -86,7 +86,7 @@ def joint(work: Work) -> Rows:
 # --- the set --------------------------------------------------------------------------------------
 
 
-def _choose(work: Work) -> Chosen | None:
+def _choose(work: Work) -> JointSets | None:
     import numpy as np
 
     params: Joint = work.params
@@ -112,7 +112,7 @@ def _choose(work: Work) -> Chosen | None:
         for space, index in zip(features.space, features.feature, strict=True)
     ]
     order = np.argsort(-sizes).tolist() if sizes is not None else range(len(rows))
-    return Chosen(features, saes, others, names, list(order)[: params.pairs])
+    return JointSets(features, saes, others, names, list(order)[: params.pairs])
 
 
 def _judged(work: Work, everything: ComparedFeatures) -> tuple[Any, Any]:
@@ -135,7 +135,7 @@ def _judged(work: Work, everything: ComparedFeatures) -> tuple[Any, Any]:
 # --- the copies -----------------------------------------------------------------------------------
 
 
-def _plan(params: Joint, chosen: Chosen) -> dict[Any, Copy]:
+def _plan(params: Joint, chosen: JointSets) -> dict[Any, Copy]:
     """The copies that are the same at every point, by (name, group)."""
     count, values = len(chosen.features), chosen.features.values
     groups = [tuple(range(count))]
@@ -150,7 +150,7 @@ def _plan(params: Joint, chosen: Chosen) -> dict[Any, Copy]:
     return copies
 
 
-def _random_sets(work: Work, chosen: Chosen, reading: Any) -> dict[Any, Copy]:
+def _random_sets(work: Work, chosen: JointSets, reading: Any) -> dict[Any, Copy]:
     """Each member's change, as it is in the unedited stream, along the row of another feature."""
     import torch
 
@@ -179,7 +179,7 @@ def _random_sets(work: Work, chosen: Chosen, reading: Any) -> dict[Any, Copy]:
 class _Result:
     work: Work
     params: Joint
-    chosen: Chosen
+    chosen: JointSets
     points: Sequence[Any]
     chances: Mapping[Any, Floats]
 

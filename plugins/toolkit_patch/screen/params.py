@@ -27,7 +27,9 @@ class Candidates(Params):
     max_q: float | None = Field(
         0.05, gt=0, le=1, description="Features with a larger q are left out; null: none."
     )
-    min_count: int = Field(10, ge=1, description="A feature must have fired in so many samples.")
+    min_count: int = Field(
+        10, ge=1, description="The fewest samples in which a feature must have fired."
+    )
     features: tuple[str, ...] = Field(
         (), description="Addresses such as 25/2059: these features and no others."
     )

@@ -100,11 +100,11 @@ class Matrix:
 
         held = self._held()
         as_is = held.dtype == torch.float32 and self.scale is None
-        most = BLOCK if held.device.type == "cpu" else BLOCK_ON_GPU
-        room = max(min(most, self.shape[0] * self.shape[1]), self.shape[1])
-        place = _place(0 if as_is else room, held.device)
-        for part in _parts(*self.shape, most):
-            yield part, self._taken(held, part) if as_is else self._converted(held, part, place)
+        max_numbers = BLOCK if held.device.type == "cpu" else BLOCK_ON_GPU
+        room = max(min(max_numbers, self.shape[0] * self.shape[1]), self.shape[1])
+        buffer = _place(0 if as_is else room, held.device)
+        for part in _parts(*self.shape, max_numbers):
+            yield part, self._taken(held, part) if as_is else self._converted(held, part, buffer)
 
     def into(self, rows: Tensor) -> Tensor:
         """(..., numbers) -> (..., features): the product of each row with each feature."""
@@ -146,10 +146,10 @@ class Matrix:
 
         if not self.turned:
             return torch.cat([torch.linalg.vector_norm(block, dim=1) for _, block in self.blocks()])
-        squares, place = torch.zeros(self.shape[0], dtype=torch.float64), None
+        squares, buffer = torch.zeros(self.shape[0], dtype=torch.float64), None
         for _, block in Matrix(self.source).blocks():
-            place = _place(block.numel(), block.device) if place is None else place
-            squares += torch.square(block, out=place[: block.numel()].view(block.shape)).sum(0)
+            buffer = _place(block.numel(), block.device) if buffer is None else buffer
+            squares += torch.square(block, out=buffer[: block.numel()].view(block.shape)).sum(0)
         return (
             squares.sqrt().float()
             if self.scale is None
@@ -160,13 +160,16 @@ class Matrix:
         """The same on a device; what is on the CPU stays in its file."""
         import torch
 
-        place, scale = torch.device(device), None if self.scale is None else self.scale.to(device)
-        if isinstance(self.source, StoredMatrix) and place.type == "cpu":
+        target_device, scale = (
+            torch.device(device),
+            None if self.scale is None else self.scale.to(device),
+        )
+        if isinstance(self.source, StoredMatrix) and target_device.type == "cpu":
             return self
         held = self._held()
         if held.ndim == 3 or held.dtype == torch.float64:
             held = Matrix(self.source)._taken(held, slice(None))
-        return Matrix(held.to(place), self.turned, scale)
+        return Matrix(held.to(target_device), self.turned, scale)
 
     def _held(self) -> Tensor:
         return self.source.open() if isinstance(self.source, StoredMatrix) else self.source
@@ -177,10 +180,10 @@ class Matrix:
         taken = taken.T if self.turned else taken
         return taken if self.scale is None else taken * self.scale[features, None]
 
-    def _converted(self, held: Tensor, part: slice, place: Tensor) -> Tensor:
+    def _converted(self, held: Tensor, part: slice, buffer: Tensor) -> Tensor:
         """The same, put at a place."""
         part_rows = held[:, part] if self.turned else held[part]
-        into = place[: part_rows.shape[0] * part_rows.shape[1]].view(part_rows.shape[:2])
+        into = buffer[: part_rows.shape[0] * part_rows.shape[1]].view(part_rows.shape[:2])
         into.copy_(self._typed(part_rows))
         into = into.T if self.turned else into
         return into if self.scale is None else into.mul_(self.scale[part, None])
@@ -194,9 +197,9 @@ class Matrix:
         return tensor.contiguous().view(getattr(torch, self.source.dtype))[..., 0]
 
 
-def _parts(count: int, numbers: int, most: int = BLOCK) -> Iterator[slice]:
+def _parts(count: int, numbers: int, max_numbers: int = BLOCK) -> Iterator[slice]:
     """Ranges of features that make a block each."""
-    step = max(1, most // numbers)
+    step = max(1, max_numbers // numbers)
     for first in range(0, count, step):
         yield slice(first, min(first + step, count))
 

@@ -217,9 +217,9 @@ def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
         )
 
 
-def swapped(results: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+def swapped(results: tuple[int, ...], expected: tuple[int, ...]) -> str:
     """What to add to a message about a wrong shape."""
-    return " Its axes are swapped." if results == wanted[::-1] and len(set(wanted)) > 1 else ""
+    return " Its axes are swapped." if results == expected[::-1] and len(set(expected)) > 1 else ""
 
 
 def refuse_pickles(folder: Path) -> None:

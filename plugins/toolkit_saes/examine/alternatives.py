@@ -55,9 +55,9 @@ def own_place(sae: Sae) -> TrialSite:
     return TrialSite(sae.hookpoint, sae.output_hookpoint)
 
 
-def beside(model: Model, place: TrialSite) -> Iterator[TrialSite]:
+def beside(model: Model, site: TrialSite) -> Iterator[TrialSite]:
     """The same site, one layer before and one after."""
-    ends = hookpoint(place.reads), hookpoint(place.writes)
+    ends = hookpoint(site.reads), hookpoint(site.writes)
     for step in (-1, 1):
         moved = [Hookpoint(end.site, end.layer + step) for end in ends]
         if all(0 <= end.layer < model.layers for end in moved):
@@ -129,8 +129,8 @@ def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[s
     if not isinstance(sae, CanonicalSae):
         return
     factors = [
-        found.shape[-1] ** 0.5 / float(found.float().norm(dim=-1).mean())
-        for found in (rows, targets)
+        vectors.shape[-1] ** 0.5 / float(vectors.float().norm(dim=-1).mean())
+        for vectors in (rows, targets)
     ]
     if max(*factors, *(1 / factor for factor in factors)) < NEAR:
         return
@@ -151,7 +151,7 @@ def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[s
 
 
 def thresholds_otherwise(
-    sae: Sae, own: SaeMeasurement, rows: Tensor
+    sae: Sae, measured: SaeMeasurement, rows: Tensor
 ) -> Iterator[tuple[str, str, Sae]]:
     """Where far too much fires and little is explained: the one threshold that leaves as much as is
     declared.
@@ -160,8 +160,8 @@ def thresholds_otherwise(
     if (
         not isinstance(sae, CanonicalSae)
         or declared is None
-        or own.l0 <= 3 * declared
-        or own.fits(None)
+        or measured.l0 <= 3 * declared
+        or measured.fits(None)
     ):
         return
     active = sae.encode(rows).flatten()

@@ -84,17 +84,17 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
 
 def _span(rows: list[dict[str, Any]], name: str, form: str) -> str:
     """One number, or the smallest and largest of several."""
-    least, most = (format(edge(float(row[name]) for row in rows), form) for edge in (min, max))
-    return least if least == most else f"{least} to {most}"
+    least, highest = (format(edge(float(row[name]) for row in rows), form) for edge in (min, max))
+    return least if least == highest else f"{least} to {highest}"
 
 
-def _order(name: str, used: str, place: str) -> tuple[int, str, bool, int]:
+def _order(name: str, used: str, site: str) -> tuple[int, str, bool, int]:
     """By the layer where an SAE is used; that place before those where it was tried."""
-    return _layer(used), name, place != used, _layer(place)
+    return _layer(used), name, site != used, _layer(site)
 
 
-def _layer(place: str) -> int:
-    return layer_of({"hookpoint": place}) or 0
+def _layer(site: str) -> int:
+    return layer_of({"hookpoint": site}) or 0
 
 
 def _row(row: dict[str, object], name: str) -> str:
@@ -109,7 +109,5 @@ def _row(row: dict[str, object], name: str) -> str:
     )
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
     said = html.escape(str(row["verdict"]) + (f": {row['message']}" if row["message"] else ""))
-    place = html.escape(str(row["place"]))
-    return (
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{place}</td>{cells}<td>{said}</td></tr>'
-    )
+    site = html.escape(str(row["place"]))
+    return f'<tr><th scope="row">{html.escape(name)}</th><td>{site}</td>{cells}<td>{said}</td></tr>'

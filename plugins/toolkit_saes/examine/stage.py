@@ -123,16 +123,17 @@ def examine(work: Work) -> Rows:
 
     saes: list[Sae] = list(work.saes)
     places = {sae: [own_place(sae), *beside(work.model, own_place(sae))] for sae in saes}
-    streams = _streams(work, hookpoints([place for near in places.values() for place in near]))
+    streams = _streams(work, hookpoints([site for near in places.values() for site in near]))
     rows: list[dict[str, Any]] = []
     screen = AlternativesScreen(work)
     for done, sae in enumerate(saes):
-        own, *near = (_at(sae, streams, place) for place in places[sae])
+        measured, *near = (_at(sae, streams, site) for site in places[sae])
         tried = {
-            str(place): (found, LAYER) for place, found in zip(places[sae][1:], near, strict=True)
+            str(site): (measurement, LAYER)
+            for site, measurement in zip(places[sae][1:], near, strict=True)
         }
-        better = screen.better(sae, own, streams)
-        rows += _rows(space_id(work.model.identity, sae), sae, own, tried, better)
+        better = screen.better(sae, measured, streams)
+        rows += _rows(space_id(work.model.identity, sae), sae, measured, tried, better)
         sae.release_memory()
         work.report.progress(done + 1, len(saes))
     yield "saes", pa.Table.from_pylist(rows, schema=arrow_schema("saes"))
@@ -140,8 +141,8 @@ def examine(work: Work) -> Rows:
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _at(sae: Sae, streams: dict[str, Tensor], place: TrialSite) -> SaeMeasurement:
-    return measure(sae, streams[place.reads], targets=streams[place.writes])
+def _at(sae: Sae, streams: dict[str, Tensor], site: TrialSite) -> SaeMeasurement:
+    return measure(sae, streams[site.reads], targets=streams[site.writes])
 
 
 class AlternativesScreen:
@@ -156,33 +157,33 @@ class AlternativesScreen:
         self._work, self._layer = work, -1
         self._shown: dict[str, Tensor] = {}
 
-    def better(self, sae: Sae, own: SaeMeasurement, streams: dict[str, Tensor]) -> Tried:
+    def better(self, sae: Sae, measured: SaeMeasurement, streams: dict[str, Tensor]) -> Tried:
         """What suits an SAE better than its own place and recipe, the layers beside it apart."""
-        place = own_place(sae)
-        rows, targets = streams[place.reads], streams[place.writes]
-        results = dict(self._recipes(sae, place, rows, targets))
-        results |= dict(self._sites(sae, place))
-        if not results and not own.fits(sae.declared_l0):
-            results |= dict(self._with_bos(sae, own, place))
+        site = own_place(sae)
+        rows, targets = streams[site.reads], streams[site.writes]
+        results = dict(self._recipes(sae, site, rows, targets))
+        results |= dict(self._sites(sae, site))
+        if not results and not measured.fits(sae.declared_l0):
+            results |= dict(self._with_bos(sae, measured, site))
         return {
             name: tried
             for name, tried in results.items()
-            if _counts(name, tried[0], own, sae.declared_l0)
+            if _counts(name, tried[0], measured, sae.declared_l0)
         }
 
     def _recipes(
-        self, sae: Sae, place: TrialSite, rows: Tensor, targets: Tensor
+        self, sae: Sae, site: TrialSite, rows: Tensor, targets: Tensor
     ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
         few, right = rows[:SCREENED], targets[:SCREENED]
-        own = measure(sae, few, targets=right)
+        measured = measure(sae, few, targets=right)
         recipes = chain(
             b_dec_otherwise(sae),
             norms_otherwise(sae, rows, targets),
-            thresholds_otherwise(sae, own, few),
+            thresholds_otherwise(sae, measured, few),
         )
         for name, cause, other in recipes:
-            if measure(other, few, targets=right).repairs(own, sae.declared_l0):
-                yield f"{place} ({name})", (measure(other, rows, targets=targets), cause)
+            if measure(other, few, targets=right).repairs(measured, sae.declared_l0):
+                yield f"{site} ({name})", (measure(other, rows, targets=targets), cause)
 
     def _sites(
         self, sae: Sae, place: TrialSite
@@ -191,10 +192,10 @@ class AlternativesScreen:
             self._layer, self._shown = sae.layer, self._few(sae.layer)
         if not {place.reads, place.writes} <= set(self._shown):
             return
-        own = measure(sae, self._shown[place.reads], targets=self._shown[place.writes])
+        measured = measure(sae, self._shown[place.reads], targets=self._shown[place.writes])
         for site, cause in other_sites(sae, self._shown):
             few = measure(sae, self._shown[site.reads], targets=self._shown[site.writes])
-            if few.suits_by_far(own, sae.declared_l0):
+            if few.suits_by_far(measured, sae.declared_l0):
                 streams = _streams(self._work, hookpoints([site]))
                 yield (
                     f"{site}",
@@ -204,35 +205,37 @@ class AlternativesScreen:
     def _few(self, layer: int) -> dict[str, Tensor]:
         names = [f"{site}.{layer}" for site in SITES if site != "attn_probs"]
         return _streams(
-            self._work, [name for name in names if shows(self._work.model, name)], most=SCREENED
+            self._work,
+            [name for name in names if shows(self._work.model, name)],
+            max_texts=SCREENED,
         )
 
     def _with_bos(
-        self, sae: Sae, own: SaeMeasurement, place: TrialSite
+        self, sae: Sae, measured: SaeMeasurement, site: TrialSite
     ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
-        streams = _streams(self._work, hookpoints([place]), bos=True)
+        streams = _streams(self._work, hookpoints([site]), bos=True)
         yield (
-            f"{place} (with BOS)",
-            (measure(sae, streams[place.reads], targets=streams[place.writes]), BOS),
+            f"{site} (with BOS)",
+            (measure(sae, streams[site.reads], targets=streams[site.writes]), BOS),
         )
 
 
 def _counts(
-    name: str, measurement: SaeMeasurement, own: SaeMeasurement, declared: float | None
+    name: str, measurement: SaeMeasurement, measured: SaeMeasurement, declared: float | None
 ) -> bool:
     """A recipe has to repair, a place to suit clearly better."""
     return (
-        measurement.repairs(own, declared)
+        measurement.repairs(measured, declared)
         if "(" in name
-        else measurement.suits_by_far(own, declared)
+        else measurement.suits_by_far(measured, declared)
     )
 
 
 def _streams(
-    work: Work, names: Sequence[str], *, bos: bool = False, most: int | None = None
+    work: Work, names: Sequence[str], *, bos: bool = False, max_texts: int | None = None
 ) -> dict[str, Tensor]:
-    """Every token's stream at each hookpoint, or that of the first `most`; BOS is left out, unless
-    asked for.
+    """Every token's stream at each hookpoint, or that of the first `max_texts`; BOS is left out,
+    unless asked for.
     """
     import torch
 
@@ -244,13 +247,13 @@ def _streams(
         raise DataError(
             "There are no samples to examine the SAEs on. Give the source something to read."
         )
-    if most is not None:
+    if max_texts is not None:
         texts = [
             text
             for text, end in zip(
                 texts, accumulate(len(text.positions) for text in texts), strict=True
             )
-            if end <= most
+            if end <= max_texts
         ] or texts[:1]
     parts = [batch.rows for batch in passes(work.model, texts, names, TOKENS)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
@@ -264,13 +267,13 @@ def measure(
     """
     import torch
 
-    wanted = rows if targets is None else targets
-    mean = wanted.double().mean(0)
+    expected = rows if targets is None else targets
+    mean = expected.double().mean(0)
     active, error, spread, cosine = 0, 0.0, 0.0, 0.0
     fired = torch.zeros(sae.width, dtype=torch.bool, device=rows.device)
     step = chunk or max(1, DENSE // sae.width)
     for start in range(0, len(rows), step):
-        given, right = rows[start : start + step].float(), wanted[start : start + step].float()
+        given, right = rows[start : start + step].float(), expected[start : start + step].float()
         activations = sae.encode(given)
         rebuilt = sae.reconstruct(given, activations)
         active += int((activations != 0).sum())
@@ -291,25 +294,29 @@ def measure(
 
 
 def _rows(
-    space: str, sae: Sae, own: SaeMeasurement, beside: Tried, better: Tried
+    space: str, sae: Sae, measured: SaeMeasurement, beside: Tried, better: Tried
 ) -> Iterator[dict[str, Any]]:
     everywhere = {**beside, **better}
     causes = {name: cause for name, (_, cause) in everywhere.items()}
     message = explain(
-        sae, own, {name: found for name, (found, _) in everywhere.items()}, causes, [*better]
+        sae,
+        measured,
+        {name: measurement for name, (measurement, _) in everywhere.items()},
+        causes,
+        [*better],
     )
-    yield _row(space, sae, sae.hookpoint, own, "does not fit" if message else "fits", message)
-    for name, (found, _) in everywhere.items():
-        suits = name in better or found.suits_better(own, sae.declared_l0)
-        yield _row(space, sae, name, found, "suits better" if suits else "suits worse", "")
+    yield _row(space, sae, sae.hookpoint, measured, "does not fit" if message else "fits", message)
+    for name, (measurement, _) in everywhere.items():
+        suits = name in better or measurement.suits_better(measured, sae.declared_l0)
+        yield _row(space, sae, name, measurement, "suits better" if suits else "suits worse", "")
 
 
 def _row(
-    space: str, sae: Sae, place: str, measurement: SaeMeasurement, verdict: str, message: str
+    space: str, sae: Sae, site: str, measurement: SaeMeasurement, verdict: str, message: str
 ) -> dict[str, Any]:
     return {
         "space": space,
-        "place": place,
+        "place": site,
         "l0": measurement.l0,
         "declared_l0": sae.declared_l0,
         "explained_variance": measurement.explained_variance,
@@ -323,7 +330,7 @@ def _row(
 
 def explain(
     sae: Sae,
-    own: SaeMeasurement,
+    measured: SaeMeasurement,
     elsewhere: Mapping[str, SaeMeasurement],
     causes: Mapping[str, str] | None = None,
     known_better: Sequence[str] = (),
@@ -335,11 +342,12 @@ def explain(
     """
     places = [name for name in elsewhere if causes is None or causes[name] == LAYER]
     better = [
-        (name, found)
-        for name, found in elsewhere.items()
-        if name in known_better or (name in places and found.suits_better(own, sae.declared_l0))
+        (name, measurement)
+        for name, measurement in elsewhere.items()
+        if name in known_better
+        or (name in places and measurement.suits_better(measured, sae.declared_l0))
     ]
-    if own.fits(sae.declared_l0) and not better:
+    if measured.fits(sae.declared_l0) and not better:
         return ""
     declared = "" if sae.declared_l0 is None else f" against {sae.declared_l0:g} declared"
     index = (
@@ -348,32 +356,36 @@ def explain(
         else f"{sae.hookpoint} -> {sae.output_hookpoint}"
     )
     said = (
-        f"SAE {sae.name} does not fit at {index}: L0 {own.l0:.1f}{declared}, explained variance "
-        f"{own.explained_variance:.2f} (at least {LEAST_EV} wanted)."
+        f"SAE {sae.name} does not fit at {index}: L0 {measured.l0:.1f}{declared}, explained "
+        f"variance {measured.explained_variance:.2f} (at least {LEAST_EV} wanted)."
     )
-    return f"{said} {_cause(sae.declared_l0, own, better, causes or {})}"
+    return f"{said} {_cause(sae.declared_l0, measured, better, causes or {})}"
 
 
 def _cause(
     declared: float | None,
-    own: SaeMeasurement,
+    measured: SaeMeasurement,
     better: list[tuple[str, SaeMeasurement]],
     causes: Mapping[str, str],
 ) -> str:
     if better:
-        name, found = max(
+        name, measurement = max(
             better, key=lambda pair: (_near(pair[1].l0, declared), pair[1].explained_variance)
         )
         return (
-            f"At {name} it would: L0 {found.l0:.1f}, explained variance "
-            f"{found.explained_variance:.2f}. {causes.get(name, LAYER)}"
+            f"At {name} it would: L0 {measurement.l0:.1f}, explained variance "
+            f"{measurement.explained_variance:.2f}. {causes.get(name, LAYER)}"
         )
-    if declared is not None and own.l0 > HIGH * declared and own.explained_variance >= LEAST_EV:
+    if (
+        declared is not None
+        and measured.l0 > HIGH * declared
+        and measured.explained_variance >= LEAST_EV
+    ):
         return (
             "Far too many features fire: the threshold is missing, or is in other units than the "
             "activations."
         )
-    if declared is not None and own.l0 < LOW * declared:
+    if declared is not None and measured.l0 < LOW * declared:
         return (
             "Far too few features fire: a norm factor is missing, so that its inputs are too "
             "small, or it is of another model."

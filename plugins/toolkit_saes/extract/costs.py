@@ -53,11 +53,11 @@ class Prices:
 
     def seconds(self) -> dict[Way, float]:
         """What each way costs beyond what all of them must do."""
-        again = (self.groups - 1) * self.flops / self.rate
+        further_passes = (self.groups - 1) * self.flops / self.rate
         return {
             "stream": (self.batches - 1) * self.sae_bytes / DISK_RATE,
             "spill": 2 * self.spilled / DISK_RATE,
-            "again": again,
+            "again": further_passes,
         }
 
 
@@ -106,8 +106,11 @@ def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str,
     )
     left = room - saes * together / count
     fitting = max(LEAST, int(left // token))
-    most = MOST if device == "cuda" else _most_on_cpu(load.model)
-    return {"tokens": min(most, 1 << (fitting.bit_length() - 1)), "together": min(together, count)}
+    max_tokens = MOST if device == "cuda" else _most_on_cpu(load.model)
+    return {
+        "tokens": min(max_tokens, 1 << (fitting.bit_length() - 1)),
+        "together": min(together, count),
+    }
 
 
 def _most_on_cpu(model: Facts) -> int:
@@ -118,9 +121,9 @@ def _most_on_cpu(model: Facts) -> int:
     return min(MOST_ON_CPU, max(BUSY, 1 << (cached.bit_length() - 1) if cached else BUSY))
 
 
-def _rows(at: Any, load: Workload) -> int:
+def _rows(selector: Any, load: Workload) -> int:
     """Rows that are looked at: at most, where a selector chooses."""
-    return load.distinct if at == "last" else load.tokens
+    return load.distinct if selector == "last" else load.tokens
 
 
 def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:

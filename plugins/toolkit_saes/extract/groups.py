@@ -108,7 +108,7 @@ class BatchEncoder:
         else:
             yield from self._again(texts)
 
-    def _streamed(self, found: Pass) -> Iterator[EncodedBatch]:
+    def _streamed(self, batch: Pass) -> Iterator[EncodedBatch]:
         """Every SAE on one pass. Its rows are held, whatever happens to the SAEs."""
         index = 0
         while index < len(self._saes):
@@ -119,8 +119,8 @@ class BatchEncoder:
             for sae in group:
                 yield EncodedBatch(
                     sae,
-                    self._sparse(sae, found.rows[sae.hookpoint]),
-                    found.texts,
+                    self._sparse(sae, batch.rows[sae.hookpoint]),
+                    batch.texts,
                     sae is self._saes[-1],
                 )
                 index += 1
@@ -162,12 +162,12 @@ class BatchEncoder:
             yield group
             index += len(group)
 
-    def _group(self, group: Sequence[Sae], found: Pass) -> Iterator[EncodedBatch]:
+    def _group(self, group: Sequence[Sae], batch: Pass) -> Iterator[EncodedBatch]:
         for sae in group:
             yield EncodedBatch(
                 sae,
-                self._sparse(sae, found.rows[sae.hookpoint]),
-                found.texts,
+                self._sparse(sae, batch.rows[sae.hookpoint]),
+                batch.texts,
                 sae is self._saes[-1],
             )
 

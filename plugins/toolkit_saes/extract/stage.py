@@ -81,11 +81,11 @@ def extract(work: Work) -> Rows:
     if samples and not texts:
         work.report.event("warning", text=_nothing_chosen(len(samples)))
     done = len(samples) - sum(len(text.samples) for text in texts)
-    for found, rows in _ahead(work, encoder, texts):
+    for batch, rows in _ahead(work, encoder, texts):
         yield "activations", rows
         yield from recorder.rows()
-        if found.last:
-            done += sum(len(text.samples) for text in found.texts)
+        if batch.last:
+            done += sum(len(text.samples) for text in batch.texts)
             work.report.progress(done, len(samples))
     _report_summary(work, encoder, budget, len(samples))
     spaces = [space_row(model.identity, sae) for sae in saes]
@@ -133,10 +133,10 @@ def _ahead(
     owners = _Owners()
     waiting: deque[tuple[EncodedBatch, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(1) as helper:
-        for found in encoder.run(texts):
-            space = space_id(work.model.identity, found.sae)
+        for batch in encoder.run(texts):
+            space = space_id(work.model.identity, batch.sae)
             waiting.append(
-                (found, helper.submit(_table, space, found.sparse, owners.of(found.texts)))
+                (batch, helper.submit(_table, space, batch.sparse, owners.of(batch.texts)))
             )
             while len(waiting) > AHEAD or (waiting and waiting[0][1].done()):
                 done, table = waiting.popleft()

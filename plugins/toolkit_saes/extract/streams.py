@@ -57,23 +57,23 @@ class StreamRecorder:
         self._waiting: list[pa.Table] = []
         self._taken: dict[str, set[str]] = {}
 
-    def take(self, found: Pass) -> None:
+    def take(self, batch: Pass) -> None:
         """Keep what is asked for of a pass. Another pass for other SAEs may show the same stream
         again.
         """
         if self._positions is None:
             return
-        all_of_it = PassColumns(found.texts, self._wanted)
-        for place, rows in found.rows.items():
-            taken = self._taken.setdefault(place, set())
-            fresh = {text.samples[0] for text in found.texts} - taken
+        all_of_it = PassColumns(batch.texts, self._wanted)
+        for hookpoint, rows in batch.rows.items():
+            taken = self._taken.setdefault(hookpoint, set())
+            fresh = {text.samples[0] for text in batch.texts} - taken
             columns = (
                 all_of_it
-                if len(fresh) == len(found.texts)
-                else PassColumns(found.texts, self._fresh(fresh))
+                if len(fresh) == len(batch.texts)
+                else PassColumns(batch.texts, self._fresh(fresh))
             )
             taken |= fresh
-            self._waiting += self._tables(place, rows, columns)
+            self._waiting += self._tables(hookpoint, rows, columns)
 
     def rows(self) -> Rows:
         """What has been taken since the last time."""
@@ -89,30 +89,34 @@ class StreamRecorder:
         """The same of the texts whose first samples have these names; of the others nothing."""
         return lambda text, number: self._wanted(text, number) if text.samples[0] in names else ()
 
-    def _tables(self, place: str, rows: Tensor, columns: PassColumns) -> Iterator[pa.Table]:
+    def _tables(self, hookpoint: str, rows: Tensor, columns: PassColumns) -> Iterator[pa.Table]:
         import torch
 
         width = rows.shape[-1]
         size = max(1, NUMBERS // width)
-        space = raw_space_row(self._model.identity, place, width)["space"]
+        space = raw_space_row(self._model.identity, hookpoint, width)["space"]
         source = torch.from_numpy(columns.source)
         for start in range(0, len(source), size):
             part = slice(start, start + size)
-            own = rows[source[part].to(rows.device)].float().cpu().numpy()
-            yield _table(space, place, own, columns.sample[part], columns.position[part])
+            values = rows[source[part].to(rows.device)].float().cpu().numpy()
+            yield _table(space, hookpoint, values, columns.sample[part], columns.position[part])
 
 
-def _table(space: str, place: str, own: Any, samples: pa.Array, positions: pa.Array) -> pa.Table:
+def _table(
+    space: str, hookpoint: str, values: Any, samples: pa.Array, positions: pa.Array
+) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    count, width = own.shape
+    count, width = values.shape
     schema = arrow_schema("streams")
     columns = {
         "space": pa.repeat(space, count),
         "sample": samples,
         "position": positions,
-        "hookpoint": pa.repeat(place, count),
-        "values": lists(np.arange(count + 1) * width, own.reshape(-1), schema.field("values").type),
+        "hookpoint": pa.repeat(hookpoint, count),
+        "values": lists(
+            np.arange(count + 1) * width, values.reshape(-1), schema.field("values").type
+        ),
     }
     return pa.table(columns, schema=schema)

@@ -200,12 +200,12 @@ class CanonicalSae(Sae):
     def encoder_bias(self, features: Sequence[int] | Tensor) -> Tensor:
         """Biases, less what a subtracted b_dec takes away."""
         weights, chosen = self._in_file(), self._checked(features)
-        own = weights.features(chosen.to(weights.b_enc.device))
+        selected = weights.features(chosen.to(weights.b_enc.device))
         taken = weights.w_enc.rows(chosen) @ weights.b_dec if weights.subtract_b_dec else 0.0
         if weights.gate != "gated":
-            return own.b_enc - taken
-        assert own.b_mag is not None
-        return own.b_mag - taken * _magnitude(weights, chosen)
+            return selected.b_enc - taken
+        assert selected.b_mag is not None
+        return selected.b_mag - taken * _magnitude(weights, chosen)
 
     def thresholds(self, features: Sequence[int] | Tensor) -> Tensor:
         """In units of pre-activations, whatever the gate ranks by."""
@@ -215,17 +215,17 @@ class CanonicalSae(Sae):
                 f"SAE {self.name} has no thresholds: its gate ({weights.gate}) lets features "
                 "compete. Use `activations_of`, which encodes whole rows."
             )
-        own = weights.features(chosen.to(weights.b_enc.device))
+        selected = weights.features(chosen.to(weights.b_enc.device))
         if weights.gate == "relu":
-            return own.b_enc.new_zeros(len(chosen))
+            return selected.b_enc.new_zeros(len(chosen))
         if weights.gate == "gated":
-            assert own.b_mag is not None
-            return (own.b_mag - own.b_enc * _magnitude(weights, chosen)).clamp(min=0)
-        assert own.threshold is not None
-        lowest = own.threshold.clamp(min=0).expand(len(chosen))
-        if own.rank_by is None:
+            assert selected.b_mag is not None
+            return (selected.b_mag - selected.b_enc * _magnitude(weights, chosen)).clamp(min=0)
+        assert selected.threshold is not None
+        lowest = selected.threshold.clamp(min=0).expand(len(chosen))
+        if selected.rank_by is None:
             return lowest
-        return (lowest / own.rank_by).nan_to_num(nan=float("inf"), posinf=float("inf"))
+        return (lowest / selected.rank_by).nan_to_num(nan=float("inf"), posinf=float("inf"))
 
     def activations_of(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
         """By the arithmetic of `encode`, so that features fire here exactly where they fire there,
@@ -235,8 +235,8 @@ class CanonicalSae(Sae):
         if weights.gate not in BY_FEATURE:
             return self.encode(rows)[:, chosen.to(rows.device)]
         given, _ = _prepared(weights, rows.to(weights.b_enc.device))
-        own = weights.features(chosen.to(weights.b_enc.device))
-        return GATES[weights.gate](given @ weights.w_enc.rows(chosen).T, own).to(rows.device)
+        selected = weights.features(chosen.to(weights.b_enc.device))
+        return GATES[weights.gate](given @ weights.w_enc.rows(chosen).T, selected).to(rows.device)
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
         """Encoded and decoded, with the skip connection, each row's norm put back."""
@@ -306,13 +306,16 @@ def _divided(rows: Tensor, by: float) -> Tensor:
 
 def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
     """Block by block of features, and of each only as many rows at once as make no large matrix."""
-    found, most = _Entries(rows), DENSE if rows.device.type == "cpu" else DENSE_ON_GPU
+    entries, max_numbers = _Entries(rows), DENSE if rows.device.type == "cpu" else DENSE_ON_GPU
     for part, block in weights.w_enc.blocks():
-        own, step = weights.features(part), min(chunk or most, max(1, most // len(block)))
+        selected, step = (
+            weights.features(part),
+            min(chunk or max_numbers, max(1, max_numbers // len(block))),
+        )
         for start in range(0, len(rows), step):
             given, _ = _prepared(weights, rows[start : start + step])
-            found.add(GATES[weights.gate](given @ block.T, own), start, part.start)
-    return found.by_row()
+            entries.add(GATES[weights.gate](given @ block.T, selected), start, part.start)
+    return entries.by_row()
 
 
 class _Entries:

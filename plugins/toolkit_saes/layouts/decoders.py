@@ -60,7 +60,7 @@ def gemma_scope(params: _gemma_scope.GemmaScope, name: str) -> Decoder:
 
 def _checked(name: str, form: re.Pattern[str], layout: str) -> str:
     if form.fullmatch(name) is None:
-        raise BadInput(f"'{name}' is no name of an SAE in the {layout} layout.")
+        raise BadInput(f"'{name}' is not the name of an SAE in the {layout} layout.")
     return name
 
 

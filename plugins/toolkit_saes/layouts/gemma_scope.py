@@ -140,9 +140,9 @@ def _all_there(params: GemmaScope, root: Path) -> bool:
     """Whether the cache surely has them. Of a release that nobody wrote down, only the network
     knows which L0 is canonical.
     """
-    wanted = _listed(params)
-    if wanted is not None:
-        return all((root / pattern).exists() for pattern in wanted)
+    listed = _listed(params)
+    if listed is not None:
+        return all((root / pattern).exists() for pattern in listed)
     if isinstance(params.l0, str) or params.site == "embedding":
         return False
     files = [root.glob(_pattern(params, "*", _width(params, []), str(l0))) for l0 in params.l0]
@@ -188,8 +188,8 @@ def _canonical_of(params: GemmaScope, files: Sequence[Path]) -> list[str]:
 
 
 def _pattern(params: GemmaScope, layer: str, width: str, l0: str) -> str:
-    place = "embedding" if params.site == "embedding" else f"layer_{layer}"
-    return f"{place}/width_{width}/average_l0_{l0}/params.npz"
+    part = "embedding" if params.site == "embedding" else f"layer_{layer}"
+    return f"{part}/width_{width}/average_l0_{l0}/params.npz"
 
 
 def _listed(params: GemmaScope) -> list[str] | None:

@@ -12,12 +12,12 @@ MOST = 10_000
 Layers = str | int | tuple[int, ...]
 
 
-def chosen(wanted: Layers, there: Iterable[int], release: str) -> list[int]:
+def chosen(requested: Layers, there: Iterable[int], release: str) -> list[int]:
     """The layers asked for, in order; one that the release does not have is an error that says
     which it has.
     """
     known = sorted(set(there))
-    layers = known if wanted == "all" else sorted(set(_numbers(wanted)))
+    layers = known if requested == "all" else sorted(set(_numbers(requested)))
     missing = [layer for layer in layers if layer not in known]
     if missing:
         raise BadInput(
@@ -26,29 +26,29 @@ def chosen(wanted: Layers, there: Iterable[int], release: str) -> list[int]:
         )
     if not layers:
         raise BadInput(
-            f"saes.with.layers: {wanted!r} names no layer; {release} has {_ranges(known)}."
+            f"saes.with.layers: {requested!r} names no layer; {release} has {_ranges(known)}."
         )
     return layers
 
 
-def all_there(wanted: Layers, there: Iterable[int]) -> bool:
+def all_there(requested: Layers, there: Iterable[int]) -> bool:
     """Whether a cache surely has every layer asked for: of `all` nobody knows without the network
     how many they are.
     """
-    return wanted != "all" and set(_numbers(wanted)) <= set(there)
+    return requested != "all" and set(_numbers(requested)) <= set(there)
 
 
-def _numbers(wanted: Layers) -> list[int]:
-    if isinstance(wanted, int):
-        return [wanted]
-    if not isinstance(wanted, str):
-        return list(wanted)
-    if span := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", wanted):
+def _numbers(requested: Layers) -> list[int]:
+    if isinstance(requested, int):
+        return [requested]
+    if not isinstance(requested, str):
+        return list(requested)
+    if span := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", requested):
         return list(range(int(span[1]), min(int(span[2]), MOST) + 1))
-    if re.fullmatch(r"\s*\d+\s*", wanted):
-        return [int(wanted)]
+    if re.fullmatch(r"\s*\d+\s*", requested):
+        return [int(requested)]
     raise BadInput(
-        f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31]."
+        f"saes.with.layers: {requested!r} is not understood. Write all, 8, 1-31 or [8, 15, 31]."
     )
 
 

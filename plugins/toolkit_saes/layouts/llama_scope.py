@@ -138,7 +138,7 @@ def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
     """The folder of each layer; the root itself where that is one."""
     root = root / params.folder
     if not root.is_dir():
-        raise BadInput(f"saes.with.folder: {root} is no folder.")
+        raise BadInput(f"saes.with.folder: {root} is not a folder.")
     results: dict[int, list[Path]] = {}
     for folder in [root] if _is_sae(root) else sorted(root.iterdir()):
         match = _FOLDER.fullmatch(folder.name)

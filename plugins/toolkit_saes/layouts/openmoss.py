@@ -207,16 +207,16 @@ def _check(
 ) -> None:
     check_axes(file, inputs, width, inputs)
     turn = -1 if layout.turned else 1
-    wanted = {
+    expected = {
         layout.w_enc: (inputs, width)[::turn],
         layout.w_dec: (width, inputs)[::turn],
         layout.b_enc: (width,),
     }
     if known["use_decoder_bias"]:
-        wanted[layout.b_dec] = (inputs,)
+        expected[layout.b_dec] = (inputs,)
     if threshold := _threshold(shapes):
-        wanted[threshold] = (width,)
-    for name, shape in wanted.items():
+        expected[threshold] = (width,)
+    for name, shape in expected.items():
         if name not in shapes:
             raise BadInput(f"{file} has no tensor '{name}': it is not in OpenMOSS's layout.")
         if shapes[name] != shape:

@@ -45,11 +45,11 @@ def identify(params: SaeLensId) -> Identity:
     version = _version()
     listed = _listed(params.release)
     paths = (
-        {one["id"]: str(one["path"]) for one in listed["saes"]}
+        {id["id"]: str(id["path"]) for id in listed["saes"]}
         if listed
-        else {one: one for one in params.ids}
+        else {id: id for id in params.ids}
     )
-    missing = [one for one in params.ids if one not in paths]
+    missing = [id for id in params.ids if id not in paths]
     if missing:
         shown = choices(list(paths)[:5])
         raise BadInput(
@@ -58,11 +58,11 @@ def identify(params: SaeLensId) -> Identity:
         )
     repository = str(listed["repo_id"]) if listed else params.release
     commit = snapshot(repository, "main", "*").revision
-    wanted = ",".join(paths[one] for one in params.ids)
+    paths_text = ",".join(paths[id] for id in params.ids)
     return Identity(
         params.release,
         commit,
-        f"{repository}@{commit}:{wanted}:sae-lens {version}",
+        f"{repository}@{commit}:{paths_text}:sae-lens {version}",
         {"sae_lens": version},
     )
 
@@ -71,7 +71,7 @@ def load(params: SaeLensId, report: Reporter) -> list[CanonicalSae]:
     """Opened one by one; SAELens downloads what the cache lacks."""
     version = _version()
     report.phase("load")
-    return [_sae(params.release, one, version) for one in params.ids]
+    return [_sae(params.release, id, version) for id in params.ids]
 
 
 def _sae(release: str, name: str, version: str) -> CanonicalSae:
@@ -137,12 +137,12 @@ def _listed(release: str) -> dict[str, Any] | None:
     import yaml
 
     package = util.find_spec("sae_lens")
-    place = next(iter(package.submodule_search_locations or ()), None) if package else None
-    if place is None:
+    folder = next(iter(package.submodule_search_locations or ()), None) if package else None
+    if folder is None:
         raise BadInput(f"SAELens is installed, but its files are not found. Run `{INSTALL}`.")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     listed: dict[str, Any] = yaml.load(
-        (Path(place) / LIST).read_text(encoding="utf-8"), Loader=loader
+        (Path(folder) / LIST).read_text(encoding="utf-8"), Loader=loader
     )
     if release not in listed and "/" not in release:
         raise BadInput(

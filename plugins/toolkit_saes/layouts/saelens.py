@@ -373,11 +373,11 @@ def _check_shapes(
     file: Path, architecture: Architecture, shapes: Shapes, inputs: int, width: int, outputs: int
 ) -> None:
     check_axes(file, inputs, width, outputs)
-    wanted = {"W_enc": (inputs, width), "W_dec": (width, outputs), "b_dec": (outputs,)}
-    wanted |= {
+    expected = {"W_enc": (inputs, width), "W_dec": (width, outputs), "b_dec": (outputs,)}
+    expected |= {
         name: (outputs, inputs) if name == "W_skip" else (width,) for name in architecture.tensors
     }
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if name not in shapes:
             raise BadInput(f"{file} has no tensor '{name}'; it holds {choices(shapes)}.")
         if tuple(shapes[name]) != shape:
@@ -386,7 +386,7 @@ def _check_shapes(
     strange = [
         name
         for name in shapes
-        if name not in wanted and not (name == "scaling_factor" and shapes[name] == (width,))
+        if name not in expected and not (name == "scaling_factor" and shapes[name] == (width,))
     ]
     if strange:
         raise BadInput(
@@ -406,16 +406,16 @@ def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
         ),
     ]
     return [
-        place
-        for place in places
-        if place.is_dir() and all((place / name).is_file() for name in names)
+        folder
+        for folder in places
+        if folder.is_dir() and all((folder / name).is_file() for name in names)
     ]
 
 
 def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict[int, list[Path]]:
     root = root / params.folder
     if not root.is_dir():
-        raise BadInput(f"saes.with.folder: {root} is no folder.")
+        raise BadInput(f"saes.with.folder: {root} is not a folder.")
     results: dict[int, list[Path]] = {}
     for folder in sae_folders(root, names):
         place = _place(_config(folder)["metadata"], "hook_name", folder / FILES[0])

@@ -77,8 +77,8 @@ def _rows(
     said = f"{int(fold.max()) + 1} folds by unit and prompt; {data.sizes()}"
     if area.value >= LEAK:
         said = f"{name if kind == 'metadata' else 'metadata'} alone separates the groups; {said}"
-    for metric, found, chance in (("auroc", area, 0.5), ("accuracy", right, share)):
-        numbers = {"value": found.value, "low": found.low, "high": found.high, "chance": chance}
+    for metric, value, chance in (("auroc", area, 0.5), ("accuracy", right, share)):
+        numbers = {"value": value.value, "low": value.low, "high": value.high, "chance": chance}
         yield {
             "contrast": data.contrast,
             "kind": kind,

@@ -99,10 +99,12 @@ def _streams(
         else _computed(work, texts) as (places, rows_at)
     ):
         work.report.phase("compute")
-        for index, place in enumerate(places):
+        for index, hookpoint in enumerate(places):
             work.report.progress(index, len(places))
-            for kind, scores in _scores(rows_at(place).astype(np.float64), row, data, fold).items():
-                yield _row(data, kind, place, auroc(scores, positive, fold, data.cluster), said)
+            for kind, scores in _scores(
+                rows_at(hookpoint).astype(np.float64), row, data, fold
+            ).items():
+                yield _row(data, kind, hookpoint, auroc(scores, positive, fold, data.cluster), said)
 
 
 RowsAt = tuple[Sequence[str], "Callable[[str], npt.NDArray[np.float32]]"]
@@ -186,8 +188,8 @@ def _features(
             out = fold == number
             areas = column_aurocs(fired.matrix[np.flatnonzero(~out)], positive[~out])
             index = int(np.argmax(np.abs(areas - 0.5)))
-            sign, own = np.sign(areas[index] - 0.5), columns[:, [index]].toarray()[:, 0]
-            scores[out] = sign * own[out]
+            sign, values = np.sign(areas[index] - 0.5), columns[:, [index]].toarray()[:, 0]
+            scores[out] = sign * values[out]
             names.append(str(fired.features[index]))
             if abs(areas[index] - 0.5) > best[number][0]:
                 best[number] = (

@@ -80,12 +80,12 @@ def compare_residual(work: Work) -> Rows:
     """Rows of `features` as compare.welch writes them, and the raw spaces that they belong to."""
     from toolkit_stats.samples.groups import group_design
 
-    told = replace(work, params=work.params.compared())
-    design = group_design(told)
+    summary_work = replace(work, params=work.params.compared())
+    design = group_design(summary_work)
     read = _read if "streams" in work.inputs.tables() else _computed
     spaces, sides = read(work, design)
     yield "spaces", blocks(spaces, "spaces")
-    yield from _tested(told, design, spaces, sides)
+    yield from _tested(summary_work, design, spaces, sides)
 
 
 def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[Moments]) -> Rows:
@@ -142,12 +142,14 @@ def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Mo
     for batch in passes(
         model, _texts(work, design, len(places) * model.width), places, work.params.tokens
     ):
-        streams = [batch.rows[place].double().cpu().numpy() for place in places]
+        streams = [batch.rows[hookpoint].double().cpu().numpy() for hookpoint in places]
         for index, text in enumerate(batch.texts):
             sums.add(text, np.stack([stream[index] for stream in streams]))
         done += sum(len(text.samples) for text in batch.texts)
         work.report.progress(done, len(design.samples))
-    return [raw_space_row(model.identity, place, model.width) for place in places], sums.moments()
+    return [
+        raw_space_row(model.identity, hookpoint, model.width) for hookpoint in places
+    ], sums.moments()
 
 
 def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moments]]:
@@ -159,13 +161,15 @@ def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moment
     stored = StoredStreams(work)
     texts = _texts(work, design, len(stored.places) * stored.width)
     results: list[list[Moments]] = []
-    for done, place in enumerate(stored.places):
+    for done, hookpoint in enumerate(stored.places):
         work.report.progress(done, len(stored.places))
         sums = _Sums(design, (1, stored.width))
-        for text, row in zip(texts, stored.rows(place, texts), strict=True):
+        for text, row in zip(texts, stored.rows(hookpoint, texts), strict=True):
             sums.add(text, row[None].astype("float64"))
         results.append(sums.moments())
-    spaces = [raw_space_row(stored.identity, place, stored.width) for place in stored.places]
+    spaces = [
+        raw_space_row(stored.identity, hookpoint, stored.width) for hookpoint in stored.places
+    ]
     return spaces, [_layers_of(side) for side in zip(*results, strict=True)]
 
 
@@ -174,7 +178,8 @@ def _layers_of(side: Sequence[Moments]) -> Moments:
     import numpy as np
 
     joined: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in side]) for name in OF_A_LAYER
+        name: np.concatenate([getattr(layer_values, name) for layer_values in side])
+        for name in OF_A_LAYER
     }
     return replace(side[0], **joined)
 
@@ -198,11 +203,11 @@ class _Sums:
     def add(self, text: Text, row: npt.NDArray[np.float64]) -> None:
         """One text's row, for the samples that have this text."""
         for number, side in enumerate(self._sides):
-            own = [
+            rows = [
                 self._cluster[sample] for sample in text.samples if self._group[sample] == number
             ]
-            if own:
-                side.add(row, own)
+            if rows:
+                side.add(row, rows)
 
     def moments(self) -> list[Moments]:
         """Of each group, once every text has come."""
@@ -211,10 +216,12 @@ class _Sums:
 
 def _texts(work: Work, design: Design, numbers: int) -> list[Text]:
     """The distinct texts of the groups, in the order in which their rows are summed."""
-    wanted = set(design.samples)
+    samples = set(design.samples)
     rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     return _ordered(
-        distinct_texts([row for row in rows if row["sample"] in wanted], last_only), design, numbers
+        distinct_texts([row for row in rows if row["sample"] in samples], last_only),
+        design,
+        numbers,
     )
 
 

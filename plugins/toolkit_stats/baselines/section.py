@@ -31,8 +31,8 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         return
     rows = [row for row in inputs.read("baselines").to_pylist() if row["value"] is not None]
     for contrast in sorted({row["contrast"] for row in rows}):
-        own = [row for row in rows if row["contrast"] == contrast]
-        areas = [row for row in own if row["metric"] == "auroc"]
+        contrast_rows = [row for row in rows if row["contrast"] == contrast]
+        areas = [row for row in contrast_rows if row["metric"] == "auroc"]
         yield Figure(
             f"{contrast}: how well it is told without any SAE claim",
             _warning(areas) + _dots(areas),
@@ -40,7 +40,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         )
         yield Figure(
             f"{contrast}: every number",
-            _table(own),
+            _table(contrast_rows),
             "Table of all baselines with their 95 % intervals.",
         )
 
@@ -65,11 +65,11 @@ def _warning(rows: Sequence[Mapping[str, Any]]) -> str:
 def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     results = []
     for kind in COLOURS:
-        own = sorted(
+        ordered = sorted(
             (row for row in rows if row["kind"] == kind),
             key=lambda row: (-abs(row["value"] - 0.5), row["name"]),
         )
-        results += own[:SHOWN]
+        results += ordered[:SHOWN]
     return results
 
 
@@ -129,7 +129,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Every number; what is said of all of them is said once, above."""
     parts = [_parts(row) for row in rows]
     common = [part for part in parts[0] if all(part in other for other in parts)]
-    own = any(set(other) - set(common) for other in parts)
+    differ = any(set(other) - set(common) for other in parts)
     cells = []
     for kind in COLOURS:
         for row in sorted(
@@ -150,7 +150,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
                     named,
                     row["metric"],
                     *numbers,
-                    *([f'<span class="faint">{how}</span>'] if own else []),
+                    *([f'<span class="faint">{how}</span>'] if differ else []),
                 )
             )
     heads = (
@@ -159,14 +159,14 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         "value",
         "95\N{NO-BREAK SPACE}% interval",
         "chance",
-        *(["how"] if own else []),
+        *(["how"] if differ else []),
     )
     caption = (
         "Held-out folds only; an interval takes clusters (units and equal prompts) for what is "
         "independent"
     )
     note = f'<p class="faint">{draw.escaped("; ".join(common))}.</p>' if common else ""
-    return note + draw.table(caption, heads, cells, words=own)
+    return note + draw.table(caption, heads, cells, words=differ)
 
 
 def _parts(row: Mapping[str, Any]) -> list[str]:

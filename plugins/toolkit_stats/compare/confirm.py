@@ -62,10 +62,12 @@ def candidates(work: Work, test: Test) -> SelectedFeatures | None:
     results: dict[str, list[int]] = {}
     for row in kept.to_pylist():
         results.setdefault(row["space"], []).append(row["feature"])
-    features = {space: np.array(sorted(own), dtype=np.int64) for space, own in results.items()}
+    features = {
+        space: np.array(sorted(indices), dtype=np.int64) for space, indices in results.items()
+    }
     effects = {
-        space: np.array([size[space, int(one)] for one in own], dtype=np.float64)
-        for space, own in features.items()
+        space: np.array([size[space, int(index)] for index in indices], dtype=np.float64)
+        for space, indices in features.items()
     }
     return SelectedFeatures(features, effects)
 
@@ -73,18 +75,22 @@ def candidates(work: Work, test: Test) -> SelectedFeatures | None:
 def _compared_before(work: Work, test: Test) -> pa.Table:
     """The rows of this comparison that a needed stage made on the select half."""
     every = read_comparisons(work.inputs)
-    same = [one for one in every if one.name == test.contrast and one.by == work.params.by]
+    same = [
+        comparison
+        for comparison in every
+        if comparison.name == test.contrast and comparison.by == work.params.by
+    ]
     if not same:
-        known = sorted({one.name for one in every})
+        known = sorted({comparison.name for comparison in every})
         there = f" They compared: {choices(known)}." if known else ""
         raise DataError(
             "family: `discovered` tests what an earlier stage found, and no stage among the needs "
             f"compared '{test.contrast}'.{nearest(test.contrast, known)}{there} Add to the needs a "
             "stage that compares the same with `half: select`."
         )
-    selecting = [one for one in same if one.half == "select"]
+    selecting = [comparison for comparison in same if comparison.half == "select"]
     if not selecting:
-        confirmed = any(one.half == "confirm" for one in same)
+        confirmed = any(comparison.half == "confirm" for comparison in same)
         where = "on the confirm half" if confirmed else "on all units"
         raise DataError(
             f"family: the stage before compared '{test.contrast}' {where}; units that chose a "
@@ -92,7 +98,7 @@ def _compared_before(work: Work, test: Test) -> pa.Table:
             "confirm`, which shares no unit with it."
         )
     if len(selecting) > 1:
-        labels = sorted(one.describe() for one in selecting)
+        labels = sorted(comparison.describe() for comparison in selecting)
         raise DataError(
             f"family: more than one stage among the needs compared '{test.contrast}' on the select "
             f"half ({choices(labels)}); need one of them only."

@@ -38,7 +38,7 @@ class Space:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ContrastTable:
     """One contrast, an entry a feature, by space and then by feature. What is undefined is NaN.
 
     `name` tells it from the other contrasts of the run. `d` is the effect, whichever it is; `a` is
@@ -111,7 +111,7 @@ class Found:
         return known[np.lexsort((-np.abs(self.d[known]), self.q[known]))]
 
 
-def read_contrasts(inputs: Inputs) -> Iterator[Found]:
+def read_contrasts(inputs: Inputs) -> Iterator[ContrastTable]:
     """Every contrast in `features`, in order of their names."""
     if "features" not in inputs.tables():
         return
@@ -147,7 +147,7 @@ def _of(rows: pa.Table, stat: str) -> pa.Table:
 
 def _contrast(
     comparison: Comparison, name: str, rows: Mapping[str, pa.Table], spaces: Sequence[Space]
-) -> Found:
+) -> ContrastTable:
     """Each statistic beside the others by (space, feature)."""
     import numpy as np
     import pyarrow.compute as pc
@@ -155,27 +155,27 @@ def _contrast(
     ids = _strings([space.id for space in spaces])
     keys: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
-    for stat, own in rows.items():
-        space = pc.index_in(own["space"], value_set=ids).to_numpy().astype(np.int64)
-        feature = own["feature"].to_numpy().astype(np.int64)
+    for stat, values in rows.items():
+        space = pc.index_in(values["space"], value_set=ids).to_numpy().astype(np.int64)
+        feature = values["feature"].to_numpy().astype(np.int64)
         keys[stat], first = np.unique((space << 32) | feature, return_index=True)
-        numbers[stat] = own["number"].to_numpy()[first].astype(np.float64)
+        numbers[stat] = values["number"].to_numpy()[first].astype(np.float64)
     cells = keys["q"]
-    laid = {stat: _laid(cells, keys[stat], numbers[stat]) for stat in rows}
-    return Found(
+    columns = {stat: _laid(cells, keys[stat], numbers[stat]) for stat in rows}
+    return ContrastTable(
         comparison,
         name,
         *_sides(comparison),
         spaces,
         space=cells >> 32,
         feature=cells & 0xFFFFFFFF,
-        d=laid[comparison.effect],
-        p=laid["p"],
-        q=laid["q"],
-        significant=laid["significant"] == 1.0,
-        discovered=laid["discovered"] == 1.0,
-        twin=~np.isnan(laid["same_as"]),
-        adjusted_significant=laid["significant_adjusted"] == 1.0,
+        d=columns[comparison.effect],
+        p=columns["p"],
+        q=columns["q"],
+        significant=columns["significant"] == 1.0,
+        discovered=columns["discovered"] == 1.0,
+        twin=~np.isnan(columns["same_as"]),
+        adjusted_significant=columns["significant_adjusted"] == 1.0,
     )
 
 

@@ -232,21 +232,23 @@ def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
     )
 
 
-def _layers(wanted: Layers, load: Workload) -> list[str]:
+def _layers(layers: Layers, load: Workload) -> list[str]:
     """The places that are looked at; none as long as nobody knows how many layers there are, or if
     there is no such layer.
     """
-    if wanted == KEPT:
+    if layers == KEPT:
         return [f"resid_post.{layer}" for layer in dict.fromkeys(load.saes.get("layers", ()))]
     try:
-        return hookpoints(wanted, int(load.model["layers"]), "the model")
+        return hookpoints(layers, int(load.model["layers"]), "the model")
     except (KeyError, DataError):
         return []
 
 
-def _pass_flops(load: Workload, wanted: Layers) -> float:
+def _pass_flops(load: Workload, layers: Layers) -> float:
     """Every token up to the last layer that is looked at."""
-    last = max((int(place.rpartition(".")[2]) for place in _layers(wanted, load)), default=-1)
+    last = max(
+        (int(hookpoint.rpartition(".")[2]) for hookpoint in _layers(layers, load)), default=-1
+    )
     return load.tokens * token_flops(
         load.model, load.tokens / load.distinct if load.distinct else 0, last + 1
     )

@@ -10,7 +10,7 @@ from toolkit.figures import signed, small
 from toolkit.work import Finding, Inputs
 
 if TYPE_CHECKING:
-    from toolkit_stats.compare.contrasts import Found
+    from toolkit_stats.compare.contrasts import ContrastTable
 
 FIRST_RANK = 20
 
@@ -34,57 +34,57 @@ def comparison_findings(inputs: Inputs) -> Iterator[Finding]:
             yield _finding(inputs, contrast, FIRST_RANK + number)
 
 
-def _finding(inputs: Inputs, found: Found, rank: int) -> Finding:
-    comparison = found.comparison
-    strongest = _strongest(found)
-    interval = _interval(inputs, found, strongest)
-    effect = f"{found.symbol} {signed(float(found.d[strongest]))}"
+def _finding(inputs: Inputs, contrast: ContrastTable, rank: int) -> Finding:
+    comparison = contrast.comparison
+    strongest = _strongest(contrast)
+    interval = _interval(inputs, contrast, strongest)
+    effect = f"{contrast.symbol} {signed(float(contrast.d[strongest]))}"
     if interval:
         effect += f" [{signed(interval[0])}, {signed(interval[1])}]"
-    count, tested = int(found.significant.sum()), sum(comparison.tested.values())
+    count, tested = int(contrast.significant.sum()), sum(comparison.tested.values())
     counts = " and ".join(f"{group.clusters:,}" for group in comparison.groups)
     clusters = f"{counts} clusters"
-    where = found.group
+    where = contrast.group
     if comparison.half != "all":
         where += f", half {comparison.half}"
-    numbers = f"{effect}, q {small(float(found.q[strongest]))}, {clusters}"
+    numbers = f"{effect}, q {small(float(contrast.q[strongest]))}, {clusters}"
     if count:
         verb = "differs" if count == 1 else "differ"
         head = f"{count:,} of {tested:,} features {verb} in {where}"
-        named = f"the strongest is {found.address(strongest)}"
+        named = f"the strongest is {contrast.address(strongest)}"
     else:
         head = f"None of {tested:,} features differs in {where}"
-        named = f"the smallest q is that of {found.address(strongest)}"
+        named = f"the smallest q is that of {contrast.address(strongest)}"
     how = f"{comparison.test}, {comparison.correction}, alpha {comparison.alpha:g}"
     return Finding(
         sentence=f"{head} ({how}); {named}: {numbers}.",
-        number=float(found.d[strongest]),
+        number=float(contrast.d[strongest]),
         interval=interval,
         n=sum(group.clusters for group in comparison.groups),
-        baseline=baseline_of(inputs, found.group),
+        baseline=baseline_of(inputs, contrast.group),
         rank=rank,
     )
 
 
-def _strongest(found: Found) -> int:
+def _strongest(contrast: ContrastTable) -> int:
     """The significant feature with the largest effect; without one, that with the smallest q."""
     import numpy as np
 
-    ranking = found.ranking()
-    significant = ranking[found.significant[ranking]]
+    ranking = contrast.ranking()
+    significant = ranking[contrast.significant[ranking]]
     if not len(significant):
         return int(ranking[0])
-    return int(significant[np.argmax(np.abs(found.d[significant]))])
+    return int(significant[np.argmax(np.abs(contrast.d[significant]))])
 
 
-def _interval(inputs: Inputs, found: Found, index: int) -> tuple[float, float] | None:
+def _interval(inputs: Inputs, contrast: ContrastTable, index: int) -> tuple[float, float] | None:
     import pyarrow.compute as pc
 
-    rows = rows_of(inputs.read("features"), found.comparison)
-    rows = rows.filter(pc.equal(rows["feature"], int(found.feature[index])))
-    space = found.spaces[found.space[index]].id
+    rows = rows_of(inputs.read("features"), contrast.comparison)
+    rows = rows.filter(pc.equal(rows["feature"], int(contrast.feature[index])))
+    space = contrast.spaces[contrast.space[index]].id
     number = {row["stat"]: row["number"] for row in rows.to_pylist() if row["space"] == space}
-    low, high = (number.get(f"{found.effect}_{end}") for end in ("low", "high"))
+    low, high = (number.get(f"{contrast.effect}_{end}") for end in ("low", "high"))
     return None if low is None or high is None else (low, high)
 
 

@@ -109,11 +109,11 @@ def warn_of_spreads(
     if test.part != "compare.mann_whitney":
         return
     count = 0
-    for one, found in zip(tested, corrected, strict=True):
+    for one, significant in zip(tested, corrected, strict=True):
         spreads = [np.sqrt(side.squares / (side.samples - 1)) for side in one.sides]
         apart = np.maximum(*spreads) >= SPREADS_APART * np.minimum(*spreads)
         same_mean = np.abs(one.found["d"]) < MEANS_ALIKE
-        count += int((found.discovered & apart & same_mean).sum())
+        count += int((significant.discovered & apart & same_mean).sum())
     if count:
         work.report.event(
             "warning",
@@ -139,8 +139,8 @@ def recorded_comparison(
         unit=params.unit,
         cluster=params.cluster,
         family=params.family,
-        tested={one.space: one.family for one in tested},
-        addresses={one.space: str(one.facts.get("address", "")) for one in tested},
+        tested={by_space.space: by_space.family for by_space in tested},
+        addresses={by_space.space: str(by_space.facts.get("address", "")) for by_space in tested},
         min_count=params.min_count,
         min_density=params.min_density,
         correction=params.correct,
@@ -193,10 +193,10 @@ def _tested(
         work.report.progress(done + 1, len(spaces))
 
 
-def at_once(one: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def at_once(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """Spaces do not depend on each other; a few are worked on at once. Results come in order."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        yield from pool.map(one, items)
+        yield from pool.map(function, items)
 
 
 def tested_space(
@@ -223,9 +223,9 @@ def _read(
     fired = read_space(rows, design.samples, facts["width"], work.params.pool, named)
     if among is None:
         return in_family(fired, facts["width"], work.params)
-    wanted = among.of(space)
+    features = among.of(space)
     return in_family(
-        _kept(fired, np.flatnonzero(np.isin(fired.features, wanted))), len(wanted), work.params
+        _kept(fired, np.flatnonzero(np.isin(fired.features, features))), len(features), work.params
     )
 
 

@@ -103,7 +103,7 @@ def of_ranks(work: Work, design: Design) -> Test:
         [np.arange(int(side.sum())) for side in (first, ~first)],
         int(first.sum()) * int((~first).sum()),
     )
-    parts = [strata == one for one in np.unique(strata)] if strata is not None else []
+    parts = [strata == stratum for stratum in np.unique(strata)] if strata is not None else []
 
     def block(columns: Any) -> dict[str, Floats]:
         ranks = _ranks.ranked(columns)

@@ -65,7 +65,7 @@ def placed(
     """
     import numpy as np
 
-    own = np.array([(point.x, point.y) for point in points])
+    centres = np.array([(point.x, point.y) for point in points])
     labels: list[Label] = []
     leads = np.empty((0, 2))
     for index, point in enumerate(points):
@@ -74,7 +74,7 @@ def placed(
             if abs(label.y - point.y) >= least:
                 break  # all that is left is further away
             cost = (
-                _cost(label, labels, np.delete(own, index, axis=0), leads, others)
+                _cost(label, labels, np.delete(centres, index, axis=0), leads, others)
                 if _inside(label.box, room)
                 else inf
             )
@@ -115,10 +115,10 @@ def _cost(
     left, right, top, bottom = label.box
     over = sum(
         left < box[1] and right > box[0] and top < box[3] and bottom > box[2]
-        for box in (one.box for one in before)
+        for box in (label_before.box for label_before in before)
     )
-    own = lead(label)
-    crossed = sum(_covered(one.box, own, 0.0) > 0 for one in before) + (
+    line = lead(label)
+    crossed = sum(_covered(label_before.box, line, 0.0) > 0 for label_before in before) + (
         _covered(label.box, leads, 0.0) > 0
     )
     points = ON_NAMED * _covered(label.box, named, RADIUS) + ON_POINT * _covered(

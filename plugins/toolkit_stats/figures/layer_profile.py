@@ -11,7 +11,7 @@ from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
 
 if TYPE_CHECKING:
-    from toolkit_stats.compare.contrasts import Found, Space
+    from toolkit_stats.compare.contrasts import ContrastTable, Space
 
 WIDTH, LEFT, RIGHT, TOP = 720.0, 56.0, 8.0, 30.0
 COUNTS, GAP, EFFECTS = 190.0, 44.0, 80.0
@@ -50,68 +50,72 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             yield Figure(contrast.name, drawn, _spoken(contrast, shown))
 
 
-def _bar(found: Found, number: int) -> _Bar:
+def _bar(contrast: ContrastTable, number: int) -> _Bar:
     import numpy as np
 
-    own = np.flatnonzero(found.space == number)
-    d, significant = found.d[own], found.significant[own]
+    features = np.flatnonzero(contrast.space == number)
+    d, significant = contrast.d[features], contrast.significant[features]
     size = np.where(np.isnan(d), -1.0, np.abs(d))
-    index = int(size.argmax()) if len(own) else -1
-    largest = float(d[index]) if len(own) else math.nan
+    index = int(size.argmax()) if len(features) else -1
+    largest = float(d[index]) if len(features) else math.nan
     more, less = int((significant & (d > 0)).sum()), int((significant & (d < 0)).sum())
     return _Bar(
-        found.spaces[number],
-        len(own),
+        contrast.spaces[number],
+        len(features),
         more,
         less,
         largest,
-        int(found.feature[own[index]]) if len(own) else -1,
+        int(contrast.feature[features[index]]) if len(features) else -1,
     )
 
 
-def _legend(found: Found) -> str:
+def _legend(contrast: ContrastTable) -> str:
     return draw.key(
-        [("var(--computed)", f"higher in {found.a}"), ("var(--failed)", f"higher in {found.b}")]
+        [
+            ("var(--computed)", f"higher in {contrast.a}"),
+            ("var(--failed)", f"higher in {contrast.b}"),
+        ]
     )
 
 
-def _counts_said(found: Found) -> str:
+def _counts_said(contrast: ContrastTable) -> str:
     """What was done to whom, and how many features it found: by corrected p alone, and with the cut
     on the effect.
     """
-    if not found.how:
+    if not contrast.how:
         return ""
     cut = (
-        f"{found.significant.sum():,} with the cut on the effect"
-        if found.comparison.min_effect
+        f"{contrast.significant.sum():,} with the cut on the effect"
+        if contrast.comparison.min_effect
         else "no cut on the effect"
     )
-    both = f"{found.discovered.sum():,} features by corrected p alone, {cut}"
-    said = [f"{found.how}.", *(f"{size}." for size in found.sizes), f"Found: {both}."]
-    if found.twin.any():
-        alone = [
-            int((marked & ~found.twin).sum()) for marked in (found.discovered, found.significant)
+    both = f"{contrast.discovered.sum():,} features by corrected p alone, {cut}"
+    said = [f"{contrast.how}.", *(f"{size}." for size in contrast.sizes), f"Found: {both}."]
+    if contrast.twin.any():
+        only = [
+            int((marked & ~contrast.twin).sum())
+            for marked in (contrast.discovered, contrast.significant)
         ]
         said.append(
             "With features that do the same in several SAEs of one site counted once: "
-            f"{alone[0]:,} and {alone[1]:,}."
+            f"{only[0]:,} and {only[1]:,}."
         )
-    if found.adjusted:
-        kept = int((found.significant & found.adjusted_significant).sum())
-        said.append(f"Of the latter, {kept:,} differ as well {found.adjusted}.")
+    if contrast.adjusted:
+        kept = int((contrast.significant & contrast.adjusted_significant).sum())
+        said.append(f"Of the latter, {kept:,} differ as well {contrast.adjusted}.")
     return f'<p class="faint">{draw.escaped(" ".join(said))}</p>'
 
 
 # --- the drawing ----------------------------------------------------------------------------------
 
 
-def _chart(found: Found, bars: Sequence[_Bar]) -> str:
+def _chart(contrast: ContrastTable, bars: Sequence[_Bar]) -> str:
     band = (WIDTH - LEFT - RIGHT) / len(bars)
     middles = [LEFT + band * (number + 0.5) for number in range(len(bars))]
     under, names = _names(bars, middles, band)
     height = TOP + COUNTS + GAP + EFFECTS + under
     return draw.svg(
-        WIDTH, height, [*_counts(bars, middles, band), *_effects(found, bars, middles), *names]
+        WIDTH, height, [*_counts(bars, middles, band), *_effects(contrast, bars, middles), *names]
     )
 
 
@@ -146,12 +150,14 @@ def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iter
             yield draw.text(middle, zero - 5, "0", anchor="middle")
 
 
-def _effects(found: Found, bars: Sequence[_Bar], middles: Sequence[float]) -> Iterator[str]:
+def _effects(
+    contrast: ContrastTable, bars: Sequence[_Bar], middles: Sequence[float]
+) -> Iterator[str]:
     """The largest effect of each space, as a dot on a stem."""
     top, bottom = TOP + COUNTS + GAP, TOP + COUNTS + GAP + EFFECTS
     sizes = [0.0 if math.isnan(bar.largest) else abs(bar.largest) for bar in bars]
     highest = max(*sizes, 1e-9) * 1.08
-    yield draw.text(0, top - 14, f"largest |{found.symbol}| of any feature", kind="strong")
+    yield draw.text(0, top - 14, f"largest |{contrast.symbol}| of any feature", kind="strong")
     for tick in draw.ticks(0, highest, 3):
         y = bottom - tick / highest * EFFECTS
         yield draw.line(LEFT, y, WIDTH - RIGHT, y, "axis" if tick == 0 else "grid")
@@ -160,7 +166,7 @@ def _effects(found: Found, bars: Sequence[_Bar], middles: Sequence[float]) -> It
         if size:
             y = bottom - size / highest * EFFECTS
             about = (
-                f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: {found.symbol} = "
+                f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: {contrast.symbol} = "
                 f"{draw.signed(bar.largest)}</title>"
             )
             yield draw.line(middle, bottom, middle, y, "axis")
@@ -198,13 +204,13 @@ def _names(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> tuple
 # --- the numbers ----------------------------------------------------------------------------------
 
 
-def _numbers(found: Found, bars: Sequence[_Bar]) -> str:
+def _numbers(contrast: ContrastTable, bars: Sequence[_Bar]) -> str:
     heads = (
         "hookpoint",
         "tested",
-        f"higher in {found.a}",
-        f"higher in {found.b}",
-        f"largest |{found.symbol}|",
+        f"higher in {contrast.a}",
+        f"higher in {contrast.b}",
+        f"largest |{contrast.symbol}|",
         "feature",
     )
     rows = [
@@ -237,7 +243,7 @@ def _numbers(found: Found, bars: Sequence[_Bar]) -> str:
     )
 
 
-def _spoken(found: Found, bars: Sequence[_Bar]) -> str:
+def _spoken(contrast: ContrastTable, bars: Sequence[_Bar]) -> str:
     more, less = sum(bar.more for bar in bars), sum(bar.less for bar in bars)
     peak = max(bars, key=lambda bar: bar.more + bar.less)
     where = (
@@ -245,5 +251,5 @@ def _spoken(found: Found, bars: Sequence[_Bar]) -> str:
     )
     return (
         f"Bar chart over {len(bars)} hookpoints: {more} features are significantly higher in "
-        f"{found.a}, {less} in {found.b}.{where} The table below it has all numbers."
+        f"{contrast.a}, {less} in {contrast.b}.{where} The table below it has all numbers."
     )

@@ -16,7 +16,7 @@ from toolkit.work import Figure, Inputs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit_stats.compare.contrasts import Found
+    from toolkit_stats.compare.contrasts import ContrastTable
 
 LISTED, SHOWN, EXAMPLES = 12, 6, 3
 BEFORE, AFTER = 260, 90
@@ -89,54 +89,59 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
-    numbers = _numbers(inputs, found, top)
+def _listed(inputs: Inputs, contrast: ContrastTable, top: Sequence[int]) -> str:
+    numbers = _numbers(inputs, contrast, top)
     stats = {stat for *_, stat, _ in numbers}
-    interval, adjusted = f"{found.effect}_low" in stats, bool(found.adjusted)
-    chosen = f"{found.effect}_select" in stats
+    interval, adjusted = f"{contrast.effect}_low" in stats, bool(contrast.adjusted)
+    chosen = f"{contrast.effect}_select" in stats
     heads = [
         "feature",
-        found.symbol,
+        contrast.symbol,
         *(["95\N{NO-BREAK SPACE}% interval"] if interval else []),
         "p",
         "q",
     ]
-    heads += [f"{found.symbol} {found.adjusted}"] if adjusted else []
-    heads += [f"{found.symbol} where it was chosen"] if chosen else []
-    heads += [f"{stat} {group}".strip() for stat in ("mean", "density") for group in found.sides]
+    heads += [f"{contrast.symbol} {contrast.adjusted}"] if adjusted else []
+    heads += [f"{contrast.symbol} where it was chosen"] if chosen else []
+    heads += [f"{stat} {group}".strip() for stat in ("mean", "density") for group in contrast.sides]
     rows = []
     for index in top:
 
-        def number(stat: str, group: str = found.group, index: int = index) -> float | None:
+        def number(stat: str, group: str = contrast.group, index: int = index) -> float | None:
             return numbers.get(
-                (found.spaces[found.space[index]].id, int(found.feature[index]), stat, group)
+                (
+                    contrast.spaces[contrast.space[index]].id,
+                    int(contrast.feature[index]),
+                    stat,
+                    group,
+                )
             )
 
         colour = (
-            "var(--good)" if found.d[index] > 0 else "var(--bad)"
+            "var(--good)" if contrast.d[index] > 0 else "var(--bad)"
         )  # as text, the fill colours are too faint
-        d = draw.signed(float(found.d[index]))
+        d = draw.signed(float(contrast.d[index]))
         effect = f'<span style="color:{colour};font-weight:600">{d}</span>'
-        cells = [draw.escaped(found.address(index)), effect]
+        cells = [draw.escaped(contrast.address(index)), effect]
         cells += (
-            [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))]
+            [_range(number(f"{contrast.effect}_low"), number(f"{contrast.effect}_high"))]
             if interval
             else []
         )
-        cells += [draw.small(float(found.p[index])), draw.small(float(found.q[index]))]
-        cells += [_effect(number(f"{found.effect}_adjusted"))] if adjusted else []
-        cells += [_effect(number(f"{found.effect}_select"))] if chosen else []
-        cells += [_plain(number("mean", group)) for group in found.sides]
-        rows.append([*cells, *(_percent(number("density", group)) for group in found.sides)])
+        cells += [draw.small(float(contrast.p[index])), draw.small(float(contrast.q[index]))]
+        cells += [_effect(number(f"{contrast.effect}_adjusted"))] if adjusted else []
+        cells += [_effect(number(f"{contrast.effect}_select"))] if chosen else []
+        cells += [_plain(number("mean", group)) for group in contrast.sides]
+        rows.append([*cells, *(_percent(number("density", group)) for group in contrast.sides)])
     words = (
-        f"Smallest q first, then largest |{found.symbol}|; density is the share of samples in "
+        f"Smallest q first, then largest |{contrast.symbol}|; density is the share of samples in "
         "which it fires"
     )
     return draw.table(words, heads, rows)
 
 
 def _numbers(
-    inputs: Inputs, found: Found, top: Sequence[int]
+    inputs: Inputs, contrast: ContrastTable, top: Sequence[int]
 ) -> dict[tuple[str, int, str, str], float | None]:
     """What else is known of the listed features: means and densities of the groups, the interval,
     the adjusted effect.
@@ -147,10 +152,10 @@ def _numbers(
     stats = [
         "mean",
         "density",
-        *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select")),
+        *(f"{contrast.effect}_{part}" for part in ("low", "high", "adjusted", "select")),
     ]
-    features = pa.array([int(found.feature[index]) for index in top], pa.uint32())
-    rows = rows_of(inputs.read("features"), found.comparison)
+    features = pa.array([int(contrast.feature[index]) for index in top], pa.uint32())
+    rows = rows_of(inputs.read("features"), contrast.comparison)
     rows = rows.filter(pc.is_in(rows["feature"], value_set=features))
     rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string())))
     return {
@@ -175,10 +180,10 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
-def _spoken(found: Found, top: Sequence[int]) -> str:
+def _spoken(contrast: ContrastTable, top: Sequence[int]) -> str:
     return (
-        f"Table of {len(top)} features compared between {found.a} and {found.b}; the first is "
-        f"{found.address(top[0])}."
+        f"Table of {len(top)} features compared between {contrast.a} and {contrast.b}; the first "
+        f"is {contrast.address(top[0])}."
     )
 
 
@@ -203,19 +208,19 @@ def _texts(inputs: Inputs) -> _Texts | None:
     )
 
 
-def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
-    labels = _labels(texts.meta, found)
+def _examples(texts: _Texts, contrast: ContrastTable, top: Sequence[int]) -> str:
+    labels = _labels(texts.meta, contrast)
     shown = []
     for index in top:
         examples = _hardest(
-            texts, found.spaces[found.space[index]].id, int(found.feature[index]), labels
+            texts, contrast.spaces[contrast.space[index]].id, int(contrast.feature[index]), labels
         )
         if examples:
-            hue = "var(--computed)" if found.d[index] > 0 else "var(--failed)"
-            side = found.a if found.d[index] > 0 else found.b
-            d = draw.signed(float(found.d[index]))
-            about = f"{found.symbol} {d}, higher in {draw.escaped(side)}"
-            address = draw.escaped(found.address(index))
+            hue = "var(--computed)" if contrast.d[index] > 0 else "var(--failed)"
+            side = contrast.a if contrast.d[index] > 0 else contrast.b
+            d = draw.signed(float(contrast.d[index]))
+            about = f"{contrast.symbol} {d}, higher in {draw.escaped(side)}"
+            address = draw.escaped(contrast.address(index))
             faint = f'<span class="faint">{about}</span>'
             name = f'<p class="stats-name">{address} {faint}</p>'
             drawn = "".join(_example(example, examples[0].peak) for example in examples)
@@ -223,12 +228,12 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
     return "".join(shown)
 
 
-def _labels(meta: pa.Table, found: Found) -> dict[str, str]:
+def _labels(meta: pa.Table, contrast: ContrastTable) -> dict[str, str]:
     """Each compared sample's group: its value of the key that the comparison is by."""
     import pyarrow.compute as pc
 
-    names = set(found.comparison.group_names)
-    rows = meta.filter(pc.equal(meta["key"], found.comparison.by)).to_pylist()
+    names = set(contrast.comparison.group_names)
+    rows = meta.filter(pc.equal(meta["key"], contrast.comparison.by)).to_pylist()
     labels = {}
     for row in rows:
         number = row["number"]

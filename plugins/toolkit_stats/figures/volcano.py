@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from toolkit_stats.compare.contrasts import Found
+    from toolkit_stats.compare.contrasts import ContrastTable
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720.0, 430.0, 52.0, 14.0, 30.0, 48.0
 POINTS, LABELS, HALF = 3000, 10, 8.0
@@ -60,32 +60,32 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             yield Figure(contrast.name, html, _spoken(contrast, ranking))
 
 
-def _thinned(found: Found, ranking: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _thinned(contrast: ContrastTable, ranking: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The labelled points, the significant ones, and of the others as many as there is room for,
     evenly by rank.
     """
     import numpy as np
 
     labelled, others = ranking[:LABELS], ranking[LABELS:]
-    significant = _evenly(others[found.significant[others]], POINTS - len(labelled))
-    rest = _evenly(others[~found.significant[others]], POINTS - len(labelled) - len(significant))
+    significant = _evenly(others[contrast.significant[others]], POINTS - len(labelled))
+    rest = _evenly(others[~contrast.significant[others]], POINTS - len(labelled) - len(significant))
     return np.concatenate([rest[::-1], significant[::-1], labelled[::-1]])
 
 
-def _evenly(points: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+def _evenly(points: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
     import numpy as np
 
     return (
         points
-        if len(points) <= most
-        else points[np.linspace(0, len(points) - 1, most).astype(np.int64)]
+        if len(points) <= limit
+        else points[np.linspace(0, len(points) - 1, limit).astype(np.int64)]
     )
 
 
-def _legend(found: Found) -> str:
+def _legend(contrast: ContrastTable) -> str:
     names = [
-        ("var(--computed)", f"significantly higher in {found.a}"),
-        ("var(--failed)", f"significantly higher in {found.b}"),
+        ("var(--computed)", f"significantly higher in {contrast.a}"),
+        ("var(--failed)", f"significantly higher in {contrast.b}"),
     ]
     return draw.key(
         [*names, ("color-mix(in srgb,var(--faint) 40%,transparent)", "not significant")]
@@ -95,26 +95,28 @@ def _legend(found: Found) -> str:
 # --- the drawing ----------------------------------------------------------------------------------
 
 
-def _chart(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> str:
+def _chart(
+    contrast: ContrastTable, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]
+) -> str:
     import numpy as np
 
-    reach = max(float(np.abs(found.d[ranking]).max()) * 1.12, 1e-6)
-    highest = max(-log10(max(float(found.p[ranking].min()), SMALLEST)) * 1.06, 1.0)
+    reach = max(float(np.abs(contrast.d[ranking]).max()) * 1.12, 1e-6)
+    highest = max(-log10(max(float(contrast.p[ranking].min()), SMALLEST)) * 1.06, 1.0)
     frame = _Frame(reach, highest)
-    points = (_point(found, frame, int(index)) for index in drawn)
+    points = (_point(contrast, frame, int(index)) for index in drawn)
     return draw.svg(
         WIDTH,
         HEIGHT,
         [
-            *_axes(found, frame),
+            *_axes(contrast, frame),
             *points,
-            *_threshold(found, frame),
-            *_labels(found, frame, ranking, drawn),
+            *_threshold(contrast, frame),
+            *_labels(contrast, frame, ranking, drawn),
         ],
     )
 
 
-def _axes(found: Found, frame: _Frame) -> Iterator[str]:
+def _axes(contrast: ContrastTable, frame: _Frame) -> Iterator[str]:
     floor = HEIGHT - BOTTOM
     yield draw.text(0, 14, "\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} p", kind="strong")
     for tick in draw.ticks(0, frame.highest, 6):
@@ -131,10 +133,15 @@ def _axes(found: Found, frame: _Frame) -> Iterator[str]:
             yield draw.line(frame.x(0), TOP, frame.x(0), floor, "grid")
         yield draw.line(frame.x(tick), floor, frame.x(tick), floor + 5, "axis")
         yield draw.text(frame.x(tick), floor + 19, draw.number(tick), anchor="middle")
-    yield draw.text(frame.x(0), HEIGHT - 8, EFFECTS[found.effect], anchor="middle", kind="strong")
-    yield draw.text(LEFT, HEIGHT - 8, f"\N{LEFTWARDS ARROW} higher in {_cut(found.b)}")
     yield draw.text(
-        WIDTH - RIGHT, HEIGHT - 8, f"higher in {_cut(found.a)} \N{RIGHTWARDS ARROW}", anchor="end"
+        frame.x(0), HEIGHT - 8, EFFECTS[contrast.effect], anchor="middle", kind="strong"
+    )
+    yield draw.text(LEFT, HEIGHT - 8, f"\N{LEFTWARDS ARROW} higher in {_cut(contrast.b)}")
+    yield draw.text(
+        WIDTH - RIGHT,
+        HEIGHT - 8,
+        f"higher in {_cut(contrast.a)} \N{RIGHTWARDS ARROW}",
+        anchor="end",
     )
 
 
@@ -142,40 +149,45 @@ def _cut(name: str) -> str:
     return name if len(name) <= 28 else name[:27] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _threshold(found: Found, frame: _Frame) -> Iterator[str]:
+def _threshold(contrast: ContrastTable, frame: _Frame) -> Iterator[str]:
     """The largest p that was called significant."""
-    if found.significant.any():
-        p = float(found.p[found.significant].max())
+    if contrast.significant.any():
+        p = float(contrast.p[contrast.significant].max())
         yield draw.line(LEFT, frame.y(p), WIDTH - RIGHT, frame.y(p), "dash")
         yield draw.text(
             frame.x(0), frame.y(p) - 6, f"largest significant p: {draw.small(p)}", anchor="middle"
         )
 
 
-def _point(found: Found, frame: _Frame, index: int) -> str:
-    d, p = float(found.d[index]), float(found.p[index])
-    kind = ("more" if d > 0 else "less") if found.significant[index] else "rest"
+def _point(contrast: ContrastTable, frame: _Frame, index: int) -> str:
+    d, p = float(contrast.d[index]), float(contrast.p[index])
+    kind = ("more" if d > 0 else "less") if contrast.significant[index] else "rest"
     about = (
-        f"{draw.escaped(found.address(index))}: {found.symbol} {draw.signed(d)}, p "
-        f"{draw.small(p)}, q {draw.small(float(found.q[index]))}"
+        f"{draw.escaped(contrast.address(index))}: {contrast.symbol} {draw.signed(d)}, p "
+        f"{draw.small(p)}, q {draw.small(float(contrast.q[index]))}"
     )
     size = 2.2 if kind == "rest" else 3.4
-    place = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'
-    return f'<circle class="{kind}" {place}><title>{about}</title></circle>'
+    circle = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'
+    return f'<circle class="{kind}" {circle}><title>{about}</title></circle>'
 
 
 def _labels(
-    found: Found, frame: _Frame, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]
+    contrast: ContrastTable,
+    frame: _Frame,
+    ranking: npt.NDArray[np.int64],
+    drawn: npt.NDArray[np.int64],
 ) -> Iterator[str]:
     """Addresses beside the first points, outwards where that hides none of them."""
     import numpy as np
 
-    points = [_named(found, frame, int(index)) for index in ranking[:LABELS]]
+    points = [_named(contrast, frame, int(index)) for index in ranking[:LABELS]]
     others = [
-        int(index) for index in drawn if found.significant[index] and index not in ranking[:LABELS]
+        int(index)
+        for index in drawn
+        if contrast.significant[index] and index not in ranking[:LABELS]
     ]
     beside = np.array(
-        [(frame.x(float(found.d[index])), frame.y(float(found.p[index]))) for index in others]
+        [(frame.x(float(contrast.d[index])), frame.y(float(contrast.p[index]))) for index in others]
     ).reshape(-1, 2)
     labels = placed(points, beside, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
     for label in sorted(labels, key=lambda label: (-label.of.side, label.of.y)):
@@ -190,39 +202,42 @@ def _labels(
         )
 
 
-def _named(found: Found, frame: _Frame, index: int) -> LabelledPoint:
-    d = float(found.d[index])
+def _named(contrast: ContrastTable, frame: _Frame, index: int) -> LabelledPoint:
+    d = float(contrast.d[index])
     return LabelledPoint(
-        frame.x(d), frame.y(float(found.p[index])), found.address(index), 1 if d >= 0 else -1
+        frame.x(d), frame.y(float(contrast.p[index])), contrast.address(index), 1 if d >= 0 else -1
     )
 
 
 # --- words ----------------------------------------------------------------------------------------
 
 
-def _note(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> str:
+def _note(
+    contrast: ContrastTable, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]
+) -> str:
     said = []
     if len(drawn) < len(ranking):
-        missing = int(found.significant[ranking].sum()) > POINTS
+        missing = int(contrast.significant[ranking].sum()) > POINTS
         kept = "evenly chosen" if missing else "all significant ones and evenly chosen others"
         said.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
-    if undefined := len(found.d) - len(ranking):
+    if undefined := len(contrast.d) - len(ranking):
         said.append(
             f"Not drawn: {undefined:,} with the same value in every sample of a group, for which "
-            f"{found.symbol} is undefined."
+            f"{contrast.symbol} is undefined."
         )
     return f'<p class="faint">{" ".join(said)}</p>' if said else ""
 
 
-def _spoken(found: Found, ranking: npt.NDArray[np.int64]) -> str:
-    d, significant = found.d[ranking], found.significant[ranking]
+def _spoken(contrast: ContrastTable, ranking: npt.NDArray[np.int64]) -> str:
+    d, significant = contrast.d[ranking], contrast.significant[ranking]
     first = ", ".join(
-        f"{found.address(int(index))} ({found.symbol} {draw.signed(float(found.d[index]))})"
+        f"{contrast.address(int(index))} "
+        f"({contrast.symbol} {draw.signed(float(contrast.d[index]))})"
         for index in ranking[:3]
     )
     more, less = (int((significant & side).sum()) for side in (d > 0, d < 0))
     return (
-        f"Scatter plot of {len(ranking)} features, {EFFECTS[found.effect]} against minus log10 of "
-        f"p: {more} are significantly higher in {found.a}, {less} in {found.b}. Strongest "
+        f"Scatter plot of {len(ranking)} features, {EFFECTS[contrast.effect]} against minus log10 "
+        f"of p: {more} are significantly higher in {contrast.a}, {less} in {contrast.b}. Strongest "
         f"evidence: {first}."
     )

@@ -81,8 +81,8 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
     """Partial the covariates out of the group's indicator, once for all features."""
     group = (np.arange(design.size) < design.groups[0].end).astype(np.float64)
     others = np.column_stack([np.ones(design.size), covariates])
-    own = group - others @ np.linalg.lstsq(others, group, rcond=None)[0]
-    if (own**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
+    residual = group - others @ np.linalg.lstsq(others, group, rcond=None)[0]
+    if (residual**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
         a, b = (compared.name for compared in design.groups)
         raise DataError(
             f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} "
@@ -98,10 +98,10 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
             "numbers in place of words."
         )
     weighted = sparse.csr_array(
-        (own, (design.joined, np.arange(design.size))), shape=(clusters, design.size)
+        (residual, (design.joined, np.arange(design.size))), shape=(clusters, design.size)
     )
     inverse = np.linalg.pinv(regressors.T @ regressors)
-    weight: Floats = np.bincount(design.joined, weights=own**2, minlength=clusters).astype(
+    weight: Floats = np.bincount(design.joined, weights=residual**2, minlength=clusters).astype(
         np.float64
     )
     df = _guarded_df(weight, clusters, rank)
@@ -109,7 +109,7 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
         names,
         regressors,
         inverse,
-        own,
+        residual,
         rank,
         clusters,
         weighted,
@@ -165,8 +165,8 @@ def _pooled(matrix: Any, mean: Floats, coefficients: Floats, model: CovariateMod
         weighted=sparse.diags_array(by) @ model.weighted[heavy],
         crossed=by[:, None] * model.crossed[heavy],
     )
-    alone: Floats = _meat(matrix, mean, coefficients, alike) / max(len(by) - model.rank, 1)
-    return alone / float(model.weight.sum())
+    within: Floats = _meat(matrix, mean, coefficients, alike) / max(len(by) - model.rank, 1)
+    return within / float(model.weight.sum())
 
 
 def _meat(matrix: Any, mean: Floats, coefficients: Floats, model: CovariateModel) -> Floats:

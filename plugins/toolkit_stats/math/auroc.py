@@ -40,8 +40,8 @@ def auroc(score: Floats, positive: Bools, fold: Ints, cluster: Ints) -> Estimate
     """
     won, pairs = np.zeros(len(score)), np.zeros(len(score))
     for number in np.unique(fold):
-        own = np.flatnonzero(fold == number)
-        won[own], pairs[own] = _pairs(score[own], positive[own])
+        in_fold = np.flatnonzero(fold == number)
+        won[in_fold], pairs[in_fold] = _pairs(score[in_fold], positive[in_fold])
     value = float(won[positive].sum() / pairs[positive].sum())
     pull = (won - value * pairs) / pairs[positive].sum()
     fewest = min(len(np.unique(cluster[positive])), len(np.unique(cluster[~positive])))
@@ -53,10 +53,10 @@ def _pairs(score: Floats, positive: Bools) -> tuple[Floats, Floats]:
     higher, and all its pairs.
     """
     rank = rankdata(score)
-    own = np.empty(len(score))
+    counts = np.empty(len(score))
     for side in (positive, ~positive):
-        own[side] = rankdata(score[side])
-    below = rank - own  # samples of the other group with lower scores, equal ones half
+        counts[side] = rankdata(score[side])
+    below = rank - counts  # samples of the other group with lower scores, equal ones half
     others = np.where(positive, (~positive).sum(), positive.sum()).astype(np.float64)
     return np.where(positive, below, others - below), others
 
@@ -83,11 +83,11 @@ def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimat
 
 def column_aurocs(matrix: Any, positive: Bools) -> Floats:
     """The AUROC of each column of a sparse matrix."""
-    found, many = ranked(matrix.tocsc()), float(positive.sum())
+    ranks, many = ranked(matrix.tocsc()), float(positive.sum())
     above = np.bincount(
-        found.column, weights=found.above * positive[found.row], minlength=found.columns
+        ranks.column, weights=ranks.above * positive[ranks.row], minlength=ranks.columns
     )
-    area: Floats = (above + many * found.zero - many * (many + 1) / 2.0) / (
-        many * (found.rows - many)
+    area: Floats = (above + many * ranks.zero - many * (many + 1) / 2.0) / (
+        many * (ranks.rows - many)
     )
     return area

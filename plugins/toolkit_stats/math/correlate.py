@@ -109,7 +109,7 @@ class Strongest:
                 np.full(len(index), spaces), first + start, second, r.ravel()[index], least
             )
             self._held.append(kept)
-            if sum(len(one.r) for one in self._held) > 4 * self._keep:
+            if sum(len(pairs.r) for pairs in self._held) > 4 * self._keep:
                 self._cut()
 
     def _candidates(self, strength: Floats) -> Ints:
@@ -121,9 +121,9 @@ class Strongest:
         return np.asarray(indices[strength[indices] >= edge])
 
     def _cut(self) -> None:
-        names = [one.name for one in fields(Pairs)]
+        names = [field.name for field in fields(Pairs)]
         every = Pairs(
-            *(np.concatenate([getattr(one, name) for one in self._held]) for name in names)
+            *(np.concatenate([getattr(pairs, name) for pairs in self._held]) for name in names)
         )
         order = np.lexsort((every.second, every.first, every.spaces, -np.abs(every.r)))[
             : self._keep

@@ -43,8 +43,8 @@ def twins(
         if len(places) < 2:
             continue
         alike = same_as([columns(index) for index in places], [order[index] for index in places])
-        for (place, feature), (of_place, of_feature) in alike:
-            index, of = places[place], places[of_place]
+        for (number, feature), (of_place, of_feature) in alike:
+            index, of = places[number], places[of_place]
             results[index].append(
                 (
                     int(features[index][feature]),

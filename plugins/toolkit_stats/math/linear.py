@@ -42,12 +42,12 @@ def ridge(x: Floats, row: Ints, positive: Bools, strengths: Sequence[float]) -> 
     share = np.bincount(
         where.ravel(), weights=np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
     )
-    own, target = x[pairs[:, 0]], np.where(pairs[:, 1] == 1, 1.0, -1.0)
-    mean = share @ own
-    spread = np.sqrt(share @ (own - mean) ** 2)
+    rows, target = x[pairs[:, 0]], np.where(pairs[:, 1] == 1, 1.0, -1.0)
+    mean = share @ rows
+    spread = np.sqrt(share @ (rows - mean) ** 2)
     scale = np.where(spread > 1e-12 * np.abs(mean), 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
     root = np.sqrt(share)[:, None]
-    a, b = root * (own - mean) * scale, root[:, 0] * target
+    a, b = root * (rows - mean) * scale, root[:, 0] * target
     wide = a.shape[1] > a.shape[0]
     gram = a @ a.T if wide else a.T @ a
     unit = np.trace(gram) / len(gram) or 1.0
@@ -64,10 +64,10 @@ def probe(x: Floats, row: Ints, positive: Bools, inner: Bools, cluster: Ints) ->
 
     Both parts have samples of both groups.
     """
-    best, most = STRENGTHS[0], -1.0
+    best, highest = STRENGTHS[0], -1.0
     tried = ridge(x, row[~inner], positive[~inner], STRENGTHS)
-    one = np.zeros(int(inner.sum()), dtype=np.int64)
+    ones = np.zeros(int(inner.sum()), dtype=np.int64)
     for strength, direction in zip(STRENGTHS, tried, strict=True):
-        value = auroc(x[row[inner]] @ direction, positive[inner], one, cluster[inner]).value
-        best, most = (strength, value) if value > most + 1e-12 else (best, most)
+        value = auroc(x[row[inner]] @ direction, positive[inner], ones, cluster[inner]).value
+        best, highest = (strength, value) if value > highest + 1e-12 else (best, highest)
     return ridge(x, row, positive, (best,))[0]

@@ -55,7 +55,7 @@ def describe(
     """
     means = np.stack([_mean(matrix, label == level) for level in labels])
     spread = np.sqrt(_squares(matrix) / len(label))
-    own = (
+    observed = (
         quantile(matrix[np.flatnonzero(label == labels[0])].tocsc(), SHARE)
         if threshold is None
         else threshold
@@ -68,9 +68,9 @@ def describe(
         means,
         spread,
         separation,
-        own,
-        exceeding(matrix[np.flatnonzero(label == labels[-1])].tocsc(), own),
-        exceeding(matrix[np.flatnonzero(label == labels[0])].tocsc(), own),
+        observed,
+        exceeding(matrix[np.flatnonzero(label == labels[-1])].tocsc(), observed),
+        exceeding(matrix[np.flatnonzero(label == labels[0])].tocsc(), observed),
     )
 
 
@@ -86,9 +86,9 @@ def _owners(columns: Any) -> Ints:
 def _mean(matrix: Any, rows: Bools) -> Floats:
     if not rows.any():
         return np.full(matrix.shape[1], np.nan)
-    own = matrix[np.flatnonzero(rows)]
+    selected = matrix[np.flatnonzero(rows)]
     return np.asarray(
-        np.bincount(own.indices, weights=own.data, minlength=matrix.shape[1]) / rows.sum()
+        np.bincount(selected.indices, weights=selected.data, minlength=matrix.shape[1]) / rows.sum()
     )
 
 
@@ -100,8 +100,8 @@ def _squares(matrix: Any) -> Floats:
 def quantile(columns: Any, share: float) -> Floats:
     """The quantile of each column, zeros included, interpolated as numpy.percentile does."""
     rows, count = columns.shape
-    place = share * (rows - 1)
-    low, high = int(np.floor(place)), int(np.ceil(place))
+    position = share * (rows - 1)
+    low, high = int(np.floor(position)), int(np.ceil(position))
     owner = _owners(columns)
     data = columns.data[np.lexsort((columns.data, owner))]
     below = np.bincount(owner, weights=columns.data < 0, minlength=count).astype(np.int64)
@@ -114,7 +114,7 @@ def quantile(columns: Any, share: float) -> Floats:
         return np.where(zero, 0.0, data[where] if len(data) else 0.0)
 
     first, second = at(low), at(high)
-    return np.asarray(first + (place - low) * (second - first))
+    return np.asarray(first + (position - low) * (second - first))
 
 
 def exceeding(columns: Any, threshold: Floats) -> Floats:

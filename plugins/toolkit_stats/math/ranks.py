@@ -362,12 +362,17 @@ class Area:
 def interval(
     ranked: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
 ) -> Interval:
-    """AUROC with DeLong's variance, summed over clusters (Obuchowski)."""
+    """AUROC with DeLong's variance, summed over clusters (Obuchowski). Where nothing differs,
+    placements are spread evenly and have short tails; guarded, the degrees of freedom are therefore
+    at most those of the smaller group.
+    """
     (a, base), (b, _) = (
         _placements(ranked, side, labels)
         for side, labels in ((first, clusters[0]), (~first, clusters[1]))
     )
     variance, df = unpooled(a, b, spread)
+    if spread == "guarded":
+        df = np.minimum(df, min(a.clusters, b.clusters) - 1.0)
     auroc, reach = a.mean + base, Z * np.sqrt(variance)
     return Interval(
         auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), variance, df
@@ -383,7 +388,7 @@ def area(
     extreme way to deal out the labels.
     """
     known = interval(ranked, first, clusters, spread)
-    counts = [int(own.max()) + 1 for own in clusters]
+    counts = [int(codes.max()) + 1 for codes in clusters]
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(known.variance > 0, (known.auroc - 0.5) / np.sqrt(known.variance), np.nan)
     apart = (known.variance == 0) & (np.abs(known.auroc - 0.5) > 0.5 - 1e-12)
@@ -398,13 +403,15 @@ def _placements(
     """Each row's share of the other side that is below it, ties by half: moments, with the share of
     a zero taken off, and that share.
     """
-    own, others = side[ranked.row], ranked.rows - int(side.sum())
-    before = np.concatenate([[0.0], np.cumsum(~own)])  # entries of the other side before each entry
+    members, others = side[ranked.row], ranked.rows - int(side.sum())
+    before = np.concatenate(
+        [[0.0], np.cumsum(~members)]
+    )  # entries of the other side before each entry
     of_column = before[np.concatenate([[0], ranked.ends])]
     zeros = others - np.diff(of_column)
-    run_ends = np.append(ranked.starts[1:], len(own))
+    run_ends = np.append(ranked.starts[1:], len(members))
     negatives = (
-        before[np.append(ranked.starts, len(own))[_first_run(ranked) + ranked.negatives]]
+        before[np.append(ranked.starts, len(members))[_first_run(ranked) + ranked.negatives]]
         - of_column[:-1]
     )
     below = (before[ranked.starts] + before[run_ends]) / 2 - (of_column[:-1] - zeros)[
@@ -416,11 +423,11 @@ def _placements(
         below -= zeros[ranked.run_column] * (
             number < (_first_run(ranked) + ranked.negatives)[ranked.run_column]
         )
-    values = ranked.of_entries((below - of_zero[ranked.run_column]) / others)[own]
-    rows, column = int(side.sum()), ranked.column[own]
+    values = ranked.of_entries((below - of_zero[ranked.run_column]) / others)[members]
+    rows, column = int(side.sum()), ranked.column[members]
     if rows == int(clusters.max()) + 1:
         return moments_of(column, values, rows, ranked.columns), of_zero / others
-    where = ((np.cumsum(side) - 1)[ranked.row[own]], column)
+    where = ((np.cumsum(side) - 1)[ranked.row[members]], column)
     return moments(
         sparse.csr_array((values, where), shape=(rows, ranked.columns)), clusters
     ), of_zero / others

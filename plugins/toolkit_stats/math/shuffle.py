@@ -41,13 +41,13 @@ def shuffles(
     members = (
         [np.arange(len(first))]
         if strata is None
-        else [np.flatnonzero(strata == one) for one in range(strata.max() + 1)]
+        else [np.flatnonzero(strata == stratum) for stratum in range(strata.max() + 1)]
     )
     dealt = np.empty((count, len(first)), dtype=np.bool_)
     for number in range(count):
         rng = draw(number)
-        for own in members:
-            dealt[number, own] = first[rng.permutation(own)]
+        for indices in members:
+            dealt[number, indices] = first[rng.permutation(indices)]
     return dealt
 
 

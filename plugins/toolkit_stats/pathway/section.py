@@ -167,7 +167,7 @@ def _means(
         cells.append(
             (
                 draw.escaped(_name(spaces[row["space"]], row["feature"], spaces)),
-                *(draw.escaped(one) for one in shown),
+                *(draw.escaped(cell) for cell in shown),
             )
         )
     return draw.table(
@@ -226,7 +226,9 @@ def _labels(inputs: Inputs, groups: set[str]) -> dict[str, str]:
             else ""
         )
         results.setdefault(row["key"], {})[row["sample"]] = value
-    return next((own for _, own in sorted(results.items()) if groups <= set(own.values())), {})
+    return next(
+        (labels for _, labels in sorted(results.items()) if groups <= set(labels.values())), {}
+    )
 
 
 def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:

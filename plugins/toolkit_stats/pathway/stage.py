@@ -116,7 +116,7 @@ def trace_pathway(work: Work) -> Rows:
     if not spaces:
         return
     tracked = _tracked(work, spaces)
-    values = [one.values(len(data.samples)) for one in tracked]
+    values = [feature.values(len(data.samples)) for feature in tracked]
     withheld = _withheld(data, work.params.p_from)
     yield "traces", blocks(list(_traces(work, data, tracked, values)), "traces")
     scores, loadings = _signature(data, tracked, values, work.params.components)
@@ -160,8 +160,8 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_PathwaySpace]:
     work.report.phase("compute")
     for done, facts in enumerate(rows):
         named = f"{facts['space']} ({facts['address']})"
-        own = activations.of(facts["space"], data.samples, named)
-        fired = read_space(own, data.samples, facts["width"], work.params.pool, named)
+        entries = activations.of(facts["space"], data.samples, named)
+        fired = read_space(entries, data.samples, facts["width"], work.params.pool, named)
         sides = []
         for number in range(2):
             indices = np.flatnonzero(data.label == number)
@@ -192,7 +192,7 @@ def _tracked(work: Work, spaces: Sequence[_PathwaySpace]) -> list[_Tracked]:
     import numpy as np
 
     if not work.params.track:
-        return [one for space in spaces for one in _largest(space, work.params.top)]
+        return [feature for space in spaces for feature in _largest(space, work.params.top)]
     results = {}
     for address in work.params.track:
         facts, index = locate(address, [space.facts for space in spaces])
@@ -221,8 +221,8 @@ def _traces(
     work: Work, data: Labelled, tracked: Sequence[_Tracked], values: Sequence[Any]
 ) -> Iterator[dict[str, Any]]:
     decision = _decisions(work, data)
-    for one, numbers in zip(tracked, values, strict=True):
-        named = {"space": one.space.id, "feature": one.feature}
+    for feature, numbers in zip(tracked, values, strict=True):
+        named = {"space": feature.space.id, "feature": feature.feature}
         for index, (sample, unit) in enumerate(zip(data.samples, data.units, strict=True)):
             yield {
                 **named,
@@ -270,7 +270,7 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
     ordered = [
         sorted(samples, key=lambda sample: (key[sample], sample)) for samples in units.values()
     ]
-    return {sample: place for samples in ordered for place, sample in enumerate(samples)}
+    return {sample: number for samples in ordered for number, sample in enumerate(samples)}
 
 
 # --- groups ---------------------------------------------------------------------------------------
@@ -296,33 +296,33 @@ def _trajectories(
             strict=False,
         )
     )
-    for one in tracked:
-        if one.column is None:
+    for feature in tracked:
+        if feature.column is None:
             yield from (
-                _trajectory(one, name, "mean", (0.0, 0.0, 0.0), "never fired")
+                _trajectory(feature, name, "mean", (0.0, 0.0, 0.0), "never fired")
                 for name in data.names
             )
             continue
-        index = one.column
-        for name, side in zip(data.names, one.space.sides, strict=True):
+        index = feature.column
+        for name, side in zip(data.names, feature.space.sides, strict=True):
             size = f"{side.samples} samples in {side.clusters} clusters"
             yield _trajectory(
-                one,
+                feature,
                 name,
                 "mean",
                 _around(side.mean[index], side.variance[index], side.clusters - 1),
                 size,
             )
-        test, sizes = one.space.test, one.space.sizes
+        test, sizes = feature.space.test, feature.space.sizes
         p = (
             {}
             if withheld
-            else {"p": float(test.p[index]), "q": float(q[start[one.space.id] + index])}
+            else {"p": float(test.p[index]), "q": float(q[start[feature.space.id] + index])}
         )
-        said = "; ".join(filter(None, (withheld or f"bh over {family}", one.why)))
+        said = "; ".join(filter(None, (withheld or f"bh over {family}", feature.why)))
         yield {
             **_trajectory(
-                one,
+                feature,
                 data.contrast,
                 "d",
                 (sizes.d[index], sizes.d_low[index], sizes.d_high[index]),
@@ -365,11 +365,11 @@ def _links(
     """The strongest correlations between features of different layers, over clusters."""
     from toolkit_stats.math.correlate import Strongest, columns, interval, means
 
-    params, found = work.params, Strongest(work.params.keep)
-    wanted = _pairs(spaces, params.links)
+    params, strongest = work.params, Strongest(work.params.keep)
+    space_pairs = _pairs(spaces, params.links)
     scaled: dict[str, Columns] = {}
     features: dict[str, Any] = {}
-    for number, pair in enumerate(wanted):
+    for number, pair in enumerate(space_pairs):
         for space in pair:
             if space.id not in scaled:
                 while len(scaled) >= HELD:  # the space that came first and is not in this pair goes
@@ -379,16 +379,16 @@ def _links(
                     observed, space.fired.features, params.method, params.min_count
                 )
                 features[space.id] = scaled[space.id].features
-        found.add(number, scaled[pair[0].id], scaled[pair[1].id])
-        work.report.progress(number + 1, len(wanted))
+        strongest.add(number, scaled[pair[0].id], scaled[pair[1].id])
+        work.report.progress(number + 1, len(space_pairs))
     observations = int(data.cluster.max()) + 1
-    pairs, p, q = found.strongest(observations, max(found.tested, 1))
+    pairs, p, q = strongest.strongest(observations, max(strongest.tested, 1))
     low, high = interval(pairs.r, observations, params.method)
     said = f"{params.method} over {observations} clusters; " + (
-        withheld or f"bh over {found.tested} pairs"
+        withheld or f"bh over {strongest.tested} pairs"
     )
     for index in range(len(pairs.r)):
-        a, b = wanted[int(pairs.spaces[index])]
+        a, b = space_pairs[int(pairs.spaces[index])]
         yield {
             "space": a.id,
             "feature": int(features[a.id][pairs.first[index]]),
@@ -454,7 +454,7 @@ def _signature(
     made = [
         {
             **_trajectory(
-                one,
+                feature,
                 f"pc{index + 1}",
                 "loading",
                 (float(loadings[index, number]),) * 3,
@@ -464,6 +464,6 @@ def _signature(
             "high": None,
         }
         for index in range(len(share))
-        for number, one in enumerate(tracked)
+        for number, feature in enumerate(tracked)
     ]
     return placed, made

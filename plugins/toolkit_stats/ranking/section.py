@@ -30,17 +30,17 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     features = inputs.read("features")
     names = prefixes(inputs.read("spaces").to_pylist())
     for comparison in ranked:
-        own, by = rows_of(features, comparison), comparison.by
+        rows, by = rows_of(features, comparison), comparison.by
         title = by if len(ranked) == 1 else titles[comparison.id].removeprefix("trend of ")
-        said = _counts_said(own)
+        said = _counts_said(rows)
         shown = f'<p class="faint">{draw.escaped(said)}.</p>'
         yield Figure(
             f"{title}: ranked on units that chose nothing",
-            shown + _table(own, "rank_sound", SOUND, names),
+            shown + _table(rows, "rank_sound", SOUND, names),
             said,
         )
         yield Figure(
-            f"{title}: ranked as published", shown + _table(own, "rank", PUBLISHED, names), said
+            f"{title}: ranked as published", shown + _table(rows, "rank", PUBLISHED, names), said
         )
 
 

@@ -157,7 +157,8 @@ def _placed(
 
 def _ordered(features: Sequence[dict[str, Any]], rank: str) -> list[dict[str, Any]]:
     return sorted(
-        (one for one in features if one.get(rank) is not None), key=lambda one: float(one[rank])
+        (feature for feature in features if feature.get(rank) is not None),
+        key=lambda one: float(one[rank]),
     )
 
 
@@ -281,11 +282,11 @@ def _reader(
     import pyarrow.compute as pc
 
     activations = Activations(work.inputs, asked_of(comparison.positions))
-    wanted = pa.array(names, pa.string())
+    values = pa.array(names, pa.string())
 
     def read(space: str) -> pa.Table:
         rows = activations.of(space, names, space)
-        return rows.filter(pc.is_in(rows["sample"], value_set=wanted))
+        return rows.filter(pc.is_in(rows["sample"], value_set=values))
 
     return read
 
@@ -294,7 +295,7 @@ def _largest(rows: pa.Table) -> dict[str, dict[int, float]]:
     """By sample what fired, each feature's largest value."""
     results: dict[str, dict[int, float]] = {}
     for row in rows.to_pylist():
-        own = results.setdefault(row["sample"], {})
+        values = results.setdefault(row["sample"], {})
         for feature, value in zip(row["features"], row["values"], strict=True):
-            own[feature] = max(own.get(feature, value), value)
+            values[feature] = max(values.get(feature, value), value)
     return results

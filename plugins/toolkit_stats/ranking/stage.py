@@ -86,8 +86,8 @@ class Ranking(AtKept):
         """Least r, least TPR, largest FPR."""
         given = (self.min_r, self.min_tpr, self.max_fpr)
         r, tpr, fpr = (
-            own if own is not None else usual
-            for own, usual in zip(given, PRESETS[self.preset], strict=True)
+            given_value if given_value is not None else usual
+            for given_value, usual in zip(given, PRESETS[self.preset], strict=True)
         )
         return r, tpr, fpr
 
@@ -127,7 +127,9 @@ def compare_ranking(work: Work) -> Rows:
     ends = np.cumsum([len(result.features) for result in results])[:-1]
     q = np.split(benjamini_hochberg(np.concatenate([result.p for result in results]), family), ends)
     passes = [_passes(result.every, work.params) for result in results]
-    sound = [_sound(result, own, work.params) for result, own in zip(results, q, strict=True)]
+    sound = [
+        _sound(result, q_values, work.params) for result, q_values in zip(results, q, strict=True)
+    ]
     scores, sound_scores = (
         [result.every.score() for result in results],
         [_sound_score(result.confirm) for result in results],
@@ -340,8 +342,8 @@ def _twins(results: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> 
             :, np.searchsorted(results[index].candidates, np.flatnonzero(passes[index]))
         ]
 
-    features = [result.features[own] for result, own in zip(results, passes, strict=True)]
-    order = [rank[own][None, :] for rank, own in zip(ranks, passes, strict=True)]
+    features = [result.features[mask] for result, mask in zip(results, passes, strict=True)]
+    order = [rank[mask][None, :] for rank, mask in zip(ranks, passes, strict=True)]
     return twins([result.facts for result in results], features, order, columns)
 
 
@@ -350,13 +352,13 @@ def _twins(results: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> 
 
 def _published(ordinal: Ordinal, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
     names = ("pearson", "spearman", "separation", "threshold", "tpr", "fpr")
-    own = {
+    values = {
         "score": score,
         "monotonic": ordinal.rising.astype(float),
         "passes": passes.astype(float),
         "rank": rank,
     }
-    return {name: getattr(ordinal, name) for name in names} | own
+    return {name: getattr(ordinal, name) for name in names} | values
 
 
 def _confirmed(space: _RankedSpace, score: Any, passes: Any, rank: Any) -> dict[str, Any]:

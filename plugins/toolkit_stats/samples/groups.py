@@ -236,19 +236,20 @@ def _design(
     kept, shared = in_half(
         work.seed, _samples(work), work.params.half, prompts=work.params.cluster != "none"
     )
-    asked = [[row for row in own if row["sample"] in kept] for own in given]
+    asked = [[row for row in rows_of_group if row["sample"] in kept] for rows_of_group in given]
     rows = [
-        _measured(work.params, name, own, measured) for name, own in zip(names, asked, strict=True)
+        _measured(work.params, name, rows_of_group, measured)
+        for name, rows_of_group in zip(names, asked, strict=True)
     ]
     groups: list[Group] = []
-    for name, own, of_half, everything in zip(names, rows, asked, given, strict=True):
+    for name, rows_of_group, of_half, everything in zip(names, rows, asked, given, strict=True):
         crossing = sum(row["sample"] in shared for row in everything)
-        start, left = groups[-1].end if groups else 0, len(of_half) - len(own)
+        start, left = groups[-1].end if groups else 0, len(of_half) - len(rows_of_group)
         groups.append(
-            _group(work.params, name, own, start, unit_of, left_out=left, shared=crossing)
+            _group(work.params, name, rows_of_group, start, unit_of, left_out=left, shared=crossing)
         )
     counts = [group.count for group in groups]
-    every = [row for own in rows for row in own]
+    every = [row for rows_of_group in rows for row in rows_of_group]
     cells = np.concatenate(
         [group.clusters + sum(counts[:index]) for index, group in enumerate(groups)]
     )
@@ -263,12 +264,12 @@ def _design(
     )
 
 
-def _measured(params: Compare, name: str, own: list[Row], measured: Set[str] | None) -> list[Row]:
-    kept = own if measured is None else [row for row in own if row["sample"] in measured]
-    if own and not kept:
+def _measured(params: Compare, name: str, rows: list[Row], measured: Set[str] | None) -> list[Row]:
+    kept = rows if measured is None else [row for row in rows if row["sample"] in measured]
+    if rows and not kept:
         where = f"between: of group '{name}'" if name else f"by: of those with '{params.by}'"
         raise DataError(
-            f"{where} none of the {len(own)} samples has a row of activations in every space, so "
+            f"{where} none of the {len(rows)} samples has a row of activations in every space, so "
             "that `missing: leave_out` leaves none. Extract at tokens that these samples have."
         )
     return kept
@@ -296,7 +297,7 @@ def _units(work: Work) -> Callable[[Row], str]:
 def _group(
     params: Compare,
     name: str,
-    own: list[Row],
+    rows: list[Row],
     start: int,
     unit_of: Callable[[Row], str],
     *,
@@ -304,16 +305,16 @@ def _group(
     shared: int,
 ) -> Group:
     where = f"between: group '{name}'" if name else f"by: '{params.by}'"
-    if not own:
+    if not rows:
         raise DataError(_nobody(params, name, shared))
-    clusters = _clusters(params, own, unit_of)
+    clusters = _clusters(params, rows, unit_of)
     group = Group(
         name,
         start,
-        start + len(own),
+        start + len(rows),
         clusters,
-        units=len({row["unit"] for row in own}),
-        prompts=len({row["cluster"] for row in own}),
+        units=len({row["unit"] for row in rows}),
+        prompts=len({row["cluster"] for row in rows}),
         left_out=left_out,
         shared=shared,
     )
@@ -365,7 +366,7 @@ def _clusters(
 
     joins = [] if params.unit == "sample" else [_numbered(map(unit_of, rows))]
     joins += [_numbered(row["cluster"] for row in rows)] if params.cluster != "none" else []
-    return clusters_of([np.array(own) for own in joins], len(rows))
+    return clusters_of([np.array(codes) for codes in joins], len(rows))
 
 
 def _numbered(words: Iterable[str]) -> list[int]:

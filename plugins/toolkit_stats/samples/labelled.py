@@ -52,13 +52,13 @@ class Labelled:
         return len(set(self.cluster[self.label == number].tolist()))
 
     def _size(self, number: int) -> str:
-        own = [
+        sizes = [
             prompt
             for prompt, label in zip(self.prompts, self.label.tolist(), strict=True)
             if label == number
         ]
         size = (
-            f"{len(own)} samples in {self.clusters(number)} clusters ({len(set(own))} distinct "
+            f"{len(sizes)} samples in {self.clusters(number)} clusters ({len(set(sizes))} distinct "
             "prompts)"
         )
         return f"{self.names[number]}: {size}{self.without[number]}"

@@ -40,12 +40,12 @@ class Key:
 
 def read_keys(meta: Any, samples: Sequence[str], leave_out: Sequence[str]) -> list[Key]:
     """Every key of the samples, by name, but those left out."""
-    wanted = {name: index for index, name in enumerate(samples)}
+    numbers = {name: index for index, name in enumerate(samples)}
     results: dict[str, list[float | str | None]] = {}
     for row in meta.to_pylist():
-        if row["sample"] in wanted and row["key"] not in leave_out:
+        if row["sample"] in numbers and row["key"] not in leave_out:
             values = results.setdefault(row["key"], [None] * len(samples))
-            values[wanted[row["sample"]]] = (
+            values[numbers[row["sample"]]] = (
                 row["number"] if row["string"] is None else row["string"]
             )
     return [Key(name, results[name]) for name in sorted(results)]

@@ -51,10 +51,10 @@ class OrdinalScale:
         )
 
     def _count(self, value: float) -> str:
-        own = self.label == value
+        is_value = self.label == value
         return (
-            f"label {written(value)}: {int(own.sum())} samples in "
-            f"{len(set(self.cluster[own].tolist()))} clusters"
+            f"label {written(value)}: {int(is_value.sum())} samples in "
+            f"{len(set(self.cluster[is_value].tolist()))} clusters"
         )
 
 

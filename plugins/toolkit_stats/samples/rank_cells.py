@@ -40,8 +40,8 @@ class RankCells:
 
     def numbers(self, numbers: Floats) -> Floats:
         """The mean number of each cluster, over the samples that enter."""
-        own = numbers if self.rows is None else numbers[self.rows]
-        means: Floats = np.bincount(self.cells, weights=own) / np.bincount(self.cells)
+        values = numbers if self.rows is None else numbers[self.rows]
+        means: Floats = np.bincount(self.cells, weights=values) / np.bincount(self.cells)
         return means
 
     def describe(self) -> str:
@@ -60,8 +60,8 @@ def rank_cells(work: Work, design: Design, numbers: Floats | None = None) -> Ran
     drawn = work.rng("rank.cells").random(design.size)
     order = np.lexsort((drawn, design.cells))
     starts = np.cumsum(sizes) - sizes
-    place = np.arange(design.size) - np.repeat(starts, sizes)
-    rows = np.sort(order[place < each])
+    rank = np.arange(design.size) - np.repeat(starts, sizes)
+    rows = np.sort(order[rank < each])
     return RankCells(rows, design.cells[rows], each)
 
 

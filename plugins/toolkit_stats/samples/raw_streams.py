@@ -36,10 +36,10 @@ def last_rows(
         held = _held(Path(folder), shape)
         number, seen = {text.ids: index for index, text in enumerate(texts)}, 0
         for batch in passes(model, texts, places, tokens):
-            own = [number[text.ids] for text in batch.texts]
-            for index, place in enumerate(places):
-                held[index, own] = batch.rows[place].float().cpu().numpy()
-            seen += len(own)
+            numbers = [number[text.ids] for text in batch.texts]
+            for index, hookpoint in enumerate(places):
+                held[index, numbers] = batch.rows[hookpoint].float().cpu().numpy()
+            seen += len(numbers)
             done(seen)
         yield held
         del held

@@ -52,45 +52,45 @@ class StoredStreams:
         self.places = self._chosen(work.params.layers, facts.get("layers"))
         self.width = len(self._rows["values"][0].as_py())
 
-    def _chosen(self, wanted: Layers, layers: int | None) -> list[str]:
+    def _chosen(self, requested: Layers, layers: int | None) -> list[str]:
         """The streams after the layers asked for; one that was not kept is an error."""
-        kept = [place for place in self._there if place.startswith("resid_post.")]
-        if wanted == KEPT:
+        kept = [hookpoint for hookpoint in self._there if hookpoint.startswith("resid_post.")]
+        if requested == KEPT:
             return kept or hookpoints(KEPT, 0, self.identity.name)
         if layers is None:
             raise DataError(
                 f"layers: how many layers {self.identity.name} has is not known without loading "
                 f"it. Write `layers: {KEPT}`."
             )
-        asked = hookpoints(wanted, int(layers), self.identity.name)
-        lacking = [place for place in asked if place not in kept]
+        asked = hookpoints(requested, int(layers), self.identity.name)
+        lacking = [hookpoint for hookpoint in asked if hookpoint not in kept]
         if lacking:
             raise DataError(
-                f"layers: {wanted!r} asks for {lacking[0]}, and the extraction that this stage "
+                f"layers: {requested!r} asks for {lacking[0]}, and the extraction that this stage "
                 f"needs kept the stream at {choices(self._there)} only, where its SAEs stand. Name "
                 f"these layers (`layers: {KEPT}` is all of them), or leave out `stream` in the "
                 "extraction: then the model is run."
             )
         return asked
 
-    def rows(self, place: str, texts: Sequence[Text]) -> Floats32:
+    def rows(self, hookpoint: str, texts: Sequence[Text]) -> Floats32:
         """(texts, width): the stream at each text's last token."""
         import pyarrow.compute as pc
 
-        space = raw_space_row(self.identity, place, self.width)["space"]
-        own = self._rows.filter(pc.equal(self._rows["space"], space))
+        space = raw_space_row(self.identity, hookpoint, self.width)["space"]
+        rows_of_space = self._rows.filter(pc.equal(self._rows["space"], space))
         last = {text.samples[0]: len(text.ids) - 1 for text in texts}
-        own, names = _at(own, last)
+        rows_of_space, names = _at(rows_of_space, last)
         index = {name: number for number, name in enumerate(names)}
         lacking = next((name for name in last if name not in index), None)
         if lacking is not None:
             raise DataError(
-                f"sample '{lacking}': its stream at {place} is not kept at its last token "
+                f"sample '{lacking}': its stream at {hookpoint} is not kept at its last token "
                 f"(position {last[lacking]}). This stage reads last tokens: extract with `stream: "
                 "last`, from the same samples and with the same model."
             )
         held = (
-            own["values"]
+            rows_of_space["values"]
             .combine_chunks()
             .flatten()
             .to_numpy(zero_copy_only=False)
@@ -105,6 +105,6 @@ def _at(rows: pa.Table, last: dict[str, int]) -> tuple[pa.Table, list[str]]:
     import pyarrow.compute as pc
 
     indices = pc.index_in(rows["sample"], value_set=pa.array(list(last), pa.string()))
-    wanted = pa.array(list(last.values()), pa.int32()).take(indices.combine_chunks())
-    own = rows.filter(pc.fill_null(pc.equal(rows["position"], wanted), False))
-    return own, own["sample"].to_pylist()
+    positions = pa.array(list(last.values()), pa.int32()).take(indices.combine_chunks())
+    kept = rows.filter(pc.fill_null(pc.equal(rows["position"], positions), False))
+    return kept, kept["sample"].to_pylist()

@@ -28,7 +28,7 @@ CHANGED_FROM = "changed_from"
 """The key of a changed copy that names the sample it was made from."""
 
 
-class Change(Params):
+class ScenarioChange(Params):
     """One copy of a scenario with another number in its state."""
 
     of: str = Field(min_length=1, description="The scenario that is copied.")
@@ -56,7 +56,7 @@ class Scenarios(Params):
         description="Of scenarios that contradict the rules: with_twin keeps each and its "
         "consistent twin, only leaves the twins out, replace keeps the twins alone.",
     )
-    changes: tuple[Change, ...] = Field(
+    changes: tuple[ScenarioChange, ...] = Field(
         (), description="Changed copies, for attribution between two prompts."
     )
 

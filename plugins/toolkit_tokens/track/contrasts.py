@@ -68,7 +68,7 @@ def label_uses(params: Contrasts) -> Iterator[LabelUse]:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _TrackedSample:
     """A sample of one of the groups."""
 
     name: str
@@ -100,7 +100,7 @@ def contrast(work: Work) -> Rows:
     yield "span_contrasts", pa.Table.from_pylist(rows, schema=arrow_schema("span_contrasts"))
 
 
-def _samples(work: Work) -> dict[str, _Sample]:
+def _samples(work: Work) -> dict[str, _TrackedSample]:
     params: Contrasts = work.params
     meta: dict[str, dict[str, str]] = defaultdict(dict)
     for row in work.inputs.read("sample_meta").to_pylist():
@@ -120,7 +120,7 @@ def _samples(work: Work) -> dict[str, _Sample]:
         queries = selected(params.queries, read, None)
         frozen = {name: frozenset(places) for name, places in spans.items()}
         group = facts[params.by]
-        found[row["sample"]] = _Sample(
+        found[row["sample"]] = _TrackedSample(
             row["sample"], row["unit"], group, frozen, frozenset(queries)
         )
     _check_groups(params, found, meta)
@@ -129,13 +129,13 @@ def _samples(work: Work) -> dict[str, _Sample]:
     return {name: _with_spans(sample, params.spans) for name, sample in found.items()}
 
 
-def _with_spans(sample: _Sample, names: Sequence[str]) -> _Sample:
+def _with_spans(sample: _TrackedSample, names: Sequence[str]) -> _TrackedSample:
     spans = {name: tokens for name, tokens in sample.spans.items() if name in names}
     return replace(sample, spans=spans)
 
 
 def _check_groups(
-    params: Contrasts, found: Mapping[str, _Sample], meta: Mapping[str, Mapping[str, str]]
+    params: Contrasts, found: Mapping[str, _TrackedSample], meta: Mapping[str, Mapping[str, str]]
 ) -> None:
     for group in params.between:
         if not any(sample.group == group for sample in found.values()):
@@ -157,7 +157,7 @@ def _check_groups(
 # --- one number per sample, span and layer --------------------------------------------------------
 
 
-def _shares(work: Work, samples: Mapping[str, _Sample]) -> _Values:
+def _shares(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
     """The share of attention, averaged over the heads and the queries of a sample."""
     import numpy as np
 
@@ -182,7 +182,7 @@ def _shares(work: Work, samples: Mapping[str, _Sample]) -> _Values:
     }
 
 
-def _firing(work: Work, samples: Mapping[str, _Sample]) -> _Values:
+def _firing(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
     """The sum of a token's activations, averaged over the tokens of a span that were looked at."""
     import numpy as np
 
@@ -213,7 +213,9 @@ def _activations(work: Work) -> Iterator[tuple[Mapping[str, Any], int]]:
                 yield row, layer
 
 
-def _largest_differences(work: Work, samples: Mapping[str, _Sample]) -> dict[tuple[str, int], str]:
+def _largest_differences(
+    work: Work, samples: Mapping[str, _TrackedSample]
+) -> dict[tuple[str, int], str]:
     """By span and layer, the feature whose mean differs most between the groups: a description, no
     test.
     """
@@ -250,7 +252,7 @@ def _largest_differences(work: Work, samples: Mapping[str, _Sample]) -> dict[tup
 
 def _rows(
     work: Work,
-    samples: Mapping[str, _Sample],
+    samples: Mapping[str, _TrackedSample],
     values: _Values,
     named: Mapping[tuple[str, int], str],
 ) -> list[dict[str, Any]]:
@@ -284,7 +286,7 @@ def _rows(
 
 
 def _of_units(
-    samples: Mapping[str, _Sample], values: Mapping[str, float], group: str
+    samples: Mapping[str, _TrackedSample], values: Mapping[str, float], group: str
 ) -> np.ndarray[Any, Any]:
     import numpy as np
 

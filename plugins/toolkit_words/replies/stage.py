@@ -75,7 +75,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Space:
+class WordSpace:
     """A space with both halves; `features` are those that fired, `tested` columns of them."""
 
     id: str
@@ -86,7 +86,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class WordPairs:
     """Discovered pairs: space, column and word by number, and what was counted."""
 
     space: np.ndarray[Any, Any]
@@ -197,7 +197,7 @@ def _space(
     halves: Sequence[Sequence[str]],
     words: Any,
     params: ReplyWords,
-) -> Space:
+) -> WordSpace:
     """The features that fired in the select half, and those of them with enough on either side."""
     import numpy as np
 
@@ -212,7 +212,7 @@ def _space(
     count = np.asarray(sides[0].high.sum(axis=0)).ravel()
     least = params.min_clusters
     tested = np.flatnonzero((count >= least) & (len(halves[0]) - count >= least))
-    return Space(id, select.features, tested, sides[0], sides[1])
+    return WordSpace(id, select.features, tested, sides[0], sides[1])
 
 
 def _side(high: Any, corpus: Corpus, words: Any) -> Side:
@@ -248,7 +248,9 @@ def _tested_words(corpus: Corpus, samples: Sequence[str], least: int) -> np.ndar
 # --- the select half ------------------------------------------------------------------------------
 
 
-def _discovered(spaces: Sequence[Space], words: Any, family: int, params: ReplyWords) -> Pairs:
+def _discovered(
+    spaces: Sequence[WordSpace], words: Any, family: int, params: ReplyWords
+) -> WordPairs:
     """Pairs with q of at most alpha. A pair with p above alpha cannot be one, so it is let go."""
     import numpy as np
 
@@ -278,22 +280,22 @@ def _discovered(spaces: Sequence[Space], words: Any, family: int, params: ReplyW
             )
     if not parts:
         none = np.empty(0, np.int64)
-        return Pairs(none, none, none, none, np.empty(0), np.empty(0), none)
+        return WordPairs(none, none, none, none, np.empty(0), np.empty(0), none)
     columns_of = [np.concatenate(part) for part in zip(*parts, strict=True)]
     q = CORRECTIONS[params.correct](columns_of[4], max(family, 1))
     kept = q <= params.alpha
     space_at, column, word, both, p, above = (part[kept] for part in columns_of)
-    return Pairs(space_at, column, word, both, p, q[kept], above)
+    return WordPairs(space_at, column, word, both, p, q[kept], above)
 
 
 # --- the confirm half -----------------------------------------------------------------------------
 
 
 def _confirmed(
-    spaces: Sequence[Space],
+    spaces: Sequence[WordSpace],
     corpus: Corpus,
     words: Any,
-    pairs: Pairs,
+    pairs: WordPairs,
     family: int,
     params: ReplyWords,
 ) -> list[dict[str, Any]]:
@@ -339,10 +341,10 @@ def _verdict(tested: bool, q: float, alpha: float) -> str:
 
 
 def _pair_row(
-    spaces: Sequence[Space],
+    spaces: Sequence[WordSpace],
     corpus: Corpus,
     words: Any,
-    pairs: Pairs,
+    pairs: WordPairs,
     at: int,
     stats: Mapping[str, Any],
 ) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _check_finite(lists: Any, where: str) -> None:
     flat = pc.list_flatten(lists)
     if len(flat) and not pc.all(pc.is_finite(flat), skip_nulls=False).as_py():
         raise DataError(
-            f"{where}: a value is not a finite number. A failed computation is no activation: "
+            f"{where}: a value is not a finite number. A failed computation is not an activation: "
             "leave those rows out."
         )
 
@@ -145,15 +145,15 @@ def whole_numbers(array: Any, kind: str, where: object) -> Any:
     """Convert an array to whole numbers of a type; refuse values that do not fit."""
     import numpy as np
 
-    found, limits = np.asarray(array), np.iinfo(kind)
-    if found.dtype.kind not in "iu":
-        raise DataError(f"{where} holds {found.dtype}; it must hold whole numbers.")
-    if found.size and not limits.min <= int(found.min()) <= int(found.max()) <= limits.max:
+    numbers, limits = np.asarray(array), np.iinfo(kind)
+    if numbers.dtype.kind not in "iu":
+        raise DataError(f"{where} holds {numbers.dtype}; it must hold whole numbers.")
+    if numbers.size and not limits.min <= int(numbers.min()) <= int(numbers.max()) <= limits.max:
         raise DataError(
-            f"{where} holds {int(found.min())} to {int(found.max())}; allowed are {limits.min} to "
-            f"{limits.max}."
+            f"{where} holds {int(numbers.min())} to {int(numbers.max())}; allowed are {limits.min} "
+            f"to {limits.max}."
         )
-    return found.astype(kind)
+    return numbers.astype(kind)
 
 
 def real_numbers(array: Any, where: object) -> Any:
@@ -215,10 +215,10 @@ def _check_header(file: IO[bytes], size: int, where: str) -> None:
     shape, _, kind = read(file)
     if kind.hasobject:
         raise DataError(f"{where}: it holds Python objects, which are not read.")
-    wanted = kind.itemsize
+    item_bytes = kind.itemsize
     for length in shape:
-        wanted *= int(length)
-    if any(length < 0 for length in shape) or wanted != size - file.tell():
+        item_bytes *= int(length)
+    if any(length < 0 for length in shape) or item_bytes != size - file.tell():
         raise DataError(f"{where}: its header does not fit its content.")
 
 
@@ -236,7 +236,7 @@ def read_lines(path: Path, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
             yield where, json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{where} cannot be read as JSON: {error}. Copy or download it again."
+                f"{where} cannot be read as JSON: {str(error)[:300]}. Copy or download it again."
             ) from None
 
 

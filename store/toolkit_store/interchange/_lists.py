@@ -53,9 +53,9 @@ def write(
     that have a row.
     """
     chosen = [
-        one
-        for one in (found(run) if features is None else features)
-        if spaces is None or one[0] in spaces
+        feature
+        for feature in (found(run) if features is None else features)
+        if spaces is None or feature[0] in spaces
     ]
     if not chosen:
         raise BadInput(
@@ -104,18 +104,18 @@ def read(store: object, folder: Path, *, run: RunTables, space: str | None = Non
     about = _load(folder / _ABOUT) if (folder / _ABOUT).is_file() else {}
     rows: dict[tuple[str, int, str], int] = {}
     for path in files:
-        for place, (id, index, group) in enumerate(_listed(path, about, run, space)):
-            rows.setdefault((id, index, group), place)
+        for number, (id, index, group) in enumerate(_listed(path, about, run, space)):
+            rows.setdefault((id, index, group), number)
     table = [
         {
             "space": id,
             "feature": index,
             "stat": LISTED,
             "group": group,
-            "number": float(place),
+            "number": float(number),
             "text": None,
         }
-        for (id, index, group), place in rows.items()
+        for (id, index, group), number in rows.items()
     ]
     return attach(
         run, "import.lists", digest_of(files) + f" {space}", {"features": arrow("features", table)}
@@ -127,7 +127,7 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from None
+        raise DataError(f"{path} cannot be read as JSON: {str(error)[:300]}.") from None
 
 
 def _listed(

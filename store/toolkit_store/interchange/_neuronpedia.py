@@ -155,8 +155,8 @@ def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Pat
     files = []
     for name, found in (("explanation_type", kinds), ("explanation_model_type", models)):
         rows = [
-            {"name": one, "displayName": one, "description": "", "creatorName": "sae-toolkit"}
-            for one in found
+            {"name": method, "displayName": method, "description": "", "creatorName": "sae-toolkit"}
+            for method in found
         ]
         if rows:
             folder.mkdir(parents=True, exist_ok=True)
@@ -244,15 +244,15 @@ def _activations(
 def _activation(
     key: Mapping[str, str], index: int, name: str, tokens: list[str], values: list[float]
 ) -> dict[str, Any]:
-    most = max(values)
+    largest = max(values)
     return {
         "id": f"{key['modelId']}-{key['layer']}-{index}-{name}",
         **key,
         "index": str(index),
         "tokens": tokens,
         "values": values,
-        "maxValue": most,
-        "maxValueTokenIndex": values.index(most),
+        "maxValue": largest,
+        "maxValueTokenIndex": values.index(largest),
         "minValue": min(values),
         "binMin": None,
         "binMax": None,
@@ -263,11 +263,11 @@ def _activation(
 
 
 def _explanation(
-    key: Mapping[str, str], index: int, row: Mapping[str, Any], place: int
+    key: Mapping[str, str], index: int, row: Mapping[str, Any], number: int
 ) -> dict[str, Any]:
     kind, model = _made_by(row)
     return {
-        "id": f"{key['modelId']}-{key['layer']}-{index}-{place:04d}",
+        "id": f"{key['modelId']}-{key['layer']}-{index}-{number:04d}",
         **key,
         "index": str(index),
         "description": row["text"],
@@ -293,8 +293,8 @@ def _labels(run: RunTables) -> dict[str, dict[int, list[dict[str, Any]]]]:
 
 def _plain(group: str) -> str:
     """A label's group without the number that separates labels of one method and model."""
-    head, found, number = group.rpartition(" #")
-    return head if found and number.isdigit() else group
+    head, separator, number = group.rpartition(" #")
+    return head if separator and number.isdigit() else group
 
 
 def _number(group: str) -> int:
@@ -403,7 +403,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from read_lines(path, file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path} cannot be read as JSON lines: {error}. Download it again."
+            f"{path} cannot be read as JSON lines: {str(error)[:300]}. Download it again."
         ) from None
 
 

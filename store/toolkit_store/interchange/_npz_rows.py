@@ -22,7 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.archives import Member, archive, dense, whole
+from toolkit.archives import Member, archive, whole
+from toolkit.dense_layouts import Fragments, SparseRows, fragment_members
 from toolkit.errors import BadInput, DataError
 from toolkit_store.interchange._incoming import (
     arrays,
@@ -85,13 +86,13 @@ def write(
     return list(files.values())
 
 
-def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
+def check_size(space: Mapping[str, Any], rows: int, max_bytes: int) -> None:
     """Refuse a dense matrix that would fill the memory."""
     size = rows * int(space["width"]) * 4
-    if size > most:
+    if size > max_bytes:
         raise DataError(
             f"space {space['space']} ({space['address']}): {rows:,} rows of {space['width']:,} "
-            f"features are {size:,} bytes dense; at most {most:,} are written. Export as "
+            f"features are {size:,} bytes dense; at most {max_bytes:,} are written. Export as "
             "safetensors or parquet, which hold the same numbers sparse, or raise --max-bytes."
         )
 
@@ -104,18 +105,12 @@ def save(path: Path, members: Iterable[Member]) -> None:
     unfinished.replace(path)
 
 
-def matrix(name: str, rows: pl.DataFrame, width: int, at: Any, height: int) -> Member:
-    """A dense float32 matrix of `height` rows, of which row `at[i]` has the entries of `rows[i]`;
-    `at` ascends.
-    """
+def sparse_rows(rows: pl.DataFrame) -> SparseRows:
+    """Rows of `activations` as flat arrays."""
     import numpy as np
 
-    def fill(first: int, last: int, block: Any) -> None:
-        start, end = np.searchsorted(at, [first, last])
-        counts, features, values = flat(rows[int(start) : int(end)])
-        block[np.repeat(at[start:end] - first, counts), features] = values
-
-    return dense(name, height, width, fill)
+    counts, features, values = flat(rows)
+    return SparseRows(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), features, values)
 
 
 def _labels(run: RunTables, label: str) -> dict[str, float]:
@@ -145,57 +140,43 @@ def _members(
     labels: Mapping[str, float],
     declared: float | None,
 ) -> Iterator[Member]:
-    import numpy as np
+    """The arrays of the layout, then ours, by which an archive is read back."""
+    yield from fragment_members(
+        sparse_rows(rows), space["width"], _fragments(run, space, rows, labels, declared)
+    )
+    names = rows["sample"].to_list()
+    described = {name: run.samples[name] for name in dict.fromkeys(names) if name in run.samples}
+    yield whole("samples", _texts(names))
+    yield whole("space", _texts([json.dumps(dict(space))]))
+    yield whole("described", _texts([json.dumps(described)]))
 
-    yield matrix("activations", rows, space["width"], np.arange(len(rows)), len(rows))
-    for name, array in _arrays(run, space, rows, labels, declared).items():
-        yield whole(name, array)
 
-
-def _arrays(
+def _fragments(
     run: RunTables,
     space: Mapping[str, Any],
     rows: pl.DataFrame,
     labels: Mapping[str, float],
     declared: float | None,
-) -> dict[str, Any]:
-    import numpy as np
-
-    order = {name: index for index, name in enumerate(sorted({*run.samples, *rows["sample"]}))}
-    places = list(zip(rows["sample"], rows["position"], strict=True))
-    fragments = [_fragment(run.samples.get(name), position) for name, position in places]
+) -> Fragments:
+    numbers = {name: n for n, name in enumerate(sorted({*run.samples, *rows["sample"]}))}
+    names, positions = rows["sample"].to_list(), rows["position"].to_list()
+    samples = [run.samples.get(name) for name in names]
+    fragments = [_fragment(*pair) for pair in zip(samples, positions, strict=True)]
+    sentences = ["" if sample is None else sample["text"] for sample in samples]
     layer = str(space["hookpoint"]).rpartition(".")[2]
-    return {
-        "fragments": _texts(fragments),
-        "original_sentences": _texts(
-            [run.samples[name]["text"] if name in run.samples else "" for name, _ in places]
-        ),
-        "concept_strength_labels": np.array(
-            [labels.get(name, math.nan) for name, _ in places], np.float64
-        ),
-        "sentence_indices": np.array([order[name] for name, _ in places], np.int64),
-        "token_positions": np.array([position for _, position in places], np.int32),
-        "is_final_token": np.array(
-            [_is_final(run.samples.get(name), position) for name, position in places], np.bool_
-        ),
-        "fragment_lengths": np.array([len(text.split()) for text in fragments], np.int64),
-        "layer": np.int64(layer if layer.isdigit() else -1),
-        "average_l0": np.float64(_average_l0(space, declared)),
-        "num_features": np.int64(space["width"]),
-        "samples": _texts([name for name, _ in places]),
-        "space": _texts([json.dumps(dict(space))]),
-        "described": _texts(
-            [
-                json.dumps(
-                    {
-                        name: run.samples[name]
-                        for name in dict.fromkeys(rows["sample"])
-                        if name in run.samples
-                    }
-                )
-            ]
-        ),
-    }
+    return Fragments(
+        text=fragments.__getitem__,
+        longest=max(map(len, fragments), default=0),
+        sentence=sentences.__getitem__,
+        longest_sentence=max(map(len, sentences), default=0),
+        labels=[labels.get(name, math.nan) for name in names],
+        numbers=[numbers[name] for name in names],
+        positions=positions,
+        is_final=[_is_final(*pair) for pair in zip(samples, positions, strict=True)],
+        words=[len(text.split()) for text in fragments],
+        layer=int(layer) if layer.isdigit() else -1,
+        average_l0=_average_l0(space, declared),
+    )
 
 
 def _texts(texts: Sequence[str]) -> Any:
@@ -261,7 +242,7 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
         members = arrays(path, skip)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(
-            f"{path} cannot be read as a NumPy archive: {error}. Copy it again."
+            f"{path} cannot be read as a NumPy archive: {str(error)[:300]}. Copy it again."
         ) from None
     missing = [name for name in needed if name not in members and name not in skip]
     if missing:

@@ -6,9 +6,9 @@ are in `metadata_*.json`.
     metadata_L1_31_RUN.json
         scenarios: scenario, tokens, token_ids, seq_len, key_positions
 
-Ours also hold `positions`, the tokens whose features were kept; a row of zeros means nothing
-without it. Where a layer has several SAEs the files are `layer_15_NAME.npz`. A zero is no entry:
-what is stored as exactly 0 does not come back.
+Ours also hold `positions`, the tokens whose features were kept; the rows of other tokens are NaN.
+Where a layer has several SAEs the files are `layer_15_NAME.npz`. A zero is no entry: what is stored
+as exactly 0 does not come back.
 """
 
 from __future__ import annotations
@@ -20,10 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.archives import whole
+from toolkit.dense_layouts import folder_names, scenario, token_members
 from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
 from toolkit_store.interchange._incoming import real_numbers, whole_numbers
-from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, load, matrix, save, sparse
+from toolkit_store.interchange._npz_rows import (
+    MAX_BYTES,
+    check_size,
+    load,
+    save,
+    sparse,
+    sparse_rows,
+)
 from toolkit_store.interchange._run import (
     RunTables,
     arrow,
@@ -43,7 +51,6 @@ if TYPE_CHECKING:
     from toolkit_store.store import Store
 
 _FILE = re.compile(r"layer_(\d+)(?:_(.+))?\.npz")
-_FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
 
 
 def write(
@@ -56,7 +63,7 @@ def write(
     attention = pl.DataFrame(run.read("attention"))
     files: list[Path] = []
     stems = _stems([space for space, _ in parts])
-    folders = _folders(sorted({name for _, rows in parts for name in rows["sample"].unique()}))
+    folders = folder_names(sorted({name for _, rows in parts for name in rows["sample"].unique()}))
     for space, rows in parts:
         for (name,), mine in rows.group_by("sample", maintain_order=True):
             files.append(folder / folders[str(name)] / f"{stems[space['space']]}.npz")
@@ -79,7 +86,9 @@ def write(
         "layer_range": [layers[0], layers[-1]],
         "save_features": True,
         "save_attention": bool(len(attention)),
-        "scenarios": [_scenario(run, name, place) for name, place in folders.items()],
+        "scenarios": [
+            scenario(folder_name, _sample_of(run, name)) for name, folder_name in folders.items()
+        ],
         "spaces": {f"{stems[space['space']]}.npz": dict(space) for space, _ in parts},
     }
     return [
@@ -108,17 +117,6 @@ def _layer(space: Mapping[str, Any]) -> int:
     return int(layer)
 
 
-def _folders(samples: Sequence[str]) -> dict[str, str]:
-    """Sample -> its folder: its own name if that is a safe folder name."""
-    usable = Counter(name.lower() for name in samples)
-    return {
-        name: name
-        if _FOLDER.fullmatch(name) and name.strip(". ") == name and usable[name.lower()] == 1
-        else f"sample-{id_of('folder', name)[:16]}"
-        for name in samples
-    }
-
-
 def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame) -> int:
     """The number of tokens of a sample, at least as many as its rows need."""
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
@@ -134,13 +132,12 @@ def _write_one(
     rows: pl.DataFrame,
     length: int,
     weights: pl.DataFrame,
-    most: int,
+    max_bytes: int,
 ) -> None:
-    check_size(space, length, most)
+    check_size(space, length, max_bytes)
     positions = rows["position"].to_numpy()
     members = [
-        matrix("features", rows, space["width"], positions, length),
-        whole("positions", positions),
+        *token_members(sparse_rows(rows), space["width"], positions, length),
     ]
     if len(weights):
         members.append(whole("attention", _weights(weights, length)))
@@ -159,19 +156,10 @@ def _weights(rows: pl.DataFrame, length: int) -> np.ndarray[Any, Any]:
     return attention
 
 
-def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
-    sample = run.samples.get(name) or {"pieces": [], "token_ids": [], "spans": []}
-    positions: dict[str, list[int]] = {}
-    for span in sample["spans"]:
-        positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
-    return {
-        "scenario": place,
-        "tokens": sample["pieces"],
-        "token_ids": sample["token_ids"],
-        "seq_len": len(sample["pieces"]),
-        "key_positions": positions,
-        "sample": {"sample": name} | sample,
-    }
+def _sample_of(run: RunTables, name: str) -> dict[str, Any]:
+    """A row of `samples`; without one, a sample of which only the id is known."""
+    known = run.samples.get(name) or {"pieces": [], "token_ids": [], "spans": []}
+    return {"sample": name, **known}
 
 
 # --- back ---

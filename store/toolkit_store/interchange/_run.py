@@ -77,7 +77,7 @@ class RunTables:
         return {row["sample"]: row for row in self.read("samples").to_pylist()}
 
     def activations(
-        self, wanted: Iterable[str] | None = None
+        self, spaces: Iterable[str] | None = None
     ) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
         """Each space with its rows (sample, position, features, values), by sample and position;
         one is read at a time.
@@ -85,7 +85,7 @@ class RunTables:
         import polars as pl
 
         columns = ("space", "sample", "position", "features", "values")
-        for space in self._chosen(self._with_activations(), wanted):
+        for space in self._chosen(self._with_activations(), spaces):
             rows = self._rows.read(
                 "activations", self.keys("activations"), {"space": [space]}, columns
             )
@@ -101,11 +101,11 @@ class RunTables:
         for where in among("step", self.keys("activations")):
             for batch in self._rows.find_in_batches("activations", where, ["space"]):
                 counts.update(dict(batch["space"].value_counts().iter_rows()))
-        wanted = sum(step.tables.get("activations", 0) for step in self.steps)
-        check_count(f"Table 'activations' in {self.store.uri}", counts.total(), wanted)
+        expected = sum(step.tables.get("activations", 0) for step in self.steps)
+        check_count(f"Table 'activations' in {self.store.uri}", counts.total(), expected)
         return list(counts)
 
-    def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
+    def _chosen(self, there: Iterable[str], requested: Iterable[str] | None) -> list[str]:
         known = sorted(there)
         if not known:
             raise BadInput(
@@ -118,15 +118,15 @@ class RunTables:
                     f"space {space}: it has activations in run {self.id}, but table 'spaces' does "
                     "not describe it."
                 )
-        if wanted is None:
+        if requested is None:
             return known
-        missing = [space for space in wanted if space not in known]
+        missing = [space for space in requested if space not in known]
         if missing:
             raise BadInput(
                 f"Run {self.id} has no activations in space {missing[0]}. It has some in: "
                 f"{', '.join(known)}."
             )
-        return list(dict.fromkeys(wanted))
+        return list(dict.fromkeys(requested))
 
 
 def _merged(rows: pl.DataFrame) -> pl.DataFrame:
@@ -135,27 +135,27 @@ def _merged(rows: pl.DataFrame) -> pl.DataFrame:
     """
     import polars as pl
 
-    place = ["space", "sample", "position"]
-    again = rows.select(pl.struct(place).is_duplicated()).to_series()
-    if not again.any():
+    position_key = ["space", "sample", "position"]
+    repeated = rows.select(pl.struct(position_key).is_duplicated()).to_series()
+    if not repeated.any():
         return rows
     entries = (
-        rows.filter(again)
+        rows.filter(repeated)
         .explode("features", "values")
-        .group_by([*place, "features"])
+        .group_by([*position_key, "features"])
         .agg(pl.col("values").max())
     )
     filled = (
         entries.drop_nulls("features")
-        .sort([*place, "features"])
-        .group_by(place, maintain_order=True)
+        .sort([*position_key, "features"])
+        .group_by(position_key, maintain_order=True)
     )
     lists = filled.agg(pl.col("features", "values"))
     once = (
-        rows.filter(again).select(place).unique().join(lists, on=place, how="left")
+        rows.filter(repeated).select(position_key).unique().join(lists, on=position_key, how="left")
     )  # where nothing fired there are no entries
     whole = once.with_columns(pl.col("features", "values").fill_null([]))
-    return pl.concat([rows.filter(~again), whole.select(rows.columns)]).sort(place)
+    return pl.concat([rows.filter(~repeated), whole.select(rows.columns)]).sort(position_key)
 
 
 def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
@@ -383,7 +383,7 @@ def activation_rows(
     return pa.Table.from_arrays([*columns, *lists], schema=schema)
 
 
-def joined(parts: Iterable[pa.Table], most: int = 50_000) -> Iterator[pa.Table]:
+def joined(parts: Iterable[pa.Table], max_rows: int = 50_000) -> Iterator[pa.Table]:
     """Join rows to fewer tables: each table costs time in a commit."""
     import pyarrow as pa
 
@@ -392,7 +392,7 @@ def joined(parts: Iterable[pa.Table], most: int = 50_000) -> Iterator[pa.Table]:
     for part in parts:
         kept.append(part)
         count += part.num_rows
-        if count >= most:
+        if count >= max_rows:
             yield pa.concat_tables(kept).combine_chunks()
             kept, count = [], 0
     if kept:

@@ -162,8 +162,8 @@ class ByIndex:
         """
         import polars as pl
 
-        own = self._entries(feature)
-        target = _Places(own.numbers, own.positions)
+        own_entries = self._entries(feature)
+        target = _Places(own_entries.numbers, own_entries.positions)
         parts = [_both(batch, target) for batch in self._all_blocks()]
         counts = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
         return counts.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
@@ -176,9 +176,9 @@ class ByIndex:
         for batch in self._rows.find_in_batches(
             "postings", f"place >= {first} AND place <= {last}", columns
         ):
-            own = batch.filter(pl.col("step") == self._step)
-            if own.height:
-                yield own
+            blocks_of_step = batch.filter(pl.col("step") == self._step)
+            if blocks_of_step.height:
+                yield blocks_of_step
 
     def _named(self, entries: _FeatureEntries, *more: str) -> pl.DataFrame:
         """With the samples' names instead of their numbers, and more columns about the samples."""
@@ -230,8 +230,8 @@ class ByIndex:
         """
         postings = self._rows.find("postings", where, ["step", "feature", *columns])
         owners = zip(postings["step"].to_pylist(), postings["feature"].to_pylist(), strict=True)
-        own = [number for number, owner in enumerate(owners) if owner == (self._step, feature)]
-        return postings if len(own) == postings.num_rows else postings.take(own)
+        numbers = [number for number, owner in enumerate(owners) if owner == (self._step, feature)]
+        return postings if len(numbers) == postings.num_rows else postings.take(numbers)
 
 
 class _Places:

@@ -58,9 +58,9 @@ class ByRows:
         batches = self._rows.activations(equals("space", self._space), ["sample", "position"])
         columns = ((batch["sample"], batch["position"]) for batch in batches)
         places = {
-            place
+            sample_position
             for samples, positions in columns
-            for place in zip(samples.to_pylist(), positions.to_pylist(), strict=True)
+            for sample_position in zip(samples.to_pylist(), positions.to_pylist(), strict=True)
         }
         return len({sample for sample, _ in places}), len(places)
 
@@ -71,9 +71,9 @@ class ByRows:
         import polars as pl
 
         entries = self._all().select("sample", "position", "feature").unique()
-        own = entries.filter(pl.col("feature") == feature).select("sample", "position")
+        positions = entries.filter(pl.col("feature") == feature).select("sample", "position")
         both = (
-            entries.join(own, on=["sample", "position"], how="semi")
+            entries.join(positions, on=["sample", "position"], how="semi")
             .group_by("feature")
             .agg(both=pl.len())
         )

@@ -104,9 +104,9 @@ class CommittedRows:
         """Which texts a column has in the rows that match, read a batch at a time."""
         keys = [key for keys in self.stages(name, stage).values() for key in keys]
         results: set[str] = set()
-        for own in among("step", keys):
+        for step_filter in among("step", keys):
             for batch in self.find_in_batches(
-                name, " AND ".join(filter(None, [matching(where), own])), [column]
+                name, " AND ".join(filter(None, [matching(where), step_filter])), [column]
             ):
                 results.update(batch[column].unique().to_list())
         return sorted(results)
@@ -123,16 +123,16 @@ class CommittedRows:
         """
         import pyarrow as pa
 
-        wanted = list(TABLES[name].columns if columns is None else columns)
+        selected = list(TABLES[name].columns if columns is None else columns)
         schema = pa.schema(
             [
-                *(arrow_schema(name).field(column) for column in wanted),
+                *(arrow_schema(name).field(column) for column in selected),
                 pa.field("stage", pa.string()),
             ]
         )
         parts = []
         for index, keys in self.stages(name, stage).items():
-            rows = self.read(name, keys, where, wanted)
+            rows = self.read(name, keys, where, selected)
             parts.append(rows.append_column("stage", pa.repeat(pa.scalar(index), rows.num_rows)))
         return pa.concat_tables([schema.empty_table(), *parts])
 
@@ -152,7 +152,8 @@ class CommittedRows:
             return rows.select(list(columns))
         needed = list(dict.fromkeys([*columns, *TABLES[name].key, "step"]))
         parts = [
-            self.find(name, f"{matching(where)} AND {own}", needed) for own in among("step", keys)
+            self.find(name, f"{matching(where)} AND {step_filter}", needed)
+            for step_filter in among("step", keys)
         ]
         return ordered(name, pa.concat_tables(parts)).select(list(columns))
 

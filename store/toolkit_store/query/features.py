@@ -181,11 +181,11 @@ class RunView:
         """Load the directories of these spaces together before they are queried; unknown spaces are
         refused.
         """
-        wanted = list(spaces)
-        for space in wanted:
+        requested = list(spaces)
+        for space in requested:
             if space not in self._index_steps:
                 self.check_space(space)
-        if steps := [self._index_steps[space] for space in wanted if space in self._index_steps]:
+        if steps := [self._index_steps[space] for space in requested if space in self._index_steps]:
             self._index.prefetch(steps)
 
     # --- one feature ---
@@ -249,10 +249,10 @@ class RunView:
         _check_feature(feature)
         _check_k(k)
         counts = self._answers(space).coactive_counts(feature)
-        own = counts.filter(pl.col("feature") == feature)["both"].sum()
+        total = counts.filter(pl.col("feature") == feature)["both"].sum()
         others = counts.filter((pl.col("feature") != feature) & (pl.col("both") > 0))
         scored = others.with_columns(
-            jaccard=pl.col("both") / (own + pl.col("count") - pl.col("both"))
+            jaccard=pl.col("both") / (total + pl.col("count") - pl.col("both"))
         )
         return scored.sort(["jaccard", "both", "feature"], descending=[True, True, False]).head(k)
 
@@ -328,10 +328,10 @@ class RunView:
         rows = pl.DataFrame(
             self._rows.find("features", where, ["feature", "group", "text", "step"])
         )
-        wanted = pl.col("feature").is_in(list(features)) & pl.col("step").is_in(
+        condition = pl.col("feature").is_in(list(features)) & pl.col("step").is_in(
             self._rows.writers("features")
         )
-        ours = rows.filter(wanted & pl.col("text").is_not_null())
+        ours = rows.filter(condition & pl.col("text").is_not_null())
         return (
             ours.sort("group")
             .unique("feature", keep="first", maintain_order=True)
@@ -419,7 +419,7 @@ class RunView:
 
         _check_k(k or 0)
         with self.store.reading():
-            return select(text, self._lazy, most=k)
+            return select(text, self._lazy, max_rows=k)
 
     def _lazy(self, name: str) -> pl.LazyFrame:
         """A table of the run. What the store derives from a run's rows was written by steps of its

@@ -84,7 +84,9 @@ def _handed_on(predicate: pl.Expr, columns: Any) -> Iterator[str]:
             return
         if left.meta.is_column() and right.meta.is_literal():
             same = ((left == right), (right == left))
-            if any(one.meta.eq(predicate) for one in same) or left.is_in(right).meta.eq(predicate):
+            if any(expression.meta.eq(predicate) for expression in same) or left.is_in(
+                right
+            ).meta.eq(predicate):
                 yield from _one_of(left.meta.output_name(), columns, right)
                 return
 

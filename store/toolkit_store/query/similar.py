@@ -20,9 +20,9 @@ def nearest_rows(give: Decoder, width: int, feature: int, k: int) -> pl.DataFram
     import numpy as np
     import polars as pl
 
-    own = _unit_rows(give(feature, feature + 1))[0]
+    direction = _unit_rows(give(feature, feature + 1))[0]
     parts = [
-        _unit_rows(give(first, min(first + _AT_ONCE, width))) @ own
+        _unit_rows(give(first, min(first + _AT_ONCE, width))) @ direction
         for first in range(0, width, _AT_ONCE)
     ]
     frame = pl.DataFrame(

@@ -74,10 +74,10 @@ def select(
     text: str,
     table: Callable[[str], pl.LazyFrame],
     tables: Iterable[str] = DATA_TABLES,
-    most: int | None = None,
+    max_rows: int | None = None,
 ) -> pl.DataFrame:
-    """The answer to one SELECT, or its first `most` rows; `table` gives the tables that it names,
-    which are read batch by batch.
+    """The answer to one SELECT, or its first `max_rows` rows; `table` gives the tables that it
+    names, which are read batch by batch.
     """
     import polars as pl
 
@@ -88,7 +88,7 @@ def select(
     try:
         with pl.SQLContext(frames) as context:
             asked = context.execute(" ".join(word.text for word in words))
-            return (asked if most is None else asked.head(most)).collect(engine="streaming")
+            return (asked if max_rows is None else asked.head(max_rows)).collect(engine="streaming")
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,

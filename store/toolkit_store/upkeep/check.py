@@ -90,9 +90,9 @@ def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
     for name in DATA_TABLES:
         counts = place.database.count_by_step(name)
         for row in steps:
-            wanted = stored_count(row, name)
-            if counts[row.key] != wanted:
+            expected = stored_count(row, name)
+            if counts[row.key] != expected:
                 yield (
-                    f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are "
-                    f"{counts[row.key]:,}"
+                    f"step {row.key}: the ledger says {expected:,} rows in table '{name}', there "
+                    f"are {counts[row.key]:,}"
                 )

@@ -75,11 +75,11 @@ def _json(text: str, what: str) -> Any:
         ) from error
 
 
-def check_count(table: str, found: int, wanted: int) -> None:
+def check_count(table: str, count: int, expected: int) -> None:
     """Refuse rows that are not as many as the ledger says."""
-    if found != wanted:
+    if count != expected:
         raise StoreError(
-            f"{table} holds {found:,} rows of these steps, and the ledger says {wanted:,}. "
+            f"{table} holds {count:,} rows of these steps, and the ledger says {expected:,}. "
             "`toolkit store check` names the step; run it again into another store."
         )
 

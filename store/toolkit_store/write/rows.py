@@ -69,9 +69,9 @@ def _fitted_column(name: str, rows: pa.Table, field: pa.Field) -> Any:
             )
         return pa.nulls(rows.num_rows, field.type)
     column = rows.column(field.name)
-    found, wanted = _spelled(column.type), _spelled(field.type)
-    if found != wanted and not (found == "null" and field.nullable):
-        raise DataError(f"{where}: the type is {found}, it must be {wanted}.")
+    given_type, declared_type = _spelled(column.type), _spelled(field.type)
+    if given_type != declared_type and not (given_type == "null" and field.nullable):
+        raise DataError(f"{where}: the type is {given_type}, it must be {declared_type}.")
     if _has_nulls(column, field.nullable):
         raise DataError(
             f"{where}: there are nulls. Null is allowed only where the declared type ends in '?'."
@@ -158,7 +158,7 @@ def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     keys = list(zip(*(rows.column(column).to_pylist() for column in key), strict=True))
     return rows.filter(
         pa.array(
-            [place == 0 or keys[place - 1] != row_key for place, row_key in enumerate(keys)],
+            [number == 0 or keys[number - 1] != row_key for number, row_key in enumerate(keys)],
             pa.bool_(),
         )
     )

@@ -25,14 +25,16 @@ def attributed(world, screened):
 
 
 def test_every_screened_feature_has_an_estimate_of_each_method(attributed, screened):
-    rows = attributed["attributions"].to_pylist()
+    rows = attributed["gradient_effects"].to_pylist()
     assert {row["method"] for row in rows} == {"atp", "relp"}
     assert len(rows) == 2 * len(screened["screens"])
 
 
 def test_planted_causes_have_the_largest_estimates(world, attributed):
     for method in ("atp", "relp"):
-        rows = [row for row in attributed["attributions"].to_pylist() if row["method"] == method]
+        rows = [
+            row for row in attributed["gradient_effects"].to_pylist() if row["method"] == method
+        ]
         rows.sort(key=lambda row: -abs(row["estimate"]))
         assert {world.truth(row).role for row in rows[:4]} == {"causal"}
         assert all(row["estimate"] > 10 * abs(rows[4]["estimate"]) for row in rows[:4])
@@ -40,7 +42,7 @@ def test_planted_causes_have_the_largest_estimates(world, attributed):
 
 def test_the_plain_gradient_is_the_slope_of_the_exact_effect(world, attributed):
     """Central differences along the decoder row, at the same points."""
-    rows = [row for row in attributed["attributions"].to_pylist() if row["method"] == "atp"]
+    rows = [row for row in attributed["gradient_effects"].to_pylist() if row["method"] == "atp"]
     row = max(rows, key=lambda row: abs(row["estimate"]))
     sae = next(sae for sae in world.saes if space_id(world.model.identity, sae) == row["space"])
     means = {
@@ -73,8 +75,8 @@ def test_agreement_is_told_for_all_and_for_each_layer(world, attributed):
 
 
 def test_estimates_that_equal_the_exact_effects_agree_fully(world, attributed):
-    rows = [{**row, "estimate": row["exact"]} for row in attributed["attributions"].to_pylist()]
-    work = make_work(None, world.tables | {"attributions": table("attributions", rows)})
+    rows = [{**row, "estimate": row["exact"]} for row in attributed["gradient_effects"].to_pylist()]
+    work = make_work(None, world.tables | {"gradient_effects": table("gradient_effects", rows)})
     whole = next(row for row in agreements(work.inputs) if row["where"] == "all")
     assert (whole["rank"], whole["r"]) == (pytest.approx(1), pytest.approx(1))
 

@@ -315,7 +315,7 @@ def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
             "dataset_average_activation_norm.blocks.3.hook_resid_post is 0.0; wanted a number "
             "above 0.",
         ),
-        ({"hook_point_in": "blocks.3.somewhere"}, "'blocks.3.somewhere' is no hookpoint."),
+        ({"hook_point_in": "blocks.3.somewhere"}, "'blocks.3.somewhere' is not a hookpoint."),
     ],
 )
 def test_openmoss_settings(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
@@ -368,7 +368,7 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
         ),
         (
             {"metadata": {"hook_name": "blocks.3.nowhere", "sae_lens_version": "6.1.0"}},
-            "hook_name: 'blocks.3.nowhere' is no hookpoint.",
+            "hook_name: 'blocks.3.nowhere' is not a hookpoint.",
         ),
         (
             {

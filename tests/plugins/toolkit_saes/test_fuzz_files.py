@@ -5,7 +5,6 @@ none ends in a traceback, hangs or takes much memory. Seeded: a failure names it
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import struct
@@ -18,13 +17,14 @@ from typing import Any
 import pytest
 import torch
 
+from tests.fuzzing import FUZZ_COUNT
 from toolkit.errors import ToolkitError
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_saes.layouts import auto, gemma_scope, llama_scope, saelens
 
 SHORT = 60
-"""Changed inputs of each layout in the default tests. TOOLKIT_FUZZ: those of the long one."""
+"""Changed inputs of each layout in the default tests."""
 ROW = torch.ones(1, write.INPUTS)
 ODD: tuple[Any, ...] = (
     None,
@@ -235,8 +235,11 @@ def test_changed_files_are_read_or_refused(layout: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.fuzz
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("layout", WRITERS)
-def test_chaos_in_files_is_read_or_refused(layout: str, tmp_path: Path) -> None:
-    """Under `nox -s chaos`, with the count printed."""
-    run(layout, tmp_path, int(os.environ.get("TOOLKIT_FUZZ", "1000")) // len(WRITERS))
+def test_many_changed_files_are_read_or_refused(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with capsys.disabled():
+        run(layout, tmp_path, FUZZ_COUNT // len(WRITERS))

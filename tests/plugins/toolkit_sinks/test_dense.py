@@ -33,11 +33,12 @@ from tests.plugins.toolkit_sinks.conftest import (
 from toolkit import archives
 from toolkit._plan.texts import workload
 from toolkit.costs import Cost
+from toolkit.dense_layouts import folder_names, scenario
 from toolkit.errors import DataError
 from toolkit.parts import Identity
 from toolkit_saes.extract.costs import extraction
 from toolkit_saes.extract.stage import Extract
-from toolkit_sinks import _dense
+from toolkit_sinks._dense import ALIASES
 from toolkit_sinks._sentences import _reading
 
 CONFIGURATION, LAYER = ({"dense": True, "layout": layout} for layout in ("configuration", "layer"))
@@ -106,7 +107,7 @@ def test_npz_layers_with_several_saes_and_samples_with_odd_names() -> None:
     files = written("npz", {"dense": True, "layout": "layer"}, spaces)
     assert list(files)[:3] == ["a/layer_20_s1.npz", "b/layer_20_s1.npz", "a/layer_20_s2.npz"]
     odd = pa.table({"sample": ["../x", "A", "a"]})["sample"].to_pylist()
-    folders = _dense._folders(odd)
+    folders = folder_names(odd)
     assert [name.startswith("sample-") for name in folders.values()] == [True, True, True]
     assert len(set(folders.values())) == 3
 
@@ -149,7 +150,7 @@ def test_npz_by_layer_of_attention_alone() -> None:
 
 def test_key_positions_have_the_published_names_too() -> None:
     spans = [{"name": "win_rate", "start": 1, "end": 2}, {"name": "goal", "start": 0, "end": 1}]
-    (found,) = {json.dumps(_dense._scenario("a", {**SAMPLES[0], "spans": spans})["key_positions"])}
+    (found,) = {json.dumps(scenario("a", {**SAMPLES[0], "spans": spans}, ALIASES)["key_positions"])}
     assert json.loads(found) == {"win_rate": [1], "probability": [1], "goal": [0]}
 
 

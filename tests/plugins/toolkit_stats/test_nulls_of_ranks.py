@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
-from toolkit_stats.math.corrections import benjamini_hochberg
 
 from benchmarks.nulls import Design, design_of, found, p_values
+from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import clusters_of_groups
 from toolkit_stats.compare import run_comparison as core

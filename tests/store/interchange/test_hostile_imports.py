@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.fuzzing import FUZZ_COUNT, LONG
 from tests.store.interchange.made import EXAMPLE, make, opened
 from toolkit.errors import BadInput, DataError, ToolkitError
 from toolkit.ledger import key_of
@@ -33,8 +33,6 @@ from toolkit_store.interchange import (
     run_tables,
 )
 from toolkit_store.write.rows import digest
-
-INPUTS = int(os.environ.get("TOOLKIT_FUZZ_IMPORTS", "300"))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -396,9 +394,7 @@ def fuzzed(run: RunTables, folder: Path, count: int) -> Iterator[tuple[str, Path
         (folder / form / name).write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "count", [60, pytest.param(INPUTS, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
-)
+@pytest.mark.parametrize("count", [60, pytest.param(FUZZ_COUNT, marks=LONG)])
 def test_no_import_ends_in_a_traceback(
     run: RunTables, tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

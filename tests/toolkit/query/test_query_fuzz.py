@@ -4,7 +4,6 @@ traceback.
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -13,10 +12,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.fuzzing import FUZZ_COUNT, LONG
 from toolkit._cli import query
 from toolkit.errors import ToolkitError
 
-QUERIES = int(os.environ.get("TOOLKIT_FUZZ_QUERIES", "300"))
 WORDS = (
     "2/5",
     "2/99",
@@ -79,9 +78,7 @@ def word(draw: random.Random) -> str:
     return draw.choice(LIKELY if draw.random() < 0.5 else WORDS)
 
 
-@pytest.mark.parametrize(
-    "count", [40, pytest.param(QUERIES, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
-)
+@pytest.mark.parametrize("count", [40, pytest.param(FUZZ_COUNT, marks=LONG)])
 def test_no_query_ends_in_a_traceback(
     folder: Path, count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,7 +86,7 @@ def test_top_refuses_what_does_not_exist(folder: Path) -> None:
     )
     refused(folder, "top", "3/5", message=r"no space at layer 3 here\. Layers: 2, 9")
     refused(folder, "top", "2/100", message="its width is 100")
-    refused(folder, "top", "five", message="is no address of a feature")
+    refused(folder, "top", "five", message="is not a feature address")
 
 
 def test_a_table_that_no_stage_writes_names_the_parts_that_would(

@@ -121,7 +121,7 @@ def test_what_it_refuses(tmp_path):
     ):
         with pytest.raises(BadInput, match=said):
             loaded(write(tmp_path / said[:9] / "layers.3", **settings))
-    with pytest.raises(BadInput, match=r"'elsewhere' is no hookpoint"):
+    with pytest.raises(BadInput, match=r"'elsewhere' is not a hookpoint"):
         loaded(write(tmp_path / "b" / "elsewhere"))
     (sae,) = loaded(
         write(tmp_path / "c" / "layers.3", tensors={"b_dec": torch.full((INPUTS,), float("nan"))})
@@ -131,5 +131,5 @@ def test_what_it_refuses(tmp_path):
     ):
         sae.encode(torch.ones(1, INPUTS))
     (root / "layers.3" / "sae.safetensors").write_bytes(b"\x80\x02.")
-    with pytest.raises(BadInput, match=r"sae\.safetensors is no safetensors file"):
+    with pytest.raises(BadInput, match=r"sae\.safetensors is not a safetensors file"):
         loaded(root)

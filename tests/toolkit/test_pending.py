@@ -1,0 +1,87 @@
+"""Finished steps are committed together, and seldom at a URI."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.steps import silent, spec_of
+from toolkit import _flow
+from toolkit._run import pending
+from toolkit._run.options import RunOptions
+from toolkit._run.pending import TOGETHER, URI_SECONDS, FinishedStep, PendingCommits
+from toolkit_store import Store, open_store
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(pending.time, "monotonic", lambda: now[0])
+    return now
+
+
+def finished() -> Any:
+    return FinishedStep(None, "w1", None)  # type: ignore[arg-type]
+
+
+def test_a_local_store_is_written_to_at_once(clock: list[float]) -> None:
+    waiting = PendingCommits(0.0)
+    waiting.add(finished())
+    assert waiting.seconds_left() == 0.0
+    assert len(waiting.take()) == 1
+    assert waiting.steps == []
+    waiting.add(finished())
+    assert waiting.seconds_left() == 0.0
+
+
+def test_a_uri_is_written_to_once_in_two_seconds(clock: list[float]) -> None:
+    waiting = PendingCommits(URI_SECONDS)
+    waiting.add(finished())
+    assert waiting.seconds_left() == 0.0  # the first waits for nothing
+    waiting.take()
+    waiting.add(finished())
+    assert waiting.seconds_left() == URI_SECONDS
+    clock[0] += 1.5
+    waiting.add(finished())
+    assert waiting.seconds_left() == pytest.approx(0.5)
+    assert not waiting.is_overdue()
+    clock[0] += 0.5
+    assert waiting.seconds_left() == 0.0
+    assert len(waiting.take()) == 2
+
+
+def test_steps_do_not_wait_for_ever_while_workers_talk(clock: list[float]) -> None:
+    waiting = PendingCommits(0.0)
+    waiting.add(finished())
+    assert not waiting.is_overdue()
+    clock[0] += 0.6
+    assert waiting.is_overdue()
+    waiting.take()
+    assert not waiting.is_overdue()
+    for _ in range(TOGETHER):
+        waiting.add(finished())
+    assert waiting.is_overdue()
+
+
+def test_what_is_ready_while_the_host_writes_is_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    commit_many = Store.commit_many
+
+    def slow(self: Store, steps: Any) -> int:
+        sizes.append(len(steps))
+        time.sleep(0.2)
+        return commit_many(self, steps)
+
+    monkeypatch.setattr(Store, "commit_many", slow)
+    store = str(tmp_path / "store")
+    options = RunOptions(store=store, sets=("executors.local.workers=2",), gpu="none")
+    _flow.run(_flow.plan(str(spec_of(tmp_path, 8)), options), silent)
+    assert max(sizes) > 1
+    (state,) = open_store(Path(store), read_only=True).run_states()
+    assert (state.state, state.done) == ("done", state.total)
+    assert sum(sizes) == state.total

@@ -1,0 +1,63 @@
+"""Steps that workers have finished and the host has not committed yet.
+
+Several are committed in one write: while the host is busy, more become ready. A store at a URI is
+written to at most once in `URI_SECONDS`, since each write is requests to a server. A kill loses
+nothing: the job folders stay, and the next run takes them over.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Step
+    from toolkit.protocol import Done
+
+TOGETHER = 64
+"""Steps that are committed together at most."""
+URI_SECONDS = 2.0
+"""Seconds from one commit to the next at a URI."""
+CHATTER_SECONDS = 0.5
+"""Seconds that steps wait at most for other events of workers to be taken first."""
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """A step, the worker that computed it, and what that worker said."""
+
+    step: Step
+    worker: str
+    done: Done
+
+
+@dataclass
+class PendingCommits:
+    """The finished steps that wait, and when they are due."""
+
+    interval: float
+    """Seconds from one commit to the next."""
+    steps: list[FinishedStep] = field(default_factory=list)
+    _since: float = 0.0
+    _last: float = -URI_SECONDS
+
+    def add(self, finished: FinishedStep) -> None:
+        """One more is finished."""
+        if not self.steps:
+            self._since = time.monotonic()
+        self.steps.append(finished)
+
+    def seconds_left(self) -> float:
+        """Until the interval is over."""
+        return max(0.0, self._last + self.interval - time.monotonic())
+
+    def is_overdue(self) -> bool:
+        """Whether they are committed now, whatever else workers say."""
+        waited = time.monotonic() - max(self._since, self._last + self.interval)
+        return len(self.steps) >= TOGETHER or bool(self.steps and waited > CHATTER_SECONDS)
+
+    def take(self) -> list[FinishedStep]:
+        """All that wait, in order; the interval begins again."""
+        self._last, taken, self.steps = time.monotonic(), self.steps, []
+        return taken
