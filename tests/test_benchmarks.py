@@ -112,3 +112,14 @@ def test_every_way_to_track_tokens_is_gone_through() -> None:
     assert lines[0] == "2 prompts, 4 layers, 4 tracked, 1 round(s)"
     assert [line.split()[0] for line in lines[1:4]] == ["ours", "eager", "saelens"]
     assert [line.split(":")[0] for line in lines[6:]] == ["ours / eager", "rows / none"]
+
+
+def test_scaling_in_small_prints_all_of_it() -> None:
+    script = BENCHMARK.parent / "scaling.py"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
+    done = subprocess.run(
+        [sys.executable, str(script), "--tiny"], env=env, capture_output=True, text=True, check=True
+    )
+    assert "2 workers, steps of 0.1 s: efficiency" in done.stdout
+    assert "40 empty steps:" in done.stdout
+    assert done.stdout.count("   1000   ") == 2

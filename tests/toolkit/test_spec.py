@@ -38,7 +38,7 @@ REFUSED = {
     "unknown_key.yaml": [
         ":3: sede: unknown key 'sede' for a spec; allowed: version, name, question, "
         "description, seed, model, saes, samples, stages, sinks, executors, limit, examine, "
-        "preregister. Did you mean 'seed'?"
+        "preregister, sweep. Did you mean 'seed'?"
     ],
     "many_problems.yaml": [
         ":1: version: found 2; wanted 1.",
@@ -46,8 +46,8 @@ REFUSED = {
         "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$.",
         ":3: seed: found true; wanted a whole number.",
         ":5: stages.0.id: found the text 'Features'; wanted text that matches ^[a-z][a-z0-9_-]*$.",
-        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, on, model, saes, "
-        "samples. Did you mean 'with'?",
+        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, seed, on, model, "
+        "saes, samples. Did you mean 'with'?",
         ":6: stages.1.uses: missing; stages.1 needs 'uses' (the part's name, as `toolkit plugins` "
         "lists it).",
         ":6: stages.1.needs: found the text 'features'; wanted a list.",

@@ -1,0 +1,197 @@
+"""How a run scales: efficiency by workers, the host's time and memory by steps, and from these a
+simulation up to 1,000 workers.
+
+python benchmarks/scaling.py            16 workers, 10,000 steps
+python benchmarks/scaling.py --tiny     2 workers, 40 steps, to see that it runs
+
+A stand-in step sleeps instead of computing, so that workers do not compete for this machine's
+cores: what is lost against the ideal is the host's. Efficiency is the share of the workers' time
+that is spent in steps, from when every worker has its first step until the last step ends. The
+second table of the simulation adds `--commit` seconds to each step: an assumption about object
+storage, not a measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from toolkit import _flow
+from toolkit._run.event_log import read_events
+from toolkit._run.events import RunEvent, StepDone, StepStarted
+from toolkit._run.options import RunOptions
+
+STAGE = "features"
+MEMORY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run."""
+
+    workers: int
+    steps: int
+    step_seconds: float
+    """How long a step sleeps."""
+    seconds: float
+    """From the first step's start to the last step's end."""
+    memory: Sequence[int]
+    """Bytes of the host process over the run."""
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the workers' time that is spent in steps."""
+        return self.steps * self.step_seconds / (self.workers * self.seconds)
+
+    @property
+    def host_seconds(self) -> float:
+        """The host's time for one step, where it is the host that limits."""
+        return self.seconds / self.steps
+
+
+def spec_of(folder: Path, steps: int, seconds: float) -> Path:
+    """A toy spec whose stage has so many steps, each of which sleeps."""
+    path = folder / "scaling.yaml"
+    spec = {
+        "version": 1,
+        "name": "scaling",
+        "model": {"uses": "toy"},
+        "saes": {"uses": "toy"},
+        "examine": "off",
+        "samples": {"uses": "count", "with": {"n": steps}},
+        "stages": [
+            {
+                "id": STAGE,
+                "uses": "extract.hash",
+                "with": {"width": 32, "active": 3, "batch": 1, "seconds": seconds},
+            }
+        ],
+    }
+    path.write_text(json.dumps(spec))
+    return path
+
+
+@contextmanager
+def memory_of_this_process() -> Iterator[list[int]]:
+    """Fills a list with the memory of this process, twice a second."""
+    samples: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(MEMORY_SECONDS):
+            samples.append(psutil.Process().memory_info().rss)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+def silent(event: RunEvent) -> None:
+    """Shows nothing."""
+
+
+def measure(workers: int, steps: int, step_seconds: float) -> Measured:
+    """Run so many steps on so many workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = RunOptions(
+            store=f"{folder}/store", sets=(f"executors.local.workers={workers}",), gpu="none"
+        )
+        planned = _flow.plan(str(spec_of(Path(folder), steps, step_seconds)), options)
+        with memory_of_this_process() as memory:
+            outcome = _flow.run(planned, silent)
+        events = list(read_events(outcome.report.parent))
+    starts = [moment(event) for event in events if isinstance(event, StepStarted) and of(event)]
+    ends = [moment(event) for event in events if isinstance(event, StepDone) and of(event)]
+    ready = sorted(starts)[min(workers, len(starts)) - 1]  # every worker has had its first step
+    done = sum(end > ready for end in ends)
+    return Measured(workers, done, step_seconds, max(ends) - ready, memory)
+
+
+def of(event: StepStarted | StepDone) -> bool:
+    """Whether an event is of the stage that is measured."""
+    return event.stage == STAGE
+
+
+def moment(event: RunEvent) -> float:
+    """When an event happened, in seconds."""
+    return datetime.fromisoformat(event.at).timestamp()
+
+
+def simulate(workers: int, step_seconds: float, host_seconds: float, steps: int) -> float:
+    """The efficiency of so many workers with one host that commits and hands out one step at a
+    time: each worker waits for the host after each step.
+    """
+    free_at = [0.0] * workers
+    heapq.heapify(free_at)
+    host_at, end = 0.0, 0.0
+    for _ in range(steps):
+        asked = heapq.heappop(free_at)
+        host_at = max(host_at, asked) + host_seconds
+        end = host_at + step_seconds
+        heapq.heappush(free_at, end)
+    return steps * step_seconds / (workers * max(end, *free_at))
+
+
+def simulated_table(host_seconds: float, workers: Sequence[int]) -> str:
+    """Efficiency by workers and step length, for a host's time a step."""
+    lengths = (1.0, 10.0, 60.0, 600.0)
+    lines = ["workers   " + "".join(f"{f'steps of {length:g} s':>16}" for length in lengths)]
+    for count in workers:
+        steps = 30 * count
+        shares = [simulate(count, length, host_seconds, steps) for length in lengths]
+        lines.append(f"{count:>7}   " + "".join(f"{share:>16.3f}" for share in shares))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, simulate and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--commit", type=float, default=0.5, help="seconds of a remote commit")
+    parser.add_argument("--tiny", action="store_true", help="its figures say nothing")
+    options = parser.parse_args()
+    workers, steps = (2, 40) if options.tiny else (options.workers, options.steps)
+    length = 0.1 if options.tiny else 2.0
+    print(f"Python {sys.version.split()[0]}, {psutil.cpu_count()} cores")
+
+    found = measure(workers, 20 * workers, length)
+    print(
+        f"{workers} workers, steps of {length:g} s: efficiency {found.efficiency:.3f} over "
+        f"{found.steps} steps"
+    )
+    many = measure(2, steps, 0.0)
+    print(f"{steps:,} empty steps: {1000 * many.host_seconds:.2f} ms a step")
+    if len(many.memory) >= 10:
+        tenth = len(many.memory) // 10
+        early, late = (
+            statistics.median(part)
+            for part in (many.memory[tenth : 2 * tenth], many.memory[-tenth:])
+        )
+        print(
+            f"host memory: {early / 2**20:.0f} MiB in the second tenth, {late / 2**20:.0f} at last"
+        )
+    print("\nSimulated efficiency, a host with that time a step:")
+    print(simulated_table(many.host_seconds, (16, 64, 256, 1000)))
+    print(f"\nSimulated efficiency, {options.commit:g} s more a step for a commit far away:")
+    print(simulated_table(many.host_seconds + options.commit, (16, 64, 256, 1000)))
+
+
+if __name__ == "__main__":
+    main()

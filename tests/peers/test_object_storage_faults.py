@@ -1,0 +1,99 @@
+"""A store in object storage that fails on purpose: nothing is lost, and nothing is there twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.errors import StoreError
+from toolkit.testing.fakes import make_step
+from toolkit_store import Store, open_store
+
+HERE = Path(__file__).parent
+FAULTS = 200
+ROUNDS = 60
+"""Commits at most; so many are never needed."""
+
+
+def beside(name: str):
+    """A module beside this one."""
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+here = beside("test_object_storage")
+faults = beside("faults")
+bucket = here.bucket
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def proxy(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    """A proxy before the server; the store sees nothing else."""
+    proxy = faults.FaultyProxy(os.environ["AWS_ENDPOINT_URL"], seed=1)
+    with proxy.serving() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        yield proxy
+
+
+def committed(store: Store, uri: str, key: str) -> Store:
+    """Commit a step, again and again as a user issues the same command again."""
+    for _ in range(20):
+        try:
+            store.commit(make_step(key), {"activations": here.rows(key)})
+            return store
+        except StoreError:
+            store = reopened(uri)
+    raise AssertionError(f"{key} was never committed")
+
+
+def reopened(uri: str) -> Store:
+    for _ in range(20):
+        try:
+            return open_store(uri)
+        except StoreError:
+            continue
+    raise AssertionError("the store was never opened")
+
+
+def test_nothing_is_lost_and_nothing_is_there_twice(bucket: str, proxy) -> None:
+    store = open_store(bucket, create=True)
+    proxy.share = 0.2
+    keys: list[str] = []
+    while sum(proxy.injected.values()) < FAULTS and len(keys) < ROUNDS:
+        keys.append(f"k{len(keys)}")
+        store = committed(store, bucket, keys[-1])
+    proxy.share = 0.0
+    assert sum(proxy.injected.values()) >= FAULTS
+    assert set(proxy.injected) == set(faults.FAULTS)
+    store = open_store(bucket)
+    assert sorted(row.key for row in store.steps()) == sorted(keys)
+    assert len(store.read("activations", keys)) == 4 * len(keys)
+    assert store.check().problems == []
+
+
+def test_a_question_reads_what_it_needs(bucket: str, proxy, capsys) -> None:
+    """Bytes that a store sends for a question about one step, beside those of all its rows."""
+    uri = bucket.replace("/a/", "/b/")  # a process has one lease for each URI
+    store = open_store(uri, create=True)
+    keys = [f"k{number}" for number in range(8)]
+    store.commit_many([(make_step(key), {"activations": here.rows(key)}) for key in keys])
+    sent = {}
+    for name, ask in (
+        ("open", lambda: open_store(uri)),
+        ("ledger", lambda: store.steps(["k3"])),
+        ("rows of a step", lambda: store.read("activations", ["k3"])),
+        ("all rows", lambda: store.read("activations", keys)),
+    ):
+        before = proxy.bytes_sent
+        ask()
+        sent[name] = proxy.bytes_sent - before
+    with capsys.disabled():
+        print("\nbytes read: " + ", ".join(f"{name} {count:,}" for name, count in sent.items()))
+    assert 0 < sent["rows of a step"] <= sent["all rows"]
