@@ -76,6 +76,26 @@ def test_every_way_to_play_is_gone_through() -> None:
     assert alone.stdout.startswith("no GPU here: nothing was measured.")
 
 
+def test_the_words_of_a_layer_are_counted() -> None:
+    """Small, its figures say nothing; each piece of work is timed."""
+    benchmark = BENCHMARK.with_name("words.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(benchmark), "--tiny"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "400 replies, 512 features, 60 words, 3 rounds"
+    assert [line.split("  ")[1] for line in lines if line.endswith(" s")] == [
+        "every pair of feature and word, tested and corrected",
+        "TF-IDF as published",
+        "tokens at either end",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -17,6 +17,7 @@ PUBLIC = {"toolkit"} | {
         "activation_matrix",
         "activation_rows",
         "addresses",
+        "agreement",
         "apptainer",
         "secrets",
         "kept_positions",

@@ -458,3 +458,26 @@ def test_exp0_of_the_chat_model_reads_replies_that_reason_first(lab: Lab) -> Non
     assert all(row["prompt"].count("<|begin|>") <= 1 for row in rounds)
     assert {row["action"] for row in rounds if row["parse"] == "ok"} == {"bet", "stop"}
     assert min(len(row["reply_ids"]) for row in rounds if row["finish"] == "stop") >= 10
+
+
+# --- Exp3 -----------------------------------------------------------------------------------------
+
+
+def test_exp3_finds_the_words_of_the_decision_and_reuses_the_extraction_of_exp1(
+    lab: Lab, sae: str
+) -> None:
+    said = lab.run("exp3_feature_words")
+    assert computed(said, "features") == 0
+    assert computed(said, "exp0_llama/play") == 0
+    words = lab.rows("feature_words", "words", "exp3_feature_words")
+    confirmed = [row for row in words if row["verdict"] == "confirmed"]
+    assert {row["word"] for row in confirmed} == {"bet", "stop"}
+    assert len({row["feature"] for row in confirmed}) > 20
+    for row in confirmed:
+        assert (row["value"] > 0) == (row["high"] > row["low"]) == (row["confirm_value"] > 0)
+    tokens = lab.rows("promoted_tokens", "tokens", "exp3_feature_words")
+    readings = {row["method"] for row in tokens}
+    assert readings == {"unembedding", "input_embedding"}
+    assert all(len(row["promoted"]) == len(row["suppressed"]) == 10 for row in tokens)
+    relations = lab.rows("cross_references", "references", "exp3_feature_words")
+    assert "words~tokens" in {row["relation"] for row in relations}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Part, StagePart, Steps
+from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
-from . import costs, promoted
+from . import costs, promoted, section
+from .reference import stage as reference
 from .replies import stage as replies
 
 
@@ -35,4 +36,53 @@ def toolkit_parts() -> Iterator[Part]:
         summary=replies.summary,
         reads=("samples", "activations", "spaces"),
         writes=("feature_words", "feature_contexts"),
+    )
+    yield StagePart(
+        name="words.cross_reference",
+        help="Whether label, words, tokens, effects, spans and attention say the same of "
+        "a feature.",
+        params=reference.CrossReference,
+        run=reference.cross_reference,
+        estimates=Estimates(cost=costs.cross_reference),
+        reads=("spaces", "samples"),
+        optional=(
+            "features",
+            "feature_words",
+            "promoted_tokens",
+            "verdicts",
+            "activations",
+            "attention",
+        ),
+        writes=("cross_references",),
+    )
+    yield from _sections()
+
+
+def _sections() -> Iterator[Part]:
+    yield ReportSection(
+        name="feature-words",
+        title="Words that go with features",
+        help="Words of replies where a feature is high, found on one half and confirmed "
+        "on the other.",
+        reads=("feature_words", "spaces", "feature_contexts"),
+        run=section.word_figures,
+        findings=section.word_findings,
+        order=32,
+    )
+    yield ReportSection(
+        name="promoted-tokens",
+        title="Tokens that features promote",
+        help="What decoder rows say of tokens, on the direct path to the logits.",
+        reads=("promoted_tokens", "spaces", "feature_words"),
+        run=section.token_figures,
+        order=33,
+    )
+    yield ReportSection(
+        name="cross-reference",
+        title="Descriptions held against each other",
+        help="Labels, words, tokens, effects, spans and attention, beside shuffles.",
+        reads=("cross_references", "spaces"),
+        run=section.reference_figures,
+        findings=section.reference_findings,
+        order=34,
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from toolkit.costs import Workload
 
     from .promoted import PromotedTokens
+    from .reference.stage import CrossReference
     from .replies.stage import ReplyWords
 
 NUMBER = 4
@@ -68,5 +69,33 @@ def replies(params: ReplyWords, load: Workload) -> Cost:
             + pairs * params.alpha * PAIR / 2
         ),
         disk=rows * WORD_ROW,
+        exact=False,
+    )
+
+
+DESCRIPTION = 1500
+"""Bytes of what is said of a feature while it is Python's own objects."""
+REFERENCE_ROW = 90
+RELATIONS, SPANS = 3, 8
+"""Pairs of descriptions, and spans of a prompt where nobody has seen one yet."""
+
+
+def cross_reference(params: CrossReference, load: Workload) -> Cost:
+    """Descriptions of a space against each other, and shuffles of the entries in spans."""
+    count = max(1, load.saes.get("count", 1))
+    features = load.saes.get("features", 0)
+    described = min(features, count * params.max_features)
+    spans = len(params.spans) if params.spans is not None else SPANS
+    entries = load.entries * (described / features if features else 0.0)
+    shuffled = params.permutations * (RELATIONS * features * 10.0 + spans * entries * 10.0)
+    return Cost(
+        flops=RELATIONS * 20.0 * features**2 / count + shuffled,
+        read=int(load.rows * ACTIVATION_ROW + load.entries * ENTRY),
+        memory=int(
+            features * DESCRIPTION
+            + load.samples * SAMPLE
+            + (load.rows * ACTIVATION_ROW + 6 * load.entries * ENTRY) / count
+        ),
+        disk=(RELATIONS * features + spans * 2 * described) * REFERENCE_ROW,
         exact=False,
     )

@@ -76,7 +76,7 @@ def promoted_tokens(work: Work) -> Rows:
         (sae, space, features) for sae, space, features in _of_step(work, spaces) if len(features)
     ]
     work.report.phase("compute")
-    pieces = _TokenPieces(work.model)
+    pieces = _TokenTexts(work.model)
     for method in work.params.methods:
         matrix = token_matrix(work.model, method)
         for done, (sae, space, features) in enumerate(chosen):
@@ -190,7 +190,7 @@ def _rows(
     features: Sequence[int],
     matrix: Tensor,
     method: str,
-    pieces: _TokenPieces,
+    pieces: _TokenTexts,
 ) -> dict[str, pa.Array]:
     """The columns of the table behind space and feature."""
     top = min(work.params.top, len(matrix))
@@ -214,7 +214,7 @@ def _rows(
     }
 
 
-class _TokenPieces:
+class _TokenTexts:
     """The texts of tokens, each decoded once. A special token has none: its id stands for it."""
 
     def __init__(self, model: Model) -> None:

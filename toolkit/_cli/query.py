@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from toolkit._cli import query_words
 from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
 from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
 from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
@@ -396,6 +397,8 @@ def effects(
     return Answer(heads, rows, chosen.num_rows, "", shared=("stage",))
 
 
+command.add_command(query_words.words)
+command.add_command(query_words.label)
 for of_tokens in (feature, attention, attribution):
     command.add_command(of_tokens)
 

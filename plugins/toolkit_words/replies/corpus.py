@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Corpus:
+class ReplyCorpus:
     """Samples with their words: a row of `counts` for each, a column for each of `words`."""
 
     samples: list[str]
@@ -31,13 +31,13 @@ class Corpus:
         """1 where a sample has a word."""
         return (self.counts > 0).astype(np.int32)
 
-    def take(self, samples: Sequence[str]) -> Corpus:
+    def take(self, samples: Sequence[str]) -> ReplyCorpus:
         """Some of the samples, in this order."""
         place = {sample: at for at, sample in enumerate(self.samples)}
-        return Corpus(list(samples), self.words, self.counts[[place[one] for one in samples]])
+        return ReplyCorpus(list(samples), self.words, self.counts[[place[one] for one in samples]])
 
 
-def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> Corpus:
+def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> ReplyCorpus:
     """The words of the samples that have the span; of whole texts where `span` is None."""
     texts = {row["sample"]: text for row in rows if (text := _text(row, span)) is not None}
     if not texts:
@@ -57,7 +57,7 @@ def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> Corpus
         )
     where, which, numbers = (np.array(part) for part in zip(*cells, strict=True))
     counts = sparse.csr_array((numbers, (where, which)), shape=(len(counted), len(words)))
-    return Corpus(list(counted), words, counts)
+    return ReplyCorpus(list(counted), words, counts)
 
 
 def split(text: str, min_length: int) -> list[str]:

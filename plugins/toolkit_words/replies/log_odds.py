@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Counts:
+class PairCounts:
     """Of each pair of feature and word: clusters with both, and the margins."""
 
     both: Ints
@@ -37,20 +37,23 @@ class Counts:
     """(words,): clusters that have the word."""
     clusters: int
 
-    def flat(self) -> tuple[Ints, Ints, Ints]:
-        """(both, high, words) of every pair, features first."""
-        features, words = self.both.shape
-        return (
-            self.both.ravel(),
-            np.repeat(self.high, words),
-            np.tile(self.words, features),
-        )
+    def score(self) -> Floats:
+        """(features, words): how many standard deviations `both` lies from what is expected; 0
+        where nothing can vary.
+        """
+        n = float(self.clusters)
+        m, k = self.high.astype(float), self.words.astype(float)
+        spread = np.outer(np.sqrt(m * (n - m)), np.sqrt(k * (n - k)))
+        spread /= n * max(n - 1, 1.0) ** 0.5
+        far = self.both - np.outer(m / n, k)
+        found: Floats = np.divide(far, spread, out=np.zeros_like(far), where=spread > 0)
+        return found
 
 
-def count(high: Any, present: Any) -> Counts:
+def count(high: Any, present: Any) -> PairCounts:
     """From two sparse matrices of 0 and 1: clusters by features, and clusters by words."""
-    both = (high.T @ present).toarray().astype(np.int64)
-    return Counts(
+    both = (high.T @ present).toarray()
+    return PairCounts(
         both,
         np.asarray(high.sum(axis=0)).ravel().astype(np.int64),
         np.asarray(present.sum(axis=0)).ravel().astype(np.int64),
@@ -74,22 +77,14 @@ def log_odds(
     return delta, delta / np.sqrt(1 / (y_i + a) + 1 / (y_j + a))
 
 
-def score(both: Ints, high: Ints, words: Ints, clusters: int) -> Floats:
-    """How many standard deviations `both` lies from what is expected; 0 where nothing can vary."""
-    n, m, k = float(clusters), high.astype(float), words.astype(float)
-    spread = np.sqrt(m * k * (n - m) * (n - k) / (n * n * max(n - 1, 1)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = np.where(spread > 0, (both - m * k / n) / spread, 0.0)
-    return found
-
-
 def exact_tails(both: Ints, high: Ints, words: Ints, clusters: int) -> tuple[Floats, Floats]:
     """P(Y >= y) and P(Y <= y) of the hypergeometric distribution, each pair by itself."""
-    keys, back = np.unique(np.stack([both, high, words]), axis=1, return_inverse=True)
-    y, m, k = keys
+    base = clusters + 1
+    code = (both.astype(np.int64) * base + high) * base + words
+    codes, back = np.unique(code, return_inverse=True)
+    y, m, k = codes // base**2, codes // base % base, codes % base
     upper = _upper_tail(y, m, k, clusters)
     lower = _upper_tail(m - y, m, clusters - k, clusters)  # without the word, so many have both
-    back = back.ravel()
     return upper[back], lower[back]
 
 

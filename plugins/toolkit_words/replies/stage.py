@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from toolkit.work import Rows, Work
-    from toolkit_words.replies.corpus import Corpus
+    from toolkit_words.replies.corpus import ReplyCorpus
 
 BLOCK_PAIRS = 4_000_000
 """Pairs of features and words that are counted at a time."""
@@ -65,7 +65,7 @@ class ReplyWords(AtKept):
 
 
 @dataclass(frozen=True)
-class Side:
+class HalfCounts:
     """One half of a space: who is high, who has which word, and the margins."""
 
     high: Any
@@ -75,18 +75,18 @@ class Side:
 
 
 @dataclass(frozen=True)
-class WordSpace:
+class SpaceHalves:
     """A space with both halves; `features` are those that fired, `tested` columns of them."""
 
     id: str
     features: np.ndarray[Any, Any]
     tested: np.ndarray[Any, Any]
-    select: Side
-    confirm: Side
+    select: HalfCounts
+    confirm: HalfCounts
 
 
 @dataclass(frozen=True)
-class WordPairs:
+class DiscoveredPairs:
     """Discovered pairs: space, column and word by number, and what was counted."""
 
     space: np.ndarray[Any, Any]
@@ -193,11 +193,11 @@ def _matrix(
 def _space(
     id: str,
     matrices: Sequence[Any],
-    corpus: Corpus,
+    corpus: ReplyCorpus,
     halves: Sequence[Sequence[str]],
     words: Any,
     params: ReplyWords,
-) -> WordSpace:
+) -> SpaceHalves:
     """The features that fired in the select half, and those of them with enough on either side."""
     import numpy as np
 
@@ -212,14 +212,16 @@ def _space(
     count = np.asarray(sides[0].high.sum(axis=0)).ravel()
     least = params.min_clusters
     tested = np.flatnonzero((count >= least) & (len(halves[0]) - count >= least))
-    return WordSpace(id, select.features, tested, sides[0], sides[1])
+    return SpaceHalves(id, select.features, tested, sides[0], sides[1])
 
 
-def _side(high: Any, corpus: Corpus, words: Any) -> Side:
+def _side(high: Any, corpus: ReplyCorpus, words: Any) -> HalfCounts:
     import numpy as np
 
     present = corpus.present
-    return Side(high.tocsc(), present[:, words].tocsr(), np.asarray(present.sum(axis=1)).ravel())
+    return HalfCounts(
+        high.tocsc(), present[:, words].tocsr(), np.asarray(present.sum(axis=1)).ravel()
+    )
 
 
 def _columns_of(fired: Any, features: Any) -> Any:
@@ -236,7 +238,7 @@ def _columns_of(fired: Any, features: Any) -> Any:
     return sparse.csr_array(cells, shape=(fired.matrix.shape[0], len(features)))
 
 
-def _tested_words(corpus: Corpus, samples: Sequence[str], least: int) -> np.ndarray[Any, Any]:
+def _tested_words(corpus: ReplyCorpus, samples: Sequence[str], least: int) -> np.ndarray[Any, Any]:
     """Words that enough clusters have, and enough do not."""
     import numpy as np
 
@@ -249,13 +251,13 @@ def _tested_words(corpus: Corpus, samples: Sequence[str], least: int) -> np.ndar
 
 
 def _discovered(
-    spaces: Sequence[WordSpace], words: Any, family: int, params: ReplyWords
-) -> WordPairs:
+    spaces: Sequence[SpaceHalves], words: Any, family: int, params: ReplyWords
+) -> DiscoveredPairs:
     """Pairs with q of at most alpha. A pair with p above alpha cannot be one, so it is let go."""
     import numpy as np
 
     from toolkit.corrections import CORRECTIONS
-    from toolkit_words.replies.log_odds import count, exact_tails, score, two_sided
+    from toolkit_words.replies.log_odds import count, exact_tails, two_sided
 
     parts = []
     block = max(1, BLOCK_PAIRS // max(1, len(words)))
@@ -263,39 +265,40 @@ def _discovered(
         for start in range(0, len(space.tested), block):
             columns = space.tested[start : start + block]
             counts = count(space.select.high[:, columns], space.select.present)
-            both, high, each = counts.flat()
-            far = score(both, high, each, counts.clusters)
-            near = np.flatnonzero(np.abs(far) >= SCREEN)
-            p = two_sided(*exact_tails(both[near], high[near], each[near], counts.clusters))
-            good = near[p <= params.alpha]
+            far = counts.score()
+            feature, word = np.nonzero(np.abs(far) >= SCREEN)
+            margins = (counts.both[feature, word], counts.high[feature], counts.words[word])
+            p = two_sided(*exact_tails(*margins, counts.clusters))
+            good = p <= params.alpha
+            feature, word = feature[good], word[good]
             parts.append(
                 (
-                    np.full(len(good), number),
-                    columns[good // len(words)],
-                    good % len(words),
-                    both[good],
-                    p[p <= params.alpha],
-                    far[good] > 0,
+                    np.full(len(feature), number),
+                    columns[feature],
+                    word,
+                    margins[0][good],
+                    p[good],
+                    far[feature, word] > 0,
                 )
             )
     if not parts:
         none = np.empty(0, np.int64)
-        return WordPairs(none, none, none, none, np.empty(0), np.empty(0), none)
+        return DiscoveredPairs(none, none, none, none, np.empty(0), np.empty(0), none)
     columns_of = [np.concatenate(part) for part in zip(*parts, strict=True)]
     q = CORRECTIONS[params.correct](columns_of[4], max(family, 1))
     kept = q <= params.alpha
     space_at, column, word, both, p, above = (part[kept] for part in columns_of)
-    return WordPairs(space_at, column, word, both, p, q[kept], above)
+    return DiscoveredPairs(space_at, column, word, both, p, q[kept], above)
 
 
 # --- the confirm half -----------------------------------------------------------------------------
 
 
 def _confirmed(
-    spaces: Sequence[WordSpace],
-    corpus: Corpus,
+    spaces: Sequence[SpaceHalves],
+    corpus: ReplyCorpus,
     words: Any,
-    pairs: WordPairs,
+    pairs: DiscoveredPairs,
     family: int,
     params: ReplyWords,
 ) -> list[dict[str, Any]]:
@@ -341,10 +344,10 @@ def _verdict(tested: bool, q: float, alpha: float) -> str:
 
 
 def _pair_row(
-    spaces: Sequence[WordSpace],
-    corpus: Corpus,
+    spaces: Sequence[SpaceHalves],
+    corpus: ReplyCorpus,
     words: Any,
-    pairs: WordPairs,
+    pairs: DiscoveredPairs,
     at: int,
     stats: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -373,7 +376,7 @@ def _pair_row(
     }
 
 
-def _both(side: Side, column: Any, word: Any) -> np.ndarray[Any, Any]:
+def _both(side: HalfCounts, column: Any, word: Any) -> np.ndarray[Any, Any]:
     """Clusters of each pair where the feature is high and that have the word."""
     import numpy as np
 
@@ -383,7 +386,7 @@ def _both(side: Side, column: Any, word: Any) -> np.ndarray[Any, Any]:
     return found
 
 
-def _effects(side: Side, column: Any, word: Any, both: Any, prior: float) -> dict[str, Any]:
+def _effects(side: HalfCounts, column: Any, word: Any, both: Any, prior: float) -> dict[str, Any]:
     """delta and z of pairs, the shares of clusters with the word, and the margins."""
     import numpy as np
 
@@ -412,7 +415,7 @@ def _strongest(rows: Sequence[Mapping[str, Any]], top: int) -> Iterator[Mapping[
         yield from own[:top]
 
 
-def _published(id: str, fired: Any, corpus: Corpus, top: int) -> list[dict[str, Any]]:
+def _published(id: str, fired: Any, corpus: ReplyCorpus, top: int) -> list[dict[str, Any]]:
     """Rows of the words that TF-IDF ranks first."""
     from toolkit_words.replies.tf_idf import published
 
@@ -427,7 +430,7 @@ def _published(id: str, fired: Any, corpus: Corpus, top: int) -> list[dict[str, 
     return rows
 
 
-def _listed_row(id: str, feature: int, corpus: Corpus, listed: Any, at: int) -> dict[str, Any]:
+def _listed_row(id: str, feature: int, corpus: ReplyCorpus, listed: Any, at: int) -> dict[str, Any]:
     tested = ("z", "p", "q", "confirm_value", "confirm_z", "confirm_p", "confirm_q")
     return {
         **dict.fromkeys(tested),

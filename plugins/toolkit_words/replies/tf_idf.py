@@ -22,7 +22,7 @@ BLOCK = 2048
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedWords:
     """The listed words, one entry for each pair of feature (column) and word."""
 
     column: npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class Listed:
     """Features that the median splits."""
 
 
-def published(matrix: Any, counts: Any) -> Listed:
+def published(matrix: Any, counts: Any) -> ListedWords:
     """From activations (samples by features) and counts of words (samples by words)."""
     samples, features = matrix.shape
     dense = np.flatnonzero(np.diff(matrix.tocsc().indptr) > samples // 2)
@@ -45,7 +45,7 @@ def published(matrix: Any, counts: Any) -> Listed:
     ]
     if not parts:
         none, numbers = np.empty(0, np.int64), np.empty(0)
-        return Listed(none, none, numbers, numbers, none, numbers, 0)
+        return ListedWords(none, none, numbers, numbers, none, numbers, 0)
     column, word, high, low, size = (np.concatenate(part) for part in zip(*parts, strict=True))
     listing = np.bincount(word, minlength=counts.shape[1])
     score = high * np.log(features / np.maximum(listing[word], 1))
@@ -53,7 +53,7 @@ def published(matrix: Any, counts: Any) -> Listed:
     column, word, high, low, size, score = (
         part[kept] for part in (column, word, high, low, size, score)
     )
-    return Listed(column, word, high, low, size, score, len(dense))
+    return ListedWords(column, word, high, low, size, score, len(dense))
 
 
 def _listed(matrix: Any, counts: Any, columns: Any) -> tuple[Any, ...]:

@@ -26,6 +26,29 @@ SPACE = {
 }
 
 
+COMMON = [f"word{at}" for at in range(30)]
+
+
+def planted(
+    seed: int = 0, samples: int = 400, features: int = 12, effect: float = 0.8
+) -> tuple[list[str], np.ndarray]:
+    """Feature 3 fires in a quarter of the samples; their replies say `gamble` more often, and
+    `careful` less.
+    """
+    rng = np.random.default_rng(seed)
+    values = rng.random((samples, features)) * (rng.random((samples, features)) < 0.25)
+    on = values[:, 3] > 0
+    replies = []
+    for at in range(samples):
+        own = [word for word in COMMON if rng.random() < 0.3]
+        if rng.random() < 0.1 + effect * on[at]:
+            own += ["gamble"]
+        if rng.random() < 0.1 + effect * (not on[at]):
+            own += ["careful"]
+        replies.append(" ".join(own) or "nothing")
+    return replies, values
+
+
 def replied(
     replies: Sequence[str],
     values: Any,

@@ -12,38 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_words.replied import PARTS, replied, run, word_rows
+from tests.plugins.toolkit_words.replied import COMMON, PARTS, planted, replied, run, word_rows
 from toolkit.errors import DataError
 from toolkit.halves import in_half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_words.replies.corpus import one_each, split
 from toolkit_words.replies.levels import cuts, high
-from toolkit_words.replies.log_odds import exact_tails, log_odds, score
+from toolkit_words.replies.log_odds import PairCounts, exact_tails, log_odds
 from toolkit_words.replies.tf_idf import published
-
-COMMON = [f"word{at}" for at in range(30)]
-
-
-def planted(
-    seed: int = 0, samples: int = 400, features: int = 12, effect: float = 0.8
-) -> tuple[list[str], np.ndarray]:
-    """Feature 3 fires in a quarter of the samples; their replies say `gamble` more often, and
-    `careful` less.
-    """
-    rng = np.random.default_rng(seed)
-    values = rng.random((samples, features)) * (rng.random((samples, features)) < 0.25)
-    on = values[:, 3] > 0
-    replies = []
-    for at in range(samples):
-        own = [word for word in COMMON if rng.random() < 0.3]
-        if rng.random() < 0.1 + effect * on[at]:
-            own += ["gamble"]
-        if rng.random() < 0.1 + effect * (not on[at]):
-            own += ["careful"]
-        replies.append(" ".join(own) or "nothing")
-    return replies, values
-
 
 # --- the effect -----------------------------------------------------------------------------------
 
@@ -96,17 +73,18 @@ def test_log_odds_have_the_sign_of_the_difference() -> None:
 def test_tails_are_those_of_the_hypergeometric_distribution(n: int, data: st.DataObject) -> None:
     m, k = data.draw(st.integers(0, n)), data.draw(st.integers(0, n))
     y = data.draw(st.integers(max(0, m + k - n), min(m, k)))
-    upper, lower = exact_tails(*(np.array([one]) for one in (y, m, k)), n)
+    upper, lower = exact_tails(*(np.array([one], np.int32) for one in (y, m, k)), n)
     law = stats.hypergeom(n, k, m)
     assert upper[0] == pytest.approx(law.sf(y - 1), rel=1e-8)
     assert lower[0] == pytest.approx(law.cdf(y), rel=1e-8)
 
 
 def test_the_score_is_in_standard_deviations() -> None:
+    """A word that every cluster has cannot vary."""
     law = stats.hypergeom(100, 30, 40)
-    found = score(np.array([20]), np.array([40]), np.array([30]), 100)
-    assert found[0] == pytest.approx((20 - law.mean()) / law.std())
-    assert score(np.array([5]), np.array([5]), np.array([100]), 100)[0] == 0
+    counts = PairCounts(np.array([[20, 40]]), np.array([40]), np.array([30, 100]), 100)
+    assert counts.score()[0, 0] == pytest.approx((20 - law.mean()) / law.std())
+    assert counts.score()[0, 1] == 0
 
 
 def test_planted_words_are_confirmed_with_their_direction() -> None:

@@ -1,0 +1,120 @@
+"""How far descriptions of features agree, all features of a space at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse, stats
+
+from toolkit.agreement import polarity
+
+Floats = npt.NDArray[np.float64]
+Bags = Mapping[int, frozenset[str]]
+"""By feature, the stems of a description."""
+BLOCK = 2048
+FEWEST = 5
+"""Features that a correlation needs."""
+
+
+@dataclass(frozen=True)
+class Agreements:
+    """The agreement of each feature's two descriptions, and of all together."""
+
+    features: list[int]
+    score: Floats
+    baseline: Floats
+    """The mean agreement of a feature's first description with the others' second."""
+    p: Floats
+    """The share of features whose second description agrees with the first at least as well."""
+    mean: float
+    shuffled: float
+    """The mean under shuffles of which feature has which second description."""
+    mean_p: float
+
+
+def agreements(
+    first: Bags, second: Bags, rng: np.random.Generator, count: int
+) -> Agreements | None:
+    """Of the features that have both descriptions; None where fewer than two have."""
+    features = sorted(one for one in first if one in second and first[one] and second[one])
+    if len(features) < 2:
+        return None
+    a, b = _unit_rows([first[one] for one in features], [second[one] for one in features])
+    score = _rowwise(a, b)
+    total, as_good = np.zeros(len(features)), np.zeros(len(features))
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        every = (a[rows] @ b.T).toarray()
+        total[rows] = every.sum(axis=1)
+        as_good[rows] = (every >= score[rows, None] - 1e-12).sum(axis=1)
+    means = np.array([_rowwise(a, b[rng.permutation(len(features))]).mean() for _ in range(count)])
+    return Agreements(
+        features,
+        score,
+        (total - score) / (len(features) - 1),
+        as_good / len(features),
+        float(score.mean()),
+        float(means.mean()),
+        float((1 + (means >= score.mean() - 1e-12).sum()) / (1 + count)),
+    )
+
+
+def _unit_rows(first: Sequence[frozenset[str]], second: Sequence[frozenset[str]]) -> Any:
+    """A row of length 1 for each set, over the stems of all."""
+    every = sorted({stem for own in (*first, *second) for stem in own})
+    column = {stem: at for at, stem in enumerate(every)}
+    made = []
+    for sets in (first, second):
+        where = [(row, column[stem]) for row, own in enumerate(sets) for stem in sorted(own)]
+        rows, columns = np.array(where).T
+        size = np.array([len(own) for own in sets], float)
+        shape = (len(sets), len(every))
+        made.append(sparse.csr_array((1 / np.sqrt(size[rows]), (rows, columns)), shape=shape))
+    return made
+
+
+def _rowwise(a: Any, b: Any) -> Floats:
+    return np.asarray(a.multiply(b).sum(axis=1), float).ravel()
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """A rank correlation over features or samples, beside shuffles."""
+
+    r: float
+    shuffled: float
+    p: float
+    n: int
+
+
+def polarity_against_effects(
+    bags: Bags,
+    effects: Mapping[int, float],
+    words: tuple[frozenset[str], frozenset[str]],
+    rng: np.random.Generator,
+    count: int,
+) -> RankCorrelation | None:
+    """Whether features whose description names an outcome raise it, and those that name others
+    lower it. `words`: the stems that stand for the outcome, and for the others.
+    """
+    features = sorted(one for one in bags if one in effects and bags[one] & (words[0] | words[1]))
+    side = np.array([polarity(bags[one], *words) for one in features])
+    return rank_correlation(side, np.array([effects[one] for one in features]), rng, count)
+
+
+def rank_correlation(
+    x: Floats, y: Floats, rng: np.random.Generator, count: int
+) -> RankCorrelation | None:
+    """Spearman's r, two-sided against shuffles; None where it has no value."""
+    if len(x) < FEWEST or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
+        return None
+    ranks = [stats.rankdata(one) for one in (x, y)]
+    a, b = ((one - one.mean()) / np.linalg.norm(one - one.mean()) for one in ranks)
+    r = float(a @ b)
+    others = np.array([float(a @ b[rng.permutation(len(b))]) for _ in range(count)])
+    p = (1 + (np.abs(others) >= abs(r) - 1e-12).sum()) / (1 + count)
+    return RankCorrelation(r, float(np.abs(others).mean()), float(p), len(x))

@@ -1,0 +1,323 @@
+"""`words.cross_reference`: whether what is said of a feature from several sides is the same thing.
+
+Descriptions (a label, words of replies, promoted tokens) are held against each other, and against
+what patching did. Where features fire is held against the spans of the texts and against what the
+heads of their layer attend to. Each number stands beside what shuffles give. q runs over all
+numbers of single features, and over all numbers of whole spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from toolkit.addresses import layer_of, locate
+from toolkit.agreement import stems, stems_of
+from toolkit.errors import DataError
+from toolkit.parts import Params
+from toolkit_words.replies.stage import CONFIRMED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit.work import Rows, Work
+    from toolkit_words.reference.descriptions import Bags
+
+KINDS = ("label", "words", "tokens")
+Described = Mapping[str, Mapping[str, Mapping[int, frozenset[str]]]]
+"""By kind of description and space, the stems of each feature."""
+Ranges = Mapping[str, Mapping[str, Sequence[tuple[int, int]]]]
+"""By name of the span and sample, its ranges of tokens."""
+
+
+class CrossReference(Params):
+    """What is held against what, and how often it is shuffled."""
+
+    labels: dict[str, str] = Field(
+        {},
+        description="Labels by address, beside those that a needed stage wrote to `features` (stat "
+        "`label`).",
+    )
+    outcomes: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Words that stand for each outcome of the verdicts, such as {stop: [stop, "
+        "careful], bet: [bet, risk]}: descriptions that name them are held against effects.",
+    )
+    spans: tuple[str, ...] | None = Field(
+        None, description="Spans that are looked at; by default all that the samples have."
+    )
+    permutations: int = Field(999, ge=19, description="Shuffles of each number.")
+    max_features: int = Field(
+        4096, ge=1, description="Features of a space that are held against spans, at most."
+    )
+
+
+def cross_reference(work: Work) -> Rows:
+    """Rows of `cross_references`."""
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    described = _described(work, spaces)
+    if not any(described.values()):
+        raise DataError(
+            "words.cross_reference: no feature has a description. Need a stage that writes "
+            "`promoted_tokens` or `feature_words`, or give `labels`."
+        )
+    work.report.phase("compute")
+    rows = [*_descriptions(work, spaces, described), *_effects(work, spaces, described)]
+    rows += _in_spans(work, spaces, described)
+    yield (
+        "cross_references",
+        pa.Table.from_pylist(_corrected(rows), schema=arrow_schema("cross_references")),
+    )
+
+
+def _corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """q by Benjamini-Hochberg over two families: numbers of single features, and numbers over all
+    features of a space.
+    """
+    import numpy as np
+
+    from toolkit.corrections import benjamini_hochberg
+
+    for single in (True, False):
+        family = [
+            row for row in rows if row["p"] is not None and (row["feature"] is not None) == single
+        ]
+        if family:
+            q = benjamini_hochberg(np.array([row["p"] for row in family]), len(family))
+            for row, value in zip(family, q.tolist(), strict=True):
+                row["q"] = value
+    return list(rows)
+
+
+def _row(space: str, feature: int | None, relation: str, **numbers: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("score", "baseline", "p", "q", "text"))
+    return {"space": space, "feature": feature, "relation": relation, **empty, **numbers}
+
+
+# --- descriptions ---------------------------------------------------------------------------------
+
+
+def _described(work: Work, spaces: Mapping[str, Mapping[str, Any]]) -> Described:
+    """Everything that is said of features."""
+    there = work.inputs.tables()
+    said: dict[str, dict[tuple[str, int], list[str]]] = {kind: {} for kind in KINDS}
+    if "features" in there:
+        for row in work.inputs.read("features").to_pylist():
+            if row["stat"] == "label" and row["text"]:
+                said["label"].setdefault((row["space"], row["feature"]), []).append(row["text"])
+    for address, text in work.params.labels.items():
+        space, index = locate(address, spaces.values())
+        said["label"].setdefault((str(space["space"]), index), []).append(text)
+    if "feature_words" in there:
+        for row in work.inputs.read("feature_words").to_pylist():
+            if row["verdict"] == CONFIRMED and row["value"] > 0:
+                said["words"].setdefault((row["space"], row["feature"]), []).append(row["word"])
+    if "promoted_tokens" in there:
+        for row in work.inputs.read("promoted_tokens").to_pylist():
+            if row["method"] == "unembedding":
+                said["tokens"][row["space"], row["feature"]] = row["promoted_pieces"]
+    made: dict[str, dict[str, dict[int, frozenset[str]]]] = {kind: {} for kind in KINDS}
+    for kind, features in said.items():
+        for (id, feature), texts in features.items():
+            bag = stems(texts[0]) if kind == "label" else stems_of(texts)
+            made[kind].setdefault(id, {})[feature] = bag
+    return made
+
+
+def _descriptions(
+    work: Work, spaces: Mapping[str, Any], described: Described
+) -> Iterator[dict[str, Any]]:
+    """Each pair of kinds in each space: every feature, and the mean over features."""
+    from toolkit_words.reference.descriptions import agreements
+
+    for first, second in combinations(KINDS, 2):
+        relation = f"{first}~{second}"
+        for id in sorted(spaces):
+            found = agreements(
+                described[first].get(id, {}),
+                described[second].get(id, {}),
+                work.rng("cross reference", relation, id),
+                work.params.permutations,
+            )
+            if found is None:
+                continue
+            for at, feature in enumerate(found.features):
+                yield _row(
+                    id,
+                    feature,
+                    relation,
+                    score=float(found.score[at]),
+                    baseline=float(found.baseline[at]),
+                    p=float(found.p[at]),
+                    n=len(found.features),
+                )
+            yield _row(
+                id,
+                None,
+                relation,
+                score=found.mean,
+                baseline=found.shuffled,
+                p=found.mean_p,
+                n=len(found.features),
+                text="mean over features, against shuffles of which feature has which",
+            )
+
+
+# --- effects --------------------------------------------------------------------------------------
+
+
+def _effects(
+    work: Work, spaces: Mapping[str, Any], described: Described
+) -> Iterator[dict[str, Any]]:
+    """Whether features whose description names an outcome raise it when they are patched."""
+    from toolkit_words.reference.descriptions import polarity_against_effects
+
+    outcomes = {name: stems_of(words) for name, words in work.params.outcomes.items()}
+    if not outcomes or "verdicts" not in work.inputs.tables():
+        return
+    effects: dict[tuple[str, str], dict[int, float]] = {}
+    for row in work.inputs.read("verdicts").to_pylist():
+        effects.setdefault((row["space"], row["outcome"]), {})[row["feature"]] = row["effect"]
+    for (id, outcome), own in sorted(effects.items()):
+        if outcome not in outcomes or id not in spaces:
+            continue
+        away = frozenset().union(*(bag for name, bag in outcomes.items() if name != outcome))
+        for kind in KINDS:
+            relation = f"{kind}~effect:{outcome}"
+            bags: Bags = described[kind].get(id, {})
+            words = (outcomes[outcome] - away, away - outcomes[outcome])
+            rng = work.rng("cross reference", relation, id)
+            found = polarity_against_effects(bags, own, words, rng, work.params.permutations)
+            if found is not None:
+                yield _row(
+                    id,
+                    None,
+                    relation,
+                    score=found.r,
+                    baseline=found.shuffled,
+                    p=found.p,
+                    n=found.n,
+                    text="Spearman's r over features; the baseline is the mean size under shuffles",
+                )
+
+
+# --- spans ----------------------------------------------------------------------------------------
+
+
+def _in_spans(
+    work: Work, spaces: Mapping[str, Mapping[str, Any]], described: Described
+) -> Iterator[dict[str, Any]]:
+    """Where described features fire, and whether they do where their layer attends to a span."""
+    from toolkit.activation_rows import BySpace
+    from toolkit_words.reference.spans import inside, read_entries, shares
+
+    if "activations" not in work.inputs.tables():
+        return
+    texts_of = _distinct(work.inputs.read("samples"))
+    ranges = _ranges(texts_of, work.params.spans)
+    samples = [row["sample"] for row in texts_of]
+    by_space = BySpace(work.inputs.read("activations"))
+    there = "attention" in work.inputs.tables()
+    attention = work.inputs.read("attention") if there else None
+    for id in sorted(set(spaces) & set(by_space.spaces)):
+        features = sorted({one for kind in KINDS for one in described[kind].get(id, {})})
+        features = features[: work.params.max_features]
+        if not features:
+            continue
+        texts, entries = read_entries(by_space.of(id), samples, features)
+        for span, own in ranges.items():
+            within = inside(texts, own)
+            if within.any() and not within.all():
+                rng = work.rng("cross reference", "fires in", span, id)
+                found = shares(texts, entries, within, rng, work.params.permutations)
+                share = f"{within.mean():.1%} of the positions that were kept lie in it"
+                for at, feature in enumerate(entries.features.tolist()):
+                    if found.texts[at]:
+                        yield _row(
+                            id,
+                            feature,
+                            f"fires in {span}",
+                            score=float(found.share[at]),
+                            baseline=float(found.shuffled[at]),
+                            p=float(found.p[at]),
+                            n=int(found.texts[at]),
+                            text=share,
+                        )
+            layer = layer_of(spaces[id])
+            if attention is not None and layer is not None:
+                yield from _attending(work, id, span, own, texts, entries, attention, layer)
+
+
+def _attending(
+    work: Work,
+    id: str,
+    span: str,
+    ranges: Mapping[str, Sequence[tuple[int, int]]],
+    texts: Any,
+    entries: Any,
+    attention: pa.Table,
+    layer: int,
+) -> Iterator[dict[str, Any]]:
+    """Over texts: a feature's activation at a query against the attention that goes to the span."""
+    import numpy as np
+
+    from toolkit_words.reference.descriptions import rank_correlation
+    from toolkit_words.reference.spans import attention_to
+
+    mass = attention_to(attention, layer, ranges)
+    places, weights = [], []
+    for text, name in enumerate(texts.names):
+        own = range(texts.start[text], texts.start[text + 1])
+        known = [at for at in own if (name, int(texts.position[at])) in mass]
+        if known:  # one query of each text: the last that both tables have
+            places.append(known[-1])
+            weights.append(mass[name, int(texts.position[known[-1]])])
+    row_of = {place: row for row, place in enumerate(places)}
+    values = np.zeros((len(places), len(entries.features)))
+    for place, column, value in zip(entries.place, entries.column, entries.value, strict=True):
+        if int(place) in row_of:
+            values[row_of[int(place)], column] = value
+    for at, feature in enumerate(entries.features.tolist()):
+        rng = work.rng("cross reference", "attends", span, id, feature)
+        found = rank_correlation(values[:, at], np.array(weights), rng, work.params.permutations)
+        if found is not None:
+            yield _row(
+                id,
+                feature,
+                f"fires with attention to {span}",
+                score=found.r,
+                baseline=found.shuffled,
+                p=found.p,
+                n=found.n,
+                text=f"Spearman's r over texts with the mean over heads of layer {layer}",
+            )
+
+
+def _distinct(samples: pa.Table) -> list[dict[str, Any]]:
+    """One sample of each prompt: equal prompts have equal activations."""
+    rows = samples.select(["sample", "cluster", "spans"]).to_pylist()
+    found: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: str(row["sample"])):
+        found.setdefault(row["cluster"], row)
+    return list(found.values())
+
+
+def _ranges(rows: Sequence[Mapping[str, Any]], asked: Sequence[str] | None) -> Ranges:
+    """Where each span stands; one that no sample has is refused."""
+    found: dict[str, dict[str, list[tuple[int, int]]]] = {}
+    for row in rows:
+        for span in row["spans"]:
+            own = found.setdefault(span["name"], {}).setdefault(row["sample"], [])
+            own.append((span["start"], span["end"]))
+    if missing := [name for name in asked or () if name not in found]:
+        raise DataError(
+            f"spans: no sample has a span '{missing[0]}'. Spans: {', '.join(sorted(found))}."
+        )
+    return {name: own for name, own in sorted(found.items()) if asked is None or name in asked}

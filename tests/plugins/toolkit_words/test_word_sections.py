@@ -1,0 +1,118 @@
+"""The report's sections on words: what they show, and that texts of models are harmless."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.plugins.toolkit_words.replied import SPACE, planted, replied, run
+from toolkit.parts import ReportSection
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_report
+from toolkit.testing.fakes import TableInputs, make_work
+from toolkit_words import toolkit_parts
+
+SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection)}
+
+
+@pytest.fixture(scope="module")
+def inputs() -> TableInputs:
+    found = run("words.replies", replied(*planted()))
+    piece = "<b>\x1b[31m\u202e"
+    tokens = {
+        "space": "s1",
+        "feature": 3,
+        "method": "unembedding",
+        "promoted": [1, 2],
+        "promoted_pieces": [piece, "\n"],
+        "promoted_values": [2.0, 1.0],
+        "suppressed": [3],
+        "suppressed_pieces": [" x"],
+        "suppressed_values": [-2.0],
+    }
+    rows = {**found, "promoted_tokens": [tokens], "spaces": [{**SPACE, "width": 12}]}
+    reference = {"space": "s1", "relation": "label~words", "text": "t", "n": 8}
+    numbers = {"score": 0.5, "baseline": 0.1, "p": 0.001, "q": 0.01}
+    rows["cross_references"] = [
+        {**reference, **numbers, "feature": None},
+        {**reference, **numbers, "feature": 3},
+    ]
+    return TableInputs(
+        {name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()}
+    )
+
+
+@pytest.mark.parametrize("name", sorted(SECTIONS))
+def test_contract(name: str, inputs: TableInputs) -> None:
+    check_report(SECTIONS[name], inputs)
+    assert list(SECTIONS[name].run(inputs))
+
+
+def test_words_are_shown_with_both_halves_and_their_contexts(inputs: TableInputs) -> None:
+    titles = {figure.title: figure.html for figure in SECTIONS["feature-words"].run(inputs)}
+    assert list(titles) == [
+        "Found and confirmed",
+        "Words that go with features",
+        "Where they fire hardest",
+    ]
+    assert "gamble" in titles["Words that go with features"]
+    assert titles["Found and confirmed"].count("<circle") == 2
+    assert "<mark>prompt" in titles["Where they fire hardest"]
+
+
+def test_the_finding_has_its_numbers(inputs: TableInputs) -> None:
+    section = SECTIONS["feature-words"]
+    assert section.findings is not None
+    (found,) = section.findings(inputs)
+    assert found.sentence.startswith("Words go with 1 features: 2 of 2 listed pairs hold")
+    assert "with 3/3, in " in found.sentence
+    assert found.number is not None
+    assert found.n
+    assert "of other replies" in found.baseline
+
+
+def test_without_a_confirmed_word_the_finding_says_so(inputs: TableInputs) -> None:
+    rows: list[dict[str, Any]] = [
+        {**row, "verdict": "not confirmed"} for row in inputs.read("feature_words").to_pylist()
+    ]
+    other = TableInputs(
+        {
+            "feature_words": pa.Table.from_pylist(rows, schema=arrow_schema("feature_words")),
+            "spaces": inputs.read("spaces"),
+        }
+    )
+    section = SECTIONS["feature-words"]
+    assert section.findings is not None
+    (found,) = section.findings(other)
+    assert found.sentence.startswith("No word goes with a feature on both halves")
+    assert [figure.title for figure in section.run(other)] == ["Found and confirmed"]
+
+
+def test_tokens_are_printable_and_escaped(inputs: TableInputs) -> None:
+    (figure,) = SECTIONS["promoted-tokens"].run(inputs)
+    assert "<b>\x1b" not in figure.html
+    assert r"&lt;b&gt;\x1b[31m\u202e" in figure.html
+    assert "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}" in figure.html
+
+
+def test_agreement_of_descriptions_is_told_against_shuffles(inputs: TableInputs) -> None:
+    section = SECTIONS["cross-reference"]
+    (figure,) = section.run(inputs)
+    assert "label~words" in figure.html
+    assert section.findings is not None
+    (found,) = section.findings(inputs)
+    assert found.number == 0.5
+    assert "0.10 under shuffles" in found.baseline
+    assert found.n == 8
+
+
+def test_a_section_bears_rows_of_tf_idf_alone() -> None:
+    found = run("words.replies", replied(*planted(effect=0.0)), alpha=1e-9)
+    rows = {**found, "spaces": [{**SPACE, "width": 12}]}
+    given = make_work(
+        None,
+        {name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()},
+    ).inputs
+    assert list(SECTIONS["feature-words"].run(given)) == []
