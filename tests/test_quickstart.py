@@ -62,7 +62,7 @@ def test_it_ends_with_a_report_of_every_section(quickstart):
         "Forecast against actual",
         "Provenance",
     ):
-        assert f">{title}</h2>" in page
+        assert f">{title}</h2>" in page or f">{title}</h3>" in page
     assert "Done." in page
     assert "This section failed" not in page
 

@@ -62,6 +62,7 @@ def _started(client: DockerClient, params: Docker, request: WorkerRequest) -> Wo
         worker.attach()
         container.start()
     except APIError as error:
+        worker.close()
         container.remove(force=True)
         raise start_failure(error, request) from None
     return worker

@@ -80,7 +80,7 @@ class ContainerWorker:
         except (DockerException, RequestException, OSError):
             return "the container engine ended"
         finally:
-            self._close()
+            self.close()
 
     def _close_stdin(self) -> None:
         with contextlib.suppress(OSError):
@@ -107,7 +107,8 @@ class ContainerWorker:
             limit=limit,
         )
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the pipes and the connection to the engine."""
         for stream in (self._attached, self._socket):
             with contextlib.suppress(OSError):
                 if stream is not None:
