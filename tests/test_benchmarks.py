@@ -117,6 +117,23 @@ def test_benchmarks_of_patching_run_in_small(name: str, words: tuple[str, ...]) 
     assert all(word in done.stdout for word in words)
 
 
+def test_every_way_to_track_tokens_is_gone_through() -> None:
+    """Small, its figures say nothing; each way is timed, or is not installed."""
+    benchmark = BENCHMARK.with_name("tokens.py")
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(benchmark), "--tiny"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "2 prompts, 4 layers, 4 tracked, 1 round(s)"
+    assert [line.split()[0] for line in lines[1:4]] == ["ours", "eager", "saelens"]
+    assert [line.split(":")[0] for line in lines[6:]] == ["ours / eager", "rows / none"]
+
+
 def test_scaling_in_small_prints_all_of_it() -> None:
     script = BENCHMARK.parent / "scaling.py"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}

@@ -138,6 +138,17 @@ def test_no_two_classes_share_a_name() -> None:
     assert {name: lines for name, lines in places.items() if len(lines) > 1} == {}
 
 
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for home in ("toolkit", "plugins", "store")
+        for path in sorted((ROOT / home).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert long == []
+
+
 def test_relative_links_of_the_docs_exist() -> None:
     broken = runpy.run_path(str(ROOT / "docs" / "check_links.py"))["broken_links"]
     assert broken(ROOT) == []

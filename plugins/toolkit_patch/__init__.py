@@ -29,6 +29,13 @@ from .verdicts.stage import judge
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
+    yield from _interventions()
+    yield from _judgements()
+    yield from _sections()
+
+
+def _interventions() -> Iterator[Part]:
+    """Stages that run the model with changes."""
     yield StagePart(
         name="patch.delta",
         help="Sets features to group values, error term kept, beside sham, random and "
@@ -43,6 +50,42 @@ def toolkit_parts() -> Iterator[Part]:
         uses_model=True,
         uses_saes=True,
     )
+    yield StagePart(
+        name="patch.attribution",
+        help="Predicts the effects of a screen by gradients (AtP, RelP), beside the exact ones.",
+        params=Attribution,
+        run=attribute,
+        estimates=Estimates(cost=cost.attributing),
+        reads=("samples", "features", "comparisons", "spaces", "screens"),
+        writes=("gradient_effects",),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield StagePart(
+        name="patch.joint",
+        help="Changes screened features together, against the sum of their parts and random sets.",
+        params=Joint,
+        run=joint,
+        estimates=Estimates(cost=cost.joining),
+        reads=("samples", "features", "comparisons", "spaces", "verdicts"),
+        writes=("joint_effects",),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield StagePart(
+        name="patch.steer",
+        help="Moves the stream along a difference of means by doses, beside random directions.",
+        params=Steering,
+        run=steer,
+        estimates=Estimates(cost=cost.steering),
+        reads=("samples", "sample_meta"),
+        writes=("doses", "dose_tests"),
+        uses_model=True,
+    )
+
+
+def _judgements() -> Iterator[Part]:
+    """Stages that read what the others measured."""
     yield StagePart(
         name="patch.verdicts",
         help="Says which screened features are causal, corrected over all that were screened.",
@@ -62,16 +105,17 @@ def toolkit_parts() -> Iterator[Part]:
         writes=("features",),
     )
     yield StagePart(
-        name="patch.attribution",
-        help="Foretells the effects of a screen by gradients (AtP, RelP), beside the exact ones.",
-        params=Attribution,
-        run=attribute,
-        estimates=Estimates(cost=cost.attributing),
-        reads=("samples", "features", "comparisons", "spaces", "screens"),
-        writes=("gradient_effects",),
-        uses_model=True,
-        uses_saes=True,
+        name="patch.games",
+        help="Compares games under patches with the same games without, pair by pair.",
+        params=PairedGames,
+        run=compare_games,
+        estimates=Estimates(cost=cost.pairing),
+        reads=("games",),
+        writes=("paired_games",),
     )
+
+
+def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="patch-attribution",
         title="Gradients against exact effects",
@@ -80,15 +124,6 @@ def toolkit_parts() -> Iterator[Part]:
         run=attribution.figures,
         findings=attribution.findings,
         order=33,
-    )
-    yield StagePart(
-        name="patch.games",
-        help="Compares games under patches with the same games without, pair by pair.",
-        params=PairedGames,
-        run=compare_games,
-        estimates=Estimates(cost=cost.pairing),
-        reads=("games",),
-        writes=("paired_games",),
     )
     yield ReportSection(
         name="patch-games",
@@ -99,17 +134,6 @@ def toolkit_parts() -> Iterator[Part]:
         findings=games.findings,
         order=34,
     )
-    yield StagePart(
-        name="patch.joint",
-        help="Changes screened features together, against the sum of their parts and random sets.",
-        params=Joint,
-        run=joint,
-        estimates=Estimates(cost=cost.joining),
-        reads=("samples", "features", "comparisons", "spaces", "verdicts"),
-        writes=("joint_effects",),
-        uses_model=True,
-        uses_saes=True,
-    )
     yield ReportSection(
         name="patch-joint",
         title="Features changed together",
@@ -118,16 +142,6 @@ def toolkit_parts() -> Iterator[Part]:
         run=together.figures,
         findings=together.findings,
         order=32,
-    )
-    yield StagePart(
-        name="patch.steer",
-        help="Moves the stream along a difference of means by doses, beside random directions.",
-        params=Steering,
-        run=steer,
-        estimates=Estimates(cost=cost.steering),
-        reads=("samples", "sample_meta"),
-        writes=("doses", "dose_tests"),
-        uses_model=True,
     )
     yield ReportSection(
         name="patch-doses",

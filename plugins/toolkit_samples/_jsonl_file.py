@@ -71,7 +71,7 @@ def _samples(path: Path, params: Jsonl) -> list[Sample]:
     for field, name in params.named():
         if name not in there:
             raise missing_column(f"{path}:1", field, name, there)
-    columns = {params.text, params.id, params.unit, *params.metadata(there)}
+    columns = {params.text, params.id, params.unit, params.spans, *params.metadata(there)}
     return samples_of(
         [Row(where, _cells(where, given, columns)) for where, given in results], params
     )

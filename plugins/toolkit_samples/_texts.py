@@ -18,8 +18,10 @@ from toolkit.parts import Params
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
+from ._spans import from_marks, from_offsets
+
 if TYPE_CHECKING:
-    from toolkit.models import Tokens
+    from toolkit.models import Span, Tokens
 
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """What is read as a number. With a zero in front it is a name (`007`)."""
@@ -61,6 +63,16 @@ class Texts(Params):
     chat: bool = Field(
         False, description="Put the model's chat template around each text, as a user's message."
     )
+    spans: str | None = Field(
+        None,
+        min_length=1,
+        description="The column of each text's spans, as character offsets: balance:17-20; "
+        "goal:30-34.",
+    )
+    marks: bool = Field(
+        False,
+        description="Read marks in the texts, <span balance>$90</span>, and take them out.",
+    )
     columns: tuple[str, ...] | None = Field(
         None,
         description="The columns that become metadata, beside the label; without it, all others.",
@@ -77,14 +89,21 @@ class Texts(Params):
 
     def named(self) -> Iterator[tuple[str, str]]:
         """Each param that names a column, with the column."""
-        single = (("text", self.text), ("id", self.id), ("unit", self.unit), ("label", self.label))
+        single = (
+            ("text", self.text),
+            ("id", self.id),
+            ("unit", self.unit),
+            ("label", self.label),
+            ("spans", self.spans),
+        )
         yield from ((field, name) for field, name in single if name is not None)
         yield from (("columns", name) for name in self.columns or ())
 
     def metadata(self, there: Sequence[str]) -> list[str]:
         """Of the columns there are, those that become metadata."""
         if self.columns is None:
-            return [column for column in there if column not in (self.text, self.id, self.unit)]
+            left_out = (self.text, self.id, self.unit, self.spans)
+            return [column for column in there if column not in left_out]
         return [column for column in there if column in self.columns or column == self.label]
 
 
@@ -116,6 +135,7 @@ def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
     for number, row in enumerate(rows):
         _check_number(row, params.row)
         _check_text(row, params.text)
+        _marked(row, params)
         _check_label(row, params)
         name = _required(row, params.id) if params.id else f"{number:06d}"
         if name in first:
@@ -138,10 +158,13 @@ def tables(work: Work, every: Sequence[Sample]) -> Rows:
 
     kept = _limited(every, work.limit_units)
     work.report.phase("compute")
-    rows = []
+    rows, split = [], list[str]()
     for done, sample in enumerate(kept):
-        rows.append(_sample(sample, _tokens(work, sample)))
+        tokens = _tokens(work, sample)
+        split += _split_spans(sample, tokens, work.params)
+        rows.append(_sample(sample, tokens))
         work.report.progress(done + 1, len(kept))
+    _say_split(work, split)
     yield "samples", pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
     yield (
         "sample_meta",
@@ -236,11 +259,42 @@ def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
 
 
 def _tokens(work: Work, sample: Sample) -> Tokens:
-    text = sample.row.cells[work.params.text]
+    text, spans = _marked(sample.row, work.params)
     tokens: Tokens = work.model.tokenise(
-        text, chat=work.params.chat, name=f"{sample.id} at {sample.row.place}"
+        text, chat=work.params.chat, spans=spans, name=f"{sample.id} at {sample.row.place}"
     )
     return tokens
+
+
+def _marked(row: Row, params: Texts) -> tuple[str, list[Span]]:
+    """A row's text without marks, and its spans."""
+    text = str(row.cells[params.text])
+    plain, spans = from_marks(text, row.place) if params.marks else (text, [])
+    cell = row.cells.get(params.spans) if params.spans else None
+    if cell is not None:
+        spans += from_offsets(str(cell), plain, row.place, str(params.spans))
+    return plain, spans
+
+
+def _split_spans(sample: Sample, tokens: Tokens, params: Texts) -> list[str]:
+    """Spans whose edges lie inside a token: the whole token counts."""
+    text, spans = _marked(sample.row, params)
+    pieces = {name: "".join(tokens.pieces[start:end]) for name, start, end in tokens.spans}
+    return [
+        f"'{name}' of {sample.id} ({text[start:end]!r} becomes {pieces[name]!r})"
+        for name, start, end in spans
+        if name in pieces and len([one for one, _, _ in spans if one == name]) == 1
+        if pieces[name].strip() != text[start:end].strip()
+    ]
+
+
+def _say_split(work: Work, split: Sequence[str]) -> None:
+    if split:
+        others = f" and {len(split) - 1} more" if len(split) > 1 else ""
+        work.report.event(
+            "warning",
+            text=f"The tokeniser splits spans: {split[0]}{others}. A token counts as a whole.",
+        )
 
 
 def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
@@ -252,7 +306,7 @@ def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
         "text": tokens.text,
         "token_ids": tokens.ids,
         "pieces": tokens.pieces,
-        "spans": [],
+        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
         "prompt_hash": digest,
         "bos": tokens.bos,
     }

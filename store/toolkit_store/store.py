@@ -30,7 +30,7 @@ from toolkit_store.upkeep import check as checking
 from toolkit_store.upkeep.check import CheckReport
 from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import by_space, ledger, rows
-from toolkit_store.write.keeping import CleanReport, Keeper
+from toolkit_store.write.keeping import CleanReport, TableWriter
 from toolkit_store.write.shared import SharedRows
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Store:
         self.folder, self.uri, self.read_only = place.folder, place.uri, read_only
         self.database: Database = place.database
         self._place, self._files, self._lease = place, place.files, place.lease
-        self._keeper = Keeper(place, self._steps)
+        self._keeper = TableWriter(place, self._steps)
         self._present: dict[str, tuple[int, set[str]]] = {}
         self._shared: dict[str, SharedRows] = {}
         self._sound = False

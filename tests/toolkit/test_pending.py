@@ -11,6 +11,7 @@ import pytest
 from benchmarks.steps import silent, spec_of
 from toolkit import _flow
 from toolkit._run import pending
+from toolkit._run.job_folder import collect
 from toolkit._run.options import RunOptions
 from toolkit._run.pending import TOGETHER, URI_SECONDS, FinishedStep, PendingCommits
 from toolkit_store import Store, open_store
@@ -74,7 +75,13 @@ def test_what_is_ready_while_the_host_writes_is_one_write(
 
     def slow(self: Store, steps: Any) -> int:
         sizes.append(len(steps))
-        time.sleep(0.2)
+        if len(sizes) == 2:  # the first step of the stage: wait until a worker has finished another
+            mine, jobs = {row.key for row, _ in steps}, tmp_path / "store" / "runs"
+            while not any(
+                collect(job) is not None for job in jobs.glob("*/jobs/*") if job.name not in mine
+            ):
+                time.sleep(0.05)
+            time.sleep(0.5)  # its line arrives
         return commit_many(self, steps)
 
     monkeypatch.setattr(Store, "commit_many", slow)

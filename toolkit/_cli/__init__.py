@@ -17,6 +17,7 @@ from toolkit import __version__
 
 COMMANDS = {
     "check": "Say whether a spec is right, without running anything.",
+    "cluster": "Write what a cluster needs to run a spec: a RayJob of KubeRay.",
     "doctor": "Examine this machine and the store; --clean removes leftovers.",
     "fetch": "Download the model and SAEs of a spec, and check that they are whole.",
     "images": "Build, list, verify and export container images.",

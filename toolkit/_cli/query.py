@@ -18,6 +18,7 @@ from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
 from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
 from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
 from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
+from toolkit._cli._query_tokens import attention, attribution, feature
 from toolkit.terminal import echo
 
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
@@ -398,6 +399,8 @@ def effects(
 
 command.add_command(query_words.words)
 command.add_command(query_words.label)
+for of_tokens in (feature, attention, attribution):
+    command.add_command(of_tokens)
 
 
 # --- activations ---

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit._report.findings import findings_in
 from toolkit._run.progress import RunProgress
-from toolkit._spec.sweep import Point, sweep_points
+from toolkit._spec.sweep import SweepPoint, sweep_points
 from toolkit.parts import ReportSection
 from toolkit.work import Inputs
 
@@ -55,7 +55,7 @@ def sweep_of(
 
 
 def _row(
-    point: Point, run: RunProgress, inputs_of: InputsOf, sections: Sequence[ReportSection]
+    point: SweepPoint, run: RunProgress, inputs_of: InputsOf, sections: Sequence[ReportSection]
 ) -> SweepRow:
     stages = list(point.stages.values())
     known = {stage for stage, _ in run.steps}

@@ -29,7 +29,7 @@ INHERITED = ("model", "saes", "samples", "seed")
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One combination of values."""
 
     values: Mapping[str, Any]
@@ -58,12 +58,12 @@ def swept(root: Node) -> Node:
     return _expand(root)[0]
 
 
-def sweep_points(spec: Mapping[str, Any]) -> list[Point]:
+def sweep_points(spec: Mapping[str, Any]) -> list[SweepPoint]:
     """The points of a recorded spec."""
     return _expand(placed(dict(spec), "the record"))[1]
 
 
-def _expand(root: Node) -> tuple[Node, list[Point]]:
+def _expand(root: Node) -> tuple[Node, list[SweepPoint]]:
     combinations = list(_combinations(root))
     if not combinations or not isinstance(root.value.get("stages", Node([], "")).value, list):
         return root, []
@@ -71,7 +71,7 @@ def _expand(root: Node) -> tuple[Node, list[Point]]:
     base, variants = edited[0], dict[str, _Variants]()
     numbers = [_Numbering(base, point, variants).all() for point in edited]
     points = [
-        Point(
+        SweepPoint(
             {path: plain(value) for path, value in combination},
             {id: _name(id, number, variants) for id, number in of_point.items()},
         )

@@ -58,11 +58,13 @@ def last_token_rows(
     for start in range(0, len(order), tile):
         chosen = order[start : start + tile]
         given = rows[chosen.to(rows.device)].to(decoder.device, decoder.dtype)
-        states[chosen.to(decoder.device)] = _climb(decoder, plan, layers[chosen].cpu(), given)
+        states[chosen.to(decoder.device)] = _run_blocks(decoder, plan, layers[chosen].cpu(), given)
     return states
 
 
-def _climb(decoder: DecoderModules, plan: BehindPrompt, layers: Tensor, rows: Tensor) -> Tensor:
+def _run_blocks(
+    decoder: DecoderModules, plan: BehindPrompt, layers: Tensor, rows: Tensor
+) -> Tensor:
     """Rows in order of their layers."""
     inputs = decoder.inputs(torch.full((1, 1), plan.past, device=decoder.device))
     counts = torch.bincount(layers, minlength=decoder.layers).cumsum(0).tolist()

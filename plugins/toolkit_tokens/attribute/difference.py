@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit.edits import Add, Edit, OnStream, Set, tokens
 from toolkit.errors import BadInput
 
-from .rows import About, Attribution
+from .rows import About, TokenAttribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toolkit.models import Frozen, Model
     from toolkit.saes import Sae
 
-    from .outcome import Outcome, Patching
+    from .outcome import DecisionOutcome, Patching
 
 RELP: tuple[Frozen, ...] = ("attention", "norms", "mlp")
 FROZEN: Mapping[str, tuple[Frozen, ...]] = {"relp": RELP}
@@ -74,7 +74,7 @@ def slope(
     model: Model,
     ids: Sequence[int],
     names: Sequence[str],
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     freeze: Sequence[Frozen] = (),
 ) -> dict[str, Tensor]:
     """The gradient of the outcome at hookpoints, (tokens, width)."""
@@ -86,7 +86,7 @@ def mean_slope(
     model: Model,
     ids: Sequence[int],
     name: str,
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     clean: Tensor,
     delta: Tensor,
     steps: int,
@@ -112,13 +112,13 @@ def features_of(
     gradient: Tensor,
     measured: float,
     keep: int,
-) -> tuple[Attribution, Attribution]:
+) -> tuple[TokenAttribution, TokenAttribution]:
     """The attribution by tokens, and by features with the error and the sum of the others."""
     of_tokens, of_entries, of_error = parts.values(gradient)
-    by_token = Attribution(about, method, "token", sae.layer, space, measured)
+    by_token = TokenAttribution(about, method, "token", sae.layer, space, measured)
     for position, value in enumerate(of_tokens.tolist()):
         by_token.add("token", value, position=position)
-    by_feature = Attribution(about, method, "feature", sae.layer, space, measured)
+    by_feature = TokenAttribution(about, method, "feature", sae.layer, space, measured)
     order = of_entries.abs().argsort(descending=True, stable=True).tolist()
     for entry in order[:keep]:
         place = {
@@ -168,7 +168,7 @@ def exact_features(
 
 
 def check_exactly(
-    patching: Patching, name: str, parts: Split, found: Sequence[Attribution], limit: int
+    patching: Patching, name: str, parts: Split, found: Sequence[TokenAttribution], limit: int
 ) -> None:
     """Put the exact change beside each token, and beside the largest features of every method."""
     of_tokens = exact_tokens(patching, name, parts.whole)
@@ -197,13 +197,13 @@ def of_heads(
     about: About,
     model: Model,
     patching: Patching,
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     ids: tuple[Sequence[int], Sequence[int]],
     positions: Sequence[int],
     layers: Sequence[int],
     heads: int,
     exact: bool,
-) -> list[Attribution]:
+) -> list[TokenAttribution]:
     """The difference that each head writes, by gradient and exactly, at some layers."""
     names = [f"attn_z.{layer}" for layer in layers]
     clean, changed = (streams_of(model, side, names) for side in ids)
@@ -214,7 +214,7 @@ def of_heads(
         by_head = (gradients[name].double() * delta.double()).sum(dim=0).reshape(heads, -1)
         values = by_head.sum(dim=1).cpu()
         size = delta.shape[1] // heads
-        one = Attribution(about, "attribution_patching", "head", layer)
+        one = TokenAttribution(about, "attribution_patching", "head", layer)
         for head in range(heads):
             change = None
             if exact:
@@ -231,11 +231,11 @@ def of_blocks(
     about: About,
     model: Model,
     patching: Patching,
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     ids: tuple[Sequence[int], Sequence[int]],
     positions: Sequence[int],
     exact: bool,
-) -> list[Attribution]:
+) -> list[TokenAttribution]:
     """The difference that attention and MLP of each block write. Parts overlap: a later block also
     carries what an earlier one changed.
     """
@@ -247,7 +247,7 @@ def of_blocks(
         return []
     found = []
     for site in ("attn_out", "mlp_out"):
-        one = Attribution(about, "attribution_patching", site, None)
+        one = TokenAttribution(about, "attribution_patching", site, None)
         for layer in range(model.layers):
             name = f"{site}.{layer}"
             delta = changed[name][list(positions)] - clean[name]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .difference import split, streams_of
-from .rows import About, Attribution
+from .rows import About, TokenAttribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toolkit.models import Model
     from toolkit.saes import Sae
 
-    from .outcome import Outcome
+    from .outcome import DecisionOutcome
 
 METHOD = "direct"
 
@@ -28,7 +28,7 @@ class DirectReader:
     """Reads parts of one prompt's last stream as what they give to the outcome."""
 
     def __init__(
-        self, model: Model, ids: Sequence[int], outcome: Outcome, names: Sequence[str]
+        self, model: Model, ids: Sequence[int], outcome: DecisionOutcome, names: Sequence[str]
     ) -> None:
         self.model, self.last = model, f"resid_post.{model.layers - 1}"
         blocks = [
@@ -48,9 +48,9 @@ class DirectReader:
         return [float(value) for value in read @ self.direction.to(read.device)]
 
 
-def of_writers(about: About, reader: DirectReader, measured: float) -> Attribution:
+def of_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
     """By embedding, head, what attention adds beyond its heads, and MLP."""
-    found = Attribution(about, METHOD, "head", None, measured=measured)
+    found = TokenAttribution(about, METHOD, "head", None, measured=measured)
     streams, model = reader.streams, reader.model
     found.add("embedding", reader.values(streams["resid_pre.0"][None])[0])
     for layer in range(model.layers):
@@ -67,13 +67,13 @@ def of_writers(about: About, reader: DirectReader, measured: float) -> Attributi
 
 def of_features(
     about: About, reader: DirectReader, saes: Sequence[tuple[Sae, str]], measured: float, keep: int
-) -> Iterator[Attribution]:
+) -> Iterator[TokenAttribution]:
     """By features of each layer, the SAE's error, and what later blocks write."""
     for sae, space in saes:
         stream = reader.streams[sae.hookpoint][None]
         parts = split(stream, sae.encode(stream), sae)
         later = reader.streams[reader.last] - stream[0]
-        found = Attribution(about, METHOD, "feature", sae.layer, space, measured)
+        found = TokenAttribution(about, METHOD, "feature", sae.layer, space, measured)
         moved = reader.values(parts.directions * parts.amounts[:, None].float())
         order = sorted(range(len(moved)), key=lambda entry: -abs(moved[entry]))
         for entry in order[:keep]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DecisionOutcome:
     """Token ids of the two sides."""
 
     name: str
@@ -50,7 +50,7 @@ class Outcome:
         return direction, float(offsets[:count].mean() - offsets[count:].mean())
 
 
-def outcome_of(model: Model, params: Any, sample: Mapping[str, Any]) -> Outcome:
+def outcome_of(model: Model, params: Any, sample: Mapping[str, Any]) -> DecisionOutcome:
     """The outcome of a sample: continuations are tokenised behind its own text."""
     plus = tuple(_first_token(model, sample, text) for text in params.plus)
     minus = tuple(_first_token(model, sample, text) for text in params.minus)
@@ -60,7 +60,7 @@ def outcome_of(model: Model, params: Any, sample: Mapping[str, Any]) -> Outcome:
             f"the same token, {model.decode([min(both)])!r}. Name words that differ from their "
             "first token on."
         )
-    return Outcome(f"{'|'.join(params.plus)} - {'|'.join(params.minus)}", plus, minus)
+    return DecisionOutcome(f"{'|'.join(params.plus)} - {'|'.join(params.minus)}", plus, minus)
 
 
 def _first_token(model: Model, sample: Mapping[str, Any], text: str) -> int:
@@ -78,7 +78,7 @@ def _first_token(model: Model, sample: Mapping[str, Any], text: str) -> int:
 class Patching:
     """One clean prompt under many edits: its work up to the first edited position is done once."""
 
-    def __init__(self, model: Model, ids: Sequence[int], outcome: Outcome) -> None:
+    def __init__(self, model: Model, ids: Sequence[int], outcome: DecisionOutcome) -> None:
         self.model, self.ids, self.outcome = model, tuple(ids), outcome
         self._prefix: Prefix = model.prefix(self.ids)
         self.clean = float(self.values([], 1)[0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .rows import About, Attribution
+from .rows import About, TokenAttribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,24 +26,26 @@ def published(
     sae: Sae,
     space: str,
     importance: Mapping[int, float],
-) -> Iterator[Attribution]:
+) -> Iterator[TokenAttribution]:
     """`attention`: the last token's, (heads, tokens); `features`: (tokens, width)."""
     magnitude = features.norm(dim=1).double().cpu()
     weights = attention.double().cpu()
-    mean = Attribution(about, "attention_magnitude", "token", sae.layer, space)
+    mean = TokenAttribution(about, "attention_magnitude", "token", sae.layer, space)
     shares = weights.mean(dim=0) * magnitude
     total = float(shares.sum()) or 1.0
     for position, value in enumerate(shares.tolist()):
         mean.add("token", value / total, position=position)
     yield mean
-    by_head = Attribution(about, "attention_magnitude_by_head", "token", sae.layer, space)
+    by_head = TokenAttribution(about, "attention_magnitude_by_head", "token", sae.layer, space)
     for head, row in enumerate((weights * magnitude).tolist()):
         whole = sum(row) or 1.0
         for position, value in enumerate(row):
             by_head.add("token_by_head", value / whole, position=position, head=head)
     yield by_head
     if importance:
-        named = Attribution(about, "attention_activation_importance", "feature", sae.layer, space)
+        named = TokenAttribution(
+            about, "attention_activation_importance", "feature", sae.layer, space
+        )
         for feature, factor in importance.items():
             values = weights.mean(dim=0) * features[:, feature].double().cpu() * factor
             for position, value in enumerate(values.tolist()):
@@ -51,13 +53,13 @@ def published(
         yield named
 
 
-def rollout(about: About, attention: Sequence[Tensor], layers: Sequence[int]) -> Attribution:
+def rollout(about: About, attention: Sequence[Tensor], layers: Sequence[int]) -> TokenAttribution:
     """Attention from the last token down through all layers, half of each step staying in the
     residual stream. `attention`: by layer from 0, (tokens, heads, tokens).
     """
     import torch
 
-    found = Attribution(about, "rollout", "token", max(layers))
+    found = TokenAttribution(about, "rollout", "token", max(layers))
     tokens = attention[0].shape[0]
     flow = torch.zeros(tokens, dtype=torch.float64)
     flow[-1] = 1.0

@@ -24,7 +24,7 @@ class About:
 
 
 @dataclass
-class Attribution:
+class TokenAttribution:
     """The parts of one method at one place, and what they should add up to."""
 
     about: About
@@ -102,7 +102,9 @@ def _same_sign(values: Any, exact: Any) -> float | None:
     return float((np.sign(values[told]) == np.sign(exact[told])).mean()) if told.any() else None
 
 
-def all_rows(found: Iterable[Attribution]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def all_rows(
+    found: Iterable[TokenAttribution],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of both tables."""
-    held: Sequence[Attribution] = list(found)
+    held: Sequence[TokenAttribution] = list(found)
     return [row for one in held for row in one.rows], [one.check() for one in held]

@@ -16,10 +16,10 @@ from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
 from . import difference, direct, published
-from .outcome import Outcome, Patching, outcome_of
+from .outcome import DecisionOutcome, Patching, outcome_of
 from .pairs import Pair, pairs_of
 from .params import OF_PAIRS, Attribute
-from .rows import About, Attribution, all_rows
+from .rows import About, TokenAttribution, all_rows
 
 if TYPE_CHECKING:
     from toolkit.models import Model
@@ -89,13 +89,13 @@ def _places(work: Work) -> list[_Place]:
 # --- one prompt -----------------------------------------------------------------------------------
 
 
-def _of_sample(work: Work, sample: Sample, places: Sequence[_Place]) -> list[Attribution]:
+def _of_sample(work: Work, sample: Sample, places: Sequence[_Place]) -> list[TokenAttribution]:
     """What needs no second prompt."""
     params: Attribute = work.params
     model: Model = work.model
     ids, outcome = tuple(sample["token_ids"]), outcome_of(work.model, params, sample)
     about = About(sample["sample"], "", outcome.name)
-    found: list[Attribution] = []
+    found: list[TokenAttribution] = []
     if {"published", "rollout"} & set(params.methods):
         found += _published(work, about, ids, places)
     if {"direct", "gradient_activation"} & set(params.methods):
@@ -109,7 +109,7 @@ def _of_sample(work: Work, sample: Sample, places: Sequence[_Place]) -> list[Att
 
 def _published(
     work: Work, about: About, ids: tuple[int, ...], places: Sequence[_Place]
-) -> Iterator[Attribution]:
+) -> Iterator[TokenAttribution]:
     model: Model = work.model
     layers = sorted({place.sae.layer for place in places})
     is_whole = "rollout" in work.params.methods
@@ -139,10 +139,10 @@ def _direct(
     work: Work,
     about: About,
     ids: tuple[int, ...],
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     patching: Patching,
     places: Sequence[_Place],
-) -> Iterator[Attribution]:
+) -> Iterator[TokenAttribution]:
     names = [place.sae.hookpoint for place in places]
     reader = direct.DirectReader(work.model, ids, outcome, names)
     yield direct.of_writers(about, reader, patching.clean)
@@ -154,10 +154,10 @@ def _gradient_activation(
     work: Work,
     about: About,
     ids: tuple[int, ...],
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     patching: Patching,
     places: Sequence[_Place],
-) -> Iterator[Attribution]:
+) -> Iterator[TokenAttribution]:
     """Gradient times stream, against the outcome without any stream at that layer."""
     names = [place.sae.hookpoint for place in places]
     streams = difference.streams_of(work.model, ids, names)
@@ -182,7 +182,7 @@ def _gradient_activation(
 # --- two prompts ----------------------------------------------------------------------------------
 
 
-def _of_pair(work: Work, pair: Pair, places: Sequence[_Place]) -> list[Attribution]:
+def _of_pair(work: Work, pair: Pair, places: Sequence[_Place]) -> list[TokenAttribution]:
     params: Attribute = work.params
     model: Model = work.model
     methods = [method for method in params.methods if method in OF_PAIRS]
@@ -199,7 +199,7 @@ def _of_pair(work: Work, pair: Pair, places: Sequence[_Place]) -> list[Attributi
         for method in methods
         if method != "integrated_gradients"
     }
-    found: list[Attribution] = []
+    found: list[TokenAttribution] = []
     for place in places:
         name = place.sae.hookpoint
         other = changed[name][list(pair.positions)]
@@ -208,7 +208,7 @@ def _of_pair(work: Work, pair: Pair, places: Sequence[_Place]) -> list[Attributi
         parts = difference.split(delta, moved, place.sae)
         targets = tokens([0] * len(delta), range(len(delta)))
         measured = patching.change([Edit(name, OnStream(Set(other)), targets)])
-        at_place: list[Attribution] = []
+        at_place: list[TokenAttribution] = []
         for method in methods:
             gradient = (
                 difference.mean_slope(
@@ -234,9 +234,9 @@ def _of_heads_and_blocks(
     about: About,
     pair: Pair,
     patching: Patching,
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     layers: Sequence[int],
-) -> list[Attribution]:
+) -> list[TokenAttribution]:
     model: Model = work.model
     ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
     shown = model.attention([list(ids[0])], [[len(ids[0]) - 1]], layers[:1])

@@ -49,7 +49,13 @@ def bands(
         x1, x2 = LEFT + step * span["start"], LEFT + step * span["end"]
         body.append(draw.line(x1, top - 4, max(x2, x1 + 1), top - 4, "axis"))
         y = top - 8 - 12 * (number % 3)
-        body.append(draw.text((x1 + x2) / 2, y, span["name"], anchor="middle"))
+        middle = (x1 + x2) / 2
+        anchor = "end" if middle > WIDTH - 60 else "middle"
+        body.append(
+            draw.text(
+                max(x2, middle) if anchor == "end" else middle, y, span["name"], anchor=anchor
+            )
+        )
     for number, (layer, cells) in enumerate(layers.items()):
         y = top + ROW * number
         body.append(draw.text(LEFT - 8, y + 12, f"layer {layer}", anchor="end"))

@@ -9,6 +9,7 @@ pair: its key `changed_from` names the sample that it was made from.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,10 +156,29 @@ def _samples(params: Scenarios) -> list[_Sample]:
                     f"changes: the state of '{change.of}' has no entry '{key}'."
                     f"{nearest(key, origin.state)} Entries: {choices(sorted(origin.state))}."
                 )
+            _check_kind(change, key, origin.state[key])
         state = {**origin.state, **change.set}
         unit = origin.twin_of or origin.name
         found.append(_sample(game, change.label(), unit, state, {CHANGED_FROM: change.of}))
     return found
+
+
+def _check_kind(change: ScenarioChange, key: str, before: object) -> None:
+    """Refuse a value of another kind than the one that it replaces."""
+    after = change.set[key]
+    whole = isinstance(before, int) and not isinstance(before, bool)
+    if whole and isinstance(after, int):
+        return
+    if isinstance(before, float) and isinstance(after, int | float) and math.isfinite(after):
+        return
+    if isinstance(before, str) and isinstance(after, str):
+        return
+    kind = "a whole number" if whole else "a number" if isinstance(before, float) else "a text"
+    said = kind if isinstance(before, int | float | str) else "an entry that no change can replace"
+    raise BadInput(
+        f"changes: '{key}' of '{change.of}' is {said}, got {str(after)[:80]!r}. Give a value of "
+        "the same kind, or change another entry."
+    )
 
 
 def _sample(

@@ -21,7 +21,7 @@ from toolkit.selectors import Read, Selector, selected
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit_tokens.attribute.outcome import Outcome
+    from toolkit_tokens.attribute.outcome import DecisionOutcome
 
 INACTIVE = "inactive at this position"
 CONFIRMED = "confirmed"
@@ -34,7 +34,7 @@ ROWS = 8
 
 
 @dataclass(frozen=True)
-class Node:
+class TraceNode:
     """A feature on the path."""
 
     address: str
@@ -75,7 +75,7 @@ class _Target:
     position: int | None
     reads: tuple[str, ...]
     objective: Callable[[Mapping[str, Tensor]], Tensor]
-    feature: Node | None = None
+    feature: TraceNode | None = None
 
 
 class PathTracer:
@@ -84,7 +84,7 @@ class PathTracer:
     def __init__(
         self,
         model: Model,
-        nodes: Sequence[Node],
+        nodes: Sequence[TraceNode],
         freeze: Sequence[Frozen],
         min_effect: float,
         steps: int,
@@ -92,7 +92,7 @@ class PathTracer:
         self.model, self.nodes, self.steps = model, list(nodes), steps
         self.freeze, self.min_effect = tuple(freeze), min_effect
 
-    def hops(self, sample: Mapping[str, Any], outcome: Outcome, to: Selector) -> list[Hop]:
+    def hops(self, sample: Mapping[str, Any], outcome: DecisionOutcome, to: Selector) -> list[Hop]:
         """All hops; behind a feature that is inactive the path is not followed."""
         ids = tuple(sample["token_ids"])
         names = list(dict.fromkeys([EMBEDDING, *(node.hookpoint for node in self.nodes)]))
@@ -122,8 +122,8 @@ class PathTracer:
         ids: tuple[int, ...],
         streams: Mapping[str, Tensor],
         target: _Target,
-        node: Node,
-        outcome: Outcome,
+        node: TraceNode,
+        outcome: DecisionOutcome,
         at_last: bool,
     ) -> Hop:
         hop = Hop(number, target.name, node.address, target.position)
@@ -157,7 +157,7 @@ class PathTracer:
         streams: Mapping[str, Tensor],
         target: _Target,
         positions: Sequence[int],
-        outcome: Outcome,
+        outcome: DecisionOutcome,
         to: Selector,
     ) -> Hop:
         """What the embeddings of some tokens give beyond the mean embedding of the prompt's other
@@ -247,14 +247,14 @@ class PathTracer:
         return total / len(absent)
 
     def _change(
-        self, ids: tuple[int, ...], edits: Sequence[Edit], target: _Target, outcome: Outcome
+        self, ids: tuple[int, ...], edits: Sequence[Edit], target: _Target, outcome: DecisionOutcome
     ) -> float:
         """What edits do to the upper end, nothing frozen."""
         values = [self._measure(ids, given, target, outcome) for given in ((), edits)]
         return values[1] - values[0]
 
     def _measure(
-        self, ids: tuple[int, ...], edits: Sequence[Edit], target: _Target, outcome: Outcome
+        self, ids: tuple[int, ...], edits: Sequence[Edit], target: _Target, outcome: DecisionOutcome
     ) -> float:
         name = self.model.last_hookpoint() if target.feature is None else target.feature.hookpoint
         stream = self.model.run([list(ids)], [name], edits)[name][:, : len(ids)]
@@ -272,7 +272,7 @@ class PathTracer:
         return place == 0 and ids[0] == self.model.bos_id and len(ids) > 1
 
 
-def _reads_feature(node: Node, position: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
+def _reads_feature(node: TraceNode, position: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
     """The pre-activation of a feature at a position, or its activation where it has none."""
 
     def read(given: Mapping[str, Tensor]) -> Tensor:

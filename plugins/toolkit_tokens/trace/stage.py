@@ -22,7 +22,7 @@ from toolkit_tokens.statistics import (
     sign_flip_p,
 )
 
-from .hops import CONFIRMED, INACTIVE, NOTHING, REFUTED, Hop, Node, PathTracer
+from .hops import CONFIRMED, INACTIVE, NOTHING, REFUTED, Hop, PathTracer, TraceNode
 from .params import TracePath
 
 ALL = "*"
@@ -65,7 +65,7 @@ def trace(work: Work) -> Rows:
     yield "spaces", pa.Table.from_pylist(list(spaces.values()), schema=arrow_schema("spaces"))
 
 
-def _nodes(work: Work) -> list[Node]:
+def _nodes(work: Work) -> list[TraceNode]:
     """The features of the path, from the outcome down; each below the one before it."""
     saes = {
         str(space_row(work.model.identity, sae)["space"]): sae
@@ -73,10 +73,10 @@ def _nodes(work: Work) -> list[Node]:
         if sae.hookpoint.startswith("resid_post.") and sae.output_hookpoint == sae.hookpoint
     }
     rows = [space_row(work.model.identity, sae) for sae in saes.values()]
-    nodes: list[Node] = []
+    nodes: list[TraceNode] = []
     for address in work.params.through:
         space, feature = locate(address, rows)
-        node = Node(address, saes[str(space["space"])], feature)
+        node = TraceNode(address, saes[str(space["space"])], feature)
         if nodes and node.sae.layer >= nodes[-1].sae.layer:
             raise BadInput(
                 f"through: {address} is not below {nodes[-1].address}. Name features from the "

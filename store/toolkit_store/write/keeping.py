@@ -42,7 +42,7 @@ class CleanReport:
     bytes: int
 
 
-class Keeper:
+class TableWriter:
     """Writes to the tables of a place."""
 
     def __init__(self, place: Place, steps: Ledger) -> None:

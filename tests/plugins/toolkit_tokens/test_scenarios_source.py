@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -107,3 +108,18 @@ def test_a_state_entry_that_is_not_there_is_named(lab: Any) -> None:
     changes = [{"of": "Desperate_10", "set": {"balanse": 10}}]
     with pytest.raises(BadInput, match=r"no entry 'balanse'.*Did you mean.*balance"):
         run("source", "scenarios", {**SCENARIOS, "changes": changes}, model=lab)
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"balance": "/root"}, "'balance' of 'Desperate_10' is a whole number, got '/root'"),
+        ({"balance": 10.5}, "is a whole number, got '10.5'"),
+        ({"mode": 3}, "'mode' of 'Desperate_10' is a text, got '3'"),
+        ({"outcome": "won"}, "is an entry that no change can replace, got 'won'"),
+    ],
+)
+def test_a_state_entry_of_another_kind_is_refused(entries: dict[str, Any], said: str) -> None:
+    changes = [{"of": "Desperate_10", "set": entries}]
+    with pytest.raises(BadInput, match=re.escape(said)):
+        SOURCE.labels(validated(changes=changes))

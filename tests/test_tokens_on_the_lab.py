@@ -1,0 +1,118 @@
+"""The token specs, whole, on the packaged model, and the questions that their runs answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SPECS = Path(__file__).parents[1] / "specs"
+LAYERS = ("--set", "stages.path.with.through=[3/10,1/10]")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tokens")
+
+
+def toolkit(folder: Path, *args: str) -> str:
+    env = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TOOLKIT_STORE": str(folder / "store"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "toolkit", *args]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + ("" if "--json" in args else done.stderr)
+
+
+def run(folder: Path, name: str, *args: str) -> str:
+    lab = ("--overlay", str(SPECS / "lab.yaml"))
+    sink = ("--set", f"sinks.published.with.path={folder / name}")
+    return toolkit(folder, "run", str(SPECS / f"{name}.yaml"), *lab, *sink, *args)
+
+
+def asked(folder: Path, run: str, *args: str) -> Any:
+    return json.loads(toolkit(folder, "query", *args, "--run", run, "--json"))
+
+
+def test_tracking_writes_the_published_files(folder: Path) -> None:
+    run(folder, "exp6_tokens_l1_31")
+    out = folder / "exp6_tokens_l1_31"
+    with np.load(out / "Bankruptcy_90_all_in" / "layer_2.npz") as found:
+        features, attention = found["features"], found["attention"]
+    tokens = len(features)
+    assert attention.shape == (4, tokens, tokens)
+    assert attention.dtype == np.float16
+    np.testing.assert_allclose(attention.sum(axis=2, dtype=np.float64), 1, atol=0.02)
+    metadata = json.loads((out / "metadata_L0_3.json").read_text(encoding="utf-8"))
+    assert (metadata["n_scenarios"], metadata["save_attention"]) == (13, True)
+    row = next(row for row in metadata["scenarios"] if row["scenario"] == "Desperate_10")
+    (balance,) = [row["tokens"][position] for position in row["key_positions"]["balance"]]
+    assert balance.strip() == "10"
+    assert {"probability", "choices", "goal"} <= set(row["key_positions"])
+    shares = asked(
+        folder, "exp6_tokens_l1_31", "attention", "--from", "decision", "--to", "balance",
+        "--by", "layer,head",
+    )  # fmt: skip
+    assert {(row["layer"], row["head"]) for row in shares} <= {
+        (layer, head) for layer in range(4) for head in range(4)
+    }
+    assert 0 < max(row["share"] for row in shares) <= 1
+    values = asked(
+        folder, "exp6_tokens_l1_31", "feature", "2/7", "--across", "layers", "--at", "last",
+        "--k", "100",
+    )  # fmt: skip
+    assert len(values) == 13 * 4
+    assert {row["layer"] for row in values} == {0, 1, 2, 3}
+
+
+def test_the_json_shares_its_pass(folder: Path) -> None:
+    said = run(folder, "exp6_tokens")
+    assert "stage tokens (track.tokens): 1 steps, 1 reused, 0 to compute" in said
+    found = json.loads((folder / "exp6_tokens" / "tokens.json").read_text(encoding="utf-8"))
+    assert found["n_scenarios"] == 13
+    assert set(found["scenarios"][0]["layers"]["L3"]) == {"features", "attention"}
+
+
+def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
+    said = run(folder, "exp6_attention_only")
+    assert "examine" not in said
+    files = {path.name for path in (folder / "exp6_attention_only" / "Risky_40").iterdir()}
+    assert files == {"layer_1.npz", "layer_2.npz", "layer_3.npz"}
+    with np.load(folder / "exp6_attention_only" / "Risky_40" / "layer_1.npz") as found:
+        assert list(found) == ["attention"]
+
+
+def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:
+    run(folder, "exp6_attribution")
+    rows = json.loads(
+        toolkit(
+            folder, "query", "attribution", "exp6_attribution", "--sample",
+            "Initial_100_first_round", "--layer", "2", "--top", "10", "--json",
+        )
+    )  # fmt: skip
+    exact = [row for row in rows if row["method"] == "integrated_gradients"]
+    assert [row["rank"] for row in exact] == list(range(1, 11))
+    assert exact[0]["value"] == pytest.approx(exact[0]["exact"], rel=0.1)
+    assert exact[0]["against"] == "Initial_100_first_round:balance=10"
+    report = next((folder / "store" / "runs").glob("exp6_attribution-*/report.html"))
+    text = report.read_text(encoding="utf-8")
+    assert "sum of parts" in text
+    assert "completeness, and agreement with exact patching" in text
+
+
+def test_a_path_is_traced_hop_by_hop(folder: Path) -> None:
+    run(folder, "trace_decision", *LAYERS)
+    rows = asked(folder, "trace_decision", "sql", "select * from paths where sample = '*'")
+    assert {row["hop"] for row in rows} >= {0}
+    assert all(row["verdict"] for row in rows)

@@ -1,0 +1,55 @@
+"""`toolkit cluster render` writes a RayJob with the fields that KubeRay's types require."""
+
+from __future__ import annotations
+
+import yaml
+
+REQUIRED = {
+    "spec.rayClusterSpec": ("headGroupSpec",),
+    "spec.rayClusterSpec.headGroupSpec": ("rayStartParams", "template"),
+    "spec.rayClusterSpec.workerGroupSpecs.0": (
+        "groupName",
+        "minReplicas",
+        "maxReplicas",
+        "rayStartParams",
+        "template",
+    ),
+    "spec.rayClusterSpec.headGroupSpec.template.spec.containers.0": ("name", "image"),
+    "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0": ("name", "image"),
+}
+"""Fields without `omitempty` in ray-operator/apis/ray/v1, and those that a container needs."""
+
+
+def at(data, path: str):
+    for step in path.split("."):
+        data = data[int(step)] if step.isdigit() else data[step]
+    return data
+
+
+def test_a_ray_job_has_what_is_required(toolkit, toy):
+    spec = toy()
+    settings = "executors: {ray: {workers: 3, gpus: 0.5, threads: 4}}\n"
+    spec.write_text(spec.read_text() + settings)
+    options = ("--kind", "kuberay", "--image", "image@sha256:00", "--claim", "disk")
+    done = toolkit.run("cluster", "render", spec, *options)
+    assert done.returncode == 0, done.stderr
+    config, job = yaml.safe_load_all(done.stdout)
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    for path, fields in REQUIRED.items():
+        assert set(fields) <= set(at(job, path)), path
+    workers = at(job, "spec.rayClusterSpec.workerGroupSpecs.0")
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 3
+    limits = at(workers, "template.spec.containers.0.resources.limits")
+    assert limits == {"cpu": "4", "nvidia.com/gpu": "1"}
+    assert yaml.safe_load(config["data"]["spec.yaml"]) == yaml.safe_load(spec.read_text())
+    mounted = at(workers, "template.spec.containers.0.volumeMounts")
+    assert [mount["name"] for mount in mounted] == ["spec", "store"]
+    assert config["metadata"]["name"] == job["metadata"]["name"] == "toolkit-toy"
+
+
+def test_the_store_is_said_once(toolkit, toy):
+    options = ("--kind", "kuberay", "--image", "image")
+    for more in ((), ("--claim", "disk", "--store", "s3://bucket/store")):
+        done = toolkit.run("cluster", "render", toy(), *options, *more)
+        assert done.returncode == 2
+        assert "either --claim NAME or --store URI" in done.stderr

@@ -1,0 +1,113 @@
+"""`toolkit cluster render`: what a cluster needs to run a spec, as text. Contacts no cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit.terminal import echo
+
+SPEC_FOLDER, STORE_FOLDER = "/toolkit/spec", "/toolkit/store"
+OFF = {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@click.group("cluster")
+def command() -> None:
+    """Write what a cluster needs to run a spec."""
+
+
+@command.command("render")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(["kuberay"]), required=True, help="For which cluster.")
+@click.option("--image", required=True, help="The image of all pods, with sae-toolkit[ray] in it.")
+@click.option("--claim", help="A PersistentVolumeClaim for the store.")
+@click.option("--store", help="The store's URI, such as s3://bucket/store, in place of a claim.")
+def render(spec: Path, kind: str, image: str, claim: str | None, store: str | None) -> None:
+    """Write a RayJob of KubeRay, and the ConfigMap that holds the spec. Nothing is started."""
+    import yaml
+
+    from toolkit._spec.spec import load_spec
+    from toolkit.errors import BadInput
+
+    if (claim is None) == (store is None):
+        raise BadInput("Say where the store is: either --claim NAME or --store URI.")
+    loaded = load_spec(spec)
+    name = "toolkit-" + re.sub(r"[^a-z0-9-]+", "-", loaded.spec.name.lower()).strip("-")[:40]
+    settings = loaded.spec.executors.get("ray", {})
+    text = yaml.safe_dump(loaded.data, sort_keys=False)
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name},
+        "data": {"spec.yaml": text},
+    }
+    job = ray_job(name, settings, image, claim, store)
+    echo(yaml.safe_dump_all([config, job], sort_keys=False), nl=False)
+
+
+def ray_job(
+    name: str, settings: Mapping[str, Any], image: str, claim: str | None, store: str | None
+) -> dict[str, Any]:
+    """The RayJob: a pod for each worker, with what an actor reserves."""
+    workers, gpus = int(settings.get("workers", 1)), float(settings.get("gpus", 0))
+    whole_gpus = -(-gpus // 1)  # Kubernetes gives whole GPUs
+    limits = {"cpu": str(max(1, int(settings.get("cpus") or settings.get("threads") or 1)))}
+    if whole_gpus:
+        limits["nvidia.com/gpu"] = str(int(whole_gpus))
+    if memory := settings.get("memory"):
+        limits["memory"] = str(memory)
+    volumes = _volumes(name, claim)
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": name},
+        "spec": {
+            "entrypoint": f"toolkit run {SPEC_FOLDER}/spec.yaml --on ray "
+            f"--store {store or STORE_FOLDER}",
+            "shutdownAfterJobFinishes": True,
+            "rayClusterSpec": {
+                "headGroupSpec": {
+                    "rayStartParams": {"num-cpus": "0"},
+                    "template": _pod("ray-head", image, {"cpu": "2"}, volumes),
+                },
+                "workerGroupSpecs": [
+                    {
+                        "groupName": "workers",
+                        "replicas": workers,
+                        "minReplicas": workers,
+                        "maxReplicas": workers,
+                        "rayStartParams": {},
+                        "template": _pod("ray-worker", image, limits, volumes),
+                    }
+                ],
+            },
+        },
+    }
+
+
+def _volumes(name: str, claim: str | None) -> list[tuple[dict[str, Any], str]]:
+    """The volumes of every pod, each with the folder where it is seen."""
+    volumes = [({"name": "spec", "configMap": {"name": name}}, SPEC_FOLDER)]
+    if claim is not None:
+        store = {"name": "store", "persistentVolumeClaim": {"claimName": claim}}
+        volumes.append((store, STORE_FOLDER))
+    return volumes
+
+
+def _pod(
+    name: str, image: str, limits: dict[str, str], volumes: list[tuple[dict[str, Any], str]]
+) -> dict[str, Any]:
+    container = {
+        "name": name,
+        "image": image,
+        "env": [{"name": key, "value": value} for key, value in OFF.items()],
+        "resources": {"limits": limits, "requests": limits},
+        "volumeMounts": [
+            {"name": volume["name"], "mountPath": folder} for volume, folder in volumes
+        ],
+    }
+    return {"spec": {"containers": [container], "volumes": [volume for volume, _ in volumes]}}
