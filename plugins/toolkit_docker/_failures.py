@@ -63,6 +63,8 @@ def ending(status: int, *, out_of_memory: bool, limit: int) -> str:
     if out_of_memory:
         size = f"{limit / 2**30:.3g} GiB" if limit else "the machine's memory"
         return f"out of memory: it took more than {size}; raise executors.docker.memory"
+    if status == 135:
+        return "bus error: /dev/shm may be too small; raise executors.docker.shm"
     if status == 137:
         return "killed by signal 9"
     if status > 128:

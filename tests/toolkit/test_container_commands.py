@@ -83,6 +83,7 @@ def test_on_apptainer_without_the_program_says_how_to_get_it(
     [
         (137, True, "out of memory: it took more than 0.5 GiB"),
         (137, False, "killed by signal 9"),
+        (135, False, "/dev/shm may be too small; raise executors.docker.shm"),
         (143, False, "killed by signal 15"),
         (1, False, "exit status 1"),
     ],

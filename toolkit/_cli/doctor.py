@@ -86,6 +86,7 @@ def examine(store: Path) -> Iterator[Diagnosis]:
     yield _python()
     yield torch_build()
     yield _gpus()
+    yield from _containers()
     yield from _packages()
     yield from _disk(store)
     yield _hugging_face()
@@ -125,6 +126,13 @@ def torch_build() -> Diagnosis:
 def _gpus() -> Diagnosis:
     gpus = ", ".join(gpu.describe() for gpu in installed_gpus())
     return Diagnosis("GPUs", gpus or "none (nvidia-smi lists none)")
+
+
+def _containers() -> Iterator[Diagnosis]:
+    from toolkit._images.diagnose import examine_containers
+
+    for fact in examine_containers():
+        yield Diagnosis(fact.subject, fact.text, fact.cure)
 
 
 def _packages() -> Iterator[Diagnosis]:

@@ -77,3 +77,47 @@ def test_a_cpu_build_of_torch_never_slips_into_the_cuda_image(
             wheelhouse=wheelhouse,
             wheel=_wheel(),
         )
+
+
+PLUGIN = """
+[build-system]
+requires = ["hatchling>=1.27"]
+build-backend = "hatchling.build"
+[project]
+name = "toolkit-mine"
+version = "1.0"
+[project.entry-points.toolkit]
+mine = "toolkit_mine"
+[tool.hatch.build.targets.wheel]
+packages = ["toolkit_mine"]
+"""
+
+
+def test_an_image_is_built_with_a_users_plugin(
+    engine: Any, wheelhouse: Path, image: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "mine"
+    (package / "toolkit_mine").mkdir(parents=True)
+    (package / "pyproject.toml").write_text(PLUGIN)
+    (package / "toolkit_mine" / "__init__.py").write_text(
+        "from toolkit import hookimpl\n"
+        "from toolkit.parts import NoParams, ReportSection\n\n\n"
+        "@hookimpl\ndef toolkit_parts():\n"
+        "    yield ReportSection(name='mine', help='Mine.', title='Mine', reads=(), "
+        "run=lambda inputs: [])\n"
+    )
+    pinned = build_image(
+        engine,
+        "cpu",
+        read_recipes()["cpu"],
+        say=lambda text: None,
+        wheelhouse=wheelhouse,
+        wheel=_wheel(),
+        plugins=[str(package)],
+    )
+    assert pinned.plugins == (str(package),)
+    assert pinned.image != read_lock(image)["cpu"].image
+    output = engine.containers.run(
+        pinned.image, ["toolkit", "plugins"], network_mode="none", remove=True
+    )
+    assert b"mine" in output

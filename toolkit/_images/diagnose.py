@@ -1,0 +1,72 @@
+"""What `toolkit doctor` says of containers: the engine, its GPU support, room for images, pins."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit._images.verify import problems_of
+from toolkit.engines import connect, is_podman, socket_name
+from toolkit.errors import BadInput
+from toolkit.images import read_lock
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+ROOM_FOR_IMAGES = 10 << 30
+"""Bytes that building the CUDA image takes, roughly: wheels, layers and the archive."""
+
+
+@dataclass(frozen=True)
+class ContainerFact:
+    """One thing about containers; a `cure` is what to do about it."""
+
+    subject: str
+    text: str
+    cure: str = ""
+
+
+def examine_containers() -> Iterator[ContainerFact]:
+    """The engine and what it can do. That there is none is no fault: stages run without one."""
+    try:
+        client = connect(timeout=20)
+    except BadInput:
+        yield ContainerFact("container engine", f"none answers at {socket_name()}")
+    else:
+        try:
+            yield from _engine(client)
+            yield from _pins(client)
+        finally:
+            client.close()
+    program = shutil.which("apptainer") or shutil.which("singularity")
+    yield ContainerFact("apptainer", program or "not on the PATH")
+
+
+def _engine(client: DockerClient) -> Iterator[ContainerFact]:
+    info: dict[str, Any] = client.info()
+    name = "Podman" if is_podman(client) else "Docker"
+    version = f"{name} {info.get('ServerVersion', '?')} at {socket_name()}"
+    yield ContainerFact("container engine", version)
+    runtimes = sorted(info.get("Runtimes") or ())
+    yield ContainerFact("container runtimes", ", ".join(runtimes) or "unknown")
+    folders = info.get("CDISpecDirs")
+    yield ContainerFact("CDI", ", ".join(folders) if folders else "off")
+    root = str(info.get("DockerRootDir") or "")
+    try:
+        free = shutil.disk_usage(root).free
+    except OSError:
+        yield ContainerFact("room for images", f"{root} cannot be read from here")
+        return
+    cure = "" if free >= ROOM_FOR_IMAGES else "Make room: `docker system df` shows what takes it."
+    yield ContainerFact("room for images", f"{free / 2**30:.1f} GiB free in {root}", cure)
+
+
+def _pins(client: DockerClient) -> Iterator[ContainerFact]:
+    for name, pinned in read_lock().items():
+        if pinned.image.startswith("sha256:"):
+            problems = problems_of(client, name, pinned)
+            text = "as pinned" if not problems else problems[0]
+            cure = f"toolkit images build {name}" if problems else ""
+            yield ContainerFact(f"image {name}", text, cure)
