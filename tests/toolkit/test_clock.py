@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.steps import silent, spec_of
+from tests.scripts import load_benchmark
 from toolkit import _flow
 from toolkit._run import events as ev
 from toolkit._run.display import status_line
 from toolkit._run.options import RunOptions
 from toolkit._run.progress import progress_of
 from toolkit_store import open_store
+
+steps = load_benchmark("steps")
+silent = steps.silent
+spec_of = steps.spec_of
 
 YEARS = 20 * 365
 

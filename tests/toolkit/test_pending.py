@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks.steps import silent, spec_of
+from tests.scripts import load_benchmark
 from toolkit import _flow
 from toolkit._run import pending
 from toolkit._run.job_folder import collect
 from toolkit._run.options import RunOptions
 from toolkit._run.pending import TOGETHER, URI_SECONDS, FinishedStep, PendingCommits
 from toolkit_store import Store, open_store
+
+steps = load_benchmark("steps")
+silent = steps.silent
+spec_of = steps.spec_of
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_several_layers_are_changed_at_once() -> None:
         ([], "at least 1 item"),
         ([{"feature": "2/7"}], "give exactly one of set, add, scale"),
         ([{"feature": "2/7", "set": 1, "add": 1}], "give exactly one of set, add, scale"),
-        ([{"feature": "two"}], "'two' is no address of a feature"),
+        ([{"feature": "two"}], "'two' is not a feature address"),
     ],
 )
 def test_patches_that_cannot_be(patch: Any, message: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from toolkit_play.games.slot_machine import Game, SlotMachine
+from toolkit_play.games.slot_machine import SlotMachine, SlotMachineGame
 
-GAME = Game(SlotMachine(layout="scenario"))
+GAME = SlotMachineGame(SlotMachine(layout="scenario"))
 SCENARIOS = {scenario.name: scenario for scenario in GAME.scenarios()}
 PUBLISHED = (
     "Bankruptcy_90_all_in Desperate_10 Safe_130_one_win Risky_40 Safe_140_near_goal "

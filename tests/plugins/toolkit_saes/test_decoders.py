@@ -85,7 +85,7 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"decoder\.weight is I32; readable are BF16, F64, F32, F16"):
         _decoders.llama_scope(given, LLAMA)
     for name in ("../x-L3R-8x", "else"):
-        with pytest.raises(BadInput, match="is no name of an SAE in the Llama Scope layout"):
+        with pytest.raises(BadInput, match="is not the name of an SAE in the Llama Scope layout"):
             _decoders.llama_scope(given, name)
     with pytest.raises(BadInput, match="There is no file"):
         _decoders.llama_scope(given, LLAMA.replace("L3", "L4"))
@@ -94,7 +94,7 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
         _decoders.llama_scope(given, LLAMA)
     with pytest.raises(BadInput, match="no matrix 'decoder"):
         _decoders.llama_scope(llama(tmp_path / "flat", torch.zeros(3)), LLAMA)
-    with pytest.raises(BadInput, match="is no name of an SAE in the Gemma Scope layout"):
+    with pytest.raises(BadInput, match="is not the name of an SAE in the Gemma Scope layout"):
         _decoders.gemma_scope(GemmaScope(path=str(tmp_path)), "layer_3/../average_l0_1")
 
 

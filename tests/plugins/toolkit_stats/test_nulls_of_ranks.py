@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from benchmarks.nulls import Design, design_of, found, p_values
+from tests.scripts import load_benchmark
 from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import clusters_of_groups
@@ -26,6 +26,12 @@ from toolkit_stats.compare.tests import of_ranks, of_trend
 from toolkit_stats.math import ranks
 from toolkit_stats.math.means import moments, unpooled, welch, wide
 from toolkit_stats.samples.rank_cells import rank_cells
+
+nulls = load_benchmark("nulls")
+Design = nulls.Design
+design_of = nulls.design_of
+found = nulls.found
+p_values = nulls.p_values
 
 ROOT = Path(__file__).parents[3]
 PAIR = Ranks(by="group", between=("a", "b"))

@@ -83,6 +83,7 @@ def test_without_ray_the_run_says_so(toolkit, toy):
     assert "pip install 'sae-toolkit[ray]'" in done.stderr
 
 
+@pytest.mark.ray
 def test_news_are_kept_until_the_host_has_them(tmp_path):
     """An answer that got lost is given again; the worker is the real one."""
     actor = WorkerActor("w", {}, {str(tmp_path / "jobs"): "jobs"}, False)
