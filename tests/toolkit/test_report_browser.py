@@ -73,7 +73,7 @@ def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProces
 def test_it_renders_without_console_errors(page: Path, tmp_path: Path) -> None:
     done = browse(page, tmp_path / "profile", "--enable-logging=stderr", "--dump-dom")
     assert "CONSOLE" not in done.stderr
-    for heading in ("toy &lt;b&gt;", "At a glance", "Stages", "Drawn", "Timings", "Provenance"):
+    for heading in ("toy &lt;b&gt;", "Drawn", "Methods", "Limits", "Steps", "Provenance"):
         assert heading in done.stdout
 
 
