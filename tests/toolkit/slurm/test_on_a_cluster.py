@@ -135,7 +135,7 @@ def test_a_task_leaves_before_its_time_limit(toolkit, spec):
     """Slurm counts limits in minutes; the warning comes so long before the end that it comes at
     once.
     """
-    path = spec(seconds=0.6, time='"00:01:00"', leave=50)
+    path = spec(seconds=4, time='"00:01:00"', leave=50)
     done = toolkit.run("run", path, "--on", "slurm")
     assert done.returncode == 0, done.stderr
     logs = (toolkit.store / "runs").glob("*/workers/slurm/*/*.out")
