@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit._cli._text import Styled, columns, json_option, store_option
+from toolkit._cli._text import MAX_NUMBER, Styled, columns, json_option, store_option
 from toolkit.terminal import echo, echo_data, echo_styled
 
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
         show(function(asked, **own), asked)
 
     collected = click.option(
-        "--k", default=20, show_default=True, type=click.IntRange(1), help="Rows to show."
+        "--k",
+        default=20,
+        show_default=True,
+        type=click.IntRange(1, MAX_NUMBER),
+        help="Rows to show.",
     )(collected)
     path = click.Path(dir_okay=False, path_type=Path)
     collected = click.option(

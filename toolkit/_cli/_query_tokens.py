@@ -9,6 +9,7 @@ import click
 
 from toolkit._cli._answers import Answer, Asked, Row, answered
 from toolkit._cli._query_run import Run, listing, open_run
+from toolkit._cli._text import MAX_NUMBER
 
 if TYPE_CHECKING:
     from toolkit.selectors import Selector
@@ -110,10 +111,12 @@ def _mass(row: Mapping[str, Any], tokens: Iterable[int]) -> float:
 @click.command("attribution")
 @click.argument("name", metavar="[RUN]", required=False)
 @click.option("--sample", metavar="SAMPLE", required=True, help="Of this sample.")
-@click.option("--layer", type=click.IntRange(0), help="At this layer only.")
+@click.option("--layer", type=click.IntRange(0, MAX_NUMBER), help="At this layer only.")
 @click.option("--method", metavar="METHOD", help="By this method only.")
 @click.option("--part", default="token", help="token, feature, head, error ... Default: token.")
-@click.option("--top", type=click.IntRange(1), default=10, help="So many parts of each method.")
+@click.option(
+    "--top", type=click.IntRange(1, MAX_NUMBER), default=10, help="So many parts of each method."
+)
 @answered
 def attribution(
     asked: Asked,

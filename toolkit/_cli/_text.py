@@ -11,6 +11,8 @@ import click
 
 from toolkit.terminal import cell
 
+MAX_NUMBER = 2**31 - 1
+"""The largest layer, position or count that an option takes: what the tables hold."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

@@ -19,6 +19,7 @@ from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked,
 from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
 from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
 from toolkit._cli._query_tokens import attention, attribution, feature
+from toolkit._cli._text import MAX_NUMBER
 from toolkit.terminal import echo
 
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
@@ -145,7 +146,9 @@ def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
     metavar="ADDRESS",
     help="Of this space only: its id, or its address without an index.",
 )
-@click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
+@click.option(
+    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
+)
 @answered_of_runs
 def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | None) -> Answer:
     """Show the features that fire more, or less, in the second RUN than in the first; in spaces
@@ -203,7 +206,9 @@ def sql(asked: Asked, statement: str) -> Answer:
 
 @command.command("sample")
 @click.argument("sample")
-@click.option("--position", type=click.IntRange(0), help="At this token only, counted from 0.")
+@click.option(
+    "--position", type=click.IntRange(0, MAX_NUMBER), help="At this token only, counted from 0."
+)
 @click.option(
     "--token",
     metavar="TEXT",
@@ -219,7 +224,9 @@ def sql(asked: Asked, statement: str) -> Answer:
     metavar="ADDRESS",
     help="Of this space only: its id, or its address without an index.",
 )
-@click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
+@click.option(
+    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
+)
 @answered
 def sample(
     asked: Asked,
@@ -268,7 +275,9 @@ def sample(
     metavar="ADDRESS",
     help="Of this space only: its id, or its address without an index.",
 )
-@click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
+@click.option(
+    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
+)
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
 @click.option(
     "--stat",
@@ -320,7 +329,9 @@ def features(
 
 @command.command("verdicts")
 @click.option("--verdict", metavar="VERDICT", help="This verdict only, such as causal.")
-@click.option("--layer", type=int, metavar="N", help="Features of this layer only.")
+@click.option(
+    "--layer", type=click.IntRange(0, MAX_NUMBER), metavar="N", help="Features of this layer only."
+)
 @click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
 @answered
@@ -352,7 +363,9 @@ def verdicts(
 
 @command.command("effects")
 @click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
-@click.option("--layer", type=int, metavar="N", help="Features of this layer only.")
+@click.option(
+    "--layer", type=click.IntRange(0, MAX_NUMBER), metavar="N", help="Features of this layer only."
+)
 @click.option("--verdict", metavar="VERDICT", help="Features with this verdict only.")
 @click.option("--arm", metavar="ARM", help="Of this arm only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")

@@ -11,6 +11,7 @@ import click
 
 from toolkit._cli._answers import Answer, Asked, Row, answered
 from toolkit._cli._query_run import Run, first_rows, open_run, sorted_by
+from toolkit._cli._text import MAX_NUMBER
 from toolkit.agreement import agreement, ranked, stems, stems_of
 
 LABEL = "label"
@@ -68,7 +69,9 @@ def _promoted(run: Run, where: Mapping[str, Sequence[Any]]) -> str:
 
 @click.command("label")
 @click.argument("text")
-@click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
+@click.option(
+    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
+)
 @answered
 def label(asked: Asked, text: str, layer: int | None) -> Answer:
     """Show the features whose label is about TEXT, the nearest first, and what else speaks for the

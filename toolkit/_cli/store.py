@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit._cli._text import columns, json_option, size, store_option
+from toolkit._cli._text import MAX_NUMBER, columns, json_option, size, store_option
 from toolkit.addresses import layer_of
 from toolkit.terminal import echo
 
@@ -237,13 +237,13 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--max-bytes",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_NUMBER),
     help="rows, tokens: the largest dense matrix. Default: 4 GiB.",
 )
 @click.option(
     "--samples",
     "k",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_NUMBER),
     help="neuronpedia: samples of each feature. Default: 20.",
 )
 @store_option
