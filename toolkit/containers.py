@@ -5,6 +5,7 @@ The same for every kind of container. The store is never among the folders.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,17 @@ from toolkit.executors import WorkerRequest
 
 ROOT = PurePosixPath("/toolkit")
 COMMAND = ("python", "-m", "toolkit.worker")
+KERNELS = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+)
+"""Variables that choose how numbers are added up: a container gets those that are set here, so that
+its tables are those of a local run to the last bit.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ def environment_for(request: WorkerRequest, threads: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    environment |= {name: os.environ[name] for name in KERNELS if name in os.environ}
     if request.model_cache is not None:
         environment["HF_HUB_CACHE"] = str(ROOT / "models")
     if not request.network:

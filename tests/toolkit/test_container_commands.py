@@ -105,3 +105,20 @@ def test_podman_is_refused_where_a_gpu_is_asked_for(
     )
     with pytest.raises(BadInput, match="ignores requests for GPUs without a word"):
         _start._started(podman, Docker(cdi=("nvidia.com/gpu=5",)), request)  # type: ignore[arg-type]
+
+
+def test_the_choice_of_numeric_kernels_reaches_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.containers import environment_for
+
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    request = WorkerRequest(
+        name="docker-1", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
+    )
+    environment = environment_for(request, 2)
+    assert environment["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "MKL_CBWR" not in environment
+    assert "hf_secret" not in environment.values()
