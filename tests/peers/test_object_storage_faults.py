@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from toolkit_store import Store, open_store
 
 HERE = Path(__file__).parent
 FAULTS = 200
+PATIENCE = 180.0
+"""Seconds for which a command is issued again."""
 ROUNDS = 60
 """Commits at most; so many are never needed."""
 
@@ -44,7 +47,8 @@ def proxy(bucket: str, monkeypatch: pytest.MonkeyPatch):
 
 def committed(store: Store, uri: str, key: str) -> Store:
     """Commit a step, again and again as a user issues the same command again."""
-    for _ in range(20):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         try:
             store.commit(make_step(key), {"activations": here.rows(key)})
             return store
@@ -54,7 +58,8 @@ def committed(store: Store, uri: str, key: str) -> Store:
 
 
 def reopened(uri: str) -> Store:
-    for _ in range(20):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         try:
             return open_store(uri)
         except StoreError:
