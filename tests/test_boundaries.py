@@ -37,6 +37,8 @@ PUBLIC = {"toolkit"} | {
         "halves",
         "gpus",
         "hookpoints",
+        "identity",
+        "version",
         "hub",
         "images",
         "games",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from toolkit._experiment import Experiment, load
 from toolkit.hookspecs import hookimpl
+from toolkit.version import VERSION
 
 __all__ = ["Experiment", "__version__", "hookimpl", "load"]
-__version__ = "0.1.0"
+__version__ = VERSION

@@ -1,4 +1,4 @@
-"""The command line of a worker in an Apptainer container, for every executor that starts one so."""
+"""The command line of a worker in an Apptainer container, for all executors that start one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROGRAMS = ("apptainer", "singularity")
 
 def exec_words(request: WorkerRequest, sif: str, threads: int, *, gpus: bool) -> list[str]:
     """The words after the program: `exec`, the folders of the request, the image, the worker.
-    `gpus` shows it the GPUs; a request that names some shows only these.
+    `gpus` makes GPUs visible: only those that the request names, if it names any.
     """
     words = ["exec", "--contain", "--cleanenv", "--no-home", "--pwd", "/tmp"]
     environment = environment_for(request, threads)

@@ -1,8 +1,7 @@
-"""Image names and the digests they are pinned to: what `executors: {docker: {image: cuda}}` means.
-
-Two files say it. The user's lock, written by `toolkit images build`, pins images built on this
-machine by their ID. `containers/lock.yaml`, shipped with the toolkit, says what each image is
-built from, and may pin published ones as `repository@sha256:...`. Reading them contacts no
+"""Image names and the digests that they are pinned to: how `executors: {docker: {image: cuda}}` is
+resolved. Two files decide it. The user's lock, written by `toolkit images build`, pins images built
+on this machine by their ID. `containers/lock.yaml`, shipped with the toolkit, says what each image
+is built from, and may pin published ones as `repository@sha256:...`. Reading them contacts no
 container engine and no registry.
 """
 
@@ -39,7 +38,7 @@ class Recipe:
     torch_cuda: str | None = None
     """The CUDA version that torch must be built for; None means that it must be a CPU build."""
     published: str | None = None
-    """A published image, `repository@sha256:...`, for those who do not build their own."""
+    """A published image, `repository@sha256:...`, for users who do not build their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def read_lock(path: Path | None = None) -> dict[str, PinnedImage]:
 
 
 def image_reference(name: str, path: Path | None = None) -> str:
-    """What an engine is asked for: the pin of `name`, or `name` itself if it is a pin already."""
+    """The image reference for an engine: the pin of `name`, or `name` itself if it is a pin."""
     if ID.fullmatch(name) or PINNED.fullmatch(name):
         return name
     locked, recipes = read_lock(path), read_recipes()

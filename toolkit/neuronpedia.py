@@ -1,9 +1,7 @@
-"""What Neuronpedia calls a space: a model id and a source id, such as `gemma-2-2b` and
-`20-gemmascope-res-16k`.
-
-Published SAEs have the names of Neuronpedia's own pages; anything else gets one of the same shape.
-A Gemma Scope name without `__l0-N` means the canonical SAE of its layer, and only one that is known
-to be canonical is called so.
+"""The Neuronpedia ids of a space: a model id and a source id, such as `gemma-2-2b` and
+`20-gemmascope-res-16k`. Published SAEs have the ids of Neuronpedia's own pages; other SAEs get ids
+of the same form. A Gemma Scope name without `__l0-N` means the canonical SAE of its layer, and only
+an SAE that is known to be canonical gets such a name.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from toolkit import __version__
 from toolkit.errors import BadInput, StoreError, StoreNotUsable, choices
 from toolkit.tables import STORE_FORMAT
+from toolkit.version import VERSION
 from toolkit_store.database import Database
 from toolkit_store.folder import VALUES
 from toolkit_store.lance import reason
@@ -86,7 +86,7 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
 
 def _made(database: Database, values: str) -> Any:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    row = Marker(STORE_FORMAT, f"sae-toolkit {__version__}", now, values, "", 0, 0)
+    row = Marker(STORE_FORMAT, f"sae-toolkit {VERSION}", now, values, "", 0, 0)
     try:
         return database.connection.create_table(TABLE, data=[vars(row)])
     except ValueError as error:
@@ -111,7 +111,7 @@ def _seen(table: Any) -> Marker:
 def _check(database: Database, marker: Marker, values: str | None) -> None:
     if marker.format != STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {database.uri} has format {marker.format}, this toolkit ({__version__}) "
+            f"The store at {database.uri} has format {marker.format}, this toolkit ({VERSION}) "
             f"uses format {STORE_FORMAT}. It was made by {marker.made_by}. Use that version, or "
             "give --store a new URI."
         )

@@ -20,11 +20,11 @@ from toolkit._plugins.loading import load_parts
 from toolkit.costs import Cost
 from toolkit.errors import DataError
 from toolkit.games import Condition, Environment, Option, Prompt, Reply, Turn
+from toolkit.identity import Identity
 from toolkit.parts import (
     EnvironmentPart,
     Estimates,
     ExecutorPart,
-    Identity,
     ModelPart,
     Params,
     ParserPart,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from toolkit._plan.plan import make_plan
+from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._spec.spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params

@@ -22,9 +22,9 @@ from toolkit.games import (
     Environment,
     Parser,
     Reply,
+    chance,
     judge,
 )
-from toolkit.randomness import generator
 
 OPEN = "open"
 """The outcome of a game that would have gone on with replies that nobody has."""
@@ -155,7 +155,7 @@ def _consequence(
             return _failed(new) if last and row["attempt"] >= judging.attempts else None
         return OPEN if row["attempt"] < judging.attempts else _failed(new)
     state = json.loads(row["state"])
-    rng = generator(judging.seed, "play.win", game["repetition"], row["round"])
+    rng = chance(judging.seed, game["repetition"], row["round"])
     after = judging.environment.step(state, new, rng).state
     following = None if last else replies[number + 1]
     if following is not None and following["round"] == row["round"] + 1:

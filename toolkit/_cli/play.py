@@ -98,7 +98,7 @@ def _judgings(
     """Each step with its game and the new parser."""
     from toolkit._cli._reparse import Judging
     from toolkit.errors import BadInput
-    from toolkit.parts import UsedEnvironment
+    from toolkit.parts import StagePart
 
     parser = parts.get("parser", name)
     parse = parser.make(parser.params())  # type: ignore[attr-defined]
@@ -106,14 +106,16 @@ def _judgings(
         material = json.loads(step.material)
         part = parts.get("stage", step.part)
         params = part.params.model_validate(material["params"], context={"parts": parts})
-        game = getattr(params, "game", None)
-        if not isinstance(game, UsedEnvironment):
+        if not isinstance(part, StagePart) or part.plays is None:
             raise BadInput(
                 f"stage '{step.stage}' ({step.part}) does not say which environment it played, so "
                 "that its replies cannot be judged again. Choose another one with --stage."
             )
-        attempts = int(getattr(params, "attempts", 1))
-        yield step, Judging(game.make(), parse, attempts, int(material["seed"]))
+        played = part.plays(params)
+        yield (
+            step,
+            Judging(played.game.make(), parse, played.attempts, int(material["seed"])),
+        )
 
 
 def _facts(result: Rejudged) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from toolkit import __version__
 from toolkit._images.archive import image_archive, sorted_layer
 from toolkit._images.base import UID, write_base
 from toolkit._images.wheelhouse import file_sha256, fill_wheelhouse, own_wheel, plugin_wheels
 from toolkit.errors import BadInput, StepFailed
 from toolkit.images import PinnedImage, Recipe, containers_folder, read_lock, user_lock
+from toolkit.version import VERSION
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -53,10 +53,10 @@ def build_image(
         say(f"writing {name} as one layer with fixed times")
         requirements = file_sha256(context / "requirements.txt")
         config = _config(name, recipe, requirements, plugins)
-        image = _reproducible(client, built, f"sae-toolkit/{name}:{__version__}", config, folder)
+        image = _reproducible(client, built, f"sae-toolkit/{name}:{VERSION}", config, folder)
     return PinnedImage(
         image=image,
-        toolkit=__version__,
+        toolkit=VERSION,
         requirements=requirements,
         base=base or recipe.base if (base or recipe.base) != "rootfs" else base_image,
         plugins=tuple(plugins),
@@ -168,7 +168,7 @@ def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]
         "Cmd": ["toolkit", "--help"],
         "Labels": {
             "org.opencontainers.image.title": f"sae-toolkit {name}",
-            "org.opencontainers.image.version": __version__,
+            "org.opencontainers.image.version": VERSION,
             "org.opencontainers.image.licenses": "Apache-2.0",
             "org.opencontainers.image.description": "Stages of sae-toolkit experiments",
             f"{LABEL}.requirements": requirements,

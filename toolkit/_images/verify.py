@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit import __version__
 from toolkit._images.build import LABEL
 from toolkit._images.wheelhouse import file_sha256
 from toolkit.images import PinnedImage, containers_folder, read_recipes
+from toolkit.version import VERSION
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -23,8 +23,8 @@ def problems_of(client: DockerClient, name: str, pinned: PinnedImage) -> list[st
     except ImageNotFound:
         return [f"{pinned.image} is not on this engine. {rebuild}"]
     problems = []
-    if pinned.toolkit != __version__:
-        problems.append(f"it holds toolkit {pinned.toolkit}, this is {__version__}. {rebuild}")
+    if pinned.toolkit != VERSION:
+        problems.append(f"it holds toolkit {pinned.toolkit}, this is {VERSION}. {rebuild}")
     recipe = read_recipes().get(name)
     if recipe is not None:
         requirements = file_sha256(containers_folder() / recipe.requirements)

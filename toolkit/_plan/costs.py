@@ -75,7 +75,7 @@ class Loads:
                 model=known[0],
                 saes=known[1],
             )
-        return self._with_activations(stage, replace(load, unloaded=stage.unloaded))
+        return self._with_activations(stage, replace(load, model_replaced=stage.model_replaced))
 
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):

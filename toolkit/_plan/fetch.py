@@ -92,13 +92,13 @@ def fetch_all(
 
 def _check_only(download: hub.Download) -> Fetched:
     """Offline: expected sizes are unknown, so files are checked against their own headers."""
-    files = hub.cached_files(download.wanted, download.patterns)
+    files = hub.cached_files(download.snapshot, download.patterns)
     if not files:
-        raise BadInput(hub.not_cached(download.wanted.name, download.wanted.revision))
+        raise BadInput(hub.not_cached(download.snapshot.name, download.snapshot.revision))
     for path in files.values():
         _check(path, path.stat().st_size)
     sizes = sum(path.stat().st_size for path in files.values())
-    snapshot = download.wanted
+    snapshot = download.snapshot
     return Fetched(
         snapshot.name, snapshot.revision, hub.snapshot_folder(snapshot), len(files), sizes
     )
@@ -107,7 +107,7 @@ def _check_only(download: hub.Download) -> Fetched:
 def _fetched(
     download: hub.Download, screen: DownloadDisplay, wait: Callable[[float], None]
 ) -> Fetched:
-    snapshot = download.wanted
+    snapshot = download.snapshot
     named = hub.repository_files(snapshot, download.patterns)
     if not named:
         raise BadInput(

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, DataError, SpecError
-from toolkit.parts import Identity, ModelPart, SaePart, SourcePart
+from toolkit.identity import Identity
+from toolkit.parts import ModelPart, SaePart, SourcePart
 from toolkit.secrets import Secrets, keyed_hash
 
 if TYPE_CHECKING:

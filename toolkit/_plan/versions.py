@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from toolkit import __version__
+from toolkit.version import VERSION
 
 if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
@@ -28,7 +28,7 @@ PACKAGES = (
 def versions(parts: Parts) -> dict[str, str]:
     """The versions of toolkit and plugins that a worker states in its hello and a host compares."""
     return {
-        "toolkit": __version__,
+        "toolkit": VERSION,
         **{f"plugin {name}": text for name, text in parts.versions().items()},
     }
 

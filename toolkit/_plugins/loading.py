@@ -40,6 +40,7 @@ from toolkit.parts import (
     Part,
     ReportSection,
     SaePart,
+    SinkParams,
     SinkPart,
     SourcePart,
     StagePart,
@@ -242,9 +243,9 @@ def _is_installed() -> bool:
 
 
 def _own_version() -> str:
-    from toolkit import __version__
+    from toolkit.version import VERSION
 
-    return __version__
+    return VERSION
 
 
 def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
@@ -466,6 +467,8 @@ def _problem_of_text(part: Part) -> str | None:
 def _problem_of_params(part: Part) -> str | None:
     if not (isinstance(part.params, type) and issubclass(part.params, BaseModel)):
         return "params must be a class derived from toolkit.parts.Params."
+    if isinstance(part, SinkPart) and not issubclass(part.params, SinkParams):
+        return "the params of a sink must be a class derived from toolkit.parts.SinkParams."
     size = part.steps.size if isinstance(part, TablePart) else None
     if size is not None and size not in part.params.model_fields:
         return (

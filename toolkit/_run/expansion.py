@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from toolkit._plan.costs import cost_of, rows_of
-from toolkit._plan.plan import Plan, Stage, Step, expand
+from toolkit._plan.expand import expand
+from toolkit._plan.plan import Plan, Stage, Step
 from toolkit._plan.texts import workload
 from toolkit._run.batch_plans import BatchPlans
 from toolkit._run.disk import check_disk

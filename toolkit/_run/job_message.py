@@ -28,7 +28,7 @@ def job_message(
         "batch": dict(batch),
         "features": [step.first, step.last] if stage.features() is not None else None,
         "units": [step.first, step.last] if stage.units() is not None else None,
-        "model": stage.model.job() if stage.model and not stage.unloaded else None,
+        "model": stage.model.job() if stage.model and not stage.model_replaced else None,
         "identity": stage.model and asdict(stage.model.identity),
         "saes": stage.saes and stage.saes.job(),
         "inputs": dict(inputs),

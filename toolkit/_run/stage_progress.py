@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit._plan.plan import Plan, Stage, Step, expand
+from toolkit._plan.expand import expand
+from toolkit._plan.plan import Plan, Stage, Step
 from toolkit._run.inputs import InputFiles
 from toolkit.ledger import StepRow
 

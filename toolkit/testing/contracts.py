@@ -32,10 +32,10 @@ from toolkit.costs import Cost, Workload
 from toolkit.executors import WorkerLimits, WorkerRequest
 from toolkit.games import HOST_OUTCOMES, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.hub import Download
+from toolkit.identity import Identity
 from toolkit.parts import (
     EnvironmentPart,
     ExecutorPart,
-    Identity,
     ModelPart,
     ParserPart,
     Part,
@@ -268,7 +268,7 @@ def _halves(part: StagePart, work: Work) -> list[Work]:
 
 
 def check_cost(part: StagePart, params: Any) -> None:
-    """The cost of nothing known is none below zero, and four times as many samples cost no less."""
+    """No cost is negative, and four times as many samples cost at least as much."""
     if part.estimates.cost is None:
         return
     few, many = (part.estimates.cost(params, _load(times)) for times in (1, 4))
@@ -277,12 +277,19 @@ def check_cost(part: StagePart, params: Any) -> None:
         part,
         f"cost gave {type(few).__name__} instead of a Cost",
     )
-    for name, least in vars(few).items():
+    few_numbers, many_numbers = _numbers(few), _numbers(many)
+    for name, number in few_numbers.items():
+        larger = many_numbers.get(name, 0)
         _must(
-            0 <= least <= vars(many)[name],
+            0 <= number <= larger,
             part,
-            f"its cost in {name} is {least} for few samples and {vars(many)[name]} for many",
+            f"its cost in {name} is {number} for few samples and {larger} for many",
         )
+
+
+def _numbers(cost: Cost) -> dict[str, float]:
+    numbers = {name: value for name, value in vars(cost).items() if name != "totals"}
+    return {**numbers, **cost.totals}
 
 
 def _load(times: int) -> Workload:

@@ -16,8 +16,9 @@ from toolkit.edits import Edit
 from toolkit.errors import BadInput, DataError
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
 from toolkit.hookpoints import hookpoint
+from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
-from toolkit.parts import Identity, ModelPart, Params, Part
+from toolkit.parts import ModelPart, Params, Part
 from toolkit.work import Reporter
 
 if TYPE_CHECKING:

@@ -15,11 +15,14 @@ class PassColumns:
     """The columns that rows of one pass share, whatever the SAE: sample, position, and the row of
     the pass that each comes from.
 
-    `wanted(text, n)` gives the positions of the n-th sample of a text, out of those of the pass.
+    `positions_of(text, n)` gives the positions of the n-th sample of a text, among those of the
+    pass.
     """
 
     def __init__(
-        self, texts: Sequence[Text], wanted: Callable[[Text, int], Sequence[int]] = Text.wanted
+        self,
+        texts: Sequence[Text],
+        positions_of: Callable[[Text, int], Sequence[int]] = Text.positions_of,
     ) -> None:
         import numpy as np
         import pyarrow as pa
@@ -30,7 +33,7 @@ class PassColumns:
             for index, text in enumerate(texts)
             for number, name in enumerate(text.samples)
         ]
-        asked = [wanted(texts[index], number) for _, number, index in rows]
+        asked = [positions_of(texts[index], number) for _, number, index in rows]
         names = pa.array([name for name, _, _ in rows], pa.string())
         self.source = np.array(
             [
