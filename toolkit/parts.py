@@ -206,6 +206,8 @@ class Steps:
     """The stage reads only the first so many samples; a change in the others does not rerun it."""
     group_equal_texts: bool = False
     """Samples with equal token ids go to the same step, so that each text is computed once."""
+    whole_units: bool = False
+    """Samples of one unit go to the same step, such as a prompt and its changed copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
