@@ -223,6 +223,8 @@ _ALL = (
         comparison="string",
         contrast="string",
         outcome="string",
+        group_a="string",
+        group_b="string",
         value_a="float64",
         value_b="float64",
         d="float64?",
@@ -370,7 +372,8 @@ _ALL = (
         "baselines",
         "contrast kind name metric",
         "what predicts a label without any claimed feature: metadata, a probe, a difference of "
-        "means; beside chance",
+        "means; beside chance; `groups` says how large both groups are, `separates` whether it "
+        "gives the label away by itself",
         contrast="string",
         kind="string",
         name="string",
@@ -379,22 +382,29 @@ _ALL = (
         low="float64?",
         high="float64?",
         chance="float64?",
+        folds="uint32?",
+        groups="string?",
+        separates="bool?",
         text="string?",
     ),
     _table(
         "trajectories",
-        "space feature group stat",
-        "a tracked feature in one group of units, or between two: mean, density, d or loading, "
-        "with its interval",
+        "space feature group against stat",
+        "a tracked feature in one group of units, or between two (`group` and `against`): mean, d "
+        "or loading, with its interval; `chosen` where it was picked for its d on these very "
+        "units, `withheld` says why p and q are not given",
         space="string",
         feature="uint32",
         group="string",
+        against="string?",
         stat="string",
         value="float64?",
         low="float64?",
         high="float64?",
         p="float64?",
         q="float64?",
+        chosen="bool?",
+        withheld="string?",
         text="string?",
     ),
     _table(
@@ -647,18 +657,23 @@ _ALL = (
     ),
     _table(
         "measures",
-        "measure subject condition",
-        "a measure of played games: a rate, a mean, an effect or a count, with its interval; the "
-        "condition is `all`, a group such as `mode=fixed`, or the id of one condition",
+        "measure subject scope condition",
+        "a measure of played games: a rate, a mean, an effect or a count, with its interval; "
+        "`scope` says over which games (`all`, those of a `level` of a group, of a `combination` "
+        "of levels, or of one `condition`), `condition` names them and `title` names them for "
+        "people",
         measure="string",
         subject="string",
+        scope="string",
         condition="string",
+        title="string",
         value="float64?",
         low="float64?",
         high="float64?",
         p="float64?",
         q="float64?",
         n="uint32",
+        event="bool?",
         text="string?",
     ),
     _table(

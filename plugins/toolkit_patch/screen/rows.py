@@ -76,6 +76,8 @@ def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
         "feature": candidates.feature,
         "comparison": [candidates.comparison.id] * count,
         "contrast": [candidates.comparison.name] * count,
+        "group_a": [candidates.groups[0]] * count,
+        "group_b": [candidates.groups[1]] * count,
         "outcome": [screen.params.about] * count,
         "value_a": candidates.values[:, 0],
         "value_b": candidates.values[:, 1],

@@ -101,10 +101,9 @@ def evidence(row: Row) -> float:
 
 def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
     """The verdict and its reason."""
-    first, _, second = row["contrast"].partition(" vs ")
     moved = (
         f"P({row['outcome']}) moves by {signed(row['effect'])} [{signed(row['low'])}, "
-        f"{signed(row['high'])}] from the mean of {second} to that of {first}"
+        f"{signed(row['high'])}] from the mean of {row['group_b']} to that of {row['group_a']}"
     )
     if row["sham"] > SHAM_LIMIT:
         return SHAM, f"the edit to its own value moves P({row['outcome']}) by {row['sham']:.2g}"
