@@ -188,10 +188,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
-    """Run the tests that take seconds each, most of them whole runs. Chaos and fuzz have sessions
-    of their own.
+    """Run the tests that take seconds each, most of them whole runs. Chaos (with the damages) and
+    fuzz have sessions of their own.
     """
-    _pytest(session, "-m", "slow and not fuzz", "-k", "not chaos", "-n", "2", "--durations=20")
+    beside = "not chaos and not no_damage"
+    _pytest(session, "-m", "slow and not fuzz", "-k", beside, "-n", "2", "--durations=20")
 
 
 @nox.session(venv_backend="none")

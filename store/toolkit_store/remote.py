@@ -28,12 +28,11 @@ from toolkit.tables import STORE_FORMAT
 from toolkit.version import VERSION
 from toolkit_store.database import Database
 from toolkit_store.folder import VALUES
-from toolkit_store.lance import reason
+from toolkit_store.lance import LanceFault, lance_faults
 from toolkit_store.locks import Lease, OnWait, Wait
 
 TABLE = "toolkit_store"
 BEAT_S, EXPIRES_S, POLL_S = 5.0, 30.0, 0.25
-_ERRORS = (OSError, RuntimeError, ValueError)
 _TIDY_EVERY = 100
 _KEPT = timedelta(minutes=10)
 
@@ -125,12 +124,12 @@ def _check(database: Database, marker: Marker, values: str | None) -> None:
 @contextmanager
 def _reached(database: Database) -> Iterator[None]:
     try:
-        yield
-    except _ERRORS as error:
-        why = reason(error)
-        advice = _SCHEME if "for scheme" in why else _ADDRESS
+        with lance_faults():
+            yield
+    except LanceFault as error:
+        advice = _SCHEME if "for scheme" in str(error) else _ADDRESS
         raise StoreNotUsable(
-            f"The store at {database.uri} cannot be reached: {why}. {advice}"
+            f"The store at {database.uri} cannot be reached: {error}. {advice}"
         ) from error
 
 
@@ -184,8 +183,9 @@ def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
         f"'{marker.holder.replace(chr(39), chr(39) * 2)}'"
     )
     try:
-        done = table.update(where=where, values={"epoch": epoch, "beat": 0, "holder": holder})
-    except _ERRORS as error:
+        with lance_faults():
+            done = table.update(where=where, values={"epoch": epoch, "beat": 0, "holder": holder})
+    except LanceFault as error:
         if "conflict" in str(error).lower():
             return None
         raise StoreError(
@@ -194,7 +194,7 @@ def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
     if done.rows_updated != 1:
         return None
     if table.version % _TIDY_EVERY == 0:
-        with suppress(*_ERRORS):  # only old versions of one row
+        with suppress(LanceFault), lance_faults():  # only old versions of one row
             table.optimize(cleanup_older_than=_KEPT)
     return HeldLease(database.uri, table, epoch, started)
 
@@ -227,7 +227,7 @@ class HeldLease:
         """Release the lease."""
         self._end.set()
         self._thread.join()
-        with suppress(*_ERRORS):  # it frees itself when nobody renews it
+        with suppress(LanceFault), lance_faults():  # it frees itself when nobody renews it
             self._table.update(where=f"epoch = {self._epoch}", values={"holder": ""})
 
     def _beats(self) -> None:
@@ -235,8 +235,9 @@ class HeldLease:
         while not self._end.wait(BEAT_S):
             beat_time, beat = time.monotonic(), beat + 1
             try:
-                done = self._table.update(where=f"epoch = {self._epoch}", values={"beat": beat})
-            except _ERRORS:
+                with lance_faults():
+                    done = self._table.update(where=f"epoch = {self._epoch}", values={"beat": beat})
+            except LanceFault:
                 continue
             if done.rows_updated != 1:
                 self._lost = True
