@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from toolkit.terminal import counted
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -44,9 +46,7 @@ class ComparedGroup:
             (self.prompts, "distinct prompt"),
             (self.clusters, "cluster"),
         )
-        samples, units, prompts, clusters = (
-            f"{number} {word}{'s'[: number != 1]}" for number, word in counts
-        )
+        samples, units, prompts, clusters = (counted(number, word) for number, word in counts)
         return f"{samples} of {units}, {prompts}, {clusters}{self.describe_left_out()}"
 
     def describe_left_out(self) -> str:

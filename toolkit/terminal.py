@@ -34,6 +34,11 @@ def cell(text: object) -> str:
     return printable(re.sub(r"\r\n|[\n\t\r]", " ", str(text)))
 
 
+def counted(number: int, word: str) -> str:
+    """A number with its noun: `1 stage`, `2,000 stages`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
     """Print text for people."""
     click.echo(printable(text), err=err, nl=nl)

@@ -1,5 +1,5 @@
-"""The store: what a run has computed, kept so that a kill at any moment loses nothing and shows
-nothing half done.
+"""The store of computed results. A kill at any moment loses no committed step and leaves no partial
+step visible.
 
 Importing this package imports neither lancedb nor pyarrow; the first read or commit does.
 Questions: `open`.

@@ -1,11 +1,10 @@
-"""The LanceDB database under a store, and how it behaves.
+"""The LanceDB database of a store.
 
 A table that does not exist, or whose creation was interrupted, reads as empty; the first append
-creates it. Whatever LanceDB raises leaves here as `StoreError`. Rows are read through its
-asynchronous interface, which takes half the time of the other one. Integer literals are 64 bits
-wide in a filter, and a scalar index on another type is then silently not used: `place` is an int64
-for that reason. Nothing here looks whether files are still what was written; `toolkit_store.store`
-does before they are joined.
+creates it. Every error of LanceDB is raised as `StoreError`. Rows are read through its asynchronous
+interface, which takes half the time of the synchronous one. Integer literals are 64 bits wide in a
+filter, and a scalar index on another type is then silently not used: `place` is an int64 for that
+reason. This module does not verify files; `toolkit_store.store` does before they are joined.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A store's folder: how it is recognised, made and refused.
+"""A store's folder: recognise, create or refuse it.
 
     <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder
     with it is a store

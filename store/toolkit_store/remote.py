@@ -3,12 +3,12 @@
 Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the
 lease is a row that is changed from what was seen: `epoch` goes up with each holder, and an update
 that names an epoch which is gone changes nothing. The holder also counts `beat` up every few
-seconds. Whoever waits takes the lease over when neither has changed for half a minute of its own
-clock; clocks are never compared between machines. A holder that was held up finds out before it
+seconds. A waiting process takes the lease over when neither has changed for half a minute by its
+own clock; clocks are never compared between machines. A delayed holder checks its lease before it
 appends or removes rows and before it enters a step into the ledger, and gives up when its last sign
-of life is older than half of that. What remains is a process whose write lands more than a quarter
-of a minute after that look: it may add rows to a step that another has entered. `Store.read`
-refuses such a step, since its rows are more than the ledger says, and `Store.check` names it.
+of life is older than half of that. One risk remains: a write that lands more than a quarter of a
+minute after the check may add rows to a step that another process has entered. `Store.read` refuses
+such a step, since its rows are more than the ledger says, and `Store.check` names it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Marker:
 
 
 def prepare(database: Database, *, create: bool, read_only: bool, values: str | None) -> Marker:
-    """The marker of the store there, made if asked for; else the error that says what to do."""
+    """The marker of the store, created if requested; otherwise an error says what to do."""
     if set(database.uri) & set(" %?#\t\n"):
         raise StoreNotUsable(
             f"The store's URI {database.uri!r} has letters that LanceDB reads in two ways. Give "

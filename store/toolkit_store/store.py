@@ -1,9 +1,9 @@
 """The store itself: a ledger of committed steps over tables of rows.
 
-Every data table has the column `step`. The ledger `steps` has one row per committed step, and that
-row, written last and atomically, is what makes the step's rows exist: reads ask the ledger first.
-So a kill leaves either a whole step or rows that nobody sees, and committing the same step again
-first removes those. One process writes at a time (`toolkit_store.locks`).
+Every data table has the column `step`. The ledger `steps` has one row per committed step, written
+last and atomically; reads only return rows of steps in the ledger. So a kill leaves either a
+complete step or invisible rows, which committing the same step again removes first. One process
+writes at a time (`toolkit_store.locks`).
 """
 
 from __future__ import annotations
@@ -93,17 +93,17 @@ class Store:
             yield
 
     def commit(self, row: StepRow, tables: Tables) -> bool:
-        """Keep a step's rows and enter it into the ledger; False, and nothing written, if it is
+        """Store a step's rows and enter it into the ledger; False, with nothing written, if it is
         there already.
 
-        `row.tables` is filled in here with the rows written, so that the ledger is right by
+        `row.tables` is set here to the counts of rows written, so that the ledger is right by
         construction.
         """
         return self.commit_many([(row, tables)]) == 1
 
     def commit_many(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
-        """`commit` for several steps, which are entered at once, or none: rows of one table make
-        one write, however many steps they are of. How many steps were new.
+        """`commit` for several steps, all or none: rows of one table are written together. Returns
+        how many steps were new.
         """
         for _, tables in steps:
             for name in tables:
@@ -159,8 +159,8 @@ class Store:
     def _take(
         self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]
     ) -> Mapping[str, int]:
-        """Append the rows of each step to a table, after those of attempts that were cut off are
-        gone; the rows of each.
+        """Remove rows of interrupted attempts, then append the rows of each step to a table; return
+        the number of rows of each.
         """
         keys = [key for key, _ in parts]
         with self._taking(keys[0]):
@@ -191,10 +191,10 @@ class Store:
                 yield batch
 
     def _steps_present(self, name: str) -> set[str] | None:
-        """The steps that have rows in a table, in the ledger or not: asked again only when somebody
-        else has written to it.
+        """The steps that have rows in a table, in the ledger or not; read again only after another
+        process has written to it.
 
-        A large table is asked for the given keys only.
+        None for a large table, which is queried for the given keys only.
         """
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
@@ -366,8 +366,8 @@ class Store:
         return {name: size for name, (_, size) in self.database.usage().items()}
 
     def orphans(self) -> dict[str, int]:
-        """Rows that no committed step owns, per table: left by a kill, seen by nobody, removed by
-        `clean`.
+        """Rows that no committed step owns, per table: left by a kill, invisible to reads, removed
+        by `clean`.
         """
         with self.reading():
             results = {name: sum(self._keeper.orphans(name).values()) for name in DATA_TABLES}
@@ -501,8 +501,8 @@ def _keeping(uri: str) -> Iterator[None]:
         raise
     except (StoreError, OSError) as error:
         raise StoreError(
-            f"The store at {uri} could not be brought in order: {error} What was committed is "
-            "safe; free space and issue the same command again."
+            f"The store at {uri} could not be maintained: {error} What was committed is "
+            f"safe; free space and issue the same command again."
         ) from error
 
 

@@ -100,8 +100,8 @@ def test_refusals_say_file_line_field_and_what_is_allowed(name: str) -> None:
 
 def test_a_loop_of_specs_is_refused() -> None:
     assert refusal(RESOURCES / "loop_a.yaml") == (
-        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs lead back to "
-        "where they began: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Take one away."
+        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs form a "
+        "circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of them."
     )
 
 

@@ -1,4 +1,4 @@
-"""`toolkit query feature`, `attention` and `attribution`: what a run kept token by token."""
+"""`toolkit query feature`, `attention` and `attribution`: what a run kept for single tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toolkit.selectors import Selector
 
 WORDS = {"decision": "last"}
-"""Places that are named by what they are for."""
+"""Names for positions with a role."""
 
 
 @click.command("feature")
@@ -28,8 +28,8 @@ WORDS = {"decision": "last"}
 def feature(asked: Asked, address: str, across: str | None, at: str, sample: str | None) -> Answer:
     """Show the activation of the feature at ADDRESS in each sample, here or across layers.
 
-    Features of two layers have nothing in common but their number: `--across layers` shows each
-    with its own address.
+    Features of different layers share only their number: `--across layers` shows each with its own
+    address.
     """
     run = open_run(asked)
     heads = ("sample", "address", "layer", "position", "token", "value")
@@ -73,7 +73,7 @@ def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | 
 @click.option("--sample", metavar="SAMPLE", help="Of this sample only.")
 @answered
 def attention(asked: Asked, source: str, target: str, by: str, sample: str | None) -> Answer:
-    """Show the share of attention that goes from one place of the texts to another."""
+    """Show the share of attention from one position or span of the texts to another."""
     from toolkit.errors import BadInput
 
     run = open_run(asked)
@@ -116,7 +116,10 @@ def _mass(row: Mapping[str, Any], tokens: Iterable[int]) -> float:
 @click.option("--method", metavar="METHOD", help="By this method only.")
 @click.option("--part", default="token", help="token, feature, head, error ... Default: token.")
 @click.option(
-    "--top", type=click.IntRange(1, MAX_NUMBER), default=10, help="So many parts of each method."
+    "--top",
+    type=click.IntRange(1, MAX_NUMBER),
+    default=10,
+    help="How many parts of each method to show.",
 )
 @answered
 def attribution(

@@ -1,4 +1,4 @@
-"""`toolkit play`: what can be done with the games of a run without the model."""
+"""`toolkit play`: work on the games of a run without the model."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def reparse(
     as_json: bool,
     store: str | None,
 ) -> None:
-    """Judge the stored replies of RUN again with another parser: which decisions flip, what that
-    does to the outcomes, and at which round each game would have gone another way.
+    """Parse the stored replies of RUN again with another parser: which decisions flip, how outcomes
+    change, and at which round each game would have taken another course.
     """
     from toolkit._cli._reparse import Rejudged, rejudge
     from toolkit._plugins.loading import load_parts
@@ -108,8 +108,8 @@ def _judgings(
         params = part.params.model_validate(material["params"], context={"parts": parts})
         if not isinstance(part, StagePart) or part.plays is None:
             raise BadInput(
-                f"stage '{step.stage}' ({step.part}) does not say which environment it played, so "
-                "that its replies cannot be judged again. Choose another one with --stage."
+                f"stage '{step.stage}' ({step.part}) does not say which environment it "
+                f"played, so its replies cannot be parsed again. Choose another one with --stage."
             )
         played = part.plays(params)
         yield (
@@ -139,8 +139,8 @@ def _text(result: Rejudged, name: str, limit: int) -> str:
 def _summary(result: Rejudged, name: str) -> str:
     games = sum(sum(counts.values()) for counts in result.before.values())
     return (
-        f"{name}: {len(result.flips)} of {result.replies} replies are read otherwise; "
-        f"{len(result.turns)} of {games} games would have gone another way."
+        f"{name}: {len(result.flips)} of {result.replies} replies are read differently; "
+        f"{len(result.turns)} of {games} games would have taken another course."
     )
 
 
@@ -162,7 +162,7 @@ def _outcomes(result: Rejudged, limit: int) -> str:
     if len(changed) > limit:
         notes.append(f"{len(changed) - limit} more conditions change; --limit shows them.")
     if "open" in result.outcomes:
-        notes.append("open: the game would have gone on with replies that nobody has.")
+        notes.append("open: the game would have continued with replies that do not exist.")
     return "\n".join([columns(heads, rows, right=heads[2:]), *notes])
 
 

@@ -1,5 +1,5 @@
-"""`toolkit query words` and `toolkit query label`: what a feature says, and which features are said
-to be about something.
+"""`toolkit query words` and `toolkit query label`: the words of a feature, and the features whose
+label is about a text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Key = tuple[str, int]
 
 @click.command("words")
 @click.argument("address")
-@click.option("--stage", metavar="ID", help="What this stage wrote only.")
+@click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @answered
 def words(asked: Asked, address: str, stage: str | None) -> Answer:
     """Show the words that go with the feature at ADDRESS, and above them the tokens that it
@@ -56,7 +56,7 @@ def _confirmed_first(rows: Sequence[Row]) -> list[Row]:
 
 
 def _promoted(run: Run, where: Mapping[str, Sequence[Any]]) -> str:
-    """A line for each reading and end. Tokens are quoted: many begin with a space."""
+    """One line per method and direction. Tokens are quoted, since many begin with a space."""
     lines = []
     for row in run.read_stages("promoted_tokens", None, where).to_pylist():
         for end in ("promoted", "suppressed"):
@@ -89,7 +89,9 @@ def label(asked: Asked, text: str, layer: int | None) -> Answer:
     if not about:
         from toolkit.errors import BadInput
 
-        raise BadInput(f"'{text}' has no word to look for. Name a subject, such as 'risk taking'.")
+        raise BadInput(
+            f"'{text}' has no word to search for. Name a subject, such as 'risk taking'."
+        )
     spaces = run.spaces_of(None, layer)
     where: dict[str, Sequence[Any]] = {"stat": [LABEL]}
     labels = run.read_stages("features", None, where | ({"space": spaces} if spaces else {}))
@@ -105,7 +107,7 @@ def label(asked: Asked, text: str, layer: int | None) -> Answer:
 
 
 def _hits(rows: Sequence[Row], about: frozenset[str]) -> list[tuple[float, Row]]:
-    """Labels that share a stem; those that share more of them first."""
+    """Labels that share a stem with the text, those with more shared stems first."""
     found = []
     for row in rows:
         own = stems(row["text"] or "")
@@ -133,7 +135,7 @@ def _label_row(
 
 
 def _words_of(run: Run) -> dict[Key, frozenset[str]]:
-    """By feature, the stems of the confirmed words that are more frequent where it is high."""
+    """By feature, the stems of confirmed words that are more frequent where the feature is high."""
     found = run.read_stages("feature_words", None, {"verdict": [CONFIRMED]})
     by_feature: dict[Key, list[str]] = {}
     for row in found.to_pylist():
@@ -153,6 +155,6 @@ def _tokens_of(run: Run) -> dict[Key, frozenset[str]]:
 
 
 def _effects_of(run: Run) -> dict[Key, float]:
-    """By feature, what patching did, as the verdicts say."""
+    """By feature, the effect of patching, from the verdicts."""
     rows = run.read_stages("verdicts", None, None).to_pylist()
     return {(row["space"], row["feature"]): row["effect"] for row in reversed(rows)}

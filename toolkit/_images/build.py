@@ -109,7 +109,7 @@ def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _base(client: DockerClient, base: str, folder: Path, say: Say) -> str:
-    """The base image's reference for FROM: a pin, or the ID of one that is made here."""
+    """The base image's reference for FROM: a pin, or the ID of a base image built here."""
     if base != "rootfs":
         return base
     say("making the base image from this machine's Python")
@@ -127,7 +127,7 @@ def _context(
     wheel: Path | None,
     plugins: Sequence[str],
 ) -> Path:
-    """The folder that the builder sees: wheels, requirements, the last step, nothing else."""
+    """The folder that the builder sees: only wheels, requirements and the last step."""
     source, context = containers_folder(), folder / "context"
     requirements = source / recipe.requirements
     context.mkdir()
@@ -184,7 +184,7 @@ def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> st
 
 
 def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]) -> dict[str, Any]:
-    """The image's configuration: who runs in it, what it starts, and what it says of itself."""
+    """The image's configuration: its user, its command and its labels."""
     return {
         "User": f"{UID}:{UID}",
         "WorkingDir": "/tmp",

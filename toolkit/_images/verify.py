@@ -1,4 +1,4 @@
-"""Whether the images that are pinned are there, and are what their pins say."""
+"""Check that pinned images exist and match their pins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def problems_of(client: DockerClient, name: str, pinned: PinnedImage) -> list[str]:
-    """What is wrong with a pinned image, as sentences; none if all is well."""
+    """The problems of a pinned image, as sentences; empty if there are none."""
     from docker.errors import ImageNotFound
 
     rebuild = f"Build it again: `toolkit images build {name}`."

@@ -1,4 +1,4 @@
-"""What a plan will cost, from configs and headers: per stage and in total."""
+"""The cost of a plan, from configs and headers: per stage and in total."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
 
 @dataclass(frozen=True)
 class Loads:
-    """The workload of each stage: its samples where `samples` returns them, else the most that
-    there can be.
-    """
+    """The workload of each stage: its samples if `samples` returns them, else an upper bound."""
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
@@ -98,8 +96,8 @@ class Loads:
         return min(sum(known), first) if first else sum(known)
 
     def _saes(self, stage: Stage) -> Facts:
-        """The facts of a stage's SAEs. For a stage that loads none and reads no samples: those of
-        the SAEs whose features it reads.
+        """The facts of a stage's SAEs. For a stage that loads none and reads no samples, the facts
+        of the SAEs whose features it reads.
         """
         if stage.saes is not None or "samples" in stage.part.reads:
             return facts(stage.saes)
@@ -117,7 +115,7 @@ class Loads:
         return max_samples(source, made)
 
     def _with_activations(self, stage: Stage, load: Workload) -> Workload:
-        """Add the activations that earlier stages write, and the SAEs that these belong to."""
+        """Add the activations that earlier stages write, and their SAEs."""
         if "activations" not in (*stage.part.reads, *stage.part.optional):
             return load
         writers = [
@@ -147,7 +145,7 @@ def max_samples(source: Stage, made: Mapping[str, int]) -> int | None:
 
 
 def _limited(rows: int, units: int, limit: int | None) -> int:
-    """The most rows that the first units can have: every unit left out has at least one."""
+    """The most rows that the first units can have: every remaining unit has at least one."""
     return rows if limit is None else rows - max(0, units - limit)
 
 

@@ -1,5 +1,5 @@
-"""`toolkit fetch` as a function: download what a spec's model and SAEs need from the hub into its
-cache, and check that it is complete.
+"""The work of `toolkit fetch`: download the files of a spec's model and SAEs from the hub into its
+cache, and check that they are complete.
 
 The hub's client resumes an interrupted download; a file of the wrong size is downloaded again.
 """
@@ -30,7 +30,7 @@ TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 5.0
 
 @dataclass(frozen=True)
 class Fetched:
-    """The result of one download: how many files and bytes were cached already, and how many were
+    """The result of one download: how many files and bytes were cached before, and how many were
     fetched.
     """
 
@@ -112,7 +112,8 @@ def _fetched(
     if not named:
         raise BadInput(
             f"'{snapshot.name}' at revision '{snapshot.revision}' has no file that matches "
-            f"{', '.join(download.patterns)}. Look at the repository: it may hold something else."
+            f"{', '.join(download.patterns)}. Look at the files of the repository; it may "
+            f"not be what the spec expects."
         )
     there = hub.cached_files(snapshot, download.patterns)
     lacking = [
@@ -159,8 +160,8 @@ def _one(
             if pause is None:
                 raise BadInput(
                     f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last "
-                    f"with {type(error).__name__}: {said}. What came is kept; the same command "
-                    "goes on from there."
+                    f"with {type(error).__name__}: {said}. The bytes received so far are "
+                    f"kept; the same command continues from there."
                 ) from error
             screen.line(
                 f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s"
@@ -259,7 +260,7 @@ class FileProgress:
             self._screen.passing(f"{self._file.path}: {of} ({share:.0%}), {self._speed()}/s")
 
     def _speed(self) -> str:
-        """The speed, without the bytes that an earlier attempt left."""
+        """The speed, without bytes from earlier attempts."""
         return size(
             (self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
         )

@@ -1,4 +1,6 @@
-"""Versions of what can change a result: the toolkit, all plugins and the packages that compute."""
+"""Versions of everything that can change a result: the toolkit, all plugins and the numeric
+packages.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The points of a sweep, a row each: its values, how far its stages are, its first result."""
+"""The points of a sweep, one row per point: its values, the progress of its stages, its first
+finding.
+"""
 
 from __future__ import annotations
 

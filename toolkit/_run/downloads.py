@@ -1,4 +1,4 @@
-"""Which files of the hub a plan's stages lack, and whether they can be fetched."""
+"""Find files of the hub that a plan's stages lack, and check whether they can be fetched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def missing_downloads(stage: Stage) -> Iterator[hub.Download]:
-    """What a stage loads of the hub that the cache does not have."""
+    """The downloads of a stage that the cache lacks."""
     for loadable in (None if stage.model_replaced else stage.model, stage.saes):
         if loadable is None or loadable.part.downloads is None:
             continue

@@ -16,8 +16,8 @@ from toolkit.errors import SpecError, nearest
 
 _MATCH: Mapping[SpecPath, str] = {("stages",): "id", ("sinks",): "name"}
 SHARED = ("model", "saes", "limit", "examine", "executors")
-"""What overlays and `--set` change in a spec that is only reached by `from`: never its own stages,
-samples or seed.
+"""Fields that overlays and `--set` change in a spec that another spec names under `from`: never its
+stages, samples or seed.
 """
 ONLY = "only"
 """The key of an overlay under which single specs have changes of their own."""
@@ -64,7 +64,7 @@ def changes_of(overlay: Node, base: Node) -> Iterator[Node]:
 
 
 def shared(overlay: Node, base: Node) -> Node:
-    """Return the part of an overlay that also applies to `base`, a spec reached by `from`."""
+    """The part of an overlay that also applies to `base`, a spec named under `from`."""
     results = {
         key: value
         for key, value in overlay.value.items()
@@ -74,7 +74,7 @@ def shared(overlay: Node, base: Node) -> Node:
 
 
 def shares_set(text: str, base: Node) -> bool:
-    """Whether a `--set` text also applies to `base`, a spec reached by `from`."""
+    """Whether a `--set` text also applies to `base`, a spec named under `from`."""
     first, *inside = (step.strip() for step in text.partition("=")[0].split("."))
     return first in SHARED and (inside in ([], ["uses"]) or not _lacks(base, first))
 
@@ -85,7 +85,7 @@ def _lacks(base: Node, key: str) -> bool:
 
 
 def _is_inside(change: Node) -> bool:
-    """Whether a change touches only the inside of a part."""
+    """Whether a change touches only params of a part."""
     return isinstance(change.value, dict) and "uses" not in change.value
 
 

@@ -61,7 +61,7 @@ _Located = tuple[SpecPath, ErrorDetails]
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is wrong with one value. Several items: the value matches no member of a union."""
+    """The problem of one value. Several items mean that the value matches no member of a union."""
 
     path: SpecPath
     items: Sequence[ErrorDetails]
@@ -193,7 +193,7 @@ def _wanted(item: ErrorDetails) -> str:
 
 
 def _said(item: ErrorDetails) -> str:
-    """The message of a validator, without pydantic's prefix."""
+    """The text of a validator's message, without pydantic's prefix."""
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
 

@@ -1,13 +1,12 @@
-"""What every part must keep, as checks that plugin authors run in a test.
+"""Contract checks of every kind of part, for the tests of plugins.
 
     @pytest.mark.parametrize("part", list(toolkit_parts()), ids=lambda part: part.name)
     def test_contract(part):
         check_part(part)
 
-`check_part` looks at the record and its params, then does the work of its kind on small made-up
-tables; hand it a `work` when the part needs a model, SAEs or tables that mean something. What a
-model or SAE part loads is the matter of `toolkit.testing.loaded`. A broken promise raises `Broken`,
-whose text says which one.
+`check_part` checks the record and its params, then runs the part on small synthetic tables; give it
+a `work` if the part needs a model, SAEs or realistic tables. `toolkit.testing.loaded` checks what a
+model or SAE part loads. A violation raises `Broken`, whose text names it.
 """
 
 from __future__ import annotations
@@ -392,8 +391,8 @@ def _close(left: Any, right: Any, tolerance: float) -> bool:
 
 
 def check_parser(part: ParserPart, params: Any) -> None:
-    """It never raises, whatever the text; and text without an action is a failure, never a default,
-    unless the part says that it guesses.
+    """It never raises on any text; text without an action is a failure, never a default, unless the
+    part says that it guesses.
     """
     parse = part.make(params)
     for text in (*NONSENSE, *NUMBERS):
@@ -432,9 +431,8 @@ CHECKED_CONDITIONS, CHECKED_ROUNDS = 8, 12
 
 
 def check_environment(part: EnvironmentPart, params: Any) -> None:
-    """Its conditions have names of their own; a game goes on from its state written as JSON,
-    changes no state it was given, repeats with the same generator, and takes every option that a
-    prompt offers.
+    """Its conditions have distinct names; a game continues from its state as JSON, does not change
+    a given state, repeats with the same generator, and accepts every option of a prompt.
     """
     game = part.make(params)
     conditions = game.conditions()
@@ -595,7 +593,7 @@ def _read_by(part: SinkPart, params: Any) -> Iterator[str]:
 
 def check_executor(part: ExecutorPart, params: Any) -> None:
     """It asks for at least one worker, writes GPUs as `--gpu` does, and names its command without
-    starting anything. Real workers are an integration test's matter.
+    starting anything. Real workers need an integration test.
     """
     count = part.workers(params)
     _must(count >= 1, part, f"it asks for {count} workers")
@@ -611,9 +609,7 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
 
 
 def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
-    """It bears empty tables; figures have a title, fetch nothing from elsewhere and are the same
-    twice.
-    """
+    """It accepts empty tables; figures have a title, load nothing external and are reproducible."""
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
     given = inputs or TableInputs(make_tables(part.reads))
     figures, repeated = list(part.run(given)), list(part.run(given))

@@ -1,12 +1,11 @@
-"""What a loaded model and a loaded SAE must keep, as checks that authors of loaders and adapters
-run in a test.
+"""Contract checks of a loaded model or SAE, for the tests of loaders and adapters.
 
     def test_contract(tmp_path):
         check_loaded(PART, params={"path": str(tiny(tmp_path))})
 
-`check_model` and `check_sae` do the same for one that is loaded already, in a notebook too. Give
-them something small: a model of three blocks shows a mistake as well as one of thirty. A broken
-promise raises `Broken`, whose text says which one.
+`check_model` and `check_sae` check one that is loaded already, for example in a notebook. Use a
+small one: three blocks reveal a mistake as well as thirty. A violation raises `Broken`, whose text
+names it.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
 
 LOADED_TEXTS = ("one two", "three four five six seven eight", "an \u00e9 \U0001f3b2 or two", "nine")
 LONG_CONTEXT = 8192
-"""A text that is too long is tried on models that read at most so many tokens: on others it would
-take minutes.
+"""Too long a text is tried only on models with at most this context: on others it would take
+minutes.
 """
 REPLY_TOKENS = 6
 
@@ -330,7 +329,7 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
 
 
 def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
-    """Edits where it makes any, and a refusal of what needs a next token."""
+    """Edits, if it makes any, and the refusal of methods that need a next token."""
     try:
         _check_edits(model, ids, tolerance)
     except BadInput as error:
@@ -349,7 +348,7 @@ def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
 
 
 def _another(value: Tensor, way: int = 1) -> Tensor:
-    """A value far from this one."""
+    """A value far from the given one."""
     import torch
 
     wave = torch.cos(way * torch.arange(len(value), device=value.device))
@@ -447,7 +446,7 @@ def _check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
 
 
 def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
-    """Each reply is that of whole passes, whatever is beside it, but for close calls."""
+    """Each reply equals that of whole passes, whatever the batch, except for close calls."""
     asked: list[tuple[int, int]] = []
 
     def draw(row: int, made: int) -> float:
@@ -658,7 +657,7 @@ def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
 
 
 def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
-    """From what was encoded and from nothing: one feature more adds its row."""
+    """From encoded activations and from zeros: adding one feature adds its decoder row."""
     import torch
 
     expected = (len(activations), sae.outputs)

@@ -1,6 +1,4 @@
-"""What checks of loaded models and SAEs have in common: a broken promise is an error that says
-whose it is.
-"""
+"""Helpers for checks of loaded models and SAEs: a violation is an error that names its part."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""The index of a run: derived when its steps have committed, in steps of its own that can be
-repeated and are never changed.
-
-One step numbers the samples (`sample_index`), one for each space holds its postings. Their keys
-follow from the activation steps they cover, so that a run that finds them there has nothing to do,
-and two runs of the same steps share them.
+"""Build the index of a run after its steps have committed, in separate steps that can be repeated
+and never change. One step numbers the samples (`sample_index`), and one per space holds its
+postings. Their keys are made from the activation steps that they cover, so that existing ones are
+reused and two runs of the same steps share them.
 """
 
 from __future__ import annotations
@@ -68,8 +66,8 @@ def spaces_of(row: StepRow) -> list[str]:
 def build(
     store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
 ) -> int:
-    """Derive what is missing; return the number of new steps. `sampled` are the steps that wrote
-    the samples.
+    """Build what is missing; return the number of new steps. `sampled` are the steps that wrote the
+    samples.
     """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)

@@ -1,8 +1,7 @@
-"""From rows to postings: the entries of `activations`, held by feature instead of by sample.
-
-Rows are read twice and in batches. The first time gives the samples their numbers; the second time
-each entry becomes a 64-bit key (feature, sample, position, from the highest bits down) and a value,
-written to one scratch file a space. Then each space is sorted on its own, so that memory does not
+"""Turn rows of `activations` into postings: the same entries, sorted by feature instead of by
+sample. Rows are read twice, in batches. The first pass numbers the samples; in the second, each
+entry becomes a 64-bit key (feature, sample, position, from the highest bits down) and a value,
+written to one scratch file per space. Then each space is sorted on its own, so that memory does not
 grow with the number of spaces; one with many entries is first divided into files by ranges of
 features, which are sorted one after the other. An entry that two stages have kept is kept once,
 with the larger value.
@@ -35,8 +34,8 @@ AT_ONCE = 4 << 20
 _ROWS_AT_ONCE = 1 << 16
 _READ_AT_ONCE = 1 << 20
 _BUCKET_BITS = 20
-"""Entries are counted by this many of a key's highest bits, which is by feature if there are not
-more than a million.
+"""Entries are counted by this many of a key's highest bits, which means by feature if there are at
+most a million.
 """
 _FEATURE_BITS, _BLOCK_BITS = 24, 16
 LAST_BLOCK = (1 << _BLOCK_BITS) - 1
@@ -194,7 +193,7 @@ class Scratch:
 
     def chunks(self, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The entries of a space in order, each once: keys and values, whole features at a time.
-        They are there to take once.
+        They can be read once.
         """
         for paths in self._divided(self._paths(space)):
             yield _sorted(*_taken(paths))

@@ -1,10 +1,10 @@
-"""Compact projections of decoder rows, kept in the store when asked: `similar` then works where the
-SAE files are not.
+"""Compact projections of decoder rows, stored on request: `similar` then works without the SAE
+files.
 
 A row of a decoder is projected onto `dims` directions, orthogonal to each other and drawn once for
 all (so that projections of the same SAE are the same everywhere), and kept as that many bytes.
-Angles between rows come out with an error of about 1 / sqrt(dims). The step that holds them is
-named after the hash of the SAE's files: runs of the same SAE share it.
+Angles between rows come out with an error of about 1 / sqrt(dims). The key of their step is made
+from the hash of the SAE's files, so that runs of the same SAE share it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A run as Parquet: a file per table, rows with their step, row groups of one step each; the
-in `toolkit-run.json`, and with each step a hash of its rows in each table.
+"""A run as Parquet: a file per table, with row groups of one step each. `toolkit-run.json` has the
+run and its steps, with a hash of each step's rows in each table.
 
 Steps are committed again under their own keys, so that what is read back is identical and reading
 it twice adds nothing.

@@ -1,6 +1,4 @@
-"""A run's committed rows as an export reads them, and rows from elsewhere as a step and a run of
-this store.
-"""
+"""Read a run's committed rows for an export, and commit imported rows as a step and a run."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 row, found by a B-tree.
 
 `toolkit_store.query.by_rows.ByRows` gives the same answers, by the same methods, without an index.
-A lookup takes a few milliseconds, so what is done with its result is done on arrays: each step of a
-query engine costs as much as the reading.
+A lookup takes a few milliseconds, so its result is processed as arrays: each operation of a query
+engine costs as much as the lookup.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Directory:
 
 
 class RunIndex:
-    """What the spaces of a run's index share: the samples' names, and the directories of the spaces
-    asked about.
+    """What the spaces of a run's index share: the names of samples, and cached directories of
+    spaces.
     """
 
     def __init__(self, rows: CommittedRows, numbering: str) -> None:

@@ -1,5 +1,5 @@
-"""The committed rows of one run, read from the tables: what every answer of
-`toolkit_store.query.features` is made of.
+"""The committed rows of one run, read from the tables: the basis of every answer of
+`toolkit_store.query`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class CommittedRows:
         return out
 
     def values(self, name: str, column: str, where: Where, stage: str | None = None) -> list[str]:
-        """Which texts a column has in the rows that match, read a batch at a time."""
+        """The distinct texts of a column in matching rows, read a batch at a time."""
         keys = [key for keys in self.stages(name, stage).values() for key in keys]
         results: set[str] = set()
         for step_filter in among("step", keys):

@@ -1,10 +1,9 @@
-"""Questions to a store, answered as polars frames: `toolkit_store.open(folder).run().top(space,
+"""Queries of a store, answered as polars frames: `toolkit_store.open(folder).run().top(space,
 2059)`.
 
-A `RunView` looks at the committed steps of one run. Of each space it is settled once who answers:
-where the run's index is there, `toolkit_store.query.by_index`; without it, as while a run goes on,
-`toolkit_store.query.by_rows`. Both give the same answers. A space is named by its id;
-`RunView.feature` finds it for an address.
+A `RunView` reads the committed steps of one run. For each space, `toolkit_store.query.by_index`
+answers if the run has an index; otherwise, as during a run, `toolkit_store.query.by_rows` does.
+Both give the same answers. A space is named by its id; `RunView.feature` finds it for an address.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 
 SUMMARY = "*"
-"""The sample of a row of `effects` that sums up all samples."""
+"""The `sample` of a row of `effects` that summarises all samples."""
 
 
 def open_features(path: str | Path) -> Features:
@@ -70,8 +69,8 @@ class Features:
         return RunView(self.store, states[name], self._steps(states[name], steps))
 
     def _steps(self, state: RunRow, more: Iterable[str]) -> list[StepRow]:
-        """Of a run that is not done, also those that it has committed since its state was
-        written.
+        """The steps of a run; for one that is not done, including those committed since its state
+        was written.
         """
         keys = {*state.steps, *more}
         if state.state == "done":
@@ -80,9 +79,7 @@ class Features:
 
     def diff(self, run_a: str, run_b: str, space: str) -> pl.DataFrame:
         """How often and how strongly each feature fired in two runs, the largest change of rate
-        first.
-
-        A feature is compared with itself: the space has to be the same one in both.
+        first. Features are only compared within one space, which both runs must have.
         """
         first, second = self.run(run_a), self.run(run_b)
         reason = common_spaces(first, second, [space]).left_out.get(space)
@@ -339,9 +336,7 @@ class RunView:
         return pl.DataFrame(self._rows.by_stage("features", asked))
 
     def labels(self, space: str, features: Iterable[int]) -> pl.DataFrame:
-        """What features are said to stand for: feature, label (of several the first, by their
-        group).
-        """
+        """Labels of features: feature, label (the first by group, if there are several)."""
         import polars as pl
 
         where = f"{equals('stat', 'label')} AND {equals('space', space)}"
@@ -407,8 +402,8 @@ class RunView:
         return nearest_rows(rows if callable(rows) else slices(rows), width, feature, k)
 
     def projections(self, space: str) -> np.ndarray | None:
-        """What the store keeps of the space's decoder, one row per feature; None if nobody asked
-        for it.
+        """The stored projections of the space's decoder, one row per feature; None if there are
+        none.
         """
         results = [
             row

@@ -18,9 +18,7 @@ from toolkit_store.write.ledger import stored_count
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` looked at, what is wrong (each with the file or the step), and what is only
-    worth knowing.
-    """
+    """What `check` read, its problems (each with the file or the step), and notes."""
 
     files: int
     bytes: int
@@ -31,8 +29,8 @@ class CheckReport:
 def report(
     place: Place, ledger: Callable[[], Sequence[StepRow]], used_tables: Callable[[], set[str]]
 ) -> CheckReport:
-    """Look at every file and at the record; and if they are whole, at every row. `used_tables`
-    tells which tables have rows of a step.
+    """Check every file and the record and, if they are sound, every row. `used_tables` tells which
+    tables have rows of a step.
     """
     problems: list[str] = []
     notes = list(place.notes)

@@ -1,5 +1,4 @@
-"""How tables are written to and kept: with the lease in hand, and never from a file that is not
-what was written.
+"""Write and maintain tables, only with the lease, and never from a damaged file.
 
 Joining files, making an index and deriving postings all write new files from old ones, with hashes
 of their own; so the files of the table are verified first (`FileRecord.verify`), and a damaged one
@@ -140,7 +139,7 @@ class TableWriter:
     def report(
         self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]
     ) -> CleanReport:
-        """What is gone since the database used that much."""
+        """What was removed, given the earlier usage of the database."""
         after = self._database.usage()
         files, size = (
             sum(was[i] for was in before.values()) - sum(now[i] for now in after.values())
