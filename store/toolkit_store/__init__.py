@@ -8,8 +8,9 @@ Questions: `open`.
 from __future__ import annotations
 
 from toolkit_store.place import local_part, uri_of
-from toolkit_store.query.features import Features, RunView
+from toolkit_store.query.features import Features
 from toolkit_store.query.features import open_features as open
+from toolkit_store.query.run_view import RunView
 from toolkit_store.remote import NoStore
 from toolkit_store.store import Store, open_store
 from toolkit_store.upkeep.check import CheckReport

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,6 @@ from toolkit.ledger import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import locks
 from toolkit_store.database import Database, among
-from toolkit_store.index import projections
 from toolkit_store.index.postings import (
     LAYOUT,
     Numbered,
@@ -31,40 +30,20 @@ from toolkit_store.index.postings import (
     posting_rows,
     space_key,
 )
+from toolkit_store.index.step_rows import PART, spaces_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit_store.store import Store, Tables
+    from toolkit_store.step_store import StepStore, Tables
 
-PART = "store.index"
 STAGE = "(index)"
 _COMMITTED_AT_ONCE = 16 << 20
 """The most entries committed together, unless a single space has more."""
 
 
-def is_index(row: StepRow) -> bool:
-    """Whether a step of the ledger belongs to an index."""
-    return row.part == PART
-
-
-def is_own(row: StepRow) -> bool:
-    """Whether a step is the store's own; such steps belong to no experiment."""
-    return row.part in (PART, projections.PART)
-
-
-def covered(rows: Iterable[StepRow]) -> list[str]:
-    """The activation steps among these, which an index covers."""
-    return sorted(row.key for row in rows if row.tables.get("activations") and not is_index(row))
-
-
-def spaces_of(row: StepRow) -> list[str]:
-    """The spaces of an index, from the step that numbers its samples."""
-    return list(json.loads(row.material)["spaces"])
-
-
 def build(
-    store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
+    store: StepStore, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
 ) -> int:
     """Build what is missing; return the number of new steps. `sampled` are the steps that wrote the
     samples.
@@ -88,7 +67,7 @@ def build(
     return made
 
 
-def _wanted(store: Store, key: str, spaces: Sequence[str]) -> list[str]:
+def _wanted(store: StepStore, key: str, spaces: Sequence[str]) -> list[str]:
     there = {row.key for row in store.index_steps([space_key(key, space) for space in spaces])}
     return [space for space in spaces if space_key(key, space) not in there]
 
@@ -108,7 +87,7 @@ def _units(database: Database, steps: Sequence[str]) -> dict[str, str]:
 
 
 def _commit_numbers(
-    store: Store, key: str, numbered: Numbered, units: dict[str, str], run: str
+    store: StepStore, key: str, numbered: Numbered, units: dict[str, str], run: str
 ) -> int:
     import pyarrow as pa
 
