@@ -50,10 +50,10 @@ class Address:
     def __str__(self) -> str:
         if self.source is not None:
             return f"{self.model}/{self.source}/{self.index}"
-        place = "/".join(
+        prefix = "/".join(
             part for part in (self.model, self.hookpoint, self.sae) if part is not None
         )
-        return f"{place}:{self.index}" if place else f"{self.layer}/{self.index}"
+        return f"{prefix}:{self.index}" if prefix else f"{self.layer}/{self.index}"
 
 
 def parse(text: str) -> Address:

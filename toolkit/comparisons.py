@@ -193,11 +193,11 @@ def comparisons_of(rows: pa.Table) -> list[Comparison]:
 def addresses_of(inputs: Inputs) -> dict[str, str]:
     """The address of each space that the needed stages extracted or compared."""
     compared = [one.addresses for one in read_comparisons(inputs)]
-    found = {space: address for known in compared for space, address in known.items()}
+    result = {space: address for known in compared for space, address in known.items()}
     if "spaces" in inputs.tables():
         rows = inputs.read("spaces").to_pylist()
-        found |= {row["space"]: str(row["address"]) for row in rows}
-    return found
+        result |= {row["space"]: str(row["address"]) for row in rows}
+    return result
 
 
 def rows_of(features: pa.Table, comparison: Comparison) -> pa.Table:

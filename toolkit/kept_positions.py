@@ -158,7 +158,7 @@ class _Chosen:
             for number, positions in enumerate(results)
             for position in positions
         ]
-        self._wanted = np.sort(np.array(places, dtype=np.int64))
+        self._selected_numbers = np.sort(np.array(places, dtype=np.int64))
         self.samples = frozenset(
             text.sample for text, positions in zip(texts, results, strict=True) if positions
         )
@@ -171,7 +171,7 @@ class _Chosen:
 
         there = self._numbers(rows["sample"]) * self._stride + rows["position"].to_numpy()
         self._check(there, self._numbers(pa.chunked_array([pa.array(samples, pa.string())])), named)
-        return rows.filter(pa.array(np.isin(there, self._wanted)))
+        return rows.filter(pa.array(np.isin(there, self._selected_numbers)))
 
     def _numbers(self, samples: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """The number of each sample; a sample missing from table `samples` gets a number without
@@ -188,7 +188,7 @@ class _Chosen:
     ) -> None:
         import numpy as np
 
-        requested = self._wanted[np.isin(self._wanted // self._stride, samples)]
+        requested = self._selected_numbers[np.isin(self._selected_numbers // self._stride, samples)]
         lacking = requested[~np.isin(requested, there)]
         if len(lacking):
             sample, position = (

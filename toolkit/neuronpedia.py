@@ -91,7 +91,9 @@ def names(space: Mapping[str, Any]) -> tuple[str, str]:
     short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()
     model = _MODELS.get(short, _slug(short))
     site, _, layer = str(space["hookpoint"]).rpartition(".")
-    return model, _gemma(model, site, space) or _llama(model, space) or _own(site, layer, space)
+    return model, _gemma(model, site, space) or _llama(model, space) or _made_up_id(
+        site, layer, space
+    )
 
 
 def _gemma(model: str, site: str, space: Mapping[str, Any]) -> str | None:
@@ -110,7 +112,7 @@ def _llama(model: str, space: Mapping[str, Any]) -> str | None:
     return f"{match[1]}-llamascope-{_LLAMA_SITES[match[2]]}-{_LLAMA_WIDTHS[match[3]]}"
 
 
-def _own(site: str, layer: str, space: Mapping[str, Any]) -> str:
+def _made_up_id(site: str, layer: str, space: Mapping[str, Any]) -> str:
     """`25-resid_post-NAME`; a space without a layer counts as the embedding, as on Neuronpedia."""
     parts = [layer, site] if layer.isdigit() else ["e", str(space["hookpoint"])]
     return _slug("-".join([*parts, str(space.get("sae") or "raw")]))

@@ -7,7 +7,7 @@ Questions: `open`.
 
 from __future__ import annotations
 
-from toolkit_store.place import local_part, uri_of
+from toolkit_store.location import local_part, uri_of
 from toolkit_store.query.features import Features
 from toolkit_store.query.features import open_features as open
 from toolkit_store.query.run_view import RunView

@@ -227,7 +227,7 @@ class Database:
         self, name: str, where: str | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """The matching rows in the declared schema (without a limit LanceDB returns ten)."""
-        selected = self._wanted(name, columns)
+        selected = self._selected_columns(name, columns)
         with self._explained("read", name):
             reader = self._reader
             result: pa.Table | None = background.run(self._found(reader, name, where, selected))
@@ -278,7 +278,7 @@ class Database:
         """
         import pyarrow as pa
 
-        selected = self._wanted(name, columns)
+        selected = self._selected_columns(name, columns)
         with self._explained("read", name):
             query = self._query(name, where, selected)
             for batch in (
@@ -357,7 +357,7 @@ class Database:
         query = table.search().select(list(columns)).limit(None)
         return query.where(where) if where else query
 
-    def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
+    def _selected_columns(self, name: str, columns: Sequence[str] | None) -> list[str]:
         return list(_schema(name).names if columns is None else columns)
 
     def _table(self, name: str) -> Any:

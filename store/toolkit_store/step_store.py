@@ -23,8 +23,8 @@ from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import locks
 from toolkit_store.database import BITMAPS_FROM, Database, among, equals
 from toolkit_store.index import step_rows
+from toolkit_store.location import Location
 from toolkit_store.locks import OnWait
-from toolkit_store.place import Place
 from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import TableWriter
@@ -41,11 +41,11 @@ Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
 class StepStore:
     """Commits and reads steps. `toolkit_store.store.Store` adds indexes and maintenance."""
 
-    def __init__(self, place: Place, *, read_only: bool = False) -> None:
-        self.folder, self.uri, self.read_only = place.folder, place.uri, read_only
-        self.database: Database = place.database
-        self._place, self._files, self._lease = place, place.files, place.lease
-        self._keeper = TableWriter(place, self._steps)
+    def __init__(self, location: Location, *, read_only: bool = False) -> None:
+        self.folder, self.uri, self.read_only = location.folder, location.uri, read_only
+        self.database: Database = location.database
+        self._location, self._files, self._lease = location, location.files, location.lease
+        self._keeper = TableWriter(location, self._steps)
         self._present: dict[str, tuple[int, set[str]]] = {}
         self._shared: dict[str, SharedRows] = {}
         self._sound = False
@@ -272,7 +272,7 @@ class StepStore:
 
     def reading(self) -> AbstractContextManager[None]:
         """Keep files that a read may need from being removed inside the block."""
-        return self._place.reading()
+        return self._location.reading()
 
     def read(
         self, table: str, steps: Iterable[str], columns: Sequence[str] | None = None
@@ -352,16 +352,16 @@ class StepStore:
         """The rows that stand for those of these steps."""
         import pyarrow as pa
 
-        wanted = {pair for row in self._steps(steps) for pair in row.shared.items()}
+        owners_of_rows = {pair for row in self._steps(steps) for pair in row.shared.items()}
         (key,) = table(name).key
         parts = [
             self.database.rows(name, where)
-            for where in among(key, sorted({value for value, _ in wanted}))
+            for where in among(key, sorted({value for value, _ in owners_of_rows}))
         ]
         result = pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts])
         pairs = zip(result[key].to_pylist(), result["step"].to_pylist(), strict=True)
-        result = result.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
-        self._check_count(name, result.num_rows, len(wanted))
+        result = result.filter(pa.array([pair in owners_of_rows for pair in pairs], pa.bool_()))
+        self._check_count(name, result.num_rows, len(owners_of_rows))
         return rows.ordered(name, result)
 
     def _owners(self, name: str, steps: Iterable[str]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from toolkit_store.database import INDEXES, among
 from toolkit_store.index import build as indexing
 from toolkit_store.index import step_rows
 from toolkit_store.index.postings import number_key, space_key
-from toolkit_store.place import placed
+from toolkit_store.location import open_location
 from toolkit_store.step_store import StepStore, maintaining
 from toolkit_store.upkeep import check as checking
 from toolkit_store.upkeep.check import CheckReport
@@ -29,7 +29,7 @@ def open_store(
     then on.
     """
     return Store(
-        placed(path, create=create, read_only=read_only, values=values), read_only=read_only
+        open_location(path, create=create, read_only=read_only, values=values), read_only=read_only
     )
 
 
@@ -80,7 +80,7 @@ class Store(StepStore):
             removed = {name: self._keeper.remove_orphans(name) for name in DATA_TABLES}
             self._keeper.compact(reindexing=False)
             indexing.sweep(self.folder / "scratch")
-            with self._place.alone(wait_s):
+            with self._location.alone(wait_s):
                 self._keeper.drop_old(reindexing=False)
             self._present.clear()
             return self._keeper.report(before, removed)
@@ -95,7 +95,7 @@ class Store(StepStore):
         with self.writer(), self._lease.turn, maintaining(self.uri):
             before = self.database.usage()
             self._keeper.compact(reindexing=reindexing)
-            with suppress(locks.InUse), self._place.alone(0):
+            with suppress(locks.InUse), self._location.alone(0):
                 self._keeper.drop_old(reindexing=reindexing)
             self._present.clear()
             return self._keeper.report(before, {})
@@ -133,4 +133,6 @@ class Store(StepStore):
         with the ledger.
         """
         with self.reading():
-            return checking.report(self._place, lambda: self._steps(None), self._keeper.used_tables)
+            return checking.report(
+                self._location, lambda: self._steps(None), self._keeper.used_tables
+            )

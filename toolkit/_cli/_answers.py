@@ -76,7 +76,7 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
         file: Path | None,
         k: int,
         run: str | None = None,
-        **own: Any,
+        **options: Any,
     ) -> None:
         chosen = [
             name for name, given in (("json", as_json), ("csv", as_csv), ("parquet", file)) if given
@@ -86,7 +86,7 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
                 " and ".join(f"--{name}" for name in chosen) + " exclude each other; give one."
             )
         asked = Asked(run, store, chosen[0] if chosen else "text", k, file)
-        show(function(asked, **own), asked)
+        show(function(asked, **options), asked)
 
     collected = click.option(
         "--k",

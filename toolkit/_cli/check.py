@@ -28,17 +28,17 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
             {"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
             for stage in plan.stages
         ]
-        echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _found(plan)}))
+        echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _detected(plan)}))
     else:
         echo(
             f"{target}: right. {counted(len(plan.stages), 'stage')}, "
             f"{counted(len(plan.sinks), 'sink')}; it would be run {plan.run}."
         )
-        for line in _found(plan):
+        for line in _detected(plan):
             echo(line)
 
 
-def _found(plan: Plan) -> list[str]:
+def _detected(plan: Plan) -> list[str]:
     """What parts with automatic detection found (`saes: auto found ...`), once each."""
     used = [
         (name, loadable)

@@ -167,7 +167,7 @@ def _outcomes(result: Rejudged, limit: int) -> str:
 
 
 def _outcome_row(
-    condition: str, what: str, counts: Mapping[str, int], outcomes: Sequence[str]
+    condition: str, reading: str, counts: Mapping[str, int], outcomes: Sequence[str]
 ) -> list[str]:
     from toolkit._cli._reparse import rates
 
@@ -176,7 +176,7 @@ def _outcome_row(
     for name in outcomes:
         share = f" ({shares[name]:.1%})" if name in shares else ""
         cells.append(f"{counts.get(name, 0)}{share}")
-    return [condition, what, *cells]
+    return [condition, reading, *cells]
 
 
 def _kinds(result: Rejudged) -> str:

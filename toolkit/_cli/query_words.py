@@ -43,8 +43,10 @@ def words(asked: Asked, address: str, stage: str | None) -> Answer:
     space, index = run.feature(address)
     where: dict[str, Sequence[Any]] = {"space": [space], "feature": [index]}
     above = _promoted(run, where) if "promoted_tokens" in tables else ""
-    found = run.read_stages("feature_words", stage, where)
-    ordered = sorted_by(found, [("verdict", True), ("method", True), ("p", True), ("value", False)])
+    listed = run.read_stages("feature_words", stage, where)
+    ordered = sorted_by(
+        listed, [("verdict", True), ("method", True), ("p", True), ("value", False)]
+    )
     rows = _confirmed_first(first_rows(ordered, len(ordered)))
     why = f"No word that was listed in run {run.id} goes with feature {address}."
     return Answer(heads, rows[: asked.k], len(rows), why, shared=("stage",), above=above)
@@ -61,8 +63,8 @@ def _promoted(run: Run, where: Mapping[str, Sequence[Any]]) -> str:
     for row in run.read_stages("promoted_tokens", None, where).to_pylist():
         for end in ("promoted", "suppressed"):
             pairs = zip(row[f"{end}_pieces"][:SHOWN], row[f"{end}_values"], strict=False)
-            told = "  ".join(f"{piece!r} {value:+.2f}" for piece, value in pairs)
-            lines.append(f"{end} ({row['method']}): {told}")
+            tokens = "  ".join(f"{piece!r} {value:+.2f}" for piece, value in pairs)
+            lines.append(f"{end} ({row['method']}): {tokens}")
     from toolkit.terminal import printable
 
     return "\n".join(printable(line) for line in lines)
@@ -108,13 +110,13 @@ def label(asked: Asked, text: str, layer: int | None) -> Answer:
 
 def _hits(rows: Sequence[Row], about: frozenset[str]) -> list[tuple[float, Row]]:
     """Labels that share a stem with the text, those with more shared stems first."""
-    found = []
+    hits = []
     for row in rows:
-        own = stems(row["text"] or "")
-        if shared := len(own & about):
-            found.append((shared, agreement(own, about), row))
-    found.sort(key=lambda hit: (-hit[0], -hit[1], hit[2]["space"], hit[2]["feature"]))
-    return [(match, row) for _, match, row in found]
+        label_stems = stems(row["text"] or "")
+        if shared := len(label_stems & about):
+            hits.append((shared, agreement(label_stems, about), row))
+    hits.sort(key=lambda hit: (-hit[0], -hit[1], hit[2]["space"], hit[2]["feature"]))
+    return [(match, row) for _, match, row in hits]
 
 
 def _label_row(
@@ -124,33 +126,33 @@ def _label_row(
     described: Mapping[str, Mapping[Key, frozenset[str]]],
     effects: Mapping[Key, float],
 ) -> Row:
-    key, own = (row["space"], row["feature"]), stems(row["text"])
+    key, label_stems = (row["space"], row["feature"]), stems(row["text"])
     cells: Row = {"address": run.label(*key), "match": match, "label": row["text"]}
     for name, known in described.items():
         if key in known:
             others = [bag for other, bag in known.items() if other != key and other[0] == key[0]]
-            found = ranked(own, known[key], others)
-            cells |= {name: found.score, f"{name}_p": found.p}
+            result = ranked(label_stems, known[key], others)
+            cells |= {name: result.score, f"{name}_p": result.p}
     return {**cells, "effect": effects.get(key)}
 
 
 def _words_of(run: Run) -> dict[Key, frozenset[str]]:
     """By feature, the stems of confirmed words that are more frequent where the feature is high."""
-    found = run.read_stages("feature_words", None, {"verdict": [CONFIRMED]})
+    confirmed = run.read_stages("feature_words", None, {"verdict": [CONFIRMED]})
     by_feature: dict[Key, list[str]] = {}
-    for row in found.to_pylist():
+    for row in confirmed.to_pylist():
         if row["value"] > 0:
             by_feature.setdefault((row["space"], row["feature"]), []).append(row["word"])
-    return {key: stems_of(own) for key, own in by_feature.items()}
+    return {key: stems_of(words) for key, words in by_feature.items()}
 
 
 def _tokens_of(run: Run) -> dict[Key, frozenset[str]]:
     """By feature, the stems of the tokens that its decoder row promotes."""
     columns = ("space", "feature", "promoted_pieces")
-    found = run.read_stages("promoted_tokens", None, {"method": ["unembedding"]}, columns)
+    promoted = run.read_stages("promoted_tokens", None, {"method": ["unembedding"]}, columns)
     return {
         (row["space"], row["feature"]): stems_of(row["promoted_pieces"])
-        for row in found.to_pylist()
+        for row in promoted.to_pylist()
     }
 
 

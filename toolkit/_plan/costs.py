@@ -59,7 +59,7 @@ class Loads:
                 saes=facts(stage.saes),
             )
         else:
-            count = self._most(stage)
+            count = self._max_samples(stage)
             if count is None:
                 return None
             tokens, known = count * TYPICAL, (facts(stage.model), self._saes(stage))
@@ -82,11 +82,13 @@ class Loads:
         first = stage.part.steps.sample_limit
         return samples if samples is None or first is None else samples.slice(0, first)
 
-    def _most(self, stage: Stage) -> int | None:
+    def _max_samples(self, stage: Stage) -> int | None:
         """The most samples that a stage can get."""
         if isinstance(stage.part, SourcePart):
-            return self._given(stage)
-        counts = [self._given(self.plan.stage(need)) for need in stage.needs if is_source(need)]
+            return self._max_samples_of(stage)
+        counts = [
+            self._max_samples_of(self.plan.stage(need)) for need in stage.needs if is_source(need)
+        ]
         if not counts and "samples" not in stage.part.reads:
             return 0
         known = [count for count in counts if count is not None]
@@ -104,7 +106,7 @@ class Loads:
         known = [facts(self.plan.stage(need).saes) for need in stage.needs]
         return max(known, key=lambda one: int(one.get("features", 0)), default={})
 
-    def _given(self, source: Stage) -> int | None:
+    def _max_samples_of(self, source: Stage) -> int | None:
         """The most samples that a source yields."""
         made: dict[str, int] = {}
         for need in source.needs:

@@ -239,7 +239,7 @@ class FileProgress:
         self._every = TERMINAL_SECONDS if screen._terminal else PLAIN_SECONDS
         self._began = self._shown = screen._clock()
         self._first: int | None = None
-        self._most = 0
+        self._bytes = 0
 
     def __enter__(self) -> Callable[[int], None]:
         return self._tell
@@ -251,18 +251,18 @@ class FileProgress:
 
     def _tell(self, there: int) -> None:
         self._first = there if self._first is None else self._first
-        self._most = max(self._most, there)
+        self._bytes = max(self._bytes, there)
         now = self._screen._clock()
         if now - self._shown >= self._every:
             self._shown = now
-            share = self._most / self._file.size if self._file.size else 1.0
-            of = f"{size(self._most)} of {size(self._file.size)}"
+            share = self._bytes / self._file.size if self._file.size else 1.0
+            of = f"{size(self._bytes)} of {size(self._file.size)}"
             self._screen.passing(f"{self._file.path}: {of} ({share:.0%}), {self._speed()}/s")
 
     def _speed(self) -> str:
         """The speed, without bytes from earlier attempts."""
         return size(
-            (self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
+            (self._bytes - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
         )
 
 

@@ -80,8 +80,8 @@ def _named(stage: Stage, extractions: Sequence[Stage]) -> tuple[str, str]:
     """
     apart = all(_release(one) != _release(stage) for one in extractions)
     describe = _release if apart else _saes
-    found = ", ".join(f"{describe(one)} (stage '{one.id}')" for one in extractions)
-    return found, describe(stage)
+    of_features = ", ".join(f"{describe(one)} (stage '{one.id}')" for one in extractions)
+    return of_features, describe(stage)
 
 
 def _saes(stage: Stage) -> str:

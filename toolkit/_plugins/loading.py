@@ -194,7 +194,7 @@ def _disabled_by_environment() -> list[str]:
 
 
 def _installed(off: set[str]) -> Iterator[tuple[PluginInfo, ModuleType]]:
-    for info, entry in sorted(_entry_points(off), key=lambda found: found[0].name):
+    for info, entry in sorted(_entry_points(off), key=lambda pair: pair[0].name):
         yield info, _imported(info, entry.load)
 
 
@@ -427,14 +427,14 @@ def problem_of(part: object) -> str | None:
             f"toolkit_parts gave {type(part).__name__} instead of a part. Parts: "
             f"{choices(k.__name__ for k in KINDS.values())}."
         )
-    what = f"{part.kind} part '{part.name}'"
+    subject = f"{part.kind} part '{part.name}'"
     problem = (
         _problem_of_name(part)
         or _problem_of_text(part)
         or _problem_of_params(part)
         or _problem_of_tables(part)
     )
-    return f"{what}: {problem}" if problem else None
+    return f"{subject}: {problem}" if problem else None
 
 
 def _problem_of_name(part: Part) -> str | None:

@@ -192,14 +192,14 @@ def _section_error(part: ReportSection, error: Exception) -> SectionError:
 
 
 def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    own = [
+    standard = [
         ("methods", "Methods"),
         ("limits", "Limits"),
         ("troubles", "Warnings and failures"),
         ("steps", "Steps"),
         ("provenance", "Provenance"),
     ]
-    return [*((f"section-{section.name}", section.title) for section in sections), *own]
+    return [*((f"section-{section.name}", section.title) for section in sections), *standard]
 
 
 @cache

@@ -61,8 +61,8 @@ def _row(
 ) -> SweepRow:
     stages = list(point.stages.values())
     known = {stage for stage, _ in run.steps}
-    own = {f"{stage}.{SAMPLES}" for stage in stages} & known
-    read = {*stages, *(own or {SAMPLES})}
+    sources = {f"{stage}.{SAMPLES}" for stage in stages} & known
+    read = {*stages, *(sources or {SAMPLES})}
     keys = {key for stage, key in run.steps if stage in read}
     findings = findings_in(inputs_of(keys), sections)
     return SweepRow(

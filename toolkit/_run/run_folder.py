@@ -49,10 +49,10 @@ def resume_command(run: str, store: Path, plugins: Sequence[Path] | None = None)
 def _recorded(folder: Path) -> dict[str, Any]:
     """A run's manifest, or an empty one if it cannot be read."""
     try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _store_option(store: Path) -> list[str]:

@@ -29,7 +29,7 @@ class _Question:
     """A silent worker that was asked for its stack."""
 
     slot: WorkerSlot
-    place: Place
+    step: Place
     answer_by: float
 
 
@@ -80,8 +80,8 @@ class Watchdog:
                 del self._questions[name]
                 self._report(question, _no_answer(question.slot))
 
-    def _ask(self, slot: WorkerSlot, place: Place) -> None:
-        question = _Question(slot, place, time.monotonic() + ANSWER_SECONDS)
+    def _ask(self, slot: WorkerSlot, step: Place) -> None:
+        question = _Question(slot, step, time.monotonic() + ANSWER_SECONDS)
         if slot.hello is None:
             self._report(question, "it has not said hello yet")
             return
@@ -90,7 +90,7 @@ class Watchdog:
 
     def _report(self, question: _Question, stack: str) -> None:
         slot, moment = question.slot, time.monotonic()
-        stage, index = question.place
+        stage, index = question.step
         self._emit(
             Stalled(
                 worker=slot.worker.name,

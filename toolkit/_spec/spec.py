@@ -172,7 +172,7 @@ class LoadedSpec:
         """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set
         it.
         """
-        return self.root.find(path).place
+        return self.root.find(path).location
 
 
 def load_spec(
@@ -216,7 +216,7 @@ def _load(
     root = swept(root)
     spec = checked(Spec, root, (), expand(root), {"folder": path.parent}, "a spec")
     if problems := [
-        f"{root.find(index).place}: {dotted(index)}: {text}"
+        f"{root.find(index).location}: {dotted(index)}: {text}"
         for index, text in _relation_problems(spec, root)
     ]:
         raise SpecError("\n".join(problems))
@@ -258,7 +258,7 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]
         elif stage.id == EXAMINE:
             yield path, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:
-            where = root.find(("stages", first[stage.id], "id")).place
+            where = root.find(("stages", first[stage.id], "id")).location
             yield (
                 path,
                 f"There is a stage '{stage.id}' already ({where}); give each stage its own id.",
@@ -312,7 +312,7 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     first: dict[str, int] = {}
     for index, sink in enumerate(spec.sinks):
         if sink.name and first.setdefault(sink.name, index) != index:
-            where = root.find(("sinks", first[sink.name], "name")).place
+            where = root.find(("sinks", first[sink.name], "name")).location
             yield (
                 ("sinks", index, "name"),
                 f"There is a sink '{sink.name}' already ({where}); give each its own name.",
@@ -336,7 +336,7 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
     """
     for index, source in _sources(root):
         file, stage = expand(source.value["spec"]), expand(source.value["stage"])
-        where = f"{source.value['spec'].place}: {dotted(index)}.spec"
+        where = f"{source.value['spec'].location}: {dotted(index)}.spec"
         target = os.path.realpath(path.parent / file)
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
@@ -348,7 +348,7 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
             other = load_yaml(Path(target)).root
         except SpecError as error:
             raise SpecError(f"{where}: {error}") from None
-        _check_stage(other, stage, f"{source.value['stage'].place}: {dotted(index)}.stage", file)
+        _check_stage(other, stage, f"{source.value['stage'].location}: {dotted(index)}.stage", file)
         if target not in seen:
             seen.add(target)
             _check_chain(other, Path(target), (*trail, target), seen)

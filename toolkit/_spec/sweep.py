@@ -97,14 +97,14 @@ def _combinations(root: Node) -> Iterator[list[tuple[str, Node]]]:
             return
         if str(path).split(".")[0] not in SWEPT:
             raise SpecError(
-                f"{values.place}: sweep.{path}: A sweep changes {', '.join(SWEPT)}; write a path "
-                "such as stages.features.with.at."
+                f"{values.location}: sweep.{path}: A sweep changes {', '.join(SWEPT)}; "
+                "write a path such as stages.features.with.at."
             )
         count *= len(values.value)
         axes.append([(str(path), value) for value in values.value])
     if count > MAX_POINTS:
         raise SpecError(
-            f"{sweep.place}: sweep: These lists have {count:,} combinations; at most "
+            f"{sweep.location}: sweep: These lists have {count:,} combinations; at most "
             f"{MAX_POINTS:,} are allowed."
         )
     yield from map(list, itertools.product(*axes))

@@ -55,7 +55,7 @@ class Node:
     line: int | None = None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """`file:line`, or the source of a value without a line (`--set a.b=c`)."""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
@@ -97,7 +97,7 @@ def load_yaml(path: Path) -> Document:
     if not isinstance(root.value, dict):
         kind = "nothing" if root.value is None else f"{_kind(root.value)}"
         raise SpecError(
-            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {kind}."
+            f"{root.location}: The top level has to be a map (`name: ...`); this file holds {kind}."
         )
     return Document(path, root)
 
@@ -136,7 +136,7 @@ def expand(node: Node) -> Any:
     if isinstance(node.value, list):
         return [expand(child) for child in node.value]
     if isinstance(node.value, str):
-        return _ENV.sub(lambda match: _environment(match, node.place), node.value)
+        return _ENV.sub(lambda match: _environment(match, node.location), node.value)
     return node.value
 
 

@@ -50,7 +50,7 @@ def build(
     """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)
-    if known is not None and not _wanted(store, key, spaces_of(known)):
+    if known is not None and not _missing_spaces(store, key, spaces_of(known)):
         return 0
     with _scratch(store.folder / "scratch") as folder, store.reading():
         store.verify("activations")
@@ -60,16 +60,16 @@ def build(
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
         units = _units(database, sampled)
         made = _commit_numbers(store, key, numbers, units, run)
-        for spaces in _groups(scratch, _wanted(store, key, sorted(numbers.spaces))):
+        for spaces in _groups(scratch, _missing_spaces(store, key, sorted(numbers.spaces))):
             made += store.commit_derived(
                 [_space_step(key, space, scratch, numbers, run) for space in spaces]
             )
     return made
 
 
-def _wanted(store: StepStore, key: str, spaces: Sequence[str]) -> list[str]:
-    there = {row.key for row in store.index_steps([space_key(key, space) for space in spaces])}
-    return [space for space in spaces if space_key(key, space) not in there]
+def _missing_spaces(store: StepStore, key: str, spaces: Sequence[str]) -> list[str]:
+    existing = {row.key for row in store.index_steps([space_key(key, space) for space in spaces])}
+    return [space for space in spaces if space_key(key, space) not in existing]
 
 
 def _rows(
@@ -120,7 +120,7 @@ def _space_step(
     step, summary = space_key(key, space), Summary()
     postings = posting_rows(step, space, scratch.chunks(space), numbered.bits, summary)
     index = (
-        summary.rows(space, scratch.places(space), scratch.samples(space)) for _ in range(1)
+        summary.rows(space, scratch.token_count(space), scratch.samples(space)) for _ in range(1)
     )  # after the postings
     row = _step(step, run, 1 + sorted(numbered.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}

@@ -272,11 +272,11 @@ def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:
 
 
 def _check_values(group: Any, where: str) -> None:
-    most = max(group.column(number).num_values for number in range(group.num_columns))
-    if most > MAX_VALUES:
+    count = max(group.column(number).num_values for number in range(group.num_columns))
+    if count > MAX_VALUES:
         raise DataError(
-            f"{where} has {most:,} values in a column; at most {MAX_VALUES:,} are unpacked. Export "
-            "the run again."
+            f"{where} has {count:,} values in a column; at most {MAX_VALUES:,} are unpacked. "
+            "Export the run again."
         )
 
 

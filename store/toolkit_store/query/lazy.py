@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.database import Database, among, equals
-from toolkit_store.index.postings import places
+from toolkit_store.index.postings import lookup_range
 from toolkit_store.query.committed_rows import matching
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _of_steps(name: str, steps: Sequence[str]) -> Iterator[str]:
         yield from among("step", steps)
         return
     for step in steps:
-        first, last = places(step)
+        first, last = lookup_range(step)
         yield f"place >= {first} AND place <= {last} AND {equals('step', step)}"
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from toolkit.ledger import StepRow
 from toolkit.tables import DATA_TABLES, TABLES
 from toolkit_store.database import among
+from toolkit_store.location import Location
 from toolkit_store.locks import InUse
-from toolkit_store.place import Place
 from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import ledger
 
@@ -44,9 +44,9 @@ class CleanReport:
 class TableWriter:
     """Writes to the tables of a place."""
 
-    def __init__(self, place: Place, steps: Ledger) -> None:
-        self._place = place
-        self._database, self._files, self._lease = place.database, place.files, place.lease
+    def __init__(self, location: Location, steps: Ledger) -> None:
+        self._location = location
+        self._database, self._files, self._lease = location.database, location.files, location.lease
         self._ledger = steps
 
     def append(self, name: str, batch: pa.Table) -> None:
@@ -58,7 +58,7 @@ class TableWriter:
         if self._database.crowded(name):
             self._files.verify(name)
             self._database.join(name)
-            with suppress(InUse), self._place.alone(0):
+            with suppress(InUse), self._location.alone(0):
                 self._remove_old(name, reindexing=False)
         self._database.append(name, batch)
 

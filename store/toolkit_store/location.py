@@ -42,7 +42,9 @@ def uri_of(path: str | Path) -> str | None:
     return unquote(name.removeprefix(_LOCAL_PART)) if name.startswith(_LOCAL_PART) else None
 
 
-def placed(path: str | Path, *, create: bool, read_only: bool, values: str | None) -> Place:
+def open_location(
+    path: str | Path, *, create: bool, read_only: bool, values: str | None
+) -> Location:
     """The location of a usable store, created if requested; otherwise an error says what to do."""
     uri = uri_of(path)
     if uri is None:
@@ -68,7 +70,7 @@ class Record(Protocol):
     def unrecorded(self, table: str) -> list[str]: ...
 
 
-class Place(Protocol):
+class Location(Protocol):
     """What a store needs from its location."""
 
     uri: str
