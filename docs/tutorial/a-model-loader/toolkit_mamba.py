@@ -108,8 +108,8 @@ class MambaModel(Model):
     def run(
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
-        """The stream is the same between two blocks, whatever its name: so many blocks are done
-        when it is there.
+        """Streams between the same two blocks are equal, whatever their name. The number of
+        blocks before a hookpoint identifies its stream.
         """
         import torch
 
