@@ -36,8 +36,9 @@ from toolkit.parts import (
     Steps,
 )
 from toolkit.tables import DATA_TABLES, arrow_schema
-from toolkit.testing.contracts import Broken, check_part
+from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, make_tables, make_work
+from toolkit.testing.promises import Broken
 from toolkit.work import Figure, Work
 
 PARTS = load_parts()

@@ -31,8 +31,10 @@ from toolkit.models import (
 from toolkit.parts import ModelPart, SaePart
 from toolkit.saes import Sae, Sparse
 from toolkit.sessions import Generated, Session, WholePassSession
-from toolkit.testing.contracts import Broken
-from toolkit.testing.loaded import check_loaded, check_model, check_sae
+from toolkit.testing.loaded import check_loaded
+from toolkit.testing.loaded_models import check_model
+from toolkit.testing.loaded_saes import check_sae
+from toolkit.testing.promises import Broken
 
 COUNT = load_parts().get("source", "count")
 COUNTER = itertools.count()
