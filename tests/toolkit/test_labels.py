@@ -99,7 +99,8 @@ stages:
   - {id: play, uses: play.games, with: {game: {uses: slot_machine}}}
   - {id: features, uses: extract.activations}
 """
-OTHER = "{uses: gemma_scope, with: {path: 'package:toolkit_lab/files/gemma_scope', layers: 2, l0: [30]}}"
+LAB = "package:toolkit_lab/files/gemma_scope"
+OTHER = f"{{uses: gemma_scope, with: {{path: '{LAB}', layers: 2, l0: [30]}}}}"
 GROUPS = "by: outcome, between: [bankruptcy, voluntary_stop]"
 SCREENED = f"""  - {{id: groups, uses: compare.welch, needs: [features], with: {{{GROUPS}}}}}
   - id: causes
