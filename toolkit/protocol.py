@@ -32,6 +32,8 @@ class Hello:
     """Versions of the toolkit and of every plugin, which have to be the host's."""
     gpus: tuple[Gpu, ...] = ()
     """The GPUs that it can use."""
+    torch_cuda: str = ""
+    """The CUDA version that its torch is built for; empty for a build without CUDA."""
     free_bytes: int = 0
     """Memory that is free on its machine."""
 

@@ -195,8 +195,10 @@ _ALL = (
     ),
     _table(
         "effects",
-        "space feature sample arm outcome",
-        "what an intervention did, with its interval and side effect",
+        "screen space feature sample arm outcome",
+        "what an intervention did, with its interval and side effect; `screen` tells two screens "
+        "of one run apart",
+        screen="string",
         space="string",
         feature="uint32",
         sample="string",
@@ -212,14 +214,17 @@ _ALL = (
     ),
     _table(
         "screens",
-        "space feature comparison outcome",
+        "screen space feature comparison outcome",
         "one screened feature: its specific effect over all decision points, what random "
         "directions do there, and its control arms",
+        screen="string",
         space="string",
         feature="uint32",
         comparison="string",
         contrast="string",
         outcome="string",
+        group_a="string",
+        group_b="string",
         value_a="float64",
         value_b="float64",
         d="float64?",
@@ -248,14 +253,19 @@ _ALL = (
         p_reconstruct="float64?",
         random_feature="float64?",
         random_direction="float64?",
+        shuffled="float64?",
+        mean_difference="float64?",
+        prompt_only="float64?",
         edits="uint64",
         family="uint32",
+        checked="uint32",
     ),
     _table(
         "verdicts",
-        "space feature comparison outcome",
+        "screen space feature comparison outcome",
         "the verdict on a screened feature, with its reason and its p-value corrected over the "
         "declared family",
+        screen="string",
         space="string",
         feature="uint32",
         comparison="string",
@@ -362,7 +372,8 @@ _ALL = (
         "baselines",
         "contrast kind name metric",
         "what predicts a label without any claimed feature: metadata, a probe, a difference of "
-        "means; beside chance",
+        "means; beside chance; `groups` says how large both groups are, `separates` whether it "
+        "gives the label away by itself",
         contrast="string",
         kind="string",
         name="string",
@@ -371,22 +382,29 @@ _ALL = (
         low="float64?",
         high="float64?",
         chance="float64?",
+        folds="uint32?",
+        groups="string?",
+        separates="bool?",
         text="string?",
     ),
     _table(
         "trajectories",
-        "space feature group stat",
-        "a tracked feature in one group of units, or between two: mean, density, d or loading, "
-        "with its interval",
+        "space feature group against stat",
+        "a tracked feature in one group of units, or between two (`group` and `against`): mean, d "
+        "or loading, with its interval; `chosen` where it was picked for its d on these very "
+        "units, `withheld` says why p and q are not given",
         space="string",
         feature="uint32",
         group="string",
+        against="string?",
         stat="string",
         value="float64?",
         low="float64?",
         high="float64?",
         p="float64?",
         q="float64?",
+        chosen="bool?",
+        withheld="string?",
         text="string?",
     ),
     _table(
@@ -639,18 +657,23 @@ _ALL = (
     ),
     _table(
         "measures",
-        "measure subject condition",
-        "a measure of played games: a rate, a mean, an effect or a count, with its interval; the "
-        "condition is `all`, a group such as `mode=fixed`, or the id of one condition",
+        "measure subject scope condition",
+        "a measure of played games: a rate, a mean, an effect or a count, with its interval; "
+        "`scope` says over which games (`all`, those of a `level` of a group, of a `combination` "
+        "of levels, or of one `condition`), `condition` names them and `title` names them for "
+        "people",
         measure="string",
         subject="string",
+        scope="string",
         condition="string",
+        title="string",
         value="float64?",
         low="float64?",
         high="float64?",
         p="float64?",
         q="float64?",
         n="uint32",
+        event="bool?",
         text="string?",
     ),
     _table(

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from toolkit._spec.overlay import apply_set, label, merge, shared, shares_set
+from toolkit._spec.overlay import apply_set, changes_of, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
 from toolkit._spec.sweep import swept
 from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml, placed, plain, references
@@ -205,8 +205,8 @@ def _load(
     files: Sequence[Path],
 ) -> LoadedSpec:
     for overlay in overlays:
-        change = load_yaml(Path(overlay)).root
-        root = merge(root, shared(change, root) if referred else change)
+        for change in changes_of(load_yaml(Path(overlay)).root, root):
+            root = merge(root, shared(change, root) if referred else change)
     for text in sets:
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
     path, written = path.absolute(), root
