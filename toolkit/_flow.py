@@ -21,7 +21,7 @@ from toolkit._run.options import RunOptions
 from toolkit._run.pools import make_pools
 from toolkit._run.run_folder import run_folder, store_folder
 from toolkit._run.run_plan import run_plan
-from toolkit._run.target import open_target
+from toolkit._run.target import SpecData, open_target
 from toolkit.work import Finding
 
 
@@ -43,17 +43,19 @@ class Outcome:
     report: Path
 
 
-def plan(target: str, options: RunOptions) -> Planned:
+def plan(target: str | SpecData, options: RunOptions) -> Planned:
     """Turn a spec file, or a recorded run, into a plan. Loads no weights and starts no worker."""
     loaded, options = open_target(target, options)
     parts = load_parts(options.plugins)
     resolved = resolve(loaded, parts, options.overlays, options.sets)
-    return Planned(make_plan(resolved, parts, options.on), parts, options)
+    with resolved.secrets().kept_out_of_errors():
+        return Planned(make_plan(resolved, parts, options.on), parts, options)
 
 
 def run(planned: Planned, show: Listener) -> Outcome:
     """Run a plan to its report. The same call continues a run that was cut off."""
-    with Interrupts().listening() as interrupts:
+    secrets = planned.plan.secrets
+    with Interrupts().listening() as interrupts, secrets.kept_out_of_errors():
         result = run_plan(planned.plan, planned.parts, planned.options, show, interrupts)
         report = interrupts.obey(lambda: report_of(result, planned.parts))
         findings = interrupts.obey(lambda: findings_of(result.inputs(), planned.parts))

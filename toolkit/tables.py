@@ -195,8 +195,10 @@ _ALL = (
     ),
     _table(
         "effects",
-        "space feature sample arm outcome",
-        "what an intervention did, with its interval and side effect",
+        "screen space feature sample arm outcome",
+        "what an intervention did, with its interval and side effect; `screen` tells two screens "
+        "of one run apart",
+        screen="string",
         space="string",
         feature="uint32",
         sample="string",
@@ -212,9 +214,10 @@ _ALL = (
     ),
     _table(
         "screens",
-        "space feature comparison outcome",
+        "screen space feature comparison outcome",
         "one screened feature: its specific effect over all decision points, what random "
         "directions do there, and its control arms",
+        screen="string",
         space="string",
         feature="uint32",
         comparison="string",
@@ -250,14 +253,19 @@ _ALL = (
         p_reconstruct="float64?",
         random_feature="float64?",
         random_direction="float64?",
+        shuffled="float64?",
+        mean_difference="float64?",
+        prompt_only="float64?",
         edits="uint64",
         family="uint32",
+        checked="uint32",
     ),
     _table(
         "verdicts",
-        "space feature comparison outcome",
+        "screen space feature comparison outcome",
         "the verdict on a screened feature, with its reason and its p-value corrected over the "
         "declared family",
+        screen="string",
         space="string",
         feature="uint32",
         comparison="string",

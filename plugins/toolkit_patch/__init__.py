@@ -41,11 +41,12 @@ def _interventions() -> Iterator[Part]:
         help="Sets features to group values, error term kept, beside sham, random and "
         "reconstruction arms.",
         params=Delta,
-        version="2",
+        version="3",
         run=stage.patch,
         steps=Steps(size="step", features=family_size),
         estimates=Estimates(cost=cost.screening),
         reads=("samples", "features", "comparisons", "spaces"),
+        optional=("activations", "sample_meta"),
         writes=("screens", "effects"),
         uses_model=True,
         uses_saes=True,

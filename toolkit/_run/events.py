@@ -189,6 +189,16 @@ class StepRetried(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepRetriedSmaller(StepRetried):
+    """The step ran out of memory, and its worker lives; the stage's batches are halved."""
+
+    event: ClassVar[str] = "step_retried_smaller"
+    words: ClassVar[str] = (
+        "step {stage}[{index}]: {how} on {worker}; trying again ({attempt} of {attempts})"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepFailure(StepEvent):
     """The step failed; the run stops when the steps in flight are done."""
 
@@ -245,6 +255,8 @@ class WorkerReady(RunEvent):
     host: str
     gpus: tuple[Gpu, ...] = ()
     """The GPUs that it can use."""
+    torch_cuda: str = ""
+    """The CUDA version that its torch is built for; empty for a build without CUDA."""
 
     def sentence(self) -> str:
         gpus = ", ".join(gpu.describe() for gpu in self.gpus) or "none"
@@ -397,6 +409,7 @@ KINDS = (
     StepStarted,
     StepDone,
     StepRetried,
+    StepRetriedSmaller,
     StepFailure,
     PartEvent,
     PartWarning,

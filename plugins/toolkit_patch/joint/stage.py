@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import prefixes
+from toolkit.edits import check_made
 from toolkit.saes import space_id
 from toolkit_patch.screen.arms import check_sites
 from toolkit_patch.screen.candidates import ComparedFeatures, family, read_features
@@ -74,6 +75,7 @@ def joint(work: Work) -> Rows:
             list(copies.values()), chosen.features, chosen.saes, len(reading.prefix.ids) - 1
         )
         states = work.model.edited_states(reading.prefix, edits, len(copies))
+        check_made(edits, [len(point.ids)] * len(copies))
         found = outcomes.probabilities(work.model.readout(states, outcomes.listed))[:, column]
         for key, value in zip(copies, found.tolist(), strict=True):
             chances.setdefault(key, []).append(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.edits import Edit, Steer, tokens
+from toolkit.edits import Edit, Steer, check_made, tokens
 from toolkit.errors import DataError
 from toolkit_patch.screen.estimates import estimate
 from toolkit_patch.screen.outcomes import Outcomes, read_outcomes
@@ -72,6 +72,7 @@ def _moved(
         targets = tokens(range(count), [last] * count)
         edits.append(Edit(f"resid_post.{layer}", operation, targets))
     states = model.edited_states(reading.prefix, edits, count)
+    check_made(edits, [last + 1] * count)
     out = model.readout(states, outcomes.listed, reading.state)
     assert out.kl is not None
     if len(states) != count:

@@ -47,8 +47,7 @@ def joined(inputs: Inputs) -> list[dict[str, Any]]:
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     names = prefixes(spaces.values())
-    # A run may screen the same features twice; a verdict bears the numbers of the screen it judges.
-    key = ("space", "feature", "comparison", "outcome", "effect", "low", "high", "family")
+    key = ("screen", "space", "feature", "comparison", "outcome")
     verdicts = {
         tuple(row[name] for name in key): row for row in inputs.read("verdicts").to_pylist()
     }

@@ -110,7 +110,9 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
 
     def published_facts(self, params: GemmaScope) -> dict[str, Any]:
         """From the recorded names of the archives."""
-        return gemma_scope_facts(str(params.release), _listed(params) or ())
+        release = str(params.release)
+        reads = SITES[_site(params, release)].reads
+        return gemma_scope_facts(release, _listed(params) or (), reads)
 
     def requested(self, params: GemmaScope) -> str:
         """A study's list, else site, layers, width and L0s."""
@@ -131,7 +133,9 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
         """The size from headers, without hashing hundreds of archives."""
         inputs, width, _ = _shape(sae)
         l0 = float(_l0(sae)) or None
-        return Size(f"layer.{_layer(sae)}", inputs, width, l0, sae.stat().st_size)
+        reads = SITES[_site(params, params.release or sae.parts[-5])].reads
+        stored, name = sae.stat().st_size, _name(sae)
+        return Size(f"{reads}.{_layer(sae)}", inputs, width, l0, stored, name)
 
 
 LAYOUT = GemmaScopeLayout()
@@ -305,6 +309,10 @@ def _layer(file: Path) -> int:
     return int(file.parts[-4].removeprefix("layer_")) if file.parts[-4] != "embedding" else 0
 
 
+def _name(file: Path) -> str:
+    return "/".join(file.parts[-4:-1])
+
+
 def _l0(file: Path) -> int:
     match = re.fullmatch(r"average_l0_(\d+)", file.parts[-2])
     return int(match[1]) if match else 0
@@ -328,7 +336,7 @@ def _facts(file: Path, release: str, site: str) -> Facts:
             f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Say "
             "`site: transcoders`."
         )
-    name = "/".join(file.parts[-4:-1])
+    name = _name(file)
     recipe = {"res": RECIPE, "embedding": f"{RECIPE}, in units of the stream"}.get(
         site, f"{RECIPE}; {site}"
     )

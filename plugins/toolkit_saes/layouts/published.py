@@ -53,8 +53,10 @@ def llama_scope_facts(release: str, layers: Layers) -> dict[str, Any]:
     return sizes([Size(f"layer.{number}", inputs, width, l0, stored) for number in numbers])
 
 
-def gemma_scope_facts(release: str, names: Sequence[str]) -> dict[str, Any]:
-    """The facts of these files of a Gemma Scope release; empty if one of them is not recorded."""
+def gemma_scope_facts(release: str, names: Sequence[str], reads: str) -> dict[str, Any]:
+    """The facts of these files of a Gemma Scope release, whose SAEs read at `reads`; empty if one
+    of them is not recorded.
+    """
     facts = known(release)
     inputs = (HEADS if facts.get("site") == "att" else STREAMS).get(str(facts.get("model")))
     matches = [_FILE.fullmatch(name) for name in names]
@@ -66,5 +68,7 @@ def gemma_scope_facts(release: str, names: Sequence[str]) -> dict[str, Any]:
             return {}
         width = WIDTHS[match[2]]
         stored = FLOAT32 * (2 * inputs * width + 2 * width + inputs)
-        results.append(Size(f"layer.{match[1]}", inputs, width, float(match[3]), stored))
+        name = match[0].removesuffix("/params.npz")
+        place = f"{reads}.{match[1]}"
+        results.append(Size(place, inputs, width, float(match[3]), stored, name))
     return sizes(results)
