@@ -24,6 +24,7 @@ from .candidates import ComparedFeatures, family, read_features
 from .estimates import estimate
 from .gradients import estimates, mean_gradients
 from .null import hold_against_directions
+from .observed import warn_out_of_range
 from .outcomes import Outcomes, read_outcomes
 from .passes import Reading, push, read_prompt
 from .points import Point, clusters_of, decision_points, weights_of
@@ -121,6 +122,7 @@ def _prepare(work: Work) -> Screen | None:
     check_sites(model, list(saes.values()))
     _report_whole_encoders(work, saes)
     _check_values(candidates, saes)
+    warn_out_of_range(work, candidates, candidates.values.max(axis=1))
     prepared = Screen(
         work, model, params, everything, rows, mine, candidates, saes, points, outcomes,
         len(checked),

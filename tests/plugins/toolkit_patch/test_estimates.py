@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from toolkit_patch.screen.estimates import corrected, estimate
+from toolkit_patch.screen.estimates import corrected, estimate, sign_test
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -72,3 +72,11 @@ def test_rounding_and_constant_differences_are_no_evidence() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_q_is_that_of_scipy(p: list[float]) -> None:
     np.testing.assert_allclose(corrected(np.array(p)), stats.false_discovery_control(p))
+
+
+def test_signs_are_tested_exactly_over_clusters() -> None:
+    values = np.array([[1.0] * 16, [1.0, -1.0] * 8, [0.0] * 16])
+    found = sign_test(values, np.ones(16), np.arange(16))
+    assert found.tolist() == pytest.approx([stats.binomtest(16, 16).pvalue, 1.0, 1.0])
+    joined = sign_test(values, np.ones(16), np.repeat(np.arange(4), 4))
+    assert joined[0] == pytest.approx(stats.binomtest(4, 4).pvalue)
