@@ -58,8 +58,9 @@ class Decoder:
 
 
 FeatureType = Literal["sae", "transcoder", "cross layer transcoder"]
-"""Kinds of features, as the graph files of the field write them: of an SAE, which rebuilds the place
-that it reads, of a transcoder, which writes elsewhere, and of one that writes at several layers.
+"""Kinds of features, as the graph files of the field write them: of an SAE, which rebuilds the
+place that it reads, of a transcoder, which writes elsewhere, and of one that writes at several
+layers.
 """
 
 

@@ -136,7 +136,7 @@ def test_features_that_are_not_of_the_stream_are_refused(
     sae.__class__ = Transcoder
     assert (small_saes[1].feature_type, sae.feature_type) == ("sae", "transcoder")
     params = {**SIDES, "through": ["1/3"], "to": {"span": "cause"}}
-    with pytest.raises(BadInput, match="1/3 is a feature of a transcoder that reads resid_post.1"):
+    with pytest.raises(BadInput, match="1/3 is a feature of a transcoder"):
         traced(params, tables, model=small, saes=[sae])
 
 
