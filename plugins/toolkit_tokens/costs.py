@@ -98,7 +98,7 @@ def activation_bytes(rows: float, entries: float, saes: Mapping[str, Any]) -> fl
         return 0.0
     number = math.log2(max(2.0, features / count)) / 8
     fired = features * -math.expm1(-entries / features)
-    return entries * (VALUE + number + PLACE) + rows * ENTRY_ROW + fired * FIRED
+    return float(entries * (VALUE + number + PLACE) + rows * ENTRY_ROW + fired * FIRED)
 
 
 def _matrix_bytes(load: Workload, layers: int) -> float:
