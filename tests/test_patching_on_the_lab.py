@@ -4,11 +4,16 @@ and games, and each says in its report what it is made for.
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from tests.test_studies_on_the_lab import Lab, computed
+from tests.test_studies_on_the_lab import SPECS, Lab, computed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FEW = [
@@ -24,12 +29,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(tmp_path_factory.mktemp("patching"))
 
 
+PATCHING = [
+    *FEW,
+    "stages.joint.with.points=8",
+    "stages.joint.with.sets=19",
+    "stages.joint.with.top=4",
+    "stages.gradients.with.points=8",
+    "stages.doses.with.points=8",
+    "stages.causes.with.min_effect=0.001",
+    "stages.verdicts.with.min_effect=0.001",
+]
+
+
 @pytest.fixture(scope="module")
 def patching(lab: Lab) -> str:
-    sets = [*FEW, "stages.joint.with.points=8", "stages.joint.with.sets=19"]
-    sets += ["stages.joint.with.top=4", "stages.gradients.with.points=8"]
-    sets += ["stages.doses.with.points=8", "stages.causes.with.min_effect=0.001"]
-    return lab.run("exp2_patching_l1_31", sets=[*sets, "stages.verdicts.with.min_effect=0.001"])
+    return lab.run("exp2_patching_l1_31", sets=PATCHING)
 
 
 def page(lab: Lab, name: str) -> str:
@@ -64,6 +78,45 @@ def test_exp2_follows_its_survivors(lab: Lab, patching: str) -> None:
     assert len({row["dose"] for row in doses}) == 7
     gradients = lab.rows("gradient_effects", "gradients", "exp2_patching_l1_31")
     assert {row["method"] for row in gradients} == {"atp", "relp"}
+
+
+def test_a_screen_that_is_killed_goes_on_where_it_was(lab: Lab, patching: str) -> None:
+    """Its rows are those of the screen that was not killed and not cut into steps."""
+    sets = [*PATCHING, "name=killed", "stages.causes.with.step=8"]
+    args = ["run", str(SPECS / "exp2_patching_l1_31.yaml"), "--overlay", str(SPECS / "lab.yaml")]
+    for text in sets:
+        args += ["--set", text]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "toolkit", *args],
+        env={**env, "TOOLKIT_STORE": str(lab.store)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 300
+    while screened_steps(lab) < 2 and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    before = screened_steps(lab)
+    said = lab.run("exp2_patching_l1_31", sets=sets)
+    assert 2 <= before
+    assert computed(said, "causes") <= 6 - before
+    whole, resumed = (
+        {(row["space"], row["feature"]): row for row in lab.rows("screens", "causes", name)}
+        for name in ("exp2_patching_l1_31", "killed")
+    )
+    assert set(whole) == set(resumed)
+    for key, row in whole.items():
+        assert resumed[key]["effect"] == pytest.approx(row["effect"], abs=1e-5)
+
+
+def screened_steps(lab: Lab) -> int:
+    """Steps of the killed screen that are done."""
+    return sum(
+        event["event"] == "step_done" and event["stage"] == "causes"
+        for event in lab.events("killed")
+    )
 
 
 def test_exp2_as_published_stands_beside_the_sound_screen(lab: Lab, patching: str) -> None:
