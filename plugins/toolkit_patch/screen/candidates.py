@@ -5,7 +5,7 @@ what the comparison says of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import locate
@@ -225,7 +225,7 @@ def with_unfired(
     joined = {name: np.concatenate([getattr(everything, name), new]) for name, new in added.items()}
     order = np.argsort((joined["space"].astype(np.int64) << 32) | joined["feature"], kind="stable")
     columns = {name: column[order] for name, column in joined.items()}
-    return replace(everything, **columns)
+    return ComparedFeatures(everything.comparison, everything.groups, everything.spaces, **columns)
 
 
 def _named(
