@@ -164,3 +164,14 @@ def test_the_notebook_of_results_runs_on_it(quickstart, root, monkeypatch):
     shown = json.dumps([cell["outputs"] for cell in cells if cell["cell_type"] == "code"])
     assert "background:rgba" in shown
     assert "verdict" in shown
+
+
+def test_every_chart_is_a_file_with_its_data(quickstart, tmp_path):
+    _, command, done = quickstart
+    run = Path(done.stdout.splitlines()[-1]).parent.name
+    written = command("report", run, "--figures", str(tmp_path))
+    assert written.returncode == 0, written.stderr
+    charts = {path.stem for path in tmp_path.glob("*.svg")}
+    assert len(charts) >= 4
+    assert {stem for stem in charts if not (tmp_path / f"{stem}.csv").exists()} == set()
+    assert not any("var(" in path.read_text() for path in tmp_path.glob("*.svg"))

@@ -37,7 +37,8 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         )
         names = contrast.split(" vs ")
         forest = _note(own) + _forest(own, spaces, names)
-        yield Figure(f"{contrast}: followed features, layer by layer", forest, _spoken(own, spaces))
+        title = f"{contrast}: followed features, layer by layer"
+        yield Figure(title, forest, _spoken(own, spaces), own)
         means = {
             (row["space"], row["feature"], row["group"]): row
             for row in rows
@@ -63,6 +64,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             "Each decision as a point",
             _points(signatures, label),
             "Decisions on the first two principal components.",
+            signatures,
         )
 
 
