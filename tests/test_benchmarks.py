@@ -101,9 +101,10 @@ def test_the_words_of_a_layer_are_counted() -> None:
     [
         ("patch.py", ("us an edit", "x the floor", "largest relative error")),
         ("planted_nulls.py", ("of 6 null screens", "planted causes found")),
+        ("view.py", ("token of a sample", "MiB of memory at the end")),
     ],
 )
-def test_benchmarks_of_patching_run_in_small(name: str, words: tuple[str, ...]) -> None:
+def test_benchmarks_run_in_small(name: str, words: tuple[str, ...]) -> None:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
     script = BENCHMARK.parent / name
     done = subprocess.run(
