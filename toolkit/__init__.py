@@ -10,9 +10,9 @@ here imports torch or lancedb before it is needed.
 
 from __future__ import annotations
 
-from toolkit._experiment import Experiment, Part, Stage, build, load
+from toolkit._experiment import Experiment, StageEntry, Uses, build, load
 from toolkit._results import open_store as open
 from toolkit.hookspecs import hookimpl
 
-__all__ = ["Experiment", "Part", "Stage", "__version__", "build", "hookimpl", "load", "open"]
+__all__ = ["Experiment", "StageEntry", "Uses", "__version__", "build", "hookimpl", "load", "open"]
 __version__ = "0.1.0"

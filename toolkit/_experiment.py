@@ -71,8 +71,8 @@ class Experiment:
 
 
 @dataclass(frozen=True, init=False)
-class Part:
-    """A part and its params: `Part("count", n=24)` is `{uses: count, with: {n: 24}}`. Params whose
+class Uses:
+    """A part and its params: `Uses("count", n=24)` is `{uses: count, with: {n: 24}}`. Params whose
     names Python cannot write go in as `**{"name": value}`.
     """
 
@@ -86,9 +86,9 @@ class Part:
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "origin", {})
 
-    def of_stage(self, stage: str, spec: str | Path | None = None) -> Part:
+    def of_stage(self, stage: str, spec: str | Path | None = None) -> Uses:
         """The same source over the tables of a stage, of this experiment or of a spec file."""
-        part = Part(self.uses, **self.params)
+        part = Uses(self.uses, **self.params)
         origin = {"stage": stage} | ({} if spec is None else {"spec": str(spec)})
         object.__setattr__(part, "origin", origin)
         return part
@@ -102,19 +102,19 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class StageEntry:
     """One stage: an id, its part, the ids of the stages that it needs, and what it has of its own
     instead of the spec's.
     """
 
     id: str
-    part: Part
+    part: Uses
     needs: Sequence[str] = ()
     seed: int | None = None
     on: str | None = None
-    model: Part | None = None
-    saes: Part | None = None
-    samples: Part | None = None
+    model: Uses | None = None
+    saes: Uses | None = None
+    samples: Uses | None = None
 
     def entry(self) -> dict[str, Any]:
         """The stage as a spec file writes it."""
@@ -137,10 +137,10 @@ class Stage:
 def build(
     name: str,
     *,
-    stages: Sequence[Stage],
-    model: Part | None = None,
-    saes: Part | None = None,
-    samples: Part | None = None,
+    stages: Sequence[StageEntry],
+    model: Uses | None = None,
+    saes: Uses | None = None,
+    samples: Uses | None = None,
     seed: int = 0,
     question: str | None = None,
     folder: str | Path = ".",

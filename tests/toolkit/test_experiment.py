@@ -12,7 +12,7 @@ import pytest
 
 import toolkit as library
 from tests.toolkit.conftest import TOY
-from toolkit import Part, Stage
+from toolkit import StageEntry, Uses
 from toolkit.errors import BadInput, SpecError
 
 ROOT = Path(__file__).parents[2]
@@ -50,12 +50,12 @@ def test_a_mistake_is_an_error_with_its_place(toy) -> None:
 def built(store: Path, **changes: object) -> library.Experiment:
     """The toy spec from objects."""
     stages = [
-        Stage(id="features", part=Part("extract.hash", width=32, active=3, batch=6)),
-        Stage(id="groups", part=Part("compare.means"), needs=["features"]),
+        StageEntry(id="features", part=Uses("extract.hash", width=32, active=3, batch=6)),
+        StageEntry(id="groups", part=Uses("compare.means"), needs=["features"]),
     ]
-    given = {"samples": Part("count", n=24), "stages": stages, "seed": 7, "store": store}
+    given = {"samples": Uses("count", n=24), "stages": stages, "seed": 7, "store": store}
     return library.build(
-        "toy", model=Part("toy", salt=1), saes=Part("toy", salt=2), **(given | changes)
+        "toy", model=Uses("toy", salt=1), saes=Uses("toy", salt=2), **(given | changes)
     )
 
 
@@ -78,9 +78,12 @@ def test_what_objects_have_computed_is_repeated_by_id(toolkit, toy) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"samples": Part("count", m=24)}, r"samples.with.m"),
-        ({"samples": Part("coutn")}, "Did you mean 'count'"),
-        ({"stages": [Stage(id="features", part=Part("extract.hash"), needs=["x"])]}, "no stage"),
+        ({"samples": Uses("count", m=24)}, r"samples.with.m"),
+        ({"samples": Uses("coutn")}, "Did you mean 'count'"),
+        (
+            {"stages": [StageEntry(id="features", part=Uses("extract.hash"), needs=["x"])]},
+            "no stage",
+        ),
         ({"more": {"limmit": {"units": 1}}}, "limmit"),
         ({"seed": -1}, "seed"),
         ({"seed": True}, "seed"),
@@ -94,17 +97,17 @@ def test_objects_are_checked_as_a_file_is(tmp_path: Path, changes: dict, message
 
 def test_what_a_spec_cannot_hold_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"samples.with.n: a set cannot be written"):
-        built(tmp_path, samples=Part("count", n={24}))
+        built(tmp_path, samples=Uses("count", n={24}))
 
 
 def test_every_field_of_a_stage_is_written_as_in_a_file(tmp_path: Path) -> None:
-    stage = Stage(
+    stage = StageEntry(
         id="x",
-        part=Part("extract.hash", width=8),
+        part=Uses("extract.hash", width=8),
         needs=["y"],
         seed=0,
         on="local",
-        samples=Part("games", pick="last").of_stage("play", "other.yaml"),
+        samples=Uses("games", pick="last").of_stage("play", "other.yaml"),
     )
     assert stage.entry() == {
         "id": "x",

@@ -84,12 +84,14 @@ def _of_family(
         f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
         "Effects with intervals beside the range of random directions.",
+        rows[:SHOWN],
     )
     if len(rows) > 3:
         yield Figure(
             "Effect against evidence",
             scatter(rows, TONES, outcome),
             "Each screened feature by its effect and its p-value.",
+            rows,
         )
     if None not in {row["reconstruct_a"] for row in rows}:
         yield Figure(
@@ -97,7 +99,8 @@ def _of_family(
         )
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
-        yield Figure("Effects by layer", layer_map(rows, TONES), "Sizes of effects at each layer.")
+        words = "Sizes of effects at each layer."
+        yield Figure("Effects by layer", layer_map(rows, TONES), words, rows)
     yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
 
 
