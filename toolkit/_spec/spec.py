@@ -212,19 +212,21 @@ def _load(
     path, written = path.absolute(), root
     root = swept(root)
     spec = checked(Spec, root, (), expand(root), {"folder": path.parent}, "a spec")
-    if problems := [
-        f"{root.find(index).place}: {dotted(index)}: {text}"
-        for index, text in _relation_problems(spec, root)
-    ]:
-        raise SpecError("\n".join(problems))
-    _check_chain(root, path, (os.path.realpath(path),), set())
+    secrets = Secrets({name: os.environ[name] for name in references(root)})
+    with secrets.kept_out_of_errors():
+        if problems := [
+            f"{root.find(index).place}: {dotted(index)}: {text}"
+            for index, text in _relation_problems(spec, root)
+        ]:
+            raise SpecError("\n".join(problems))
+        _check_chain(root, path, (os.path.realpath(path),), set())
     return LoadedSpec(
         spec,
         plain(written),
         path,
         (*(file.absolute() for file in files), *(Path(o).absolute() for o in overlays)),
         root,
-        Secrets({name: os.environ[name] for name in references(root)}),
+        secrets,
     )
 
 

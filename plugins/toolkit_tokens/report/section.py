@@ -78,7 +78,12 @@ def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
     ]
     title = f"Features by position: {sample['sample']}, layer {layer_of(spaces[chosen])}"
     alt = f"The {len(top)} strongest features of the layer at each of its tokens."
-    yield Figure(title, heatmap(names, grid, sample["pieces"]), alt)
+    data = [
+        {"feature": name, "position": position, "value": value}
+        for name, values in zip(names, grid, strict=True)
+        for position, value in values.items()
+    ]
+    yield Figure(title, heatmap(names, grid, sample["pieces"]), alt, data)
     sums: dict[int, float] = {}
     for (_, position), value in cells.items():
         sums[position] = sums.get(position, 0.0) + value
@@ -114,6 +119,11 @@ def _attention(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
         f"Attention from the decision back to the tokens: {sample['sample']}",
         bands(means, sample["pieces"], sample["spans"]),
         "One band a layer, averaged over heads; darker is more attention.",
+        [
+            {"layer": layer, "position": position, "weight": weight}
+            for layer, weights in means.items()
+            for position, weight in sorted(weights.items())
+        ],
     )
 
 
@@ -131,6 +141,11 @@ def _spans(inputs: Inputs) -> Iterator[Figure]:
             f"Share of the decision's attention by layer, group {group}",
             lines(series, "layer", "share"),
             "One line a span.",
+            [
+                {"span": span, "layer": layer, "share": share}
+                for span, points in series.items()
+                for layer, share in points
+            ],
         )
     differences = [row for row in rows if " - " in row["group"]]
     cells = [
@@ -182,7 +197,9 @@ def _attributions(inputs: Inputs) -> Iterator[Figure]:
         where = "" if check["layer"] is None else f", layer {check['layer']}"
         title = f"{method}{where}: {sample} against {check['against'] or 'nothing'}"
         drawn = waterfall(steps, check["total"], check["measured"])
-        yield Figure(title, drawn, "Bars add up to the sum, beside the measured change.")
+        data = [{"part": part, "value": value} for part, value in steps]
+        words = "Bars add up to the sum, beside the measured change."
+        yield Figure(title, drawn, words, data)
 
 
 def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:
