@@ -58,8 +58,8 @@ REFUSED = {
         "features, groups.",
     ],
     "circle.yaml": [
-        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two -> one. Remove "
-        "one of these `needs`."
+        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two -> one. "
+        "Remove one of these `needs`."
     ],
     "double_stage.yaml": [
         ":5: stages.1.id: There is a stage 'one' already ({file}:4); give each stage its own id."
