@@ -24,7 +24,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from _random_model import stand_in
@@ -34,6 +34,7 @@ from toolkit.randomness import generator
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
+from toolkit_hf.engine import CausalModel
 from toolkit_lab import model_path
 
 BATCH = 32
@@ -67,6 +68,12 @@ class Took:
     tokens: int
     reused: float | None = None
     """The share of prompt tokens that were not computed."""
+
+
+def lab() -> CausalModel:
+    """The lab model, on the CPU."""
+    where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu")
+    return cast(CausalModel, load(where, SilentReporter()))
 
 
 # --- scripts --------------------------------------------------------------------------------------
@@ -293,13 +300,12 @@ def main() -> None:
     options = parser.parse_args()
     games = options.games or (4 if options.tiny else 128)
     rounds = 1 if options.tiny else options.rounds
-    where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu")
-    lab = load(where, SilentReporter())
+    small = lab()
     print(f"{torch.get_num_threads()} threads; median of {rounds} interleaved rounds")
-    script = lab_script(lab, games, "restart_128")
-    compare("lab model, layout restart", lab, script, rounds)
-    script = lab_script(lab, games, "corrected_64")
-    compare("lab model, layout corrected", lab, script, rounds)
+    script = lab_script(small, games, "restart_128")
+    compare("lab model, layout restart", small, script, rounds)
+    script = lab_script(small, games, "corrected_64")
+    compare("lab model, layout corrected", small, script, rounds)
     layers, width = (2, 64) if options.tiny else (4, 1024)
     mean, longest = (6, 8) if options.tiny else (40, 160)
     stand = stand_in(layers, width, vocabulary=2048)
