@@ -9,43 +9,55 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+VARIABLES = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONSAFEPATH": "",
+}
+"""What a benchmark runs with: no GPU, no network, and the modules beside its own, which
+PYTHONSAFEPATH would hide."""
 pytestmark = pytest.mark.slow
 
 
-def said(*options: str) -> str:
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
-    return subprocess.run(
-        [sys.executable, str(BENCHMARK), *options],
-        env=env,
+def printed_by(name: str, *options: str) -> str:
+    """What `benchmarks/NAME.py` prints."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), *options],
+        env={**os.environ, **VARIABLES},
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_tiny_goes_through_every_step() -> None:
-    found = said("--tiny", "--prompts", "10")
-    assert "10 prompts" in found
-    assert "10 forwards" in found
-    assert "20 rows written" in found
-    assert "bfloat16 product's" in found
+    printed = printed_by("gpu", "--tiny", "--prompts", "10")
+    assert "10 prompts" in printed
+    assert "10 forwards" in printed
+    assert "20 rows written" in printed
+    assert "bfloat16 product's" in printed
+
+
+def test_the_screen_of_a_whole_model_in_small() -> None:
+    printed = printed_by("gpu", "patch", "--tiny")
+    assert "8,192 edits of 1,024 features, 2 prompts of 300 tokens, 4 arms" in printed
+    assert "share of the floor" in printed
 
 
 def test_without_a_gpu_it_says_so() -> None:
-    assert (
-        said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size "
-        "that says nothing.\n"
+    assert printed_by("gpu") == (
+        "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size that says "
+        "nothing.\n"
     )
 
 
 def test_the_cost_of_a_step_is_measured_over_a_run() -> None:
     """Small, its figures say nothing; the columns and the ratio are there."""
-    benchmark = BENCHMARK.with_name("steps.py")
-    done = subprocess.run(
-        [sys.executable, str(benchmark), "--tiny"], capture_output=True, text=True, check=True
-    )
-    lines = done.stdout.splitlines()
+    lines = printed_by("steps", "--tiny").splitlines()
     assert lines[0].startswith("40 steps, 2 workers")
     assert len(lines) == 16
     assert "last tenth / first:" in lines[-1]
@@ -53,16 +65,8 @@ def test_the_cost_of_a_step_is_measured_over_a_run() -> None:
 
 def test_every_way_to_play_is_gone_through() -> None:
     """Small, its figures say nothing; each way is timed or says why not."""
-    benchmark = BENCHMARK.with_name("play.py")
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(benchmark), "--tiny", "--games", "2"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = [line.split() for line in done.stdout.splitlines() if line]
+    printed = printed_by("play", "--tiny", "--games", "2")
+    lines = [line.split() for line in printed.splitlines() if line]
     for way in ("study", "padded", "padded_all", "continuous", "ours"):
         assert sum(line[0] == way and "games/s" in line for line in lines) == 3
     assert sum(line[0] == "ours" and "prefill" in line for line in lines) == 3
@@ -70,7 +74,7 @@ def test_every_way_to_play_is_gone_through() -> None:
 
 def test_play_at_the_shape_of_a_large_model_goes_through_both_designs() -> None:
     """Small, its figures say nothing."""
-    terse, reasoned = said("play", "--tiny", "--games", "3").splitlines()
+    terse, reasoned = printed_by("gpu", "play", "--tiny", "--games", "3").splitlines()
     assert terse.startswith("terse: 3 games, ")
     assert reasoned.startswith("reasoned: 3 games, ")
     for line in (terse, reasoned):
@@ -80,16 +84,7 @@ def test_play_at_the_shape_of_a_large_model_goes_through_both_designs() -> None:
 
 def test_the_words_of_a_layer_are_counted() -> None:
     """Small, its figures say nothing; each piece of work is timed."""
-    benchmark = BENCHMARK.with_name("words.py")
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(benchmark), "--tiny"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
+    lines = printed_by("words", "--tiny").splitlines()
     assert lines[0] == "400 replies, 512 features, 60 words, 3 rounds"
     assert [line.split("  ")[1] for line in lines if line.endswith(" s")] == [
         "every pair of feature and word, tested and corrected",
@@ -101,47 +96,25 @@ def test_the_words_of_a_layer_are_counted() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("patch.py", ("us an edit", "x the floor", "largest relative error")),
-        ("planted_nulls.py", ("of 6 null screens", "planted causes found")),
+        ("patch", ("us an edit", "x the floor", "largest relative error")),
+        ("planted_nulls", ("of 6 null screens", "planted causes found")),
     ],
 )
 def test_benchmarks_of_patching_run_in_small(name: str, words: tuple[str, ...]) -> None:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
-    script = BENCHMARK.parent / name
-    done = subprocess.run(
-        [sys.executable, str(script), "--tiny"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert all(word in done.stdout for word in words)
+    printed = printed_by(name, "--tiny")
+    assert all(word in printed for word in words)
 
 
 def test_every_way_to_track_tokens_is_gone_through() -> None:
     """Small, its figures say nothing; each way is timed, or is not installed."""
-    benchmark = BENCHMARK.with_name("tokens.py")
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(benchmark), "--tiny"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
+    lines = printed_by("tokens", "--tiny").splitlines()
     assert lines[0] == "2 prompts, 4 layers, 4 tracked, 1 round(s)"
     assert [line.split()[0] for line in lines[1:4]] == ["ours", "eager", "saelens"]
     assert [line.split(":")[0] for line in lines[6:]] == ["ours / eager", "rows / none"]
 
 
 def test_scaling_in_small_prints_all_of_it() -> None:
-    script = BENCHMARK.parent / "scaling.py"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
-    done = subprocess.run(
-        [sys.executable, str(script), "--tiny"], env=env, capture_output=True, text=True, check=True
-    )
-    assert "2 workers, steps of 0.1 s: efficiency" in done.stdout
-    assert "40 empty steps:" in done.stdout
-    assert done.stdout.count("   1000   ") == 2
+    printed = printed_by("scaling", "--tiny")
+    assert "2 workers, steps of 0.1 s: efficiency" in printed
+    assert "40 empty steps:" in printed
+    assert printed.count("   1000   ") == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from toolkit.containers import COMMAND, environment_for, mounts_for
+from collections.abc import Sequence
+
+from toolkit.containers import COMMAND, Mount, environment_for, mounts_for
 from toolkit.errors import BadInput
 from toolkit.executors import WorkerRequest
 from toolkit.images import read_lock, user_lock
@@ -10,9 +12,11 @@ from toolkit.images import read_lock, user_lock
 PROGRAMS = ("apptainer", "singularity")
 
 
-def exec_words(request: WorkerRequest, sif: str, threads: int, *, gpus: bool) -> list[str]:
-    """The words after the program: `exec`, the folders of the request, the image, the worker.
-    `gpus` shows it the GPUs; a request that names some shows only these.
+def exec_words(
+    request: WorkerRequest, sif: str, threads: int, *, gpus: bool, also: Sequence[Mount] = ()
+) -> list[str]:
+    """The words after the program: `exec`, the folders of the request and `also`, the image, the
+    worker. `gpus` shows it the GPUs; a request that names some shows only these.
     """
     words = ["exec", "--contain", "--cleanenv", "--no-home", "--pwd", "/tmp"]
     environment = environment_for(request, threads)
@@ -22,7 +26,7 @@ def exec_words(request: WorkerRequest, sif: str, threads: int, *, gpus: bool) ->
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in request.gpus)
     for key, value in environment.items():
         words += ["--env", f"{key}={value}"]
-    for mount in mounts_for(request):
+    for mount in [*mounts_for(request), *also]:
         mode = "rw" if mount.writable else "ro"
         words += ["--bind", f"{mount.outside}:{mount.inside}:{mode}"]
     return [*words, sif, *COMMAND]

@@ -5,14 +5,21 @@ The same for every kind of container. The store is never among the folders.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shlex
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from toolkit.executors import WorkerRequest
 
 ROOT = PurePosixPath("/toolkit")
+TOKEN = ROOT / "secrets" / "token"
+"""Where a container that downloads sees the hub's token: in a file, never in its environment."""
 COMMAND = ("python", "-m", "toolkit.worker")
 KERNELS = (
     "OPENBLAS_CORETYPE",
@@ -52,10 +59,41 @@ def mounts_for(request: WorkerRequest) -> list[Mount]:
     return mounts
 
 
+def token_mounts(request: WorkerRequest, *, starting: bool) -> list[Mount]:
+    """The file with the hub's token, for a container that downloads. A token that only stands in
+    HF_TOKEN is written to a private file when the container is `starting`.
+    """
+    if not request.network:
+        return []
+    if value := os.environ.get("HF_TOKEN", "").strip():
+        return [Mount(_private_file(value), TOKEN)] if starting else []
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    path = Path(os.environ.get("HF_TOKEN_PATH") or Path(home) / "token")
+    return [Mount(path.absolute(), TOKEN)] if path.exists() else []
+
+
+@cache
+def _private_file(value: str) -> Path:
+    """A file that only this user reads, in memory where that can be; removed when the host ends."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="toolkit-secrets-", dir=parent))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "token"
+    path.touch(mode=0o600)
+    path.write_text(value)
+    return path
+
+
 def make_folders(request: WorkerRequest) -> None:
     """Make the folders that are mounted: an engine refuses those that are not there."""
     for folder in (request.folder, request.jobs, request.inputs):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def pasteable(request: WorkerRequest, command: str) -> str:
+    """A command line that can be pasted before any run: the folders that it mounts come first."""
+    return f"mkdir -p {shlex.join([str(request.jobs), str(request.inputs)])} && {command}"
 
 
 def folders_of(mounts: list[Mount]) -> Mapping[Path, PurePosixPath]:
@@ -76,6 +114,8 @@ def environment_for(request: WorkerRequest, threads: int) -> dict[str, str]:
     environment |= {name: os.environ[name] for name in KERNELS if name in os.environ}
     if request.model_cache is not None:
         environment["HF_HUB_CACHE"] = str(ROOT / "models")
-    if not request.network:
+    if request.network:
+        environment["HF_TOKEN_PATH"] = str(TOKEN)
+    else:
         environment["HF_HUB_OFFLINE"] = "1"
     return environment

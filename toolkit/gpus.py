@@ -7,6 +7,7 @@ every process, container and library.
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ class Gpu:
     """Its memory."""
     free_bytes: int
     """The part of its memory that was free when it was asked."""
+    cuda: str = ""
+    """The newest CUDA version that the driver runs; empty where there is no CUDA driver."""
 
     def describe(self) -> str:
         """Index, name and UUID, for messages."""
@@ -52,11 +55,24 @@ def installed_gpus() -> list[Gpu]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    gpus = [_parse(line) for line in done.stdout.splitlines()]
+    cuda = driver_cuda()
+    gpus = [_parse(line, cuda) for line in done.stdout.splitlines()]
     return [gpu for gpu in gpus if gpu is not None]
 
 
-def _parse(line: str) -> Gpu | None:
+def driver_cuda() -> str:
+    """The newest CUDA version that the driver runs, such as `13.0`; empty without a driver. It is
+    the driver's own: the version that torch is built for is another matter.
+    """
+    version = ctypes.c_int(0)
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return ""
+    return "" if failed else f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _parse(line: str, cuda: str) -> Gpu | None:
     values = [value.strip() for value in line.split(",")]
     if len(values) != len(_FIELDS) or not values[0].isdigit():
         return None
@@ -69,6 +85,7 @@ def _parse(line: str) -> Gpu | None:
         driver=driver,
         total_bytes=_mebibytes(total),
         free_bytes=_mebibytes(free),
+        cuda=cuda,
     )
 
 

@@ -1,9 +1,10 @@
 """Image names and the digests they are pinned to: what `executors: {docker: {image: cuda}}` means.
 
-Two files say it. The user's lock, written by `toolkit images build`, pins images built on this
-machine by their ID. `containers/lock.yaml`, shipped with the toolkit, says what each image is
-built from, and may pin published ones as `repository@sha256:...`. Reading them contacts no
-container engine and no registry.
+Two files say it. `containers/lock.yaml`, shipped with the toolkit, says what each image is built
+from and pins its base and its packages by digest; it may pin published images as
+`repository@sha256:...`. It cannot pin a whole image, which holds the toolkit and so this file. The
+user's lock, written by `toolkit images build`, pins the images built on this machine by their ID.
+Reading them contacts no container engine and no registry.
 """
 
 from __future__ import annotations
@@ -27,6 +28,20 @@ PINNED = re.compile(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecipePins:
+    """The digests that a recipe gave where it was built."""
+
+    seen: str
+    """When and where."""
+    base: str
+    """The ID of the base image that was built from the interpreter."""
+    requirements: str
+    """SHA-256 of the requirements file."""
+    packages: str
+    """The digest of the layer with the base and all packages, below the toolkit itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What an image is built from."""
 
@@ -40,6 +55,8 @@ class Recipe:
     """The CUDA version that torch must be built for; None means that it must be a CPU build."""
     published: str | None = None
     """A published image, `repository@sha256:...`, for those who do not build their own."""
+    pins: RecipePins | None = None
+    """What building it gave; None where it was never built."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +71,8 @@ class PinnedImage:
     """SHA-256 of the requirements file it was built with."""
     base: str
     """The base image that it was built on."""
+    packages: str
+    """The digest of its lower layer: the base and all packages."""
     plugins: tuple[str, ...] = ()
     """What `--with` added."""
     sif: str | None = None
@@ -125,8 +144,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _recipe(path: Path, name: str, given: Any) -> Recipe:
     try:
-        return Recipe(**given)
-    except TypeError as error:
+        pins = given.get("pins")
+        return Recipe(**{**given, "pins": RecipePins(**pins) if pins else None})
+    except (AttributeError, TypeError) as error:
         raise BadInput(f"{path}: {name}: {error}") from None
 
 

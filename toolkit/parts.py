@@ -206,6 +206,8 @@ class Steps:
     """The stage reads only the first so many samples; a change in the others does not rerun it."""
     group_equal_texts: bool = False
     """Samples with equal token ids go to the same step, so that each text is computed once."""
+    whole_units: bool = False
+    """Samples of one unit go to the same step, such as a prompt and its changed copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,6 +363,8 @@ class ExecutorPart(Part):
     """Which GPUs these params ask for, as `--gpu` writes it; None leaves the choice open."""
     limits: Callable[[Any], WorkerLimits | None] = lambda params: None
     """The limits of each worker, by these params; None sets none."""
+    record: Callable[[Any, WorkerRequest], Mapping[str, Any]] = lambda params, request: {}
+    """What the run's manifest keeps besides, such as the digest of the image; starts nothing."""
     local_gpus: bool = True
     """Whether its workers run on the GPUs of this machine. Then the host finds the UUIDs, refuses a
     GPU that is not there, and starts one worker for each.

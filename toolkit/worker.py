@@ -241,13 +241,14 @@ def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
 def _hello(parts: Parts) -> Hello:
     import psutil
 
-    from toolkit._plan.versions import versions
+    from toolkit._plan.versions import torch_cuda, versions
 
     return Hello(
         pid=os.getpid(),
         host=platform.node(),
         versions=versions(parts),
         gpus=tuple(visible_gpus(installed_gpus(), os.environ)),
+        torch_cuda=torch_cuda(),
         free_bytes=int(psutil.virtual_memory().available),
     )
 

@@ -20,5 +20,6 @@ def toolkit_parts() -> Iterator[Part]:
         start=_start.start,
         workers=lambda params: params.workers,
         gpus=_start.gpus,
+        record=_start.record,
         command=_start.command,
     )

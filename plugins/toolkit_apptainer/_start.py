@@ -9,10 +9,11 @@ import shutil
 from pydantic import Field
 
 from toolkit.apptainer import PROGRAMS, exec_words, exported_sif
-from toolkit.containers import folders_of, make_folders, mounts_for
+from toolkit.containers import folders_of, make_folders, mounts_for, pasteable, token_mounts
 from toolkit.errors import BadInput
 from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
 from toolkit.files import PathText, locate
+from toolkit.images import read_lock
 from toolkit.parts import Params
 from toolkit.processes import PipedWorker
 
@@ -57,18 +58,33 @@ def start(params: Apptainer, request: WorkerRequest) -> Worker:
     folders = folders_of(mounts_for(request))
     log = request.folder / f"{request.name}.log"
     environment = {key: value for key, value in os.environ.items() if "TOKEN" not in key}
-    words = [program, *_words(params, request)]
+    words = [program, *_words(params, request, starting=True)]
     return PipedWorker(request.name, words, log, environment, folders)
+
+
+def record(params: Apptainer, request: WorkerRequest) -> dict[str, str]:
+    """The image file, for the run's manifest, and the pin that it was exported from; a run that
+    starts no worker needs none.
+    """
+    try:
+        sif = _sif(params, request)
+    except BadInput:
+        return {}
+    pins = [image.image for image in read_lock().values() if image.sif == sif]
+    return {"sif": sif, **({"image": pins[0]} if pins else {})}
 
 
 def command(params: Apptainer, request: WorkerRequest) -> str:
     """The `apptainer exec` line of such a worker, ready to paste. Starts nothing."""
-    return shlex.join([PROGRAMS[0], *_words(params, request)])
+    words = [PROGRAMS[0], *_words(params, request, starting=False)]
+    return pasteable(request, shlex.join(words))
 
 
-def _words(params: Apptainer, request: WorkerRequest) -> list[str]:
+def _words(params: Apptainer, request: WorkerRequest, *, starting: bool) -> list[str]:
     threads = params.threads or max(1, (os.cpu_count() or 1) // params.workers)
-    return exec_words(request, _sif(params, request), threads, gpus=bool(request.gpus))
+    token = token_mounts(request, starting=starting)
+    sif = _sif(params, request)
+    return exec_words(request, sif, threads, gpus=bool(request.gpus), also=token)
 
 
 def _sif(params: Apptainer, request: WorkerRequest) -> str:

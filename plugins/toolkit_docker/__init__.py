@@ -21,5 +21,6 @@ def toolkit_parts() -> Iterator[Part]:
         workers=lambda params: params.workers,
         gpus=_params.gpus,
         limits=_params.limits,
+        record=_start.record,
         command=_start.command,
     )

@@ -13,6 +13,8 @@ from toolkit.containers import (
     folders_of,
     make_folders,
     mounts_for,
+    pasteable,
+    token_mounts,
 )
 from toolkit.engines import connect, is_podman
 from toolkit.errors import BadInput
@@ -22,7 +24,6 @@ from toolkit.images import image_reference
 from ._failures import create_failure, start_failure
 from ._leftovers import labels_of, remove_leftovers
 from ._params import Docker
-from ._secrets import token_mount
 from ._worker import ContainerWorker
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _started(client: DockerClient, params: Docker, request: WorkerRequest) -> Wo
             "stage would run on the CPU. Use Docker, or Podman with CDI by hand."
         )
     make_folders(request)
-    mounts = [*mounts_for(request), *token_mount(request)]
+    mounts = [*mounts_for(request), *token_mounts(request, starting=True)]
     try:
         container = client.containers.create(
             image, list(COMMAND), **_options(params, request, mounts)
@@ -72,6 +73,16 @@ def image_of(params: Docker, request: WorkerRequest) -> str:
     """The pin of the image that is asked for."""
     name = params.image or ("cuda" if request.gpus or params.cdi else "cpu")
     return image_reference(name)
+
+
+def record(params: Docker, request: WorkerRequest) -> dict[str, str]:
+    """The image by its digest or ID, for the run's manifest; a run that starts no worker needs
+    none.
+    """
+    try:
+        return {"image": image_of(params, request)}
+    except BadInput:
+        return {}
 
 
 def user() -> str:
@@ -142,9 +153,9 @@ def command(params: Docker, request: WorkerRequest) -> str:
         words += ["--device", name]
     for key, value in environment_for(request, threads_of(params)).items():
         words += ["--env", f"{key}={value}"]
-    for mount in [*mounts_for(request), *token_mount(request)]:
+    for mount in [*mounts_for(request), *token_mounts(request, starting=False)]:
         words += ["--mount", _mount_text(mount)]
-    return shlex.join([*words, image_of(params, request), *COMMAND])
+    return pasteable(request, shlex.join([*words, image_of(params, request), *COMMAND]))
 
 
 def _mount_text(mount: Mount) -> str:

@@ -13,6 +13,7 @@ from .intervals import Numbers, pearson, wilson
 from .logistic import FEWEST_CLUSTERS, benjamini_hochberg, fit
 from .played import PlayedGame
 from .rows import row
+from .scopes import ALL
 
 
 def effects(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
@@ -93,7 +94,7 @@ def _singly(
     found = fit(_design(games, switches), outcome, clusters)
     if isinstance(found, str):
         for name in switches:
-            yield row(measure, name, "all", None, n=len(games), text=found)
+            yield row(measure, name, ALL, None, n=len(games), text=found)
         return
     kept = found[1 : 1 + len(switches)]
     corrected = benjamini_hochberg([coefficient.p for coefficient in kept])
@@ -101,7 +102,7 @@ def _singly(
         yield row(
             measure,
             name,
-            "all",
+            ALL,
             coefficient.value,
             coefficient.low,
             coefficient.high,
@@ -132,13 +133,13 @@ def _in_pairs(
     for (a, b), found, q in zip(pairs, fits, corrected, strict=True):
         subject = f"{switches[a]} x {switches[b]}"
         if isinstance(found, str):
-            yield row(measure, subject, "all", None, n=len(games), text=found)
+            yield row(measure, subject, ALL, None, n=len(games), text=found)
         else:
             last = found[-1]
             yield row(
                 measure,
                 subject,
-                "all",
+                ALL,
                 last.value,
                 last.low,
                 last.high,
@@ -177,10 +178,10 @@ def _complexity(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterato
         count, total = int(chosen.sum()), len(chosen)
         low, high = wilson(count, total)
         rates.append((level, count / total))
-        yield row("complexity", f"{level:.0f}", "all", count / total, low, high, n=total)
+        yield row("complexity", f"{level:.0f}", ALL, count / total, low, high, n=total)
     r = pearson([float(level) for level, _ in rates], [rate for _, rate in rates])
     if r is not None:
-        yield row("complexity_trend", "r over levels", "all", r, n=len(rates))
+        yield row("complexity_trend", "r over levels", ALL, r, n=len(rates))
 
 
 def _trend(
@@ -195,12 +196,12 @@ def _trend(
     columns = [np.ones(len(games)), _levels(games, switches), *_group_columns(games)]
     fitted = fit(np.column_stack(columns), event, clusters)
     if isinstance(fitted, str):
-        return row("complexity_trend", subject, "all", None, n=len(games), text=fitted)
+        return row("complexity_trend", subject, ALL, None, n=len(games), text=fitted)
     slope = fitted[1]
     return row(
         "complexity_trend",
         subject,
-        "all",
+        ALL,
         slope.value,
         slope.low,
         slope.high,

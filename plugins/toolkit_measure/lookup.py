@@ -1,4 +1,4 @@
-"""Rows of `measures` by what they are about, for reports and exports."""
+"""Looks up rows of `measures`, for reports and exports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.work import Inputs
+
+from .scopes import ALL, Scope
 
 Row = Mapping[str, Any]
 
@@ -22,54 +24,38 @@ class Measures:
         """The rows of a run."""
         return cls(inputs.read("measures").to_pylist())
 
-    def get(self, measure: str, subject: str, condition: str = "all") -> Row | None:
+    def get(self, measure: str, subject: str, scope: Scope = ALL) -> Row | None:
         """One row, if it is there."""
         for row in self.rows:
-            if (row["measure"], row["subject"], row["condition"]) == (measure, subject, condition):
+            if (row["measure"], row["subject"], Scope.of(row)) == (measure, subject, scope):
                 return row
         return None
 
-    def of(self, measure: str, condition: str | None = None) -> list[Row]:
-        """The rows of a measure, of one condition or of all."""
+    def of(self, measure: str, scope: Scope | None = None) -> list[Row]:
+        """The rows of a measure, over some games or over any."""
         return [
-            row
-            for row in self.rows
-            if row["measure"] == measure and condition in (None, row["condition"])
+            row for row in self.rows if row["measure"] == measure and scope in (None, Scope.of(row))
         ]
 
     @property
     def event(self) -> str:
         """The outcome that the measures are about, such as `bankruptcy`."""
-        events = [row["subject"] for row in self.of("outcome", "all") if row["text"] == "event"]
+        events = [row["subject"] for row in self.of("outcome", ALL) if row["event"]]
         return str(events[0]) if events else ""
 
     @property
     def outcomes(self) -> list[str]:
         """All outcomes, the event first."""
-        return [str(row["subject"]) for row in self.of("outcome", "all")]
+        return [str(row["subject"]) for row in self.of("outcome", ALL)]
 
     @property
-    def headline(self) -> list[str]:
-        """The rows of the outcome table: every combination of groups; all games where there is
-        one.
-        """
-        scopes = list(dict.fromkeys(str(row["condition"]) for row in self.of("balance")))
-        groups = [scope for scope in scopes if scope != "all"]
-        if groups:
-            return groups
-        return ["all"]
+    def headline(self) -> list[Scope]:
+        """The rows of the outcome table: the groups of games, or all games where there are none."""
+        scopes = dict.fromkeys(Scope.of(row) for row in self.of("balance"))
+        return [scope for scope in scopes if scope != ALL] or [ALL]
 
     @property
-    def conditions(self) -> list[str]:
+    def conditions(self) -> list[Scope]:
         """The single conditions."""
-        scopes = dict.fromkeys(str(row["condition"]) for row in self.of("outcome"))
-        return [scope for scope in scopes if scope != "all" and "=" not in scope]
-
-
-def title_of(scope: str) -> str:
-    """`layout=restart, mode=fixed` as people read it; `all` for all games."""
-    if scope == "all":
-        return "all games"
-    if "=" not in scope:
-        return scope
-    return " · ".join(part.partition("=")[2] for part in scope.split(", "))
+        scopes = dict.fromkeys(Scope.of(row) for row in self.of("outcome"))
+        return [scope for scope in scopes if scope.kind == "condition"]

@@ -15,6 +15,7 @@ from . import indices
 from .intervals import bootstrap_means
 from .played import PlayedGame
 from .rows import row
+from .scopes import ALL
 
 NUMBERS = ("rounds", "total_bet", "net", "I")
 
@@ -59,7 +60,7 @@ def _of_arm(
         yield row(
             f"paired:{name}",
             arm,
-            "all",
+            ALL,
             float(kept.mean()) if len(kept) else None,
             low[place],
             high[place],

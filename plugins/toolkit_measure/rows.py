@@ -5,31 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from .intervals import or_none
+from .scopes import ALL, Scope
 
 
 def row(
     measure: str,
     subject: str,
-    condition: str,
-    value: float | None,
+    scope: Scope = ALL,
+    value: float | None = None,
     low: float | None = None,
     high: float | None = None,
     *,
     p: float | None = None,
     q: float | None = None,
     n: int,
+    event: bool | None = None,
     text: str | None = None,
 ) -> dict[str, Any]:
     """One row; numbers that are missing are null."""
     return {
         "measure": measure,
         "subject": subject,
-        "condition": condition,
+        "scope": scope.kind,
+        "condition": scope.name,
+        "title": scope.title,
         "value": or_none(value),
         "low": or_none(low),
         "high": or_none(high),
         "p": or_none(p),
         "q": or_none(q),
         "n": n,
+        "event": event,
         "text": text,
     }

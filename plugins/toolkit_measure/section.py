@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from toolkit.work import Figure, Finding, Inputs
 
 from . import draw
-from .lookup import Measures, Row, title_of
+from .lookup import Measures, Row
+from .scopes import ALL, Scope
 
 SHOWN_CONDITIONS = 64
 
@@ -39,7 +40,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
             yield Finding(
                 sentence=(
                     f"{measures.event} in {draw.percent(row['value'])} of {row['n']} games, "
-                    f"{title_of(scope)}{_failures(measures, scope)}."
+                    f"{scope.title}{_failures(measures, scope)}."
                 ),
                 number=row["value"],
                 interval=(row["low"], row["high"]),
@@ -49,7 +50,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     yield from _strongest(measures)
 
 
-def _failures(measures: Measures, scope: str) -> str:
+def _failures(measures: Measures, scope: Scope) -> str:
     """What stands beside every rate: games that no decision ended."""
     failed = sum(
         row["value"] or 0.0
@@ -78,7 +79,7 @@ def _strongest(measures: Measures) -> Iterator[Finding]:
 
 
 def _effects(measures: Measures) -> list[Row]:
-    effects = measures.of(f"odds:{measures.event}", "all")
+    effects = measures.of(f"odds:{measures.event}", ALL)
     return [row for row in effects if row["value"] is not None]
 
 
@@ -100,18 +101,18 @@ def _outcome_table(measures: Measures) -> Figure:
     return Figure("Outcomes", draw.table(head, rows) + note, alt=f"{measures.event}: {words}.")
 
 
-def _table_scopes(measures: Measures) -> list[str]:
+def _table_scopes(measures: Measures) -> list[Scope]:
     headline = measures.headline
-    return [*headline, "all"] if headline != ["all"] else headline
+    return [*headline, ALL] if headline != [ALL] else headline
 
 
-def _outcome_row(measures: Measures, scope: str, others: Sequence[str]) -> list[str]:
+def _outcome_row(measures: Measures, scope: Scope, others: Sequence[str]) -> list[str]:
     event = measures.get("outcome", measures.event, scope)
     assert event is not None
     low, high = 100 * event["low"], 100 * event["high"]
     rate = f"{draw.percent(event['value'])} ({low:.1f} to {high:.1f})"
     means = {row["subject"]: row["value"] for row in measures.of("mean", scope)}
-    cells = [title_of(scope), f"{event['n']:,}", rate, draw.plain(means.get("I"), 3)]
+    cells = [scope.title, f"{event['n']:,}", rate, draw.plain(means.get("I"), 3)]
     cells += [draw.plain(means.get(name)) for name in ("rounds", "total_bet", "net")]
     for name in others:
         row = measures.get("outcome", name, scope)
@@ -134,7 +135,7 @@ def _failure_table(measures: Measures) -> Figure:
         waiting = measures.get("not_played", "not_played", scope)
         rows.append(
             [
-                title_of(scope),
+                scope.title,
                 f"{replies['unreadable']['n']:,}" if replies else "-",
                 *(
                     draw.percent(replies[name]["value"]) if name in replies else "-"
@@ -150,7 +151,7 @@ def _failure_table(measures: Measures) -> Figure:
     )
 
 
-def _trouble(measures: Measures, scope: str) -> float:
+def _trouble(measures: Measures, scope: Scope) -> float:
     replies = measures.of("replies", scope)
     failed = sum(row["value"] or 0.0 for row in replies if row["subject"] != "asked_again")
     waiting = measures.get("not_played", "not_played", scope)
@@ -169,7 +170,7 @@ def _index_table(measures: Measures) -> Figure:
             cells.append(_with_interval(row))
         if any(cell != "-" for cell in cells):
             rows.append([label, *cells])
-    head = ["mean (95 %, bootstrap by game)", *map(title_of, scopes)]
+    head = ["mean (95 %, bootstrap by game)", *(scope.title for scope in scopes)]
     return Figure("How they played", draw.table(head, rows), alt="A table of means of games.")
 
 
@@ -221,12 +222,12 @@ def _components(measures: Measures) -> Iterator[Figure]:
         (f"odds:{measures.event}", f"the odds of {measures.event}"),
         ("odds:leaving", "the odds of leaving, at each decision"),
     ):
-        rows = measures.of(measure, "all")
+        rows = measures.of(measure, ALL)
         drawn = [row for row in rows if row["value"] is not None and row["low"] is not None]
         if drawn:
             pairs = [
                 row
-                for row in measures.of(f"odds_pair:{measures.event}", "all")
+                for row in measures.of(f"odds_pair:{measures.event}", ALL)
                 if row["q"] is not None and row["q"] <= 0.05
             ]
             leaving = measure == "odds:leaving"
@@ -276,11 +277,11 @@ def _balances(measures: Measures) -> Iterator[Figure]:
     for place, (scope, rows) in enumerate(groups.items()):
         x0 = 48 + (place % columns) * (wide + 60)
         y0 = 24 + (place // columns) * (panel + gap)
-        body.append(draw.text(x0, y0 - 8, title_of(scope), kind="strong"))
+        body.append(draw.text(x0, y0 - 8, scope.title, kind="strong"))
         body += _panel(rows, x0, y0, wide, panel - 30, highest)
     height = 24 + -(-len(groups) // columns) * (panel + gap)
     last = {scope: rows[-1]["value"] for scope, rows in groups.items() if rows}
-    words = "; ".join(f"{title_of(scope)} ${value:.0f}" for scope, value in last.items())
+    words = "; ".join(f"{scope.title} ${value:.0f}" for scope, value in last.items())
     yield Figure(
         "Balances, round by round",
         draw.svg(width, height, body)

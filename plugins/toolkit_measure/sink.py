@@ -11,9 +11,22 @@ from pydantic import Field
 from toolkit.parts import Params
 from toolkit.work import SinkWork
 
-from .lookup import Measures, title_of
+from .lookup import Measures
+from .scopes import ALL, Scope
 
-COLUMNS = ("measure", "subject", "condition", "value", "low", "high", "p", "q", "n", "text")
+COLUMNS = (
+    "measure",
+    "subject",
+    "scope",
+    "condition",
+    "value",
+    "low",
+    "high",
+    "p",
+    "q",
+    "n",
+    "text",
+)
 _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"}
 
 
@@ -40,11 +53,11 @@ def outcome_table(measures: Measures) -> tuple[list[str], list[list[object]]]:
         head += [name]
     head += [f"{measures.event}_low", f"{measures.event}_high", *means, "asked_again"]
     rows: list[list[object]] = []
-    for scope in dict.fromkeys([*measures.headline, "all"]):
+    for scope in dict.fromkeys([*measures.headline, ALL]):
         event = measures.get("outcome", measures.event, scope)
         if event is None:
             continue
-        cells: list[object] = [title_of(scope), event["n"]]
+        cells: list[object] = [scope.title, event["n"]]
         cells += [_value(measures, "outcome", name, scope) for name in measures.outcomes]
         cells += [event["low"], event["high"]]
         cells += [_value(measures, "mean", name, scope) for name in means]
@@ -53,7 +66,7 @@ def outcome_table(measures: Measures) -> tuple[list[str], list[list[object]]]:
     return head, rows
 
 
-def _value(measures: Measures, measure: str, subject: str, scope: str) -> float | None:
+def _value(measures: Measures, measure: str, subject: str, scope: Scope) -> float | None:
     row = measures.get(measure, subject, scope)
     return None if row is None else row["value"]
 

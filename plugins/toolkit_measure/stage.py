@@ -19,8 +19,8 @@ from .intervals import Numbers, bootstrap_means, bootstrap_ratios, pearson, wils
 from .paired import paired
 from .played import Played, PlayedGame, read_games
 from .rows import row
+from .scopes import ALL, Scope, group_scopes, scopes_of
 
-ALL = "all"
 SHOWN_ROUNDS = 30
 """How far balances are followed."""
 
@@ -36,14 +36,13 @@ def measure(work: Work) -> Rows:
     played = read_games(work.inputs)
     numbers = {game.name: indices.numbers_of(game) for game in played.games}
     rows: list[dict[str, Any]] = []
-    scopes = _scopes(played)
+    scopes = scopes_of(played.games)
     for done, (scope, games) in enumerate(scopes.items()):
         rows += _rates(scope, games, played, scopes)
         rows += _replies(work, scope, games)
         rows += _means(work, scope, games, numbers)
         work.report.progress(done + 1, len(scopes))
-    headline = _headline(scopes)
-    for scope in headline:
+    for scope in (ALL, *group_scopes(played.games)):
         rows += _balances(scope, scopes[scope])
     rows += effects(played.games)
     rows += paired(work, played.games, numbers)
@@ -53,52 +52,31 @@ def measure(work: Work) -> Rows:
     yield "measures", pa.Table.from_pylist(rows, schema=arrow_schema("measures"))
 
 
-def _scopes(played: Played) -> dict[str, list[PlayedGame]]:
-    """All games, those of each level of each group, of each combination, and of each condition."""
-    scopes: dict[str, list[PlayedGame]] = defaultdict(list)
-    for game in played.games:
-        scopes[ALL].append(game)
-    for game in played.games:
-        for name, level in sorted(game.groups.items()):
-            scopes[f"{name}={level}"].append(game)
-        if len(game.groups) > 1:
-            scopes[game.group].append(game)
-    for game in played.games:
-        scopes[game.condition].append(game)
-    return dict(scopes)
-
-
-def _headline(scopes: Mapping[str, Sequence[PlayedGame]]) -> list[str]:
-    """The scopes of the outcome table: every combination of groups, or all games."""
-    groups = dict.fromkeys(game.group for game in scopes[ALL] if game.groups)
-    return [ALL, *groups]
-
-
 # --- outcomes and replies -------------------------------------------------------------------------
 
 
 def _rates(
-    scope: str,
+    scope: Scope,
     games: Sequence[PlayedGame],
     played: Played,
-    scopes: Mapping[str, Sequence[PlayedGame]],
+    scopes: Mapping[Scope, Sequence[PlayedGame]],
 ) -> Iterator[dict[str, Any]]:
-    """The share of every outcome among the games that were begun, the event's first."""
+    """The share of each outcome among the games that were begun, the event first."""
     counts = Counter(game.outcome for game in games)
     known = {game.outcome for game in scopes[ALL]} | {game.event for game in games if game.event}
     events = {game.event for game in games}
     for outcome in sorted(known, key=lambda name: (name not in events, name)):
         low, high = wilson(counts[outcome], len(games))
-        text = "event" if outcome in events else None
         share = counts[outcome] / len(games)
-        yield row("outcome", outcome, scope, share, low, high, n=len(games), text=text)
+        event = outcome in events
+        yield row("outcome", outcome, scope, share, low, high, n=len(games), event=event)
     conditions = {game.condition for game in games}
     waiting = sum(count for name, count in played.not_played.items() if name in conditions)
     if waiting:
         yield row("not_played", NOT_PLAYED, scope, float(waiting), n=len(games) + waiting)
 
 
-def _replies(work: Work, scope: str, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+def _replies(work: Work, scope: Scope, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
     """Rates of replies that were cut off or could not be read, and of decisions asked again; with
     intervals over games.
     """
@@ -108,7 +86,7 @@ def _replies(work: Work, scope: str, games: Sequence[PlayedGame]) -> Iterator[di
         [[game.truncated, game.unreadable, game.reasked] for game in games], dtype=np.float64
     )
     below = np.column_stack([replies, replies, decisions])
-    low, high = bootstrap_ratios(above, below, work.rng("measure.replies", scope))
+    low, high = bootstrap_ratios(above, below, work.rng("measure.replies", scope.name))
     totals = above.sum(0)
     for place, name in enumerate(("truncated", "unreadable", "asked_again")):
         total = below[:, place].sum()
@@ -121,12 +99,12 @@ def _replies(work: Work, scope: str, games: Sequence[PlayedGame]) -> Iterator[di
 
 def _means(
     work: Work,
-    scope: str,
+    scope: Scope,
     games: Sequence[PlayedGame],
     numbers: Mapping[str, Mapping[str, float]],
 ) -> Iterator[dict[str, Any]]:
     values = np.array([[numbers[game.name][name] for name in indices.NAMES] for game in games])
-    low, high = bootstrap_means(values, work.rng("measure.means", scope))
+    low, high = bootstrap_means(values, work.rng("measure.means", scope.name))
     for place, name in enumerate(indices.NAMES):
         column = values[:, place]
         kept = column[np.isfinite(column)]
@@ -141,7 +119,7 @@ def _version(name: str) -> str | None:
     return f"version {indices.VERSION}" if name.startswith("I") else None
 
 
-def _balances(scope: str, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+def _balances(scope: Scope, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
     """The mean balance after each round and its quartiles; a game that has ended keeps its last."""
     paths = [path for game in games if (path := _path(game)) is not None]
     if not paths:
@@ -183,9 +161,9 @@ def _over_conditions(
     for game in games:
         by_condition[game.condition].append(game)
     scores, rates = [], []
-    for held in by_condition.values():
-        scores.append(float(np.mean([numbers[game.name]["I"] for game in held])))
-        rates.append(sum(game.outcome == game.event for game in held) / len(held))
+    for played in by_condition.values():
+        scores.append(float(np.mean([numbers[game.name]["I"] for game in played])))
+        rates.append(sum(game.outcome == game.event for game in played) / len(played))
     r = pearson(scores, rates)
     if r is not None:
         yield row("index_correlation", "I with the event", ALL, r, n=len(rates))

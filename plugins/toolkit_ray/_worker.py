@@ -217,6 +217,8 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _first_line(error: Exception) -> str:
+    if "NODE_OUT_OF_MEMORY" in str(error) or "running low on memory" in str(error):
+        return "out of memory: its node ran low on memory, and Ray ended its actor"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     words = next((line for line in lines if "cause" in line.lower()), lines[0] if lines else "")
     return f"its actor was lost: {words}"[:300]

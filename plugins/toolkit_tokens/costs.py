@@ -118,6 +118,11 @@ def tracing(params: Any, load: Workload) -> Cost:
     )
 
 
+def summarising(params: Any, load: Workload) -> Cost:
+    """Reads what a trace stored."""
+    return Cost(memory=1 << 26, disk=SUMMARY_ROW * 100, exact=False)
+
+
 def _tokens(load: Workload) -> float:
     """Tokens of all samples, equal texts counted as often as they occur."""
     return load.tokens * (load.samples / load.distinct if load.distinct else 1)

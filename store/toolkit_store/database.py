@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache, cached_property
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError, StoreError
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.background import background
-from toolkit_store.lance import lancedb, reason, without_blobs
+from toolkit_store.lance import LanceFault, lance_faults, lancedb, without_blobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,6 +97,8 @@ class Database:
     def __init__(self, where: Path | str, *, half: bool = False) -> None:
         self.uri, self.half = str(where), half
         self._folder = where if isinstance(where, Path) else None
+        self.damaged: Callable[[str], Iterator[tuple[str, str]]] = lambda name: iter(())
+        """The files of a table that are not what was written: a failure names the first."""
         self._tables: dict[str, Any] = {}
         self._readers: dict[str, Any] = {}
 
@@ -289,8 +291,9 @@ class Database:
 
     def plan(self, name: str, where: str, columns: Sequence[str]) -> str:
         """LanceDB's query plan for these rows."""
-        query = self._query(name, where, columns)
-        return "" if query is None else str(query.explain_plan())
+        with self._explained("read", name):
+            query = self._query(name, where, columns)
+            return "" if query is None else str(query.explain_plan())
 
     def version(self, name: str) -> int:
         """A number that changes with each write to the table; 0 without a table."""
@@ -398,13 +401,15 @@ class Database:
     @contextmanager
     def _explained(self, verb: str, name: str) -> Iterator[None]:
         try:
-            yield
-        except (OSError, RuntimeError, ValueError) as error:
+            with lance_faults():
+                yield
+        except LanceFault as error:
             self._tables.pop(name, None)
             self._readers.pop(name, None)
-            advice = _RESTORE if verb == "read" else ""
+            damage = next((f" {path}: {what}." for path, what in self.damaged(name)), "")
+            advice = _RESTORE if verb == "read" or damage else ""
             raise StoreError(
-                f"Could not {verb} table '{name}' in {self.uri}: {reason(error)}.{advice}"
+                f"Could not {verb} table '{name}' in {self.uri}: {error}.{damage}{advice}"
             ) from error
 
 

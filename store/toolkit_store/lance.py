@@ -30,7 +30,13 @@ _SETTINGS = MappingProxyType(
 """What LanceDB takes from the environment only, when it is first used; what is set there already
 stays.
 """
+_PANICS = ("RustPanic", "PanicException")
+"""What a panic in LanceDB's Rust code is raised as; neither class can be imported."""
 _guard = threading.Lock()
+
+
+class LanceFault(Exception):
+    """LanceDB failed; its message, without its source location."""
 
 
 def lancedb() -> Any:
@@ -48,8 +54,22 @@ def lancedb() -> Any:
     return lancedb
 
 
-def reason(error: BaseException) -> str:
-    """LanceDB's message without its source location."""
+@contextmanager
+def lance_faults() -> Iterator[None]:
+    """Raise `LanceFault` for whatever LanceDB raises in the block: its errors have no class of
+    their own, and a damaged file may make its Rust code panic.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise LanceFault(_reason(error)) from error
+    except BaseException as error:
+        if type(error).__name__ not in _PANICS:
+            raise
+        raise LanceFault(f"LanceDB panicked ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split()).removeprefix("lance error: ")
     return re.sub(r",? \S+\.rs:\d+:\d+", "", text)[:300].rstrip(".")
 

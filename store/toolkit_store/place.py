@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote
@@ -22,6 +23,8 @@ from toolkit_store.database import Database
 from toolkit_store.upkeep.file_record import Entry, FileRecord
 
 _LOCAL_PART = "toolkit-runs@"
+_QUICKLY_HASHED = 16 << 20
+"""Bytes up to which a file is hashed to say why LanceDB could not read its table."""
 
 
 def local_part(uri: str) -> Path:
@@ -61,7 +64,7 @@ class Record(Protocol):
     def renew(self, table: str) -> None: ...
     def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]: ...
     def known(self, table: str) -> dict[str, Entry]: ...
-    def damaged(self, table: str) -> Iterator[tuple[str, str]]: ...
+    def damaged(self, table: str, up_to: int | None = None) -> Iterator[tuple[str, str]]: ...
     def missing(self, table: str) -> list[str]: ...
     def removing(self, table: str) -> bool: ...
     def unrecorded(self, table: str) -> list[str]: ...
@@ -95,6 +98,7 @@ class _InFolder:
         self.folder, self.uri = where, str(where)
         self.database = Database(where / "tables", half=folder.values_of(where) == "float16")
         self.files: Record = FileRecord(where / "tables", where / "files")
+        self.database.damaged = partial(self.files.damaged, up_to=_QUICKLY_HASHED)
         self.lease = locks.lease(where / "locks" / "writer.lock")
         self._readers = where / "locks" / "readers.lock"
 
@@ -151,7 +155,7 @@ class _NoRecord:
     def known(self, table: str) -> dict[str, Entry]:
         return {}
 
-    def damaged(self, table: str) -> Iterator[tuple[str, str]]:
+    def damaged(self, table: str, up_to: int | None = None) -> Iterator[tuple[str, str]]:
         return iter(())
 
     def missing(self, table: str) -> list[str]:

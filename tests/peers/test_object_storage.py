@@ -19,7 +19,7 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import local_part, open_store
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]
 
 COMMITS = 6
 WRITER = """
@@ -91,7 +91,7 @@ def test_two_processes_write_and_every_question_is_answered(bucket: str, tmp_pat
         bucket,
     ]
     processes = [subprocess.Popen([*command, name], env=dict(os.environ)) for name in "ab"]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
     keys = [f"{name}{number}" for name in "ab" for number in range(COMMITS)]
     store = open_store(bucket)
     assert [row.key for row in store.steps()] == keys

@@ -19,6 +19,7 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, locks, open_store
 from toolkit_store.database import Database
+from toolkit_store.lance import lance_faults
 from toolkit_store.upkeep import file_record
 from toolkit_store.upkeep.file_record import FileRecord
 
@@ -78,6 +79,55 @@ def values(store: Store) -> set[float]:
         for row in store.read("activations", ["k", "l"])["values"].to_pylist()
         for value in row
     }
+
+
+# --- a manifest that LanceDB panics at ---
+
+
+def last_manifest(store: Store, table: str) -> Path:
+    folder = store.folder / "tables" / f"{table}.lance"
+    name = file_record.newest(file_record._manifests(folder))
+    assert name is not None
+    return folder / name
+
+
+def spoil_types(manifest: Path) -> None:
+    """Make each `string` of the schema a type that LanceDB does not know: its Rust code panics."""
+    content = manifest.read_bytes()
+    assert b"string" in content
+    manifest.write_bytes(content.replace(b"string", b"striog"))
+
+
+def asked(store: Store) -> None:
+    store.read("activations", ["k"])
+    store.run_states()
+
+
+def written(store: Store) -> None:
+    store.record_run(run="r", name="n", state="failed", steps=["k"])
+    store.commit(make_step("m"), {"activations": acts("m")})
+
+
+@pytest.mark.parametrize("table", ["activations", "steps", "runs"])
+def test_a_panic_is_an_error_that_names_the_file(store: Store, table: str) -> None:
+    store.record_run(run="r", name="n", state="done", steps=["k"])
+    manifest = last_manifest(store, table)
+    spoil_types(manifest)
+    again = open_store(store.folder)
+    with pytest.raises(StoreError, match="LanceDB panicked") as caught:
+        asked(again)
+    assert f"{manifest}: its SHA-256 is" in str(caught.value)
+    assert "put them back from a copy" in str(caught.value)
+    assert any(str(manifest) in problem for problem in open_store(store.folder).check().problems)
+    with pytest.raises(StoreError, match=re.escape(str(manifest))):
+        written(again)
+
+
+def test_an_error_that_is_none_of_lance_passes() -> None:
+    with pytest.raises(KeyError), lance_faults():
+        raise KeyError("x")
+    with pytest.raises(KeyboardInterrupt), lance_faults():
+        raise KeyboardInterrupt
 
 
 # --- a flipped bit ---
@@ -201,6 +251,18 @@ def test_a_record_that_is_gone_is_a_problem_and_not_made_anew(store: Store, tabl
     assert not record(store, table).exists()
     record(store, table).write_bytes(sound)
     assert open_store(store.folder).check().problems == []
+
+
+def test_a_ledger_that_is_gone_with_its_record_is_a_problem(store: Store) -> None:
+    store.record_run(run="r", name="n", state="done", done=2, steps=["k", "l"])
+    shutil.rmtree(store.folder / "tables" / "steps.lance")
+    record(store, "steps").unlink()
+    again = open_store(store.folder)
+    assert f"{record(store, 'steps')}: the record of the table's files is gone" in (
+        again.check().problems
+    )
+    with pytest.raises(StoreError, match="the record of the table's files is gone"):
+        again.commit(make_step("m"), {"activations": acts("m")})
 
 
 def test_the_record_of_a_table_without_rows_of_a_step_is_made(store: Store) -> None:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from docker.errors import APIError
 
+from toolkit.containers import environment_for, token_mounts
+from toolkit.engines import unreachable
+from toolkit.errors import BadInput
 from toolkit.executors import WorkerRequest
-from toolkit_docker._failures import ending
+from toolkit.gpus import Gpu
+from toolkit_apptainer._start import Apptainer
+from toolkit_apptainer._start import command as apptainer_command
+from toolkit_docker import _start
+from toolkit_docker._failures import create_failure, ending, start_failure
+from toolkit_docker._params import Docker
 
 PIN = "sha256:" + "a" * 64
 
@@ -21,7 +31,7 @@ def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lock that pins the CUDA image, with an Apptainer file."""
     sif = tmp_path / "cuda.sif"
     sif.write_bytes(b"an image")
-    image = {"image": PIN, "toolkit": "0.1.0", "requirements": "b", "base": "rootfs"}
+    image = {"image": PIN, "toolkit": "0.1.0", "requirements": "b", "base": PIN, "packages": PIN}
     lock = tmp_path / "images.yaml"
     lock.write_text(yaml.safe_dump({"cuda": {**image, "sif": str(sif)}, "cpu": image}))
     monkeypatch.setenv("TOOLKIT_IMAGES", str(lock))
@@ -35,7 +45,9 @@ def rendered(toolkit: Any, root: Path, executor: str, gpus: str) -> list[str]:
     block = f"executors={{{executor}: {{gpus: {gpus}}}}}"
     result = toolkit.run("run", spec, "--on", executor, "--dry-run", "--set", block)
     assert result.returncode == 0, result.stderr
-    return shlex.split(result.stdout.splitlines()[0])
+    words = shlex.split(result.stdout.splitlines()[0])
+    assert words[:2] == ["mkdir", "-p"], "what the line mounts has to be there when it is pasted"
+    return words[words.index("&&") + 1 :]
 
 
 def test_a_dry_run_prints_the_docker_line_with_digest_and_device(
@@ -95,10 +107,6 @@ def test_how_a_container_ended_is_said(status: int, out_of_memory: bool, text: s
 def test_podman_is_refused_where_a_gpu_is_asked_for(
     pinned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.errors import BadInput
-    from toolkit_docker import _start
-    from toolkit_docker._params import Docker
-
     podman = SimpleNamespace(version=lambda: {"Components": [{"Name": "Podman Engine"}]})
     request = WorkerRequest(
         name="docker-1", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
@@ -110,8 +118,6 @@ def test_podman_is_refused_where_a_gpu_is_asked_for(
 def test_the_choice_of_numeric_kernels_reaches_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.containers import environment_for
-
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.delenv("MKL_CBWR", raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -122,3 +128,109 @@ def test_the_choice_of_numeric_kernels_reaches_the_container(
     assert environment["OPENBLAS_CORETYPE"] == "Haswell"
     assert "MKL_CBWR" not in environment
     assert "hf_secret" not in environment.values()
+
+
+def downloading(folder: Path) -> WorkerRequest:
+    return WorkerRequest(
+        name="docker-1",
+        folder=folder,
+        jobs=folder / "jobs",
+        inputs=folder / "inputs",
+        network=True,
+    )
+
+
+def test_a_token_reaches_a_container_that_downloads_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the hub's own file, else of HF_TOKEN in a private file; only where a stage downloads."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    request = downloading(tmp_path)
+    assert token_mounts(request, starting=True) == []
+    (tmp_path / "token").write_text("hf_filed")
+    (mount,) = token_mounts(request, starting=False)
+    assert (mount.outside.read_text(), mount.writable) == ("hf_filed", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert token_mounts(request, starting=False) == [], "rendering a line writes no file"
+    (mount,) = token_mounts(request, starting=True)
+    assert mount.outside.read_text() == "hf_secret"
+    assert mount.outside.stat().st_mode & 0o777 == 0o600
+    assert mount.outside.parent.stat().st_mode & 0o777 == 0o700
+    environment = environment_for(request, 2)
+    assert environment["HF_TOKEN_PATH"] == str(mount.inside)
+    assert "hf_secret" not in environment.values()
+    closed = replace(request, network=False)
+    assert token_mounts(closed, starting=True) == []
+    assert "HF_TOKEN_PATH" not in environment_for(closed, 2)
+
+
+def test_no_line_that_is_rendered_holds_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    request = downloading(tmp_path)
+    assert "hf_secret" not in _start.command(Docker(image=PIN), request)
+    assert "hf_secret" not in apptainer_command(Apptainer(sif="x.sif"), request)
+
+
+def api_error(said: str) -> APIError:
+    return APIError("500", explanation=said)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentences"),
+    [
+        (
+            'could not select device driver "" with capabilities: [[gpu]]',
+            ("cannot give a container a GPU", "Install the NVIDIA Container Toolkit"),
+        ),
+        (
+            "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=5",
+            ("cannot give a container a GPU", "`--gpu none`"),
+        ),
+        (
+            "nvidia-container-cli: device error: GPU-5a: unknown device: unknown",
+            ("the engine has no such GPU: 5 (H200, GPU-5a)", "`nvidia-smi -L` lists them"),
+        ),
+        ("write /x: no space left on device", ("disk is full", "`docker system df`")),
+        ("something else", ("refused to start the container: something else",)),
+    ],
+)
+def test_why_a_container_does_not_start_is_said_with_the_cure(
+    said: str, sentences: tuple[str, ...], tmp_path: Path
+) -> None:
+    card = Gpu(
+        index=5, uuid="GPU-5a", pci="0:5", name="H200", driver="9", total_bytes=2, free_bytes=1
+    )
+    request = replace(downloading(tmp_path), gpus=(card,))
+    text = str(start_failure(api_error(said), request))
+    assert all(sentence in text for sentence in sentences), text
+
+
+@pytest.mark.parametrize(
+    ("said", "image", "sentence"),
+    [
+        ("No such image: x", PIN, "Build it again: `toolkit images build`"),
+        ("manifest unknown: No such image", f"r/x@{PIN}", f"`docker pull r/x@{PIN}`"),
+        ("bind source path does not exist: /x", PIN, "Is it remote?"),
+        ("Unknown runtime specified nvidia", PIN, "Install the NVIDIA Container Toolkit"),
+        ("something else", PIN, "refused to create the container: something else"),
+    ],
+)
+def test_why_a_container_is_not_created_is_said_with_the_cure(
+    said: str, image: str, sentence: str
+) -> None:
+    assert sentence in str(create_failure(api_error(said), image))
+
+
+def test_a_socket_that_this_user_may_not_open_is_told_from_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/x.sock")
+    text = unreachable(PermissionError(13, "Permission denied"))
+    assert "may not be used by this user" in text
+    assert "the group `docker`" in text
+    assert "`--on local`" in text
+    assert "No container engine answers" in unreachable(FileNotFoundError(2, "No such file"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from toolkit._run.workers import WorkerPool
+from toolkit._run.workers import WorkerPool, _check_gpus
 from toolkit.errors import BadInput
 from toolkit.executors import GpuCount, gpu_request
 from toolkit.gpus import Gpu, choose_gpus, installed_gpus, visible_gpus
@@ -80,6 +82,47 @@ def test_what_the_drivers_tool_says_is_read(nvidia_smi, monkeypatch):
     assert (first.index, second.uuid, second.driver) == (0, "GPU-uuid-1", "999.1")
     assert (first.total_bytes, first.free_bytes) == (81920 << 20, 81000 << 20)
     assert visible_gpus([first, second], {"CUDA_VISIBLE_DEVICES": "1,7"}) == [second]
+
+
+@pytest.mark.parametrize(
+    ("answer", "number", "version"), [(0, 13000, "13.0"), (0, 12040, "12.4"), (999, 0, "")]
+)
+def test_the_drivers_cuda_version_is_asked_of_the_driver(
+    answer: int, number: int, version: str, nvidia_smi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(target: Any) -> int:
+        target._obj.value = number
+        return answer
+
+    libraries: list[str] = []
+
+    def load(name: str) -> SimpleNamespace:
+        libraries.append(name)
+        return SimpleNamespace(cuDriverGetVersion=ask)
+
+    monkeypatch.setattr("toolkit.gpus.ctypes.CDLL", load)
+    monkeypatch.setenv("PATH", nvidia_smi(2))
+    assert [gpu.cuda for gpu in installed_gpus()] == [version, version]
+    assert libraries == ["libcuda.so.1"]
+
+
+def test_without_a_cuda_driver_its_version_is_left_empty(
+    nvidia_smi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("toolkit.gpus.ctypes.CDLL", load)
+    monkeypatch.setenv("PATH", nvidia_smi(1))
+    assert [gpu.cuda for gpu in installed_gpus()] == [""]
+
+
+@pytest.mark.parametrize("field", ["uuid", "pci", "name"])
+def test_a_worker_whose_card_differs_in_one_thing_is_refused(field: str) -> None:
+    other = replace(gpu(4), **{field: "another"})
+    with pytest.raises(BadInput, match=r"docker-0 was to get 4 .* and sees 4 .*Nothing was run"):
+        _check_gpus("docker-0", [gpu(4)], [other])
+    _check_gpus("docker-0", [gpu(4)], [replace(gpu(4), index=0, free_bytes=0)])
 
 
 @pytest.mark.parametrize("output", ["echo No devices were found", "exit 9", "echo a, b, c"])

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import tarfile
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from toolkit.errors import BadInput
-from toolkit.images import image_reference, read_lock, read_recipes
+from toolkit._images.archive import split_layers
+from toolkit._images.build import _hold_against_the_lock
+from toolkit.errors import BadInput, StepFailed
+from toolkit.images import (
+    PinnedImage,
+    RecipePins,
+    containers_folder,
+    image_reference,
+    read_lock,
+    read_recipes,
+)
 
 ID = "sha256:" + "a" * 64
 PUBLISHED = "registry.example/sae-toolkit/cuda@sha256:" + "b" * 64
@@ -26,7 +38,13 @@ def lock(tmp_path: Path) -> Any:
 
 
 def pinned(image: str = ID) -> dict[str, Any]:
-    return {"image": image, "toolkit": "0.1.0", "requirements": "c" * 64, "base": "rootfs"}
+    return {
+        "image": image,
+        "toolkit": "0.1.0",
+        "requirements": "c" * 64,
+        "base": ID,
+        "packages": ID,
+    }
 
 
 def test_a_name_means_the_pin_in_the_users_lock(lock: Any) -> None:
@@ -55,7 +73,7 @@ def test_tags_and_unknown_names_are_refused(name: str, lock: Any) -> None:
         ("- cpu\n", "must be a map of image names; it is a list"),
         ("cpu: [1\n", "cannot be read as YAML"),
         ("cpu: 5\n", "cpu: "),
-        ("cpu: {image: x}\n", "missing 3 required keyword-only arguments"),
+        ("cpu: {image: x}\n", "missing 4 required keyword-only arguments"),
         (yaml.safe_dump({"cpu": pinned("python:3.11")}), "'python:3.11' is not a pin"),
     ],
 )
@@ -71,8 +89,6 @@ def test_a_damaged_lock_is_refused_with_its_path(text: str, message: str, tmp_pa
 def test_the_shipped_recipes_name_files_that_ship_and_pin_every_requirement() -> None:
     recipes = read_recipes()
     assert sorted(recipes) == ["cpu", "cuda"]
-    from toolkit.images import containers_folder
-
     for recipe in recipes.values():
         assert (containers_folder() / recipe.containerfile).exists()
         lines = (containers_folder() / recipe.requirements).read_text().splitlines()
@@ -81,6 +97,75 @@ def test_the_shipped_recipes_name_files_that_ship_and_pin_every_requirement() ->
         assert len(names) == len(hashes) > 40
     assert recipes["cuda"].torch_cuda == "13.0"
     assert recipes["cpu"].torch_cuda is None
+
+
+def exported(path: Path, **files: str) -> Path:
+    """A file system as an engine exports it: here a package and the toolkit's own files."""
+    own = ["opt/own/a.py", "opt/own-files.txt"]
+    written = {"opt/pack/b.py": "b", "opt/own/a.py": "a", **files}
+    written["opt/own-files.txt"] = "\n".join(own) + "\n"
+    with tarfile.open(path, "w") as tar:
+        for name in ("opt", "opt/own", "opt/pack", "tmp"):
+            folder = tarfile.TarInfo(name)
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+        for number, (name, text) in enumerate(written.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.uname = len(text), 1000 + number, "someone"
+            tar.addfile(entry, BytesIO(text.encode()))
+    return path
+
+
+def layers_of(folder: Path, **files: str) -> tuple[Path, Path]:
+    folder.mkdir()
+    below, above = folder / "below.tar", folder / "above.tar"
+    split_layers(exported(folder / "x.tar", **files), below, above, "opt/own-files.txt")
+    return below, above
+
+
+def test_the_layer_of_packages_is_the_same_for_every_version_of_the_toolkit(
+    tmp_path: Path,
+) -> None:
+    below, above = layers_of(tmp_path / "one")
+    newer = layers_of(tmp_path / "two", **{"opt/own/a.py": "another version"})
+    assert newer[0].read_bytes() == below.read_bytes()
+    assert newer[1].read_bytes() != above.read_bytes()
+    other = layers_of(tmp_path / "three", **{"opt/pack/b.py": "another package"})
+    assert other[0].read_bytes() != below.read_bytes()
+    with tarfile.open(below) as lower, tarfile.open(above) as upper:
+        assert lower.getnames() == ["opt", "opt/pack", "opt/pack/b.py", "tmp"]
+        assert upper.getnames() == ["opt/own", "opt/own-files.txt", "opt/own/a.py"]
+        assert {entry.mtime for entry in [*lower, *upper]} == {0}
+
+
+def built(**fields: str) -> PinnedImage:
+    return PinnedImage(**{**pinned(), **fields})
+
+
+SEEN = RecipePins(seen="2026-01-01, here", base=ID, requirements="c" * 64, packages=ID)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "base and packages have the digests that containers/lock.yaml pins"),
+        ({"base": "sha256:" + "e" * 64}, "is another than the one that containers/lock.yaml pins"),
+        ({"requirements": "d" * 64}, "is newer than the pins"),
+    ],
+)
+def test_a_build_is_held_against_the_shipped_lock(fields: dict[str, str], said: str) -> None:
+    recipe = replace(read_recipes()["cpu"], pins=SEEN)
+    lines: list[str] = []
+    _hold_against_the_lock("cpu", recipe, built(**fields), lines.append)
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_packages_that_are_not_those_of_the_shipped_lock_are_refused() -> None:
+    recipe = replace(read_recipes()["cpu"], pins=SEEN)
+    other = built(packages="sha256:" + "e" * 64)
+    with pytest.raises(StepFailed, match=r"cpu: base and packages .* pins sha256:a+ .2026-01-01"):
+        _hold_against_the_lock("cpu", recipe, other, lambda text: None)
 
 
 def test_images_list_contacts_no_engine(

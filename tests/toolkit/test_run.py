@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import toolkit as package
+from toolkit._plan.versions import torch_cuda
+from toolkit.gpus import driver_cuda
 from toolkit_store import open_store
 from toolkit_store.interchange import import_run, run_tables
 
@@ -173,6 +175,55 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
         "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)"
         in result.stderr
     )
+
+
+@pytest.mark.parametrize(("fits", "attempts"), [(8, 2), (4, 3)])
+def test_a_step_that_runs_out_of_memory_is_tried_again_with_smaller_batches(
+    toolkit, toy, tmp_path, fits, attempts
+):
+    (tmp_path / "hungry.py").write_text(_HUNGRY.replace("FITS", str(fits)))
+    spec = toy()
+    spec.write_text(spec.read_text().replace("extract.hash", "extract.hungry"))
+    result = toolkit.run("run", spec, "--plugin", tmp_path / "hungry.py")
+    assert result.returncode == 0, result.stderr
+    assert f"out of memory; its batches are halved: rows {fits} on local-0" in result.stderr
+    retried = [event for event in events(toolkit.store) if event["event"].startswith("step_ret")]
+    assert [event["attempt"] for event in retried] == list(range(2, attempts + 1))
+    (plans,) = (toolkit.store / "runs").glob("*/batches.json")
+    assert json.loads(plans.read_text()) == {"features": {"rows": fits}}
+
+
+def test_a_step_that_fits_in_no_batch_fails_and_says_so(toolkit, toy, tmp_path):
+    (tmp_path / "hungry.py").write_text(_HUNGRY.replace("FITS", "0"))
+    spec = toy()
+    spec.write_text(spec.read_text().replace("extract.hash", "extract.hungry"))
+    result = toolkit.run("run", spec, "--plugin", tmp_path / "hungry.py")
+    assert result.returncode == 3
+    assert (
+        "step 0 (extract.hungry): MemoryError: 4 rows do not fit (3 attempts, each with smaller "
+        "batches)" in result.stderr
+    )
+
+
+_HUNGRY = """
+from toolkit import hookimpl
+from toolkit.parts import Estimates, StagePart, Steps
+from toolkit_toy._parts import Hash, extract_hash
+
+def run(work):
+    if work.batch["rows"] > FITS:
+        raise MemoryError(f"{work.batch['rows']} rows do not fit")
+    yield from extract_hash(work)
+
+def batch_plan(params, load, free, device):
+    return {"rows": 16}
+
+@hookimpl
+def toolkit_parts():
+    yield StagePart(name="extract.hungry", help="Takes what it gets.", params=Hash, run=run,
+                    reads=("samples",), writes=("activations", "spaces"), steps=Steps(size="batch"),
+                    uses_model=True, uses_saes=True, estimates=Estimates(batch_plan=batch_plan))
+"""
 
 
 @pytest.mark.slow
@@ -370,6 +421,7 @@ def test_a_gpu_is_passed_by_uuid_checked_and_recorded(toolkit, toy, nvidia_smi):
     assert result.returncode == 0, result.stderr
     ready = wait_for(toolkit.store, "worker_ready")
     assert [gpu["uuid"] for gpu in ready["gpus"]] == ["GPU-uuid-5"]
+    assert ready["torch_cuda"] == torch_cuda()
     (manifest,) = (toolkit.store / "runs").glob("*/manifest.json")
     (pool,) = json.loads(manifest.read_text())["executors"]
     assert pool["gpus"][0] == {
@@ -378,6 +430,7 @@ def test_a_gpu_is_passed_by_uuid_checked_and_recorded(toolkit, toy, nvidia_smi):
         "pci": "00000000:05:00.0",
         "name": "Test GPU",
         "driver": "999.1",
+        "cuda": driver_cuda(),
         "total_bytes": 80 << 30,
     }
 
@@ -387,7 +440,10 @@ def test_a_worker_that_sees_another_gpu_stops_the_run(toolkit, toy, tmp_path, nv
     args = ("run", toy(), "--plugin", tmp_path / "blind.py", "--on", "blind", "--gpu", "1")
     result = toolkit.run(*args, PATH=nvidia_smi(2))
     assert result.returncode == 2
-    assert "blind-0 was to get 1 (Test GPU, GPU-uuid-1) and sees 0 (Test GPU" in result.stderr
+    assert (
+        "blind-0 was to get 1 (Test GPU, GPU-uuid-1) at PCI 00000000:01:00.0 and sees 0 (Test GPU"
+        in result.stderr
+    )
 
 
 _BLIND = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +38,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     if (claim is None) == (store is None):
         raise BadInput("Say where the store is: either --claim NAME or --store URI.")
     loaded = load_spec(spec)
-    name = "toolkit-" + re.sub(r"[^a-z0-9-]+", "-", loaded.spec.name.lower()).strip("-")[:40]
+    name = "toolkit-" + re.sub(r"[^a-z0-9]+", "-", loaded.spec.name.lower())[:40].strip("-")
     settings = loaded.spec.executors.get("ray", {})
     text = yaml.safe_dump(loaded.data, sort_keys=False)
     config = {
@@ -45,7 +47,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
         "metadata": {"name": name},
         "data": {"spec.yaml": text},
     }
-    job = ray_job(name, settings, image, claim, store)
+    job = json.loads(json.dumps(ray_job(name, settings, image, claim, store)))  # no YAML aliases
     echo(yaml.safe_dump_all([config, job], sort_keys=False), nl=False)
 
 
@@ -54,10 +56,11 @@ def ray_job(
 ) -> dict[str, Any]:
     """The RayJob: a pod for each worker, with what an actor reserves."""
     workers, gpus = int(settings.get("workers", 1)), float(settings.get("gpus", 0))
-    whole_gpus = -(-gpus // 1)  # Kubernetes gives whole GPUs
-    limits = {"cpu": str(max(1, int(settings.get("cpus") or settings.get("threads") or 1)))}
+    whole_gpus = math.ceil(gpus)  # Kubernetes gives whole GPUs
+    cores = float(settings.get("cpus") or settings.get("threads") or 1)
+    limits = {"cpu": str(math.ceil(cores))}
     if whole_gpus:
-        limits["nvidia.com/gpu"] = str(int(whole_gpus))
+        limits["nvidia.com/gpu"] = str(whole_gpus)
     if memory := settings.get("memory"):
         limits["memory"] = str(memory)
     volumes = _volumes(name, claim)
@@ -80,13 +83,23 @@ def ray_job(
                         "replicas": workers,
                         "minReplicas": workers,
                         "maxReplicas": workers,
-                        "rayStartParams": {},
+                        "rayStartParams": _offered(settings),
                         "template": _pod("ray-worker", image, limits, volumes),
                     }
                 ],
             },
         },
     }
+
+
+def _offered(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What `ray start` says that a worker's node has, beyond cores and GPUs."""
+    offered = {}
+    if resources := settings.get("resources"):
+        offered["resources"] = json.dumps(json.dumps(resources))  # KubeRay takes it quoted
+    if labels := settings.get("labels"):
+        offered["labels"] = ",".join(f"{key}={value}" for key, value in labels.items())
+    return offered
 
 
 def _volumes(name: str, claim: str | None) -> list[tuple[dict[str, Any], str]]:

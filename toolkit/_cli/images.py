@@ -79,6 +79,7 @@ def list_images(as_json: bool) -> None:
             "pinned": locked[name].image if name in locked else None,
             "toolkit": locked[name].toolkit if name in locked else None,
             "base": (locked[name].base if name in locked else recipes[name].base),
+            "packages": locked[name].packages if name in locked else None,
             "plugins": list(locked[name].plugins) if name in locked else [],
         }
         for name in sorted({*recipes, *locked})

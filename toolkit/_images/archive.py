@@ -11,10 +11,11 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 BLOCK = 1 << 20
@@ -67,45 +68,88 @@ class LayerWriter:
         self._tar.addfile(entry, BytesIO(data) if data is not None else None)
 
 
-def sorted_layer(exported: Path, layer: Path) -> None:
-    """Rewrite an exported file system as a layer: entries in order of names, times fixed."""
-    with (
-        tarfile.open(exported) as source,
-        tarfile.open(layer, "w", format=tarfile.GNU_FORMAT) as target,
-    ):
+def split_layers(exported: Path, below: Path, above: Path, own_list: str) -> None:
+    """Rewrite an exported file system as two layers, with entries in order of names and times
+    fixed. The files that `own_list`, a file inside, names go into the layer above; what others
+    made, the same for every version of the toolkit, into the one below.
+    """
+    with tarfile.open(exported) as source:
+        own = _names_in(source, own_list)
         # Hard links come after the files that they name.
-        for entry in sorted(source.getmembers(), key=lambda one: (one.islnk(), one.name)):
-            entry.mtime = source_date_epoch()
-            entry.uname = entry.gname = ""
-            entry.pax_headers = {}
-            target.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
+        entries = sorted(source.getmembers(), key=lambda one: (one.islnk(), one.name))
+        shared = _folders_of(entry.name for entry in entries if _is_others(entry, own))
+        own_folders = _folders_of(own) - shared
+        with _layer(below) as lower, _layer(above) as upper:
+            for entry in entries:
+                if entry.name == ".dockerenv":
+                    continue
+                is_own = entry.name in own or entry.name in own_folders
+                _copy_entry(source, upper if is_own else lower, entry)
 
 
-def image_archive(path: Path, tag: str, layer: IO[bytes], config: Mapping[str, Any]) -> str:
-    """Write an archive of one layer to `path`; returns the image's ID."""
+def _names_in(source: tarfile.TarFile, own_list: str) -> frozenset[str]:
+    listed = source.extractfile(own_list)
+    assert listed is not None, f"{own_list} is not a file"
+    return frozenset(listed.read().decode().splitlines())
+
+
+def _is_others(entry: tarfile.TarInfo, own: frozenset[str]) -> bool:
+    return not entry.isdir() and entry.name not in own
+
+
+def _folders_of(names: Iterable[str]) -> set[str]:
+    """Every folder above these files."""
+    return {str(folder) for name in names for folder in PurePosixPath(name).parents}
+
+
+def _layer(path: Path) -> tarfile.TarFile:
+    return tarfile.open(path, "w", format=tarfile.GNU_FORMAT)
+
+
+def _copy_entry(source: tarfile.TarFile, target: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+    entry.mtime = source_date_epoch()
+    entry.uname = entry.gname = ""
+    entry.pax_headers = {}
+    target.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
+
+
+@dataclass(frozen=True)
+class Archived:
+    """What was written: the image's ID and the digests of its layers, lowest first."""
+
+    id: str
+    layers: tuple[str, ...]
+
+
+def image_archive(
+    path: Path, tag: str, layers: Sequence[IO[bytes]], config: Mapping[str, Any]
+) -> Archived:
+    """Write an archive of an image to `path`."""
     created = datetime.fromtimestamp(source_date_epoch(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    digest, size = _digest(layer)
+    measured = [_digest(layer) for layer in layers]
+    digests = tuple(f"sha256:{digest}" for digest, _ in measured)
     description = {
         "architecture": "amd64",
         "os": "linux",
         "created": created,
         "config": dict(config),
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-        "history": [{"created": created, "created_by": "toolkit images build"}],
+        "rootfs": {"type": "layers", "diff_ids": list(digests)},
+        "history": [{"created": created, "created_by": "toolkit images build"} for _ in layers],
     }
     written = json.dumps(description, sort_keys=True).encode()
     id = hashlib.sha256(written).hexdigest()
-    name = f"{digest}/layer.tar"
-    manifest = [{"Config": f"{id}.json", "RepoTags": [tag], "Layers": [name]}]
+    names = [f"{digest}/layer.tar" for digest, _ in measured]
+    manifest = [{"Config": f"{id}.json", "RepoTags": [tag], "Layers": names}]
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
             _add_bytes(tar, f"{id}.json", written)
-            entry = tarfile.TarInfo(name)
-            entry.size = size
-            tar.addfile(entry, layer)
+            for name, layer, (_, size) in zip(names, layers, measured, strict=True):
+                entry = tarfile.TarInfo(name)
+                entry.size = size
+                tar.addfile(entry, layer)
             _add_bytes(tar, "manifest.json", json.dumps(manifest).encode())
     os.replace(file.name, path)
-    return f"sha256:{id}"
+    return Archived(f"sha256:{id}", digests)
 
 
 def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:

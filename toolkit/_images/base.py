@@ -61,7 +61,7 @@ def write_base(path: Path, tag: str) -> str:
         _write_layer(LayerWriter(tar), Path(busybox))
     config = {"Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"], "Cmd": ["python3"]}
     layer.seek(0)
-    return image_archive(path, tag, layer, config)
+    return image_archive(path, tag, [layer], config).id
 
 
 def _write_layer(writer: LayerWriter, busybox: Path) -> None:

@@ -2,8 +2,9 @@
 every time.
 
 The engine's builder stamps layers with the time of the build. The file system that it made is
-therefore exported, written again as one layer with fixed times, and loaded: two builds from the
-same inputs have the same ID.
+therefore exported, written again with fixed times, and loaded: two builds from the same inputs have
+the same ID. There are two layers: the base with all packages, whose digest `containers/lock.yaml`
+pins, and above it the toolkit itself with the plugins that were added.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from toolkit import __version__
-from toolkit._images.archive import image_archive, sorted_layer
+from toolkit._images.archive import Archived, image_archive, split_layers
 from toolkit._images.base import UID, write_base
 from toolkit._images.wheelhouse import file_sha256, fill_wheelhouse, own_wheel, plugin_wheels
 from toolkit.errors import BadInput, StepFailed
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 LABEL = "io.sae-toolkit"
+OWN_FILES = "opt/toolkit/own-files.txt"
+"""The last build step lists there what belongs to the toolkit itself and to added plugins."""
 Say = Callable[[str], None]
 
 
@@ -50,17 +53,43 @@ def build_image(
         context = _context(recipe, folder, say, wheelhouse, wheel, plugins)
         say(f"building {name}")
         built = _build(client, recipe, context, base_image)
-        say(f"writing {name} as one layer with fixed times")
+        say(f"writing {name} with fixed times")
         requirements = file_sha256(context / "requirements.txt")
         config = _config(name, recipe, requirements, plugins)
         image = _reproducible(client, built, f"sae-toolkit/{name}:{__version__}", config, folder)
-    return PinnedImage(
-        image=image,
+    pinned = PinnedImage(
+        image=image.id,
         toolkit=__version__,
         requirements=requirements,
-        base=base or recipe.base if (base or recipe.base) != "rootfs" else base_image,
+        base=base_image,
+        packages=image.layers[0],
         plugins=tuple(plugins),
     )
+    _hold_against_the_lock(name, recipe, pinned, say)
+    return pinned
+
+
+def _hold_against_the_lock(name: str, recipe: Recipe, image: PinnedImage, say: Say) -> None:
+    """Refuse packages that are not those of `containers/lock.yaml`, where they can be compared."""
+    pins = recipe.pins
+    if pins is None:
+        return
+    if image.base != pins.base:
+        say(
+            f"the base {image.base} is another than the one that containers/lock.yaml pins "
+            f"({pins.seen}): another Python or other libraries. The packages are not compared."
+        )
+    elif image.requirements != pins.requirements:
+        say(f"{recipe.requirements} is newer than the pins in containers/lock.yaml; not compared.")
+    elif image.packages != pins.packages:
+        raise StepFailed(
+            f"{name}: base and packages have the digest {image.packages}; containers/lock.yaml "
+            f"pins {pins.packages} ({pins.seen}). The same wheels gave other files: the "
+            "Containerfile, finish.py or the engine's builder has changed. If that is meant, write "
+            f"the new digest to containers/lock.yaml at {name}.pins.packages."
+        )
+    else:
+        say("base and packages have the digests that containers/lock.yaml pins")
 
 
 def write_lock(name: str, image: PinnedImage, path: Path | None = None) -> Path:
@@ -180,21 +209,22 @@ def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]
 
 def _reproducible(
     client: DockerClient, built: str, tag: str, config: dict[str, Any], folder: Path
-) -> str:
-    """Load the built file system as one layer with fixed times; returns the new ID."""
-    exported, layer = folder / "exported.tar", folder / "layer.tar"
+) -> Archived:
+    """Load the built file system with fixed times, in two layers."""
+    exported, below, above = (folder / f"{name}.tar" for name in ("exported", "below", "above"))
     with _container(client, built) as container, exported.open("wb") as file:
         for piece in container.export():
             file.write(piece)
-    sorted_layer(exported, layer)
+    split_layers(exported, below, above, OWN_FILES)
     exported.unlink()
     archive = folder / "image.tar"
-    with layer.open("rb") as file:
-        id = image_archive(archive, tag, file, config)
-    layer.unlink()
+    with below.open("rb") as lower, above.open("rb") as upper:
+        image = image_archive(archive, tag, [lower, upper], config)
+    below.unlink()
+    above.unlink()
     _load(client, archive)
     client.images.remove(built, force=True)
-    return id
+    return image
 
 
 @contextmanager

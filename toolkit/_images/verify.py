@@ -25,6 +25,8 @@ def problems_of(client: DockerClient, name: str, pinned: PinnedImage) -> list[st
     problems = []
     if pinned.toolkit != __version__:
         problems.append(f"it holds toolkit {pinned.toolkit}, this is {__version__}. {rebuild}")
+    if image.attrs["RootFS"]["Layers"][0] != pinned.packages:
+        problems.append(f"its lower layer is not {pinned.packages}. {rebuild}")
     recipe = read_recipes().get(name)
     if recipe is not None:
         requirements = file_sha256(containers_folder() / recipe.requirements)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
+import re
+from importlib import metadata, util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit import __version__
@@ -42,3 +44,18 @@ def packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return results
+
+
+def torch_cuda() -> str:
+    """The CUDA version that the installed torch is built for; empty for a build without CUDA.
+    Reads torch's own file and does not import it.
+    """
+    spec = util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return ""
+    try:
+        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    version = re.search(r"^cuda\b[^=]*= *['\"]([0-9.]+)['\"]", text, re.MULTILINE)
+    return version[1] if version else ""

@@ -131,8 +131,8 @@ def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
     registered = manifest.get("preregistration")
     return {
         "policy": _policy(),
-        "css": _resource("report.css"),
-        "script": _resource("report.js"),
+        "css": report_resource("report.css"),
+        "script": report_resource("report.js"),
         "name": str(manifest.get("name") or manifest.get("run") or "run"),
         "run": str(manifest.get("run", "")),
         "question": question or description,
@@ -211,18 +211,19 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(duration=duration, words=time_in_words, notes=notes)
-    return environment.from_string(_resource("report.html"))
+    return environment.from_string(report_resource("report.html"))
 
 
 @cache
-def _resource(name: str) -> str:
+def report_resource(name: str) -> str:
+    """A file of the report's template."""
     return (files("toolkit") / "_report" / "template" / name).read_text(encoding="utf-8")
 
 
 @cache
 def _policy() -> str:
     """Nothing is loaded, and no script runs but the page's own, which its hash names."""
-    digest = hashlib.sha256(_resource("report.js").encode()).digest()
+    digest = hashlib.sha256(report_resource("report.js").encode()).digest()
     script = f"script-src 'sha256-{base64.b64encode(digest).decode()}'"
     rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     return f"default-src 'none'; {script}; {rest}"

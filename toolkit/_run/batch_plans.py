@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ class BatchPlans:
         self._path = folder / PLANS
         self._plans: dict[str, dict[str, int]] = _read(self._path)
         self._workloads: dict[str, Workload] = {}
+        self._chosen: dict[str, BatchPlan] = {}
 
     def of(self, stage: Stage) -> Mapping[str, int]:
         """The plan of a stage; empty for one that makes none."""
@@ -54,9 +56,29 @@ class BatchPlans:
             return None
         device, free = memory(_on_cpu(stage))
         plan = dict(choose(stage.params, workload, int(free * SHARE[device]), device))
+        self._set(stage, plan)
+        self._chosen[stage.id] = BatchPlan(stage=stage.id, device=device, free=free, plan=plan)
+        return self._chosen[stage.id]
+
+    def halve(self, stage: Stage) -> Mapping[str, int] | None:
+        """Halve a stage's batches, after a step of it ran out of memory; None where there is
+        nothing to halve. Steps that follow, also of a run that is continued, have the smaller ones.
+        """
+        plan = self.of(stage)
+        smaller = {name: max(1, size // 2) for name, size in plan.items()}
+        if smaller == dict(plan):
+            return None
+        self._set(stage, smaller)
+        return smaller
+
+    def event(self, stage: Stage) -> BatchPlan | None:
+        """The plan of a stage as it is now, to be recorded; None unless it was chosen here."""
+        chosen = self._chosen.get(stage.id)
+        return chosen and replace(chosen, plan=self.of(stage))
+
+    def _set(self, stage: Stage, plan: dict[str, int]) -> None:
         self._plans[stage.id] = plan
         write_text(self._path, json.dumps(self._plans, indent=1, sort_keys=True) + "\n")
-        return BatchPlan(stage=stage.id, device=device, free=free, plan=plan)
 
 
 def _on_cpu(stage: Stage) -> bool:

@@ -95,6 +95,20 @@ class StageReady(RunEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageImported(RunEvent):
+    """Some of the steps that a stage reuses were computed elsewhere."""
+
+    event: ClassVar[str] = "stage_imported"
+    words: ClassVar[str] = (
+        "stage {stage}: {steps} of the reused steps were imported, not computed here ({origin})"
+    )
+    stage: str
+    steps: int
+    origin: str
+    """Of which exports."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageForecast(RunEvent):
     """How long a stage's steps will take, all together."""
 
@@ -189,6 +203,16 @@ class StepRetried(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepRetriedSmaller(StepRetried):
+    """The step ran out of memory, and its worker lives; the stage's batches are halved."""
+
+    event: ClassVar[str] = "step_retried_smaller"
+    words: ClassVar[str] = (
+        "step {stage}[{index}]: {how} on {worker}; trying again ({attempt} of {attempts})"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepFailure(StepEvent):
     """The step failed; the run stops when the steps in flight are done."""
 
@@ -245,6 +269,8 @@ class WorkerReady(RunEvent):
     host: str
     gpus: tuple[Gpu, ...] = ()
     """The GPUs that it can use."""
+    torch_cuda: str = ""
+    """The CUDA version that its torch is built for; empty for a build without CUDA."""
 
     def sentence(self) -> str:
         gpus = ", ".join(gpu.describe() for gpu in self.gpus) or "none"
@@ -390,6 +416,7 @@ KINDS = (
     RunWaiting,
     StoreWaiting,
     StageReady,
+    StageImported,
     StageForecast,
     BatchPlan,
     StepReused,
@@ -397,6 +424,7 @@ KINDS = (
     StepStarted,
     StepDone,
     StepRetried,
+    StepRetriedSmaller,
     StepFailure,
     PartEvent,
     PartWarning,

@@ -42,6 +42,7 @@ class PoolPlan:
             "workers": len(self.requests),
             "gpus": [_identity(gpu) for gpu in dict.fromkeys(gpus)],
             "limits": asdict(self.requests[0].limits),
+            **self.executor.part.record(self.executor.params, self.requests[0]),
         }
 
     def commands(self, folder: Path) -> Iterator[str]:

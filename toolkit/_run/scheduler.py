@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 TICK_SECONDS = 0.1
+OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
+"""The classes of errors by which a part says that memory ran out."""
 WARNING = "warning"
 """The name of a part's event that is a warning, with its `text`."""
 
@@ -264,10 +266,60 @@ class Scheduler:
     def _on_failed(self, slot: WorkerSlot, event: Failed) -> None:
         if event.job is None:
             raise start_error(slot, event)
+        if event.kind in OUT_OF_MEMORY and self._retried_smaller(slot, event):
+            return
         step = self.queue.fail(event.job)
         slot.job = None
         part = step.stage.part.name
         self._give_up(slot, step, event.message, event.traceback, f" ({part})")
+
+    def _retried_smaller(self, slot: WorkerSlot, event: Failed) -> bool:
+        """Give a step that ran out of memory another attempt with batches half as large; whether
+        there is one: there is none for a stage without a batch plan.
+        """
+        assert event.job is not None
+        stage = self.queue.running[event.job].stage
+        words = self._halved(stage)
+        if not words:
+            return False
+        step, attempt = self.queue.retry(event.job, "it ran out of memory")
+        slot.job = None
+        if attempt > MAX_ATTEMPTS:
+            error = f"{event.message} ({MAX_ATTEMPTS} attempts, each with smaller batches)"
+            self._give_up(slot, step, error, event.traceback, f" ({stage.part.name})")
+        else:
+            retried = ev.StepRetriedSmaller
+            self._announce_retry(retried, slot, step, f"out of memory{words}", attempt)
+        return True
+
+    def _halved(self, stage: Stage) -> str:
+        """Halve the batches of a stage, and say so; empty where there is nothing to halve."""
+        smaller = self._batch_plans.halve(stage)
+        if smaller is None:
+            return ""
+        changed = self._batch_plans.event(stage)
+        if changed is not None:
+            self.emit(changed)
+        sizes = ", ".join(f"{name} {size}" for name, size in smaller.items())
+        return f"; its batches are halved: {sizes}"
+
+    def _announce_retry(
+        self,
+        event: type[ev.StepRetried],
+        slot: WorkerSlot,
+        step: Step,
+        how: str,
+        attempt: int,
+    ) -> None:
+        self.emit(
+            event(
+                **_place(step),
+                worker=slot.worker.name,
+                how=how,
+                attempt=attempt,
+                attempts=MAX_ATTEMPTS,
+            )
+        )
 
     def _on_part_said(self, slot: WorkerSlot, event: PartSaid) -> None:
         step = self.queue.running[event.job]
@@ -291,15 +343,9 @@ class Scheduler:
             error = f"its worker died {MAX_ATTEMPTS} times ({how}); the last words: {log}"
             self._give_up(slot, step, error)
             return
-        self.emit(
-            ev.StepRetried(
-                **_place(step),
-                worker=slot.worker.name,
-                how=how,
-                attempt=attempt,
-                attempts=MAX_ATTEMPTS,
-            )
-        )
+        if how.startswith("out of memory"):
+            how += self._halved(step.stage)
+        self._announce_retry(ev.StepRetried, slot, step, how, attempt)
 
     def _give_up(
         self, slot: WorkerSlot, step: Step, error: str, traceback: str = "", part: str = ""

@@ -109,6 +109,7 @@ class WorkerPool:
                 pid=hello.pid,
                 host=hello.host,
                 gpus=hello.gpus,
+                torch_cuda=hello.torch_cuda,
             )
         )
 
@@ -190,12 +191,18 @@ def _check_versions(name: str, here: Mapping[str, str], there: Mapping[str, str]
 
 
 def _check_gpus(name: str, requested: Sequence[Gpu], seen: Sequence[Gpu]) -> None:
-    if {gpu.uuid for gpu in requested} == {gpu.uuid for gpu in seen}:
+    if set(map(_identity, requested)) == set(map(_identity, seen)):
         return
     expected, actual = (
-        ", ".join(gpu.describe() for gpu in gpus) or "no GPU" for gpus in (requested, seen)
+        ", ".join(f"{gpu.describe()} at PCI {gpu.pci}" for gpu in gpus) or "no GPU"
+        for gpus in (requested, seen)
     )
     raise BadInput(
         f"{name} was to get {expected} and sees {actual}. Nothing was run there. Look at the "
         "driver and at what the executor passes on (nvidia-smi -L on both sides)."
     )
+
+
+def _identity(gpu: Gpu) -> tuple[str, str, str]:
+    """What must be the same on both sides: the index may differ, since a container counts anew."""
+    return gpu.uuid, gpu.pci, gpu.name

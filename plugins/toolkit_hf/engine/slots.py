@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from .inputs import Window
 
 COLUMNS = 64
-"""Slots are as long as a multiple of this."""
+"""The length of slots is a multiple of this."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What keys depend on besides tokens: a sequence's edits, and which of their rows it is."""
+    """What keys depend on besides tokens: a sequence's edits, and its row in them."""
 
     edits: tuple[Edit, ...] = ()
     row: int = 0
 
     @property
     def first_position(self) -> int:
-        """Where edits begin: keys of earlier tokens are those of the tokens alone."""
+        """The first edited position: keys of earlier tokens depend on the tokens alone."""
         return min((edit.first_position(self.row) for edit in self.edits), default=OPEN_END)
 
     def is_same(self, other: Marks) -> bool:
-        """The very same edits, in the same order, of the same row."""
+        """Whether these are the same edits, in the same order, of the same row."""
         same = len(self.edits) == len(other.edits) and all(
             mine is theirs for mine, theirs in zip(self.edits, other.edits, strict=True)
         )
         return same and (self.row == other.row or not self.edits)
 
     def shared(self, other: Marks, common: int) -> int:
-        """How many of `common` equal tokens have equal keys."""
+        """How many of the first `common` equal tokens have equal keys."""
         if self.is_same(other):
             return common
         return min(common, self.first_position, other.first_position)
@@ -102,14 +102,14 @@ class Slots:
             for part in (self.is_live, self._used)
         )
         self._first = np.array([marks.first_position for marks in self.marks], dtype=np.int64)
-        for held in (self.keys, self.values):
-            for layer, old in held.items():
+        for by_layer in (self.keys, self.values):
+            for layer, old in by_layer.items():
                 new = old.new_zeros((slots, old.shape[1], columns, old.shape[3]))
                 new[:kept, :, :width] = old[:kept, :, :width]
-                held[layer] = new
+                by_layer[layer] = new
 
     def layer(self, heads: Heads) -> tuple[Tensor, Tensor]:
-        """A block's keys and values, made when the block first runs."""
+        """A block's keys and values, allocated when the block first runs."""
         if heads.layer not in self.keys:
             _, groups, _, size = heads.key.shape
             shape = (len(self.marks), groups, self.columns, size)
@@ -155,8 +155,8 @@ class Slots:
         in_place = kept and source < among and not self.is_live[source]
         slot = source if in_place else self._oldest_free(among)
         if kept and not in_place:
-            for held in (*self.keys.values(), *self.values.values()):
-                held[slot, :, :kept] = held[source, :, :kept]
+            for tensor in (*self.keys.values(), *self.values.values()):
+                tensor[slot, :, :kept] = tensor[source, :, :kept]
         self.tokens[slot, : len(ids)] = ids
         self.lengths[slot], self.marks[slot] = kept, marks
         self._first[slot] = marks.first_position
@@ -187,18 +187,18 @@ class Slots:
                 strict=True,
             )
         )
-        for one, other in moves:
-            self._swap(one, other)
+        for source, target in moves:
+            self._swap(source, target)
         return moves
 
-    def _swap(self, one: int, other: int) -> None:
-        pair, turned = [one, other], [other, one]
+    def _swap(self, slot: int, other: int) -> None:
+        pair, turned = [slot, other], [other, slot]
         for rows in (self.tokens, self.lengths, self.is_live, self._used, self._first):
             rows[pair] = rows[turned]
-        self.marks[one], self.marks[other] = self.marks[other], self.marks[one]
+        self.marks[slot], self.marks[other] = self.marks[other], self.marks[slot]
         until = int(self.lengths[pair].max())
-        for held in (*self.keys.values(), *self.values.values()):
-            held[pair, :, :until] = held[turned, :, :until]
+        for tensor in (*self.keys.values(), *self.values.values()):
+            tensor[pair, :, :until] = tensor[turned, :, :until]
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class _Index:
     rows: Tensor
     columns: Tensor
     slots: Tensor
-    places: Tensor
+    positions: Tensor
     row_slots: Tensor | None
     visible: dict[Window, Tensor]
 
@@ -236,8 +236,8 @@ class InSlots(AttentionPlan):
     def attend(self, heads: Heads) -> Tensor:
         keys, values = self.held.layer(heads)
         index = self._index(keys.device)
-        keys[index.slots, :, index.places] = heads.key[index.rows, :, index.columns]
-        values[index.slots, :, index.places] = heads.value[index.rows, :, index.columns]
+        keys[index.slots, :, index.positions] = heads.key[index.rows, :, index.columns]
+        values[index.slots, :, index.positions] = heads.value[index.rows, :, index.columns]
         window = self.windows[heads.layer]
         if self._is_whole:
             return whole_sequences(heads, window)
@@ -252,7 +252,7 @@ class InSlots(AttentionPlan):
         if device not in self._by_device:
             rows, columns = self.is_token.nonzero(as_tuple=True)
             slots = rows if self.slots is None else self.slots[rows]
-            places = self.positions[rows, columns]
+            positions = self.positions[rows, columns]
             distance = self.positions[:, :, None] - torch.arange(self._filled)
             seen = {
                 window: (distance >= 0) & (distance < (window or self._filled + 1))
@@ -262,7 +262,7 @@ class InSlots(AttentionPlan):
                 rows=rows.to(device),
                 columns=columns.to(device),
                 slots=slots.to(device),
-                places=places.to(device),
+                positions=positions.to(device),
                 row_slots=None if self.slots is None else self.slots.to(device),
                 visible={window: visible.to(device) for window, visible in seen.items()},
             )

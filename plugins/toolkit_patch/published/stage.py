@@ -133,8 +133,8 @@ def _contexts(work: Work) -> dict[str, str]:
 
 def _groups(work: Work) -> tuple[str, str]:
     """The groups of the screened contrast."""
-    first, _, second = work.inputs.read("screens")["contrast"][0].as_py().partition(" vs ")
-    return first, second
+    screens = work.inputs.read("screens")
+    return screens["group_a"][0].as_py(), screens["group_b"][0].as_py()
 
 
 def _draw(work: Work, outcome: str, shares: Shares) -> Shares:

@@ -17,6 +17,7 @@ from .pool import LENGTHS
 if TYPE_CHECKING:
     from toolkit.costs import Workload
     from toolkit_patch.attribution.stage import Attribution
+    from toolkit_patch.doses.params import Doses
     from toolkit_patch.games.stage import PairedGames
     from toolkit_patch.joint.params import Joint
     from toolkit_patch.steer.params import Steering
@@ -119,6 +120,29 @@ def joining(params: Joint, load: Workload) -> Cost:
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + known),
         disk=3 * (2 + pairs) * ROW,
+        exact=False,
+    )
+
+
+def dosing(params: Doses, load: Workload) -> Cost:
+    """A pass a point, and from it every feature at every dose and at both means."""
+    model, saes = load.model, load.saes
+    prompts = min(params.points, load.samples, load.distinct)
+    mean = load.tokens / load.distinct if load.distinct else 0
+    members = len(params.features) or params.top
+    rows = members * (len(params.doses) + 2)
+    layers = model.get("layers", 1)
+    above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
+    suffix = prompts * rows * (token_flops(model, 2 * mean, above) + head_flops(model))
+    held = rows * model.get("width", 0) * 12 + TILE_NUMBERS * 16
+    point = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    known = saes.get("features", 0) * KNOWN
+    return Cost(
+        forwards=prompts + 1,
+        flops=(prompts + 1) * mean * token_flops(model, mean) + suffix,
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + known),
+        disk=(rows + members) * ROW,
         exact=False,
     )
 

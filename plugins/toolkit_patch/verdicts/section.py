@@ -47,8 +47,7 @@ def joined(inputs: Inputs) -> list[dict[str, Any]]:
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     names = prefixes(spaces.values())
-    # A run may screen the same features twice; a verdict bears the numbers of the screen it judges.
-    key = ("space", "feature", "comparison", "outcome", "effect", "low", "high", "family")
+    key = ("screen", "space", "feature", "comparison", "outcome")
     verdicts = {
         tuple(row[name] for name in key): row for row in inputs.read("verdicts").to_pylist()
     }
@@ -72,10 +71,10 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
 
 def _of_family(rows: Sequence[Row]) -> Iterable[Figure]:
     sentence, outcome = summary(rows), rows[0]["outcome"]
-    first, _, second = rows[0]["contrast"].partition(" vs ")
+    group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     yield Figure("Verdicts", f"<p>{html.escape(sentence)}</p>{_verdict_table(rows)}", sentence)
     yield Figure(
-        f"Change of P({outcome}) from the mean of {second} to that of {first}",
+        f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
         "Effects with intervals beside the range of random directions.",
     )
@@ -187,8 +186,8 @@ def _arm_table(rows: Sequence[Row]) -> str:
         cells += [signed(row[arm]) for arm in arms] + [f"{row['kl']:.2g}"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body.append(f'<tr><th scope="row">{html.escape(row["name"])}</th>{numbers}</tr>')
-    first, _, second = rows[0]["contrast"].partition(" vs ")
-    named = (HEADS[arm].format(a=first, b=second) for arm in arms)
+    names = {"a": rows[0]["group_a"], "b": rows[0]["group_b"]}
+    named = (HEADS[arm].format_map(names) for arm in arms)
     heads = ("feature", "specific effect", "random directions", *named, "KL")
     return _table(heads, body)
 

@@ -69,14 +69,9 @@ def _rows(
 
     positive = data.label == 0
     scores = predicted(keys, positive, fold)
-    area, right = (
-        auroc(scores, positive, fold, data.cluster),
-        accuracy((scores > 0) == positive, data.cluster),
-    )
+    area = auroc(scores, positive, fold, data.cluster)
+    right = accuracy((scores > 0) == positive, data.cluster)
     share = float(max(positive.mean(), 1 - positive.mean()))
-    said = f"{int(fold.max()) + 1} folds by unit and prompt; {data.sizes()}"
-    if area.value >= LEAK:
-        said = f"{name if kind == 'metadata' else 'metadata'} alone separates the groups; {said}"
     for metric, value, chance in (("auroc", area, 0.5), ("accuracy", right, share)):
         numbers = {"value": value.value, "low": value.low, "high": value.high, "chance": chance}
         yield {
@@ -85,5 +80,8 @@ def _rows(
             "name": name,
             "metric": metric,
             **numbers,
-            "text": said,
+            "folds": int(fold.max()) + 1,
+            "groups": data.sizes(),
+            "separates": area.value >= LEAK,
+            "text": None,
         }

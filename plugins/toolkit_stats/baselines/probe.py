@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from toolkit_stats.math.auroc import Estimate
     from toolkit_stats.samples.stored_streams import StoredStreams
 
 EVERY = "of all spaces"
@@ -55,13 +54,24 @@ def compare_probe(work: Work) -> Rows:
     """
     data = two_groups(work)
     fold = folds(data, work.params.folds, work.rng("folds"))
-    said = f"{int(fold.max()) + 1} folds by unit and prompt; {data.sizes()}"
-    beside = _features(work, data, fold, said) if "activations" in work.inputs.tables() else ()
-    rows = [*_streams(work, data, fold, said), *beside]
+    rows = [*_streams(work, data, fold)]
+    if "activations" in work.inputs.tables():
+        rows += _features(work, data, fold)
     yield "baselines", blocks(rows, "baselines")
 
 
-def _row(data: Labelled, kind: str, name: str, estimate: Estimate, said: str) -> dict[str, Any]:
+def _row(
+    data: Labelled,
+    fold: npt.NDArray[np.int64],
+    kind: str,
+    name: str,
+    scores: npt.NDArray[np.float64],
+    text: str | None = None,
+) -> dict[str, Any]:
+    """One row: the AUROC of held-out scores."""
+    from toolkit_stats.math.auroc import auroc
+
+    estimate = auroc(scores, data.label == 0, fold, data.cluster)
     numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "chance": 0.5}
     return {
         "contrast": data.contrast,
@@ -69,22 +79,22 @@ def _row(data: Labelled, kind: str, name: str, estimate: Estimate, said: str) ->
         "name": name,
         "metric": "auroc",
         **numbers,
-        "text": said,
+        "folds": int(fold.max()) + 1,
+        "groups": data.sizes(),
+        "separates": None,
+        "text": text,
     }
 
 
 # --- the raw stream -------------------------------------------------------------------------------
 
 
-def _streams(
-    work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
-) -> Iterator[dict[str, Any]]:
+def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
     """Both readers at every layer, from the stream that an extraction kept, or from one forward
     pass over the distinct texts.
     """
     import numpy as np
 
-    from toolkit_stats.math.auroc import auroc
     from toolkit_stats.samples.stored_streams import StoredStreams
 
     wanted = set(data.samples)
@@ -92,7 +102,6 @@ def _streams(
     texts = distinct_texts([row for row in samples if row["sample"] in wanted], last_only)
     text_of = {sample: index for index, text in enumerate(texts) for sample in text.samples}
     row = np.array([text_of[sample] for sample in data.samples])
-    positive = data.label == 0
     with (
         _stored(StoredStreams(work), texts)
         if "streams" in work.inputs.tables()
@@ -104,7 +113,7 @@ def _streams(
             for kind, scores in _scores(
                 rows_at(hookpoint).astype(np.float64), row, data, fold
             ).items():
-                yield _row(data, kind, hookpoint, auroc(scores, positive, fold, data.cluster), said)
+                yield _row(data, fold, kind, hookpoint, scores)
 
 
 RowsAt = tuple[Sequence[str], "Callable[[str], npt.NDArray[np.float32]]"]
@@ -157,22 +166,19 @@ def _scores(
 # --- the best feature -----------------------------------------------------------------------------
 
 
-def _features(
-    work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
-) -> Iterator[dict[str, Any]]:
+def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
     """In each space, and over all of them, the feature with the best AUROC in the other folds,
     scored on this one.
     """
     import numpy as np
 
     from toolkit.activation_matrix import read_space
-    from toolkit_stats.math.auroc import auroc, column_aurocs
+    from toolkit_stats.math.auroc import column_aurocs
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     positive, count = data.label == 0, int(fold.max()) + 1
-    said += f"; at {shown(work.params.at)}" if work.params.at is not None else ""
     best: list[tuple[float, str]] = [(-1.0, "")] * count
     best_scores = np.zeros(len(positive))
     for space, facts in sorted(spaces.items()):
@@ -180,8 +186,8 @@ def _features(
         rows = activations.of(space, data.samples, named)
         fired = read_space(rows, data.samples, facts["width"], work.params.pool, named)
         if not len(fired.features):
-            silent = auroc(np.zeros(len(positive)), positive, fold, data.cluster)
-            yield _row(data, "best feature", facts["address"], silent, f"no feature fired; {said}")
+            silent = np.zeros(len(positive))
+            yield _row(data, fold, "best feature", facts["address"], silent, _how((), work))
             continue
         scores, names, columns = np.zeros(len(positive)), [], fired.matrix.tocsc()
         for number in range(count):
@@ -197,21 +203,13 @@ def _features(
                     f"{facts['address']}:{fired.features[index]}",
                 )
                 best_scores[out] = scores[out]
-        text = f"chosen in the other folds: {', '.join(names)}; {said}"
-        yield _row(
-            data,
-            "best feature",
-            facts["address"],
-            auroc(scores, positive, fold, data.cluster),
-            text,
-        )
+        yield _row(data, fold, "best feature", facts["address"], scores, _how(names, work))
     if spaces:
-        chosen = ", ".join(name for _, name in best if name)
-        text = (
-            f"chosen in the other folds: {chosen}; {said}"
-            if chosen
-            else f"no feature fired; {said}"
-        )
-        yield _row(
-            data, "best feature", EVERY, auroc(best_scores, positive, fold, data.cluster), text
-        )
+        names = [name for _, name in best if name]
+        yield _row(data, fold, "best feature", EVERY, best_scores, _how(names, work))
+
+
+def _how(names: Sequence[str], work: Work) -> str:
+    """Which features were chosen, and at which positions, for people."""
+    chosen = f"chosen in the other folds: {', '.join(names)}" if names else "no feature fired"
+    return chosen if work.params.at is None else f"{chosen}; at {shown(work.params.at)}"

@@ -34,7 +34,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         contrast_rows = [row for row in rows if row["contrast"] == contrast]
         areas = [row for row in contrast_rows if row["metric"] == "auroc"]
         yield Figure(
-            f"{contrast}: how well it is told without any SAE claim",
+            f"{contrast}: what tells the groups apart without any SAE claim",
             _warning(areas) + _dots(areas),
             _spoken(areas),
         )
@@ -46,15 +46,15 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
 
 
 def _warning(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Metadata that give the groups away are said in words, above everything."""
-    said = [
-        str(row["text"]).partition(";")[0]
-        for row in rows
-        if "separates the groups" in str(row["text"])
+    """Warns of metadata that give the groups away, above everything else."""
+    separating = [
+        row["name"] if row["kind"] == "metadata" else "metadata" for row in rows if row["separates"]
     ]
-    if not said:
+    if not separating:
         return ""
-    items = "".join(f"<li>{draw.escaped(text)}</li>" for text in said)
+    items = "".join(
+        f"<li>{draw.escaped(name)} alone separates the groups</li>" for name in separating
+    )
     return (
         '<div class="box bad"><p><strong>The label can be read off the metadata.</strong> '
         "A feature that tells these groups apart may read nothing but this:</p>"
@@ -126,10 +126,11 @@ def _spoken(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every number; what is said of all of them is said once, above."""
-    parts = [_parts(row) for row in rows]
-    common = [part for part in parts[0] if all(part in other for other in parts)]
-    differ = any(set(other) - set(common) for other in parts)
+    """Every number; the folds and group sizes stand once, above."""
+    designs = dict.fromkeys(
+        f"{row['folds']} folds by unit and prompt; {row['groups']}" for row in rows if row["folds"]
+    )
+    remarks = any(row["text"] for row in rows)
     cells = []
     for kind in COLOURS:
         for row in sorted(
@@ -144,13 +145,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['low']:.3f} to {row['high']:.3f}",
                 f"{row['chance']:.3f}",
             )
-            how = draw.escaped("; ".join(part for part in _parts(row) if part not in common))
+            remark = f'<span class="faint">{draw.escaped(row["text"] or "")}</span>'
             cells.append(
                 (
                     named,
                     row["metric"],
                     *numbers,
-                    *([f'<span class="faint">{how}</span>'] if differ else []),
+                    *([remark] if remarks else []),
                 )
             )
     heads = (
@@ -159,15 +160,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         "value",
         "95\N{NO-BREAK SPACE}% interval",
         "chance",
-        *(["how"] if differ else []),
+        *(["how"] if remarks else []),
     )
     caption = (
-        "Held-out folds only; an interval takes clusters (units and equal prompts) for what is "
-        "independent"
+        "Held-out folds only; intervals take clusters (units and equal prompts) as independent"
     )
-    note = f'<p class="faint">{draw.escaped("; ".join(common))}.</p>' if common else ""
-    return note + draw.table(caption, heads, cells, words=differ)
-
-
-def _parts(row: Mapping[str, Any]) -> list[str]:
-    return [part for part in str(row["text"] or "").split("; ") if part]
+    note = "".join(f'<p class="faint">{draw.escaped(design)}.</p>' for design in designs)
+    return note + draw.table(caption, heads, cells, words=remarks)

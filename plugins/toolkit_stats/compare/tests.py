@@ -90,7 +90,7 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
                 **{f"{stat}_adjusted": getattr(beside, stat) for stat in ("d", "t", "df", "p")},
             }
 
-        return _two_groups(work, design, name, run, model.names if model else "")
+        return _two_groups(work, design, name, run, adjusted=model.names if model else "")
 
     return make
 
@@ -120,7 +120,7 @@ def of_ranks(work: Work, design: Design) -> Test:
         ranks = _by_block(cells.means(matrix), block)
         return {**_plain_effects(sides), **ranks}
 
-    return _two_groups(work, design, "mann_whitney", run, shown=cells.describe())
+    return _two_groups(work, design, "mann_whitney", run, details=cells.describe())
 
 
 def of_area(work: Work, design: Design) -> Test:
@@ -167,7 +167,8 @@ def of_shuffles(work: Work, design: Design) -> Test:
         t, p = _shuffle.permuted(merged(matrix, design.cells), first, dealt)
         return {**_plain_effects(sides), "t": np.where(np.isfinite(t), t, np.nan), "p": p}
 
-    return _two_groups(work, design, f"permutation ({len(dealt)} shuffles)", run)
+    shuffles = f" ({len(dealt)} shuffles)"
+    return _two_groups(work, design, "permutation", run, shuffles=shuffles)
 
 
 def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
@@ -250,15 +251,16 @@ def _two_groups(
     design: Design,
     name: str,
     run: Callable[[Any, Sides], Mapping[str, Floats]],
+    *,
+    shuffles: str = "",
     adjusted: str = "",
-    shown: str = "",
+    details: str = "",
 ) -> Test:
     a, b = design.groups
     within = getattr(work.params, "within", None) if not adjusted else None
-    shown = f"{name}{f' within {within}' if within else ''}{shown}"
-    part = f"compare.{name.partition(' ')[0]}"
+    shown = f"{name}{shuffles}{f' within {within}' if within else ''}{details}"
     least = work.params.min_abs_d
-    return Test(shown, f"{a.name} vs {b.name}", "d", least, part, run, adjusted)
+    return Test(shown, f"{a.name} vs {b.name}", "d", least, f"compare.{name}", run, adjusted)
 
 
 def _several(

@@ -15,6 +15,7 @@ from toolkit_stats.compare.contrasts import EFFECTS
 ROW, WIDE, RIGHT, TOP = 20, 400, 130, 12
 SIDE = 360
 LISTED, SHOWN = 20, 60
+CHOSEN = "Chosen by |d| on these very units: expect d to be smaller on others"
 COLOURS = ("var(--computed)", "var(--failed)")
 
 
@@ -31,13 +32,17 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     spaces = {
         row["space"]: row for row in inputs.read("spaces").to_pylist() if row["space"] in followed
     }
-    for contrast in sorted({row["group"] for row in rows if row["stat"] == "d"}):
-        own = sorted(
-            (row for row in rows if row["group"] == contrast), key=lambda row: _place(row, spaces)
+    for names in sorted({(row["group"], row["against"]) for row in rows if row["stat"] == "d"}):
+        differences = sorted(
+            (row for row in rows if (row["group"], row["against"]) == names),
+            key=lambda row: _by_layer(row, spaces),
         )
-        names = contrast.split(" vs ")
-        forest = _note(own) + _forest(own, spaces, names)
-        yield Figure(f"{contrast}: followed features, layer by layer", forest, _spoken(own, spaces))
+        contrast = " vs ".join(names)
+        yield Figure(
+            f"{contrast}: followed features, layer by layer",
+            _notes(differences) + _forest(differences, spaces, names),
+            _spoken(differences, spaces),
+        )
         means = {
             (row["space"], row["feature"], row["group"]): row
             for row in rows
@@ -45,7 +50,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         }
         yield Figure(
             f"{contrast}: both groups",
-            _means(own, names, means, spaces),
+            _means(differences, names, means, spaces),
             "Means of each group with 95 % intervals.",
         )
     if links:
@@ -66,7 +71,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         )
 
 
-def _place(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str, float]:
+def _by_layer(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str, float]:
     layer = layer_of(spaces[row["space"]])
     return (-1 if layer is None else layer, row["space"], -abs(row["value"] or 0.0))
 
@@ -81,19 +86,12 @@ def _name(space: Mapping[str, Any], feature: int, spaces: Mapping[str, Any]) -> 
     )
 
 
-def _note(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What is withheld and why, and that chosen features were chosen on these units."""
-    said = sorted(
-        {
-            part
-            for row in rows
-            for part in str(row["text"] or "").split("; ")
-            if part.startswith(("p-values", "chosen"))
-        }
-    )
-    return "".join(
-        f'<p class="box part">{draw.escaped(part[:1].upper() + part[1:])}.</p>' for part in said
-    )
+def _notes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Why p-values are withheld, and that the features were chosen on these very units."""
+    notes = [CHOSEN] if any(row["chosen"] for row in rows) else []
+    reasons = dict.fromkeys(row["withheld"] for row in rows if row["withheld"])
+    notes += [reason[:1].upper() + reason[1:] for reason in reasons]
+    return "".join(f'<p class="box part">{draw.escaped(note)}.</p>' for note in notes)
 
 
 def _spoken(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
@@ -111,7 +109,7 @@ def _spoken(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str
 def _forest(
     rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any], groups: Sequence[str]
 ) -> str:
-    """A row a feature: its effect with its interval, and both in numbers."""
+    """One row per feature: its effect with its interval, drawn and in numbers."""
     shown = [row for row in rows if row["value"] is not None][:SHOWN]
     names = [_name(spaces[row["space"]], row["feature"], spaces) for row in shown]
     names = [name if len(name) < 22 else f"\N{HORIZONTAL ELLIPSIS}{name[-20:]}" for name in names]

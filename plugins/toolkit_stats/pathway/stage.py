@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from toolkit_stats.math.correlate import Columns
     from toolkit_stats.math.means import Contrast, Effects, Moments
 
-CHOSEN = "chosen by |d| on these very units: expect it to shrink in others"
-
 HELD = 4
 """Spaces whose features are held scaled at a time."""
 
@@ -98,7 +96,8 @@ class _Tracked:
     space: _PathwaySpace
     feature: int
     column: int | None
-    why: str | None
+    chosen: bool
+    """Whether its |d| on these very units is why it is followed."""
 
     def values(self, samples: int) -> npt.NDArray[np.float64]:
         """What it did in each sample."""
@@ -199,7 +198,7 @@ def _tracked(work: Work, spaces: Sequence[_PathwaySpace]) -> list[_Tracked]:
         space = next(space for space in spaces if space.id == facts["space"])
         indices = np.flatnonzero(space.fired.features == index)
         results[space.id, index] = _Tracked(
-            space, index, int(indices[0]) if len(indices) else None, None
+            space, index, int(indices[0]) if len(indices) else None, chosen=False
         )
     return list(results.values())
 
@@ -210,7 +209,8 @@ def _largest(space: _PathwaySpace, top: int) -> list[_Tracked]:
     size = np.nan_to_num(np.abs(space.test.d), nan=-1.0)
     order = [index for index in np.argsort(-size, kind="stable")[:top] if size[index] > 0]
     return [
-        _Tracked(space, int(space.fired.features[index]), int(index), CHOSEN) for index in order
+        _Tracked(space, int(space.fired.features[index]), int(index), chosen=True)
+        for index in order
     ]
 
 
@@ -319,15 +319,17 @@ def _trajectories(
             if withheld
             else {"p": float(test.p[index]), "q": float(q[start[feature.space.id] + index])}
         )
-        said = "; ".join(filter(None, (withheld or f"bh over {family}", feature.why)))
         yield {
             **_trajectory(
                 feature,
-                data.contrast,
+                data.names[0],
                 "d",
                 (sizes.d[index], sizes.d_low[index], sizes.d_high[index]),
-                said,
+                "" if withheld else f"bh over {family}",
             ),
+            "against": data.names[1],
+            "chosen": feature.chosen,
+            "withheld": withheld,
             **p,
         }
 
@@ -339,8 +341,11 @@ def _trajectory(
         "space": tracked.space.id,
         "feature": tracked.feature,
         "group": group,
+        "against": None,
         "stat": stat,
-        "text": text,
+        "chosen": None,
+        "withheld": None,
+        "text": text or None,
         "p": None,
         "q": None,
     }

@@ -193,9 +193,13 @@ class FileRecord:
             self._verified[str(path)] = state
         return what
 
-    def damaged(self, table: str) -> Iterator[tuple[str, str]]:
-        """Files that are not what was written, and how they differ; every file is hashed."""
+    def damaged(self, table: str, up_to: int | None = None) -> Iterator[tuple[str, str]]:
+        """Files that are not what was written, and how they differ; every file is hashed, or each
+        of at most `up_to` bytes.
+        """
         for name, entry in self.known(table).items():
+            if up_to is not None and entry.bytes > up_to:
+                continue
             path = self._table(table) / name
             what = _difference(path, entry)
             if what:  # a file that is gone is named by `missing`

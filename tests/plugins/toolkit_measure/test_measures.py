@@ -24,8 +24,10 @@ from toolkit_measure import indices as index_numbers
 from toolkit_measure import toolkit_parts
 from toolkit_measure.intervals import bootstrap_means, pearson, wilson
 from toolkit_measure.logistic import benjamini_hochberg, fit
+from toolkit_measure.lookup import Measures
 from toolkit_measure.paired import sign_test
 from toolkit_measure.played import read_games, stated_goal
+from toolkit_measure.scopes import ALL
 
 PARTS = {part.name: part for part in toolkit_parts()}
 STAGE, SINK, SECTION = (PARTS[name] for name in ("measure.games", "measures", "played_games"))
@@ -569,3 +571,13 @@ def test_contracts() -> None:
     check_part(STAGE, work=make_work(tables=tables(*some_games())))
     check_part(SINK, work=make_work(tables=inputs(*some_games()).held))
     check_part(SECTION, work=make_work(tables=inputs(*some_games()).held))
+
+
+def test_names_of_groups_and_conditions_are_not_read_as_code() -> None:
+    made = [
+        game(f"g{number}", [(100.0, False)], "bankruptcy", condition=f"size=10, {number}")
+        for number in range(3)
+    ]
+    measures = Measures.read(inputs(*made))
+    assert [scope.title for scope in measures.conditions] == [f"size=10, {n}" for n in range(3)]
+    assert measures.headline == [ALL]

@@ -16,6 +16,8 @@ from toolkit_patch.verdicts.stage import ORDER, evidence, verdict_of
 
 ROW: dict[str, Any] = {
     "contrast": "ruined vs left",
+    "group_a": "ruined",
+    "group_b": "left",
     "outcome": "stop",
     "effect": 0.05,
     "low": 0.04,
@@ -112,3 +114,9 @@ def test_two_screens_of_the_same_features_are_told_apart(world, screened):
     rows = joined(work.inputs)
     assert len(rows) == len(screened["verdicts"])
     assert all(row["reconstruct"] is not None for row in rows)
+
+
+def test_groups_may_have_vs_in_their_names() -> None:
+    row = {**ROW, "contrast": "cat vs dog vs bird", "group_a": "cat vs dog", "group_b": "bird"}
+    _, reason = verdict_of(row, 0.01, Verdicts())
+    assert "from the mean of bird to that of cat vs dog" in reason

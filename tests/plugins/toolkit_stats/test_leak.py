@@ -166,17 +166,18 @@ def test_a_key_that_gives_the_label_away_is_named() -> None:
     )
     row = found["metadata", "balance", "auroc"]
     assert row["value"] == 1.0
-    assert row["text"].startswith("balance alone separates the groups; 5 folds")
-    assert row["text"].endswith(
+    assert row["separates"]
+    assert row["folds"] == 5
+    assert row["groups"] == (
         "a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in 30 clusters (30 "
         "distinct prompts)"
     )
     assert found["together", "all 2 keys", "auroc"]["value"] == 1.0
-    assert found["together", "all 2 keys", "auroc"]["text"].startswith("metadata alone separates")
+    assert found["together", "all 2 keys", "auroc"]["separates"]
     noise = found["metadata", "noise", "auroc"]
     assert noise["low"] < 0.5
     assert noise["high"] < 0.8
-    assert "separates" not in noise["text"]
+    assert not noise["separates"]
     assert found["metadata", "balance", "accuracy"]["chance"] == 0.5
 
 

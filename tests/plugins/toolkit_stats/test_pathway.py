@@ -274,7 +274,8 @@ def test_the_planted_path_is_found_with_its_sizes() -> None:
     assert row["value"] == pytest.approx((a.mean() - b.mean()) / pooled)
     assert row["low"] < row["value"] < row["high"]
     assert row["q"] < 0.01
-    assert "chosen by |d| on these very units" in row["text"]
+    assert row["chosen"]
+    assert row["against"] == "stop"
     mean = one(found["trajectories"], space="s1", feature=3, stat="mean", group="ruin")
     assert mean["value"] == pytest.approx(a.mean())
     games = a.reshape(-1, 2).mean(axis=1)
@@ -303,7 +304,7 @@ def test_each_unit_and_decision_is_traced_in_order() -> None:
     assert (
         one(found["trajectories"], feature=60, stat="mean", group="ruin")["text"] == "never fired"
     )
-    assert "chosen" not in one(found["trajectories"], feature=3, stat="d")["text"]
+    assert not one(found["trajectories"], feature=3, stat="d")["chosen"]
 
 
 def test_at_4_against_46_sizes_are_shown_and_p_values_withheld_with_the_reason() -> None:
@@ -311,7 +312,8 @@ def test_at_4_against_46_sizes_are_shown_and_p_values_withheld_with_the_reason()
     rows = [row for row in found["trajectories"] if row["stat"] == "d"]
     assert all(row["p"] is None and row["q"] is None and row["low"] < row["high"] for row in rows)
     assert all(
-        "p-values withheld: group 'ruin' has 4 independent clusters, fewer than 10" in row["text"]
+        "p-values withheld: group 'ruin' has 4 independent clusters, fewer than 10"
+        in row["withheld"]
         for row in rows
     )
     assert found["links"]

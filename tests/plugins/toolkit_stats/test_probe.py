@@ -148,7 +148,7 @@ def test_what_is_linear_in_the_stream_is_read_where_it_is(tiny: Any) -> None:
     }
     best = found["best feature", "tiny/resid_post.1/S"]
     assert 0.7 < best["value"] < 0.98
-    assert best["text"].startswith("chosen in the other folds: 4, 4, 4, 4, 4; 5 folds")
+    assert best["text"].startswith("chosen in the other folds: 4, 4, 4, 4, 4")
     every = found["best feature", "of all spaces"]
     assert every["value"] == best["value"]
     assert "tiny/resid_post.1/S:4" in every["text"]
@@ -188,7 +188,7 @@ def test_a_space_where_nothing_fired_is_at_chance(tiny: Any) -> None:
     assert set(found) == {"tiny/resid_post.1/S", "of all spaces"}
     for row in found.values():
         assert row["value"] == 0.5
-        assert row["text"].startswith("no feature fired; 5 folds")
+        assert row["text"].startswith("no feature fired")
 
 
 def test_a_space_where_nothing_fired_does_not_hide_the_others(tiny: Any) -> None:
@@ -225,7 +225,7 @@ def test_two_folds_leave_none_to_choose_the_penalty_on() -> None:
 # --- the section ----------------------------------------------------------------------------------
 
 
-def baseline(kind: str, name: str, value: float, text: str = "") -> dict[str, Any]:
+def baseline(kind: str, name: str, value: float, separates: bool = False) -> dict[str, Any]:
     numbers = {
         "value": value,
         "low": max(0, value - 0.1),
@@ -238,13 +238,16 @@ def baseline(kind: str, name: str, value: float, text: str = "") -> dict[str, An
         "name": name,
         "metric": "auroc",
         **numbers,
-        "text": text,
+        "folds": 5,
+        "groups": "a: 30 samples; b: 30 samples",
+        "separates": separates,
+        "text": None,
     }
 
 
 def test_the_section_says_what_gives_the_label_away_and_escapes_names() -> None:
     rows = [
-        baseline("metadata", "<balance>", 1.0, "<balance> alone separates the groups; 5 folds"),
+        baseline("metadata", "<balance>", 1.0, separates=True),
         baseline("linear probe", "resid_post.3", 0.9),
         baseline(
             "best feature", "m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release", 0.8
@@ -264,11 +267,12 @@ def test_the_section_says_what_gives_the_label_away_and_escapes_names() -> None:
         "m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release 0.80."
     )
     assert "0.800 to 0.950" in second.html
+    assert second.html.count("5 folds by unit and prompt; a: 30 samples; b: 30 samples") == 1
     check_part(section, work=make_work(tables={"baselines": inputs.read("baselines")}))
 
 
 def test_without_a_perfect_key_there_is_no_warning() -> None:
-    rows = [baseline("metadata", "balance", 0.7, "5 folds")]
+    rows = [baseline("metadata", "balance, which separates the groups; not", 0.7)]
     section = PARTS["baselines"]
     assert isinstance(section, ReportSection)
     first, _ = section.run(

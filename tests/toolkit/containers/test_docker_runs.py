@@ -200,7 +200,8 @@ def test_an_image_that_was_removed_is_named_with_the_cure(
     engine: Any, toolkit: Any, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "images.yaml"
-    gone = {"image": "sha256:" + "0" * 64, "toolkit": "0", "requirements": "0", "base": "rootfs"}
+    id = "sha256:" + "0" * 64
+    gone = {"image": id, "toolkit": "0", "requirements": "0", "base": "rootfs", "packages": id}
     lock.write_text(yaml.safe_dump({"cpu": gone}))
     monkeypatch.setenv("TOOLKIT_IMAGES", str(lock))
     result = toolkit.run("run", toy(), "--on", "docker")
