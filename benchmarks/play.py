@@ -1,6 +1,6 @@
 """Playing games: the study's way, padded batches, transformers' continuous batching, and ours.
 
-    python benchmarks/play.py [--tiny] [--games 128] [--rounds 3]
+    python benchmarks/play.py [restart|corrected|stand_in ...] [--tiny] [--games 128] [--rounds 3]
     python benchmarks/gpu.py play [--tiny]
 
 The lab model plays the slot machine once, in each layout: its prompts and the lengths of its
@@ -41,6 +41,7 @@ BATCH = 32
 STUDY_GAMES = 2
 """The study's way is timed on so many games, evenly spread, and reported a game."""
 COMPONENTS = ("", "GMHWP")
+PARTS = ["restart", "corrected", "stand_in"]
 PAGE = 32
 """Tokens of a page of transformers' continuous batching."""
 
@@ -294,6 +295,7 @@ def _line(way: Sequence[Took], own: Sequence[Took]) -> str:
 def main() -> None:
     """The lab model and the stand-in."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", choices=PARTS, default=PARTS, metavar="|".join(PARTS))
     parser.add_argument("--games", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="see that it works; says nothing")
@@ -302,10 +304,14 @@ def main() -> None:
     rounds = 1 if options.tiny else options.rounds
     small = lab()
     print(f"{torch.get_num_threads()} threads; median of {rounds} interleaved rounds")
-    script = lab_script(small, games, "restart_128")
-    compare("lab model, layout restart", small, script, rounds)
+    if "restart" in options.what:
+        script = lab_script(small, games, "restart_128")
+        compare("lab model, layout restart", small, script, rounds)
     script = lab_script(small, games, "corrected_64")
-    compare("lab model, layout corrected", small, script, rounds)
+    if "corrected" in options.what:
+        compare("lab model, layout corrected", small, script, rounds)
+    if "stand_in" not in options.what:
+        return
     layers, width = (2, 64) if options.tiny else (4, 1024)
     mean, longest = (6, 8) if options.tiny else (40, 160)
     stand = stand_in(layers, width, vocabulary=2048)

@@ -134,7 +134,7 @@ class SlotSession(Session):
         )
 
     def _read(self, joining: list[_Joining], taken: int, columns: int) -> None:
-        """Make room, compute the prompts in passes of similar lengths, and let all requests join."""
+        """Make room, compute prompts in passes of similar lengths, and let all requests join."""
         self._make_room(taken, columns)
         for new in sorted(joining, key=self._needs_copy):
             # What was there may have lost its room since.
