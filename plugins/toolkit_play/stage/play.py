@@ -133,7 +133,7 @@ class _Match:
 
     def _open_leader(self, follower: LiveGame, repetition: int) -> LiveGame:
         """A game like another one, but of an earlier repetition."""
-        arm = self._arms.get(follower.arm)
+        arm = self._arms[follower.arm] if follower.arm else None
         return _open(self._environment, follower.plain, repetition, arm)
 
     def _ask(self, game: LiveGame) -> None:
