@@ -133,7 +133,8 @@ class Slots:
     def _shared(self, common: np.ndarray, marks: Marks) -> np.ndarray:
         """How many of the common tokens have equal keys, by slot."""
         if not marks.edits:
-            return np.minimum(common, self._first)
+            usable: np.ndarray = np.minimum(common, self._first)
+            return usable
         shared = zip(self.marks, common.tolist(), strict=True)
         return np.array([marks.shared(other, count) if count else 0 for other, count in shared])
 
@@ -143,7 +144,8 @@ class Slots:
         differs = self.tokens[:, :width] != np.asarray(ids[:width], dtype=np.int32)
         first = differs.argmax(axis=1)
         until = np.where(differs[np.arange(len(first)), first], first, width)
-        return np.minimum(until, self.lengths)
+        common: np.ndarray = np.minimum(until, self.lengths)
+        return common
 
     # --- slots that join and leave ---
 
