@@ -31,12 +31,28 @@ if TYPE_CHECKING:
 Draw = Callable[[int], float]
 """The random number in [0, 1) that chooses a reply's n-th token, counted from 0."""
 Until = str | Callable[[str], bool] | None
-"""What ends a reply: a text (behind other text), or a function of the reply so far."""
+"""What ends a reply: a text (behind other text), or a function of the reply so far; one that is a
+`CompleteLine` is asked less often.
+"""
+TAIL_TOKENS = 8
+"""Tokens, besides those of a text that is waited for, that certainly hold its last characters."""
 NOT_NUMBERS = (
     "the model's logits are not numbers. Load the model in another dtype (float32 or bfloat16)."
 )
 SESSION_TOKENS = 16_384
 """Tokens that a session keeps at a time, if nobody says how many."""
+
+
+@dataclass(frozen=True)
+class CompleteLine:
+    """Ends a reply when its complete lines are `accepted`. A reply that grows within a line is not
+    decoded anew for every token.
+    """
+
+    accepted: Callable[[str], bool]
+
+    def __call__(self, text: str) -> bool:
+        return self.accepted(text[: text.rfind("\n") + 1])
 
 
 @dataclass(frozen=True)
@@ -165,10 +181,16 @@ class ReplyBuilder:
         until = self.request.until
         if not until:
             return False
+        if isinstance(until, CompleteLine) and "\n" not in self._tail(1):
+            return False
         if callable(until):
             return until(self._model.decode(self.ids))
-        tail = self._model.decode(self.ids[-len(until) - 8 :])
+        tail = self._tail(len(until))
         return until in tail and until in _behind(self._model.decode(self.ids), until)
+
+    def _tail(self, characters: int) -> str:
+        """The end of the reply, so many characters at least."""
+        return self._model.decode(self.ids[-characters - TAIL_TOKENS :])
 
     def generated(self) -> Generated:
         """The reply as a record."""

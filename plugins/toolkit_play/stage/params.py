@@ -61,8 +61,8 @@ class Play(Params):
         20,
         ge=0,
         le=10_000,
-        description="A condition is stopped when its first so many replies in a step, or a few "
-        "more, are all unreadable; 0: never.",
+        description="A condition is stopped when its first so many replies, or a few more, are "
+        "all unreadable: its first repetitions are played, the others are not; 0: never.",
     )
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from toolkit.addresses import layer_of, short
 from toolkit.work import Figure, Finding, Inputs
 
 from .drawings import bands, heatmap, highlighted, lines, waterfall
+from .timelines import last_space, timelines
 
 SHOWN_FEATURES, SHOWN_PARTS = 16, 12
 WATERFALLS = ("integrated_gradients", "attribution_patching", "direct")
@@ -24,6 +25,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     sample = _first_sample(inputs, there)
     if sample is not None and {"activations", "spaces", "span_contrasts"} <= there:
         yield from _features(inputs, sample)
+        yield from timelines(inputs)
     if sample is not None and "attention" in there:
         yield from _attention(inputs, sample)
     if "span_contrasts" in there:
@@ -52,13 +54,13 @@ def _first_sample(inputs: Inputs, there: set[str]) -> Mapping[str, Any] | None:
 
 def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
     """Of the last layer: the strongest features by position, and the text shaded by them."""
+    import pyarrow.compute as pc
+
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
-    chosen = max(spaces, key=lambda space: (layer_of(spaces[space]) or -1, space))
-    rows = [
-        row
-        for row in inputs.read("activations").to_pylist()
-        if row["sample"] == sample["sample"] and row["space"] == chosen
-    ]
+    chosen = last_space(spaces)
+    table = inputs.read("activations")
+    kept = pc.and_(pc.equal(table["sample"], sample["sample"]), pc.equal(table["space"], chosen))
+    rows = table.filter(kept).to_pylist()
     cells: dict[tuple[int, int], float] = {}
     for row in rows:
         for feature, value in zip(row["features"], row["values"], strict=True):
@@ -183,7 +185,8 @@ def _attributions(inputs: Inputs) -> Iterator[Figure]:
         ]
         if not of_method:
             continue
-        check = max(of_method, key=lambda check: check["layer"] or -1)
+        # The lowest layer: at the last one, the decision's own token has taken everything in.
+        check = min(of_method, key=lambda check: -1 if check["layer"] is None else check["layer"])
         own = [
             row
             for row in rows
@@ -239,7 +242,7 @@ def _label(row: Mapping[str, Any], pieces: Mapping[str, Sequence[str]]) -> str:
 
 def _largest(steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """The largest parts, and the sum of the others, so that the bars add up."""
-    order = sorted(steps, key=lambda step: -abs(step[1]))
+    order = sorted((step for step in steps if step[1]), key=lambda step: -abs(step[1]))
     kept = order[:SHOWN_PARTS]
     others = order[SHOWN_PARTS:]
     if others:
@@ -295,14 +298,19 @@ def _of_hop(row: Mapping[str, Any]) -> Finding:
 
 def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     complete = [one for one in checks if one["measured"] is not None and one["part"] == "token"]
-    by_method: dict[str, list[float]] = {}
+    by_method: dict[str, list[Mapping[str, Any]]] = {}
     for one in complete:
-        by_method.setdefault(one["method"], []).append(abs(one["total"] - one["measured"]))
-    for method, gaps in sorted(by_method.items(), key=lambda entry: max(entry[1])):
+        by_method.setdefault(one["method"], []).append(one)
+    largest = {
+        method: max(abs(one["total"] - one["measured"]) for one in of_method)
+        for method, of_method in by_method.items()
+    }
+    for method in sorted(largest, key=largest.__getitem__):
         yield Finding(
-            sentence=f"{method}: its parts miss the measured change by at most {max(gaps):.3g}.",
-            number=max(gaps),
-            n=len(gaps),
+            sentence=f"{method}: its parts miss the measured change by at most "
+            f"{largest[method]:.3g}.",
+            number=largest[method],
+            n=len({one["sample"] for one in by_method[method]}),
             rank=30,
         )
 
