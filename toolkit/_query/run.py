@@ -36,7 +36,7 @@ class Run:
     steps: Sequence[StepRow]
     state: RunRow
     notes: Sequence[str] = ()
-    """What a reader should know of it, such as that it is not done."""
+    """Notes for readers, such as that it is not done."""
 
     @cached_property
     def view(self) -> RunView:
@@ -245,8 +245,8 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
 
 
 def open_run(where: str | None, name: str | None = None) -> Run:
-    """The run that `name` is the id or the beginning of, else the newest of the store. Of one that
-    is not done, the committed steps; `notes` says so.
+    """The run whose id begins with `name`, else the newest of the store. For a run that is not
+    done, the committed steps, with a note in `notes`.
     """
     from toolkit._run.run_folder import find_run, store_folder
     from toolkit.errors import BadInput
@@ -282,7 +282,7 @@ def run_of(store: Store, name: str, states: Sequence[RunRow]) -> Run:
 
 
 def state_of(row: RunRow) -> str:
-    """The state of a run; `dead` where it says that it runs and its process is gone."""
+    """The state of a run; `dead` if its process is gone although it is recorded as running."""
     return "dead" if row.state == "running" and not alive(row) else row.state
 
 
@@ -304,7 +304,7 @@ def alive(row: RunRow) -> bool:
 
 
 def _started(name: str, progress: RunProgress) -> RunRow:
-    """The state of a run that has written none yet."""
+    """The state of a run that has not recorded one yet."""
     from toolkit.ledger import RunRow
 
     return RunRow(

@@ -11,9 +11,7 @@ BEFORE, AFTER = 16, 8
 
 
 def one_line(text: str) -> str:
-    """The text on one line: line ends as a visible mark, and nothing in it that steers a
-    terminal.
-    """
+    """The text on one line: line ends as a visible mark, without control characters."""
     return "".join(
         letter if letter.isprintable() else {"\n": "↵", "\t": " ", "\xa0": " "}.get(letter, "·")
         for letter in text
