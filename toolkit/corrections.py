@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from toolkit.arrays import Floats
 
 LAMBDA = 0.5
 """Storey's q takes p-values above this for those of true nulls."""

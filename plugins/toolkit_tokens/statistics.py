@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from toolkit.arrays import Floats
+
 RESAMPLES = 2000
 MIN_UNITS = 5
 """With fewer units on a side a p-value is withheld."""

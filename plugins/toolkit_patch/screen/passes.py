@@ -6,17 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
+    from toolkit.arrays import Floats
     from toolkit.models import Model, Prefix
 
     from .outcomes import Outcomes
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 ROWS = 8192
 """Streams that are pushed at a time."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse, stats
 
 from toolkit.agreement import polarity
+from toolkit.arrays import Floats
 
-Floats = npt.NDArray[np.float64]
 Bags = Mapping[int, frozenset[str]]
 """By feature, the stems of a description."""
 BLOCK = 2048

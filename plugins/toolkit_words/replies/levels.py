@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-Floats = npt.NDArray[np.float64]
+from toolkit.arrays import Floats
+
 DENSE = 0.5
 """A feature that fires in a larger share of samples is cut at its median."""
 
