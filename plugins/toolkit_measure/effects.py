@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from toolkit.arrays import Floats
+from toolkit.corrections import q_values
 
 from .intervals import pearson, wilson
-from .logistic import FEWEST_CLUSTERS, benjamini_hochberg, fit
+from .logistic import FEWEST_CLUSTERS, fit
 from .played import PlayedGame
 from .rows import row
 from .scopes import ALL
@@ -99,7 +100,7 @@ def _singly(
             yield row(measure, name, ALL, None, n=len(games), text=coefficients)
         return
     kept = coefficients[1 : 1 + len(switches)]
-    corrected = benjamini_hochberg([coefficient.p for coefficient in kept])
+    corrected = q_values([coefficient.p for coefficient in kept])
     for name, coefficient, q in zip(switches, kept, corrected, strict=True):
         yield row(
             measure,
@@ -131,7 +132,7 @@ def _in_pairs(
         for a, b in pairs
     ]
     p = [math.nan if isinstance(fitted, str) else fitted[-1].p for fitted in fits]
-    corrected = benjamini_hochberg(p)
+    corrected = q_values(p)
     for (a, b), fitted, q in zip(pairs, fits, corrected, strict=True):
         subject = f"{switches[a]} x {switches[b]}"
         if isinstance(fitted, str):

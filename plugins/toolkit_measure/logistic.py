@@ -86,17 +86,3 @@ def _coefficient(value: float, error: float) -> Coefficient:
         return Coefficient(value, math.nan, math.nan, math.nan)
     p = math.erfc(abs(value) / error / math.sqrt(2))
     return Coefficient(value, value - Z * error, value + Z * error, p)
-
-
-def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Corrected p-values; those that are missing stay missing and are not counted."""
-    given = np.asarray(p, dtype=np.float64)
-    kept = np.flatnonzero(np.isfinite(given))
-    q = np.full(len(given), np.nan)
-    order = kept[np.argsort(given[kept], kind="stable")]
-    lowest = 1.0
-    for rank in range(len(order), 0, -1):
-        index = order[rank - 1]
-        lowest = min(lowest, given[index] * len(order) / rank)
-        q[index] = lowest
-    return [float(value) for value in q]

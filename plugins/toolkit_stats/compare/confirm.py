@@ -120,10 +120,10 @@ def described_only(
     """
     for space in features.features:
         if space not in spaces:
-            addresses_here = [str(facts["address"]) for facts in spaces.values()]
+            known_addresses = [str(facts["address"]) for facts in spaces.values()]
             raise DataError(
                 f"family: the select half found features in space {addresses.get(space, space)}, "
                 "of which this stage has no activations. Need the same extraction in both. Spaces "
-                f"here: {choices(addresses_here) if addresses_here else 'none'}."
+                f"here: {choices(known_addresses) if known_addresses else 'none'}."
             )
     return {space: facts for space, facts in spaces.items() if space in features.features}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from toolkit.addresses import locate
+from toolkit.corrections import q_values
 from toolkit.errors import BadInput
 from toolkit.saes import space_row
 from toolkit.tables import arrow_schema
@@ -16,7 +17,6 @@ from toolkit.work import Rows, Work
 from toolkit_tokens.attribute.outcome import outcome_of
 from toolkit_tokens.statistics import (
     MIN_UNITS,
-    benjamini_hochberg,
     mean,
     or_none,
     sign_flip_p,
@@ -121,7 +121,7 @@ def _summaries(
         for number in range(len(work.params.through) + 1)
     ]
     rows = [row for row in rows if row]
-    for row, q in zip(rows, benjamini_hochberg([row["p"] for row in rows]), strict=True):
+    for row, q in zip(rows, q_values([row["p"] for row in rows]), strict=True):
         row["q"] = q
         row["verdict"] = _verdict(row, work.params.min_effect)
     return rows
