@@ -26,10 +26,10 @@ def q_values(p: Sequence[float | None]) -> list[float | None]:
     numbers = np.array(p, dtype=np.float64)
     defined = np.flatnonzero(np.isfinite(numbers))
     results: list[float | None] = [None] * len(p)
-    for index, q in zip(
-        defined, benjamini_hochberg(numbers[defined], len(defined)).tolist(), strict=True
-    ):
-        results[index] = q
+    q = benjamini_hochberg(numbers[defined], len(defined))
+    q = np.maximum(q, numbers[defined])  # rounding may leave q just below p
+    for index, value in zip(defined, q.tolist(), strict=True):
+        results[index] = value
     return results
 
 
