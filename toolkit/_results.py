@@ -33,7 +33,7 @@ def open_store(store: str | Path | None = None) -> StoreResults:
     return StoreResults(toolkit_store.open(store_folder(None if store is None else str(store))))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StoreResults:
     """All runs of a store, for reading."""
 
@@ -76,11 +76,14 @@ class StoreResults:
         ]
         return pl.concat(parts) if parts else frame([], ("run", "address", "match", "text"))
 
+    def __repr__(self) -> str:
+        return f"<store {self.features_of.store.uri}>"
+
     def _repr_html_(self) -> str:
         return table_html(self.runs(), f"Runs in {self.features_of.store.uri}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResults:
     """The committed results of one run."""
 
@@ -174,6 +177,9 @@ class RunResults:
         """One SELECT over the tables of the run."""
         return self.query.view.sql(statement, k)
 
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
     def _repr_html_(self) -> str:
         import polars as pl
 
@@ -190,7 +196,7 @@ class RunResults:
         return f"{head}{asked}<ul>{said}</ul>{table_html(tables)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureResults:
     """One feature of a run."""
 
@@ -222,6 +228,9 @@ class FeatureResults:
         where: dict[str, list[Any]] = {"space": [self.space], "feature": [self.index]}
         return answers.effects(self.query, where)
 
+    def __repr__(self) -> str:
+        return f"<feature {self.address} of run {self.query.id}>"
+
     def _repr_html_(self) -> str:
         title = f"<p><b>{safe(self.address)}</b> of run {safe(self.query.id)}</p>"
         label = f"<p>{safe(self.label)}</p>" if self.label else ""
@@ -240,7 +249,7 @@ class FeatureResults:
         return f"<p><code>{safe(sample)}</code></p>{shaded}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SampleResults:
     """One sample of a run."""
 
@@ -257,6 +266,9 @@ class SampleResults:
         from toolkit._query import answers
 
         return answers.active(self.query, self.sample, position, None)
+
+    def __repr__(self) -> str:
+        return f"<sample {self.sample} of run {self.query.id}>"
 
     def _repr_html_(self) -> str:
         head = f"<p><b>{safe(self.sample)}</b> of run {safe(self.query.id)}</p>"

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -153,6 +153,17 @@ def repository(params: HuggingFace) -> Snapshot:
             "them. Unset it and run `toolkit fetch SPEC`."
         )
     return Snapshot(local.name, local.revision, None) if missing else local
+
+
+def count_tokens(params: HuggingFace, texts: Sequence[str]) -> list[int] | None:
+    """How many tokens texts have, the BOS included that the tokeniser's files put before them."""
+    folder = locate(params.path) if params.path is not None else repository(params).folder
+    if folder is None or not (folder / "tokenizer.json").exists():
+        return None
+    from tokenizers import Tokenizer
+
+    tokeniser = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [len(found.ids) for found in tokeniser.encode_batch(list(texts))]
 
 
 def downloads(params: HuggingFace) -> Iterator[Download]:

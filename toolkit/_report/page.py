@@ -76,18 +76,32 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
     """Write the report of a run in `store` from what is committed now."""
     folder = run_folder(store.folder, run)
     events = read_events(folder)
-    recorded = {key for row in store.run_states(run) for key in row.steps}
-    steps = store.steps(sorted(recorded | set(progress_of(events).keys)))
+    steps = _steps(store, run, events)
     return write_report(
         folder,
         read_manifest(folder),
         events,
         StoreInputs(store, {"": steps}),
-        [part for part in parts.of("report") if isinstance(part, ReportSection)],
+        _report_parts(parts),
         inputs_of=lambda keys: StoreInputs(store, {"": [row for row in steps if row.key in keys]}),
         steps=steps,
         stage_parts=[part for part in parts.all() if isinstance(part, TablePart)],
     )
+
+
+def sections_of(store: Store, run: str, parts: Parts) -> list[Section]:
+    """The sections of a run's report that have something to show."""
+    steps = _steps(store, run, read_events(run_folder(store.folder, run)))
+    return list(_sections(StoreInputs(store, {"": steps}), _report_parts(parts)))
+
+
+def _steps(store: Store, run: str, events: Iterable[RunEvent]) -> list[StepRow]:
+    recorded = {key for row in store.run_states(run) for key in row.steps}
+    return store.steps(sorted(recorded | set(progress_of(events).keys)))
+
+
+def _report_parts(parts: Parts) -> list[ReportSection]:
+    return [part for part in parts.of("report") if isinstance(part, ReportSection)]
 
 
 def write_report(

@@ -9,10 +9,11 @@ from toolkit._query import answers
 from toolkit._view import charts
 from toolkit._view.grid import Grid
 from toolkit._view.library import Library
-from toolkit._view.page import Page, shade, token
+from toolkit._view.page import Page, plain, shade, token
 from toolkit._view.pages import MOST, feature_link, run_href, sample_link
 from toolkit._view.request import Query
 from toolkit.errors import BadInput
+from toolkit.figures import escaped
 
 if TYPE_CHECKING:
     from toolkit._query.run import Run
@@ -153,8 +154,6 @@ def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
 
 def sample(library: Library, query: Query, name: str) -> Page:
     """One sample: its tokens against the spaces, and what is active at one of them."""
-    import polars as pl
-
     run = library.run(name)
     text = run.sample(query.needed("sample"))
     position, space = query.whole("position"), query.text("space")
@@ -180,8 +179,9 @@ def sample(library: Library, query: Query, name: str) -> Page:
         Grid("attention", "Attention from this token", _attention(run, text, position)),
         Grid("attributions", "Parts that move the outcome", _attributions(run, text, position)),
     ]
-    layers = [] if rows is None else _layers(run, rows.filter(pl.col("position") >= first), first)
     kept = set() if rows is None else set(rows["position"].unique().to_list())
+    shown = [at for at in range(first, min(first + BLOCK, len(pieces))) if at in kept]
+    layers = [] if rows is None or query.flag("part") else _layers(run, rows, shown)
     facts = {
         "sample": text,
         "position": position,
@@ -194,38 +194,53 @@ def sample(library: Library, query: Query, name: str) -> Page:
         ],
         "count": len(pieces),
         "layers": layers,
+        "columns": [(at, token(pieces[at])) for at in shown] if layers else [],
         "meta": _meta(run, text["sample"]),
         "addresses": {row["space"]: row["address"] for row in run.spaces},
     }
     return Page("sample.html", f"Sample {text['sample']}", facts, grids, name)
 
 
-def _layers(run: Run, rows: Any, first: int) -> list[dict[str, Any]]:
-    """One line per space: the strongest feature at each token, shaded within the line."""
+def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
+    """One line per space: the strongest feature at each of these tokens, shaded within the line."""
     import polars as pl
 
     from toolkit.addresses import layer_of
 
-    part = rows.filter(pl.col("position") < first + BLOCK)
-    best = part.group_by("space", "position", maintain_order=True).agg(
-        pl.col("value").max(), pl.col("feature").sort_by("value").last(), count=pl.len()
+    best = (
+        rows.filter(pl.col("position").is_in(shown))
+        .group_by("space", "position", maintain_order=True)
+        .agg(pl.col("value").max(), pl.col("feature").sort_by("value").last(), count=pl.len())
     )
-    out = []
-    for space in sorted(run.spaces, key=lambda row: (layer_of(row) or 0, row["address"])):
-        cells = best.filter(pl.col("space") == space["space"]).to_dicts()
-        if not cells:
-            continue
-        largest = max(cell["value"] for cell in cells)
-        told = {
-            cell["position"]: (
-                shade(cell["value"], largest),
-                f"{run.label(space['space'], cell['feature'])} {cell['value']:.3g}, "
-                f"{cell['count']} active",
-            )
-            for cell in cells
+    by_space: dict[str, list[dict[str, Any]]] = {}
+    for cell in best.to_dicts():
+        by_space.setdefault(cell["space"], []).append(cell)
+    order = sorted(run.spaces, key=lambda row: (layer_of(row) or 0, row["address"]))
+    return [
+        {
+            "space": row["space"],
+            "address": row["address"],
+            "cells": _cells(run, by_space[row["space"]], shown),
         }
-        out.append({"space": space["space"], "address": space["address"], "cells": told})
-    return out
+        for row in order
+        if row["space"] in by_space
+    ]
+
+
+def _cells(run: Run, cells: Sequence[dict[str, Any]], shown: Sequence[int]) -> str:
+    """The cells of a line as HTML: there are thousands, which a template writes too slowly."""
+    largest = max(cell["value"] for cell in cells)
+    known = {cell["position"]: cell for cell in cells}
+    out = []
+    for at in shown:
+        if cell := known.get(at):
+            told = f"{run.label(cell['space'], cell['feature'])} {cell['value']:.3g}, "
+            told = escaped(plain(f"{told}{cell['count']} active"))
+            kind = shade(cell["value"], largest)
+            out.append(f'<td data-at="{at}" class="{kind}" title="{told}"></td>')
+        else:
+            out.append(f'<td data-at="{at}"></td>')
+    return "".join(out)
 
 
 def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:

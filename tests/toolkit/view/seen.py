@@ -44,6 +44,7 @@ VERDICTS = [
         "space": "s1",
         "feature": 5,
         "comparison": "c1",
+        "screen": "",
         "contrast": CONTRAST,
         "outcome": "stop",
         "verdict": "causal",

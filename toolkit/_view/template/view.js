@@ -32,7 +32,9 @@ document.addEventListener("keydown", (event) => {
 
 // A token of a sample: its features take the place of those that are shown, and the address follows.
 async function show(address) {
-  const answer = await fetch(address);
+  const part = new URL(address);
+  part.searchParams.set("part", "1"); // without the tokens by layer, which stay as they are
+  const answer = await fetch(part);
   if (!answer.ok) return location.assign(address);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ["active", "tokens"]) find(`#${id}`).replaceWith(document.adoptNode(page.getElementById(id)));
@@ -52,7 +54,7 @@ if (find("#tokens")) {
     const token = event.target.closest("#tokens a, #layers td");
     if (!token || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    show(tokenAddress(token.dataset.at, token.dataset.space));
+    show(tokenAddress(token.dataset.at, token.closest("tr")?.dataset.space));
   });
   addEventListener("popstate", () => location.reload());
 }
