@@ -95,9 +95,9 @@ class Uses:
 
     def entry(self, **more: Any) -> dict[str, Any]:
         """The part as a spec file writes it."""
-        own = {"with": dict(self.params), "from": dict(self.origin), **more}
+        settings = {"with": dict(self.params), "from": dict(self.origin), **more}
         return {"uses": self.uses} | {
-            name: value for name, value in own.items() if value or value == 0
+            name: value for name, value in settings.items() if value or value == 0
         }
 
 

@@ -71,8 +71,8 @@ class StoreResults:
         from toolkit._query.answers import frame
 
         parts = [
-            found.search(text, k).select(pl.lit(found.id).alias("run"), pl.all())
-            for found in map(self.run, self.runs()["run"])
+            run.search(text, k).select(pl.lit(run.id).alias("run"), pl.all())
+            for run in map(self.run, self.runs()["run"])
         ]
         return pl.concat(parts) if parts else frame([], ("run", "address", "match", "text"))
 

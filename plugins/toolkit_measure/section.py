@@ -64,12 +64,13 @@ def _strongest(measures: Measures) -> Iterator[Finding]:
     effects = [row for row in _effects(measures) if row["q"] is not None and row["q"] <= 0.05]
     if effects:
         row = max(effects, key=lambda effect: abs(effect["value"]))
+        tried = len(_effects(measures))
         more = "more" if row["value"] > 0 else "less"
         yield Finding(
             sentence=(
                 f"Of the components, {row['subject']} makes {measures.event} {more} likely: "
                 f"log odds {draw.signed(row['value'])} (q {row['q']:.2g}), counted over "
-                f"{row['n']} games."
+                f"{row['n']} games; named as the largest of {tried}, so probably overstated."
             ),
             number=row["value"],
             interval=None if row["low"] is None else (row["low"], row["high"]),
@@ -90,7 +91,7 @@ def _outcome_table(measures: Measures) -> Figure:
     head = ["", "games", f"{measures.event} (95 %)"]
     head += ["I", "rounds", "total bet", "net"]
     others = [name for name in measures.outcomes if name != measures.event]
-    head += [*others, "asked again"]
+    head += [*(name.replace("_", " ") for name in others), "asked again"]
     rows = [_outcome_row(measures, scope, others) for scope in _table_scopes(measures)]
     words = "; ".join(f"{row[0]}: {row[2]} of {row[1]} games" for row in rows)
     note = (

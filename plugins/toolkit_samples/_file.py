@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toolkit.errors import BadInput, DataError
 from toolkit.files import locate
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 
 from ._texts import Sample, Texts, labels_of
 

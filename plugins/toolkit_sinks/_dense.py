@@ -145,7 +145,7 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
             yield f"{folders[name]}/layer_{layer}.npz", archive(weights)
     ends = numbers[:1] + numbers[-1:]
     metadata = {
-        "timestamp": stamp(work.at),
+        "timestamp": stamp(work.committed_at),
         "n_scenarios": len(names),
         "layer_range": ends,
         "save_features": bool(heads),

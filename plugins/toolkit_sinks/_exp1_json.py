@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
 from toolkit.hookpoints import hookpoint
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 from toolkit.work import SinkWork
 
 from ._stamp import stamp
@@ -32,10 +32,9 @@ PUBLISHED = {"p_value": "p", "cohen_d": "d", "p_corrected": "q"}
 OF_GROUP = {"mean": "mean", "std": "std"}
 
 
-class Exp1Json(Params):
+class Exp1Json(SinkParams):
     """Where to, and which comparison."""
 
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
     groups: tuple[str, str] = Field(
         ("bankruptcy", "voluntary_stop"),
         description="The groups compared; the file calls the first bankrupt and the second safe.",
@@ -75,7 +74,7 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         for layer, facts in sorted(layers.items())
     }
     matches = {
-        "timestamp": stamp(work.at),
+        "timestamp": stamp(work.committed_at),
         "feature_type": _kind(layers),
         "sae_source": _source(layers),
         "total_experiments_processed": sum(sizes),

@@ -122,7 +122,7 @@ def named(run: Run, space: str, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows about features of a space, with the address of each, and its label if it has one."""
     pairs = rows.to_dicts()
     labels = dict(run.view.labels(space, [row["feature"] for row in pairs]).iter_rows())
-    told = [
+    labelled = [
         {
             "address": run.label(space, row["feature"]),
             **{name: value for name, value in row.items() if name != "feature"},
@@ -130,7 +130,7 @@ def named(run: Run, space: str, rows: pl.DataFrame) -> pl.DataFrame:
         }
         for row in pairs
     ]
-    return frame(told, ("address", *rows.columns[1:], "label"))
+    return frame(labelled, ("address", *rows.columns[1:], "label"))
 
 
 def runs_frame(run_rows: Sequence[Any]) -> pl.DataFrame:

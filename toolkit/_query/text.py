@@ -30,8 +30,8 @@ def shown(value: Any) -> str:
 
 
 def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each piece stands in the text. A tokeniser may leave out spaces, and give one character
-    to several tokens.
+    """The character range of each piece in the text. A tokeniser may leave out spaces, and split
+    one character over several tokens.
     """
     out, cursor = [], 0
     for piece in pieces:

@@ -173,7 +173,7 @@ def probe(params: Probe, load: Workload) -> Cost:
     stream = load.distinct * width
     spaces = load.saes.get("count", 0)
     source = _source(load, len(layers), params)
-    held_bytes = 0 if load.unloaded else min(HELD_ROWS, 4 * len(layers) * stream)
+    held_bytes = 0 if load.model_replaced else min(HELD_ROWS, 4 * len(layers) * stream)
     return source + Cost(
         flops=len(layers) * params.folds * reader + features,
         read=read(load),
@@ -197,12 +197,12 @@ def residual(params: Residual, load: Workload) -> Cost:
     numbers = len(layers) * width
     rows = numbers * (2 * OF_GROUP + TESTS["welch"].rows + OF_FEATURE)
     in_a_pass = min(load.distinct, max(1, params.tokens * load.distinct // max(1, load.tokens)))
-    source, at_once = _source(load, len(layers), params), 1 if load.unloaded else len(layers)
+    source, at_once = _source(load, len(layers), params), 1 if load.model_replaced else len(layers)
     return source + Cost(
         flops=20.0 * load.samples * numbers + 200.0 * numbers,
         memory=int(
             source.memory
-            + (0 if load.unloaded else in_a_pass * numbers * 12)
+            + (0 if load.model_replaced else in_a_pass * numbers * 12)
             + min(OPEN, 8 * load.distinct * width * at_once)
             + 30 * 8 * numbers
             + width * rows // max(1, numbers) * MADE
@@ -218,7 +218,7 @@ def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
     rows are held at a time.
     """
     model, width = load.model, load.model.get("width", 0)
-    if load.unloaded:
+    if load.model_replaced:
         row = 4 * width + ROW
         return Cost(
             read=load.samples * layers * row,

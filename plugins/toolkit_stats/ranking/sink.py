@@ -18,7 +18,7 @@ from toolkit.addresses import layer_of, neuronpedia_page
 from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError
 from toolkit.kept_positions import Activations, asked_of
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 from toolkit.saes import average_l0s
 from toolkit.tables import written
 from toolkit.work import Inputs, SinkWork
@@ -50,10 +50,9 @@ SOUND = (
 RANKS = ("rank", "rank_sound")
 
 
-class RankingFiles(Params):
+class RankingFiles(SinkParams):
     """The folder, and how many examples."""
 
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
     top: int = Field(
         50, ge=1, description="Features with examples: the first so many of the published ranking."
     )

@@ -15,10 +15,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from toolkit.addresses import layer_of
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,10 +27,8 @@ DIGITS = 4
 """Significant digits of an activation, and decimals of a weight, which float16 does not exceed."""
 
 
-class Exp6Json(Params):
+class Exp6Json(SinkParams):
     """Where the file goes."""
-
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
 
 
 def write(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
