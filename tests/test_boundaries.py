@@ -29,6 +29,7 @@ PUBLIC = {"toolkit"} | {
         "families",
         "files",
         "archives",
+        "arrays",
         "comparisons",
         "dense_layouts",
         "corrections",

@@ -6,12 +6,11 @@ family that never fired count as p = 1 and are not passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from toolkit.arrays import Floats
 
 LAMBDA = 0.5
 """Storey's q treats p-values above this as those of true nulls."""
@@ -20,6 +19,18 @@ LAMBDA = 0.5
 def benjamini_hochberg(p: Floats, family: int) -> Floats:
     """The q-value of each p; valid when tests are independent or positively dependent."""
     return _step_up(p, p * family)
+
+
+def q_values(p: Sequence[float | None]) -> list[float | None]:
+    """The q of each p by Benjamini-Hochberg over the defined ones; None and NaN become None."""
+    numbers = np.array(p, dtype=np.float64)
+    defined = np.flatnonzero(np.isfinite(numbers))
+    results: list[float | None] = [None] * len(p)
+    q = benjamini_hochberg(numbers[defined], len(defined))
+    q = np.maximum(q, numbers[defined])  # rounding may leave q just below p
+    for index, value in zip(defined, q.tolist(), strict=True):
+        results[index] = value
+    return results
 
 
 def benjamini_yekutieli(p: Floats, family: int) -> Floats:
