@@ -32,7 +32,6 @@ from pydantic import BaseModel
 
 from toolkit import hookspecs
 from toolkit.errors import BadInput, PluginError, choices, nearest
-from toolkit.files import check_regular
 from toolkit.parts import (
     EnvironmentPart,
     ExecutorPart,
@@ -259,6 +258,8 @@ def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
 
 def file_hash(file: Path) -> str:
     """The SHA-256 of a scratch plugin."""
+    from toolkit.files import check_regular
+
     try:
         check_regular(file)
         return hashlib.sha256(file.read_bytes()).hexdigest()
