@@ -48,14 +48,12 @@ def plan(target: str | SpecData, options: RunOptions) -> Planned:
     loaded, options = open_target(target, options)
     parts = load_parts(options.plugins)
     resolved = resolve(loaded, parts, options.overlays, options.sets)
-    with resolved.secrets().kept_out_of_errors():
-        return Planned(make_plan(resolved, parts, options.on), parts, options)
+    return Planned(make_plan(resolved, parts, options.on), parts, options)
 
 
 def run(planned: Planned, show: Listener) -> Outcome:
     """Run a plan to its report. The same call continues a run that was cut off."""
-    secrets = planned.plan.secrets
-    with Interrupts().listening() as interrupts, secrets.kept_out_of_errors():
+    with Interrupts().listening() as interrupts:
         result = run_plan(planned.plan, planned.parts, planned.options, show, interrupts)
         report = interrupts.obey(lambda: report_of(result, planned.parts))
         findings = interrupts.obey(lambda: findings_of(result.inputs(), planned.parts))

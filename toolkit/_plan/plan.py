@@ -198,6 +198,11 @@ def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
     """Bind every stage to its part, check that tables reach the stages that read them, and put them
     in order. `on` is the executor of the stages that name none.
     """
+    with resolved.secrets().kept_out_of_errors():
+        return _make_plan(resolved, parts, on)
+
+
+def _make_plan(resolved: Resolved, parts: Parts, on: str) -> Plan:
     loaded = resolved.loaded
     stages = tuple(replace(stage, on=stage.on or on) for stage in _stages(resolved, parts))
     _check_tables(loaded, stages)

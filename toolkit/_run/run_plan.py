@@ -57,7 +57,8 @@ def run_plan(
     """Run a plan, or continue it. Raises what stopped it; what is committed stays."""
     store = store_folder(options.store)
     try:
-        return _run_in(plan, parts, options, show, interrupts, store)
+        with plan.secrets.kept_out_of_errors():
+            return _run_in(plan, parts, options, show, interrupts, store)
     except OSError as error:
         raise StoreError(
             f"{store}: {error.strerror or error}. What was committed is safe; make room or repair "
