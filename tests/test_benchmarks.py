@@ -97,6 +97,14 @@ def test_benchmarks_run_in_small(name: str, words: tuple[str, ...]) -> None:
     assert all(word in printed for word in words)
 
 
+def test_the_store_is_asked_beside_readers() -> None:
+    """Small, its figures say nothing; every question is asked alone and beside readers."""
+    lines = printed_by("store", "--tiny", "--readers", "2").splitlines()
+    questions = [line for line in lines if line.startswith("features firing in >= 100 samples")]
+    assert len(questions) == 2
+    assert sum("2 readers beside it" in line for line in lines) == 1
+
+
 def test_every_way_to_track_tokens_is_gone_through() -> None:
     """Small, its figures say nothing; each way is timed, or is not installed."""
     lines = printed_by("tokens", "--tiny").splitlines()

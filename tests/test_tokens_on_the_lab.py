@@ -46,8 +46,20 @@ def asked(folder: Path, run: str, *args: str) -> Any:
     return json.loads(toolkit(folder, "query", *args, "--run", run, "--json"))
 
 
+def tracked_bytes(folder: Path) -> int:
+    """What a store holds of features and attention, by sample and by feature."""
+    names = ("activations", "attention", "postings", "feature_index")
+    tables = [folder / "store" / "tables" / f"{name}.lance" for name in names]
+    files = [file for table in tables for file in table.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def test_tracking_writes_the_published_files(folder: Path) -> None:
+    lab = ("--overlay", str(SPECS / "lab.yaml"))
+    plan = toolkit(folder, "plan", str(SPECS / "exp6_tokens_l1_31.yaml"), *lab, "--json")
+    (tokens,) = [stage for stage in json.loads(plan)["stages"] if stage["stage"] == "tokens"]
     run(folder, "exp6_tokens_l1_31")
+    assert tokens["cost"]["disk"] == pytest.approx(tracked_bytes(folder), rel=0.1)
     out = folder / "exp6_tokens_l1_31"
     with np.load(out / "Bankruptcy_90_all_in" / "layer_2.npz") as found:
         features, attention = found["features"], found["attention"]
@@ -92,6 +104,27 @@ def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
     assert files == {"layer_1.npz", "layer_2.npz", "layer_3.npz"}
     with np.load(folder / "exp6_attention_only" / "Risky_40" / "layer_1.npz") as found:
         assert list(found) == ["attention"]
+
+
+def test_games_are_tracked_decision_by_decision(folder: Path) -> None:
+    """Ten games of those that another spec plays, then all fifty; the games are played once."""
+    assert "stage exp1_pathway/play (play.games): 1 steps, 0 reused" in run(folder, "exp6_games")
+    ten = json.loads((folder / "exp6_games" / "tokens.json").read_text(encoding="utf-8"))
+    games = {sample["scenario"].rpartition("/")[0] for sample in ten["scenarios"]}
+    assert len(games) == 10
+    assert ten["n_scenarios"] > 20
+    layers = ten["scenarios"][0]["layers"]
+    assert set(layers) == {"L0", "L1", "L2", "L3"}
+    assert len(layers["L1"]["attention"][0]) == 1  # the decision's row alone
+    report = next((folder / "store" / "runs").glob("exp6_games-*/report.html"))
+    assert "Features through a game: " in report.read_text(encoding="utf-8")
+    assert "1 steps, 1 reused" in run(folder, "exp6_games", "--set", "limit.units=50")
+    fifty = json.loads((folder / "exp6_games" / "tokens.json").read_text(encoding="utf-8"))
+    all_games = {sample["scenario"].rpartition("/")[0] for sample in fifty["scenarios"]}
+    assert len(all_games) == 50
+    assert games < all_games
+    size = (folder / "exp6_games" / "tokens.json").stat().st_size
+    assert size < 200e6
 
 
 def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:

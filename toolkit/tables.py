@@ -733,11 +733,11 @@ _ALL = (
     ),
     _table(
         "saes",
-        "space place",
+        "space site",
         "examination of an SAE: what was measured against what was declared",
         "facts",
         space="string",
-        place="string",
+        site="string",
         l0="float64?",
         declared_l0="float64?",
         explained_variance="float64?",

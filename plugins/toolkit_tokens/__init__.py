@@ -36,7 +36,7 @@ def toolkit_parts() -> Iterator[Part]:
         "flagged.",
         params=scenarios.Scenarios,
         run=scenarios.read_samples,
-        estimates=Estimates(max_rows=scenarios.max_rows),
+        estimates=Estimates(max_rows=scenarios.max_rows, texts=scenarios.texts),
         labels=scenarios.labels,
         uses_model=True,
     )

@@ -43,6 +43,11 @@ class Candidates(Params):
         (), description="Addresses such as 25/2059: these features and no others."
     )
 
+    unfired: Literal["refuse", "screen"] = Field(
+        "refuse",
+        description="Named features that never fired in the compared samples: refuse them, or "
+        "screen them at 0 for both groups, so that the declared family stays whole.",
+    )
     file: str | None = Field(
         None,
         description="A file of features, relative to the spec: CSV with a column `address` (as "

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from toolkit.comparisons import addresses_of
@@ -20,7 +21,7 @@ from toolkit.saes import space_id
 
 from .arms import PROMPT_ONLY, SETS, MeanDifference, SpaceEdits, check_sites, rows_of_arms
 from .baselines import asked_for, mean_differences, shuffled_values
-from .candidates import ComparedFeatures, family, read_features
+from .candidates import ComparedFeatures, family, read_features, with_unfired
 from .estimates import estimate
 from .gradients import estimates, mean_gradients
 from .null import hold_against_directions
@@ -66,7 +67,7 @@ class Screen:
     shuffled: np.ndarray[Any, Any] | None = None
     means: Mapping[str, MeanDifference] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Made of the params, the comparison, the seed and the decision points."""
         points = [[point.ids, point.position, point.owners] for point in self.points]
@@ -105,6 +106,7 @@ def _prepare(work: Work) -> Screen | None:
     params, model = work.params, work.model
     everything = read_features(work.inputs, params.between, params.half)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    everything = with_unfired(everything, params.candidates, spaces)
     rows = family(everything, params.candidates, spaces)
     first, last = work.features or (0, len(rows))
     if first >= len(rows):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.addresses import layer_of, prefixes
 from toolkit.work import Figure, Finding
 
-from .charts import forest, layer_map, scatter
+from .charts import forest, layer_map, naive_map, scatter
+from .examples import Example, examples_of, shown
 from .stage import CAUSAL, NOTHING, ORDER, REBUILT, SILENT, SMALL, UNSPECIFIC, signed
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ HEADS = {
     "reconstruct_b": "rebuilt, mean of {b}",
     "random_feature": "a random feature",
     "random_direction": "a random direction",
+    "shuffled": "labels shuffled",
+    "mean_difference": "difference of means",
+    "prompt_only": "asked in words",
 }
 
 
@@ -64,15 +68,18 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     """A sentence and a table of verdicts, then charts, for each comparison and outcome."""
     rows = joined(inputs)
     for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        yield from _of_family(
-            [row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)]
-        )
+        own = [row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)]
+        yield from _of_family(own, examples_of(inputs, own))
 
 
-def _of_family(rows: Sequence[Row]) -> Iterable[Figure]:
+def _of_family(
+    rows: Sequence[Row], examples: Mapping[tuple[str, int], Sequence[Example]]
+) -> Iterable[Figure]:
     sentence, outcome = summary(rows), rows[0]["outcome"]
     group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     yield Figure("Verdicts", f"<p>{html.escape(sentence)}</p>{_verdict_table(rows)}", sentence)
+    if examples:
+        yield Figure("Where it fires", shown(examples, rows), "Texts in which features fire.")
     yield Figure(
         f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
@@ -85,6 +92,10 @@ def _of_family(rows: Sequence[Row]) -> Iterable[Figure]:
             scatter(rows, TONES, outcome),
             "Each screened feature by its effect and its p-value.",
             rows,
+        )
+    if None not in {row["reconstruct_a"] for row in rows}:
+        yield Figure(
+            "Specific against naive", naive_map(rows, TONES), "Effects with and without the error."
         )
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:

@@ -12,6 +12,7 @@ from toolkit.addresses import layer_of, short
 from toolkit.work import Figure, Finding, Inputs
 
 from .drawings import bands, heatmap, highlighted, lines, waterfall
+from .timelines import last_space, timelines
 
 SHOWN_FEATURES, SHOWN_PARTS = 16, 12
 WATERFALLS = ("integrated_gradients", "attribution_patching", "direct")
@@ -24,6 +25,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     sample = _first_sample(inputs, there)
     if sample is not None and {"activations", "spaces", "span_contrasts"} <= there:
         yield from _features(inputs, sample)
+        yield from timelines(inputs)
     if sample is not None and "attention" in there:
         yield from _attention(inputs, sample)
     if "span_contrasts" in there:
@@ -52,13 +54,13 @@ def _first_sample(inputs: Inputs, there: set[str]) -> Mapping[str, Any] | None:
 
 def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
     """Of the last layer: the strongest features by position, and the text shaded by them."""
+    import pyarrow.compute as pc
+
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
-    chosen = max(spaces, key=lambda space: (layer_of(spaces[space]) or -1, space))
-    rows = [
-        row
-        for row in inputs.read("activations").to_pylist()
-        if row["sample"] == sample["sample"] and row["space"] == chosen
-    ]
+    chosen = last_space(spaces)
+    table = inputs.read("activations")
+    kept = pc.and_(pc.equal(table["sample"], sample["sample"]), pc.equal(table["space"], chosen))
+    rows = table.filter(kept).to_pylist()
     cells: dict[tuple[int, int], float] = {}
     for row in rows:
         for feature, value in zip(row["features"], row["values"], strict=True):

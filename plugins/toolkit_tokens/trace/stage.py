@@ -57,16 +57,13 @@ def _part_rows(path: str, sample: str, hops: Sequence[Hop]) -> list[dict[str, An
 
 def _nodes(work: Work) -> list[TraceNode]:
     """The features of the path, from the outcome down; each below the one before it."""
-    saes = {
-        str(space_row(work.model.identity, sae)["space"]): sae
-        for sae in work.saes
-        if sae.hookpoint.startswith("resid_post.") and sae.output_hookpoint == sae.hookpoint
-    }
-    rows = [space_row(work.model.identity, sae) for sae in saes.values()]
+    rows = {sae.name: space_row(work.model.identity, sae) for sae in work.saes}
+    saes = {str(rows[sae.name]["space"]): sae for sae in work.saes}
     nodes: list[TraceNode] = []
     for address in work.params.through:
-        space, feature = locate(address, rows)
+        space, feature = locate(address, rows.values())
         node = TraceNode(address, saes[str(space["space"])], feature)
+        _check_place(node)
         if nodes and node.sae.layer >= nodes[-1].sae.layer:
             raise BadInput(
                 f"through: {address} is not below {nodes[-1].address}. Name features from the "
@@ -74,6 +71,16 @@ def _nodes(work: Work) -> list[TraceNode]:
             )
         nodes.append(node)
     return nodes
+
+
+def _check_place(node: TraceNode) -> None:
+    """Refuse a feature that is not one of the stream after a block."""
+    if node.feature_type != "sae" or not node.hookpoint.startswith("resid_post."):
+        raise BadInput(
+            f"through: {node.address} is a feature of a {node.feature_type} that reads "
+            f"{node.hookpoint} and writes {node.sae.output_hookpoint}. This stage follows features "
+            "of SAEs of the stream after a block (resid_post)."
+        )
 
 
 def _row(path: str, sample: Mapping[str, Any], hop: Hop) -> dict[str, Any]:

@@ -203,6 +203,19 @@ def test_a_published_file_of_another_space_is_refused_by_both_names(world, tmp_p
         world.screen(candidates={"file": str(file)})
 
 
+def test_features_that_never_fired_are_screened_where_that_is_asked_for(world):
+    sae = world.saes[0]
+    fired = {row["feature"] for row in world.tables["features"].to_pylist()}
+    silent = next(index for index in range(sae.width) if index not in fired)
+    causal = named(world, 1)[0]
+    addresses = [f"{sae.layer}/{silent}", f"{causal[0]}/{causal[1]}"]
+    given = {**FEW, "candidates": {"features": addresses, "unfired": "screen"}}
+    rows = world.screen(**given)["verdicts"].to_pylist()
+    assert [row["family"] for row in rows] == [2, 2]
+    row = next(row for row in rows if row["feature"] == silent)
+    assert (row["verdict"], row["effect"]) == ("silent here", 0.0)
+
+
 # --- a gradient chooses ---------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pyarrow as pa
@@ -123,6 +124,20 @@ def test_features_are_named_from_the_outcome_down(
     params["through"] = ["9/1"]
     with pytest.raises(BadInput, match="no space at layer 9"):
         traced(params, tables, model=small, saes=small_saes)
+
+
+def test_features_that_are_not_of_the_stream_are_refused(
+    small: Any, small_saes: Any, tables: Any
+) -> None:
+    class Transcoder(type(small_saes[1])):  # type: ignore[misc]
+        output_hookpoint = "mlp_out.1"
+
+    sae = copy.copy(small_saes[1])
+    sae.__class__ = Transcoder
+    assert (small_saes[1].feature_type, sae.feature_type) == ("sae", "transcoder")
+    params = {**SIDES, "through": ["1/3"], "to": {"span": "cause"}}
+    with pytest.raises(BadInput, match="1/3 is a feature of a transcoder"):
+        traced(params, tables, model=small, saes=[sae])
 
 
 def test_on_the_lab_every_hop_adds_up(lab: Any, lab_saes: Any) -> None:
