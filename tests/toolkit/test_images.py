@@ -13,7 +13,9 @@ import yaml
 
 from toolkit._images.archive import split_layers
 from toolkit._images.build import _hold_against_the_lock
+from toolkit._images.wheelhouse import file_sha256
 from toolkit.errors import BadInput, StepFailed
+from toolkit.images import ID as ID_PATTERN
 from toolkit.images import (
     PinnedImage,
     RecipePins,
@@ -168,13 +170,28 @@ def test_packages_that_are_not_those_of_the_shipped_lock_are_refused() -> None:
         _hold_against_the_lock("cpu", recipe, other, lambda text: None)
 
 
+def test_the_shipped_lock_pins_digests_of_the_shipped_requirements() -> None:
+    recipes = read_recipes()
+    pins = {name: recipe.pins for name, recipe in recipes.items() if recipe.pins}
+    assert "cpu" in pins
+    for name, pin in pins.items():
+        requirements = containers_folder() / recipes[name].requirements
+        assert pin.requirements == file_sha256(requirements)
+        assert ID_PATTERN.fullmatch(pin.base)
+        assert ID_PATTERN.fullmatch(pin.packages)
+        assert pin.seen[:4].isdigit()
+
+
 def test_images_list_contacts_no_engine(
     toolkit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     monkeypatch.setenv("TOOLKIT_IMAGES", str(tmp_path / "images.yaml"))
     result = toolkit.run("images", "list")
-    assert "cpu" in result.stdout
+    pins = read_recipes()["cpu"].pins
+    assert pins is not None
+    assert f"cpu: base {pins.base}" in result.stdout
+    assert f"cpu: base with packages {pins.packages} (2026-" in result.stdout
     assert "cuda" in result.stdout
 
 

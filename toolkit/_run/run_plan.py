@@ -60,7 +60,7 @@ def run_plan(
         return _run_in(plan, parts, options, show, interrupts, store)
     except OSError as error:
         raise StoreError(
-            f"{store}: {error.strerror or error}. What was committed is safe; make room or repair "
+            f"{error.filename or store}: {error.strerror or error}. What was committed is safe; make room or repair "
             "the folder, then continue with the same command."
         ) from error
 
