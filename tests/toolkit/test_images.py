@@ -136,7 +136,7 @@ def test_the_layer_of_packages_is_the_same_for_every_version_of_the_toolkit(
     assert other[0].read_bytes() != below.read_bytes()
     with tarfile.open(below) as lower, tarfile.open(above) as upper:
         assert lower.getnames() == ["opt", "opt/pack", "opt/pack/b.py", "tmp"]
-        assert upper.getnames() == ["opt/own", "opt/own-files.txt", "opt/own/a.py"]
+        assert upper.getnames() == ["opt", "opt/own", "opt/own-files.txt", "opt/own/a.py"]
         assert {entry.mtime for entry in [*lower, *upper]} == {0}
 
 

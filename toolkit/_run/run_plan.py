@@ -59,8 +59,9 @@ def run_plan(
     try:
         return _run_in(plan, parts, options, show, interrupts, store)
     except OSError as error:
+        where = error.filename or store
         raise StoreError(
-            f"{error.filename or store}: {error.strerror or error}. What was committed is safe; make room or repair "
+            f"{where}: {error.strerror or error}. What was committed is safe; make room or repair "
             "the folder, then continue with the same command."
         ) from error
 
