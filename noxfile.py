@@ -36,6 +36,7 @@ ENV = {
     "COLUMNS": "100",
 }
 PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
+INTERP_ENGINE = "interp-engine==1.14.2"
 RAY = "ray==2.60.0"
 OBJECT_STORAGE = "moto[server]==5.2.5"
 TORCH_PIN = next(
@@ -326,10 +327,11 @@ def lab(session: nox.Session) -> None:
 @nox.session
 def peer(session: nox.Session) -> None:
     """Compare with other tools, each at the version that was compared with: SAELens (files),
-    statsmodels (tests), moto (S3).
+    statsmodels (tests), interp-engine (hookpoints), DuckDB (joins), moto (S3).
     """
-    session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
-    session.install("-c", str(CONSTRAINTS), *PEERS)
+    needs = (*PROJECT["project"]["dependencies"], *_group("test", "bench"))
+    session.install("-c", str(CONSTRAINTS), *needs)
+    session.install("-c", str(CONSTRAINTS), *PEERS, INTERP_ENGINE)
     session.install(
         OBJECT_STORAGE
     )  # it needs an older python-dateutil than the rest was tested with

@@ -8,6 +8,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,34 @@ def _serve(connection: Any, opened: Opened) -> None:
     queries = opened()
     while questions := connection.recv():
         connection.send([one for question in questions for one in _answered(queries, question)])
+
+
+@contextmanager
+def readers_beside(opened: Opened, count: int, samples: int) -> Iterator[None]:
+    """So many processes that ask the same questions without a pause, while the block lasts."""
+    context = multiprocessing.get_context("spawn")
+    stop, ready = context.Event(), context.Barrier(count + 1)
+    processes = [
+        context.Process(target=_ask_on, args=(opened, samples, stop, ready), daemon=True)
+        for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    yield
+    stop.set()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a reader ended with an error")
+
+
+def _ask_on(opened: Opened, samples: int, stop: Any, ready: Any) -> None:
+    queries, questions = opened(), cycle(asked(50, samples))
+    ready.wait()
+    while not stop.is_set():
+        for _ in _answered(queries, next(questions)):
+            continue
 
 
 def _answered(queries: list[Query], question: Question) -> Iterator[tuple[str, float]]:

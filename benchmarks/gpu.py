@@ -1,14 +1,16 @@
 """Extraction at the size of Llama-3.1-8B on a GPU: tokens a second, the share of a large product's
 rate, peak memory.
 
-    python benchmarks/gpu.py [--prompts 6400] [--tiny]
+    python benchmarks/gpu.py [extract] [--prompts 6400] [--tiny]
+    python benchmarks/gpu.py patch [--tiny]
 
 Weights are random and made on the device in bfloat16; 31 SAEs of 32,768 features in the layout of
 Llama Scope's R (JumpReLU), one a layer from 1 on; 6,400 prompts of 96 to 160 tokens, all different;
 the last token's features, rows written as a worker writes them. The rate is that of the
 floating-point operations that blocks and encoders cannot do without, against an 8192 x 8192 x 8192
-product in bfloat16 in the same run. `--tiny` runs the same on a CPU in seconds, which says nothing
-about speed.
+product in bfloat16 in the same run. `patch` screens all 1,015,808 features at 2 prompts under 4
+arms, exactly, and prints the share of its floor. `--tiny` runs the same on a CPU in seconds, which
+says nothing about speed.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from _gpu_patch import measure as measure_patch
 from _random_model import random_llama
 
 from toolkit._run.job_folder import JobWriter
@@ -171,6 +174,7 @@ def _rate(size: int, device: str) -> float:
 def main() -> None:
     """One measurement, in lines that can be read alone."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", nargs="?", choices=("extract", "patch"), default="extract")
     parser.add_argument("--prompts", type=int)
     parser.add_argument(
         "--tiny", action="store_true", help="a small model on the CPU: that it runs, nothing more"
@@ -184,7 +188,19 @@ def main() -> None:
         return
     size, device = (TINY, "cpu") if options.tiny else (LLAMA, "cuda")
     size = Sizes(**{**size.__dict__, "prompts": options.prompts or size.prompts})
-    _measure(size, device)
+    if options.work == "patch":
+        _patch(size, device)
+    else:
+        _measure(size, device)
+
+
+@torch.inference_mode()
+def _patch(size: Sizes, device: str) -> None:
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}; {size.layers} layers, width {size.width}")
+    rate, model = _rate(size.product, device), _model(size, device)
+    print(f"a {size.product}^3 bfloat16 product: {rate / 1e12:.4g} TFLOP/s")
+    measure_patch(model, size.features, size.vocabulary, rate, device, SPENT)
 
 
 @torch.inference_mode()

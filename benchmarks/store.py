@@ -6,6 +6,8 @@ cold start.
     python benchmarks/store.py --big      300 M entries (31 x 193,600 x 50) in the store only,
     beside 9.9 M: needs 12 GB of disk
     python benchmarks/store.py --float16  keep values as float16
+    python benchmarks/store.py --samples 12912 --readers 3
+                                          2e7 entries; asked alone, then beside three readers
 
 Queries draw features half by popularity and half evenly. Each system is asked in a process of its
 own that does nothing else, as by somebody who asks; the systems take turns, some queries
@@ -34,6 +36,7 @@ import polars as pl
 from _asking import (
     QUERIES,
     TOP,
+    Opened,
     Query,
     ask_duckdb,
     ask_npz,
@@ -42,6 +45,7 @@ from _asking import (
     asked,
     check,
     measure,
+    readers_beside,
 )
 from _store_data import LAYERS, SAMPLES, STEP_SAMPLES, WIDTH, long, space, steps
 
@@ -50,6 +54,8 @@ from toolkit.testing.fakes import make_step
 from toolkit_store.query.diff import diff_views
 
 DIMS = 2_304
+BESIDE_READERS = 15.0
+"""Milliseconds at most, half of the times, of a question beside three readers on two cores."""
 SYSTEMS = ("store", "small", "polars", "duckdb", "npz")
 
 
@@ -249,6 +255,19 @@ def report_queries(times: dict[tuple[str, str], np.ndarray]) -> None:
         print(f"{query:38}{cells}{f'{goal:g}/30':>12}", flush=True)
 
 
+def report_beside(opened: Opened, options: argparse.Namespace, samples: int) -> None:
+    """The same questions while other processes ask without a pause."""
+    with readers_beside(opened, options.readers, samples):
+        times = measure({"store": opened}, options.rounds, samples, options.block, together=False)
+    print(
+        f"\n{f'ms, p50 / p99, {options.readers} readers beside it':38}{'store':>20}{'target':>12}"
+    )
+    for query in QUERIES:
+        found = times["store", query]
+        shown = f"{np.median(found):.1f}/{np.quantile(found, 0.99):.1f}"
+        print(f"{query:38}{shown:>20}{BESIDE_READERS:>12g}", flush=True)
+
+
 def run(folder: Path, options: argparse.Namespace) -> None:
     samples = 193_600 if options.big else options.samples
     values = "float16" if options.float16 else "float32"
@@ -276,6 +295,8 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     report_queries(
         measure(systems, options.rounds, samples, options.block, together=options.together)
     )
+    if options.readers:
+        report_beside(systems["store"], options, samples)
     say("\nopen + first query, cold process", f"{cold(folder / 'store', 5):.2f} s", "<= 2.5 s")
     say("peak memory of this process", f"{peak_memory() / 1e3:,.0f} MB")
     memory = json.loads(_reader(folder / "store"))
@@ -319,6 +340,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100, help="queries of each kind")
     parser.add_argument(
         "--block", type=int, default=20, help="queries of a system before the next one is asked"
+    )
+    parser.add_argument(
+        "--readers", type=int, default=0, help="processes that ask beside, in a second measurement"
     )
     parser.add_argument("--together", action="store_true", help="ask all systems from one process")
     parser.add_argument(

@@ -6,20 +6,23 @@ eager `output_attentions` and, where they are installed, SAELens on TransformerL
 Stand-in: 8 layers, width 512, SAEs of 4,096 features (top-k 50) at the last four, random weights,
 prompts of 96 to 128 tokens. `ours` is `track.tokens`. `eager` runs transformers with eager
 attention and every layer's weights, encodes the four layers and writes nothing. `saelens` does the
-same on TransformerLens. Beside them: the attention rows of one query on the fast path, against the
-same pass without them. Time is the median of interleaved rounds; memory is the most that tensors
-held beyond the weights on a GPU, by torch's own count; on a CPU, the process's peak up to then.
+same on TransformerLens. Beside them: the attention rows of one query on the fast path, of every
+layer and head, against the same pass without them. Time is the median of interleaved rounds after
+one that does not count. Memory is what one call adds to the peak: on a GPU by torch's own count,
+on a CPU (Linux) the resident memory of the process.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
+import gc
 import importlib.util
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +37,7 @@ from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_tokens.track.params import TrackTokens
 from toolkit_tokens.track.stage import track_tokens
 
+NAMES = ("ours", "eager", "saelens", "pass", "pass + rows")
 LAYERS, WIDTH, FEATURES, K, TRACKED = 8, 512, 4096, 50, 4
 
 
@@ -175,24 +179,54 @@ def _row_passes(model: CausalModel, prompts: Any) -> dict[str, Callable[[], int]
 
 
 @torch.inference_mode()
-def _measured(run: Callable[[], int]) -> tuple[float, float]:
-    """Seconds, and MiB at the peak."""
-    gpu = torch.cuda.is_available()
-    if gpu:
+def _seconds(run: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def _peak(run: Callable[[], int]) -> float:
+    """MiB that one call adds to the peak."""
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
-    start = time.perf_counter()
+        run()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed does not hide this one's
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+    before = _resident("VmRSS")
     run()
-    if gpu:
-        torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated() - held
-        return time.perf_counter() - start, peak / 2**20
-    taken = time.perf_counter() - start
-    return taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (_resident("VmHWM") - before) / 1024
 
 
-def main() -> None:
+def _resident(name: str) -> int:
+    """KiB, as the kernel counts them."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def _ways(given: argparse.Namespace) -> dict[str, Callable[[], int]]:
+    """What is compared, by name; peers only where they are installed."""
+    layers, width, features = (4, 64, 256) if given.tiny else (LAYERS, WIDTH, FEATURES)
+    prompts = _prompts(2 if given.tiny else given.prompts)
+    model = stand_in(layers, width)
+    saes = [_sae(layer, width, features) for layer in range(layers - TRACKED, layers)]
+    ways = {
+        "ours": _ours(model, saes, prompts),
+        "eager": _eager(model, saes, prompts),
+        "saelens": _saelens(model, saes, prompts),
+        **_row_passes(model, prompts),
+    }
+    print(f"{len(prompts)} prompts, {layers} layers, {TRACKED} tracked, {given.rounds} round(s)")
+    return {name: run for name, run in ways.items() if run is not None}
+
+
+def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--prompts", type=int, default=16)
@@ -200,31 +234,28 @@ def main() -> None:
         "--tiny", action="store_true", help="Small: its figures say nothing, its steps are all."
     )
     given = options.parse_args()
-    layers, width, features = (4, 64, 256) if given.tiny else (LAYERS, WIDTH, FEATURES)
-    rounds = 1 if given.tiny else given.rounds
-    prompts = _prompts(2 if given.tiny else given.prompts)
-    model = stand_in(layers, width)
-    saes = [_sae(layer, width, features) for layer in range(layers - TRACKED, layers)]
-    ways: dict[str, Callable[[], int] | None] = {
-        "ours": _ours(model, saes, prompts),
-        "eager": _eager(model, saes, prompts),
-        "saelens": _saelens(model, saes, prompts),
-        **_row_passes(model, prompts),
-    }
-    there = {name: run for name, run in ways.items() if run is not None}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in there}
-    for _ in range(rounds):
-        for name, run in there.items():
-            found[name].append(_measured(run))
-    print(f"{len(prompts)} prompts, {layers} layers, {TRACKED} tracked, {rounds} round(s)")
+    given.rounds = 1 if given.tiny else given.rounds
+    return given
+
+
+def main() -> None:
+    given = _options()
+    ways = _ways(given)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
     for name in ways:
-        if name not in there:
+        _seconds(ways[name])
+    for _ in range(given.rounds):
+        for name, run in ways.items():
+            taken[name].append(_seconds(run))
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    for name in NAMES:
+        run = ways.get(name)
+        if run is None:
             print(f"{name:12} not installed")
             continue
-        seconds = statistics.median(taken for taken, _ in found[name])
-        peak = max(held for _, held in found[name])
-        print(f"{name:12} {seconds:9.3f} s {peak:9.0f} MiB")
-    medians = {name: statistics.median(taken for taken, _ in rows) for name, rows in found.items()}
+        print(f"{name:12} {medians[name]:9.3f} s {_peak(run):9.1f} MiB")
+    if "saelens" in medians:
+        print(f"ours / saelens: {medians['ours'] / medians['saelens']:.2f}")
     print(f"ours / eager: {medians['ours'] / medians['eager']:.2f}")
     print(f"rows / none: {medians['pass + rows'] / medians['pass']:.2f}")
 

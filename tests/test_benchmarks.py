@@ -42,6 +42,12 @@ def test_tiny_goes_through_every_step() -> None:
     assert "bfloat16 product's" in printed
 
 
+def test_the_screen_of_a_whole_model_in_small() -> None:
+    printed = printed_by("gpu", "patch", "--tiny")
+    assert "8,192 edits of 1,024 features, 2 prompts of 300 tokens, 4 arms" in printed
+    assert "share of the floor" in printed
+
+
 def test_without_a_gpu_it_says_so() -> None:
     assert printed_by("gpu") == (
         "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size that says "
@@ -83,11 +89,20 @@ def test_the_words_of_a_layer_are_counted() -> None:
     [
         ("patch", ("us an edit", "x the floor", "largest relative error")),
         ("planted_nulls", ("of 6 null screens", "planted causes found")),
+        ("view", ("token of a sample", "MiB of memory at the end")),
     ],
 )
-def test_benchmarks_of_patching_run_in_small(name: str, words: tuple[str, ...]) -> None:
+def test_benchmarks_run_in_small(name: str, words: tuple[str, ...]) -> None:
     printed = printed_by(name, "--tiny")
     assert all(word in printed for word in words)
+
+
+def test_the_store_is_asked_beside_readers() -> None:
+    """Small, its figures say nothing; every question is asked alone and beside readers."""
+    lines = printed_by("store", "--tiny", "--readers", "2").splitlines()
+    questions = [line for line in lines if line.startswith("features firing in >= 100 samples")]
+    assert len(questions) == 2
+    assert sum("2 readers beside it" in line for line in lines) == 1
 
 
 def test_every_way_to_track_tokens_is_gone_through() -> None:

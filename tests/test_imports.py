@@ -1,4 +1,4 @@
-"""Light commands stay light: none of them brings in torch, transformers or lancedb."""
+"""Light commands stay light: none brings in torch, transformers, lancedb or a web server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ except SystemExit as done:
     code = done.code or 0
 else:
     code = 0
-print("HEAVY", *sorted({"torch", "transformers", "lancedb"} & set(sys.modules)), file=sys.stderr)
+heavy = {"torch", "transformers", "lancedb", "starlette", "uvicorn"} & set(sys.modules)
+print("HEAVY", *sorted(heavy), file=sys.stderr)
 sys.exit(code)
 """
 
@@ -56,6 +57,7 @@ def heavy_after(*args: str, cwd: Path) -> list[str]:
         pytest.param(["schema"], id="schema"),
         pytest.param(["query", "--help"], id="query-help"),
         pytest.param(["check", QUICKSTART], id="check-quickstart"),
+        pytest.param(["view", "--help"], id="view-help"),
     ],
 )
 def test_nothing_heavy_is_imported_on_an_empty_store(args: list[str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -150,3 +151,27 @@ def test_it_can_be_asked(quickstart):
     top = json.loads(command("query", "top", found[0]["address"], "--k", "2", "--json").stdout)
     assert len(top) == 2
     assert top[0]["value"] >= top[1]["value"]
+
+
+def test_the_notebook_of_results_runs_on_it(quickstart, root, monkeypatch):
+    """In the store of the run, so that it computes nothing."""
+    store, _, _ = quickstart
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("TOOLKIT_STORE", str(store))
+    notebooks = root / "docs" / "notebooks"
+    execute = runpy.run_path(str(notebooks / "execute.py"))["execute"]
+    cells = execute(notebooks / "results.ipynb")["cells"]
+    shown = json.dumps([cell["outputs"] for cell in cells if cell["cell_type"] == "code"])
+    assert "background:rgba" in shown
+    assert "verdict" in shown
+
+
+def test_every_chart_is_a_file_with_its_data(quickstart, tmp_path):
+    _, command, done = quickstart
+    run = Path(done.stdout.splitlines()[-1]).parent.name
+    written = command("report", run, "--figures", str(tmp_path))
+    assert written.returncode == 0, written.stderr
+    charts = {path.stem for path in tmp_path.glob("*.svg")}
+    assert len(charts) >= 4
+    assert {stem for stem in charts if not (tmp_path / f"{stem}.csv").exists()} == set()
+    assert not any("var(" in path.read_text() for path in tmp_path.glob("*.svg"))

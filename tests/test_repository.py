@@ -159,3 +159,15 @@ def test_the_license_is_the_one_named() -> None:
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_citation_names_this_version_and_license() -> None:
+    import yaml
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    version = runpy.run_path(str(ROOT / "toolkit" / "__init__.py"))["__version__"]
+    assert cited["version"] == version
+    assert cited["license"] == PROJECT["project"]["license"]
+    assert cited["title"].startswith(PROJECT["project"]["name"])
+    assert cited["cff-version"] == "1.2.0"
+    assert {"message", "authors", "type"} <= cited.keys()

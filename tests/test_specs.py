@@ -86,6 +86,7 @@ def test_the_studies_are_all_there() -> None:
         "exp6_tokens_l1_31",
         "exp6_attention_only",
         "exp6_attribution",
+        "exp6_games",
         "trace_decision",
         "exp3_feature_words",
         "exp2_steering",

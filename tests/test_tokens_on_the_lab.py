@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit.testing.planted import build_planted, prompts
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SPECS = Path(__file__).parents[1] / "specs"
-LAYERS = ("--set", "stages.path.with.through=[3/10,1/10]")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,20 @@ def asked(folder: Path, run: str, *args: str) -> Any:
     return json.loads(toolkit(folder, "query", *args, "--run", run, "--json"))
 
 
+def tracked_bytes(folder: Path) -> int:
+    """What a store holds of features and attention, by sample and by feature."""
+    names = ("activations", "attention", "postings", "feature_index")
+    tables = [folder / "store" / "tables" / f"{name}.lance" for name in names]
+    files = [file for table in tables for file in table.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def test_tracking_writes_the_published_files(folder: Path) -> None:
+    lab = ("--overlay", str(SPECS / "lab.yaml"))
+    plan = toolkit(folder, "plan", str(SPECS / "exp6_tokens_l1_31.yaml"), *lab, "--json")
+    (tokens,) = [stage for stage in json.loads(plan)["stages"] if stage["stage"] == "tokens"]
     run(folder, "exp6_tokens_l1_31")
+    assert tokens["cost"]["disk"] == pytest.approx(tracked_bytes(folder), rel=0.1)
     out = folder / "exp6_tokens_l1_31"
     with np.load(out / "Bankruptcy_90_all_in" / "layer_2.npz") as found:
         features, attention = found["features"], found["attention"]
@@ -93,8 +106,30 @@ def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
         assert list(found) == ["attention"]
 
 
+def test_games_are_tracked_decision_by_decision(folder: Path) -> None:
+    """Ten games of those that another spec plays, then all fifty; the games are played once."""
+    assert "stage exp1_pathway/play (play.games): 1 steps, 0 reused" in run(folder, "exp6_games")
+    ten = json.loads((folder / "exp6_games" / "tokens.json").read_text(encoding="utf-8"))
+    games = {sample["scenario"].rpartition("/")[0] for sample in ten["scenarios"]}
+    assert len(games) == 10
+    assert ten["n_scenarios"] > 20
+    layers = ten["scenarios"][0]["layers"]
+    assert set(layers) == {"L0", "L1", "L2", "L3"}
+    assert len(layers["L1"]["attention"][0]) == 1  # the decision's row alone
+    report = next((folder / "store" / "runs").glob("exp6_games-*/report.html"))
+    assert "Features through a game: " in report.read_text(encoding="utf-8")
+    assert "1 steps, 1 reused" in run(folder, "exp6_games", "--set", "limit.units=50")
+    fifty = json.loads((folder / "exp6_games" / "tokens.json").read_text(encoding="utf-8"))
+    all_games = {sample["scenario"].rpartition("/")[0] for sample in fifty["scenarios"]}
+    assert len(all_games) == 50
+    assert games < all_games
+    size = (folder / "exp6_games" / "tokens.json").stat().st_size
+    assert size < 200e6
+
+
 def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:
-    run(folder, "exp6_attribution")
+    said = run(folder, "exp6_attribution")
+    assert "stage parts (attribute.tokens): 3 steps" in said
     rows = json.loads(
         toolkit(
             folder, "query", "attribution", "exp6_attribution", "--sample",
@@ -112,7 +147,52 @@ def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:
 
 
 def test_a_path_is_traced_hop_by_hop(folder: Path) -> None:
-    run(folder, "trace_decision", *LAYERS)
+    said = run(folder, "trace_decision")
+    assert "stage path (trace.path): 2 steps" in said
     rows = asked(folder, "trace_decision", "sql", "select * from paths where sample = '*'")
-    assert {row["hop"] for row in rows} >= {0}
-    assert all(row["verdict"] for row in rows)
+    assert [row["units"] for row in rows] == [10, 10, 10]
+    assert [row["verdict"] for row in rows[:2]] == ["confirmed", "confirmed"]
+    assert "2 steps, 2 reused" in run(folder, "trace_decision")
+
+
+def test_the_spec_finds_the_planted_path_and_no_false_one(folder: Path) -> None:
+    """The circuit of the planted model: `losing` -> u -> v -> w -> outcome, each arrow of a known
+    size; `echo` fires with it and is read by nothing.
+    """
+    planted = build_planted(folder / "planted")
+    address = {
+        name: f"{layer}/{planted.truth.sae('wide', layer).named(name).index}"
+        for layer, name in ((2, "w"), (1, "v"), (0, "u"), (1, "echo"))
+    }
+    texts = [prompt.text for prompt in prompts(planted, 24) if prompt.cause]
+    marked = [text.replace("losing", "<span cause>losing</span>") for text in texts]
+    for name, through in (("true", ("w", "v", "u")), ("false", ("w", "echo"))):
+        with_ = {
+            "plus": [" stop"],
+            "minus": [" bet"],
+            "through": [address[feature] for feature in through],
+            "to": {"span": "cause"},
+        }
+        overlay = {
+            "name": f"planted_{name}",
+            "model": {"uses": "huggingface", "with": {"path": str(planted.model)}},
+            "saes": {"uses": "llama_scope", "with": {"path": str(planted.llama_scope)}},
+            "samples": {"uses": "prompts", "with": {"prompts": marked, "marks": True}},
+            "stages": [{"id": "path", "with": with_}],
+            "sinks": [],
+        }
+        file = folder / f"{name}.yaml"
+        file.write_text(json.dumps(overlay), encoding="utf-8")
+        toolkit(folder, "run", str(SPECS / "trace_decision.yaml"), "--overlay", str(file))
+    said = "select * from paths where sample = '*'"
+    rows = asked(folder, "planted_true", "sql", said)
+    assert [row["verdict"] for row in rows] == ["confirmed"] * 4
+    for row, size in zip(rows, (planted.truth.effect, 4, 4, 4), strict=True):
+        assert row["strength"] == pytest.approx(size, rel=0.1)
+        assert row["effect"] == pytest.approx(size, rel=0.1)
+        assert row["q"] < 0.05
+    first, second, *_ = asked(folder, "planted_false", "sql", said)
+    assert first["verdict"] == "confirmed"  # w is of the circuit; echo is not
+    assert second["verdict"] == "no strength"
+    assert abs(second["strength"]) < 1e-3
+    assert abs(second["effect"]) < 1e-3

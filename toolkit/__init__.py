@@ -10,8 +10,9 @@ here imports torch or lancedb before it is needed.
 
 from __future__ import annotations
 
-from toolkit._experiment import Experiment, load
+from toolkit._experiment import Experiment, StageEntry, Uses, build, load
+from toolkit._results import open_store as open
 from toolkit.hookspecs import hookimpl
 
-__all__ = ["Experiment", "__version__", "hookimpl", "load"]
+__all__ = ["Experiment", "StageEntry", "Uses", "__version__", "build", "hookimpl", "load", "open"]
 __version__ = "0.1.0"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toolkit._flow import Outcome, Planned
     from toolkit._run.options import RunOptions
+    from toolkit._run.target import SpecData
     from toolkit.costs import Cost
 
 
@@ -34,7 +35,7 @@ class ExperimentPlan:
 class Experiment:
     """A spec, or a recorded run, with the options that change it."""
 
-    target: str
+    target: str | SpecData
     options: RunOptions
 
     def check(self) -> str:
@@ -69,6 +70,124 @@ class Experiment:
         return _flow.plan(self.target, self.options)
 
 
+@dataclass(frozen=True, init=False)
+class Uses:
+    """A part and its params: `Uses("count", n=24)` is `{uses: count, with: {n: 24}}`. Params whose
+    names Python cannot write go in as `**{"name": value}`.
+    """
+
+    uses: str
+    params: Mapping[str, Any]
+    origin: Mapping[str, str]
+    """Of samples that come from a stage: `stage`, and `spec` where it is of another file."""
+
+    def __init__(self, uses: str, /, **params: Any) -> None:
+        object.__setattr__(self, "uses", uses)
+        object.__setattr__(self, "params", params)
+        object.__setattr__(self, "origin", {})
+
+    def of_stage(self, stage: str, spec: str | Path | None = None) -> Uses:
+        """The same source over the tables of a stage, of this experiment or of a spec file."""
+        part = Uses(self.uses, **self.params)
+        origin = {"stage": stage} | ({} if spec is None else {"spec": str(spec)})
+        object.__setattr__(part, "origin", origin)
+        return part
+
+    def entry(self, **more: Any) -> dict[str, Any]:
+        """The part as a spec file writes it."""
+        own = {"with": dict(self.params), "from": dict(self.origin), **more}
+        return {"uses": self.uses} | {
+            name: value for name, value in own.items() if value or value == 0
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEntry:
+    """One stage: an id, its part, the ids of the stages that it needs, and what it has of its own
+    instead of the spec's.
+    """
+
+    id: str
+    part: Uses
+    needs: Sequence[str] = ()
+    seed: int | None = None
+    on: str | None = None
+    model: Uses | None = None
+    saes: Uses | None = None
+    samples: Uses | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """The stage as a spec file writes it."""
+        others = {
+            name: part.entry()
+            for name, part in (
+                ("model", self.model),
+                ("saes", self.saes),
+                ("samples", self.samples),
+            )
+            if part is not None
+        }
+        return {
+            "id": self.id,
+            **self.part.entry(needs=list(self.needs), seed=self.seed, on=self.on),
+            **others,
+        }
+
+
+def build(
+    name: str,
+    *,
+    stages: Sequence[StageEntry],
+    model: Uses | None = None,
+    saes: Uses | None = None,
+    samples: Uses | None = None,
+    seed: int = 0,
+    question: str | None = None,
+    folder: str | Path = ".",
+    more: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    on: str = "local",
+    gpu: str | None = None,
+    store: str | Path | None = None,
+) -> Experiment:
+    """An experiment from objects, without a file. It is checked as a spec file is, and the same
+    contents give the same keys: what a spec file has computed is not computed again.
+
+    `more` are other entries of a spec (`limit`, `sinks`, `examine` ...). Paths among the params are
+    relative to `folder`.
+    """
+    from toolkit._run.target import SpecData
+
+    data: dict[str, Any] = {"version": 1, "name": name, "seed": seed}
+    data |= {} if question is None else {"question": question}
+    for field, part in (("model", model), ("saes", saes), ("samples", samples)):
+        if part is not None:
+            data[field] = part.entry()
+    data["stages"] = [stage.entry() for stage in stages]
+    data |= dict(more or {})
+    target = SpecData(_plain(data, ""), Path(folder).absolute() / f"{name} (built in Python)")
+    return Experiment(target, _options((), sets, plugins, on, gpu, store))
+
+
+def _plain(value: Any, path: str) -> Any:
+    """A value as YAML has it. What YAML has not is refused with the path to it."""
+    from toolkit.errors import BadInput
+
+    if isinstance(value, Mapping):
+        return {str(key): _plain(child, f"{path}.{key}") for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(child, f"{path}.{index}") for index, child in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise BadInput(
+        f"{path.lstrip('.')}: a {type(value).__name__} cannot be written in a spec. Give text, "
+        "numbers, true or false, lists, mappings or paths."
+    )
+
+
 def load(
     target: str | Path,
     *,
@@ -82,10 +201,21 @@ def load(
     """An experiment from a spec file or a run's id. The options mean what they mean on the command
     line; nothing is read before `check`, `plan` or `run`.
     """
+    overlays = [overlay] if isinstance(overlay, (str, Path)) else overlay
+    return Experiment(str(target), _options(overlays, sets, plugins, on, gpu, store))
+
+
+def _options(
+    overlays: Sequence[str | Path],
+    sets: Sequence[str],
+    plugins: Sequence[str | Path],
+    on: str,
+    gpu: str | None,
+    store: str | Path | None,
+) -> RunOptions:
     from toolkit._run.options import RunOptions
 
-    overlays = [overlay] if isinstance(overlay, (str, Path)) else overlay
-    options = RunOptions(
+    return RunOptions(
         sets=tuple(sets),
         overlays=tuple(map(Path, overlays)),
         plugins=tuple(map(Path, plugins)),
@@ -93,4 +223,3 @@ def load(
         gpu=gpu,
         store=None if store is None else str(store),
     )
-    return Experiment(str(target), options)

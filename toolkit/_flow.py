@@ -21,7 +21,7 @@ from toolkit._run.options import RunOptions
 from toolkit._run.pools import make_pools
 from toolkit._run.run_folder import run_folder, store_folder
 from toolkit._run.run_plan import run_plan
-from toolkit._run.target import open_target
+from toolkit._run.target import SpecData, open_target
 from toolkit.work import Finding
 
 
@@ -43,7 +43,7 @@ class Outcome:
     report: Path
 
 
-def plan(target: str, options: RunOptions) -> Planned:
+def plan(target: str | SpecData, options: RunOptions) -> Planned:
     """Turn a spec file, or a recorded run, into a plan. Loads no weights and starts no worker."""
     loaded, options = open_target(target, options)
     parts = load_parts(options.plugins)

@@ -585,3 +585,25 @@ def check_targets(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
                     f"edit at '{edit.hookpoint}': position {start} of row {row} is outside of the "
                     f"batch: row {row} {has}, of {len(lengths)} rows. Positions count from 0."
                 )
+
+
+def check_made(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
+    """Every edit was made once at each token that its targets name in prompts of these lengths, and
+    nowhere else. To be called once, after the only pass of these edits.
+    """
+    for edit in edits:
+        planned: Counter[tuple[Hashable, Phase]] = Counter()
+        targets = edit.targets
+        starts, stops = targets.starts.tolist(), targets.stops.tolist()
+        rows = targets.rows.tolist() if targets.rows is not None else None
+        for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            for row in range(len(lengths)) if rows is None else (rows[number],):
+                planned[row, "prompt"] += max(0, min(stop, lengths[row]) - start)
+        planned, made = +planned, +edit.tally.counts
+        if planned != made:
+            row, phase = next(key for key in planned | made if planned[key] != made[key])
+            raise DataError(
+                f"edit at '{edit.hookpoint}': {planned[row, phase]} tokens of row {row} were "
+                f"planned in its {phase}, and {made[row, phase]} were edited. The model's loader "
+                "makes edits more or less often than it was told."
+            )

@@ -168,6 +168,10 @@ class ModelPart(Part):
     """What `load` would fetch from the hub, for `toolkit fetch`."""
     device: Callable[[Any], str] | None = None
     """Where these params put the model: `cpu`, `cuda` or `auto`."""
+    count_tokens: Callable[[Any, Sequence[str]], Sequence[int] | None] | None = None
+    """How many tokens texts have, or None where the tokeniser's files are not here: for `toolkit
+    plan`. Imports no torch.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +210,8 @@ class Steps:
     """The stage reads only the first so many samples; a change in the others does not rerun it."""
     group_equal_texts: bool = False
     """Samples with equal token ids go to the same step, so that each text is computed once."""
+    whole_units: bool = False
+    """Samples of one unit go to the same step, such as a prompt and its changed copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +224,8 @@ class Estimates:
     """The most rows that it writes to each table, given the most rows of each table that it reads
     and, for a stage that makes its own units, their number as `units`. None: unknown.
     """
+    texts: Callable[[Any], Sequence[tuple[str, str]]] | None = None
+    """For a source whose params alone tell: the unit and the text of each sample."""
     batch_plan: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
     """The batch sizes for so many bytes of free memory on a device (`cuda` or `cpu`). They are
     fixed once for a stage of a run and reach its steps as `Work.batch`.

@@ -14,11 +14,16 @@ from typing import Any
 
 from toolkit.executors import translate_paths
 from toolkit.protocol import WorkerEvent, read_events
+from toolkit.secrets import HidingFile, Secrets
+
+PIECE = 1 << 16
+LAST_WORDS_SECONDS = 1.0
+"""How long an ended worker's stderr is read: a process that it left behind may hold it open."""
 
 
 class PipedWorker:
     """Implements `toolkit.executors.Worker` over stdin and stdout of a child process; stderr and
-    what is no event go to the log.
+    what is no event go to the log, without the environment values that the worker is given.
     """
 
     def __init__(
@@ -34,16 +39,17 @@ class PipedWorker:
         self._folders = dict(folders or {})
         self._sending = threading.Lock()
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._log = log
-        with log.open("ab") as stderr:
-            self._child = subprocess.Popen(
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=dict(env),
-                start_new_session=True,
-            )
+        self._log = HidingFile(log.open("ab"))
+        self._child = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            start_new_session=True,
+        )
+        self._stderr = threading.Thread(target=self._keep_stderr, daemon=True)
+        self._stderr.start()
 
     @property
     def pid(self) -> int:
@@ -53,6 +59,8 @@ class PipedWorker:
     def send(self, message: Mapping[str, Any]) -> None:
         """Write one JSON line. That a worker is dead is noticed by whoever reads its events."""
         assert self._child.stdin is not None
+        if message["type"] == "open":
+            self._log.secrets = Secrets(message.get("secrets", {}))
         text = json.dumps(translate_paths(message, self._folders))
         with self._sending, contextlib.suppress(OSError, ValueError):
             self._child.stdin.write(f"{text}\n".encode())
@@ -61,8 +69,15 @@ class PipedWorker:
     def events(self) -> Iterator[WorkerEvent]:
         """Events until the worker ends."""
         assert self._child.stdout is not None
-        with self._child.stdout as lines, self._log.open("ab") as log:
-            yield from read_events(lines, log)  # type: ignore[arg-type]
+        with self._child.stdout as lines:
+            yield from read_events(lines, self._log)  # type: ignore[arg-type]
+
+    def _keep_stderr(self) -> None:
+        """Write what the worker and its children print to the log."""
+        assert self._child.stderr is not None
+        with self._child.stderr as stderr:
+            while piece := stderr.read1(PIECE):  # type: ignore[attr-defined]
+                self._log.write(piece)
 
     def stop(self, *, now: bool = False) -> str:
         """End the worker, kindly by closing its stdin or at once, and say how it ended."""
@@ -76,6 +91,8 @@ class PipedWorker:
         except subprocess.TimeoutExpired:
             self._child.kill()
             code = self._child.wait()
+        self._stderr.join(timeout=LAST_WORDS_SECONDS)
+        self._log.close()
         return ending(code)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
+from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -167,7 +167,14 @@ def read_event(line: bytes | str) -> WorkerEvent | None:
     return _WORKER_EVENTS.read(line)
 
 
-def read_events(lines: BinaryIO, log: BinaryIO) -> Iterator[WorkerEvent]:
+class Log(Protocol):
+    """A file that bytes can be appended to."""
+
+    def write(self, data: bytes, /) -> int: ...
+    def flush(self) -> None: ...
+
+
+def read_events(lines: BinaryIO, log: Log) -> Iterator[WorkerEvent]:
     """The events in a worker's output. What is no event (words of a container engine, a line that
     is too long) is written to `log`.
     """

@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import DataError
 
@@ -57,6 +57,13 @@ class Decoder:
     rows: Callable[[int, int], np.ndarray]
 
 
+FeatureType = Literal["sae", "transcoder", "cross layer transcoder"]
+"""Kinds of features, as the graph files of the field write them: of an SAE, which rebuilds the
+place that it reads, of a transcoder, which writes elsewhere, and of one that writes at several
+layers.
+"""
+
+
 class Sae(ABC):
     """One SAE. Encoding and decoding are in the units of the model's own activations, float32."""
 
@@ -96,6 +103,11 @@ class Sae(ABC):
     def output_hookpoint(self) -> str:
         """The place that is reconstructed: its own hookpoint, or another one for a transcoder."""
         return self.hookpoint
+
+    @property
+    def feature_type(self) -> FeatureType:
+        """What graphs of features call its features."""
+        return "sae" if self.output_hookpoint == self.hookpoint else "transcoder"
 
     @property
     def outputs(self) -> int:

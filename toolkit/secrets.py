@@ -8,10 +8,16 @@ it was written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, BinaryIO
+from urllib.parse import quote, quote_plus
+
+from toolkit.errors import ToolkitError
 
 SHORTEST = 4
 """Shorter values are not searched for in other texts: `1` or `no` is in every one of them."""
@@ -24,11 +30,23 @@ class Secrets:
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def hide(self, text: str) -> str:
-        """`text` with `${env:NAME}` in place of each value that is in it."""
-        for name, value in sorted(self.values.items(), key=lambda pair: -len(pair[1])):
-            if len(value) >= SHORTEST:
-                text = text.replace(value, f"${{env:{name}}}")
+        """`text` with `${env:NAME}` in place of each value that is in it, as it is or as Python,
+        JSON or a URL writes it.
+        """
+        for form, reference in self.forms:
+            text = text.replace(form, reference)
         return text
+
+    @cached_property
+    def forms(self) -> tuple[tuple[str, str], ...]:
+        """How each value may be written, and the reference to it; longer ones first."""
+        forms = {
+            form: f"${{env:{name}}}"
+            for name, value in self.values.items()
+            if len(value) >= SHORTEST
+            for form in _written(value)
+        }
+        return tuple(sorted(forms.items(), key=lambda pair: -len(pair[0])))
 
     def hide_in(self, data: Any) -> Any:
         """The same for every text in plain data."""
@@ -42,6 +60,17 @@ class Secrets:
             return [self.hide_in(value) for value in data]
         return data
 
+    @contextmanager
+    def kept_out_of_errors(self) -> Iterator[None]:
+        """Put references in place of the values in what is raised in the block."""
+        try:
+            yield
+        except (ToolkitError, OSError) as error:
+            error.args = tuple(self.hide_in(list(error.args)))
+            if isinstance(error, OSError):
+                error.filename = self.hide_in(error.filename)
+            raise
+
     def united(self, others: Iterable[Secrets]) -> Secrets:
         """These and others together."""
         values = dict(self.values)
@@ -51,6 +80,57 @@ class Secrets:
 
 
 NONE = Secrets()
+
+
+def _written(value: str) -> Iterable[str]:
+    """A value as it is, and as texts quote it."""
+    raw = value.encode(errors="surrogateescape")
+    quoted = (repr(value), json.dumps(value), json.dumps(value, ensure_ascii=False))
+    return (value, *(text[1:-1] for text in quoted), quote(raw, safe=""), quote_plus(raw))
+
+
+class HidingFile:
+    """Writes bytes to a file with references in place of the values of `secrets`, also of one that
+    comes in two pieces: the end of a piece that may be the beginning of a value waits for the next.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.secrets = NONE
+        self._file, self._rest, self._turn = file, b"", threading.Lock()
+
+    def write(self, data: bytes) -> int:
+        """Write what is no beginning of a value; nothing once the file is closed."""
+        with self._turn:
+            if self._file.closed:
+                return 0
+            text = self._rest + data
+            forms = [
+                (form.encode(errors="surrogateescape"), reference.encode())
+                for form, reference in self.secrets.forms
+            ]
+            for form, reference in forms:
+                text = text.replace(form, reference)
+            waiting = max((_begun(text, form) for form, _ in forms), default=0)
+            self._rest = text[len(text) - waiting :]
+            self._file.write(text[: len(text) - waiting])
+            self._file.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        """Each piece is flushed when it is written."""
+
+    def close(self) -> None:
+        """Write what was waiting, and close the file."""
+        with self._turn:
+            if not self._file.closed:
+                self._file.write(self._rest)
+                self._file.close()
+
+
+def _begun(text: bytes, form: bytes) -> int:
+    """How many bytes at the end of `text` are the beginning of `form`."""
+    lengths = range(min(len(text), len(form) - 1), 0, -1)
+    return next((length for length in lengths if text.endswith(form[:length])), 0)
 
 
 @cache

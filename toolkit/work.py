@@ -113,6 +113,10 @@ class Figure:
     title: str
     html: str
     alt: str = ""
+    data: Sequence[Mapping[str, Any]] = ()
+    """The rows that a chart draws, which `toolkit report --figures` writes as CSV. A table needs
+    none: it is written as it stands.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from toolkit.executors import WorkerRequest, translate_paths
 from toolkit.protocol import WorkerEvent, read_events
+from toolkit.secrets import NONE, HidingFile, Secrets
 
 from ._failures import ending
 
@@ -38,6 +39,7 @@ class ContainerWorker:
         self._client, self._container = client, container
         self._folders = dict(folders)
         self._log = request.folder / f"{request.name}.log"
+        self._secrets = NONE
         self._sending = threading.Lock()
         self._attached: Any = None
         self._socket: socket.socket | None = None
@@ -53,6 +55,8 @@ class ContainerWorker:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Write one JSON line. That a worker is dead is noticed by whoever reads its events."""
+        if message["type"] == "open":
+            self._secrets = Secrets(message.get("secrets", {}))
         text = json.dumps(translate_paths(message, self._folders))
         with self._sending, contextlib.suppress(OSError):
             if self._socket is not None:
@@ -61,7 +65,8 @@ class ContainerWorker:
     def events(self) -> Iterator[WorkerEvent]:
         """Events until the container ends, or the engine does."""
         assert self._socket is not None
-        with self._log.open("ab") as log:
+        with contextlib.closing(HidingFile(self._log.open("ab"))) as log:
+            log.secrets = self._secrets
             output = BufferedReader(_Stdout(self._socket, log))
             yield from read_events(output, log)
 
@@ -119,7 +124,7 @@ class ContainerWorker:
 class _Stdout(RawIOBase):
     """The worker's stdout out of the engine's frames; its stderr goes to the log."""
 
-    def __init__(self, source: socket.socket, log: BinaryIO) -> None:
+    def __init__(self, source: socket.socket, log: HidingFile) -> None:
         super().__init__()
         self._source, self._log = source, log
         self._left, self._stream = 0, STDOUT
@@ -141,7 +146,6 @@ class _Stdout(RawIOBase):
                 buffer[: len(piece)] = piece
                 return len(piece)
             self._log.write(piece)
-            self._log.flush()
 
     def _next_frame(self) -> bool:
         """Read a frame's header: a byte for the stream, and its length."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import ModelPart, Part
 
-from ._identity import HuggingFace, downloads, identify
+from ._identity import HuggingFace, count_tokens, downloads, identify
 from ._load import load
 
 
@@ -24,4 +24,5 @@ def toolkit_parts() -> Iterator[Part]:
         load=load,
         downloads=downloads,
         device=lambda params: params.device,
+        count_tokens=count_tokens,
     )

@@ -1,4 +1,4 @@
-"""What a model is, found without loading it: its folder, its revision, a hash of its files. Imports
+"""Identifies a model without loading it: its folder, its revision, a hash of its files. Imports
 neither torch nor transformers.
 """
 
@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,15 +37,17 @@ SUPPORTED = (
     "qwen3",
     "smollm3",
 )
-"""Architectures that tests hold against transformers, hookpoint by hookpoint. Others need `family`.
+"""Architectures that tests compare with transformers, hookpoint by hookpoint. Others need `family`.
 """
 ROPE_BY_LENGTH = ("dynamic", "longrope")
 """Rotary positions whose angles depend on the longest text of a batch."""
 WEIGHTS = ("model*.safetensors",)
-"""What transformers reads; some repositories have the same weights once more under other names."""
+"""The files that transformers reads; some repositories hold the same weights again under other
+names.
+"""
 MARKER = WEIGHTS[0]
-"""What a cached snapshot must have: a config or tokeniser alone may have been fetched for another
-reason.
+"""A file that a usable cached snapshot must have: a config or tokeniser alone may have been fetched
+for another reason.
 """
 TOKENISER = ("tokenizer*.json", "*.jinja", "special_tokens_map.json", "added_tokens.json")
 OLD_TOKENISER = ("chat_template.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -57,9 +59,9 @@ SIZES = {
     "context": ("max_position_embeddings", "n_positions"),
     "vocabulary": ("vocab_size",),
 }
-"""What configs call them: GPT-2's has names of its own."""
+"""The names that configs use; GPT-2 has its own."""
 NO_PARAMETER = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
-"""Endings of tensors that older checkpoints hold besides parameters: masks and rotations."""
+"""Suffixes of tensors in older checkpoints that are not parameters: masks and rotations."""
 
 
 class HuggingFace(Params):
@@ -119,35 +121,49 @@ class HuggingFace(Params):
 
 
 def identify(params: HuggingFace) -> Identity:
-    """Name, revision and digest; sizes from the config and the weights' headers."""
+    """The name, revision and digest, with sizes from the config and the weights' headers."""
     if params.path is not None:
         folder = locate(params.path)
         return _of_folder(folder, _name(params.path), "local", params)
-    found = repository(params)
+    snapshot_path = repository(params)
     facts = (
-        _of_folder(found.folder, found.name, found.revision, params).facts
-        if found.folder
-        else published_facts(found.name, found.revision, params.dtype)
+        _of_folder(snapshot_path.folder, snapshot_path.name, snapshot_path.revision, params).facts
+        if snapshot_path.folder
+        else published_facts(snapshot_path.name, snapshot_path.revision, params.dtype)
     )
     return Identity(
-        found.name, found.revision, _digest(f"{found.name}@{found.revision}", params), facts
+        snapshot_path.name,
+        snapshot_path.revision,
+        _digest(f"{snapshot_path.name}@{snapshot_path.revision}", params),
+        facts,
     )
 
 
 def repository(params: HuggingFace) -> Snapshot:
-    """The model's repository at one commit. A cache that has only some of its weights' files does
-    not have it.
+    """The model's repository at one commit. A cache with only some of the weight files is
+    incomplete.
     """
     published = bool(published_facts(str(params.id), params.revision, params.dtype))
-    found = snapshot(str(params.id), params.revision, MARKER, published=published)
-    missing = missing_shards(found.folder) if found.folder else []
+    local = snapshot(str(params.id), params.revision, MARKER, published=published)
+    missing = missing_shards(local.folder) if local.folder else []
     if missing and offline():
         raise BadInput(
-            f"'{found.name}' is in the Hugging Face cache in part: {found.folder} lacks "
+            f"'{local.name}' is in the Hugging Face cache in part: {local.folder} lacks "
             f"{len(missing)} of its files, first {missing[0]}, and HF_HUB_OFFLINE forbids fetching "
             "them. Unset it and run `toolkit fetch SPEC`."
         )
-    return Snapshot(found.name, found.revision, None) if missing else found
+    return Snapshot(local.name, local.revision, None) if missing else local
+
+
+def count_tokens(params: HuggingFace, texts: Sequence[str]) -> list[int] | None:
+    """How many tokens texts have, the BOS included that the tokeniser's files put before them."""
+    folder = locate(params.path) if params.path is not None else repository(params).folder
+    if folder is None or not (folder / "tokenizer.json").exists():
+        return None
+    from tokenizers import Tokenizer
+
+    tokeniser = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [len(found.ids) for found in tokeniser.encode_batch(list(texts))]
 
 
 def downloads(params: HuggingFace) -> Iterator[Download]:
@@ -173,7 +189,7 @@ def _of_folder(folder: Path, name: str, revision: str, params: HuggingFace) -> I
 
 
 def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[str, Any]:
-    """What it holds in memory, of that in blocks, and how wide a block and its keys are inside."""
+    """The memory that the model needs, the part of it in blocks, and the widths inside a block."""
     config = config.get("text_config") or config
     files = list(weights)
     stored = _stored(files)
@@ -195,7 +211,9 @@ def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[s
 
 
 def _keys(config: dict[str, Any]) -> int:
-    """Numbers of a token's keys in a block: fewer than its stream has where heads share them."""
+    """The width of one token's keys in a block: smaller than the stream's where heads share
+    keys.
+    """
     width = int(config.get("hidden_size") or config.get("n_embd") or 0)
     heads = _heads(config)
     return int(config.get("num_key_value_heads") or heads) * int(
@@ -204,17 +222,17 @@ def _keys(config: dict[str, Any]) -> int:
 
 
 def _heads(config: dict[str, Any]) -> int:
-    """Heads that query."""
+    """The number of query heads."""
     return int(config.get("num_attention_heads") or config.get("n_head") or 1)
 
 
 def _stored(files: Iterable[Path]) -> str:
     """The dtype that most of the weights are stored in."""
-    found: Counter[str] = Counter()
+    parameters: Counter[str] = Counter()
     for path in files:
         for tensor in safetensors_header(path).values():
-            found[str(tensor["dtype"])] += math.prod(tensor["shape"])
-    return found.most_common(1)[0][0] if found else "F32"
+            parameters[str(tensor["dtype"])] += math.prod(tensor["shape"])
+    return parameters.most_common(1)[0][0] if parameters else "F32"
 
 
 def _facts(
@@ -244,12 +262,12 @@ def _facts(
         )
     sizes: dict[str, int] = {}
     for ours, names in SIZES.items():
-        found = next((config[name] for name in names if name in config), None)
-        if found is None:
+        value = next((config[name] for name in names if name in config), None)
+        if value is None:
             raise BadInput(
                 f"{folder / 'config.json'} has no {names[0]!r}: it is no complete {kind} config."
             )
-        sizes[ours] = int(found)
+        sizes[ours] = int(value)
     return {
         "architecture": kind,
         "parameters": parameters,
@@ -259,7 +277,7 @@ def _facts(
 
 
 def _has_chat_template(folder: Path) -> bool:
-    """Whether any file of the tokeniser has a template for chats."""
+    """Whether any tokeniser file has a chat template."""
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
     config = folder / "tokenizer_config.json"
@@ -270,7 +288,7 @@ def _has_chat_template(folder: Path) -> bool:
 
 
 def _count(path: Path, *, in_blocks: bool = False) -> int:
-    """Parameters; those of blocks have the block's number in their names."""
+    """The number of parameters; those of blocks have the block's number in their names."""
     return sum(
         math.prod(tensor["shape"])
         for name, tensor in safetensors_header(path).items()
@@ -280,14 +298,14 @@ def _count(path: Path, *, in_blocks: bool = False) -> int:
 
 
 def _digest(content: str, params: HuggingFace) -> str:
-    """What it computes in and what its hookpoints mean change results, so they are part of what
-    the model is.
+    """Hashes the dtype and the meaning of the hookpoints with the files, since both change
+    results.
     """
     named = f" {params.family.model_dump_json()}" if params.family else ""
     return hashlib.sha256(f"{content} {params.dtype}{named}".encode()).hexdigest()
 
 
 def _name(path: str) -> str:
-    """A short name for people: the folder's, with its parent's when it is just called `model`."""
+    """A short display name: the folder's, with its parent's where the folder is called `model`."""
     parts = [part for part in path.removeprefix("package:").split("/") if part not in ("files", "")]
     return "/".join(parts[-2:]) if parts[-1] == "model" else parts[-1]

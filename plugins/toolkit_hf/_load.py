@@ -1,4 +1,4 @@
-"""Loading a model's files into memory."""
+"""Loads a model's files into memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(params: HuggingFace, report: Reporter) -> Any:
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from ._places import place
+    from ._devices import place_blocks
     from ._structure import family_of
     from .engine import CausalModel
 
@@ -38,14 +38,14 @@ def load(params: HuggingFace, report: Reporter) -> Any:
             "is an encoder. `huggingface` loads decoders; an encoder takes one file: "
             "docs/tutorial/a-model-loader.md."
         )
-    places = place(module, blocks, params.device_map or (params.device,))
+    devices = place_blocks(module, blocks, params.device_map or (params.device,))
     return CausalModel(
-        identity, module, tokeniser, places, switch=params.attention == "auto", family=family
+        identity, module, tokeniser, devices, switch=params.attention == "auto", family=family
     )
 
 
 def _module(folder: Path, params: HuggingFace) -> Any:
-    """The weights, every one of them from the files."""
+    """The module, with every weight read from the files."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -68,27 +68,27 @@ def _module(folder: Path, params: HuggingFace) -> Any:
 
 
 def _read(folder: Path, kind: Any, **options: Any) -> Any:
-    """What transformers reads from a folder: from its files alone, running none of its code, and
-    without the prompt that would ask for it.
+    """Has transformers read a folder: local files only, running none of the folder's code and
+    without prompting for it.
     """
     try:
         return kind.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **options
         )
     except (ValueError, RuntimeError, OSError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         if "trust_remote_code" in str(error):
-            said = (
+            reason = (
                 "it asks to run code of the model's repository, which is never run. Save the "
                 "tokeniser and config in transformers' own classes, or write a loader: "
                 "docs/tutorial/a-model-loader.md"
             )
-        raise BadInput(f"{folder}: transformers does not load it: {said}") from error
+        raise BadInput(f"{folder}: transformers does not load it: {reason}") from error
 
 
-def _attention(asked: str, config: Any) -> str:
-    """How attention is computed. What sdpa has no means for, some releases of transformers leave
-    out without a word.
+def _attention(requested: str, config: Any) -> str:
+    """Chooses the attention implementation. Some releases of transformers silently ignore what sdpa
+    does not support.
     """
     beyond = {
         "caps its attention scores": getattr(config, "attn_logit_softcapping", None) is not None,
@@ -98,19 +98,19 @@ def _attention(asked: str, config: Any) -> str:
         "does not scale its attention scores": not getattr(config, "scale_attn_weights", True),
     }
     why = next((text for text, holds in beyond.items() if holds), None)
-    if asked == "sdpa" and why:
+    if requested == "sdpa" and why:
         raise BadInput(
             f"attention: this {config.model_type} {why}, which `sdpa` cannot. Use `auto` or "
             "`eager`."
         )
-    return ("eager" if why else "sdpa") if asked == "auto" else asked
+    return ("eager" if why else "sdpa") if requested == "auto" else requested
 
 
 def _folder(params: HuggingFace, report: Reporter) -> Path:
     if params.path is not None:
         return locate(params.path)
-    found = repository(params)
-    if found.folder:
-        return found.folder
+    snapshot_path = repository(params)
+    if snapshot_path.folder:
+        return snapshot_path.folder
     report.phase("download")
-    return fetch(found, FETCHED)
+    return fetch(snapshot_path, FETCHED)

@@ -18,9 +18,9 @@ def _models() -> dict[str, dict[str, Any]]:
 
 
 def published_facts(name: str, revision: str, dtype: str) -> dict[str, Any]:
-    """The facts of a published model at its known revision; none for any other.
+    """The facts of a published model at its recorded revision; empty for any other.
 
-    With `dtype: auto` the bytes are left out: only the files say what they are stored in.
+    With `dtype: auto` the bytes are left out, since only the files say how they are stored.
     """
     shape = _models().get(name)
     if shape is None or shape["revision"] != revision:

@@ -1,4 +1,4 @@
-"""Families of decoders that are known by the names of their modules, and which module shows each
+"""Decoder families, recognised by the names of their modules, and the module that computes each
 site of a block.
 """
 
@@ -75,12 +75,12 @@ FAMILIES = (
 )
 """Gemma 2 and 3 are `sandwich`; OLMo 2 is `post-norm`; Llama, Mistral, Qwen, Phi-3, SmolLM3 and
 Granite (whose config has the three factors) are `pre-norm`; GPT-2 is `learned positions`, Pythia
-`parallel`. A model has the first family whose modules are all there: the more particular first.
+`parallel`. A model belongs to the first family whose modules it has; specific families come first.
 """
 
 
 def family_of(module: Any, given: Family | None = None) -> Family:
-    """How a model names its modules: as given, else as a known family does."""
+    """The module names of a model: those given, else those of a known family."""
     if given is not None:
         _check(module, given)
         return given
@@ -95,7 +95,7 @@ def family_of(module: Any, given: Family | None = None) -> Family:
 
 
 def _check(module: Any, family: Family) -> None:
-    """Every path that a spec names has to lead to a module."""
+    """Check that every path that a spec names leads to a module."""
     missing = _missing(module, family)
     if missing is not None:
         raise BadInput(
@@ -107,7 +107,7 @@ def _check(module: Any, family: Family) -> None:
 
 
 def _missing(module: Any, family: Family) -> str | None:
-    """The first field whose path leads nowhere."""
+    """The first field whose path does not exist in the model."""
     for name in OF_MODEL:
         if not _has(module, getattr(family, name)):
             return name
@@ -116,7 +116,7 @@ def _missing(module: Any, family: Family) -> str | None:
 
 
 def _has(module: Any, path: str) -> bool:
-    """Whether a path leads to a module; the empty path, which stands for none, counts."""
+    """Whether a path leads to a module. The empty path means `no such module` and is accepted."""
     try:
         module.get_submodule(path)
     except AttributeError:
@@ -125,17 +125,17 @@ def _has(module: Any, path: str) -> bool:
 
 
 def factor(config: Any, key: str) -> float:
-    """A number that a family's config may have; 1 where the family or config has none."""
-    found = getattr(config, key, None) if key else None
-    return 1.0 if found is None else float(found)
+    """A factor from the config; 1 where the family or config has none."""
+    value = getattr(config, key, None) if key else None
+    return 1.0 if value is None else float(value)
 
 
 # --- sites ----------------------------------------------------------------------------------------
 
 
 def listen(family: Family, site: str, block: Any, tell: Tell, scale: float = 1.0) -> Any:
-    """Tell what a site shows whenever the block runs; the handle ends it. `scale`: what attention
-    and MLP are multiplied by before they enter the stream.
+    """Call back with a site's value whenever the block runs, until the returned handle is removed.
+    `scale` is the factor of attention and MLP outputs before they enter the stream.
     """
     if scale != 1.0 and site in ("attn_out", "mlp_out"):
         return SITES[site](family, block, lambda value: tell(value * scale))
@@ -155,9 +155,7 @@ def _weights(module: Any, tell: Tell) -> Any:
 
 
 def _normed(norm: Any, value: Tensor) -> Tensor:
-    """What a norm makes of a value before its gain and bias: centred by a LayerNorm, scaled by
-    either kind.
-    """
+    """A norm's output before its gain and bias: centred (LayerNorm only) and scaled."""
     from torch.nn import LayerNorm
 
     wide = value.float()
@@ -203,10 +201,12 @@ SITES: Mapping[str, Callable[[Family, Any, Tell], Any]] = {
     "mlp_raw": lambda names, block, tell: _after(block.get_submodule(names.mlp), tell),
     "mlp_out": _mlp_output,
 }
-"""Sites inside a block, and the module that shows each."""
+"""Sites inside a block, and the module that computes each."""
 
 
 def tensor(output: Any) -> Tensor:
-    """Blocks return a tensor, or (older releases, attention) a tuple that begins with it."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    """The tensor of a block's output: the output itself, or the first of a tuple (older releases,
+    attention).
+    """
+    first_output: Tensor = output[0] if isinstance(output, tuple) else output
+    return first_output

@@ -12,8 +12,8 @@ MARK = "THE-USERS-TEXT"
 
 
 def bos_of(tokeniser: Any) -> str | None:
-    """The token that begins every text. One that also ends texts, and that the tokeniser does not
-    add by itself, is none.
+    """The token that begins every text, or None. A token that also ends texts and that the
+    tokeniser does not add by itself does not count.
     """
     bos = tokeniser.bos_token
     if not bos or (
@@ -24,20 +24,24 @@ def bos_of(tokeniser: Any) -> str | None:
 
 
 def encode(tokeniser: Any, text: str, *, chat: bool, model: str) -> Encoded:
-    """Ids with exactly one BOS, whether template, tokeniser or the text itself brings it."""
+    """Token ids with exactly one BOS, whether the template, the tokeniser or the text itself adds
+    it.
+    """
     rendered, shift = _chat(tokeniser, text, model) if chat else (text, 0)
     bos = bos_of(tokeniser)
     begun = bos is not None and rendered.startswith(bos)
-    found = tokeniser(rendered, add_special_tokens=not (chat or begun), return_offsets_mapping=True)
-    ids, offsets = list(found["input_ids"]), [tuple(pair) for pair in found["offset_mapping"]]
+    encoding = tokeniser(
+        rendered, add_special_tokens=not (chat or begun), return_offsets_mapping=True
+    )
+    ids, offsets = list(encoding["input_ids"]), [tuple(pair) for pair in encoding["offset_mapping"]]
     if bos and ids[:1] != [tokeniser.bos_token_id]:
         ids, offsets = [tokeniser.bos_token_id, *ids], [(0, 0), *offsets]
     return Encoded(rendered, tuple(ids), tuple(offsets), shift)
 
 
 def _chat(tokeniser: Any, text: str, model: str) -> tuple[str, int]:
-    """The rendered turn, and where the text begins in it: behind the header, even where that holds
-    the same words.
+    """The rendered turn, and where the text begins in it: after the header, even if the header
+    contains the same words.
     """
     if not tokeniser.chat_template:
         raise BadInput(f"{model} has no chat template: it is no chat model. Leave `chat` out.")
@@ -57,5 +61,5 @@ def _turns(tokeniser: Any, text: str) -> str:
 def end_ids(module: Any, tokeniser: Any) -> tuple[int, ...]:
     """Tokens that end a reply."""
     given = getattr(module.generation_config, "eos_token_id", None)
-    found = [*(given if isinstance(given, list) else [given]), tokeniser.eos_token_id]
-    return tuple(dict.fromkeys(int(token) for token in found if token is not None))
+    ids = [*(given if isinstance(given, list) else [given]), tokeniser.eos_token_id]
+    return tuple(dict.fromkeys(int(token) for token in ids if token is not None))

@@ -1,5 +1,5 @@
-"""The files that a model's weights are read from: safetensors alone, and exactly those that are
-identified. Whatever else transformers might load in their place is refused by name.
+"""The files that a model's weights are read from: only safetensors, and exactly the identified
+files. Other files that transformers might load are refused by name.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from toolkit.files import check_link, read_json
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-"""With it transformers would load an adapter, and its base model from elsewhere."""
+"""If this file is there, transformers would load an adapter, and its base model from elsewhere."""
 NOT_OPENED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.safetensors", "*.gguf")
 
 
 def missing_shards(folder: Path) -> list[str]:
-    """Files of weights that the index names and the folder lacks."""
+    """Weight files that the index names but the folder lacks."""
     if not (folder / INDEX).exists():
         return []
     return sorted(name for name in _shards(folder) if not (folder / name).exists())
 
 
 def weight_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Path]:
-    """The weights of a model by name, in order."""
+    """The weight files of a model by name, in order."""
     _refuse_others(folder, config)
     missing = missing_shards(folder)
     if missing:
@@ -44,7 +44,7 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def _shards(folder: Path) -> list[str]:
-    """The names of the index, each a file of the folder itself."""
+    """The file names in the index; each must be a file in the folder itself."""
     named = read_json(folder / INDEX).get("weight_map")
     names = set(named.values()) if isinstance(named, dict) and _texts(named.values()) else set()
     if not names:
@@ -67,7 +67,7 @@ def _is_weights(name: str) -> bool:
 
 
 def _refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
-    """What would be loaded in place of the identified files."""
+    """Refuse files that transformers would load instead of the identified ones."""
     if (folder / SINGLE).exists() and (folder / INDEX).exists():
         raise BadInput(
             f"{folder} holds both {SINGLE} and {INDEX}: which weights are meant is not known. "
@@ -87,9 +87,11 @@ def _refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _no_weights(folder: Path) -> str:
-    """Names what is there and is not opened."""
-    there = sorted({file.name for pattern in NOT_OPENED for file in folder.glob(pattern)})
-    beside = f" {choices(there)} {'is' if len(there) == 1 else 'are'} not opened." if there else ""
+    """The error for a folder without safetensors; names the weight files that are not opened."""
+    unread = sorted({file.name for pattern in NOT_OPENED for file in folder.glob(pattern)})
+    beside = (
+        f" {choices(unread)} {'is' if len(unread) == 1 else 'are'} not opened." if unread else ""
+    )
     return (
         f"{folder} has no {SINGLE} and no {INDEX}.{beside} Convert the weights to safetensors, or "
         "copy them there."

@@ -213,6 +213,7 @@ def _by_condition(measures: Measures) -> Figure:
         draw.svg(width, height, body) + (note if more else ""),
         alt=f"The rate of {measures.event} under each condition, with its interval; highest: "
         f"{highest['condition']}, {draw.percent(highest['value'])} of {highest['n']}.",
+        data=kept,
     )
 
 
@@ -262,7 +263,8 @@ def _forest(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     note = f'<p class="faint">Logistic regression, {draw.escaped(rows[0]["text"])}. q: corrected '
     note += "over the components (Benjamini-Hochberg).</p>"
     words = "; ".join(f"{row['subject']} {draw.signed(row['value'])}" for row in shown)
-    return Figure(title, draw.svg(width, height, body) + note, alt=f"Log odds: {words}.")
+    drawn = draw.svg(width, height, body) + note
+    return Figure(title, drawn, alt=f"Log odds: {words}.", data=shown)
 
 
 def _balances(measures: Measures) -> Iterator[Figure]:
@@ -287,6 +289,7 @@ def _balances(measures: Measures) -> Iterator[Figure]:
         draw.svg(width, height, body)
         + '<p class="faint">Mean and quartiles; a game that has ended keeps its last balance.</p>',
         alt=f"Mean balance after the last round that is shown: {words}.",
+        data=[row for rows in groups.values() for row in rows],
     )
 
 

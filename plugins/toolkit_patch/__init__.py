@@ -9,6 +9,9 @@ from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
 from .attribution import section as attribution
 from .attribution.stage import Attribution, attribute
+from .doses import section as feature_doses
+from .doses.params import Doses
+from .doses.stage import dose
 from .games import section as games
 from .games.stage import PairedGames, compare_games
 from .joint import section as together
@@ -41,11 +44,12 @@ def _interventions() -> Iterator[Part]:
         help="Sets features to group values, error term kept, beside sham, random and "
         "reconstruction arms.",
         params=Delta,
-        version="2",
+        version="3",
         run=stage.patch,
         steps=Steps(size="step", features=family_size),
         estimates=Estimates(cost=cost.screening),
         reads=("samples", "features", "comparisons", "spaces"),
+        optional=("activations", "sample_meta"),
         writes=("screens", "effects"),
         uses_model=True,
         uses_saes=True,
@@ -73,9 +77,22 @@ def _interventions() -> Iterator[Part]:
         uses_saes=True,
     )
     yield StagePart(
+        name="patch.doses",
+        help="Sets features with a verdict to doses, at decisions that the screen did not see.",
+        params=Doses,
+        run=dose,
+        estimates=Estimates(cost=cost.dosing),
+        reads=("samples", "features", "comparisons", "spaces", "verdicts"),
+        optional=("activations", "sample_meta"),
+        writes=("feature_doses", "feature_dose_tests"),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield StagePart(
         name="patch.steer",
         help="Moves the stream along a difference of means by doses, beside random directions.",
         params=Steering,
+        version="2",
         run=steer,
         estimates=Estimates(cost=cost.steering),
         reads=("samples", "sample_meta"),
@@ -141,6 +158,15 @@ def _sections() -> Iterator[Part]:
         reads=("joint_effects",),
         run=together.figures,
         findings=together.findings,
+        order=32,
+    )
+    yield ReportSection(
+        name="patch-feature-doses",
+        title="Doses of features",
+        help="What doses of each causal feature do, at decisions that the screen did not see.",
+        reads=("feature_doses", "feature_dose_tests", "spaces"),
+        run=feature_doses.figures,
+        findings=feature_doses.findings,
         order=32,
     )
     yield ReportSection(

@@ -1,4 +1,4 @@
-"""Samples from files and from the spec itself: CSV, JSON lines, prompts."""
+"""Samples from files and from the spec itself: CSV, JSON lines, Parquet, prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, SourcePart
 
-from . import _csv_file, _jsonl_file, _prompts
+from . import _csv_file, _jsonl_file, _parquet_file, _prompts
 
 
 @hookimpl
@@ -29,6 +29,15 @@ def toolkit_parts() -> Iterator[Part]:
         run=_jsonl_file.read_samples,
         estimates=Estimates(max_rows=_jsonl_file.max_rows),
         identify=_jsonl_file.identify,
+        uses_model=True,
+    )
+    yield SourcePart(
+        name="parquet",
+        help="Samples from a Parquet file: a text a row, other columns as metadata.",
+        params=_parquet_file.Parquet,
+        run=_parquet_file.read_samples,
+        estimates=Estimates(max_rows=_parquet_file.max_rows),
+        identify=_parquet_file.identify,
         uses_model=True,
     )
     yield SourcePart(

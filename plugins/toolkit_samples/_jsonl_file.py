@@ -110,7 +110,7 @@ def _object(where: str, line: str, whole: bool) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise DataError(
-            f"{where}: this line holds {KINDS.get(type(content), 'null')}; wanted a JSON object, "
+            f"{where}: this line holds {KINDS.get(type(content), 'null')}; expected a JSON object, "
             'like {"text": ...}.'
         )
     return content

@@ -197,7 +197,8 @@ def _check_text(row: Row, column: str) -> None:
     text = row.cells.get(column)
     if isinstance(text, float):
         raise DataError(
-            f"{row.place}: column '{column}' holds the number {text:g}; wanted a text. Put quotes "
+            f"{row.place}: column '{column}' holds the number {text:g}; expected a text. "
+            f"Put quotes "
             "around it."
         )
     if text is None or not text.strip():

@@ -23,6 +23,7 @@ from .sinks import exp6_json
 from .sources import scenarios
 from .trace import params as trace_params
 from .trace import stage as trace_stage
+from .trace import summary as trace_summary
 from .track import contrasts, params, stage
 
 
@@ -35,7 +36,7 @@ def toolkit_parts() -> Iterator[Part]:
         "flagged.",
         params=scenarios.Scenarios,
         run=scenarios.read_samples,
-        estimates=Estimates(max_rows=scenarios.max_rows),
+        estimates=Estimates(max_rows=scenarios.max_rows, texts=scenarios.texts),
         labels=scenarios.labels,
         uses_model=True,
     )
@@ -106,6 +107,7 @@ def _explaining() -> Iterator[Part]:
         run=attribute_stage.attribute,
         reads=("samples", "sample_meta"),
         writes=("attributions", "attribution_checks", "spaces"),
+        steps=Steps(size="batch", whole_units=True),
         estimates=Estimates(cost=costs.attributing),
         uses_model=True,
         uses_saes=True,
@@ -117,7 +119,17 @@ def _explaining() -> Iterator[Part]:
         run=trace_stage.trace,
         reads=("samples",),
         writes=("paths", "path_parts", "spaces"),
+        steps=Steps(size="batch"),
         estimates=Estimates(cost=costs.tracing),
         uses_model=True,
         uses_saes=True,
+    )
+    yield StagePart(
+        name="trace.summary",
+        help="Each hop of traced paths over all prompts: interval by unit, p, q and a verdict.",
+        params=trace_params.SummarisePaths,
+        run=trace_summary.summarise,
+        reads=("samples", "paths"),
+        writes=("paths",),
+        estimates=Estimates(cost=costs.summarising),
     )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from toolkit.costs import ENTRY, ROW, Cost, Workload, pass_bytes, token_flops
+from toolkit.costs import Cost, Workload, pass_bytes, token_flops
 
-LAYOUTS = 2
-"""The store keeps entries and rows of activations by sample and by feature."""
+VALUE, PLACE, FIRED, ENTRY_ROW = 4.0, 5.8, 31.0, 12.0
+"""Bytes in the store: of an activation, of an entry in the layout by feature, of a feature there,
+and of a row in the layout by sample.
+"""
 TYPICAL_L0 = 64.0
 """Features of a row where an SAE does not declare how many."""
 TYPICAL_HEADS = 32
-WEIGHT = 2
-"""Bytes of a stored attention weight."""
-ATTENTION_ROW = 24
-"""Bytes of a row of `attention` beside its weights: names are stored once for many rows."""
+WEIGHT, KEY, ATTENTION_ROW = 1.9, 1.2, 1.0
+"""Bytes in the store: of an attention weight, of its key where only the largest are kept, and of a
+row beside them. The store packs numbers, and names are there once for many rows.
+"""
+DENSE_WEIGHT = 2
+"""Bytes of an attention weight in a matrix."""
 SUMMARY_ROW = 120
 """Bytes of a row of attributions, paths or contrasts."""
 
@@ -27,7 +33,8 @@ def tracking(params: Any, load: Workload) -> Cost:
     entries = rows * saes.get("l0", TYPICAL_L0 * count)
     layers = saes.get("layers", [])
     kept = params.attention
-    attention = 0 if kept is None else attention_bytes(kept, load, len(layers))
+    attention = 0.0 if kept is None else attention_bytes(kept, load, len(layers))
+    matrices = 0.0 if kept is None else _matrix_bytes(load, len(layers))
     last = max(layers or [model.get("layers", 1) - 1])
     return Cost(
         forwards=load.distinct,
@@ -37,9 +44,9 @@ def tracking(params: Any, load: Workload) -> Cost:
             saes.get("bytes", 0)
             + pass_bytes(model, load.tokens, load.longest, saes.get("hookpoints", 1))
         ),
-        disk=int(LAYOUTS * (rows * count * ROW + entries * ENTRY) + attention),
+        disk=int(activation_bytes(rows * count, entries, saes) + attention),
         dense=int(rows * saes.get("features", 0) * 4),
-        dense_tokens=int(_tokens(load) * saes.get("features", 0) * 4 + attention),
+        dense_tokens=int(_tokens(load) * saes.get("features", 0) * 4 + matrices),
         rows=int(rows * count),
         entries=int(entries),
     )
@@ -65,18 +72,40 @@ def tracking_attention(params: Any, load: Workload) -> Cost:
         read=int(load.model.get("bytes", 0)),
         memory=pass_bytes(load.model, load.tokens, load.longest, 1),
         disk=int(kept),
-        dense_tokens=int(kept),
+        dense_tokens=int(_matrix_bytes(load, chosen)),
     )
 
 
 def attention_bytes(params: Any, load: Workload, layers: int) -> float:
-    """Rows of `attention` at so many layers: a query sees half of its text on average."""
+    """Rows of `attention` in the store at so many layers: a query sees what stands before it."""
     heads = load.model.get("heads", TYPICAL_HEADS)
     mean = load.tokens / max(1, load.distinct)
-    queries = load.samples if params.queries == "last" else _tokens(load)
-    seen = mean if params.queries == "last" else (mean + 1) / 2
-    kept = seen if params.top is None else min(params.top, seen) * 3
-    return float(queries * layers * heads * (WEIGHT * kept + ATTENTION_ROW))
+    is_last = params.queries == "last"
+    queries = load.samples if is_last else _tokens(load)
+    row = WEIGHT * (mean if is_last else (mean + 1) / 2)
+    if params.top is not None and params.top < mean:
+        early = 0.0 if is_last else params.top * (params.top - 1) / (2 * mean)
+        row = (WEIGHT + KEY) * (params.top - early)
+    return float(queries * layers * heads * (row + ATTENTION_ROW))
+
+
+def activation_bytes(rows: float, entries: float, saes: Mapping[str, Any]) -> float:
+    """Rows of `activations` in the store, by sample and by feature, where features fire equally
+    often.
+    """
+    features, count = saes.get("features", 0), max(1, saes.get("count", 1))
+    if not features or not entries:
+        return 0.0
+    number = math.log2(max(2.0, features / count)) / 8
+    fired = features * -math.expm1(-entries / features)
+    return float(entries * (VALUE + number + PLACE) + rows * ENTRY_ROW + fired * FIRED)
+
+
+def _matrix_bytes(load: Workload, layers: int) -> float:
+    """All heads' (tokens, tokens) matrices."""
+    mean = load.tokens / max(1, load.distinct)
+    heads = load.model.get("heads", TYPICAL_HEADS)
+    return float(_tokens(load) * mean * layers * heads * DENSE_WEIGHT)
 
 
 def contrasting(params: Any, load: Workload) -> Cost:
@@ -116,6 +145,11 @@ def tracing(params: Any, load: Workload) -> Cost:
         disk=int(load.samples * hops * SUMMARY_ROW * (mean + 4)),
         exact=False,
     )
+
+
+def summarising(params: Any, load: Workload) -> Cost:
+    """Reads what a trace stored."""
+    return Cost(memory=1 << 26, disk=SUMMARY_ROW * 100, exact=False)
 
 
 def _tokens(load: Workload) -> float:

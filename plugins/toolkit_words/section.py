@@ -34,7 +34,8 @@ def word_figures(inputs: Inputs) -> Iterator[Figure]:
     tested = [row for row in inputs.read("feature_words").to_pylist() if row["z"] is not None]
     if not tested:
         return
-    yield Figure("Found and confirmed", _halves(tested), _sentence(tested, names))
+    said = _sentence(tested, names)
+    yield Figure("Found and confirmed", _halves(tested), said, tested)
     groups = _by_feature(row for row in tested if row["verdict"] == CONFIRMED)
     if not groups:
         return

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from toolkit.errors import StoreError
+from toolkit.terminal import printable
 
 
 class InUse(StoreError):
@@ -34,7 +35,7 @@ _TELL_EVERY_S = 60.0
 
 def log_wait(message: str) -> None:
     """Print to stderr what is being waited for."""
-    logging.getLogger("toolkit_store").warning(message)
+    logging.getLogger("toolkit_store").warning("%s", printable(message))
 
 
 class Wait:

@@ -33,6 +33,7 @@ from toolkit_store.locks import Lease, OnWait, Wait
 
 TABLE = "toolkit_store"
 BEAT_S, EXPIRES_S, POLL_S = 5.0, 30.0, 0.25
+_ATTEMPTS = 3
 _TIDY_EVERY = 100
 _KEPT = timedelta(minutes=10)
 
@@ -174,29 +175,41 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
 
 
 def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
-    """Try to take the lease; another process may be faster."""
+    """Try to take the lease; another process may be faster. A change whose answer is lost has been
+    made all the same, and LanceDB then says that it conflicts or that it changed nothing.
+    """
     started, epoch = time.monotonic(), marker.epoch + 1
-    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    now = datetime.now(UTC).isoformat(sep=" ", timespec="microseconds")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
     where = (
         f"epoch = {marker.epoch} AND beat = {marker.beat} AND holder = "
         f"'{marker.holder.replace(chr(39), chr(39) * 2)}'"
     )
+    failure: LanceFault | None = None
     try:
         with lance_faults():
             done = table.update(where=where, values={"epoch": epoch, "beat": 0, "holder": holder})
+        taken = done.rows_updated == 1
     except LanceFault as error:
-        if "conflict" in str(error).lower():
+        failure, taken = error, False
+    if not taken and not _is_held_by(table, epoch, holder):
+        if failure is None or "conflict" in str(failure).lower():
             return None
         raise StoreError(
-            f"The lease of the store at {database.uri} cannot be taken: {error}."
-        ) from error
-    if done.rows_updated != 1:
-        return None
-    if table.version % _TIDY_EVERY == 0:
-        with suppress(LanceFault), lance_faults():  # only old versions of one row
+            f"The lease of the store at {database.uri} cannot be taken: {failure}."
+        ) from failure
+    with suppress(LanceFault), lance_faults():  # only old versions of one row
+        if table.version % _TIDY_EVERY == 0:
             table.optimize(cleanup_older_than=_KEPT)
     return HeldLease(database.uri, table, epoch, started)
+
+
+def _is_held_by(table: Any, epoch: int, holder: str) -> bool:
+    for _ in range(_ATTEMPTS):
+        with suppress(LanceFault), lance_faults():
+            marker = _seen(table)
+            return (marker.epoch, marker.holder) == (epoch, holder)
+    return False
 
 
 class HeldLease:
@@ -227,8 +240,10 @@ class HeldLease:
         """Release the lease."""
         self._end.set()
         self._thread.join()
-        with suppress(LanceFault), lance_faults():  # it frees itself when nobody renews it
-            self._table.update(where=f"epoch = {self._epoch}", values={"holder": ""})
+        for _ in range(_ATTEMPTS):  # it frees itself when nobody renews it
+            with suppress(LanceFault), lance_faults():
+                self._table.update(where=f"epoch = {self._epoch}", values={"holder": ""})
+                return
 
     def _beats(self) -> None:
         beat = 0

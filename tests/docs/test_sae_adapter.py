@@ -107,7 +107,7 @@ def test_pip_installs_it_and_a_run_goes_through_it(tmp_path: Path) -> None:
         ]
         for name in ("activations", "saes", "spaces")
     }
-    assert {row["verdict"] for row in found["saes"] if row["place"] == "resid_post.2"} == {"fits"}
+    assert {row["verdict"] for row in found["saes"] if row["site"] == "resid_post.2"} == {"fits"}
     assert all(0 < len(row["features"]) <= 30 for row in found["activations"])
     assert {row["sample"] for row in found["activations"]} == {
         f"{at:06d}" for at in range(len(games))

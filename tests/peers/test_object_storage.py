@@ -19,7 +19,7 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import local_part, open_store
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]
 
 COMMITS = 6
 WRITER = """
@@ -103,7 +103,7 @@ def test_two_processes_write_a_third_compacts_and_every_question_is_answered(
         subprocess.Popen([*command, name, task], env=dict(os.environ))
         for name, task in (("a", "write"), ("b", "write"), ("c", "compact"))
     ]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0, 0]
     keys = [f"{name}{number}" for name in "ab" for number in range(COMMITS)]
     store = open_store(bucket)
     assert [row.key for row in store.steps()] == keys

@@ -17,7 +17,7 @@ from toolkit_store import Store, database, open_store
 
 HERE = Path(__file__).parent
 FAULTS = 200
-PATIENCE = 180.0
+PATIENCE = 600.0
 """Seconds for which a command is issued again."""
 ROUNDS = 60
 """Commits at most; so many are never needed."""
@@ -34,7 +34,7 @@ def beside(name: str):
 here = beside("test_object_storage")
 faults = beside("faults")
 bucket = here.bucket
-pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

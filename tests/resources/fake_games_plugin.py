@@ -73,7 +73,7 @@ def look(work):
     count = work.inputs.read("samples").num_rows
     row = {
         "space": "fake",
-        "place": "resid_post.0",
+        "site": "resid_post.0",
         "tokens": count,
         "verdict": "fits",
         "message": said,

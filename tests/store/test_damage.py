@@ -253,6 +253,18 @@ def test_a_record_that_is_gone_is_a_problem_and_not_made_anew(store: Store, tabl
     assert open_store(store.folder).check().problems == []
 
 
+def test_a_ledger_that_is_gone_with_its_record_is_a_problem(store: Store) -> None:
+    store.record_run(run="r", name="n", state="done", done=2, steps=["k", "l"])
+    shutil.rmtree(store.folder / "tables" / "steps.lance")
+    record(store, "steps").unlink()
+    again = open_store(store.folder)
+    assert f"{record(store, 'steps')}: the record of the table's files is gone" in (
+        again.check().problems
+    )
+    with pytest.raises(StoreError, match="the record of the table's files is gone"):
+        again.commit(make_step("m"), {"activations": acts("m")})
+
+
 def test_the_record_of_a_table_without_rows_of_a_step_is_made(store: Store) -> None:
     """What a kill left that an earlier release did not expect."""
     rows = samples("s").append_column(pa.field("step", pa.string(), False), pa.array(["gone"]))

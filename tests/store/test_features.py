@@ -414,7 +414,7 @@ def test_features_and_effects(store: Store) -> None:
             for stat in ("d", "q")
         ],
     )
-    fixed = {"space": "A", "outcome": "o", "probability": 0.5, "effect": 0.1}
+    fixed = {"screen": "c", "space": "A", "outcome": "o", "probability": 0.5, "effect": 0.1}
     effects = arrow(
         "effects",
         [

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -230,6 +232,34 @@ def test_one_of_those_who_saw_the_same_gets_the_lease(uri: str) -> None:
     holds = [hold for hold in got if hold is not None]
     assert len(holds) == 1
     holds[0].let_go()
+    taken(uri, 0).let_go()
+
+
+class LostAnswers:
+    """A table whose changes are made, and answered as if they were not."""
+
+    def __init__(self, table: Any, answer: str | None) -> None:
+        self._table, self._answer = table, answer
+
+    def update(self, **change: Any) -> Any:
+        self._table.update(**change)
+        if self._answer is not None:
+            raise RuntimeError(self._answer)
+        return SimpleNamespace(rows_updated=0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+
+@pytest.mark.parametrize("answer", [None, "HTTP error 500", "Retryable commit conflict"])
+def test_a_lease_whose_taking_was_not_answered_is_held(uri: str, answer: str | None) -> None:
+    open_store(uri, create=True)
+    database = Database(uri)
+    table = database.connection.open_table(remote.TABLE)
+    hold = remote._try(database, LostAnswers(table, answer), remote._seen(table))
+    assert hold is not None
+    hold.check()
+    hold.let_go()
     taken(uri, 0).let_go()
 
 

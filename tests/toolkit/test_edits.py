@@ -22,6 +22,7 @@ from toolkit.edits import (
     Scale,
     Set,
     Steer,
+    check_made,
     check_targets,
     choose,
     from_position,
@@ -296,6 +297,23 @@ def test_a_tally_counts_rows_and_phases() -> None:
     assert edit.tally.total() == 4
     assert edit.tally.total("a") == 2
     assert edit.tally.total(phase="prompt") == 3
+
+
+def test_edits_that_were_made_more_or_less_often_than_planned_are_refused() -> None:
+    rows = PassRows.of_batch([[1, 2, 3], [4, 5]])
+    given = {"editable": ("resid_post",), "layers": 1, "model": "m"}
+
+    def edits() -> list[Edit]:
+        return [at(from_position(1)), at(tokens([0], [2]))]
+
+    made = edits()
+    Editing(made, rows, **given).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
+    check_made(made, [3, 2])
+    with pytest.raises(DataError, match=r"2 tokens of row 0 were planned in its prompt, and 0"):
+        check_made(edits(), [3, 2])
+    Editing(made[1:], rows, **given).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"1 tokens of row 0 were planned .* and 2 were edited"):
+        check_made(made, [3, 2])
 
 
 def test_places_that_cannot_be_edited() -> None:

@@ -90,6 +90,61 @@ def test_features_of_one_release_are_not_used_with_saes_of_another(toolkit, tmp_
     assert "and uses toolkit_lab/model/gemma_scope@local." in done.stderr
 
 
+SPARSE = """version: 1
+name: a
+model: {uses: huggingface, with: {path: "package:toolkit_lab/files/model"}}
+saes: {uses: gemma_scope, with: {path: "package:toolkit_lab/files/gemma_scope", layers: 2, l0: L0S}}
+samples: {uses: games, from: {stage: play}}
+stages:
+  - {id: play, uses: play.games, with: {game: {uses: slot_machine}}}
+  - {id: features, uses: extract.activations}
+"""
+LAB = "package:toolkit_lab/files/gemma_scope"
+OTHER = f"{{uses: gemma_scope, with: {{path: '{LAB}', layers: 2, l0: [30]}}}}"
+GROUPS = "by: outcome, between: [bankruptcy, voluntary_stop]"
+SCREENED = f"""  - {{id: groups, uses: compare.welch, needs: [features], with: {{{GROUPS}}}}}
+  - id: causes
+    uses: patch.delta
+    needs: [groups, features]
+    with: {{outcomes: {{stop: ["2"], bet: ["1"]}}}}
+    saes: {OTHER}
+"""
+CONFIRMED = f"""  - {{id: other, uses: extract.activations, saes: {OTHER}}}
+  - {{id: select, uses: compare.welch, needs: [features], with: {{{GROUPS}, half: select}}}}
+  - id: confirm
+    uses: compare.welch
+    needs: [other, select]
+    with: {{{GROUPS}, half: confirm, family: discovered}}
+"""
+SPACE = "toolkit_lab/model/resid_post.2/layer_2/width_1k/average_l0_"
+
+
+@pytest.mark.parametrize(
+    ("stages", "field", "message"),
+    [
+        (SCREENED, "saes", f"reads features of {SPACE}12 (stage 'features') and uses {SPACE}30."),
+        (
+            CONFIRMED,
+            "needs",
+            f"confirms what stage 'select' found in {SPACE}12 (stage 'features'), and reads "
+            f"activations of {SPACE}30 (stage 'other').",
+        ),
+    ],
+    ids=["screened", "confirmed"],
+)
+def test_two_sparsities_of_a_layer_are_two_spaces(
+    toolkit, tmp_path, stages: str, field: str, message: str
+) -> None:
+    (tmp_path / "a.yaml").write_text(SPARSE.replace("L0S", "[12]") + stages)
+    refused = toolkit.run("check", tmp_path / "a.yaml")
+    assert refused.returncode == 2
+    assert f": stages.{3 if field == 'saes' else 4}.{field}: stage " in refused.stderr
+    assert message in refused.stderr
+    (tmp_path / "b.yaml").write_text(SPARSE.replace("L0S", "[12, 30]") + stages)
+    shared = toolkit.run("check", tmp_path / "b.yaml")
+    assert shared.returncode == 0, shared.stderr
+
+
 PLAYED = """version: 1
 name: a
 model: {{uses: huggingface, with: {{path: "package:toolkit_lab/files/model"}}}}

@@ -66,6 +66,42 @@ def test_stages_match_by_id_and_sinks_by_name() -> None:
     assert replaced == {"stages": [{"id": "a", "uses": "y"}]}
 
 
+def test_an_overlay_changes_single_specs_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
+    overlay = tmp_path / "many.yaml"
+    overlay.write_text(
+        "limit: {units: 7}\nonly:\n  good: {stages: [{id: groups, with: {alpha: 0.2}}]}\n"
+        "  other: {stages: [{id: nowhere, with: {alpha: 0.3}}]}\n",
+        encoding="utf-8",
+    )
+    spec = load_spec(GOOD, [overlay]).spec
+    assert spec.limit is not None
+    assert spec.limit.units == 7
+    changed_name = tmp_path / "renamed.yaml"
+    changed_name.write_text(
+        GOOD.read_text(encoding="utf-8").replace(f"name: {spec.name}", "name: third"),
+        encoding="utf-8",
+    )
+    alphas = {
+        path: load_spec(path, [overlay]).spec.stages[1].with_["alpha"]
+        for path in (GOOD, changed_name)
+    }
+    assert (alphas[GOOD], alphas[changed_name]) == (0.2, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("only", "text"),
+    [("3", "only: This is not a map."), ("{good: 3}", "only.good: This is not a map.")],
+)
+def test_changes_of_single_specs_are_maps(tmp_path: Path, only: str, text: str) -> None:
+    overlay = tmp_path / "bad.yaml"
+    overlay.write_text(f"only: {only}\n", encoding="utf-8")
+    with pytest.raises(SpecError, match=text):
+        load_spec(GOOD, [overlay])
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toolkit.terminal
+from toolkit._run.event_log import EventLog
+from toolkit._run.events import StoreWaiting
 from toolkit.terminal import cell, echo, echo_data, printable
+from toolkit_store import locks
 
 ATTACKS = {
     "\x1b[31mred": r"\x1b[31mred",
@@ -74,6 +77,16 @@ def test_data_are_escaped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
         echo_data("a,\x1b[31mb")
         stream.flush()
         assert screen.read(100) == b"a,\\x1b[31mb\r\n"
+
+
+def test_a_holder_and_the_log_of_a_run_are_printed_as_escapes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    locks.log_wait("Waiting for \x1b[31mprocess\u202e\udcff")
+    assert caplog.messages == ["Waiting for \\x1b[31mprocess\\u202e\\udcff"]
+    with EventLog(tmp_path, ()) as log:
+        log.emit(StoreWaiting(text="\x1b]0;a\x07\udcff"))
+    assert "\\x1b]0;a\\x07\\udcff" in (tmp_path / "log.txt").read_text()
 
 
 def test_commands_print_through_the_terminal_module() -> None:

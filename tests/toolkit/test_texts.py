@@ -16,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit._plan.costs import Loads, as_row, total_of
-from toolkit._plan.texts import LARGEST, by_text, text_ranges, workload
+from toolkit._plan.texts import (
+    LARGEST,
+    by_text,
+    by_unit,
+    text_ranges,
+    unit_ranges,
+    workload,
+)
 from toolkit._run import disk as _disk
 from toolkit._run.batch_plans import BatchPlans
 from toolkit._run.disk import check_disk
@@ -61,6 +68,22 @@ def test_ranges_cover_all_and_part_equal_texts_only_where_they_are_too_many(
 def test_the_order_is_by_tokens_and_not_by_bytes_of_this_machine() -> None:
     found = by_text(samples([[256], [1], [255], [2]]))["token_ids"].to_pylist()
     assert found == [[1], [2], [255], [256]]
+
+
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 9))
+def test_ranges_hold_whole_units(units: list[int], size: int) -> None:
+    given = samples([[1]] * len(units))
+    named = given.set_column(
+        given.schema.get_field_index("unit"), "unit", pa.array([f"u{one}" for one in units])
+    )
+    ordered = by_unit(named)["unit"].to_pylist()
+    ranges = unit_ranges(by_unit(named), size)
+    assert [at for start, end in ranges for at in range(start, end)] == list(range(len(units)))
+    for start, end in ranges[:-1]:
+        assert end - start >= size
+        assert ordered[end] != ordered[end - 1]
+        of_last = ordered[start:end].count(ordered[end - 1])
+        assert end - start - of_last < size  # it ends with the unit that made it large enough
 
 
 def test_a_slice_of_samples_is_read_as_it_stands() -> None:

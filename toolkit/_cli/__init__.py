@@ -35,6 +35,7 @@ COMMANDS = {
     "show": "Show one run: stages, rows, files.",
     "status": "Show how far runs are.",
     "store": "Check and tidy the store; export and import runs.",
+    "view": "Browse the store in a browser, read-only.",
 }
 
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import MAX_NUMBER, Styled, columns, json_option, store_option
+from toolkit._query.text import Row, one_line, shown
 from toolkit.terminal import echo, echo_data, echo_styled
 
 if TYPE_CHECKING:
     import polars as pl
 
-Row = dict[str, Any]
+    from toolkit._query.run import Run
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,21 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
     )(collected)
     collected = click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")(collected)
     return store_option(json_option(collected))
+
+
+def open_run(asked: Asked, name: str | None = None) -> Run:
+    """The run asked for, or the one named; what there is to say about it goes to stderr."""
+    return open_named(asked.store, name or asked.run)
+
+
+def open_named(store: str | None, name: str | None) -> Run:
+    """The run of that name, else the newest; what there is to say about it goes to stderr."""
+    from toolkit._query.run import open_run as opened
+
+    run = opened(store, name)
+    for note in run.notes:
+        echo(note, err=True)
+    return run
 
 
 def show(answer: Answer, asked: Asked) -> None:
@@ -188,22 +204,3 @@ def _table(answer: Answer, rows: Sequence[Row]) -> str:
 
 def _cell(value: Any) -> str:
     return value if isinstance(value, Styled) else one_line(shown(value))
-
-
-def one_line(text: str) -> str:
-    """The text on one line: line ends as a visible mark, and nothing in it that steers a
-    terminal.
-    """
-    return "".join(
-        letter if letter.isprintable() else {"\n": "↵", "\t": " ", "\xa0": " "}.get(letter, "·")
-        for letter in text
-    )
-
-
-def shown(value: Any) -> str:
-    """A number with four significant digits, whole ones in full; `-` for none."""
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
-    return str(value)

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
-from toolkit._cli._answers import Asked, Row, one_line
-from toolkit._cli._query_run import Run
+from toolkit._cli._answers import Asked
 from toolkit._cli._text import Styled
-
-BEFORE, AFTER = 16, 8
-"""Tokens shown on each side of the one that is marked."""
+from toolkit._query.run import Run
+from toolkit._query.text import Row, around, one_line, piece_at, spans
 
 
 def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
@@ -64,38 +62,6 @@ def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], ter
         out.append(piece)
         cursor = max(cursor, end)
     return "".join(out) + one_line(text[cursor:])
-
-
-def around(text: str, pieces: Sequence[str], index: int, mark: Callable[[str], str]) -> str:
-    """The text around token `index`, on one line, with the token marked; the end of the text for a
-    token past it.
-    """
-    spots = [*spans(text, pieces), (len(text), len(text))]
-    index = min(index, len(pieces))
-    first, last = max(0, index - BEFORE), min(len(pieces) - 1, index + AFTER)
-    (start, _), (begin, end), (_, stop) = spots[first], spots[index], spots[max(last, index)]
-    left, right = "…" if first else "", "…" if last < len(pieces) - 1 else ""
-    marked = mark(one_line(text[begin:end])) if index < len(pieces) else ""
-    return f"{left}{one_line(text[start:begin])}{marked}{one_line(text[end:stop])}{right}"
-
-
-def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each piece stands in the text. A tokeniser may leave out spaces, and give one character
-    to several tokens.
-    """
-    out, cursor = [], 0
-    for piece in pieces:
-        start = cursor
-        while start < len(text) and text[start].isspace() and not text.startswith(piece, start):
-            start += 1
-        if text.startswith(piece, start):
-            cursor = start + len(piece)
-            out.append((start, cursor))
-        elif text.endswith(piece, 0, cursor):
-            out.append((cursor - len(piece), cursor))
-        else:
-            out.append((cursor, cursor))
-    return out
 
 
 def places_asked(
@@ -158,8 +124,3 @@ def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
         if pieces[index].strip() == words.strip()
         or any(start < last and first < end for first, last in inside)
     ]
-
-
-def piece_at(pieces: Sequence[str], index: int) -> str:
-    """The piece at a position, empty past the end."""
-    return pieces[index] if index < len(pieces) else ""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit._cli._query_run import Run
     from toolkit._plugins.loading import Parts
+    from toolkit._query.run import Run
     from toolkit.parts import SaePart
     from toolkit.saes import Decoder
 

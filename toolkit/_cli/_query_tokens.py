@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit._cli._answers import Answer, Asked, Row, answered
-from toolkit._cli._query_run import Run, listing, open_run
+from toolkit._cli._answers import Answer, Asked, answered, open_run
 from toolkit._cli._text import MAX_NUMBER
+from toolkit._query.run import Run, listing
+from toolkit._query.text import Row
 
 if TYPE_CHECKING:
     from toolkit.selectors import Selector

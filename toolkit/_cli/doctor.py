@@ -230,7 +230,7 @@ def _store(folder: Path) -> Iterator[Diagnosis]:
 
 
 def _dead(store: Store) -> list[str]:
-    from toolkit._cli.status import alive
+    from toolkit._query.run import alive
 
     return [row.run for row in store.run_states() if row.state == "running" and not alive(row)]
 

@@ -101,8 +101,9 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
 _COSTS = """
 What is left to compute, from configs and headers. `<=`: an upper bound. Texts that do not exist yet
 count as 256 tokens, games go to their last round, and every feature is found. FORWARDS are texts
-that the model reads, MEMORY is that of one worker, STORED is before compression. `?`: the sizes of
-the model or the SAEs are not known until their files are here (`toolkit fetch SPEC`)."""
+that the model reads, MEMORY is that of one worker, STORED is what the store keeps, for most stages
+before compression. `?`: the sizes of the model or the SAEs are not known until their files are here
+(`toolkit fetch SPEC`)."""
 
 
 def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:

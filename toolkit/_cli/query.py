@@ -14,12 +14,13 @@ from typing import Any
 import click
 
 from toolkit._cli import query_words
-from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
-from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
-from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
-from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
+from toolkit._cli._answers import Answer, Asked, answered, answered_of_runs, open_run
+from toolkit._cli._around import is_terminal, marked_in, places_asked, shaded, with_text
 from toolkit._cli._query_tokens import attention, attribution, feature
 from toolkit._cli._text import MAX_NUMBER
+from toolkit._query.feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
+from toolkit._query.run import Run, first_rows, listing, sorted_by
+from toolkit._query.text import Row, piece_at
 from toolkit.terminal import echo
 
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")

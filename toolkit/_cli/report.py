@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import click
 
 from toolkit._cli._text import store_option
@@ -10,10 +13,17 @@ from toolkit.terminal import echo
 
 @click.command("report")
 @click.argument("run")
+@click.option(
+    "--figures",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write every chart as SVG, and every chart's data and every table as CSV.",
+)
 @store_option
-def command(run: str, store: str | None) -> None:
+def command(run: str, figures: Path | None, store: str | None) -> None:
     """Write the report of RUN again; its path is the last line on stdout."""
     from toolkit._plugins.loading import load_parts
+    from toolkit._report.figures import export_figures
     from toolkit._report.page import make_report
     from toolkit._run.run_folder import find_run, run_folder, store_folder
     from toolkit.errors import StoreNotUsable
@@ -22,11 +32,27 @@ def command(run: str, store: str | None) -> None:
     folder = store_folder(store)
     run_id = find_run(folder, run)
     try:
-        path = make_report(open_store(folder, read_only=True), run_id, load_parts())
+        opened, parts = open_store(folder, read_only=True), load_parts()
+        path = make_report(opened, run_id, parts)
     except OSError as error:
         raise StoreNotUsable(
             f"{run_folder(folder, run_id)}: the report cannot be written "
             f"({error.strerror or error}). Copy the store to a folder that is writable, or make "
             "this one so."
         ) from error
+    if figures is not None:
+        _write_figures(lambda: export_figures(opened, run_id, parts, figures), figures)
     echo(path)
+
+
+def _write_figures(write: Callable[[], list[Path]], folder: Path) -> None:
+    from toolkit.errors import BadInput
+
+    try:
+        files = write()
+    except OSError as error:
+        raise BadInput(
+            f"--figures {folder}: cannot be written ({error.strerror or error}). Name a folder "
+            "that is writable."
+        ) from error
+    echo(f"{len(files)} files in {folder}; index.csv says what each is", err=True)

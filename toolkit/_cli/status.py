@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import columns, duration, json_option, size, store_option
+from toolkit._query.run import alive
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
@@ -83,23 +82,6 @@ def views(folder: Path, run: str | None = None) -> list[RunSummary]:
         _finished(folder, row) if brief and row.state == "done" else _view(folder, row)
         for row in rows
     ]
-
-
-def alive(row: RunRow) -> bool:
-    """Whether the process behind a run's last row may still be there. Of other hosts that is not
-    known: then yes.
-    """
-    import psutil
-
-    if row.host != socket.gethostname() or row.pid == os.getpid():
-        return True
-    try:
-        process = psutil.Process(row.pid)
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 def _finished(folder: Path, row: RunRow) -> RunSummary:

@@ -16,7 +16,7 @@ from toolkit.addresses import layer_of
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit._cli._query_run import Run
+    from toolkit._query.run import Run
     from toolkit_store import CheckReport, CleanReport, Store
     from toolkit_store.interchange import RunTables
 
@@ -147,12 +147,11 @@ def project(
     """Keep compact projections of a run's decoders in the store: `toolkit query similar` then works
     without the SAE files.
     """
-    from toolkit._cli._answers import Asked
+    from toolkit._cli._answers import open_named
     from toolkit._cli._decoders import find_decoder
-    from toolkit._cli._query_run import open_run
     from toolkit_store.index.projections import project as keep
 
-    source = open_run(Asked(run, store, "text", 1))
+    source = open_named(store, run)
     target = _opened(store)
     space_ids = (
         {id for name in spaces for id in source.spaces_of(name, None) or ()} if spaces else None
@@ -254,12 +253,11 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     (dense npz), neuronpedia (bulk JSON lines) or lists (features for SAELens, SAEDashboard, quick
     lists).
     """
-    from toolkit._cli._answers import Asked
-    from toolkit._cli._query_run import open_run
+    from toolkit._cli._answers import open_named
     from toolkit_store.interchange import export_run
 
     _check_options(form, given, _EXPORT)
-    source = open_run(Asked(run, store, "text", 1))
+    source = open_named(store, run)
     files = export_run(_tables(source), form, folder, **_export_options(source, given))
     total = sum(path.stat().st_size for path in files)
     echo(f"run {source.id}: {len(files):,} files, {size(total)}, in {folder}")
@@ -296,15 +294,14 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     """Read FOLDER, written by `toolkit store export` or another program, into the store. The same
     twice changes nothing.
     """
-    from toolkit._cli._answers import Asked
-    from toolkit._cli._query_run import open_run
+    from toolkit._cli._answers import open_named
     from toolkit_store.interchange import ATTACHED, import_run
 
     _check_options(form, given | {"run": run}, _IMPORT)
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
     target = _opened(store, create=form not in ATTACHED)
     if form in ATTACHED:
-        source = open_run(Asked(run, store, "text", 1))
+        source = open_named(store, run)
         options |= {"run": _tables(source, target)} | _spaces(source, options)
     echo(f"run {import_run(target, form, folder, **options)}")
 

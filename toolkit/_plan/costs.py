@@ -64,17 +64,15 @@ class Loads:
             count = self._most(stage)
             if count is None:
                 return None
-            tokens, known = count * TYPICAL, (facts(stage.model), self._saes(stage))
-            load = Workload(
+            load = self._counted(stage) or Workload(
                 samples=count,
                 distinct=count,
-                tokens=tokens,
+                tokens=count * TYPICAL,
                 longest=TYPICAL,
                 characters=TYPICAL * CHARACTERS,
                 exact=False,
-                model=known[0],
-                saes=known[1],
             )
+            load = replace(load, model=facts(stage.model), saes=self._saes(stage))
         return self._with_activations(stage, replace(load, unloaded=stage.unloaded))
 
     def _there(self, stage: Stage) -> pa.Table | None:
@@ -96,6 +94,31 @@ class Loads:
             return None
         first = stage.part.steps.sample_limit
         return min(sum(known), first) if first else sum(known)
+
+    def _counted(self, stage: Stage) -> Workload | None:
+        """The workload of samples that are not there yet, where their texts and the model's
+        tokeniser are.
+        """
+        sources = [self.plan.stage(need) for need in stage.needs if is_source(need)]
+        if len(sources) != 1 or stage.model is None:
+            return None
+        read, count = sources[0].part.estimates.texts, stage.model.part.count_tokens
+        if read is None or count is None or stage.part.steps.sample_limit is not None:
+            return None
+        samples = read(sources[0].params)
+        units = list(dict.fromkeys(unit for unit, _ in samples))[: sources[0].limit]
+        texts = [text for unit, text in samples if unit in units]
+        distinct = list(dict.fromkeys(texts))
+        counts = count(stage.model.params, distinct)
+        if not counts:
+            return None
+        return Workload(
+            samples=len(texts),
+            distinct=len(distinct),
+            tokens=sum(counts),
+            longest=max(counts),
+            characters=max(map(len, distinct)),
+        )
 
     def _saes(self, stage: Stage) -> Facts:
         """The facts of a stage's SAEs. For a stage that loads none and reads no samples: those of

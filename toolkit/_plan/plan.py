@@ -16,7 +16,7 @@ from toolkit._plan.keys import canonical, digest_of, key_of
 from toolkit._plan.labels import check_labels
 from toolkit._plan.resolve import Loadable, Resolved, part_at
 from toolkit._plan.spaces import check_spaces
-from toolkit._plan.texts import text_ranges
+from toolkit._plan.texts import text_ranges, unit_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, SpecError, choices, nearest
@@ -198,6 +198,11 @@ def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
     """Bind every stage to its part, check that tables reach the stages that read them, and put them
     in order. `on` is the executor of the stages that name none.
     """
+    with resolved.secrets().kept_out_of_errors():
+        return _make_plan(resolved, parts, on)
+
+
+def _make_plan(resolved: Resolved, parts: Parts, on: str) -> Plan:
     loaded = resolved.loaded
     stages = tuple(replace(stage, on=stage.on or on) for stage in _stages(resolved, parts))
     _check_tables(loaded, stages)
@@ -583,13 +588,21 @@ def expand(
         return [
             _step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})
         ]
+    if "sample_meta" in stage.part.reads:  # rows of samples do not say what their metadata are
+        others = sorted(row.key for rows in inputs.values() for row in rows)
     count = len(samples) if first is None else min(first, len(samples))
-    together = stage.part.steps.group_equal_texts
-    ranges = text_ranges(samples, size or count) if together else _ranges(count, size or count)
+    ranges = _sample_ranges(stage, samples, count)
     rows = [digest_of(samples.slice(start, end - start)) for start, end in ranges]
     return [
         _step(stage, i, {"rows": rows[i], "steps": others}, pair) for i, pair in enumerate(ranges)
     ]
+
+
+def _sample_ranges(stage: Stage, samples: pa.Table, count: int) -> list[tuple[int, int]]:
+    how, size = stage.part.steps, stage.split_size() or count
+    if how.group_equal_texts:
+        return text_ranges(samples, size)
+    return unit_ranges(samples, size) if how.whole_units else _ranges(count, size)
 
 
 def _ranges(count: int, size: int) -> list[tuple[int, int]]:

@@ -70,6 +70,13 @@ def resolve(
     loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
 ) -> Resolved:
     """Find out what everything named in the spec is."""
+    with loaded.secrets.kept_out_of_errors():
+        return _resolve(loaded, parts, overlays, sets)
+
+
+def _resolve(
+    loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path], sets: Sequence[str]
+) -> Resolved:
     spec = loaded.spec
     loadables = {}
     for kind, field in (("model", "model"), ("sae", "saes")):

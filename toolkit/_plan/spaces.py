@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from toolkit._plan.texts import facts
 from toolkit.errors import SpecError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
     by_id = {stage.id: stage for stage in stages}
     for number, spec in enumerate(loaded.spec.stages):
         stage = by_id[spec.id]
+        _check_confirmed(loaded, number, stage, by_id)
         if stage.saes is None or "features" not in stage.part.reads:
             continue
         extractions = list(_extractions(stage, by_id))
@@ -33,6 +35,34 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
             f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' reads features of "
             f"{of} and uses {uses}. A feature number means something in its own space only. Use "
             "the SAEs that the features were extracted with, or extract with these."
+        )
+
+
+def _check_confirmed(
+    loaded: LoadedSpec, number: int, stage: Stage, by_id: dict[str, Stage]
+) -> None:
+    """Refuse a stage that confirms what a needed one found, in activations of none of the SAEs that
+    it was found in.
+    """
+    compares = stage.part.estimates.comparison
+    asked = None if compares is None else compares(stage.params, facts(stage.model))
+    if asked is None or not asked.discovered:
+        return
+    needs = [by_id[id] for id in stage.needs]
+    reads = [one for one in needs if one.saes is not None and "activations" in one.writes()]
+    for before in needs:
+        extractions = list(_extractions(before, by_id)) if "features" in before.writes() else []
+        if not reads or not extractions:
+            continue
+        if any(_share(one, other) for one in reads for other in extractions):
+            continue
+        at = ("stages", number, "needs")
+        of, uses = _named(reads[0], extractions)
+        raise SpecError(
+            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' confirms what stage "
+            f"'{before.id}' found in {of}, and reads activations of {uses} (stage "
+            f"'{reads[0].id}'). A feature number means something in its own space only: need an "
+            "extraction with the same SAEs."
         )
 
 

@@ -1,5 +1,5 @@
-"""Order samples by their tokens, so that a step computes equal ones once, and count the distinct
-ones.
+"""Order samples by their tokens, so that a step computes equal ones once, or by their units, so
+that a step has whole ones; and count the distinct ones.
 """
 
 from __future__ import annotations
@@ -41,6 +41,26 @@ def _ranges(texts: Sequence[bytes], size: int) -> Iterator[tuple[int, int]]:
             end += 1
         yield start, end
         start = end
+
+
+def by_unit(samples: pa.Table) -> pa.Table:
+    """The samples ordered by unit and name."""
+    return samples.sort_by([("unit", "ascending"), ("sample", "ascending")])
+
+
+def unit_ranges(samples: pa.Table, size: int) -> list[tuple[int, int]]:
+    """Ranges of at least `size` samples in the order of `by_unit`, as far as there are so many. No
+    unit is in two of them.
+    """
+    units = samples.column("unit").to_pylist()
+    ends = [at for at in range(1, len(units) + 1) if at == len(units) or units[at] != units[at - 1]]
+    ranges: list[tuple[int, int]] = []
+    start = 0
+    for end in ends:
+        if end - start >= size or end == len(units):
+            ranges.append((start, end))
+            start = end
+    return ranges
 
 
 def workload(samples: pa.Table, model: Any, saes: Any) -> Workload:

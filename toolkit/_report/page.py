@@ -76,18 +76,32 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
     """Write the report of a run in `store` from what is committed now."""
     folder = run_folder(store.folder, run)
     events = read_events(folder)
-    recorded = {key for row in store.run_states(run) for key in row.steps}
-    steps = store.steps(sorted(recorded | set(progress_of(events).keys)))
+    steps = _steps(store, run, events)
     return write_report(
         folder,
         read_manifest(folder),
         events,
         StoreInputs(store, {"": steps}),
-        [part for part in parts.of("report") if isinstance(part, ReportSection)],
+        _report_parts(parts),
         inputs_of=lambda keys: StoreInputs(store, {"": [row for row in steps if row.key in keys]}),
         steps=steps,
         stage_parts=[part for part in parts.all() if isinstance(part, TablePart)],
     )
+
+
+def sections_of(store: Store, run: str, parts: Parts) -> list[Section]:
+    """The sections of a run's report that have something to show."""
+    steps = _steps(store, run, read_events(run_folder(store.folder, run)))
+    return list(_sections(StoreInputs(store, {"": steps}), _report_parts(parts)))
+
+
+def _steps(store: Store, run: str, events: Iterable[RunEvent]) -> list[StepRow]:
+    recorded = {key for row in store.run_states(run) for key in row.steps}
+    return store.steps(sorted(recorded | set(progress_of(events).keys)))
+
+
+def _report_parts(parts: Parts) -> list[ReportSection]:
+    return [part for part in parts.of("report") if isinstance(part, ReportSection)]
 
 
 def write_report(
@@ -131,8 +145,8 @@ def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
     registered = manifest.get("preregistration")
     return {
         "policy": _policy(),
-        "css": _resource("report.css"),
-        "script": _resource("report.js"),
+        "css": report_resource("report.css"),
+        "script": report_resource("report.js"),
         "name": str(manifest.get("name") or manifest.get("run") or "run"),
         "run": str(manifest.get("run", "")),
         "question": question or description,
@@ -211,18 +225,19 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(duration=duration, words=time_in_words, notes=notes)
-    return environment.from_string(_resource("report.html"))
+    return environment.from_string(report_resource("report.html"))
 
 
 @cache
-def _resource(name: str) -> str:
+def report_resource(name: str) -> str:
+    """A file of the report's template."""
     return (files("toolkit") / "_report" / "template" / name).read_text(encoding="utf-8")
 
 
 @cache
 def _policy() -> str:
     """Nothing is loaded, and no script runs but the page's own, which its hash names."""
-    digest = hashlib.sha256(_resource("report.js").encode()).digest()
+    digest = hashlib.sha256(report_resource("report.js").encode()).digest()
     script = f"script-src 'sha256-{base64.b64encode(digest).decode()}'"
     rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     return f"default-src 'none'; {script}; {rest}"

@@ -88,7 +88,7 @@ class Committer:
                 state=state,
                 done=done,
                 total=total,
-                note=self._plan.secrets.hide(note),
+                note=note,
                 steps=list(dict.fromkeys([*queue.keys(), *self._imported()])),
             )
 

@@ -31,6 +31,7 @@ IMPORTANT = (
     ev.RunWaiting,
     ev.StoreWaiting,
     ev.StageReady,
+    ev.StageImported,
     ev.StepRetried,
     ev.StepFailure,
     ev.SaeMisfit,

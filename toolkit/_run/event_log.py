@@ -13,6 +13,7 @@ from typing import Any
 from toolkit._run.events import Listener, RunEvent, as_json, now, read_run_event
 from toolkit.errors import ToolkitError
 from toolkit.secrets import NONE, Secrets
+from toolkit.terminal import printable
 
 EVENTS, LOG = "events.jsonl", "log.txt"
 
@@ -49,7 +50,7 @@ class EventLog:
         dated = replace(event, at=now(), **self._hidden(event))
         if dated.recorded:
             self._events.write(json.dumps(as_json(dated)) + "\n")
-            self._log.write(f"{dated.at} {dated.sentence()}\n")
+            self._log.write(f"{dated.at} {printable(dated.sentence())}\n")
         for listener in self._listeners:
             _show(listener, dated)
 

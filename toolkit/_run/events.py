@@ -95,6 +95,20 @@ class StageReady(RunEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageImported(RunEvent):
+    """Some of the steps that a stage reuses were computed elsewhere."""
+
+    event: ClassVar[str] = "stage_imported"
+    words: ClassVar[str] = (
+        "stage {stage}: {steps} of the reused steps were imported, not computed here ({origin})"
+    )
+    stage: str
+    steps: int
+    origin: str
+    """Of which exports."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageForecast(RunEvent):
     """How long a stage's steps will take, all together."""
 
@@ -402,6 +416,7 @@ KINDS = (
     RunWaiting,
     StoreWaiting,
     StageReady,
+    StageImported,
     StageForecast,
     BatchPlan,
     StepReused,

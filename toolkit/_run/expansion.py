@@ -13,7 +13,7 @@ from toolkit._plan.plan import Plan, Stage, Step, expand
 from toolkit._plan.texts import workload
 from toolkit._run.batch_plans import BatchPlans
 from toolkit._run.disk import check_disk
-from toolkit._run.events import RunEvent, SaeMisfit, StageForecast, StageReady
+from toolkit._run.events import RunEvent, SaeMisfit, StageForecast, StageImported, StageReady
 from toolkit._run.history import forecast_seconds, reason
 from toolkit._run.inputs import InputFiles
 from toolkit._run.step_queue import StepQueue
@@ -77,6 +77,10 @@ class StageExpander:
                 todo=len(todo),
             )
         )
+        imported = [row.origin for row in committed.values() if row.origin]
+        if imported:
+            origin = ", ".join(sorted(set(imported)))
+            self._emit(StageImported(stage=stage.id, steps=len(imported), origin=origin))
         if not todo:
             return Expansion(steps, committed)
         earlier = self._store.steps(experiment=stage.experiment, stage=stage.id)

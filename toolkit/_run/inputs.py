@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit._plan.plan import Stage, Step
-from toolkit._plan.texts import by_text
+from toolkit._plan.texts import by_text, by_unit
 from toolkit._run.atomic import write_arrow, write_parts
 from toolkit._run.job_folder import read_arrow
 from toolkit.ledger import StepRow
@@ -63,20 +63,21 @@ class InputFiles:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
-        self._held: tuple[tuple[str, bool], pa.Table] | None = None
+        self._held: tuple[tuple[str, str], pa.Table] | None = None
         self._samples_of: dict[str, pa.Table] = {}
         self._paths: dict[tuple[str, str], str] = {}
         self._tables: dict[str, tuple[str, ...]] = {}
 
     def samples(self, stage: Stage, needs: Rows) -> pa.Table:
         """The samples of the needed stages, in the order in which ranges of the stage count."""
-        keys, ordered = _writers("samples", needs), stage.part.steps.group_equal_texts
-        name = (_name("samples", keys), ordered)
+        keys, how = _writers("samples", needs), stage.part.steps
+        order = by_text if how.group_equal_texts else by_unit if how.whole_units else None
+        name = (_name("samples", keys), "" if order is None else order.__name__)
         if self._held is None or self._held[0] != name:
             rows = (
                 self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table()
             )
-            self._held = (name, by_text(rows) if ordered else rows)
+            self._held = (name, rows if order is None else order(rows))
         return self._held[1]
 
     def files(self, step: Step, needs: Rows, folder: Path) -> dict[str, list[str]]:

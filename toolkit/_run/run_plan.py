@@ -57,7 +57,8 @@ def run_plan(
     """Run a plan, or continue it. Raises what stopped it; what is committed stays."""
     store = store_folder(options.store)
     try:
-        return _run_in(plan, parts, options, show, interrupts, store)
+        with plan.secrets.kept_out_of_errors():
+            return _run_in(plan, parts, options, show, interrupts, store)
     except OSError as error:
         where = error.filename or store
         raise StoreError(
@@ -124,7 +125,6 @@ def _carry_out(scheduler: Scheduler) -> RunResult:
             committer.record_state("interrupted", str(stopped), steps, wait=False)
         raise stopped from None
     except (ToolkitError, OSError) as error:
-        error.args = tuple(plan.secrets.hide_in(error.args))
         _record_failure(scheduler, error)
         raise
     if scheduler.computed or not was_done:
@@ -156,8 +156,9 @@ def _record_failure(scheduler: Scheduler, error: Exception) -> None:
     user.
     """
     try:
-        scheduler.emit(ev.RunFailed(error=str(error)))
-        note = (str(error).splitlines() or [type(error).__name__])[0][:500]
+        text = scheduler.plan.secrets.hide(str(error))
+        scheduler.emit(ev.RunFailed(error=text))
+        note = (text.splitlines() or [type(error).__name__])[0][:500]
         scheduler.committer.record_state("failed", note, scheduler.queue, wait=False)
     except (ToolkitError, OSError):
         return

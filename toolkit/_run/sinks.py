@@ -25,8 +25,15 @@ def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, di
             params=sink.params, folder=folder, run=plan.run, inputs=inputs, at=inputs.newest()
         )
         hashes = {}
-        for name, data in sink.part.run(work):
-            hashes[name] = write_bytes(folder / _safe(name, sink.name), data)
+        try:
+            for name, data in sink.part.run(work):
+                hashes[name] = write_bytes(folder / _safe(name, sink.name), data)
+        except OSError as error:
+            raise DataError(
+                f"sink '{sink.name}': {folder} cannot be written: {error.strerror or error}. Every "
+                "step is safe; make room or change the sink's path, then continue with the same "
+                "command."
+            ) from error
         yield sink.name, folder, hashes
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,24 @@ if TYPE_CHECKING:
     from toolkit._spec.spec import LoadedSpec
 
 
-def open_target(target: str, options: RunOptions) -> tuple[LoadedSpec, RunOptions]:
+@dataclass(frozen=True)
+class SpecData:
+    """A spec that was built in Python. `path` names it in messages, and its folder is what relative
+    paths start from.
+    """
+
+    data: Mapping[str, Any]
+    path: Path
+
+
+def open_target(target: str | SpecData, options: RunOptions) -> tuple[LoadedSpec, RunOptions]:
     """Load the spec that `target` names. For a run, the spec is the recorded one, and the recorded
     overlays and sets come before those of `options`. A record loads no plugin: the scratch plugins
     of the run must be among those of `options`.
     """
+    if isinstance(target, SpecData):
+        loaded = load_spec_data(target.data, target.path, options.overlays, options.sets)
+        return loaded, options
     recorded = _recorded(target, options)
     if recorded is None:
         _refuse_neither(target, options)

@@ -2,13 +2,14 @@
 keeps its file and line.
 
 Overlay rules: a map that sets `uses` replaces the whole part; other maps merge; lists replace,
-except that `stages` match by `id` and `sinks` by `name`. `--set` is a point edit: it changes one
-value, as editing the file would.
+except that `stages` match by `id` and `sinks` by `name`. Under `only`, an overlay has what a single
+spec gets, by the spec's name. `--set` is a point edit: it changes one value, as editing the file
+would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from toolkit._spec.yaml import MAX_DEPTH, Node, SpecPath, parse_value
 from toolkit.errors import SpecError, nearest
@@ -18,6 +19,8 @@ SHARED = ("model", "saes", "limit", "examine", "executors")
 """What overlays and `--set` change in a spec that is only reached by `from`: never its own stages,
 samples or seed.
 """
+ONLY = "only"
+"""The key of an overlay under which single specs have changes of their own."""
 _PARTS = ("model", "saes")
 """Parts that a spec may omit: changes inside such a part do not apply to a spec without it."""
 
@@ -32,6 +35,32 @@ def merge(base: Node, overlay: Node, path: SpecPath = ()) -> Node:
         if path == ("sinks",):
             return _merge_sinks(base, overlay)
     return overlay
+
+
+def changes_of(overlay: Node, base: Node) -> Iterator[Node]:
+    """What an overlay changes in `base`: what it says of every spec, then of the spec of that name
+    alone.
+    """
+    if not isinstance(overlay.value, dict) or ONLY not in overlay.value:
+        yield overlay
+        return
+    every = {key: value for key, value in overlay.value.items() if key != ONLY}
+    yield Node(every, overlay.file, overlay.line)
+    single = overlay.value[ONLY]
+    if not isinstance(single.value, dict):
+        raise SpecError(
+            f"{single.place}: {ONLY}: This is not a map. Write the changes of single specs under "
+            f"their names: {ONLY}: {{NAME: {{stages: [...]}}}}."
+        )
+    for name, change in single.value.items():
+        if not isinstance(change.value, dict):
+            raise SpecError(
+                f"{change.place}: {ONLY}.{name}: This is not a map. Write what differs, as in any "
+                "overlay."
+            )
+    name = label(base, "name")
+    if name in single.value:
+        yield single.value[name]
 
 
 def shared(overlay: Node, base: Node) -> Node:

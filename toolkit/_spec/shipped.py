@@ -80,7 +80,8 @@ def begin(name: str, source: str, out: Path) -> Path:
         files[str(relative)] = path.read_text(encoding="utf-8").replace("../out/", "out/")
     if shipped.needs_overlay:
         overlay = shipped_folder() / LAB_OVERLAY
-        files[LAB_OVERLAY] = overlay.read_text(encoding="utf-8")
+        text = overlay.read_text(encoding="utf-8")
+        files[LAB_OVERLAY] = re.sub(rf"(?m)^  {re.escape(source)}:", f"  {name}:", text)
     files["README.md"] = _readme(name, shipped, files)
     try:
         for file, text in files.items():

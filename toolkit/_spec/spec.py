@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from toolkit._spec.overlay import apply_set, label, merge, shared, shares_set
+from toolkit._spec.overlay import apply_set, changes_of, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
 from toolkit._spec.sweep import swept
 from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml, placed, plain, references
@@ -205,26 +205,28 @@ def _load(
     files: Sequence[Path],
 ) -> LoadedSpec:
     for overlay in overlays:
-        change = load_yaml(Path(overlay)).root
-        root = merge(root, shared(change, root) if referred else change)
+        for change in changes_of(load_yaml(Path(overlay)).root, root):
+            root = merge(root, shared(change, root) if referred else change)
     for text in sets:
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
     path, written = path.absolute(), root
     root = swept(root)
     spec = checked(Spec, root, (), expand(root), {"folder": path.parent}, "a spec")
-    if problems := [
-        f"{root.find(index).place}: {dotted(index)}: {text}"
-        for index, text in _relation_problems(spec, root)
-    ]:
-        raise SpecError("\n".join(problems))
-    _check_chain(root, path, (os.path.realpath(path),), set())
+    secrets = Secrets({name: os.environ[name] for name in references(root)})
+    with secrets.kept_out_of_errors():
+        if problems := [
+            f"{root.find(index).place}: {dotted(index)}: {text}"
+            for index, text in _relation_problems(spec, root)
+        ]:
+            raise SpecError("\n".join(problems))
+        _check_chain(root, path, (os.path.realpath(path),), set())
     return LoadedSpec(
         spec,
         plain(written),
         path,
         (*(file.absolute() for file in files), *(Path(o).absolute() for o in overlays)),
         root,
-        Secrets({name: os.environ[name] for name in references(root)}),
+        secrets,
     )
 
 

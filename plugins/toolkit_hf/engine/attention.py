@@ -1,8 +1,8 @@
-"""Attention in the engine's own hands: an implementation that transformers calls in place of its
-own, which lets a plan say where keys and values come from.
+"""The engine's attention: an implementation that transformers calls instead of its own. A plan says
+where keys and values come from.
 
 Shapes: R rows, H query heads, G key heads, Q queries and K keys a row, D a head's size. Heads that
-share keys are kept together, so no key is ever repeated.
+share keys are grouped, so keys are never copied.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from .inputs import Window
 
 PLANNED = "toolkit_planned"
-"""The implementation's name among those of transformers."""
+"""The name under which the implementation is registered with transformers."""
 TILE_SCORES = 1 << 24
-"""Attention scores that are held at a time: 64 MB in float32."""
+"""The number of attention scores in memory at a time: 64 MB in float32."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What a block's attention computes with: queries (R, H, Q, D), new keys and values (R, G, K,
-    D), the factor of scores and their cap.
+    """The inputs of a block's attention: queries (R, H, Q, D), new keys and values (R, G, K, D),
+    the factor of scores and their cap.
     """
 
     layer: int
@@ -48,7 +48,7 @@ class Heads:
         return self.query.reshape(rows, groups, heads // groups, queries, size)
 
     def scaled(self, scores: Tensor) -> Tensor:
-        """Scores as they go into the softmax, before a mask, float32."""
+        """Scores before mask and softmax, in float32."""
         scores = scores * self.scaling
         if self.softcap is not None:
             scores = torch.tanh(scores / self.softcap) * self.softcap
@@ -56,11 +56,11 @@ class Heads:
 
 
 class AttentionPlan(ABC):
-    """Where the keys of one pass come from."""
+    """Says where the keys of one pass come from."""
 
     @abstractmethod
     def attend(self, heads: Heads) -> Tensor:
-        """(R, Q, H, D): what each query's head reads."""
+        """(R, Q, H, D): the attention output of each query and head."""
 
 
 def planned_attention(
@@ -76,7 +76,7 @@ def planned_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it from inside a block."""
+    """The function that transformers calls from inside a block."""
     if s_aux is not None:
         raise BadInput(
             f"{type(module).__name__}: attention sinks are not supported by the engine; load the "
@@ -121,7 +121,7 @@ class Sequences(AttentionPlan):
         return whole_sequences(heads, self.windows[heads.layer])
 
     def _frozen(self, heads: Heads) -> Tensor:
-        """Patterns that are constants, for a gradient."""
+        """Attention with constant patterns, for gradients."""
         window, length = self.windows[heads.layer], heads.query.shape[2]
         visible = causal_mask(length, window, heads.query.device)
         scores = heads.scaled(heads.grouped.detach() @ heads.key.detach()[:, :, None].mT)
@@ -129,7 +129,9 @@ class Sequences(AttentionPlan):
         return merged(shares @ heads.value[:, :, None])
 
     def _weights_of(self, heads: Heads, queries: Tensor) -> Tensor:
-        """Chosen queries against all keys, beside what the pass itself computes."""
+        """Attention weights of the chosen queries over all keys, computed in addition to the
+        pass.
+        """
         rows, count = queries.shape
         length = heads.key.shape[2]
         positions = queries.to(heads.query.device)
@@ -163,8 +165,8 @@ def whole_sequences(heads: Heads, window: Window) -> Tensor:
 
 
 def masked_attention(heads: Heads, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
-    """Queries against keys (R, G, K, D) as far as they are visible, (R, Q, K). Caps of scores and
-    single queries take scores in hand, in tiles of rows.
+    """Attention of queries to the visible (R, Q, K) of the keys (R, G, K, D). Capped scores and
+    single queries compute scores explicitly, in tiles of rows.
     """
     rows, count, queries, _ = heads.query.shape
     if queries > 1 and heads.softcap is None:
@@ -198,7 +200,7 @@ def _with_scores(
 
 
 def causal_mask(length: int, window: Window, device: torch.device) -> Tensor:
-    """(Q, K): what each position sees."""
+    """(Q, K): which positions each query sees."""
     positions = torch.arange(length, device=device)
     distance = positions[:, None] - positions
     return (distance >= 0) & (distance < (window or length + 1))
@@ -215,8 +217,8 @@ def merged(out: Tensor) -> Tensor:
 
 @dataclass
 class BehindPrompt(AttentionPlan):
-    """Rows that share the keys of a prompt's first `past` positions and go on from there by tokens
-    of their own. The shared keys are one tensor, read by all rows and never copied.
+    """Rows that share the keys of a prompt's first `past` positions and continue with their own
+    tokens. The shared keys are one tensor, which all rows read and none copies.
     """
 
     windows: tuple[Window, ...]
@@ -227,39 +229,44 @@ class BehindPrompt(AttentionPlan):
     def attend(self, heads: Heads) -> Tensor:
         rows, count, queries, _ = heads.query.shape
         window = self.windows[heads.layer]
-        first = max(0, self.past + 1 - window) if window else 0
-        scores = count * queries * (self.past - first + queries)
+        first_visible = max(0, self.past + 1 - window) if window else 0
+        scores = count * queries * (self.past - first_visible + queries)
         tile = max(1, TILE_SCORES // scores)
         parts = [
-            self._tile(heads, slice(start, start + tile), first) for start in range(0, rows, tile)
+            self._tile(heads, slice(start, start + tile), first_visible)
+            for start in range(0, rows, tile)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _tile(self, heads: Heads, rows: slice, first: int) -> Tensor:
+    def _tile(self, heads: Heads, rows: slice, first_visible: int) -> Tensor:
         key, value = (
-            part[0, :, first : self.past] for part in self.shared[heads.layer]
+            part[0, :, first_visible : self.past] for part in self.shared[heads.layer]
         )  # (G, K, D)
         query, own_key, own_value = heads.grouped[rows], heads.key[rows], heads.value[rows]
         count, groups, members, queries, size = query.shape
-        flat, near = count * members * queries, self.past - first
+        flat, prompt_keys = count * members * queries, self.past - first_visible
         together = query.permute(1, 0, 2, 3, 4).reshape(groups, flat, size)
-        shared = (together @ key.transpose(1, 2)).reshape(groups, count, members, queries, near)
-        own = query @ own_key[:, :, None].transpose(-1, -2)
-        scores = heads.scaled(torch.cat((shared.transpose(0, 1), own), dim=-1))
-        scores = self._masked(scores, self.windows[heads.layer], first)
+        shared = (together @ key.transpose(1, 2)).reshape(
+            groups, count, members, queries, prompt_keys
+        )
+        own_scores = query @ own_key[:, :, None].transpose(-1, -2)
+        scores = heads.scaled(torch.cat((shared.transpose(0, 1), own_scores), dim=-1))
+        scores = self._masked(scores, self.windows[heads.layer], first_visible)
         shares = scores.softmax(-1).to(value.dtype)
-        seen, fresh = shares[..., :near], shares[..., near:]
-        read = seen.transpose(0, 1).reshape(groups, flat, near) @ value
+        seen, fresh = shares[..., :prompt_keys], shares[..., prompt_keys:]
+        read = seen.transpose(0, 1).reshape(groups, flat, prompt_keys) @ value
         read = read.reshape(groups, count, members, queries, size).transpose(0, 1)
         return merged(read + fresh @ own_value[:, :, None])
 
-    def _masked(self, scores: Tensor, window: Window, first: int) -> Tensor:
-        """One query sees all that is left of its window; several see each what stands before it."""
+    def _masked(self, scores: Tensor, window: Window, first_visible: int) -> Tensor:
+        """Mask the scores: each query sees the positions before it, as far as its window
+        reaches.
+        """
         queries = scores.shape[-2]
         if queries == 1:
             return scores
-        at = torch.arange(self.past, self.past + queries, device=scores.device)
-        keys = torch.arange(first, self.past + queries, device=scores.device)
-        distance = at[:, None] - keys
+        positions = torch.arange(self.past, self.past + queries, device=scores.device)
+        keys = torch.arange(first_visible, self.past + queries, device=scores.device)
+        distance = positions[:, None] - keys
         visible = (distance >= 0) & (distance < (window or self.past + queries + 1))
         return scores.masked_fill(~visible, -torch.inf)

@@ -1,7 +1,8 @@
-"""The pieces of a pass: embeddings, what blocks get besides the stream, and one block at a time.
+"""The pieces of a forward pass: embeddings, the other inputs of blocks, and one block at a time.
 
-Sequences are padded on the right, where causal attention cannot see the padding. Blocks may stand
-on several devices: the stream goes to where the next block is, and results are on the first.
+Sequences are padded on the right, where causal attention cannot see the padding. Blocks may be on
+several devices: the stream moves to the device of the next block, and results are on the first
+device.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Probe(Sequences):
-    """Finds out whether it is called."""
+    """An attention implementation that records whether it is called."""
 
     was_called: bool = False
 
@@ -39,8 +40,8 @@ class _Probe(Sequences):
 
 
 class DecoderModules:
-    """A decoder's modules, and how to run them. `places` has each block's device, where they are
-    not all on one.
+    """A decoder's modules, and how to run them. `block_devices` has the device of each block, where
+    they are not all on one.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class DecoderModules:
         module: Any,
         name: str,
         context: int,
-        places: Sequence[torch.device] = (),
+        block_devices: Sequence[torch.device] = (),
         family: Family | None = None,
     ) -> None:
         self.module, self.name, self.context = module, name, context
@@ -70,15 +71,15 @@ class DecoderModules:
         self.norm = module.get_submodule(self.family.norm)
         self.device: torch.device = self.embedding.weight.device
         self.dtype: torch.dtype = module.dtype
-        self.places = tuple(places) or (self.device,) * self.layers
+        self.block_devices = tuple(block_devices) or (self.device,) * self.layers
 
     # --- into a pass ---
 
     def begin(
         self, batch: Sequence[Sequence[int]], *, explicit: bool = False, planned: bool = False
     ) -> tuple[Tensor, PassInputs]:
-        """Embeddings and inputs of whole sequences. Masks are left out where `sdpa` knows what to
-        do, unless `explicit`, and where a plan makes its own.
+        """Embeddings and inputs of whole sequences. Masks are left out where `sdpa` needs none,
+        unless `explicit`, and where a plan makes its own.
         """
         ids = self.padded(batch)
         positions = torch.arange(ids.shape[1], device=self.device)
@@ -103,7 +104,7 @@ class DecoderModules:
         )
 
     def check_length(self, longest: int) -> None:
-        """Nothing is cut off."""
+        """Refuse a sequence longer than the context; nothing is truncated."""
         if longest > self.context:
             raise DataError(
                 f"A sequence has {longest} tokens; {self.name} reads at most {self.context}. "
@@ -111,14 +112,14 @@ class DecoderModules:
             )
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """What goes into the first block."""
+        """The input of the first block."""
         stream = self.embed_tokens(ids)
         if self.family.positions:
             stream = stream + self.module.get_submodule(self.family.positions)(positions)
         return stream
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """The part of it that positions have no share in."""
+        """The token part of the input of the first block, without positions."""
         stream: Tensor = self.embedding(ids)
         if self.family.scaled and not hasattr(self.embedding, "embed_scale"):
             stream = stream * torch.tensor(
@@ -130,7 +131,9 @@ class DecoderModules:
     def inputs(
         self, positions: Tensor, visible: Callable[[Window], Tensor | None] = lambda _: None
     ) -> PassInputs:
-        """What blocks get: `visible` says which keys each query sees through a window."""
+        """The inputs of blocks besides the stream; `visible` says which keys each query sees
+        through a window.
+        """
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         rotations: dict[str | None, tuple[Tensor, ...]] = {}
         if self.family.rotary:
@@ -149,16 +152,16 @@ class DecoderModules:
     def run_block(
         self, layer: int, stream: Tensor, inputs: PassInputs, keys: Any = None, **more: Any
     ) -> Tensor:
-        """One block, where it stands. `more` reaches the attention function."""
-        device = self.places[layer]
+        """Run one block on its device. `more` is passed to the attention function."""
+        device = self.block_devices[layer]
         given = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
         given[self.family.keys] = keys
         return tensor(self.blocks[layer](stream.to(device), **given, **more))
 
     @cached_property
     def takes_plans(self) -> bool:
-        """Whether the model's attention asks transformers which implementation to call. One that
-        computes attention by itself knows no plans.
+        """Whether the model's attention asks transformers which implementation to call. A model
+        that computes attention by itself cannot follow plans.
         """
         plan = _Probe(self.windows)
         with torch.inference_mode(), self.attention_by(PLANNED):
@@ -171,7 +174,7 @@ class DecoderModules:
 
     @contextmanager
     def attention_by(self, implementation: str | None) -> Iterator[None]:
-        """Blocks compute attention in another way for as long as this lasts."""
+        """A context in which blocks use another attention implementation."""
         before = self.config._attn_implementation
         self.config._attn_implementation = implementation or before
         try:
@@ -182,7 +185,7 @@ class DecoderModules:
     # --- names ---
 
     def checked(self, name: str) -> Hookpoint:
-        """A hookpoint that this model has."""
+        """The hookpoint of this name; one that the model does not have is an error."""
         point = hookpoint(name)
         if point.layer >= self.layers:
             raise BadInput(

@@ -1,5 +1,5 @@
-"""Gradients of one number a row with respect to streams: the one path that builds a graph. Weights
-never ask for gradients, and nothing that is handed out does.
+"""Gradients of one number per row with respect to streams: the only code that builds a graph.
+Neither weights nor returned tensors require gradients.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def gradients(
     edits: Sequence[Edit],
     freeze: Collection[Frozen],
 ) -> Gradients:
-    """One pass forward and one back, over all rows together: rows do not see each other."""
+    """One forward and one backward pass over all rows together; rows do not see each other."""
     _check(decoder, hookpoints, freeze)
     streams = [name for name in reads if name != LOGITS]
     last = f"resid_post.{decoder.layers - 1}"
@@ -63,11 +63,11 @@ def gradients(
                 f"number a row: ({len(batch)},)."
             )
         held = [sites.captured[name] for name in hookpoints]
-        found = torch.autograd.grad(values.sum(), held, allow_unused=True)
+        grads = torch.autograd.grad(values.sum(), held, allow_unused=True)
     return Gradients(
         {
             name: torch.zeros_like(value).detach() if slope is None else slope.to(decoder.device)
-            for name, value, slope in zip(hookpoints, held, found, strict=True)
+            for name, value, slope in zip(hookpoints, held, grads, strict=True)
         },
         {name: sites.captured[name].detach().to(decoder.device) for name in hookpoints},
         values.detach(),
@@ -93,7 +93,7 @@ def _check(decoder: DecoderModules, hookpoints: Sequence[str], freeze: Collectio
 
 @contextmanager
 def frozen_modules(decoder: DecoderModules, freeze: Collection[str]) -> Iterator[None]:
-    """Hooks that hold the factors of norms, and the gates of MLPs, for as long as this lasts."""
+    """A context in which hooks hold the factors of norms and the gates of MLPs constant."""
     handles: list[Any] = []
     try:
         if "norms" in freeze:
@@ -118,7 +118,7 @@ def _norms(decoder: DecoderModules) -> list[Any]:
 
 
 def _frozen_norm(norm: Any, given: tuple[Any, ...], out: Tensor) -> Tensor:
-    """The same value, linear in what goes in."""
+    """The same value, linear in the input."""
     gain, bias = gain_of(norm)
     value = given[0]
     with torch.no_grad():
@@ -128,7 +128,9 @@ def _frozen_norm(norm: Any, given: tuple[Any, ...], out: Tensor) -> Tensor:
 
 
 def _frozen_mlp(mlp: Any) -> list[Any]:
-    """Activations multiply by what they multiplied; a product of two gives half to each."""
+    """An activation multiplies its input by a constant factor; a product of two passes half to
+    each.
+    """
     handles = [
         module.register_forward_hook(_frozen_activation)
         for name, module in mlp.named_modules()

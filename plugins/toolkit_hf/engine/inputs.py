@@ -1,5 +1,4 @@
-"""What the blocks of one pass get besides the stream: positions, rotations, and which keys each
-query sees.
+"""The inputs of blocks besides the stream: positions, rotations, and which keys each query sees.
 
 Shapes: R rows, T positions, Q queries, K keys. A mask is added to the scores; None is plain causal
 attention.
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Window = int | None
-"""How many positions back a block sees, its own included; None: all."""
+"""How many positions back a block sees, including the query's; None for all."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class PassInputs:
     _copies: dict[torch.device, PassInputs] = field(default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device) -> PassInputs:
-        """The same on a device; copied there once a pass."""
+        """The same on a device; copied once per pass."""
         if device == self.positions.device:
             return self
         if device not in self._copies:
@@ -48,7 +47,7 @@ class PassInputs:
         return self._copies[device]
 
     def arguments(self, window: Window, kind: str | None = None) -> dict[str, Any]:
-        """As a block takes them."""
+        """The keyword arguments of a block."""
         given: dict[str, Any] = {
             "attention_mask": self.masks[window],
             "position_ids": self.positions,
@@ -59,13 +58,13 @@ class PassInputs:
 
 
 def window_of(attention: Any, config: Any) -> Window:
-    """A block's window: its attention's own, or the config's where attention has none to itself."""
+    """A block's attention window: that of its attention module, else the config's."""
     window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))
     return int(window) if window else None
 
 
 def causal(positions: Tensor, window: Window) -> Tensor:
-    """(T, T): each position sees those before it and itself, as far back as its window goes."""
+    """(T, T): each position sees itself and those before it, as far back as its window reaches."""
     return seen(positions, positions, window)
 
 
@@ -77,7 +76,7 @@ def seen(queries: Tensor, keys: Tensor, window: Window) -> Tensor:
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores: nothing where a key is seen, the lowest number where it is not."""
+    """The mask to add to scores: 0 where a key is seen, the lowest number where it is not."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
         ~visible, torch.finfo(dtype).min
     )

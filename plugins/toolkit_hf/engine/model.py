@@ -1,4 +1,6 @@
-"""A causal language model of Hugging Face files: the model contract, on the engine's parts."""
+"""A causal language model from Hugging Face files: implements the model contract with the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,15 @@ if TYPE_CHECKING:
     from toolkit.sessions import Session
 
 DRAW_TOLERANCE = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-"""By what it computes in: how far cumulated probabilities of two batches may lie apart."""
+"""By dtype, the largest difference between cumulative probabilities computed in two batches."""
 VOCABULARY_TILE = 1 << 14
-"""Tokens of the vocabulary whose logits are held at a time."""
+"""Tokens of the vocabulary whose logits are in memory at a time."""
 
 
 class CausalModel(Model):
-    """A decoder, run block by block. `places` has each block's device, where they are not all on
-    one; `switch` lets a block that shows its attention weights compute them plainly for that.
+    """A decoder, run block by block. `block_devices` has the device of each block, where they are
+    not all on one. With `switch`, a block whose attention weights are asked for computes them by
+    `eager`.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class CausalModel(Model):
         identity: Identity,
         module: Any,
         tokeniser: Any,
-        places: Sequence[torch.device] = (),
+        block_devices: Sequence[torch.device] = (),
         *,
         switch: bool = True,
         family: Family | None = None,
@@ -69,7 +72,7 @@ class CausalModel(Model):
         )
         self._warned: set[tuple[int, ...]] = set()
         self.context = int(module.config.max_position_embeddings)
-        self.decoder = DecoderModules(module, identity.name, self.context, places, family)
+        self.decoder = DecoderModules(module, identity.name, self.context, block_devices, family)
         self.layers, self.width = self.decoder.layers, self.decoder.width
         self.device = self.decoder.device
         self.editable = tuple(
@@ -82,7 +85,7 @@ class CausalModel(Model):
     # --- text ---
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
-        """Ids, with exactly one BOS if the model has any."""
+        """Token ids, with exactly one BOS if the model has one."""
         return encode(self._tokeniser, text, chat=chat, model=self.identity.name)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -95,10 +98,10 @@ class CausalModel(Model):
     def run(
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
-        """One pass up to the last block that anyone asked for."""
+        """One pass up to the last block that a capture needs."""
         check_targets(edits, [len(ids) for ids in batch])
         sites = Sites(self.decoder, capture, edits, batch)
-        weighed = {point.layer for point in sites.wanted.values() if point.site == "attn_probs"}
+        weighed = {point.layer for point in sites.captures.values() if point.site == "attn_probs"}
         self._check_weights(weighed)
         stream, inputs = self.decoder.begin(batch, explicit=bool(weighed))
         for layer in range(sites.last_layer + 1):
@@ -111,7 +114,7 @@ class CausalModel(Model):
 
     @torch.inference_mode()
     def unembed(self, states: Tensor) -> Tensor:
-        """Final norm, head and the cap of the logits if there is one, in float32."""
+        """Applies the final norm, the head and the cap of logits, if any; float32."""
         return self._logits(states)
 
     def _logits(self, states: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ class CausalModel(Model):
         return self._finished(self._module.get_output_embeddings()(normed))
 
     def _finished(self, logits: Tensor) -> Tensor:
-        """Behind the head: cap and divisor."""
+        """Apply cap and divisor to the head's output."""
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
@@ -127,23 +130,23 @@ class CausalModel(Model):
         return (logits if divisor == 1 else logits / divisor).float()
 
     def _logit_tiles(self, states: Tensor) -> Tiles:
-        """The head, so many tokens of the vocabulary at a time."""
+        """The head's logits, one tile of the vocabulary at a time."""
         head = self._module.get_output_embeddings()
         with torch.inference_mode():
             normed = self.decoder.norm(states.to(self.device, self._module.dtype))
-        for first in range(0, len(head.weight), VOCABULARY_TILE):
-            tile = slice(first, first + VOCABULARY_TILE)
+        for start in range(0, len(head.weight), VOCABULARY_TILE):
+            tile = slice(start, start + VOCABULARY_TILE)
             bias = None if head.bias is None else head.bias[tile]
             with torch.inference_mode():
                 logits = torch.nn.functional.linear(normed, head.weight[tile], bias)
-                yield first, self._finished(logits)
+                yield start, self._finished(logits)
 
     # --- one prompt, many edits ---
 
     @torch.inference_mode()
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
-        """One pass that keeps every block's keys; only the last token's stream is kept of what is
-        captured.
+        """One pass that keeps every block's keys; of captured streams only the last token is
+        kept.
         """
         if not self.decoder.takes_plans:
             return super().prefix(ids, capture)
@@ -161,7 +164,7 @@ class CausalModel(Model):
 
     @torch.inference_mode()
     def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
-        """Blocks above each row's layer, at the last position only, many rows in a pass."""
+        """Runs the blocks above each row's layer at the last position only, many rows per pass."""
         self.check_suffix(layers, rows)
         if prefix.kept is None:
             return super().suffix(prefix, layers, rows)
@@ -169,7 +172,7 @@ class CausalModel(Model):
 
     @torch.inference_mode()
     def edited_states(self, prefix: Prefix, edits: Sequence[Edit], count: int) -> Tensor:
-        """Blocks and positions from the first edited one on."""
+        """Computes only blocks and positions from the first edited one on."""
         check_targets(edits, [len(prefix.ids)] * count)
         if prefix.kept is None:
             return super().edited_states(prefix, edits, count)
@@ -178,7 +181,7 @@ class CausalModel(Model):
     # --- replies ---
 
     def session(self, budget: int | None = None) -> Session:
-        """With kept keys."""
+        """A generation session that keeps keys."""
         if not self.decoder.takes_plans:
             return super().session(budget)
         return SlotSession(self, self.decoder, self.unembed, budget)
@@ -195,7 +198,9 @@ class CausalModel(Model):
         capture: Sequence[str] = (),
         edits: Sequence[Edit] = (),
     ) -> AttentionRows:
-        """Scores of the chosen queries, computed beside the fast attention of the same pass."""
+        """Attention weights of the chosen queries, computed in addition to the fast attention of
+        the same pass.
+        """
         if not self.decoder.takes_plans:
             return super().attention(batch, queries, layers, capture=capture, edits=edits)
         check_targets(edits, [len(ids) for ids in batch])
@@ -203,8 +208,8 @@ class CausalModel(Model):
         for layer in layers:
             self.decoder.checked(f"attn_probs.{layer}")
         sites = Sites(self.decoder, capture, edits, batch)
-        most = max(map(len, queries), default=0)
-        chosen = torch.tensor([[*row, *[0] * (most - len(row))] for row in queries])
+        max_queries = max(map(len, queries), default=0)
+        chosen = torch.tensor([[*row, *[0] * (max_queries - len(row))] for row in queries])
         plan = Sequences(self.decoder.windows, queries=chosen, layers=frozenset(layers))
         stream, inputs = self.decoder.begin(batch, planned=True)
         with self.decoder.attention_by(PLANNED):
@@ -244,7 +249,7 @@ class CausalModel(Model):
 
     @torch.inference_mode()
     def embedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
-        """As they enter the first block, positions apart."""
+        """Embeddings as they enter the first block, without positions."""
         ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
         return self.decoder.embed_tokens(ids).float()
 
@@ -258,7 +263,7 @@ class CausalModel(Model):
 
     @torch.inference_mode()
     def unembedding_offsets(self, tokens: Sequence[int] | Tensor) -> Tensor:
-        """Of the final norm's bias and the head's."""
+        """The logits that the biases of the final norm and the head add."""
         rows = self.unembedding_rows(tokens)
         _, bias = gain_of(self.decoder.norm)
         offsets = rows.new_zeros(len(rows)) if bias is None else rows @ bias
@@ -269,14 +274,14 @@ class CausalModel(Model):
 
     @torch.inference_mode()
     def fold_final_norm(self, parts: Tensor, whole: Tensor | None = None) -> Tensor:
-        """By the factor that the whole stream gets."""
+        """Applies the final norm to parts, with the scaling factor of the whole stream."""
         given = parts.to(self.device)
         stream = given if whole is None else whole.to(self.device)
         return linear_part(self.decoder.norm, given, stream)
 
     @torch.inference_mode()
     def head_outputs(self, layer: int, z: Tensor) -> Tensor:
-        """By the slices of the output matrix."""
+        """The output of each head, by slices of the output matrix."""
         point = self.decoder.checked(f"attn_z.{layer}")
         block = self.decoder.blocks[point.layer]
         end = block.get_submodule(self.decoder.family.attention_end)
@@ -290,7 +295,7 @@ class CausalModel(Model):
     # --- what is shown ---
 
     def _check_weights(self, layers: set[int]) -> None:
-        """Only attention that is computed plainly has weights to show."""
+        """Check that attention weights are available: only `eager` computes them."""
         if not layers or self._module.config._attn_implementation == "eager":
             return
         if not self._switch:

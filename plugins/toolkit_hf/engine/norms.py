@@ -1,4 +1,4 @@
-"""What a norm does, taken apart: it is linear in its input but for one factor a row."""
+"""Norms in parts: a norm is linear in its input except for one factor per row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def gain_of(norm: Any) -> tuple[Tensor, Tensor | None]:
-    """What a norm multiplies by, and what it adds, float32."""
+    """The gain and bias of a norm, float32."""
     if isinstance(norm, torch.nn.LayerNorm):
         bias = None if norm.bias is None else norm.bias.detach().float()
         return norm.weight.detach().float(), bias
@@ -24,25 +24,23 @@ def gain_of(norm: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def epsilon_of(norm: Any) -> float:
-    """What keeps a norm from dividing by nothing."""
+    """The epsilon of a norm."""
     return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
 
 
 def centred(norm: Any, value: Tensor) -> Tensor:
-    """Without its mean, where the norm takes it away."""
+    """The input without its mean, where the norm subtracts it."""
     is_layer_norm = isinstance(norm, torch.nn.LayerNorm)
     return value - value.mean(-1, keepdim=True) if is_layer_norm else value
 
 
 def factor_of(norm: Any, value: Tensor) -> Tensor:
-    """The one factor a row: (..., 1)."""
+    """The factor of each row: (..., 1)."""
     wide = centred(norm, value.float())
     return (wide.square().mean(-1, keepdim=True) + epsilon_of(norm)).rsqrt()
 
 
-def linear_part(norm: Any, parts: Tensor, whole: Tensor) -> Tensor:
-    """What a norm makes of parts of a stream, by the factor that the whole stream gets; its bias
-    left out.
-    """
+def linear_part(norm: Any, parts: Tensor, stream: Tensor) -> Tensor:
+    """A norm applied to parts of a stream with the factor of the whole stream, without the bias."""
     gain, _ = gain_of(norm)
-    return centred(norm, parts.float()) * factor_of(norm, whole) * gain
+    return centred(norm, parts.float()) * factor_of(norm, stream) * gain

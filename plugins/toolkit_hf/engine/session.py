@@ -1,5 +1,5 @@
-"""Replies with kept keys: sequences join and leave at every token, equal prompts are read once, and
-a prompt that begins like another sequence takes over the keys of what they share.
+"""Generates replies with kept keys: sequences join and leave at every token, equal prompts are
+computed once, and a prompt that begins like another sequence reuses its keys.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 PASS_TOKENS = ANSWERED
 """Padded tokens of one pass over prompts."""
 WORTH_WAITING = 16
-"""A prompt waits for another one of the same pass if that saves at least so many tokens, and a
-quarter of what it would compute."""
+"""A prompt waits for another one if that saves at least this many tokens and a quarter of its
+computation.
+"""
 
 
 @dataclass
 class _Joining:
-    """Requests for the same prompt under the same edits: read once, by the first of them."""
+    """Requests for the same prompt under the same edits, which is computed once."""
 
     requests: list[Request]
     marks: Marks
@@ -47,13 +48,13 @@ class _Joining:
 
     @property
     def fresh(self) -> int:
-        """Tokens that have to be computed."""
+        """The number of tokens to compute."""
         return len(self.ids) - self.kept
 
 
 class SlotSession(Session):
-    """A session on a decoder's own attention. The memory of keys is slots x columns, at most
-    `budget` tokens unless a single sequence is longer.
+    """A session that uses the engine's attention. Kept keys take slots x columns tokens, at most
+    `budget` unless a single sequence is longer.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class SlotSession(Session):
         self._live: list[ReplyBuilder] = []
 
     def run(self) -> Iterator[Generated]:
-        """Replies as they end."""
+        """Yields replies as they end."""
         while self._waiting or self._live:
             with torch.inference_mode():
                 joined = self._join()
@@ -81,8 +82,8 @@ class SlotSession(Session):
     # --- joining ---
 
     def _join(self) -> int:
-        """Let waiting requests join as far as the budget goes; gives how many did. Those whose
-        prompts share much with one that joins now wait for its keys.
+        """Let waiting requests join as far as the budget allows; returns how many did. A request
+        whose prompt shares much with one that joins now waits for its keys.
         """
         joining: list[_Joining] = []
         waiting: list[Request] = []
@@ -127,12 +128,14 @@ class SlotSession(Session):
     def _waits(self, new: _Joining, joining: Sequence[_Joining]) -> bool:
         worth = max(WORTH_WAITING, new.fresh // 4)
         return any(
-            new.marks.shared(other.marks, _common(new.ids, other.ids)) - new.kept >= worth
-            for other in joining
+            new.marks.shared(earlier.marks, _common(new.ids, earlier.ids)) - new.kept >= worth
+            for earlier in joining
         )
 
     def _read(self, joining: list[_Joining], taken: int, columns: int) -> None:
-        """Make room, read the prompts in passes of similar lengths, and let all requests join."""
+        """Make room, compute the prompts in passes of similar lengths, and let all requests
+        join.
+        """
         self._make_room(taken, columns)
         for new in joining:  # what was there may have lost its room
             new.source, new.kept = self._slots.best_source(new.ids, new.marks)
@@ -144,21 +147,23 @@ class SlotSession(Session):
             dtype=self._decoder.dtype,
             device=self._decoder.device,
         )
-        order = sorted(range(len(joining)), key=lambda at: joining[at].fresh)
+        order = sorted(range(len(joining)), key=lambda index: joining[index].fresh)
         for rows in _packed(order, [new.fresh for new in joining]):
-            states[rows] = self._read_together([joining[at] for at in rows])
+            states[rows] = self._read_together([joining[index] for index in rows])
         self._join_twins(joining, states)
 
     def _make_room(self, taken: int, columns: int) -> None:
-        """Slots for all live sequences, and for ended ones as far as the budget goes."""
-        there = len(self._slots.marks)
-        wanted = there if taken <= there else max(taken, there + there // 2)
-        room = max(taken, min(self.budget // columns, wanted))
+        """Allocate slots for all live sequences, and for ended ones as far as the budget allows."""
+        allocated = len(self._slots.marks)
+        slots = allocated if taken <= allocated else max(taken, allocated + allocated // 2)
+        room = max(taken, min(self.budget // columns, slots))
         self._slots.reserve(room, columns)
         self.counts.most_kept = max(self.counts.most_kept, room * columns)
 
     def _read_together(self, joining: Sequence[_Joining]) -> Tensor:
-        """Last-token states of some prompts, whose first tokens have their keys already."""
+        """The last-token states of some prompts; the keys of shared first tokens are already
+        there.
+        """
         longest = max(new.fresh for new in joining)
         device = self._decoder.device
         tokens = [[*new.ids[new.kept :], *[0] * (longest - new.fresh)] for new in joining]
@@ -191,10 +196,12 @@ class SlotSession(Session):
         return stream[torch.arange(len(joining), device=device), (fresh - 1).to(device)]
 
     def _join_twins(self, joining: Sequence[_Joining], states: Tensor) -> None:
-        """Requests for a prompt that was just read: its keys, its logits, draws of their own."""
+        """Let requests for a prompt that was just computed join: they share its keys and logits and
+        draw their own tokens.
+        """
         replies = self._live[len(self._live) - len(joining) :]
         which = list(range(len(joining)))
-        for at, new in enumerate(joining):
+        for index, new in enumerate(joining):
             for request in new.requests[1:]:
                 slot = self._slots.join(new.slot, len(new.ids), new.ids, new.marks)
                 self._slots.lengths[slot] = len(new.ids)
@@ -202,14 +209,14 @@ class SlotSession(Session):
                 reply = ReplyBuilder(self.model, request)
                 self._live.append(reply)
                 replies.append(reply)
-                which.append(at)
+                which.append(index)
         logits = self._unembed(states)[torch.tensor(which, device=states.device)]
         self._take(replies, logits)
 
     # --- going on ---
 
     def _step(self, count: int) -> None:
-        """One more token for the first `count` live sequences."""
+        """Draw one more token for the first `count` live sequences."""
         replies = self._live[:count]
         positions = [len(reply.request.ids) + len(reply.ids) - 1 for reply in replies]
         tokens = [reply.ids[-1] for reply in replies]
@@ -240,7 +247,7 @@ class SlotSession(Session):
         self.counts.generated_tokens += len(replies)
 
     def _ended(self) -> list[Generated]:
-        """Replies that are complete leave their slots."""
+        """Yield the complete replies and free their slots."""
         ended: list[ReplyBuilder] = []
         for slot in reversed(range(len(self._live))):
             if self._live[slot].finish:
@@ -259,7 +266,7 @@ class SlotSession(Session):
         edits: Sequence[Sequence[Edit]],
         slots: Tensor | None,
     ) -> Tensor:
-        """New tokens through all blocks, each row under its own edits."""
+        """Run new tokens through all blocks, each row under its own edits."""
         decoder = self._decoder
         plan = InSlots(decoder.windows, self._slots, slots, positions, is_token)
         positions = positions.to(decoder.device)
@@ -277,15 +284,15 @@ class SlotSession(Session):
 
 
 def _room(request: Request) -> int:
-    """Columns that a request may fill."""
+    """The columns that a request may fill."""
     tokens = len(request.ids) + request.max_tokens
     return -(-tokens // COLUMNS) * COLUMNS
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many first tokens are the same; the last of a sequence is always computed."""
+def _common(ids: Sequence[int], others: Sequence[int]) -> int:
+    """The length of the common prefix; the last token of a sequence is always computed."""
     count = 0
-    for left, right in zip(one[:-1], other, strict=False):
+    for left, right in zip(ids[:-1], others, strict=False):
         if left != right:
             break
         count += 1
@@ -293,27 +300,27 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _packed(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows in order of their lengths, so many at a time that little is padding."""
+    """Batches of rows by length, so that padding is small."""
     rows: list[int] = []
-    for at in order:
-        longest = lengths[at]
+    for index in order:
+        longest = lengths[index]
         tokens = sum(lengths[row] for row in rows) + longest
         padded = longest * (len(rows) + 1)
         if rows and (padded > PASS_TOKENS or padded > 1.5 * tokens):
             yield rows
             rows = []
-        rows.append(at)
+        rows.append(index)
     if rows:
         yield rows
 
 
 def _shared_edits(edits: Sequence[Sequence[Edit]]) -> tuple[list[Edit], dict[int, list[int]]]:
-    """Each edit once, and the rows that have it."""
+    """Each distinct edit, and the rows that have it."""
     distinct: list[Edit] = []
     number: dict[int, int] = {}
     shares: dict[int, list[int]] = {}
-    for row, own in enumerate(edits):
-        for edit in own:
+    for row, row_edits in enumerate(edits):
+        for edit in row_edits:
             if id(edit) not in number:
                 number[id(edit)] = len(distinct)
                 distinct.append(edit)
@@ -322,7 +329,7 @@ def _shared_edits(edits: Sequence[Sequence[Edit]]) -> tuple[list[Edit], dict[int
 
 
 def _count_kept(request: Request, kept: int) -> None:
-    """Edits that keys already contain are counted as if they had been made anew."""
+    """Count edits that reused keys already contain as if they had been made again."""
     if not kept or not request.edits:
         return
     rows = PassRows([0], [kept], [request.row], [request.id], [len(request.ids)])

@@ -1,5 +1,5 @@
-"""Captures and edits of one pass: between blocks by hand, inside a block by hooks that are removed
-when the block is done, whatever happens.
+"""Captures and edits of one pass: made directly between blocks, and inside a block by hooks that
+are always removed when the block ends.
 
 Hooks run in the order in which a block computes its sites; at one site an edit is made before the
 capture, so what is captured is what was edited.
@@ -36,7 +36,9 @@ EDITABLE = (*BETWEEN_BLOCKS, "attn_z", "attn_out", "resid_mid", "mlp_in", "mlp_r
 
 
 class Sites:
-    """What one pass shows and changes. `rows` are those of the pass; `shares` as for `Editing`."""
+    """The captures and edits of one pass. `rows` are those of the pass; `shares` as for
+    `Editing`.
+    """
 
     def __init__(
         self,
@@ -47,9 +49,11 @@ class Sites:
         shares: Mapping[int, Sequence[int]] | None = None,
         keep: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """`keep`: what is kept of a captured stream; by default all of it, on the first device."""
+        """`keep` selects the part of a captured stream to keep; by default all of it, on the first
+        device.
+        """
         self._decoder = decoder
-        self.wanted = {name: decoder.checked(name) for name in capture}
+        self.captures = {name: decoder.checked(name) for name in capture}
         for edit in edits:
             decoder.checked(edit.hookpoint)
             if edit.reads is not None:
@@ -69,8 +73,8 @@ class Sites:
 
     @property
     def last_layer(self) -> int:
-        """The last block that a capture needs; -1 where none is needed."""
-        return max((point.layer for point in self.wanted.values()), default=-1)
+        """The last block that a capture needs; -1 if none is needed."""
+        return max((point.layer for point in self.captures.values()), default=-1)
 
     def before(self, layer: int, stream: Tensor) -> Tensor:
         """The stream into a block."""
@@ -87,7 +91,7 @@ class Sites:
         return stream
 
     def _capture(self, point: Hookpoint, value: Tensor) -> None:
-        names = [name for name, wanted in self.wanted.items() if wanted == point]
+        names = [name for name, hookpoint in self.captures.items() if hookpoint == point]
         if names:
             kept = self._keep(value)
             self.captured.update(dict.fromkeys(names, kept))
@@ -100,7 +104,7 @@ class Sites:
             for point in (Hookpoint(site, layer) for site in IN_ORDER):
                 if point in self._edited:
                     handles.append(self._edit_hook(point, stream))
-                if point in self.wanted.values():
+                if point in self.captures.values():
                     handles.append(self._listen(point, self._capture))
             yield
         finally:
@@ -119,7 +123,7 @@ class Sites:
     def _edit_hook(self, point: Hookpoint, stream: Tensor) -> Any:
         family, block = self._decoder.family, self._decoder.blocks[point.layer]
         if point.site not in EDITABLE:  # edits read it, none changes it
-            return self._listen(point, lambda at, value: self._editing.apply(str(at), value))
+            return self._listen(point, lambda site, value: self._editing.apply(str(site), value))
         if point.site == "resid_mid":
             module = block.get_submodule(family.attention_after or family.attention)
             return module.register_forward_hook(self._changed_middle(point, stream))
@@ -145,7 +149,7 @@ class Sites:
         return hook
 
     def _changed_output(self, point: Hookpoint) -> Callable[..., Any]:
-        """What enters the stream is seen as it does so, times the factor of a branch."""
+        """Replace a branch's output; the site's value is the output times the branch's factor."""
         scale = self._decoder.branch_factor if point.site in ("attn_out", "mlp_out") else 1.0
 
         def hook(_module: Any, _given: Any, out: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Keys and values of the sequences of a session: one slot a sequence, live ones first.
+"""Keys and values of the sequences of a session: one slot per sequence, live ones first.
 
-Slots of ended sequences are kept behind the live ones until their room is needed: a new prompt that
-begins with the same tokens takes their keys over.
+Slots of ended sequences are kept after the live ones until the space is needed: a new prompt that
+begins with the same tokens reuses their keys.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from .inputs import Window
 
 COLUMNS = 64
-"""Slots are as long as a multiple of this."""
+"""The length of slots is a multiple of this."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What keys depend on besides tokens: a sequence's edits, and which of their rows it is."""
+    """What keys depend on besides tokens: a sequence's edits, and its row in them."""
 
     edits: tuple[Edit, ...] = ()
     row: int = 0
 
     @property
     def first_position(self) -> int:
-        """Where edits begin: keys of earlier tokens are those of the tokens alone."""
+        """The first edited position: keys of earlier tokens depend on the tokens alone."""
         return min((edit.first_position(self.row) for edit in self.edits), default=OPEN_END)
 
     def is_same(self, other: Marks) -> bool:
-        """The very same edits, in the same order, of the same row."""
+        """Whether these are the same edits, in the same order, of the same row."""
         same = len(self.edits) == len(other.edits) and all(
             mine is theirs for mine, theirs in zip(self.edits, other.edits, strict=True)
         )
         return same and (self.row == other.row or not self.edits)
 
     def shared(self, other: Marks, common: int) -> int:
-        """How many of `common` equal tokens have equal keys."""
+        """How many of the first `common` equal tokens have equal keys."""
         if self.is_same(other):
             return common
         return min(common, self.first_position, other.first_position)
@@ -69,11 +69,11 @@ class Slots:
 
     @property
     def columns(self) -> int:
-        """Tokens that a slot has room for."""
+        """The number of tokens that a slot can hold."""
         return int(self.tokens.shape[1])
 
     def reserve(self, slots: int, columns: int) -> None:
-        """Room for so many sequences of so many tokens. What is there stays, as far as it fits."""
+        """Allocate slots of this many tokens, keeping existing keys as far as they fit."""
         columns = -(-columns // COLUMNS) * COLUMNS
         if slots == len(self.marks) and columns == self.columns:
             return
@@ -84,14 +84,14 @@ class Slots:
         lengths[:kept] = np.minimum(self.lengths[:kept], columns)
         self.tokens, self.lengths = tokens, lengths
         self.marks = self.marks[:kept] + [Marks()] * (slots - kept)
-        for held in (self.keys, self.values):
-            for layer, old in held.items():
+        for by_layer in (self.keys, self.values):
+            for layer, old in by_layer.items():
                 new = old.new_zeros((slots, old.shape[1], columns, old.shape[3]))
                 new[:kept, :, :width] = old[:kept, :, :width]
-                held[layer] = new
+                by_layer[layer] = new
 
     def layer(self, heads: Heads) -> tuple[Tensor, Tensor]:
-        """A block's keys and values, made when the block first runs."""
+        """A block's keys and values, allocated when the block first runs."""
         if heads.layer not in self.keys:
             _, groups, _, size = heads.key.shape
             shape = (len(self.marks), groups, self.columns, size)
@@ -102,18 +102,18 @@ class Slots:
     # --- what sequences share ---
 
     def best_source(self, ids: Sequence[int], marks: Marks) -> tuple[int, int]:
-        """The slot whose keys serve the most tokens of a new sequence, and how many: at most all
-        but the last, whose state has to be computed.
+        """The slot with the longest reusable prefix of a new sequence, and its length: never the
+        last token, whose state has to be computed.
         """
-        best, most = 0, 0
+        best, longest = 0, 0
         for slot, common in enumerate(self._common(ids)):
             usable = min(marks.shared(self.marks[slot], common), len(ids) - 1) if common else 0
-            if usable > most:
-                best, most = slot, usable
-        return best, most
+            if usable > longest:
+                best, longest = slot, usable
+        return best, longest
 
     def _common(self, ids: Sequence[int]) -> list[int]:
-        """How many first tokens of each slot are those of a sequence."""
+        """The length of the common prefix of each slot with a sequence."""
         width = min(len(ids), self.columns)
         if not len(self.marks) or not width:
             return [0] * len(self.marks)
@@ -125,34 +125,38 @@ class Slots:
     # --- slots that join and leave ---
 
     def join(self, source: int, kept: int, ids: Sequence[int], marks: Marks) -> int:
-        """A slot for a new sequence, whose first `kept` tokens have their keys from `source`."""
+        """Take a slot for a new sequence; the keys of its first `kept` tokens are copied from
+        `source`.
+        """
         slot = self.live
         if source > slot and kept:
             self._swap(source, slot)
             source = slot
         if source != slot and kept:
-            for held in (*self.keys.values(), *self.values.values()):
-                held[slot, :, :kept] = held[source, :, :kept]
+            for tensor in (*self.keys.values(), *self.values.values()):
+                tensor[slot, :, :kept] = tensor[source, :, :kept]
         self.tokens[slot, : len(ids)] = ids
         self.lengths[slot], self.marks[slot] = kept, marks
         self.live += 1
         return slot
 
     def leave(self, slot: int) -> int:
-        """A sequence ends: the last live one takes its slot. Gives where that one was."""
+        """Free the slot of a sequence that ended: the last live sequence moves there. Returns its
+        former slot.
+        """
         self.live -= 1
         self._swap(slot, self.live)
         return self.live
 
-    def _swap(self, one: int, other: int) -> None:
-        if one == other:
+    def _swap(self, slot: int, other: int) -> None:
+        if slot == other:
             return
-        pair, turned = [one, other], [other, one]
+        pair, turned = [slot, other], [other, slot]
         self.tokens[pair], self.lengths[pair] = self.tokens[turned], self.lengths[turned]
-        self.marks[one], self.marks[other] = self.marks[other], self.marks[one]
+        self.marks[slot], self.marks[other] = self.marks[other], self.marks[slot]
         until = int(self.lengths[pair].max())
-        for held in (*self.keys.values(), *self.values.values()):
-            held[pair, :, :until] = held[turned, :, :until]
+        for tensor in (*self.keys.values(), *self.values.values()):
+            tensor[pair, :, :until] = tensor[turned, :, :until]
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ class _Index:
     rows: Tensor
     columns: Tensor
     slots: Tensor
-    places: Tensor
+    positions: Tensor
     row_slots: Tensor | None
     visible: dict[Window, Tensor]
 
@@ -190,8 +194,8 @@ class InSlots(AttentionPlan):
     def attend(self, heads: Heads) -> Tensor:
         keys, values = self.held.layer(heads)
         index = self._index(keys.device)
-        keys[index.slots, :, index.places] = heads.key[index.rows, :, index.columns]
-        values[index.slots, :, index.places] = heads.value[index.rows, :, index.columns]
+        keys[index.slots, :, index.positions] = heads.key[index.rows, :, index.columns]
+        values[index.slots, :, index.positions] = heads.value[index.rows, :, index.columns]
         window = self.windows[heads.layer]
         if self._is_whole:
             return whole_sequences(heads, window)
@@ -206,7 +210,7 @@ class InSlots(AttentionPlan):
         if device not in self._by_device:
             rows, columns = self.is_token.nonzero(as_tuple=True)
             slots = rows if self.slots is None else self.slots[rows]
-            places = self.positions[rows, columns]
+            positions = self.positions[rows, columns]
             distance = self.positions[:, :, None] - torch.arange(self._filled)
             seen = {
                 window: (distance >= 0) & (distance < (window or self._filled + 1))
@@ -216,7 +220,7 @@ class InSlots(AttentionPlan):
                 rows=rows.to(device),
                 columns=columns.to(device),
                 slots=slots.to(device),
-                places=places.to(device),
+                positions=positions.to(device),
                 row_slots=None if self.slots is None else self.slots.to(device),
                 visible={window: visible.to(device) for window, visible in seen.items()},
             )

@@ -1,5 +1,4 @@
-"""One prompt, many edits: what the prompt computes is computed once, and rows that edits change
-share its keys.
+"""One prompt, many edits: the prompt is computed once, and edited rows share its keys.
 
 `last_token_rows` is for edits at the last token, given as streams. `edited_rows` is for edits at
 any position: positions before the first edited one come from the prompt, blocks below the first
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILE_NUMBERS = 1 << 25
-"""Numbers of the widest stream inside a block that are held at a time: 128 MB in float32."""
+"""The numbers of the widest stream inside a block in memory at a time: 128 MB in float32."""
 LONGER = 4
-"""On a GPU so many times more: short matrices would leave it idle."""
+"""The same factor for a GPU, which short matrices would leave idle."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class KeptPrompt:
 
 
 def rows_at_once(decoder: DecoderModules, tokens: int = 1) -> int:
-    """Rows of so many tokens that share a pass."""
+    """How many rows of this many tokens share a pass."""
     inside = int(getattr(decoder.config, "intermediate_size", 0) or 4 * decoder.width)
     numbers = TILE_NUMBERS * (1 if decoder.device.type == "cpu" else LONGER)
     return max(1, numbers // (inside * tokens))
@@ -47,9 +46,9 @@ def rows_at_once(decoder: DecoderModules, tokens: int = 1) -> int:
 def last_token_rows(
     decoder: DecoderModules, prompt: KeptPrompt, length: int, layers: Tensor, rows: Tensor
 ) -> Tensor:
-    """Last-token states where the stream behind block `layers[i]` is `rows[i]`. A row joins those
-    under way above its own block, so no block computes what an edit cannot reach, and each block
-    is one product over all rows of a tile.
+    """Last-token states where the stream behind block `layers[i]` is `rows[i]`. A row joins the
+    pass above its own block, so no block computes what an edit cannot reach, and each block runs
+    once over all rows of a tile.
     """
     order = torch.argsort(layers, stable=True)
     states = torch.empty((len(rows), decoder.width), dtype=decoder.dtype, device=decoder.device)
@@ -97,8 +96,8 @@ def edited_rows(
     states = torch.empty((count, decoder.width), dtype=decoder.dtype, device=decoder.device)
     start = 0
     while start < count:
-        first = int(starts[order[start:]].min())
-        tile = rows_at_once(decoder, len(ids) - first)
+        first_position = int(starts[order[start:]].min())
+        tile = rows_at_once(decoder, len(ids) - first_position)
         chosen = order[start : start + tile]
         states[chosen.to(decoder.device)] = _edited_tile(
             decoder,
@@ -116,8 +115,8 @@ def edited_rows(
 def _first_changes(
     edits: Sequence[Edit], count: int, layers: int, length: int
 ) -> tuple[Tensor, Tensor]:
-    """For each row the first block and the first position that an edit changes or reads; rows
-    without edits have the last ones.
+    """For each row the first block and position that an edit changes or reads; the last ones for
+    rows without edits.
     """
     layer = torch.full((count,), layers - 1)
     start = torch.full((count,), length - 1)
@@ -141,15 +140,15 @@ def _edited_tile(
     edits: Sequence[Edit],
     rows: Sequence[int],
     lowest: int,
-    first: int,
+    first_position: int,
 ) -> Tensor:
-    plan = BehindPrompt(decoder.windows, prompt.held, first)
-    positions = torch.arange(first, len(ids), device=decoder.device)[None]
+    plan = BehindPrompt(decoder.windows, prompt.held, first_position)
+    positions = torch.arange(first_position, len(ids), device=decoder.device)[None]
     inputs = decoder.inputs(positions)
     count = len(rows)
-    seen = PassRows([first] * count, [len(ids)] * count, rows, rows, [len(ids)] * count)
+    seen = PassRows([first_position] * count, [len(ids)] * count, rows, rows, [len(ids)] * count)
     sites = Sites(decoder, (), edits, seen)
-    stream = decoder.embed(torch.tensor([ids[first:]], device=decoder.device), positions)
+    stream = decoder.embed(torch.tensor([ids[first_position:]], device=decoder.device), positions)
     with decoder.attention_by(PLANNED):
         for layer in range(lowest):
             stream = decoder.run_block(layer, stream, inputs, plan=plan)

@@ -13,26 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolkit.models import LOGITS
 from toolkit.parts import Params
 from toolkit.saes import space_id
 from toolkit_patch.screen.candidates import read_features
+from toolkit_patch.screen.gradients import Method, estimates, mean_gradients
 from toolkit_patch.screen.outcomes import read_outcomes
-from toolkit_patch.screen.points import decision_points, weights_of
+from toolkit_patch.screen.points import decision_points
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from toolkit.models import Frozen
     from toolkit.saes import Sae
     from toolkit.work import Rows, Work
     from toolkit_patch.screen.candidates import ComparedFeatures
 
     Row = Mapping[str, Any]
-
-Method = Literal["atp", "relp"]
-FROZEN: Mapping[Method, tuple[Frozen, ...]] = {"atp": (), "relp": ("attention", "norms", "mlp")}
-"""What each method takes for a constant."""
 
 
 class Attribution(Params):
@@ -73,9 +66,13 @@ def attribute(work: Work) -> Rows:
     exact = _screened(work, everything)
     saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
     used = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}
+    points = decision_points(work, params.points, params.half)
+    outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
+    hookpoints = sorted({sae.hookpoint for sae in used.values()})
     rows: list[dict[str, Any]] = []
     for number, method in enumerate(params.methods):
-        gradients = _mean_gradients(work, method, used, number)
+        done = number, len(params.methods)
+        gradients = mean_gradients(work, method, points, outcomes, hookpoints, done)
         for space, sae in used.items():
             rows += _of_space(everything, exact, space, sae, gradients[sae.hookpoint], method)
     for row in rows:
@@ -92,32 +89,6 @@ def _screened(work: Work, everything: ComparedFeatures) -> dict[tuple[str, int],
     }
 
 
-def _mean_gradients(
-    work: Work, method: Method, saes: Mapping[str, Sae], number: int
-) -> dict[str, Any]:
-    """By hookpoint, the mean over decision points of the gradient at the last token."""
-    import torch
-
-    params: Attribution = work.params
-    points = decision_points(work, params.points, params.half)
-    outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
-    listed = list(outcomes.tokens[outcomes.names.index(params.about)])
-    hookpoints = sorted({sae.hookpoint for sae in saes.values()})
-
-    def chance(seen: Mapping[str, Any]) -> Any:
-        return torch.softmax(seen[LOGITS].float(), dim=-1)[:, listed].sum(1)
-
-    weights, sums = weights_of(points), dict.fromkeys(hookpoints, 0.0)
-    for done, (point, weight) in enumerate(zip(points, weights.tolist(), strict=True)):
-        found = work.model.gradients([point.ids], hookpoints, chance, freeze=FROZEN[method])
-        for name in hookpoints:
-            last = found.gradients[name][0, len(point.ids) - 1]
-            sums[name] = sums[name] + weight * last.detach().float()
-        total = len(points) * len(params.methods)
-        work.report.progress(number * len(points) + done + 1, total)
-    return {name: value / float(weights.sum()) for name, value in sums.items()}
-
-
 def _of_space(
     everything: ComparedFeatures,
     exact: Mapping[tuple[str, int], float],
@@ -132,16 +103,14 @@ def _of_space(
         row for row in everything.of_space(place) if (space, int(everything.feature[row])) in exact
     ]
     features = [int(everything.feature[row]) for row in rows]
-    directions = sae.decoder_rows(features).float().to(gradient.device)
-    change: np.ndarray[Any, Any] = everything.values[rows, 0] - everything.values[rows, 1]
-    estimates = (directions @ gradient).cpu().numpy().astype(float) * change
+    found = estimates(everything, rows, sae, gradient)
     return [
         {
             "space": space,
             "feature": feature,
             "method": method,
-            "estimate": float(estimate),
+            "estimate": estimate,
             "exact": exact[space, feature],
         }
-        for feature, estimate in zip(features, estimates, strict=True)
+        for feature, estimate in zip(features, found.tolist(), strict=True)
     ]

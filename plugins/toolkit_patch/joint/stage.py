@@ -14,15 +14,16 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import prefixes
+from toolkit.edits import check_made
 from toolkit.saes import space_id
 from toolkit_patch.screen.arms import check_sites
-from toolkit_patch.screen.candidates import ComparedFeatures, family, read_features
+from toolkit_patch.screen.candidates import ComparedFeatures, read_features
 from toolkit_patch.screen.estimates import corrected, estimate
 from toolkit_patch.screen.outcomes import read_outcomes
-from toolkit_patch.screen.params import Candidates
 from toolkit_patch.screen.passes import read_prompt
 from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
 
+from .choice import chosen_features
 from .edits import Copy, edits_of
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def joint(work: Work) -> Rows:
             list(copies.values()), chosen.features, chosen.saes, len(reading.prefix.ids) - 1
         )
         states = work.model.edited_states(reading.prefix, edits, len(copies))
+        check_made(edits, [len(point.ids)] * len(copies))
         found = outcomes.probabilities(work.model.readout(states, outcomes.listed))[:, column]
         for key, value in zip(copies, found.tolist(), strict=True):
             chances.setdefault(key, []).append(value)
@@ -90,16 +92,11 @@ def _choose(work: Work) -> JointSets | None:
     import numpy as np
 
     params: Joint = work.params
+    features, sizes = chosen_features(work, 2)
+    if features is None:
+        return None
     everything = read_features(work.inputs, params.between, "confirm")
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    if params.features:
-        rule = Candidates.model_validate({"features": params.features})
-        rows, sizes = family(everything, rule, spaces), None
-    else:
-        rows, sizes = _judged(work, everything)
-    if len(rows) < 2:
-        return None
-    features = everything.take(rows)
     loaded = {space_id(work.model.identity, sae): sae for sae in work.saes}
     saes = {space: loaded[everything.spaces[space]] for space in np.unique(features.space).tolist()}
     others = {
@@ -111,25 +108,8 @@ def _choose(work: Work) -> JointSets | None:
         f"{first[everything.spaces[int(space)]]}{index}"
         for space, index in zip(features.space, features.feature, strict=True)
     ]
-    order = np.argsort(-sizes).tolist() if sizes is not None else range(len(rows))
+    order = np.argsort(-sizes).tolist() if sizes is not None else range(len(features))
     return JointSets(features, saes, others, names, list(order)[: params.pairs])
-
-
-def _judged(work: Work, everything: ComparedFeatures) -> tuple[Any, Any]:
-    """Rows of the features with the wanted verdicts, and the sizes of their effects."""
-    import numpy as np
-
-    params: Joint = work.params
-    keys = (everything.space.astype(np.int64) << 32) | everything.feature
-    found: dict[int, float] = {}
-    for row in work.inputs.read("verdicts").to_pylist():
-        wanted = row["verdict"] in params.verdicts and row["outcome"] == params.about
-        if wanted and row["space"] in everything.spaces:
-            key = (everything.spaces.index(row["space"]) << 32) | row["feature"]
-            found[int(np.searchsorted(keys, key))] = abs(row["effect"])
-    strongest = sorted(found, key=lambda place: -found[place])[: params.top]
-    rows = np.array(sorted(strongest), dtype=np.int64)
-    return rows, np.array([found[row] for row in rows.tolist()])
 
 
 # --- the copies -----------------------------------------------------------------------------------

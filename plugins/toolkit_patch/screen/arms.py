@@ -26,13 +26,28 @@ SETS = ("set_a", "set_b")
 REBUILT = ("reconstruct", "reconstruct_a", "reconstruct_b")
 FEATURES = ("random_feature_a", "random_feature_b")
 DIRECTIONS = ("random_direction_a", "random_direction_b")
+SHUFFLED = ("shuffled_a", "shuffled_b")
+MEANS = ("mean_difference_a", "mean_difference_b")
+PROMPT_ONLY = "prompt_only"
+
+
+@dataclass(frozen=True, eq=False)
+class MeanDifference:
+    """The direction from one group's mean stream to the other's at one place: `unit` (W,), and
+    where either mean lies along it.
+    """
+
+    unit: Tensor
+    first: float
+    second: float
 
 
 @dataclass(frozen=True, eq=False)
 class SpaceEdits:
     """The candidates of one space, with all that their edits need: `rows` (K, W) of the decoder,
     the two `values` (K, 2), and the directions of the random arms, as long as the candidate's row.
-    `members` says which candidates of the step these are.
+    `members` says which candidates of the step these are. `shuffled` (K, 2): the two values if the
+    labels of the compared units are shuffled.
     """
 
     sae: Sae
@@ -42,6 +57,8 @@ class SpaceEdits:
     rows: Tensor
     random_features: Tensor | None
     random_directions: Tensor | None
+    shuffled: Tensor | None = None
+    means: MeanDifference | None = None
 
     @property
     def layer(self) -> int:
@@ -74,6 +91,13 @@ class SpaceEdits:
             if directions is not None:
                 for arm, column in zip(names, change.T, strict=True):
                     yield arm, stream + column[:, None] * directions
+        if self.shuffled is not None:
+            for arm, column in zip(SHUFFLED, (self.shuffled - own[:, None]).T, strict=True):
+                yield arm, stream + column[:, None] * self.rows
+        if self.means is not None:
+            unit = self.means.unit.to(stream)
+            for arm, place in zip(MEANS, (self.means.first, self.means.second), strict=True):
+                yield arm, (stream + (place - stream @ unit) * unit)[None]
 
 
 def check_sites(model: Model, saes: Sequence[Sae]) -> None:
@@ -94,6 +118,8 @@ def rows_of_arms(arms: Sequence[str]) -> tuple[str, ...]:
         ("reconstruct", REBUILT),
         ("random_feature", FEATURES),
         ("random_direction", DIRECTIONS),
+        ("shuffled", SHUFFLED),
+        ("mean_difference", MEANS),
     ):
         names += its_rows if arm in arms else ()
     return names

@@ -192,6 +192,42 @@ def _refuse_none(everything: ComparedFeatures, rule: Candidates, fired: Array) -
     )
 
 
+def with_unfired(
+    everything: ComparedFeatures, rule: Candidates, spaces: Mapping[str, Any]
+) -> ComparedFeatures:
+    """With the named features that never fired, where the rule asks for them: 0 in both groups."""
+    import numpy as np
+
+    if rule.unfired == "refuse" or not rule.features:
+        return everything
+    known = {
+        (everything.space[row] << 32) | everything.feature[row] for row in range(len(everything))
+    }
+    keys = []
+    for address in rule.features:
+        found, index = locate(address, list(spaces.values()))
+        space = str(found["space"])
+        if space in everything.spaces:
+            keys.append((everything.spaces.index(space) << 32) | index)
+    missing = np.array(sorted(set(keys) - known), dtype=np.int64)
+    if not len(missing):
+        return everything
+    none = np.zeros(len(missing))
+    added = {
+        "space": missing >> 32,
+        "feature": missing & 0xFFFFFFFF,
+        "values": np.zeros((len(missing), 2)),
+        "rate": none,
+        "fired": none.astype(np.int64),
+        "d": none,
+        "q": none + 1,
+    }
+    joined = {name: np.concatenate([getattr(everything, name), new]) for name, new in added.items()}
+    order = np.argsort((joined["space"].astype(np.int64) << 32) | joined["feature"], kind="stable")
+    columns = {name: column[order] for name, column in joined.items()}
+    return ComparedFeatures(everything.comparison, everything.groups, everything.spaces, **columns)
+
+
 def _named(
     everything: ComparedFeatures, addresses: Sequence[str], spaces: Mapping[str, Any]
 ) -> Array:
@@ -208,7 +244,8 @@ def _named(
         if place >= len(keys) or keys[place] != key:
             raise DataError(
                 f"candidates.features: feature {address} never fired in the samples that were "
-                f"compared ({everything.comparison.name}), so it has no value to be set to."
+                f"compared ({everything.comparison.name}), so it has no value to be set to. Leave "
+                "it out, or say `unfired: screen`."
             )
         rows.append(place)
     return np.unique(np.array(rows))

@@ -10,6 +10,7 @@ from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_f
 from toolkit.readout import TILE_NUMBERS
 
 from .arms import rows_of_arms
+from .baselines import MEAN_SAMPLES
 from .params import family_size
 from .passes import ROWS
 from .pool import LENGTHS
@@ -17,6 +18,7 @@ from .pool import LENGTHS
 if TYPE_CHECKING:
     from toolkit.costs import Workload
     from toolkit_patch.attribution.stage import Attribution
+    from toolkit_patch.doses.params import Doses
     from toolkit_patch.games.stage import PairedGames
     from toolkit_patch.joint.params import Joint
     from toolkit_patch.steer.params import Steering
@@ -49,7 +51,13 @@ def screening(params: Delta, load: Workload) -> Cost:
     layers = model.get("layers", 1)
     above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
     steps = -(-features // params.step)
-    prefix = steps * prompts * mean * token_flops(model, mean)
+    means = min(2 * MEAN_SAMPLES, load.samples) if "mean_difference" in params.arms else 0
+    passes = prompts + means + (prompts if params.prompt_only is not None else 0)
+    # A pass forward and one back are as much as three.
+    ranked = 3 * prompts if params.screen == "relp_then_exact" else 0
+    prefix = steps * (passes + ranked) * mean * token_flops(model, mean)
+    if params.at != "last":
+        edits *= max(1.0, mean)
     suffix = edits * (token_flops(model, 2 * mean, -(-above // 2)) + head_flops(model))
     held = min(features, params.step) * (
         prompts * arms * (len(params.outcomes) + 1) * ITEM + 3 * model.get("width", 0) * ITEM
@@ -58,7 +66,7 @@ def screening(params: Delta, load: Workload) -> Cost:
     known = saes.get("features", 0) * KNOWN
     point = load.longest * (token_bytes(model, layers) + key_bytes(model))
     return Cost(
-        forwards=steps * prompts + 1,
+        forwards=steps * (passes + (prompts if ranked else 0)) + 1,
         flops=prefix + suffix,
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + pushed + known),
@@ -119,6 +127,29 @@ def joining(params: Joint, load: Workload) -> Cost:
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + known),
         disk=3 * (2 + pairs) * ROW,
+        exact=False,
+    )
+
+
+def dosing(params: Doses, load: Workload) -> Cost:
+    """A pass a point, and from it every feature at every dose and at both means."""
+    model, saes = load.model, load.saes
+    prompts = min(params.points, load.samples, load.distinct)
+    mean = load.tokens / load.distinct if load.distinct else 0
+    members = len(params.features) or params.top
+    rows = members * (len(params.doses) + 2)
+    layers = model.get("layers", 1)
+    above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
+    suffix = prompts * rows * (token_flops(model, 2 * mean, above) + head_flops(model))
+    held = rows * model.get("width", 0) * 12 + TILE_NUMBERS * 16
+    point = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    known = saes.get("features", 0) * KNOWN
+    return Cost(
+        forwards=prompts + 1,
+        flops=(prompts + 1) * mean * token_flops(model, mean) + suffix,
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + known),
+        disk=(rows + members) * ROW,
         exact=False,
     )
 

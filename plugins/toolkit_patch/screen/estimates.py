@@ -54,6 +54,19 @@ def estimate(
     return MeanEstimate(means, np.minimum(low, means), np.maximum(high, means), p)
 
 
+def sign_test(values: Floats, weights: Floats, clusters: Ints) -> Floats:
+    """(K, P) -> (K): exact two-sided p of the signs of clusters' sums. For values that may be the
+    same at every point, such as ranks, where a t test has nothing to divide by.
+    """
+    import numpy as np
+    from scipy.stats import binomtest
+
+    sums = _by_cluster(values * weights, clusters, int(clusters.max()) + 1)
+    above, below = (sums > 1e-9).sum(axis=1), (sums < -1e-9).sum(axis=1)
+    pairs = zip(above.tolist(), below.tolist(), strict=True)
+    return np.array([binomtest(up, up + down).pvalue if up + down else 1.0 for up, down in pairs])
+
+
 def _by_cluster(values: Floats, clusters: Ints, count: int) -> Floats:
     """(K, P) -> (K, C): sums over the points of each cluster."""
     import numpy as np

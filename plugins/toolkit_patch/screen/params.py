@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from toolkit.parts import Params
+from toolkit.selectors import At
 
-Arm = Literal["reconstruct", "random_feature", "random_direction"]
-ARMS: tuple[Arm, ...] = ("reconstruct", "random_feature", "random_direction")
+from .candidate_files import read_addresses
+
+Arm = Literal["reconstruct", "random_feature", "random_direction", "shuffled", "mean_difference"]
+ARMS: tuple[Arm, ...] = (
+    "reconstruct",
+    "random_feature",
+    "random_direction",
+    "shuffled",
+    "mean_difference",
+)
 """Control arms that a spec may leave out. The sham and the values of both groups always run."""
 
 
@@ -34,16 +43,48 @@ class Candidates(Params):
         (), description="Addresses such as 25/2059: these features and no others."
     )
 
+    unfired: Literal["refuse", "screen"] = Field(
+        "refuse",
+        description="Named features that never fired in the compared samples: refuse them, or "
+        "screen them at 0 for both groups, so that the declared family stays whole.",
+    )
+    file: str | None = Field(
+        None,
+        description="A file of features, relative to the spec: CSV with a column `address` (as "
+        "`toolkit query features --csv` writes it) or `layer` and `feature`, or the JSON of the "
+        "sink `exp1_json`. These features and no others.",
+    )
+
     @model_validator(mode="before")
     @classmethod
-    def _read_all(cls, given: Any) -> Any:
-        """`all` is every feature that ever fired."""
-        if given != "all":
-            return given
-        return {"top": None, "min_abs_d": 0.0, "max_q": None, "min_count": 1}
+    def _read_all(cls, given: Any, info: ValidationInfo) -> Any:
+        """`all` is every feature that ever fired. The features of a file take its place, so that
+        what it holds enters the key of the stage.
+        """
+        if given == "all":
+            return {"top": None, "min_abs_d": 0.0, "max_q": None, "min_count": 1}
+        if isinstance(given, dict) and given.get("file") is not None:
+            others = {name: value for name, value in given.items() if name != "file"}
+            if others.get("features"):
+                raise ValueError("give `file` or `features`, not both")
+            folder = (info.context or {}).get("folder")
+            return {**others, "features": read_addresses(str(given["file"]), folder)}
+        return given
 
 
-class Delta(Params):
+class Wording(Params):
+    """What is put into a prompt to ask for the behaviour in words."""
+
+    text: str = Field(min_length=1, description="The wording.")
+    before: str | None = Field(
+        None,
+        min_length=1,
+        description="It is put before the last place where the prompt says this; null: in front of "
+        "the prompt.",
+    )
+
+
+class Delta(At):
     """What is screened, at which decision points, and what counts as an outcome."""
 
     outcomes: dict[str, tuple[str, ...]] = Field(
@@ -59,7 +100,15 @@ class Delta(Params):
     )
     candidates: Candidates = Field(
         default_factory=lambda: Candidates.model_validate({}),
-        description="Which features are screened: a rule, addresses, or `all`.",
+        description="Which features are screened: a rule, addresses, a file of them, or `all`.",
+    )
+    screen: Literal["exact", "relp_then_exact"] = Field(
+        "exact",
+        description="exact: every candidate; relp_then_exact: those whose effect a gradient (RelP) "
+        "estimates largest. The others stay in the family, with p 1.",
+    )
+    exact_checks: int = Field(
+        512, ge=1, description="With relp_then_exact: how many candidates are screened exactly."
     )
     points: int = Field(
         200, ge=2, description="Decision points at most; one of each unit before a second of any."
@@ -69,6 +118,11 @@ class Delta(Params):
     )
     arms: tuple[Arm, ...] = Field(
         ARMS, description="Control arms beside the sham and the values of both groups."
+    )
+    prompt_only: Wording | None = Field(
+        None,
+        description="A yardstick: the unedited model, with this wording in the prompt that asks "
+        "for the behaviour.",
     )
     alpha: float = Field(
         0.05,
@@ -128,8 +182,12 @@ class Verdicts(Params):
 
 
 def family_size(params: Delta, saes: Any) -> int:
-    """The most features that a screen can have, from its params and the facts of the SAEs."""
-    chosen = params.candidates
+    """The most features that are screened exactly, from the params and the facts of the SAEs."""
+    family = _declared_size(params.candidates, saes)
+    return family if params.screen == "exact" else min(family, params.exact_checks)
+
+
+def _declared_size(chosen: Candidates, saes: Any) -> int:
     if chosen.features:
         return len(chosen.features)
     every = int(saes.get("features", 1 << 20))

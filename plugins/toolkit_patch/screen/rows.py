@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .arms import DIRECTIONS, FEATURES, REBUILT, SETS, SHAM
+from .arms import DIRECTIONS, FEATURES, MEANS, PROMPT_ONLY, REBUILT, SETS, SHAM, SHUFFLED
 from .estimates import MeanEstimate, estimate
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ ALL = "*"
 class Measured:
     """Results at all points. `chances[arm]` is (candidates, points, outcomes), `base` (points,
     outcomes) without an edit, `kl[arm]` the divergence of either value, `fires` whether a candidate
-    fires at a point by itself.
+    fires at a point by itself, `edits` how often each was edited.
     """
 
     chances: Mapping[str, np.ndarray[Any, Any]]
     base: np.ndarray[Any, Any]
     kl: Mapping[str, np.ndarray[Any, Any]]
     fires: np.ndarray[Any, Any]
+    edits: np.ndarray[Any, Any]
     weights: np.ndarray[Any, Any]
     clusters: np.ndarray[Any, Any]
     specific: MeanEstimate
@@ -66,10 +67,11 @@ def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
     moved = {
         arm: measured.mean(measured.moved(arm, column))
         for arm in measured.chances
-        if arm not in (SHAM, *FEATURES, *DIRECTIONS)
+        if arm in (*SETS, *REBUILT, PROMPT_ONLY)
     }
     sham = abs(measured.moved(SHAM, column)).max(axis=1)
     columns: dict[str, Any] = {
+        "screen": [screen.id] * count,
         "space": [candidates.spaces[space] for space in candidates.space.tolist()],
         "feature": candidates.feature,
         "comparison": [candidates.comparison.id] * count,
@@ -98,8 +100,12 @@ def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
         "p_reconstruct": _p_of_reconstructions(screen, measured),
         "random_feature": _specific_of(measured, FEATURES, column),
         "random_direction": _specific_of(measured, DIRECTIONS, column),
-        "edits": np.full(count, len(screen.points) * len(measured.chances)),
+        "shuffled": _specific_of(measured, SHUFFLED, column),
+        "mean_difference": _specific_of(measured, MEANS, column),
+        PROMPT_ONLY: moved.get(PROMPT_ONLY, [None] * count),
+        "edits": measured.edits,
         "family": np.full(count, len(screen.family)),
+        "checked": np.full(count, screen.checked),
     }
     schema = arrow_schema("screens")
     return pa.table(
@@ -171,13 +177,15 @@ def arm_names(groups: Sequence[str]) -> dict[str, str]:
         ("reconstruct", REBUILT[1:]),
         ("random_feature", FEATURES),
         ("random_direction", DIRECTIONS),
+        ("shuffled", SHUFFLED),
+        ("mean_difference", MEANS),
     )
     named = {
         arm: f"{word}:{group}"
         for word, arms in pairs
         for arm, group in zip(arms, groups, strict=True)
     }
-    return {SHAM: SHAM, REBUILT[0]: REBUILT[0], **named}
+    return {SHAM: SHAM, REBUILT[0]: REBUILT[0], PROMPT_ONLY: PROMPT_ONLY, **named}
 
 
 def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict[str, Any]]:
@@ -254,6 +262,7 @@ def _points(screen: Screen, measured: Measured, member: int) -> Iterator[dict[st
 def _key(screen: Screen, member: int, sample: str, arm: str, outcome: str) -> dict[str, Any]:
     candidates = screen.candidates
     return {
+        "screen": screen.id,
         "space": candidates.spaces[int(candidates.space[member])],
         "feature": int(candidates.feature[member]),
         "sample": sample,

@@ -8,18 +8,24 @@ equal length at the same points. Verdicts are made by `patch.verdicts`, over all
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from toolkit.comparisons import addresses_of
 from toolkit.errors import DataError
 from toolkit.saes import space_id
 
-from .arms import SETS, SpaceEdits, check_sites, rows_of_arms
-from .candidates import ComparedFeatures, family, read_features
+from .arms import PROMPT_ONLY, SETS, MeanDifference, SpaceEdits, check_sites, rows_of_arms
+from .baselines import asked_for, mean_differences, shuffled_values
+from .candidates import ComparedFeatures, family, read_features, with_unfired
 from .estimates import estimate
+from .gradients import estimates, mean_gradients
 from .null import hold_against_directions
+from .observed import warn_out_of_range
 from .outcomes import Outcomes, read_outcomes
 from .passes import Reading, push, read_prompt
 from .points import Point, clusters_of, decision_points, weights_of
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from toolkit.saes import Sae
     from toolkit.work import Rows, Work
 
-    from .params import Delta
+    from .params import Delta, Wording
 
 SHAM_TOLERANCE = 1e-4
 NEAREST = 10
@@ -43,7 +49,8 @@ NEAREST = 10
 @dataclass(frozen=True, eq=False)
 class Screen:
     """Everything that is the same at every point. `family` are rows of `everything`, `mine` those
-    of this step.
+    of this step; `checked` says how many of the family are screened exactly. `id` is shared by the
+    steps of a stage and by no other screen.
     """
 
     work: Work
@@ -56,6 +63,17 @@ class Screen:
     saes: Mapping[int, Sae]
     points: Sequence[Point]
     outcomes: Outcomes
+    checked: int
+    shuffled: np.ndarray[Any, Any] | None = None
+    means: Mapping[str, MeanDifference] = field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """Made of the params, the comparison, the seed and the decision points."""
+        points = [[point.ids, point.position, point.owners] for point in self.points]
+        facts = [self.params.model_dump(mode="json"), self.everything.comparison.id]
+        material = json.dumps([*facts, self.work.seed, points], sort_keys=True)
+        return hashlib.sha256(material.encode()).hexdigest()[:16]
 
     @property
     def column(self) -> int:
@@ -65,7 +83,7 @@ class Screen:
     def read(self, point: Point) -> Reading:
         """A point's own pass."""
         hookpoints = sorted({sae.hookpoint for sae in self.saes.values()})
-        return read_prompt(self.model, self.outcomes, point.ids, hookpoints)
+        return read_prompt(self.model, self.outcomes, point.ids, hookpoints, point.position)
 
 
 def patch(work: Work) -> Rows:
@@ -88,9 +106,17 @@ def _prepare(work: Work) -> Screen | None:
     params, model = work.params, work.model
     everything = read_features(work.inputs, params.between, params.half)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    everything = with_unfired(everything, params.candidates, spaces)
     rows = family(everything, params.candidates, spaces)
     first, last = work.features or (0, len(rows))
-    mine = rows[first:last]
+    if first >= len(rows):
+        return None
+    points = decision_points(work, params.points, params.half, params.at)
+    outcomes = read_outcomes(model, params.outcomes, points[0].text, points[0].ids)
+    checked = rows
+    if params.screen == "relp_then_exact" and len(rows) > params.exact_checks:
+        checked = _by_gradient(work, everything, rows, points, outcomes)
+    mine = np.asarray(checked[first:last])
     if not len(mine):
         return None
     candidates = everything.take(mine)
@@ -98,11 +124,61 @@ def _prepare(work: Work) -> Screen | None:
     check_sites(model, list(saes.values()))
     _report_whole_encoders(work, saes)
     _check_values(candidates, saes)
-    points = decision_points(work, params.points, params.half)
-    outcomes = read_outcomes(model, params.outcomes, points[0].text, points[0].ids)
-    return Screen(
-        work, model, params, everything, rows, np.asarray(mine), candidates, saes, points, outcomes
-    )
+    warn_out_of_range(work, candidates, candidates.values.max(axis=1))
+    prepared = Screen(
+        work, model, params, everything, rows, mine, candidates, saes, points, outcomes,
+        len(checked),
+    )  # fmt: skip
+    return _with_baselines(prepared)
+
+
+def _by_gradient(
+    work: Work,
+    everything: ComparedFeatures,
+    rows: np.ndarray[Any, Any],
+    points: Sequence[Point],
+    outcomes: Outcomes,
+) -> np.ndarray[Any, Any]:
+    """The rows of the family whose effect a gradient estimates largest, in their order."""
+    import numpy as np
+
+    saes = _saes(work, everything.take(rows), addresses_of(work.inputs))
+    check_sites(work.model, list(saes.values()))
+    hookpoints = sorted({sae.hookpoint for sae in saes.values()})
+    gradients = mean_gradients(work, "relp", points, outcomes, hookpoints)
+    sizes = np.zeros(len(rows))
+    for space, sae in saes.items():
+        own = np.flatnonzero(everything.space[rows] == space)
+        found = estimates(everything, rows[own].tolist(), sae, gradients[sae.hookpoint])
+        sizes[own] = abs(found)
+    order = np.argsort(-sizes, kind="stable")[: work.params.exact_checks]
+    return rows[np.sort(order)]
+
+
+def _with_baselines(screen: Screen) -> Screen:
+    """With what the arms `shuffled` and `mean_difference` need; without it they are left out, which
+    is said.
+    """
+    work, arms = screen.work, set(screen.params.arms)
+    shuffled = shuffled_values(work, screen.candidates) if "shuffled" in arms else None
+    hookpoints = sorted({sae.hookpoint for sae in screen.saes.values()})
+    means: Mapping[str, MeanDifference] = {}
+    if "mean_difference" in arms:
+        comparison = screen.everything.comparison
+        means = mean_differences(work, comparison, hookpoints, screen.params.at)
+    missing = [] if shuffled is not None else ["shuffled"]
+    missing += [] if means else ["mean_difference"]
+    left = [arm for arm in missing if arm in arms]
+    if left:
+        work.report.event(
+            "warning",
+            text=f"arms {', '.join(left)} are left out: they need the labels of the compared "
+            f"samples ('{screen.everything.comparison.by}') among the samples of this stage, and "
+            "`shuffled` their activations too. Need the stage that extracted them.",
+        )
+    kept = tuple(arm for arm in screen.params.arms if arm not in left)
+    params = screen.params.model_copy(update={"arms": kept})
+    return replace(screen, params=params, shuffled=shuffled, means=means)
 
 
 def _saes(work: Work, candidates: ComparedFeatures, addresses: Mapping[str, str]) -> dict[int, Sae]:
@@ -171,7 +247,7 @@ def _measure(screen: Screen) -> Measured:
     }
     base = np.zeros((len(screen.points), len(screen.outcomes.names)))
     kl = {arm: np.zeros(shape, np.float32) for arm in SETS}
-    fires = np.zeros(shape, bool)
+    fires, edits_made = np.zeros(shape, bool), np.zeros(shape[0], np.int64)
     spaces = [_space_edits(screen, space) for space in screen.saes]
     for number, point in enumerate(screen.points):
         reading = screen.read(point)
@@ -180,14 +256,43 @@ def _measure(screen: Screen) -> Measured:
             fires[edits.members, number] = (edits.own_values(reading) > 0).cpu().numpy()
         for edits, arm, there, moved in push_all(screen, reading, spaces):
             chances[arm][edits.members, number] = there
+            edits_made[edits.members] += 1
             if arm in SETS:
                 kl[arm][edits.members, number] = moved
         screen.work.report.progress(number + 1, len(screen.points))
+    _check_counts(screen, arms, edits_made)
+    if screen.params.prompt_only is not None:
+        chances[PROMPT_ONLY] = _asked(screen, screen.params.prompt_only, shape)
     _check_sham(screen, chances["sham"], base)
     column = screen.column
     difference = (chances["set_a"] - chances["set_b"])[:, :, column].astype(np.float64)
     specific = estimate(difference, weights, clusters, screen.work.rng("patch.bootstrap"))
-    return Measured(chances, base, kl, fires, weights, clusters, specific)
+    return Measured(chances, base, kl, fires, edits_made, weights, clusters, specific)
+
+
+def _check_counts(screen: Screen, arms: Sequence[str], made: np.ndarray[Any, Any]) -> None:
+    """Every arm of every candidate was made once at every point."""
+    planned = len(arms) * len(screen.points)
+    if (made != planned).any():
+        member = int((made != planned).argmax())
+        feature = int(screen.candidates.feature[member])
+        raise DataError(
+            f"feature {feature}: {planned} edits were planned, one for each of {len(arms)} rows at "
+            f"{len(screen.points)} decision points, and {made[member]} were made."
+        )
+
+
+def _asked(screen: Screen, wording: Wording, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Probabilities of the unedited model where the prompt asks for the behaviour, the same for
+    every candidate.
+    """
+    import numpy as np
+
+    found = []
+    for point in screen.points:
+        ids = asked_for(screen.work, wording, point.text)
+        found.append(read_prompt(screen.model, screen.outcomes, ids, []).chances)
+    return np.broadcast_to(np.array(found, np.float32), (*shape, len(screen.outcomes.names)))
 
 
 def push_all(screen: Screen, reading: Reading, spaces: Sequence[SpaceEdits]) -> Any:
@@ -232,7 +337,10 @@ def _space_edits(screen: Screen, space: int) -> SpaceEdits:
         directions = torch.nn.functional.normalize(drawn, dim=1) * lengths
     values = torch.from_numpy(screen.candidates.values[members]).to(rows)
     index = torch.tensor(features.tolist(), dtype=torch.long)
-    return SpaceEdits(sae, members, index, values, rows, others, directions)
+    shuffled = screen.shuffled
+    dealt = None if shuffled is None else torch.from_numpy(shuffled[members]).to(rows)
+    means = screen.means.get(sae.hookpoint)
+    return SpaceEdits(sae, members, index, values, rows, others, directions, dealt, means)
 
 
 def _random_directions(screen: Screen, space: int, features: Sequence[int], like: Tensor) -> Tensor:

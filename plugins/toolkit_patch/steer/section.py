@@ -41,6 +41,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
             f"P({row['outcome']}) by dose, {row['axis']}, layers {row['layers']}",
             f"<p>{html.escape(sentence)}.</p>{_chart(own)}",
             sentence,
+            own,
         )
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.edits import Edit, Steer, tokens
+from toolkit.edits import Edit, Steer, check_made, tokens
 from toolkit.errors import DataError
-from toolkit_patch.screen.estimates import estimate
+from toolkit_patch.screen.estimates import estimate, sign_test
 from toolkit_patch.screen.outcomes import Outcomes, read_outcomes
 from toolkit_patch.screen.passes import read_prompt
 from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
@@ -72,6 +72,7 @@ def _moved(
         targets = tokens(range(count), [last] * count)
         edits.append(Edit(f"resid_post.{layer}", operation, targets))
     states = model.edited_states(reading.prefix, edits, count)
+    check_made(edits, [last + 1] * count)
     out = model.readout(states, outcomes.listed, reading.state)
     assert out.kl is not None
     if len(states) != count:
@@ -153,7 +154,8 @@ class _Steered:
         rng = self.work.rng("patch.bootstrap")
         slope = estimate(slopes[:1], self.weights, self.clusters, rng)
         taus = np.array([kendalltau(doses, point).statistic for point in curves[0].T])
-        tau = estimate(np.nan_to_num(taus)[None], self.weights, self.clusters, rng)
+        taus = np.nan_to_num(taus)
+        p_tau = sign_test(taus[None], self.weights, self.clusters)[0]
         means = np.average(slopes, axis=1, weights=self.weights)
         beyond = int((abs(means[1:]) >= abs(means[0])).sum())
         spread = float(means[1:].std(ddof=1))
@@ -170,8 +172,8 @@ class _Steered:
             "z": float((means[0] - means[1:].mean()) / spread) if spread > 0 else None,
             "p_directions": (1 + beyond) / len(means),
             "monotone": bool((steps > 0).all() or (steps < 0).all()),
-            "tau": float(tau.mean[0]),
-            "p_tau": float(tau.p[0]),
+            "tau": float(np.average(taus, weights=self.weights)),
+            "p_tau": float(p_tau),
             "points": len(self.points),
             "clusters": int(self.clusters.max()) + 1,
         }

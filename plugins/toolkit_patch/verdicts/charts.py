@@ -126,3 +126,40 @@ def layer_map(rows: Sequence[Row], tones: Tones) -> str:
         f'<svg viewBox="0 0 {wide} {height}" width="{wide}" role="img" font-size="12">'
         f"{_axis(reach, height)}{names}{dots}</svg>"
     )
+
+
+def naive_map(rows: Sequence[Row], tones: Tones) -> str:
+    """Across: the specific effect. Upwards: the naive one, the stream rebuilt with either value
+    against the unedited model.
+    """
+    effects = [abs(row["effect"]) for row in rows]
+    naive = [row[side] for row in rows for side in ("reconstruct_a", "reconstruct_b")]
+    reach, top = max(0.01, *effects) * 1.08, max(0.01, *map(abs, naive)) * 1.08
+    wide, height = LEFT + WIDE + RIGHT, TALL + 62
+
+    def y(value: float) -> float:
+        return 8 + float((TALL + 10) * (1 - (value / top + 1) / 2))
+
+    dots = "".join(
+        f'<circle cx="{_x(row["effect"], reach):.1f}" cy="{y(row[side]):.1f}" r="4" '
+        f'fill="{"none" if side == "reconstruct_b" else tones.get(row["verdict"], "var(--fg)")}" '
+        f'stroke="{tones.get(row["verdict"], "var(--fg)")}" opacity="0.7">'
+        f"<title>{html.escape(row['name'])}: {html.escape(row['verdict'])}</title></circle>"
+        for row in rows
+        for side in ("reconstruct_a", "reconstruct_b")
+    )
+    sides = "".join(
+        f'<text x="{LEFT - 10}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
+        f"{value:+.2g}</text>"
+        for value in (top, -top)
+    )
+    zero = f'<line x1="{LEFT}" x2="{LEFT + WIDE}" y1="{y(0):.1f}" y2="{y(0):.1f}" '
+    first, _, second = rows[0]["contrast"].partition(" vs ")
+    return (
+        f'<svg viewBox="0 0 {wide} {height}" width="{wide}" role="img" font-size="12">'
+        f'{_axis(reach, height)}{sides}{zero}stroke="var(--line)"/>{dots}</svg>'
+        f'<p class="faint">Across: specific effect, error kept. Upwards: what the rebuilt stream '
+        f"does against the unedited model, filled with the mean of {html.escape(first)}, hollow "
+        f"with that of {html.escape(second)}. Both on one side of zero: the value does not matter, "
+        "the reconstruction does.</p>"
+    )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.addresses import layer_of, prefixes
 from toolkit.work import Figure, Finding
 
-from .charts import forest, layer_map, scatter
+from .charts import forest, layer_map, naive_map, scatter
+from .examples import Example, examples_of, shown
 from .stage import CAUSAL, NOTHING, ORDER, REBUILT, SILENT, SMALL, UNSPECIFIC, signed
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ HEADS = {
     "reconstruct_b": "rebuilt, mean of {b}",
     "random_feature": "a random feature",
     "random_direction": "a random direction",
+    "shuffled": "labels shuffled",
+    "mean_difference": "difference of means",
+    "prompt_only": "asked in words",
 }
 
 
@@ -47,8 +51,7 @@ def joined(inputs: Inputs) -> list[dict[str, Any]]:
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     names = prefixes(spaces.values())
-    # A run may screen the same features twice; a verdict bears the numbers of the screen it judges.
-    key = ("space", "feature", "comparison", "outcome", "effect", "low", "high", "family")
+    key = ("screen", "space", "feature", "comparison", "outcome")
     verdicts = {
         tuple(row[name] for name in key): row for row in inputs.read("verdicts").to_pylist()
     }
@@ -65,29 +68,39 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     """A sentence and a table of verdicts, then charts, for each comparison and outcome."""
     rows = joined(inputs)
     for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        yield from _of_family(
-            [row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)]
-        )
+        own = [row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)]
+        yield from _of_family(own, examples_of(inputs, own))
 
 
-def _of_family(rows: Sequence[Row]) -> Iterable[Figure]:
+def _of_family(
+    rows: Sequence[Row], examples: Mapping[tuple[str, int], Sequence[Example]]
+) -> Iterable[Figure]:
     sentence, outcome = summary(rows), rows[0]["outcome"]
     group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     yield Figure("Verdicts", f"<p>{html.escape(sentence)}</p>{_verdict_table(rows)}", sentence)
+    if examples:
+        yield Figure("Where it fires", shown(examples, rows), "Texts in which features fire.")
     yield Figure(
         f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
         "Effects with intervals beside the range of random directions.",
+        rows[:SHOWN],
     )
     if len(rows) > 3:
         yield Figure(
             "Effect against evidence",
             scatter(rows, TONES, outcome),
             "Each screened feature by its effect and its p-value.",
+            rows,
+        )
+    if None not in {row["reconstruct_a"] for row in rows}:
+        yield Figure(
+            "Specific against naive", naive_map(rows, TONES), "Effects with and without the error."
         )
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
-        yield Figure("Effects by layer", layer_map(rows, TONES), "Sizes of effects at each layer.")
+        words = "Sizes of effects at each layer."
+        yield Figure("Effects by layer", layer_map(rows, TONES), words, rows)
     yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
 
 

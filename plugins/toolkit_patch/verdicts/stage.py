@@ -27,7 +27,19 @@ UNSPECIFIC, SHAM, SILENT, NOTHING = "unspecific", "sham fails", "silent here", "
 ORDER = (CAUSAL, UNSPECIFIC, REBUILT, SMALL, SILENT, NOTHING, SHAM)
 """Verdicts, the most telling first."""
 SHAM_LIMIT = 1e-4
-FAMILY = ("comparison", "outcome")
+CARRIED = (
+    "screen",
+    "space",
+    "feature",
+    "comparison",
+    "contrast",
+    "outcome",
+    "effect",
+    "low",
+    "high",
+)
+"""Columns that a verdict has from its screen."""
+FAMILY = ("screen", "comparison", "outcome")
 
 
 def judge(work: Work) -> Rows:
@@ -49,23 +61,26 @@ def _families(screens: pa.Table) -> list[list[Row]]:
     for row in screens.to_pylist():
         parts.setdefault(tuple(row[name] for name in FAMILY), []).append(row)
     for rows in parts.values():
-        if len(rows) != rows[0]["family"]:
+        if len(rows) != rows[0]["checked"]:
             raise DataError(
-                f"The screen of '{rows[0]['contrast']}' declared {rows[0]['family']} features, and "
-                f"{len(rows)} were screened. Correction runs over all of them; screen the others."
+                f"The screen of '{rows[0]['contrast']}' declared {rows[0]['checked']} features, "
+                f"and {len(rows)} were screened. Correction runs over all of them; screen the "
+                "others."
             )
     return list(parts.values())
 
 
 def _judged(rows: list[Row], params: Verdicts) -> list[dict[str, Any]]:
+    family = rows[0]["family"]
     p = [evidence(row) for row in rows]
+    # What a gradient left out was not asked: it has no evidence, and stays in the family.
+    q_of = corrected(_array(p + [1.0] * (family - len(rows)))).tolist()
     judged = []
-    for row, own, q in zip(rows, p, corrected(_array(p)).tolist(), strict=True):
+    for row, own, q in zip(rows, p, q_of[: len(rows)], strict=True):
         verdict, reason = verdict_of(row, q, params)
-        names = ("space", "feature", "comparison", "contrast", "outcome", "effect", "low", "high")
-        facts = {name: row[name] for name in names}
+        facts = {name: row[name] for name in CARRIED}
         judged.append(
-            {**facts, "verdict": verdict, "reason": reason, "p": own, "q": q, "family": len(rows)}
+            {**facts, "verdict": verdict, "reason": reason, "p": own, "q": q, "family": family}
         )
     return judged
 

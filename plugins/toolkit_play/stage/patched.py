@@ -5,6 +5,9 @@ each reply, also where keys and values of earlier tokens are kept, so that a cac
 `tokens: reply` begins with the last token of a prompt, from which the first word of the reply is
 drawn; an earlier round is then part of a prompt and is read as it stands.
 
+With `random_directions` the same changes go along random directions instead, as long as the decoder
+rows: so many arms, each with its own, which are the null of the patch.
+
 Games have the repetitions, the luck and the token draws of the unpatched ones: game by game the two
 differ by the patch alone, until their texts part.
 """
@@ -12,18 +15,19 @@ differ by the patch alone, until their texts part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from toolkit.addresses import locate, parse
-from toolkit.errors import BadInput
+from toolkit.addresses import layer_of, locate, parse
+from toolkit.errors import BadInput, DataError, choices
 from toolkit.parts import Params
 from toolkit.saes import space_row
 from toolkit.work import Rows, Work
 
 from .params import Play
+from .params import count_games as games_of_an_arm
 
 if TYPE_CHECKING:
     from toolkit.edits import Edit
@@ -32,18 +36,23 @@ OPERATIONS = ("set", "add", "scale")
 
 
 class Patch(Params):
-    """One feature and what is done to it."""
+    """One feature, or those that a screen gave a verdict, and what is done to it."""
 
-    feature: str = Field(min_length=1, description="Its address, such as 25/2059.")
+    feature: str | None = Field(None, min_length=1, description="Its address, such as 25/2059.")
+    verdicts: tuple[str, ...] = Field(
+        (), description="Instead: the features with these verdicts in the needed stages."
+    )
+    top: int = Field(3, ge=1, description="Features with a verdict at most: the largest effects.")
     set: float | None = Field(None, description="Hold it at this value.")
     add: float | None = Field(None, description="Add this to its value.")
     scale: float | None = Field(None, description="Multiply its value; 0 ablates it.")
 
     @field_validator("feature")
     @classmethod
-    def _is_an_address(cls, given: str) -> str:
+    def _is_an_address(cls, given: str | None) -> str | None:
         try:
-            parse(given)
+            if given is not None:
+                parse(given)
         except BadInput as error:
             raise ValueError(str(error)) from None
         return given
@@ -53,6 +62,8 @@ class Patch(Params):
         given = [name for name in OPERATIONS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(OPERATIONS)}")
+        if (self.feature is None) != bool(self.verdicts):
+            raise ValueError("give either `feature` or `verdicts`")
         return self
 
 
@@ -73,6 +84,19 @@ class PatchedPlay(Play):
         "all", description="all: every token; reply: from the last token of the prompt on."
     )
 
+    random_directions: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="So many arms `NAME_1`, `NAME_2` ..., in each of which the same changes go "
+        "along random directions as long as the decoder rows.",
+    )
+
+
+def count_games(params: PatchedPlay) -> int:
+    """How many games these params ask for, all arms together."""
+    return games_of_an_arm(params) * max(1, params.random_directions)
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -91,19 +115,69 @@ class Arm:
             return self.shared
         return _edits(self.operations, prompt_tokens - 1)
 
+    def check_made(
+        self, edits: Sequence[Edit], request: str, prompt_tokens: int, reply_tokens: int
+    ) -> None:
+        """Every edit was made at each token that it was meant for, in the prompt and in the reply,
+        whose last token is read by nobody. Counts of the request are dropped.
+        """
+        planned = prompt_tokens if self.tokens == "all" else 1
+        for edit in edits:
+            made = edit.tally.counts.pop((request, "prompt"), 0)
+            replied = edit.tally.counts.pop((request, "generation"), 0)
+            if made != planned or not reply_tokens - 1 <= replied <= reply_tokens:
+                raise DataError(
+                    f"{request}: an edit at {edit.hookpoint} was planned at {planned} tokens of "
+                    f"the prompt and {max(0, reply_tokens - 1)} of the reply, and made at {made} "
+                    f"and {replied}. The model's session makes edits more or less often than it "
+                    "was told; its loader is at fault."
+                )
+
 
 def play_patched(work: Work) -> Rows:
     """Play this step's games under the patch."""
     from .play import play
 
-    yield from play(work, _arm(work))
+    yield from play(work, _arms(work))
 
 
-def _arm(work: Work) -> Arm:
+def _arms(work: Work) -> list[Arm]:
     params: PatchedPlay = work.params
-    operations = [_operation(work, patch) for patch in params.patch]
+    operations = [made for patch in params.patch for made in _operations(work, patch)]
+    if not params.random_directions:
+        return [_arm(params, params.arm, operations)]
+    return [
+        _arm(params, f"{params.arm}_{number + 1}", _along_random(work, operations, number))
+        for number in range(params.random_directions)
+    ]
+
+
+def _arm(params: PatchedPlay, name: str, operations: Sequence[Any]) -> Arm:
     shared = _edits(operations, 0) if params.tokens == "all" else ()
-    return Arm(params.arm, operations, params.tokens, shared)
+    return Arm(name, operations, params.tokens, shared)
+
+
+def _along_random(work: Work, operations: Sequence[Any], number: int) -> list[Any]:
+    """The same operations, each along a random direction as long as its decoder row."""
+    import torch
+
+    from toolkit.edits import OnFeatures
+
+    found = []
+    for place, (hookpoint, operation, reads) in enumerate(operations):
+        if not isinstance(operation, OnFeatures):
+            raise BadInput(
+                f"random_directions: features of the SAE at {hookpoint} compete with each other, "
+                "so their changes cannot be sent along another direction. Use a ReLU or JumpReLU "
+                "SAE, or name random features."
+            )
+        rows = operation.decoder_rows
+        rng = work.rng("play.direction", number, place)
+        drawn = torch.from_numpy(rng.standard_normal(tuple(rows.shape))).to(rows)
+        lengths = rows.norm(dim=-1, keepdim=True)
+        along = torch.nn.functional.normalize(drawn, dim=-1) * lengths
+        found.append((hookpoint, replace(operation, decoder_rows=along), reads))
+    return found
 
 
 def _edits(operations: Sequence[tuple[str, Any, str | None]], first: int) -> list[Edit]:
@@ -115,17 +189,51 @@ def _edits(operations: Sequence[tuple[str, Any, str | None]], first: int) -> lis
     ]
 
 
-def _operation(work: Work, patch: Patch) -> tuple[str, Any, str | None]:
-    """What is done to the feature, and where."""
+def _operations(work: Work, patch: Patch) -> list[tuple[str, Any, str | None]]:
+    """What is done to each feature that a patch names, by layer."""
+    rows = [space_row(work.model.identity, sae) for sae in work.saes]
+    if patch.feature is not None:
+        space, index = locate(patch.feature, rows)
+        return [_operation(work, patch, patch.feature, str(space["space"]), index)]
+    judged = work.inputs.read("verdicts").to_pylist() if _has_verdicts(work) else []
+    named = [row for row in judged if row["verdict"] in patch.verdicts]
+    named.sort(key=lambda row: (-abs(row["effect"]), row["space"], row["feature"]))
+    chosen = list(dict.fromkeys((row["space"], row["feature"]) for row in named))[: patch.top]
+    if not chosen:
+        found = sorted({str(row["verdict"]) for row in judged})
+        raise DataError(
+            f"patch: no feature has the verdict {' or '.join(patch.verdicts)}. Verdicts of the "
+            f"needed stages: {choices(found)}. Need a stage of `patch.verdicts`, or name features."
+        )
+    layers = {row["space"]: layer_of(row) or 0 for row in rows}
+    foreign = next((space for space, _ in chosen if space not in layers), None)
+    if foreign is not None:
+        raise DataError(
+            f"patch: a feature with a verdict is of space {foreign}, and the SAEs of this stage "
+            f"make {choices([str(row['address']) for row in rows])}. Use the same SAEs."
+        )
+    chosen.sort(key=lambda key: (layers[key[0]], key[1]))
+    return [
+        _operation(work, patch, f"{layers[space]}/{index}", space, index) for space, index in chosen
+    ]
+
+
+def _has_verdicts(work: Work) -> bool:
+    return "verdicts" in work.inputs.tables()
+
+
+def _operation(
+    work: Work, patch: Patch, name: str, space: str, index: int
+) -> tuple[str, Any, str | None]:
+    """What is done to a feature, and where."""
     from toolkit.edits import Add, OnFeatures, Scale, Set
 
-    rows = [space_row(work.model.identity, sae) for sae in work.saes]
-    space, index = locate(patch.feature, rows)
-    sae = work.saes[[row["space"] for row in rows].index(space["space"])]
+    ids = [space_row(work.model.identity, sae)["space"] for sae in work.saes]
+    sae = work.saes[ids.index(space)]
     if patch.set is not None:
         if patch.set < 0:
             raise BadInput(
-                f"patch: {patch.feature} is set to {patch.set:g}; the activations of this SAE are "
+                f"patch: {name} is set to {patch.set:g}; the activations of this SAE are "
                 "never below zero. Set it to 0, or add a negative number."
             )
         change: Any = Set(patch.set)

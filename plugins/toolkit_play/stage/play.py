@@ -34,6 +34,7 @@ from .rendering import reminded, see, stop_rule
 from .table import LiveGame, game_row, round_row
 
 if TYPE_CHECKING:
+    from toolkit.edits import Edit
     from toolkit.sessions import Draw, Generated, Session
 
     from .patched import Arm
@@ -43,34 +44,36 @@ SHOWN_CHARACTERS = 80
 TELL_SECONDS = 2.0
 
 
-def play(work: Work, arm: Arm | None = None) -> Rows:
-    """Play this step's games to their ends, under an intervention if there is one; every prompt and
-    reply is kept whole.
+def play(work: Work, arms: Sequence[Arm] = ()) -> Rows:
+    """Play this step's games to their ends, each under an intervention if there are some; every
+    prompt and reply is kept whole.
     """
     import pyarrow as pa
 
     environment = work.params.game.make()
-    games = _games_of_step(work, environment, arm)
+    games = _games_of_step(work, environment, arms)
     work.report.phase("compute")
     session = work.model.session(work.batch.get("tokens"))
-    _Match(work, environment, session, games, arm).play()
+    _Match(work, environment, session, games, arms).play()
     rounds = [row for game in games for row in game.rows]
     ended = [game_row(work.params, environment, game) for game in games]
     yield "rounds", pa.Table.from_pylist(rounds, schema=arrow_schema("rounds"))
     yield "games", pa.Table.from_pylist(ended, schema=arrow_schema("games"))
 
 
-def _games_of_step(work: Work, environment: Environment, arm: Arm | None) -> list[LiveGame]:
-    """Every condition gets its first repetition before any gets its second, so that a limit leaves
-    none out too early.
+def _games_of_step(work: Work, environment: Environment, arms: Sequence[Arm]) -> list[LiveGame]:
+    """Every condition gets its first repetition before any gets its second, and every arm its own,
+    so that a limit leaves none out too early.
     """
-    total = count_games(work.params)
+    conditions, each = environment.conditions(), max(1, len(arms))
+    total = count_games(work.params) * each
     first, last = work.units or (0, min(total, work.limit_units or total))
-    conditions = environment.conditions()
-    return [
-        _open(environment, conditions[index % len(conditions)], index // len(conditions), arm)
-        for index in range(first, last)
-    ]
+    games = []
+    for index in range(first, last):
+        repetition, place = divmod(index // each, len(conditions))
+        arm = arms[index % each] if arms else None
+        games.append(_open(environment, conditions[place], repetition, arm))
+    return games
 
 
 def _open(
@@ -87,7 +90,7 @@ def _open(
         label=f"{condition.label or condition.id} {arm.name}",
         groups={**condition.groups, "arm": arm.name},
     )
-    return LiveGame(f"{drawn_as}-{arm.name}", changed, repetition, state, drawn_as)
+    return LiveGame(f"{drawn_as}-{arm.name}", changed, repetition, state, drawn_as, arm=arm.name)
 
 
 class _Match:
@@ -99,10 +102,11 @@ class _Match:
         environment: Environment,
         session: Session,
         games: Sequence[LiveGame],
-        arm: Arm | None,
+        arms: Sequence[Arm],
     ) -> None:
         self._work, self._environment, self._session = work, environment, session
-        self._arm = arm
+        self._arms = {arm.name: arm for arm in arms}
+        self._edits: dict[str, Sequence[Edit]] = {}
         self._params: Play = work.params
         self._parse: Parser = self._params.parser.make()
         self._games = games
@@ -134,6 +138,7 @@ class _Match:
             prompt = reminded(prompt, params.reask.reminder)
         game.seen = see(self._work.model, prompt, game.request, chat=params.chat)
         self._waiting[game.request] = game
+        edits = self._edits_of(game)
         self._session.submit(
             game.request,
             game.seen.tokens.ids,
@@ -142,8 +147,26 @@ class _Match:
             min_tokens=params.min_new_tokens,
             temperature=params.temperature,
             until=stop_rule(prompt, chat=params.chat),
-            edits=self._arm.edits(len(game.seen.tokens.ids)) if self._arm else (),
+            edits=edits,
         )
+
+    def _edits_of(self, game: LiveGame) -> Sequence[Edit]:
+        """The edits of the reply that is asked for now."""
+        if game.arm is None:
+            return ()
+        assert game.seen is not None
+        edits = self._arms[game.arm].edits(len(game.seen.tokens.ids))
+        self._edits[game.request] = edits
+        return edits
+
+    def _check_edits(self, game: LiveGame, generated: Generated) -> None:
+        if game.arm is None:
+            return
+        assert game.seen is not None
+        request = str(generated.id)
+        tokens = len(game.seen.tokens.ids)
+        edits = self._edits.pop(request)
+        self._arms[game.arm].check_made(edits, request, tokens, len(generated.ids))
 
     def _room(self, game: LiveGame, prompt_tokens: int) -> int:
         """The longest reply that this prompt leaves room for."""
@@ -165,6 +188,7 @@ class _Match:
 
     def _take(self, game: LiveGame, generated: Generated) -> None:
         """Read a reply, and do what it says or ask again."""
+        self._check_edits(game, generated)
         verdict = self._judge(game, generated)
         if verdict.failure is not None:
             game.rows.append(round_row(self._environment, game, generated, verdict, None))

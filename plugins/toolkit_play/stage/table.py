@@ -33,6 +33,8 @@ class LiveGame:
     failures: int = 0
     seen: SeenPrompt | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    arm: str | None = None
+    """The intervention that it is played under."""
 
     @property
     def request(self) -> str:

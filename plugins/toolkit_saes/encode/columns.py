@@ -1,4 +1,4 @@
-"""The columns that rows of one pass share, and columns of lists."""
+"""Builds the columns that all rows of a pass share, and list columns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class PassColumns:
-    """The columns that rows of one pass share, whatever the SAE: sample, position, and the row of
-    the pass that each comes from.
+    """The columns that the rows of one pass share for every SAE: sample, position, and the source
+    row in the pass.
 
-    `wanted(text, n)` gives the positions of the n-th sample of a text, out of those of the pass.
+    `choose(text, n)` gives the positions of the n-th sample of a text, among those of the pass.
     """
 
     def __init__(
-        self, texts: Sequence[Text], wanted: Callable[[Text, int], Sequence[int]] = Text.wanted
+        self, texts: Sequence[Text], choose: Callable[[Text, int], Sequence[int]] = Text.wanted
     ) -> None:
         import numpy as np
         import pyarrow as pa
@@ -30,32 +30,34 @@ class PassColumns:
             for index, text in enumerate(texts)
             for number, name in enumerate(text.samples)
         ]
-        asked = [wanted(texts[index], number) for _, number, index in rows]
+        positions = [choose(texts[index], number) for _, number, index in rows]
         names = pa.array([name for name, _, _ in rows], pa.string())
         self.source = np.array(
             [
-                starts[index] + place
-                for (_, _, index), own in zip(rows, asked, strict=True)
-                for place in _indices(texts[index].positions, own)
+                starts[index] + index_in_text
+                for (_, _, index), chosen in zip(rows, positions, strict=True)
+                for index_in_text in _indices(texts[index].positions, chosen)
             ],
             dtype=np.int64,
         )
         self.sample = names.take(
-            pa.array(np.repeat(np.arange(len(rows)), [len(own) for own in asked]))
+            pa.array(np.repeat(np.arange(len(rows)), [len(chosen) for chosen in positions]))
         )
-        self.position = pa.array([position for own in asked for position in own], pa.int32())
+        self.position = pa.array(
+            [position for chosen in positions for position in chosen], pa.int32()
+        )
 
 
-def _indices(positions: Sequence[int], own: Sequence[int]) -> Sequence[int]:
+def _indices(positions: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
     """Indices of a sample's positions among those of its text."""
-    if len(own) == len(positions):
+    if len(chosen) == len(positions):
         return range(len(positions))
-    index = {position: place for place, position in enumerate(positions)}
-    return [index[position] for position in own]
+    index = {position: number for number, position in enumerate(positions)}
+    return [index[position] for position in chosen]
 
 
 def lists(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:
-    """A column of lists: `offsets` say where each begins, and where the last ends."""
+    """A list column; `offsets` say where each list begins and where the last one ends."""
     import pyarrow as pa
 
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)

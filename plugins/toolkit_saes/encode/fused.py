@@ -1,5 +1,5 @@
-"""Gates that give active features at once: no dense copy of activations beside the pre-activations.
-They equal those of `gates`.
+"""Gates that return active features directly, without a dense copy of activations beside the
+pre-activations. Results equal those of `gates`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The gates: which features fire, and with what activation. Each takes x W_enc, before the bias.
+"""The gates: which features fire, and with what activation.
 
-A threshold is strict, and what is not above zero is off whatever the threshold. Ties of a top-k
-fall to exactly k.
+Each takes x W_enc, before the bias. A threshold is strict, and values at or below zero are off
+whatever the threshold. A top-k with ties keeps exactly k.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _abstopk(products: Tensor, weights: Weights) -> Tensor:
 
 
 def _gated(products: Tensor, weights: Weights) -> Tensor:
-    """`b_enc` is the gate's bias here, `b_mag` that of the magnitude."""
+    """`b_enc` is the bias of the gate, `b_mag` that of the magnitude."""
     assert weights.r_mag is not None
     assert weights.b_mag is not None
     return (products * weights.r_mag.exp() + weights.b_mag).relu() * (products + weights.b_enc > 0)
@@ -62,6 +62,4 @@ GATES: Mapping[Gate, Callable[[Tensor, Weights], Tensor]] = {
     "gated": _gated,
 }
 BY_FEATURE = ("relu", "jumprelu", "gated")
-"""Gates that look at each feature by itself, so that a block of features can be run without the
-others.
-"""
+"""Gates that treat each feature independently, so that a block of features can be run by itself."""

@@ -1,8 +1,8 @@
-"""A weight matrix where it lies: its file is mapped while it is looked at, and becomes float32 a
-block of features at a time.
+"""A weight matrix in its file: mapped while it is used, and converted to float32 one block of
+features at a time.
 
-So an SAE costs the pages of its file, which processes of a host share and the system may take back,
-and never a copy of its own.
+An SAE so costs only the pages of its file, which processes of a host share and the system may
+reclaim, and never a private copy.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 1 << 21
-"""Numbers of a block: 8 MB in float32."""
+"""Numbers per block: 8 MB in float32."""
 BLOCK_ON_GPU = 1 << 27
-"""The same on a GPU, which needs large products to be busy: 512 MB."""
+"""The same on a GPU, which large products keep busy: 512 MB."""
 MAPPED = 1 << 18
-"""Numbers from which on a place is mapped rather than taken from the heap: 1 MB in float32."""
+"""From this many numbers on a buffer is mapped memory instead of heap: 1 MB in float32."""
 
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """Two-dimensional numbers in a file, from byte `start` on. `stamp` tells whether the file is
-    still the one that was checked.
+    """A matrix in a file, from byte `start` on. `stamp` tells whether the file is still the one
+    that was checked.
     """
 
     file: Path
@@ -40,8 +40,8 @@ class StoredMatrix:
     stamp: tuple[int, int, int]
 
     def open(self) -> Tensor:
-        """The numbers, mapped; as (rows, columns, bytes) where the file has them at an odd place,
-        which processors may refuse.
+        """The numbers, mapped; as (rows, columns, bytes) where the file has them at an unaligned
+        offset.
         """
         import torch
 
@@ -54,29 +54,29 @@ class StoredMatrix:
                     f"{self.file} has changed since it was checked. Run again, and leave it as it "
                     "is meanwhile."
                 )
-            held = mmap.mmap(
+            mapped = mmap.mmap(
                 file.fileno(),
                 below + count * kind.itemsize,
                 access=mmap.ACCESS_COPY,
                 offset=self.start - below,
             )
         if self.start % kind.itemsize == 0:
-            return torch.frombuffer(held, dtype=kind, count=count, offset=below).view(self.shape)
-        return torch.frombuffer(held, dtype=torch.uint8, offset=below).view(
+            return torch.frombuffer(mapped, dtype=kind, count=count, offset=below).view(self.shape)
+        return torch.frombuffer(mapped, dtype=torch.uint8, offset=below).view(
             *self.shape, kind.itemsize
         )
 
 
 def stamp(file: Path) -> tuple[int, int, int]:
-    """What is another one once a file is written anew."""
+    """A value that changes when a file is rewritten."""
     stat = file.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Numbers of each feature: rows of what is stored, or its columns if `turned`. `scale`
-    (features): what each is multiplied by.
+    """The vector of each feature: rows of the stored matrix, or its columns if `turned`. `scale`
+    (features) multiplies each.
     """
 
     source: StoredMatrix | Tensor
@@ -85,26 +85,28 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(features, numbers of each)."""
+        """(features, numbers per feature)."""
         rows, columns = self.source.shape
         return (columns, rows) if self.turned else (rows, columns)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Ranges of features and their numbers: float32 (features, numbers), in a place that the
-        next block takes again.
+        """Ranges of features with their vectors: float32 (features, numbers), in a buffer that the
+        next block reuses.
 
-        A place for each block, with what callers keep of it between them, would leave the heap full
-        of holes.
+        A new buffer per block, beside what callers keep, would fragment the heap.
         """
         import torch
 
-        held = self._held()
-        as_is = held.dtype == torch.float32 and self.scale is None
-        max_numbers = BLOCK if held.device.type == "cpu" else BLOCK_ON_GPU
+        stored = self._stored()
+        as_is = stored.dtype == torch.float32 and self.scale is None
+        max_numbers = BLOCK if stored.device.type == "cpu" else BLOCK_ON_GPU
         room = max(min(max_numbers, self.shape[0] * self.shape[1]), self.shape[1])
-        buffer = _place(0 if as_is else room, held.device)
+        buffer = _buffer(0 if as_is else room, stored.device)
         for part in _parts(*self.shape, max_numbers):
-            yield part, self._taken(held, part) if as_is else self._converted(held, part, buffer)
+            yield (
+                part,
+                self._taken(stored, part) if as_is else self._converted(stored, part, buffer),
+            )
 
     def into(self, rows: Tensor) -> Tensor:
         """(..., numbers) -> (..., features): the product of each row with each feature."""
@@ -117,10 +119,10 @@ class Matrix:
         return target.view((*rows.shape[:-1], self.shape[0]))
 
     def out_of(self, tensor: Tensor) -> Tensor:
-        """(..., features) -> (..., numbers): the sum of features, each as often as `tensor` says.
-        Those that none has are not read.
+        """(..., features) -> (..., numbers): the sum of feature vectors weighted by `tensor`.
+        Features with no weight are not read.
         """
-        held = self._held()
+        stored = self._stored()
         total = tensor.new_zeros((*tensor.shape[:-1], self.shape[1]))
         for part in _parts(*self.shape):
             share = tensor[..., part]
@@ -128,27 +130,29 @@ class Matrix:
             if not len(used):
                 continue
             if 2 * len(used) > share.shape[-1]:
-                total += share @ self._taken(held, part)
+                total += share @ self._taken(stored, part)
             else:
-                total += share[..., used] @ self._taken(held, used + part.start)
+                total += share[..., used] @ self._taken(stored, used + part.start)
         return total
 
     def rows(self, features: Sequence[int] | Tensor) -> Tensor:
-        """The numbers of some features; of a mapped file only their pages are read."""
+        """The vectors of some features; of a mapped file only their pages are read."""
         import torch
 
-        held = self._held()
-        return self._taken(held, torch.as_tensor(features, dtype=torch.long, device=held.device))
+        stored = self._stored()
+        return self._taken(
+            stored, torch.as_tensor(features, dtype=torch.long, device=stored.device)
+        )
 
     def lengths(self) -> Tensor:
-        """The length of each feature."""
+        """The norm of each feature vector."""
         import torch
 
         if not self.turned:
             return torch.cat([torch.linalg.vector_norm(block, dim=1) for _, block in self.blocks()])
         squares, buffer = torch.zeros(self.shape[0], dtype=torch.float64), None
         for _, block in Matrix(self.source).blocks():
-            buffer = _place(block.numel(), block.device) if buffer is None else buffer
+            buffer = _buffer(block.numel(), block.device) if buffer is None else buffer
             squares += torch.square(block, out=buffer[: block.numel()].view(block.shape)).sum(0)
         return (
             squares.sqrt().float()
@@ -157,7 +161,7 @@ class Matrix:
         )
 
     def on(self, device: Any) -> Matrix:
-        """The same on a device; what is on the CPU stays in its file."""
+        """The same on a device; on the CPU the numbers stay in the file."""
         import torch
 
         target_device, scale = (
@@ -166,30 +170,30 @@ class Matrix:
         )
         if isinstance(self.source, StoredMatrix) and target_device.type == "cpu":
             return self
-        held = self._held()
-        if held.ndim == 3 or held.dtype == torch.float64:
-            held = Matrix(self.source)._taken(held, slice(None))
-        return Matrix(held.to(target_device), self.turned, scale)
+        stored = self._stored()
+        if stored.ndim == 3 or stored.dtype == torch.float64:
+            stored = Matrix(self.source)._taken(stored, slice(None))
+        return Matrix(stored.to(target_device), self.turned, scale)
 
-    def _held(self) -> Tensor:
+    def _stored(self) -> Tensor:
         return self.source.open() if isinstance(self.source, StoredMatrix) else self.source
 
-    def _taken(self, held: Tensor, features: slice | Tensor) -> Tensor:
+    def _taken(self, stored: Tensor, features: slice | Tensor) -> Tensor:
         """Some features as float32 rows, scaled."""
-        taken = self._typed(held[:, features] if self.turned else held[features]).float()
+        taken = self._typed(stored[:, features] if self.turned else stored[features]).float()
         taken = taken.T if self.turned else taken
         return taken if self.scale is None else taken * self.scale[features, None]
 
-    def _converted(self, held: Tensor, part: slice, buffer: Tensor) -> Tensor:
-        """The same, put at a place."""
-        part_rows = held[:, part] if self.turned else held[part]
+    def _converted(self, stored: Tensor, part: slice, buffer: Tensor) -> Tensor:
+        """The same, written into a buffer."""
+        part_rows = stored[:, part] if self.turned else stored[part]
         into = buffer[: part_rows.shape[0] * part_rows.shape[1]].view(part_rows.shape[:2])
         into.copy_(self._typed(part_rows))
         into = into.T if self.turned else into
         return into if self.scale is None else into.mul_(self.scale[part, None])
 
     def _typed(self, tensor: Tensor) -> Tensor:
-        """Numbers, also from bytes at an odd place."""
+        """Numbers, also from unaligned bytes."""
         import torch
 
         if tensor.ndim == 2 or not isinstance(self.source, StoredMatrix):
@@ -198,15 +202,15 @@ class Matrix:
 
 
 def _parts(count: int, numbers: int, max_numbers: int = BLOCK) -> Iterator[slice]:
-    """Ranges of features that make a block each."""
+    """Ranges of features, one per block."""
     step = max(1, max_numbers // numbers)
-    for first in range(0, count, step):
-        yield slice(first, min(first + step, count))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
-def _place(numbers: int, device: Any) -> Tensor:
-    """Room for float32 numbers. Much of it on the CPU is mapped: it goes back to the system when it
-    is let go, whoever allocates beside.
+def _buffer(numbers: int, device: Any) -> Tensor:
+    """A buffer of float32 numbers. A large one on the CPU is mapped memory, which returns to the
+    system when it is released.
     """
     import torch
 
@@ -219,14 +223,14 @@ def _place(numbers: int, device: Any) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def bad_numbers(source: StoredMatrix) -> int:
-    """How many are NaN or infinite in float32; a file that was looked through once is not read
-    again for that.
+    """How many numbers are NaN or infinite in float32; remembered, so that a file is read for it
+    once.
     """
-    held = source.open()
+    mapped = source.open()
     if (
-        held.ndim == 2
-        and held.itemsize <= 4
-        and all(bool(end.isfinite()) for end in held.aminmax())
+        mapped.ndim == 2
+        and mapped.itemsize <= 4
+        and all(bool(end.isfinite()) for end in mapped.aminmax())
     ):
         return 0
     return sum(int((~block.isfinite()).sum()) for _, block in Matrix(source).blocks())

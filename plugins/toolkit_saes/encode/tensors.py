@@ -1,5 +1,5 @@
-"""Tensors from files: headers first, weights later; nothing that could run code, inflate without
-bound or hide a wrong number.
+"""Reads tensors from files: headers first, weights later; nothing that could run code, inflate
+without bound or hide a bad number.
 
 Only safetensors and NumPy archives are opened. Pickles (`.pt`, `.bin`, arrays of objects) are
 refused by their kind, unread.
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-"""What safetensors calls them, and what torch does."""
+"""Names of dtypes in safetensors, and in torch."""
 UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError)
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 INFLATES, INFLATED = 100, 64 << 20
-"""An archive that grows more than so many times, to more than so many bytes, holds no weights."""
+"""An archive that expands by more than this factor, to more than this many bytes, is refused."""
 
 
 def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
@@ -45,7 +45,9 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def safetensors_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The named tensors, all finite: matrices where they lie, everything else as float32."""
+    """The named tensors, checked to be finite: matrices stay in their file, everything else becomes
+    float32.
+    """
     start, header = data_start(file), safetensors_header(file)
     return {
         name: _checked(file, name, _in_safetensors(file, start, header[name])) for name in names
@@ -53,7 +55,7 @@ def safetensors_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def data_start(file: Path) -> int:
-    """Where a safetensors file's numbers begin."""
+    """The offset of the data in a safetensors file."""
     with file.open("rb") as opened:
         return 8 + int.from_bytes(opened.read(8), "little")
 
@@ -68,27 +70,27 @@ def _in_safetensors(file: Path, start: int, facts: Mapping[str, Any]) -> StoredM
 
 
 def archive_shapes(file: Path, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the named arrays that a NumPy archive has, from headers; objects, odd dtypes and
-    zip bombs are errors.
+    """Shapes of the named arrays in a NumPy archive, from headers; objects, unknown dtypes and zip
+    bombs are errors.
     """
     check_regular(file)
     try:
         with zipfile.ZipFile(file) as archive:
-            there = {info.filename: info for info in archive.infolist()}
+            members = {info.filename: info for info in archive.infolist()}
             _check_size(file, sum(info.file_size for info in archive.infolist()))
             return {
-                name: _array_shape(file, archive, there[f"{name}.npy"])
+                name: _array_shape(file, archive, members[f"{name}.npy"])
                 for name in names
-                if f"{name}.npy" in there
+                if f"{name}.npy" in members
             }
     except UNREADABLE as error:
-        said = f"{file} cannot be read ({error}): it is cut off or no NumPy archive."
-        raise BadInput(f"{said} Copy or download it again.") from None
+        problem = f"{file} cannot be read ({error}): it is cut off or no NumPy archive."
+        raise BadInput(f"{problem} Copy or download it again.") from None
 
 
 def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The named arrays, all finite: matrices where they lie, if they are not packed; everything
-    else as float32.
+    """The named arrays, checked to be finite: matrices stay in their file unless compressed,
+    everything else becomes float32.
     """
     names = list(names)
     archive_shapes(file, names)
@@ -107,7 +109,7 @@ def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _check_sums(file: Path, names: tuple[str, ...], _: tuple[int, int, int]) -> None:
-    """Hold every array against the archive's checksum, once as long as the file stays the same."""
+    """Check every array against the archive's checksum, once while the file is unchanged."""
     try:
         with zipfile.ZipFile(file) as archive:
             for name in names:
@@ -183,7 +185,7 @@ def _array_shape(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
 
 
 def _array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether it is stored by columns, type, and where its numbers begin."""
+    """Shape, Fortran order, dtype, and offset of the data."""
     import numpy as np
 
     version = np.lib.format.read_magic(member)
@@ -196,7 +198,7 @@ def _array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
 
 
 def _checked(file: Path, name: str, matrix: StoredMatrix | Tensor) -> StoredMatrix | Tensor:
-    """With every number finite."""
+    """The tensor; an error if any number is not finite."""
     bad = (
         bad_numbers(matrix) if isinstance(matrix, StoredMatrix) else int((~matrix.isfinite()).sum())
     )
@@ -209,7 +211,9 @@ def _checked(file: Path, name: str, matrix: StoredMatrix | Tensor) -> StoredMatr
 
 
 def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
-    """Features and inputs must be told apart by their number, or swapped axes would pass unseen."""
+    """Refuse an SAE with as many features as inputs or outputs: swapped axes could not be
+    noticed.
+    """
     if width in (inputs, outputs):
         raise BadInput(
             f"{file}: it has {width} features and {inputs} inputs, {outputs} outputs: which axis "
@@ -223,7 +227,7 @@ def swapped(results: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Weights that are there as a pickle only."""
+    """Refuse weights that exist only as a pickle."""
     results = (
         sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         if folder.is_dir()

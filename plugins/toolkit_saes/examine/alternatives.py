@@ -1,5 +1,5 @@
-"""Where and how else an SAE that does not fit might: other sites of its layer, with BOS, and its
-weights run in another way.
+"""Alternatives for an SAE that does not fit: other sites of its layer, BOS included, and other ways
+to run its weights.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ THRESHOLD = "The threshold is missing, or is in other units than the activations
 _READS = ("mlp_in_normed", "mlp_in", "resid_mid")
 _WRITES = ("mlp_out", "mlp_raw")
 NEAR = 1.1
-"""Norm factors this near to 1 change nothing that could be told."""
+"""Norm factors this close to 1 make no detectable difference."""
 
 
 @dataclass(frozen=True)
 class TrialSite:
-    """Where an SAE reads and what it is held against. `str` is its name in table `saes`."""
+    """Where an SAE reads and writes in a trial. `str` is its name in table `saes`."""
 
     reads: str
     writes: str
@@ -50,12 +50,12 @@ class TrialSite:
         return self.reads if self.reads == self.writes else f"{self.reads} -> {self.writes}"
 
 
-def own_place(sae: Sae) -> TrialSite:
-    """Where an SAE says that it belongs."""
+def declared_site(sae: Sae) -> TrialSite:
+    """The site that the SAE declares."""
     return TrialSite(sae.hookpoint, sae.output_hookpoint)
 
 
-def beside(model: Model, site: TrialSite) -> Iterator[TrialSite]:
+def adjacent_sites(model: Model, site: TrialSite) -> Iterator[TrialSite]:
     """The same site, one layer before and one after."""
     ends = hookpoint(site.reads), hookpoint(site.writes)
     for step in (-1, 1):
@@ -65,8 +65,8 @@ def beside(model: Model, site: TrialSite) -> Iterator[TrialSite]:
 
 
 def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[TrialSite, str]]:
-    """Other places of its layer, of the same sizes, out of those that the model shows, and what it
-    means if one suits.
+    """Other sites of its layer with the same width, out of those that the model has, and the cause
+    if one of them fits.
     """
     layer = sae.layer
     reads, writes = hookpoint(sae.hookpoint).site, hookpoint(sae.output_hookpoint).site
@@ -98,7 +98,7 @@ def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[TrialSi
 
 
 def shows(model: Model, name: str) -> bool:
-    """Whether a model can show a place: one that cannot says so."""
+    """Whether a model can capture a site."""
     try:
         model.run([[0]], [name])
     except BadInput:
@@ -107,7 +107,9 @@ def shows(model: Model, name: str) -> bool:
 
 
 def b_dec_otherwise(sae: Sae) -> Iterator[tuple[str, str, Sae]]:
-    """b_dec left alone where it is subtracted from the inputs, subtracted where it is not."""
+    """The opposite handling of b_dec: not subtracted from the inputs where it is, subtracted where
+    it is not.
+    """
     if isinstance(sae, CanonicalSae) and sae.hookpoint == sae.output_hookpoint:
         is_subtracted = sae.subtracts_b_dec()
         name, cause = (
@@ -123,8 +125,8 @@ def b_dec_otherwise(sae: Sae) -> Iterator[tuple[str, str, Sae]]:
 
 
 def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[str, str, Sae]]:
-    """Inputs and outputs scaled by sqrt(d) over their mean norms, or that undone; thresholds in
-    either unit.
+    """Inputs and outputs scaled by sqrt(d) over their mean norms, or unscaled; thresholds in either
+    unit.
     """
     if not isinstance(sae, CanonicalSae):
         return
@@ -153,8 +155,8 @@ def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[s
 def thresholds_otherwise(
     sae: Sae, measured: SaeMeasurement, rows: Tensor
 ) -> Iterator[tuple[str, str, Sae]]:
-    """Where far too much fires and little is explained: the one threshold that leaves as much as is
-    declared.
+    """Where far too many features fire and little is explained: the threshold that leaves the
+    declared L0.
     """
     declared = sae.declared_l0
     if (
@@ -187,6 +189,6 @@ def _scaled(weights: Weights, scale_in: float, scale_out: float, rescaled: bool)
     )
 
 
-def hookpoints(places: Sequence[TrialSite]) -> list[str]:
-    """All that has to be captured for some places."""
-    return list(dict.fromkeys(name for place in places for name in (place.reads, place.writes)))
+def hookpoints(sites: Sequence[TrialSite]) -> list[str]:
+    """The hookpoints to capture for some sites."""
+    return list(dict.fromkeys(name for site in sites for name in (site.reads, site.writes)))

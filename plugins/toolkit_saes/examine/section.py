@@ -1,4 +1,4 @@
-"""What the report says of the examination."""
+"""The report section on the examination of SAEs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.addresses import layer_of
 from toolkit.work import Figure, Finding, Inputs
 
 USED = ("fits", "does not fit")
-"""Verdicts on the place where an SAE is used; others are on places where it was only tried."""
+"""Verdicts on the site where an SAE is used; others are on sites where it was only tried."""
 
 RULE = (
     "An SAE fits that has an L0 within a third to three times the declared one, explains at least "
@@ -19,9 +19,7 @@ RULE = (
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A row for each SAE where it is used; for one that does not fit, the places where it was
-    tried, too.
-    """
+    """One row per SAE; for one that does not fit also the sites where it was tried."""
     results = inputs.read("saes").to_pylist()
     misfits = {row["space"] for row in results if row["verdict"] == "does not fit"}
     rows = [row for row in results if row["verdict"] in USED or row["space"] in misfits]
@@ -30,10 +28,10 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     names = {
         row["space"]: row["sae"] or row["hookpoint"] for row in inputs.read("spaces").to_pylist()
     }
-    used = {row["space"]: row["place"] for row in results if row["verdict"] in USED}
+    used = {row["space"]: row["site"] for row in results if row["verdict"] in USED}
     rows.sort(
         key=lambda row: _order(
-            names.get(row["space"], ""), used.get(row["space"], row["place"]), row["place"]
+            names.get(row["space"], ""), used.get(row["space"], row["site"]), row["site"]
         )
     )
     heads = (
@@ -65,7 +63,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     if not used:
         return
     misfits = [row for row in used if row["verdict"] != "fits"]
-    places = ", ".join(sorted({str(row["place"]) for row in misfits}, key=_layer))
+    sites = ", ".join(sorted({str(row["site"]) for row in misfits}, key=_layer))
     fit = len(used) - len(misfits)
     sentence = (
         f"{fit} of {len(used)} SAEs fit this model"
@@ -73,7 +71,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
         else ("The SAE fits this model" if fit else "The SAE does not fit this model")
     )
     if misfits and len(used) > 1:
-        sentence += f"; at {places} {'it does' if len(misfits) == 1 else 'they do'} not"
+        sentence += f"; at {sites} {'it does' if len(misfits) == 1 else 'they do'} not"
     l0, explained = _span(used, "l0", ".1f"), _span(used, "explained_variance", ".3f")
     yield Finding(
         sentence=f"{sentence}: L0 {l0}, explained variance {explained}.",
@@ -83,13 +81,13 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
 
 
 def _span(rows: list[dict[str, Any]], name: str, form: str) -> str:
-    """One number, or the smallest and largest of several."""
+    """One number, or the range of several."""
     least, highest = (format(edge(float(row[name]) for row in rows), form) for edge in (min, max))
     return least if least == highest else f"{least} to {highest}"
 
 
 def _order(name: str, used: str, site: str) -> tuple[int, str, bool, int]:
-    """By the layer where an SAE is used; that place before those where it was tried."""
+    """Sorts by the layer where an SAE is used, its own site before those where it was tried."""
     return _layer(used), name, site != used, _layer(site)
 
 
@@ -108,6 +106,8 @@ def _row(row: dict[str, object], name: str) -> str:
         f"{row['tokens']:,}",
     )
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
-    said = html.escape(str(row["verdict"]) + (f": {row['message']}" if row["message"] else ""))
-    site = html.escape(str(row["place"]))
-    return f'<tr><th scope="row">{html.escape(name)}</th><td>{site}</td>{cells}<td>{said}</td></tr>'
+    verdict = html.escape(str(row["verdict"]) + (f": {row['message']}" if row["message"] else ""))
+    site = html.escape(str(row["site"]))
+    return (
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{site}</td>{cells}<td>{verdict}</td></tr>'
+    )

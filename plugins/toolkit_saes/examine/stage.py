@@ -1,12 +1,11 @@
 """The examination: does each SAE do on this model what its checkpoint declares?
 
-Measured at the place that the SAE names and at the layers beside it, on the tokens of the first
-samples, BOS left out. An SAE fits when its L0 lies within a factor of three of the declared one, it
-explains half of the variance, and no layer beside it suits it clearly better: neighbouring streams
-resemble each other so much that an SAE put one layer off can pass the first two. The other sites of
-its layer are tried on a few rows, and so are its weights run in ways that are easily confused:
-b_dec subtracted or not, a norm factor dropped or applied twice, and, where far too much fires, a
-threshold.
+Measured at the site that the SAE declares and at the adjacent layers, on the tokens of the first
+samples, BOS left out. An SAE fits when its L0 is within a factor of three of the declared one, it
+explains half of the variance, and no adjacent layer fits clearly better: neighbouring streams are
+so similar that an SAE placed one layer off can pass the first two. The other sites of its layer are
+tried on a few rows, and so are common mistakes in running its weights: b_dec subtracted or not, a
+norm factor dropped or applied twice, and, where far too many features fire, a missing threshold.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from toolkit_saes.examine.alternatives import (
     BOS,
     LAYER,
     TrialSite,
+    adjacent_sites,
     b_dec_otherwise,
-    beside,
+    declared_site,
     hookpoints,
     norms_otherwise,
     other_sites,
-    own_place,
     shows,
     thresholds_otherwise,
 )
@@ -45,32 +44,32 @@ SAMPLES = 64
 TOKENS = 8192
 """Padded tokens of one forward pass."""
 SCREENED = 512
-"""Tokens that other sites and recipes are tried on first."""
+"""Tokens on which other sites and recipes are tried first."""
 LOW, HIGH = 1 / 3, 3.0
-"""An SAE fits where its L0 is between these factors of the declared one."""
+"""An SAE fits if its L0 is between these multiples of the declared one."""
 LEAST_EV = 0.5
-"""And where it explains at least this share of the variance."""
+"""And if it explains at least this share of the variance."""
 NEAR = 1.5
-"""An L0 within this factor is about the declared one: of several places that suit, such a one is
-named first.
+"""An L0 within this factor is close to the declared one: of several sites that fit, these are named
+first.
 """
 CLEARLY = 0.5
-"""A layer or recipe suits clearly better where at most this share of the variance left unexplained
-here is left, and L0 is nearer.
+"""A layer or recipe fits clearly better if it leaves at most this share of the unexplained
+variance, and its L0 is closer.
 """
 BY_FAR = 0.2
-"""Another site of the same layer suits better only where at most this share is left: such sites
-resemble each other more.
+"""Another site of the same layer fits better only if it leaves at most this share: such sites are
+more similar.
 """
 
 
 class Examine(Params):
-    """Nothing to choose: the limits are the toolkit's."""
+    """No params: the limits are fixed."""
 
 
 @dataclass(frozen=True)
 class SaeMeasurement:
-    """What an SAE did at one place."""
+    """The measurements of an SAE at one site."""
 
     l0: float
     explained_variance: float
@@ -79,33 +78,31 @@ class SaeMeasurement:
     tokens: int
 
     def fits(self, declared: float | None) -> bool:
-        """Whether that is what it declares."""
+        """Whether they agree with what the SAE declares."""
         sparse = declared is None or LOW * declared <= self.l0 <= HIGH * declared
         return sparse and self.explained_variance >= LEAST_EV
 
     def suits_better(self, other: SaeMeasurement, declared: float | None) -> bool:
-        """Whether this place is clearly better than another one."""
-        left, others = 1 - self.explained_variance, 1 - other.explained_variance
+        """Whether this site is clearly better than another."""
+        unexplained, other_unexplained = 1 - self.explained_variance, 1 - other.explained_variance
         nearer = (
             not other.fits(declared)
             or declared is None
             or _ratio(self.l0, declared) <= _ratio(other.l0, declared)
         )
-        return self.fits(declared) and nearer and left <= CLEARLY * others
+        return self.fits(declared) and nearer and unexplained <= CLEARLY * other_unexplained
 
     def suits_by_far(self, other: SaeMeasurement, declared: float | None) -> bool:
-        """Whether another site of the layer is the right one: such sites resemble each other more
-        than layers do.
+        """Whether this other site of the layer is the right one: sites of one layer are more
+        similar than layers.
         """
-        left, others = 1 - self.explained_variance, 1 - other.explained_variance
+        unexplained, other_unexplained = 1 - self.explained_variance, 1 - other.explained_variance
         return self.suits_better(other, declared) and (
-            not other.fits(declared) or left <= BY_FAR * others
+            not other.fits(declared) or unexplained <= BY_FAR * other_unexplained
         )
 
     def repairs(self, other: SaeMeasurement, declared: float | None) -> bool:
-        """Whether running the same weights this way makes an SAE fit, at no loss of what it
-        explains.
-        """
+        """Whether running the weights this way makes the SAE fit and explains no less."""
         worse = self.explained_variance < other.explained_variance
         return self.suits_better(other, declared) or (
             self.fits(declared) and not other.fits(declared) and not worse
@@ -113,24 +110,29 @@ class SaeMeasurement:
 
 
 Tried = dict[str, tuple[SaeMeasurement, str]]
-"""What was measured elsewhere or otherwise, by where and how, with what it means if that is better.
-"""
+"""Measurements at other sites or with other recipes, with the cause if one of them is better."""
 
 
 def examine(work: Work) -> Rows:
-    """A row of `saes` for each SAE, for the layers beside it, and for what would suit it better."""
+    """Rows of `saes`: each SAE at its site, at the adjacent layers, and where or how it would fit
+    better.
+    """
     import pyarrow as pa
 
     saes: list[Sae] = list(work.saes)
-    places = {sae: [own_place(sae), *beside(work.model, own_place(sae))] for sae in saes}
-    streams = _streams(work, hookpoints([site for near in places.values() for site in near]))
+    sites = {
+        sae: [declared_site(sae), *adjacent_sites(work.model, declared_site(sae))] for sae in saes
+    }
+    streams = _streams(
+        work, hookpoints([site for neighbours in sites.values() for site in neighbours])
+    )
     rows: list[dict[str, Any]] = []
     screen = AlternativesScreen(work)
     for done, sae in enumerate(saes):
-        measured, *near = (_at(sae, streams, site) for site in places[sae])
+        measured, *neighbours = (_at(sae, streams, site) for site in sites[sae])
         tried = {
             str(site): (measurement, LAYER)
-            for site, measurement in zip(places[sae][1:], near, strict=True)
+            for site, measurement in zip(sites[sae][1:], neighbours, strict=True)
         }
         better = screen.better(sae, measured, streams)
         rows += _rows(space_id(work.model.identity, sae), sae, measured, tried, better)
@@ -146,10 +148,9 @@ def _at(sae: Sae, streams: dict[str, Tensor], site: TrialSite) -> SaeMeasurement
 
 
 class AlternativesScreen:
-    """Places and recipes are tried on a few rows first; what suits there is measured on all of
-    them.
+    """Tries sites and recipes on a few rows first; those that fit are measured on all rows.
 
-    The few rows of all sites of a layer are kept for the next SAE, which often is of the same
+    The few rows of all sites of a layer are kept for the next SAE, which is often of the same
     layer.
     """
 
@@ -158,8 +159,8 @@ class AlternativesScreen:
         self._shown: dict[str, Tensor] = {}
 
     def better(self, sae: Sae, measured: SaeMeasurement, streams: dict[str, Tensor]) -> Tried:
-        """What suits an SAE better than its own place and recipe, the layers beside it apart."""
-        site = own_place(sae)
+        """The sites and recipes that fit an SAE better than its own, adjacent layers apart."""
+        site = declared_site(sae)
         rows, targets = streams[site.reads], streams[site.writes]
         results = dict(self._recipes(sae, site, rows, targets))
         results |= dict(self._sites(sae, site))
@@ -181,18 +182,20 @@ class AlternativesScreen:
             norms_otherwise(sae, rows, targets),
             thresholds_otherwise(sae, measured, few),
         )
-        for name, cause, other in recipes:
-            if measure(other, few, targets=right).repairs(measured, sae.declared_l0):
-                yield f"{site} ({name})", (measure(other, rows, targets=targets), cause)
+        for name, cause, recipe in recipes:
+            if measure(recipe, few, targets=right).repairs(measured, sae.declared_l0):
+                yield f"{site} ({name})", (measure(recipe, rows, targets=targets), cause)
 
     def _sites(
-        self, sae: Sae, place: TrialSite
+        self, sae: Sae, declared_site: TrialSite
     ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
         if sae.layer != self._layer:
             self._layer, self._shown = sae.layer, self._few(sae.layer)
-        if not {place.reads, place.writes} <= set(self._shown):
+        if not {declared_site.reads, declared_site.writes} <= set(self._shown):
             return
-        measured = measure(sae, self._shown[place.reads], targets=self._shown[place.writes])
+        measured = measure(
+            sae, self._shown[declared_site.reads], targets=self._shown[declared_site.writes]
+        )
         for site, cause in other_sites(sae, self._shown):
             few = measure(sae, self._shown[site.reads], targets=self._shown[site.writes])
             if few.suits_by_far(measured, sae.declared_l0):
@@ -223,7 +226,7 @@ class AlternativesScreen:
 def _counts(
     name: str, measurement: SaeMeasurement, measured: SaeMeasurement, declared: float | None
 ) -> bool:
-    """A recipe has to repair, a place to suit clearly better."""
+    """Whether a trial counts: a recipe has to repair the SAE, a site to fit clearly better."""
     return (
         measurement.repairs(measured, declared)
         if "(" in name
@@ -234,8 +237,8 @@ def _counts(
 def _streams(
     work: Work, names: Sequence[str], *, bos: bool = False, max_texts: int | None = None
 ) -> dict[str, Tensor]:
-    """Every token's stream at each hookpoint, or that of the first `max_texts`; BOS is left out,
-    unless asked for.
+    """The stream at each hookpoint for all tokens, or those of the first `max_texts` texts; without
+    BOS unless `bos` is set.
     """
     import torch
 
@@ -262,8 +265,8 @@ def _streams(
 def measure(
     sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | None = None
 ) -> SaeMeasurement:
-    """L0, explained variance and the rest over rows, in float64 sums; `targets`: what a transcoder
-    is to give, else the rows.
+    """L0, explained variance and so on over rows, summed in float64; `targets` are what a
+    transcoder should output, else the rows.
     """
     import torch
 
@@ -316,7 +319,7 @@ def _row(
 ) -> dict[str, Any]:
     return {
         "space": space,
-        "place": site,
+        "site": site,
         "l0": measurement.l0,
         "declared_l0": sae.declared_l0,
         "explained_variance": measurement.explained_variance,
@@ -335,17 +338,17 @@ def explain(
     causes: Mapping[str, str] | None = None,
     known_better: Sequence[str] = (),
 ) -> str:
-    """What was measured against what was declared, and the likely cause; nothing when the SAE fits.
+    """The message for an SAE that does not fit, with the likely cause; empty when it fits.
 
-    `causes`: what it means if a place or recipe of `elsewhere` suits better (the layer, where none
-    is given).
+    `causes` gives the cause for each site or recipe of `elsewhere` (the layer, where none is
+    given).
     """
-    places = [name for name in elsewhere if causes is None or causes[name] == LAYER]
+    neighbours = [name for name in elsewhere if causes is None or causes[name] == LAYER]
     better = [
         (name, measurement)
         for name, measurement in elsewhere.items()
         if name in known_better
-        or (name in places and measurement.suits_better(measured, sae.declared_l0))
+        or (name in neighbours and measurement.suits_better(measured, sae.declared_l0))
     ]
     if measured.fits(sae.declared_l0) and not better:
         return ""
@@ -355,11 +358,11 @@ def explain(
         if sae.hookpoint == sae.output_hookpoint
         else f"{sae.hookpoint} -> {sae.output_hookpoint}"
     )
-    said = (
+    problem = (
         f"SAE {sae.name} does not fit at {index}: L0 {measured.l0:.1f}{declared}, explained "
-        f"variance {measured.explained_variance:.2f} (at least {LEAST_EV} wanted)."
+        f"variance {measured.explained_variance:.2f} (at least {LEAST_EV} is expected)."
     )
-    return f"{said} {_cause(sae.declared_l0, measured, better, causes or {})}"
+    return f"{problem} {_cause(sae.declared_l0, measured, better, causes or {})}"
 
 
 def _cause(
@@ -370,7 +373,8 @@ def _cause(
 ) -> str:
     if better:
         name, measurement = max(
-            better, key=lambda pair: (_near(pair[1].l0, declared), pair[1].explained_variance)
+            better,
+            key=lambda pair: (_near_declared(pair[1].l0, declared), pair[1].explained_variance),
         )
         return (
             f"At {name} it would: L0 {measurement.l0:.1f}, explained variance "
@@ -393,11 +397,11 @@ def _cause(
     return "It fits at neither layer beside it: it is of another model or another site."
 
 
-def _near(l0: float, declared: float | None) -> bool:
-    """Whether L0 is about what is declared: of several that fit, these come first."""
+def _near_declared(l0: float, declared: float | None) -> bool:
+    """Whether L0 is close to the declared one: of several that fit, these come first."""
     return declared is not None and _ratio(l0, declared) <= math.log(NEAR)
 
 
 def _ratio(l0: float, declared: float) -> float:
-    """How far off, in either direction."""
+    """The ratio to the declared value, at least 1."""
     return abs(math.log(max(l0, 1e-9) / declared))

@@ -1,5 +1,5 @@
-"""What extraction costs, from configs and headers alone: for the plan, for the size of a batch, and
-for the way out of memory.
+"""Predicts the cost of extraction from configs and headers: for the plan, the batch size, and the
+choice when memory runs out.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from toolkit.costs import (
 from toolkit_saes.extract.sizes import TYPICAL_L0
 
 LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
-"""Bounds of a pass in tokens."""
+"""Smallest and largest pass in tokens."""
 BUSY, CACHED = 1024, 8 << 20
-"""A CPU is busy from so many tokens on; beyond that it is slower where what a block makes of them
-(bytes) leaves its caches.
+"""A CPU is saturated by this many tokens; with more it gets slower once a block's intermediate
+values exceed this many bytes of cache.
 """
 LAYOUTS = 2
-"""The store keeps entries and rows by sample and by feature."""
+"""The store keeps entries and rows twice: by sample and by feature."""
 DISK_RATE = 1e9
 RATES = {"cpu": 1e11, "mps": 5e12, "cuda": 5e13}
-"""Bytes, and operations by kind of device, a second, by order of magnitude: ways are weighed by
-them, and only their ratio counts.
+"""Bytes per second, and operations per second by device, to an order of magnitude: used to compare
+the alternatives, so only ratios matter.
 """
 
-Way = Literal["stream", "spill", "again"]
+Way = Literal["stream", "spill", "rerun"]
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What is left to do when SAEs do not fit together: `flops` of one pass, bytes of all SAEs,
-    bytes of the rows.
+    """The remaining work when the SAEs do not fit in memory together: `flops` of one pass, bytes of
+    all SAEs, bytes of the rows.
     """
 
     batches: int
@@ -52,50 +52,48 @@ class Prices:
     rate: float = RATES["cpu"]
 
     def seconds(self) -> dict[Way, float]:
-        """What each way costs beyond what all of them must do."""
+        """The extra seconds of each alternative beyond the work that all of them do."""
         further_passes = (self.groups - 1) * self.flops / self.rate
         return {
             "stream": (self.batches - 1) * self.sae_bytes / DISK_RATE,
             "spill": 2 * self.spilled / DISK_RATE,
-            "again": further_passes,
+            "rerun": further_passes,
         }
 
 
 def cheapest(prices: Prices) -> Way:
-    """The way that costs least; of equal ones the first."""
+    """The cheapest alternative; the first of equal ones."""
     seconds = prices.seconds()
     return min(seconds, key=lambda way: seconds[way])
 
 
 def extraction(params: Any, load: Workload) -> Cost:
-    """One pass over the distinct texts, every SAE on the rows that are looked at, sparse rows
-    stored.
-    """
+    """One pass over the distinct texts, every SAE on the chosen rows, sparse rows stored."""
     return _cost(load, _rows(params.at, load), stored=True) + _kept(params, load)
 
 
 def _kept(params: Any, load: Workload) -> Cost:
-    """The streams that are kept beside: one layout, float32."""
+    """The streams that are stored as well: one layout, float32."""
     if params.stream is None:
         return Cost()
-    places, width = load.saes.get("hookpoints", 0), load.model.get("width", 0)
+    hookpoints, width = load.saes.get("hookpoints", 0), load.model.get("width", 0)
     owned = _rows(params.stream, load) * (load.samples / load.distinct if load.distinct else 1)
-    return Cost(disk=int(owned * places * (4 * width + ROW)))
+    return Cost(disk=int(owned * hookpoints * (4 * width + ROW)))
 
 
 def examination(params: Any, load: Workload) -> Cost:
-    """The same over the first samples, with layers beside each SAE's own; nothing but a row an SAE
-    is kept.
+    """The same over the first samples, including the layers adjacent to each SAE's; stores only one
+    row per SAE.
     """
     return _cost(load, load.tokens, stored=False)
 
 
 def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str, int]:
-    """Padded tokens of a pass, a power of two, and how many SAEs are held together, for so much
-    free memory.
+    """The padded tokens of a pass, a power of two, and how many SAEs are loaded together, for this
+    much free memory.
     """
     if "bytes" not in load.model or "bytes" not in load.saes:
-        return {}  # not fetched yet: nobody knows how large they are
+        return {}  # not fetched yet, so of unknown size
     model, saes = load.model["bytes"], load.saes["bytes"]
     count = max(1, load.saes.get("count", 1))
     room = free - model
@@ -114,7 +112,7 @@ def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str,
 
 
 def _most_on_cpu(model: Facts) -> int:
-    """Tokens whose widest numbers inside a block stay in a CPU's caches."""
+    """The tokens whose widest intermediate values fit in a CPU's caches."""
     cached = CACHED // max(
         1, model.get("item", 4) * model.get("intermediate", 4 * model.get("width", 0))
     )
@@ -122,14 +120,14 @@ def _most_on_cpu(model: Facts) -> int:
 
 
 def _rows(selector: Any, load: Workload) -> int:
-    """Rows that are looked at: at most, where a selector chooses."""
+    """Rows to encode; an upper bound where a selector chooses positions."""
     return load.distinct if selector == "last" else load.tokens
 
 
 def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
     model, saes = load.model, load.saes
-    each = load.samples / load.distinct if load.distinct else 1
-    owned, kept = looked_at * each, load.tokens * each
+    repeats = load.samples / load.distinct if load.distinct else 1
+    owned, kept = looked_at * repeats, load.tokens * repeats
     count, dense = saes.get("count", 0), saes.get("features", 0) * 4 if stored else 0
     rows, entries = (
         (owned * count, owned * saes.get("l0", TYPICAL_L0 * count)) if stored else (0, 0)
@@ -152,6 +150,6 @@ def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
 
 
 def _token_flops(load: Workload) -> float:
-    """Of the blocks up to the last one that an SAE reads."""
+    """Operations per token, up to the last block that an SAE reads."""
     last = max(load.saes.get("layers", None) or [load.model.get("layers", 1) - 1])
     return token_flops(load.model, load.tokens / load.distinct if load.distinct else 0, last + 1)

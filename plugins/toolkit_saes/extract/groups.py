@@ -1,10 +1,10 @@
-"""Encoding passes with many SAEs: all of them at once, or, where they do not fit together, group by
+"""Encodes passes with many SAEs: all at once or, where they do not fit in memory together, group by
 group.
 
-One pass over the texts is the rule. When memory runs out, the pass is halved first; then only a
-group of the SAEs is held at a time, and the texts that are left go the way that the cost model
-prices lowest: `stream` reads every group again for each batch, `spill` keeps the rows of all
-batches on disk until each group has seen them, `again` runs the model once for each group.
+Normally one pass over the texts is enough. When memory runs out, the pass is halved first; then one
+group of the SAEs is loaded at a time, and the remaining texts are processed in the cheapest way by
+the cost model: `stream` loads every group again for each batch, `spill` keeps the rows of all
+batches on disk until each group has encoded them, `rerun` runs the model once for each group.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """Active features of one SAE in one pass. `last`: no SAE after it reads these texts."""
+    """Active features of one SAE in one pass. `last` marks the last SAE that reads these texts."""
 
     sae: Sae
     sparse: Sparse
@@ -38,7 +38,7 @@ class EncodedBatch:
 
 @dataclass
 class EncodingSummary:
-    """How much was encoded and in which way, for the run's log and the report."""
+    """How much was encoded and how, for the run's log and the report."""
 
     texts: int = 0
     batches: int = 0
@@ -50,8 +50,8 @@ class EncodingSummary:
 
 
 class BatchEncoder:
-    """One step's SAEs over its texts. `together`: how many SAEs are held at once, at most. `seen`
-    is shown every pass.
+    """Encodes the texts of one step with its SAEs. At most `together` SAEs are loaded at once.
+    `seen` is called with every pass.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class BatchEncoder:
             scratch,
             seen,
         )
-        self._held: list[Sae] = []
+        self._loaded: list[Sae] = []
         self._cleared = False
         self._together = min(together or len(self._saes), len(self._saes))
         self._chunk: int | None = None
@@ -79,8 +79,8 @@ class BatchEncoder:
         budget.relief = self._let_go
 
     def run(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
-        """Every SAE over every text. What is in hand when memory runs out is streamed; the rest
-        goes the cheapest way.
+        """Encode every text with every SAE. The batch during which memory runs out is streamed; the
+        others are processed in the cheapest way.
         """
         self.summary.texts = len(texts)
         done = 0
@@ -106,10 +106,10 @@ class BatchEncoder:
         elif way == "spill":
             yield from self._spilled(texts)
         else:
-            yield from self._again(texts)
+            yield from self._rerun(texts)
 
     def _streamed(self, batch: Pass) -> Iterator[EncodedBatch]:
-        """Every SAE on one pass. Its rows are held, whatever happens to the SAEs."""
+        """Encode one pass with every SAE. The rows stay in memory while SAEs may be released."""
         index = 0
         while index < len(self._saes):
             size = self._together
@@ -139,21 +139,21 @@ class BatchEncoder:
                 kept.append((batch.texts, Path(folder, str(len(kept))), device))
             for group in self._groups():
                 for mine, path, device in kept:
-                    held = {
+                    spilled = {
                         name: torch.load(f"{path}-{name}", weights_only=True).to(device)
                         for name in {sae.hookpoint for sae in group}
                     }
-                    yield from self._group(group, Pass(mine, held))
+                    yield from self._group(group, Pass(mine, spilled))
 
-    def _again(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
+    def _rerun(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
         for number, group in enumerate(self._groups()):
             self.summary.passes += bool(number)
             for batch in self._passes(texts, group):
                 yield from self._group(group, batch)
 
     def _groups(self) -> Iterator[list[Sae]]:
-        """Group by group, each alone in memory; a group made smaller meanwhile makes the next ones
-        smaller too.
+        """Groups of SAEs, one in memory at a time; when a group has to shrink, later ones have the
+        smaller size too.
         """
         index = 0
         while index < len(self._saes):
@@ -184,29 +184,30 @@ class BatchEncoder:
             yield batch
 
     def _sparse(self, sae: Sae, rows: Tensor) -> Sparse:
-        """Active features, with what memory there is: fewer rows at a time, then fewer SAEs."""
+        """Active features with the available memory: fewer rows at a time, then fewer SAEs."""
         while True:
             try:
                 rows_sparse = sae.sparse(rows, self._chunk)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                said = type(error).__name__
+                failure = type(error).__name__
             else:
-                if not any(held is sae for held in self._held):
-                    self._held.append(sae)
+                if not any(loaded is sae for loaded in self._loaded):
+                    self._loaded.append(sae)
                 return rows_sparse
-            # Out here nothing refers to the failed attempt any more, so that its memory can be had.
+            # Outside the except block nothing refers to the failed attempt: its memory is free.
             if not self._make_room(sae, len(rows)):
                 raise DataError(
                     f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not "
-                    f"fit in memory beside the model, even alone and a row at a time ({said}). Use "
+                    f"fit in memory beside the model, even alone and a row at a time "
+                    f"({failure}). Use "
                     "a larger device, or choose narrower SAEs."
                 )
 
     def _make_room(self, sae: Sae, rows: int) -> bool:
-        """The next thing to try after memory ran out; False when all was tried."""
-        others = [held for held in self._held if held is not sae]
+        """Free memory in the next way that was not tried; False when none is left."""
+        others = [loaded for loaded in self._loaded if loaded is not sae]
         if self._chunk is None:
             self._chunk = max(1, min(rows, 512) // 2)
             self._budget.halve(self._budget.tokens)
@@ -223,24 +224,27 @@ class BatchEncoder:
         return True
 
     def _let_go(self) -> bool:
-        """When the model has no room for one text: half of the SAEs that are held must do."""
-        if self._cleared and not self._held:
+        """Release half of the loaded SAEs when the model has no memory for one text."""
+        if self._cleared and not self._loaded:
             return False
-        self._together = max(1, min(self._together, len(self._held or self._saes) // 2))
+        self._together = max(1, min(self._together, len(self._loaded or self._saes) // 2))
         self._release(keep=())
         return True
 
     def _release(self, keep: Sequence[Sae]) -> None:
-        """Let go of every other SAE; the first time also of those that an earlier step may have
-        left loaded.
+        """Release all other SAEs; the first time also those that an earlier step may have left
+        loaded.
         """
         kept = {id(sae) for sae in keep}
         going = [
-            sae for sae in (self._held if self._cleared else self._saes) if id(sae) not in kept
+            sae for sae in (self._loaded if self._cleared else self._saes) if id(sae) not in kept
         ]
         for sae in going:
             sae.release_memory()
-        self._held, self._cleared = [held for held in self._held if id(held) in kept], True
+        self._loaded, self._cleared = (
+            [loaded for loaded in self._loaded if id(loaded) in kept],
+            True,
+        )
         if going:
             free_memory()
 
@@ -263,6 +267,6 @@ class BatchEncoder:
 
 
 def _rate(model: Model) -> float:
-    """By the kind of the model's device; an unknown kind counts as a CPU."""
+    """The rate of the model's kind of device; an unknown kind counts as a CPU."""
     device = getattr(model, "device", None)
     return RATES.get(getattr(device, "type", "cpu"), RATES["cpu"])

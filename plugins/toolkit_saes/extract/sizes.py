@@ -1,5 +1,5 @@
-"""What SAEs say of themselves before they are loaded: the facts of their identity, from which plans
-and prices are made.
+"""What is known of SAEs before they are loaded: facts of their identity, used in plans and cost
+estimates.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 TYPICAL_L0 = 64.0
-"""Features of a row where an SAE does not declare how many."""
+"""Active features per row, where an SAE does not declare them."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One SAE: where it reads, how many numbers, its features, how many are active as it declares,
-    the bytes of its weights, and its name, where it is known.
+    """One SAE: its hookpoint, input width, number of features, declared L0, bytes of weights, and
+    name, where known.
     """
 
     hookpoint: str
@@ -27,8 +27,8 @@ class Size:
 
 
 def sizes(results: Sequence[Size]) -> dict[str, Any]:
-    """The facts of a set of SAEs: `bytes` of their weights as they are stored, `row_flops` of
-    encoding a row at each of them, and `saes`, each by hookpoint and name, if all are known.
+    """The facts of a set of SAEs: `bytes` of the stored weights, `row_flops` to encode a row with
+    each of them, and `saes` by hookpoint and name, if all are known.
     """
     named = sorted(f"{result.hookpoint}/{result.name}" for result in results if result.name)
     return {

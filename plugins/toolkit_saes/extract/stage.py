@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 AHEAD = 4
-"""Tables that may wait to be made, so that the device is never far ahead of the writer."""
+"""Tables that may be queued, so that the device is never far ahead of the writer."""
 
 
 class Extract(At):
-    """Where in the texts to look, what to keep, and how much to do at once."""
+    """Which positions to encode, what to keep, and batch sizes."""
 
     stream: Where | None = Field(
         None,
@@ -58,8 +58,8 @@ def written(params: Extract) -> tuple[str, ...]:
 
 
 def extract(work: Work) -> Rows:
-    """Rows of `activations`, one a space, sample and position, and the spaces they belong to; of
-    the raw stream what is asked for.
+    """Rows of `activations`, one per space, sample and position, with their spaces, and the raw
+    stream where requested.
     """
     import pyarrow as pa
 
@@ -106,7 +106,7 @@ def _tokens(work: Work) -> int:
 
 
 def _report_summary(work: Work, encoder: BatchEncoder, budget: Budget, samples: int) -> None:
-    """How much was encoded, and what was given up for lack of memory."""
+    """Report how much was encoded, and what was reduced for lack of memory."""
     summary = encoder.summary
     facts = {
         "samples": samples,
@@ -129,7 +129,7 @@ def _report_summary(work: Work, encoder: BatchEncoder, budget: Budget, samples: 
 def _ahead(
     work: Work, encoder: BatchEncoder, texts: Sequence[Text]
 ) -> Iterator[tuple[EncodedBatch, pa.Table]]:
-    """Tables in the order of the passes, made beside the next ones."""
+    """Tables in the order of the passes, built in a thread while the next pass runs."""
     owners = _Owners()
     waiting: deque[tuple[EncodedBatch, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(1) as helper:
@@ -146,7 +146,7 @@ def _ahead(
 
 
 class _Owners:
-    """The columns of the pass in hand: every SAE asks for the same ones."""
+    """Caches the columns of the current pass, which every SAE needs."""
 
     def __init__(self) -> None:
         self._texts: Sequence[Text] | None = None
@@ -159,7 +159,7 @@ class _Owners:
 
 
 def _table(space: str, sparse: Sparse, owners: PassColumns) -> pa.Table:
-    """Arrow rows: those of a text once for each sample that has it."""
+    """Arrow rows, with those of a text repeated for each of its samples."""
     import pyarrow as pa
 
     pick, offsets = _gather(sparse.counts.cpu().numpy(), owners.source)
@@ -183,9 +183,7 @@ def _table(space: str, sparse: Sparse, owners: PassColumns) -> pa.Table:
 
 
 def _gather(counts: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Which entries make up the rows `source`, in order (None: all as they are), and where each of
-    these rows begins.
-    """
+    """The entries of the rows `source`, in order (None for all), and the offsets of these rows."""
     import numpy as np
 
     if len(source) == len(counts) and (source == np.arange(len(counts))).all():

@@ -1,5 +1,5 @@
-"""The raw stream at the places of the SAEs, kept where asked for: what readers of the stream would
-run the model for again.
+"""Stores the raw stream at the SAEs' hookpoints on request, so that readers of the stream need not
+run the model again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NUMBERS = 1 << 24
-"""Numbers of one table of rows: 64 MB."""
+"""Numbers per table of rows: 64 MB."""
 
 Positions = Mapping[str, Sequence[int]]
 
@@ -29,7 +29,7 @@ Positions = Mapping[str, Sequence[int]]
 def recorded_positions(
     params: Any, samples: Sequence[Mapping[str, Any]], bos_id: int | None
 ) -> Positions | None:
-    """By sample, the positions whose stream is recorded; None where no stream is."""
+    """By sample, the positions whose stream is recorded; None if no stream is."""
     if params.stream is None:
         return None
     results = {}
@@ -48,9 +48,7 @@ def recorded_positions(
 
 
 class StreamRecorder:
-    """Rows of table `streams`, taken from each pass as it comes by and given out between others.
-    Each place and text once.
-    """
+    """Collects rows of table `streams` from each pass, every hookpoint and text once."""
 
     def __init__(self, model: Model, positions: Positions | None) -> None:
         self._model, self._positions = model, positions
@@ -58,12 +56,12 @@ class StreamRecorder:
         self._taken: dict[str, set[str]] = {}
 
     def take(self, batch: Pass) -> None:
-        """Keep what is asked for of a pass. Another pass for other SAEs may show the same stream
+        """Keep the requested rows of a pass. A later pass for other SAEs may show the same stream
         again.
         """
         if self._positions is None:
             return
-        all_of_it = PassColumns(batch.texts, self._wanted)
+        all_of_it = PassColumns(batch.texts, self._recorded)
         for hookpoint, rows in batch.rows.items():
             taken = self._taken.setdefault(hookpoint, set())
             fresh = {text.samples[0] for text in batch.texts} - taken
@@ -76,18 +74,20 @@ class StreamRecorder:
             self._waiting += self._tables(hookpoint, rows, columns)
 
     def rows(self) -> Rows:
-        """What has been taken since the last time."""
+        """The tables of rows collected since the last call."""
         for table in self._waiting:
             yield "streams", table
         self._waiting = []
 
-    def _wanted(self, text: Text, number: int) -> Sequence[int]:
+    def _recorded(self, text: Text, number: int) -> Sequence[int]:
         assert self._positions is not None
         return self._positions[text.samples[number]]
 
     def _fresh(self, names: set[str]) -> Callable[[Text, int], Sequence[int]]:
-        """The same of the texts whose first samples have these names; of the others nothing."""
-        return lambda text, number: self._wanted(text, number) if text.samples[0] in names else ()
+        """The recorded positions for texts whose first samples have these names; none for the
+        others.
+        """
+        return lambda text, number: self._recorded(text, number) if text.samples[0] in names else ()
 
     def _tables(self, hookpoint: str, rows: Tensor, columns: PassColumns) -> Iterator[pa.Table]:
         import torch

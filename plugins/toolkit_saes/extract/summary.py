@@ -1,6 +1,4 @@
-"""What the passes over a model did, in words: from the events that the steps of an extraction
-reported.
-"""
+"""Describes the passes over a model, from the events that the steps of an extraction reported."""
 
 from __future__ import annotations
 
@@ -11,12 +9,12 @@ EVENT = "extracted"
 _WAYS = {
     "stream": "each group of SAEs was read again for each batch",
     "spill": "the streams of all batches were kept on disk until each group of SAEs had seen them",
-    "again": "the model was run once for each group of SAEs",
+    "rerun": "the model was run once for each group of SAEs",
 }
 
 
 def summary(events: Sequence[Mapping[str, Any]]) -> str:
-    """Texts, passes and batches of all steps together, and what memory forced."""
+    """Texts, passes and batches of all steps, and what was reduced for lack of memory."""
     passes = [event for event in events if event["name"] == EVENT]
     if not passes:
         return ""
@@ -37,7 +35,7 @@ def _work(passes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _less_memory(passes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was given up because memory ran out."""
+    """What was reduced because memory ran out."""
     sentences = []
     halved = sum(event["halved"] for event in passes)
     if halved:

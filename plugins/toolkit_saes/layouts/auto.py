@@ -1,6 +1,4 @@
-"""`uses: auto`: looks at a folder, says which layout its SAEs are in, and hands it to the adapter
-that reads it.
-"""
+"""`uses: auto`: detects the layout of the SAEs in a folder and calls the adapter that reads it."""
 
 from __future__ import annotations
 
@@ -26,14 +24,16 @@ DEPTH = 4
 
 
 class Auto(Params):
-    """A folder and layers; whatever else a layout lets one choose, choose with its own adapter."""
+    """A folder and layers; for a layout's other params use its own adapter."""
 
     path: PathText = Field(description="Folder with SAEs of one layout, in it or below it.")
     layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
 
 
 class Layout(NamedTuple):
-    """A layout by its marks. `adapter` is None for one that is known and not read here."""
+    """A layout and how to recognise it. `adapter` is None for one that is known but not
+    supported.
+    """
 
     name: str
     adapter: str | None
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
 
 def _config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
-    """A config's keys; none where it is missing or cannot be read, as its adapter will say."""
+    """A config's keys; none where it is missing or unreadable, which its adapter reports."""
     try:
         return read_json(folder / name)
     except BadInput:
@@ -77,22 +77,22 @@ LAYOUTS = (
 
 
 def identify(params: Auto) -> Identity:
-    """What the adapter says, and what was found."""
+    """The adapter's identity of the SAEs, with the detected layout."""
     layout, given = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
     identity: Identity = adapter.identify(given)
     layers = identity.facts["layers"]
-    said = f"{layout.adapter} ({layout.name} layout), layers {', '.join(map(str, layers))}"
+    description = f"{layout.adapter} ({layout.name} layout), layers {', '.join(map(str, layers))}"
     return Identity(
         identity.name,
         identity.revision,
         identity.digest,
-        {**identity.facts, "adapter": layout.adapter, "found": said},
+        {**identity.facts, "adapter": layout.adapter, "found": description},
     )
 
 
 def load(params: Auto, report: Reporter) -> list[CanonicalSae]:
-    """The adapter's SAEs."""
+    """The SAEs, loaded by the adapter."""
     layout, given = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
     saes: list[CanonicalSae] = adapter.load(given, report)
@@ -120,16 +120,18 @@ def _chosen(params: Auto) -> tuple[Layout, Any]:
         )
     kind = _ADAPTERS[layout.adapter][1]
     if layout.adapter == "gemma_scope":
-        return layout, kind(path=str(_one(folders, 3)), **_gemma(root, folders, params.layers))
+        return layout, kind(
+            path=str(_only_folder(folders, 3)), **_gemma(root, folders, params.layers)
+        )
     if layout.adapter == "llama_scope":
         return layout, kind(
-            path=str(root if root in folders else _one(folders, 1)), layers=params.layers
+            path=str(root if root in folders else _only_folder(folders, 1)), layers=params.layers
         )
     return layout, kind(path=params.path, layers=params.layers)
 
 
-def _one(folders: list[Path], up: int) -> Path:
-    """The one folder that holds a set of SAEs."""
+def _only_folder(folders: list[Path], up: int) -> Path:
+    """The only folder that holds a set of SAEs; several are an error."""
     sets = sorted({folder.parents[up - 1] for folder in folders})
     if len(sets) > 1:
         raise BadInput(
@@ -140,7 +142,7 @@ def _one(folders: list[Path], up: int) -> Path:
 
 
 def _gemma(root: Path, folders: list[Path], layers: Layers) -> dict[str, Any]:
-    """All of a set; the very SAE where the path is that of one."""
+    """Params for all SAEs of a set, or for the one whose path was given."""
     site = {"site": "embedding"} if folders[0].parts[-3] == "embedding" else {}
     if root not in folders:
         return {"layers": layers, **site}
@@ -156,18 +158,18 @@ def _gemma(root: Path, folders: list[Path], layers: Layers) -> dict[str, Any]:
 
 
 def _detect(root: Path) -> tuple[Layout, list[Path]]:
-    """The one layout of the SAEs at or below a folder, and their folders."""
+    """The layout of the SAEs in or below a folder, and their folders."""
     results: dict[str, tuple[Layout, list[Path]]] = {}
     for folder in _folders(root):
-        here = [layout for layout in LAYOUTS if layout.marks(folder)]
-        if len(here) > 1:
+        marked = [layout for layout in LAYOUTS if layout.marks(folder)]
+        if len(marked) > 1:
             raise BadInput(
                 f"saes.with.path: {folder} is in the layouts of "
-                f"{choices(layout.name for layout in here)} at once. Keep the files of one, or "
+                f"{choices(layout.name for layout in marked)} at once. Keep the files of one, or "
                 "name the adapter: "
-                f"{choices({layout.adapter for layout in here if layout.adapter})}."
+                f"{choices({layout.adapter for layout in marked if layout.adapter})}."
             )
-        for layout in here:
+        for layout in marked:
             results.setdefault(layout.name, (layout, []))[1].append(folder)
     if len(results) > 1:
         shown = "; ".join(

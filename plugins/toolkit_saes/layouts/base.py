@@ -1,4 +1,4 @@
-"""What the adapters of SAE files share: choosing SAEs, finding or fetching files, identity and
+"""The base of adapters of SAE files: choosing SAEs, finding or fetching files, identity and
 loading. A layout says how its files are named and what they hold.
 """
 
@@ -24,36 +24,38 @@ P = TypeVar("P", bound=SaeLocation)
 
 
 class FileLayout(ABC, Generic[P]):
-    """One layout. An SAE is a path: its folder, or its file where it has only one."""
+    """One layout. An SAE is identified by a path: its folder, or its file if it has only one."""
 
     # --- how files are named ---
 
     @abstractmethod
     def marker(self, params: P) -> str:
-        """A pattern of files that a cached snapshot with SAEs has."""
+        """A pattern of a file that shows that a cached snapshot has SAEs."""
 
     @abstractmethod
     def patterns(self, params: P, snapshot: Snapshot) -> list[str]:
-        """Patterns of the files to fetch: as far as is known, only those of the chosen SAEs."""
+        """Patterns of the files to fetch; where possible only those of the chosen SAEs."""
 
     @abstractmethod
     def is_complete(self, params: P, root: Path) -> bool:
-        """Whether a cache surely has every chosen SAE."""
+        """Whether a cache certainly has every chosen SAE."""
 
     @abstractmethod
     def locate_saes(self, params: P, root: Path) -> list[Path]:
-        """The chosen SAEs in order; one that is not there is an error that says what is."""
+        """The chosen SAEs in order; a missing one is an error that lists those available."""
 
     @abstractmethod
     def files(self, sae: Path) -> Mapping[str, Path]:
-        """The files of an SAE by their names in it; the last one holds the weights."""
+        """The files of an SAE by name; the last one holds the weights."""
 
     @abstractmethod
     def requested(self, params: P) -> str:
-        """What a spec chooses of a repository: it identifies a set that is not fetched yet."""
+        """The choice that a spec makes in a repository: it identifies a set that is not fetched
+        yet.
+        """
 
     def published_facts(self, params: P) -> dict[str, Any]:
-        """Sizes of a known release without its files; nothing of an unknown one."""
+        """Sizes of a known release without its files; empty for an unknown one."""
         return {}
 
     def digest_name(self, sae: Path, root: Path) -> str:
@@ -64,16 +66,16 @@ class FileLayout(ABC, Generic[P]):
 
     @abstractmethod
     def facts(self, params: P, sae: Path, release: str) -> Facts:
-        """What is known from configs and headers, held against each other."""
+        """The facts from configs and headers, checked against each other."""
 
     @abstractmethod
     def read(self, params: P, sae: Path) -> Weights:
-        """The weights as the SAE is run."""
+        """The weights in the form in which the SAE is run."""
 
     # --- the part ---
 
     def identify(self, params: P) -> Identity:
-        """The hash of the chosen SAEs' files, and what they read."""
+        """The hash of the chosen SAEs' files, and their hookpoints."""
         if params.path is not None:
             root = locate(params.path)
             chosen = self._chosen(params, root)
@@ -105,7 +107,7 @@ class FileLayout(ABC, Generic[P]):
             yield Download(snapshot, tuple(self.patterns(params, snapshot)))
 
     def cached_root(self, params: P, marker: str) -> Path:
-        """The folder that is named, or the release's in the cache; nothing is fetched."""
+        """The given folder, or that of the release in the cache; fetches nothing."""
         if params.path is not None:
             return locate(params.path)
         root = cached(str(params.release), params.pinned_revision, marker)
@@ -123,7 +125,7 @@ class FileLayout(ABC, Generic[P]):
         return snapshot(str(params.release), revision, self.marker(params), published=published)
 
     def _root(self, params: P, report: Reporter) -> Path:
-        """Where the files are, after fetching what the cache may lack."""
+        """The folder of the files, after fetching what the cache may lack."""
         if params.path is not None:
             return locate(params.path)
         snapshot = self.snapshot(params)
@@ -133,7 +135,7 @@ class FileLayout(ABC, Generic[P]):
         return fetch(snapshot, self.patterns(params, snapshot))
 
     def _chosen(self, params: P, root: Path) -> list[Path]:
-        """The chosen SAEs, none of whose files leads out of the root."""
+        """The chosen SAEs; a file outside the root is refused."""
         saes = self.locate_saes(params, root)
         for sae in saes:
             for file in self.files(sae).values():
@@ -141,7 +143,7 @@ class FileLayout(ABC, Generic[P]):
         return saes
 
     def _digest(self, params: P, root: Path, saes: Sequence[Path]) -> str:
-        """Of all files, by their names below the root."""
+        """The digest of all files, by their names below the root."""
         named: dict[str, Path] = {}
         for sae in saes:
             prefix = self.digest_name(sae, root)
@@ -150,7 +152,7 @@ class FileLayout(ABC, Generic[P]):
         return content_digest(named)
 
     def _sizes(self, params: P, saes: Sequence[Path]) -> dict[str, Any]:
-        """What plans reckon with."""
+        """The sizes that plans use."""
         return sizes([self._size(params, sae) for sae in saes])
 
     def _size(self, params: P, sae: Path) -> Size:

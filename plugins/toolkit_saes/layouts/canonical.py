@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Norm = Literal["none", "row", "layer"]
 DENSE = 1 << 22
-"""Numbers of a block of features over some rows that `sparse` makes at a time: 16 MB."""
+"""Numbers of a block of features over some rows that `sparse` computes at a time: 16 MB."""
 DENSE_ON_GPU = 1 << 26
 """The same on a GPU: 256 MB."""
 
@@ -59,19 +59,19 @@ class Weights:
 
     def on(self, device: object) -> Weights:
         """The same on a device."""
-        held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        held |= {
-            name: value.on(device) for name, value in held.items() if isinstance(value, Matrix)
+        weights: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        weights |= {
+            name: value.on(device) for name, value in weights.items() if isinstance(value, Matrix)
         }
         return replace(
             self,
-            **held
-            | {name: value.to(device) for name, value in held.items() if hasattr(value, "to")},
+            **weights
+            | {name: value.to(device) for name, value in weights.items() if hasattr(value, "to")},
         )
 
     def features(self, part: slice | Tensor) -> Weights:
-        """With what the gate asks of some features only."""
-        held: dict[str, Any] = {
+        """The weights of the gate for some features only."""
+        weights: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("b_enc", "threshold", "rank_by", "r_mag", "b_mag")
         }
@@ -79,7 +79,7 @@ class Weights:
             self,
             **{
                 name: value[part]
-                for name, value in held.items()
+                for name, value in weights.items()
                 if value is not None and value.ndim
             },
         )
@@ -87,8 +87,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an SAE before its weights are read. `output`: where a transcoder writes, and
-    how many numbers.
+    """What is known of an SAE before its weights are read. `output` is where a transcoder writes,
+    and its width.
     """
 
     name: str
@@ -115,21 +115,21 @@ class CanonicalSae(Sae):
         self.neuronpedia, self.signed = facts.neuronpedia, facts.signed
         self.pointwise = facts.pointwise
         self._facts, self._read = facts, read
-        self._held: Weights | None = None
+        self._loaded: Weights | None = None
         self._mapped: Weights | None = None
 
     @property
     def output_hookpoint(self) -> str:
-        """Where its reconstruction belongs."""
+        """The hookpoint of its reconstruction."""
         return self._facts.output[0] if self._facts.output else self.hookpoint
 
     @property
     def outputs(self) -> int:
-        """How many numbers a reconstruction has."""
+        """The width of a reconstruction."""
         return self._facts.output[1] if self._facts.output else self.inputs
 
     def subtracts_b_dec(self) -> bool:
-        """Whether its inputs lose b_dec first."""
+        """Whether b_dec is subtracted from the inputs."""
         return self._in_file().subtract_b_dec
 
     def run_as(self, change: Callable[[Weights], Weights]) -> CanonicalSae:
@@ -137,20 +137,20 @@ class CanonicalSae(Sae):
         return CanonicalSae(self._facts, lambda: change(self._in_file()))
 
     def encode(self, rows: Tensor) -> Tensor:
-        """What the gate lets through."""
+        """Activations: the output of the gate."""
         weights = self._for(rows)
         given, _ = _prepared(weights, rows)
         return GATES[weights.gate](weights.w_enc.into(given), weights)
 
     def active(self, rows: Tensor) -> Sparse:
-        """The same without zeros, in one go."""
+        """The same as sparse rows."""
         weights = self._for(rows)
         given, _ = _prepared(weights, rows)
         return fused(weights.gate, weights.w_enc.into(given), weights)
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
-        """Active features of rows. Where each feature decides by itself a block of them is read
-        once for all rows.
+        """Active features of rows. Where the gate treats features independently, each block of
+        features is read once for all rows.
         """
         weights = self._for(rows)
         if weights.gate not in BY_FEATURE:
@@ -158,7 +158,7 @@ class CanonicalSae(Sae):
         return _sparse(weights, rows, chunk)
 
     def _for(self, rows: Tensor) -> Weights:
-        """The weights, for rows that they fit."""
+        """The weights, after checking the width of the rows."""
         if rows.shape[-1] != self.inputs:
             raise DataError(
                 f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has "
@@ -167,8 +167,8 @@ class CanonicalSae(Sae):
         return self.weights(rows)
 
     def decode(self, activations: Tensor) -> Tensor:
-        """Back into the stream; the skip connection of a transcoder, which needs the rows, is left
-        to `reconstruct`.
+        """The reconstruction in stream units; without the skip connection of a transcoder, which
+        needs the rows (see `reconstruct`).
         """
         weights = self._linear(self.weights(activations))
         return _divided(weights.w_dec.out_of(activations) + weights.b_dec, weights.scale_out)
@@ -179,7 +179,7 @@ class CanonicalSae(Sae):
         return _divided(weights.w_dec.rows(self._checked(features)), weights.scale_out)
 
     def normalise(self, rows: Tensor) -> Tensor:
-        """Rows divided by a norm of their own, where the SAE has that; constant factors are in the
+        """Rows divided by their own norm, where the SAE does that; constant factors are in the
         columns.
         """
         weights, rows = self._in_file(), rows.float()
@@ -198,7 +198,7 @@ class CanonicalSae(Sae):
         return columns
 
     def encoder_bias(self, features: Sequence[int] | Tensor) -> Tensor:
-        """Biases, less what a subtracted b_dec takes away."""
+        """Encoder biases, with a subtracted b_dec folded in."""
         weights, chosen = self._in_file(), self._checked(features)
         selected = weights.features(chosen.to(weights.b_enc.device))
         taken = weights.w_enc.rows(chosen) @ weights.b_dec if weights.subtract_b_dec else 0.0
@@ -208,7 +208,7 @@ class CanonicalSae(Sae):
         return selected.b_mag - taken * _magnitude(weights, chosen)
 
     def thresholds(self, features: Sequence[int] | Tensor) -> Tensor:
-        """In units of pre-activations, whatever the gate ranks by."""
+        """Thresholds in units of pre-activations, whatever the gate ranks by."""
         weights, chosen = self._in_file(), self._checked(features)
         if weights.gate not in BY_FEATURE:
             raise DataError(
@@ -228,8 +228,8 @@ class CanonicalSae(Sae):
         return (lowest / selected.rank_by).nan_to_num(nan=float("inf"), posinf=float("inf"))
 
     def activations_of(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
-        """By the arithmetic of `encode`, so that features fire here exactly where they fire there,
-        up to the rounding of a product.
+        """Activations of some features, by the arithmetic of `encode`: equal up to the rounding of
+        a product.
         """
         weights, chosen = self._in_file(), self._checked(features)
         if weights.gate not in BY_FEATURE:
@@ -239,7 +239,7 @@ class CanonicalSae(Sae):
         return GATES[weights.gate](given @ weights.w_enc.rows(chosen).T, selected).to(rows.device)
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
-        """Encoded and decoded, with the skip connection, each row's norm put back."""
+        """Encode and decode, with the skip connection and each row's norm restored."""
         weights = self.weights(rows)
         result = self.encode(rows) if activations is None else activations
         rebuilt = weights.w_dec.out_of(result) + weights.b_dec
@@ -250,27 +250,27 @@ class CanonicalSae(Sae):
         return _divided(rebuilt, weights.scale_out)
 
     def release_memory(self) -> None:
-        """Forget the weights."""
-        self._held = self._mapped = None
+        """Release the weights."""
+        self._loaded = self._mapped = None
 
     def weights(self, like: Tensor) -> Weights:
-        """The weights where `like` is."""
-        held = self._held
-        if held is None or held.b_dec.device != like.device:
-            held = self._held = (self._mapped or self._read()).on(like.device)
+        """The weights on the device of `like`."""
+        loaded = self._loaded
+        if loaded is None or loaded.b_dec.device != like.device:
+            loaded = self._loaded = (self._mapped or self._read()).on(like.device)
             self._mapped = None
-        return held
+        return loaded
 
     def _in_file(self) -> Weights:
-        """The weights where they are loaded, else mapped from their file: matrices stay there."""
-        if self._held is not None:
-            return self._held
+        """The loaded weights, else weights mapped from their file."""
+        if self._loaded is not None:
+            return self._loaded
         if self._mapped is None:
             self._mapped = self._read()
         return self._mapped
 
     def _checked(self, features: Sequence[int] | Tensor) -> Tensor:
-        """Features as an index; one that the SAE does not have is an error."""
+        """Feature indices as a tensor; one out of range is an error."""
         import torch
 
         chosen = torch.as_tensor(features if hasattr(features, "device") else list(features))
@@ -284,7 +284,9 @@ class CanonicalSae(Sae):
         return chosen
 
     def _linear(self, weights: Weights) -> Weights:
-        """Weights whose output is in the stream's units without knowing the rows."""
+        """The weights, if their output is in stream units for any row; an SAE that restores row
+        norms is refused.
+        """
         if weights.norm != "none" and weights.undo_norm:
             raise DataError(
                 f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so what a "
@@ -295,7 +297,7 @@ class CanonicalSae(Sae):
 
 
 def _magnitude(weights: Weights, features: Tensor) -> Tensor:
-    """What a gated SAE multiplies the columns of its gate by."""
+    """The magnitude factor of a gated SAE's columns."""
     assert weights.r_mag is not None
     return weights.r_mag[features.to(weights.r_mag.device)].exp()
 
@@ -305,7 +307,7 @@ def _divided(rows: Tensor, by: float) -> Tensor:
 
 
 def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
-    """Block by block of features, and of each only as many rows at once as make no large matrix."""
+    """Computes blocks of features, each for so few rows at a time that no matrix is large."""
     entries, max_numbers = _Entries(rows), DENSE if rows.device.type == "cpu" else DENSE_ON_GPU
     for part, block in weights.w_enc.blocks():
         selected, step = (
@@ -319,47 +321,47 @@ def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
 
 
 class _Entries:
-    """Active features as they are found, in arrays that grow: small ones kept between large ones
-    would leave holes in the heap.
+    """Collects active features in growing arrays; many small arrays between large ones would
+    fragment the heap.
     """
 
     def __init__(self, rows: Tensor) -> None:
         import torch
 
         self._rows, self._count, room = len(rows), 0, 1024 + 128 * len(rows)
-        self._held = [
+        self._arrays = [
             torch.empty(room, dtype=kind, device=rows.device)
             for kind in (torch.long, torch.long, torch.float32)
         ]
 
     def add(self, active: Tensor, row: int, feature: int) -> None:
-        """What is not 0 of a matrix that begins at a row and feature."""
+        """Add the non-zero entries of a matrix whose corner is at a row and feature."""
         import torch
 
         rows, features = _nonzero(active)
         end = self._count + len(rows)
-        if end > len(self._held[0]):
-            self._held = [
-                torch.cat([held, torch.empty_like(held), held.new_empty(len(rows))])
-                for held in self._held
+        if end > len(self._arrays[0]):
+            self._arrays = [
+                torch.cat([array, torch.empty_like(array), array.new_empty(len(rows))])
+                for array in self._arrays
             ]
-        for held, new in zip(
-            self._held, (rows + row, features + feature, active[rows, features]), strict=True
+        for array, new in zip(
+            self._arrays, (rows + row, features + feature, active[rows, features]), strict=True
         ):
-            held[self._count : end] = new
+            array[self._count : end] = new
         self._count = end
 
     def by_row(self) -> Sparse:
-        """In order of rows, and within one of features."""
+        """The entries sorted by row, then feature."""
         import torch
 
-        row, feature, value = (held[: self._count] for held in self._held)
+        row, feature, value = (array[: self._count] for array in self._arrays)
         order = row.argsort(stable=True)
         return Sparse(torch.bincount(row, minlength=self._rows), feature[order], value[order])
 
 
 def _nonzero(active: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of what is not 0. On the CPU by NumPy, which finds them in half the time."""
+    """Rows and columns of non-zero entries. NumPy does it on the CPU, in half the time."""
     import numpy as np
     import torch
 
@@ -371,7 +373,7 @@ def _nonzero(active: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _prepared(weights: Weights, rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Rows as the encoder wants them, and the way back."""
+    """Rows in the encoder's form, and the inverse."""
     rows = rows.float()
     given, undo = _normed(rows if weights.scale_in == 1 else rows * weights.scale_in, weights.norm)
     return (given - weights.b_dec if weights.subtract_b_dec else given), undo

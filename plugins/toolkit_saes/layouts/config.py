@@ -1,5 +1,5 @@
-"""Values of an SAE's config, each of the type that its layout gives it. A value of another type is
-refused with file, key and what is allowed.
+"""Reads values of an SAE's config with the type that the layout prescribes. A value of another type
+is refused with file, key and allowed values.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from toolkit.errors import BadInput, choices
 from toolkit.hookpoints import hookpoint
 
 MAX_SIZE = 1 << 32
-"""No SAE has more inputs, features or active features."""
+"""An upper bound of inputs, features and active features."""
 
 
 def shown(value: Any) -> str:
-    """A value for a message: at most 80 characters of it."""
+    """A value for a message, cut to 80 characters."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def whole(known: Mapping[str, Any], name: str, file: Path) -> int:
+def positive_integer(known: Mapping[str, Any], name: str, file: Path) -> int:
     """A positive whole number."""
     value = known.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < MAX_SIZE:
-        raise BadInput(f"{file}: {name} is {shown(value)}; wanted a whole number of at least 1.")
+        raise BadInput(f"{file}: {name} is {shown(value)}; expected a whole number of at least 1.")
     return value
 
 
 def positive(value: Any, name: str, file: Path) -> float:
     """A finite number above zero, also in float32."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-30 <= value <= 1e30:
-        raise BadInput(f"{file}: {name} is {shown(value)}; wanted a number above 0.")
+        raise BadInput(f"{file}: {name} is {shown(value)}; expected a number above 0.")
     return float(value)
 
 
@@ -45,7 +45,7 @@ def number(value: Any, name: str, file: Path, *, least: float = -math.inf) -> fl
         or not max(least, -1e30) <= value <= 1e30
     ):
         allowed = "one number" + ("" if least == -math.inf else f", {least:g} or more")
-        raise BadInput(f"{file}: {name} is {shown(value)}; wanted {allowed}.")
+        raise BadInput(f"{file}: {name} is {shown(value)}; expected {allowed}.")
     return float(value)
 
 
@@ -55,7 +55,7 @@ def flag(known: Mapping[str, Any], name: str, file: Path, default: bool = False)
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise BadInput(f"{file}: {name} is {shown(value)}; wanted true or false.")
+        raise BadInput(f"{file}: {name} is {shown(value)}; expected true or false.")
     return value
 
 
@@ -73,15 +73,15 @@ def mapping(known: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BadInput(f"{file}: {name} is {shown(value)}; wanted an object.")
+        raise BadInput(f"{file}: {name} is {shown(value)}; expected an object.")
     return value
 
 
-def place(known: Mapping[str, Any], name: str, file: Path) -> str:
-    """A hookpoint that a config names, by its name here."""
+def hookpoint_of(known: Mapping[str, Any], name: str, file: Path) -> str:
+    """The hookpoint that a config names."""
     value = known.get(name)
     if not isinstance(value, str) or len(value) > 200:
-        raise BadInput(f"{file}: {name} is {shown(value)}; wanted the name of a hookpoint.")
+        raise BadInput(f"{file}: {name} is {shown(value)}; expected the name of a hookpoint.")
     try:
         return str(hookpoint(value))
     except BadInput as error:

@@ -37,7 +37,7 @@ def read_configurations(file: Path) -> list[ListedSae]:
         content = next((value for value in content.values() if isinstance(value, list)), None)
     if not isinstance(content, list) or not content:
         raise BadInput(
-            f"saes.with.configurations: {file} holds no list of SAEs; wanted "
+            f"saes.with.configurations: {file} holds no list of SAEs; expected "
             '[{"layer": 0, "average_l0": 105}, ...].'
         )
     entries = [_entry(file, number, given) for number, given in enumerate(content, 1)]
@@ -51,10 +51,10 @@ def read_configurations(file: Path) -> list[ListedSae]:
 
 
 def _entry(file: Path, number: int, given: Any) -> ListedSae:
-    said = given if isinstance(given, dict) else {"path": given}
-    path = _PATH.fullmatch(str(said.get("path", "")))
-    layer = _number(said.get("layer", path and path[1]))
-    l0 = _number(said.get("average_l0", said.get("l0", path and path[3])))
+    entry = given if isinstance(given, dict) else {"path": given}
+    path = _PATH.fullmatch(str(entry.get("path", "")))
+    layer = _number(entry.get("layer", path and path[1]))
+    l0 = _number(entry.get("average_l0", entry.get("l0", path and path[3])))
     if layer is None or l0 is None:
         raise BadInput(
             f"saes.with.configurations: entry {number} of {file} names no layer and average_l0: "
@@ -66,7 +66,7 @@ def _entry(file: Path, number: int, given: Any) -> ListedSae:
             f"the path {path[0]}."
         )
     return ListedSae(
-        layer, path[2] if path else str(said.get("width", WIDTH)).removeprefix("width_"), l0
+        layer, path[2] if path else str(entry.get("width", WIDTH)).removeprefix("width_"), l0
     )
 
 

@@ -1,7 +1,7 @@
-"""Decoder rows straight from SAE files: no torch, a range of features at a time, nothing fetched.
+"""Reads decoder rows directly from SAE files: no torch, a range of features at a time, nothing
+fetched.
 
-What the model's units are is the loaders' business; here only directions matter, so that no fold is
-done.
+Only directions matter here, so nothing is folded into the model's units.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
 def llama_scope(params: _llama_scope.LlamaScope, name: str) -> Decoder:
-    """Columns of `decoder.weight`, which lies there as (inputs, features)."""
+    """Columns of `decoder.weight`, which is stored as (inputs, features)."""
     folder = (
         _llama_scope.LAYOUT.cached_root(params, "**/*L*/hyperparams.json")
         / params.folder
         / _checked(name, _LLAMA, "Llama Scope")
     )
-    path = _there(folder / "checkpoints" / "final.safetensors")
+    path = _existing(folder / "checkpoints" / "final.safetensors")
     facts = safetensors_header(path).get("decoder.weight")
     if facts is None or len(facts["shape"]) != 2:
         raise BadInput(
             f"{path} has no matrix 'decoder.weight': it is not in Llama Scope's original layout."
         )
-    digest = content_digest({file: _there(folder / file) for file in _llama_scope.FILES})
+    digest = content_digest({file: _existing(folder / file) for file in _llama_scope.FILES})
     return Decoder(digest, facts["shape"][1], _columns(path, facts))
 
 
 def gemma_scope(params: _gemma_scope.GemmaScope, name: str) -> Decoder:
-    """Rows of `W_dec`, which lies there as (features, inputs)."""
-    path = _there(
+    """Rows of `W_dec`, which is stored as (features, inputs)."""
+    path = _existing(
         _gemma_scope.LAYOUT.cached_root(params, "layer_*")
         / _checked(name, _GEMMA, "Gemma Scope")
         / "params.npz"
@@ -64,7 +64,7 @@ def _checked(name: str, form: re.Pattern[str], layout: str) -> str:
     return name
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise BadInput(f"There is no file {path}.")
     return path
@@ -84,10 +84,10 @@ def _columns(path: Path, facts: dict[str, Any]) -> Callable[[int, int], np.ndarr
             f"{path}: decoder.weight is {facts['dtype']}; readable are BF16, {', '.join(_KINDS)}."
         )
     kind = np.dtype("<u2") if brain else np.dtype(_KINDS[facts["dtype"]])
-    whole = np.memmap(path, kind, "r", start, tuple(facts["shape"]))
+    matrix = np.memmap(path, kind, "r", start, tuple(facts["shape"]))
 
-    def rows(first: int, last: int) -> np.ndarray:
-        part = np.ascontiguousarray(whole[:, first:last].T)
+    def rows(start: int, last: int) -> np.ndarray:
+        part = np.ascontiguousarray(matrix[:, start:last].T)
         return (part.astype(np.uint32) << 16).view(np.float32) if brain else part.astype(np.float32)
 
     return rows
@@ -103,7 +103,7 @@ def _member(path: Path) -> tuple[tuple[int, int], np.dtype]:
             f"{path} has no readable array 'W_dec' ({error}). Copy or download it again."
         ) from None
     if len(shape) != 2:
-        raise BadInput(f"{path}: W_dec is {shape}; wanted (features, inputs).")
+        raise BadInput(f"{path}: W_dec is {shape}; expected (features, inputs).")
     return (int(shape[0]), int(shape[1])), kind
 
 
@@ -117,9 +117,9 @@ def _header(member: Any) -> tuple[tuple[int, ...], np.dtype]:
     return shape, kind
 
 
-def _rows(path: Path, shape: tuple[int, int], kind: np.dtype, first: int, last: int) -> np.ndarray:
-    """The member is read from the wanted row on; what is stored unpacked, as NumPy does by default,
-    is skipped, not read.
+def _rows(path: Path, shape: tuple[int, int], kind: np.dtype, start: int, last: int) -> np.ndarray:
+    """Read the archive member from the first requested row; of an uncompressed member, NumPy's
+    default, earlier rows are skipped.
     """
     import numpy as np
 
@@ -127,7 +127,7 @@ def _rows(path: Path, shape: tuple[int, int], kind: np.dtype, first: int, last: 
     with zipfile.ZipFile(path) as archive, archive.open("W_dec.npy") as member:
         _header(member)
         row = shape[1] * kind.itemsize
-        member.seek(member.tell() + first * row)
-        data = member.read((last - first) * row)
-    numbers = np.frombuffer(data, kind, math.prod((last - first, shape[1])))
-    return numbers.reshape(last - first, shape[1]).astype(np.float32)
+        member.seek(member.tell() + start * row)
+        data = member.read((last - start) * row)
+    numbers = np.frombuffer(data, kind, math.prod((last - start, shape[1])))
+    return numbers.reshape(last - start, shape[1]).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Gemma Scope 1's layout: `layer_L/width_W/average_l0_N/params.npz`. No config file: the path says
-what it is, the repository where.
+"""Gemma Scope 1's layout: `layer_L/width_W/average_l0_N/params.npz`. There is no config file: the
+path names the SAE, the repository its site.
 
-The training norm is folded in already, so the tensors are used as stored. Embedding SAEs read the
-table before Gemma multiplies it by sqrt(d); they are run on the stream behind that, which is what a
+The training norm is already folded in, so the tensors are used as stored. Embedding SAEs read the
+table before Gemma multiplies it by sqrt(d); they are run on the stream after that, which is what a
 model shows.
 """
 
@@ -36,7 +36,7 @@ Site = Literal["res", "mlp", "att", "transcoders", "embedding"]
 
 
 class SiteHookpoints(NamedTuple):
-    """Where the SAEs of a site read, and where they write if that is elsewhere; how it shows in the
+    """The hookpoints where the SAEs of a site read and, if different, write; and its name in the
     recipe.
     """
 
@@ -72,7 +72,7 @@ class GemmaScope(SaeLocation):
         "the only one there is.",
     )
     l0: Literal["canonical", "all"] | tuple[int, ...] = Field(
-        "canonical", description="canonical (nearest 100), all, or the average L0s wanted."
+        "canonical", description="canonical (nearest 100), all, or the average L0s to use."
     )
     configurations: PathText | None = Field(
         None,
@@ -89,11 +89,13 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
         return _pattern(params, "*", "*", "*")
 
     def patterns(self, params: GemmaScope, snapshot: Snapshot) -> list[str]:
-        """The very files where they are known or the hub lists them, else by layer, width, L0."""
+        """The exact files where they are recorded or the hub lists them, else patterns by layer,
+        width and L0.
+        """
         return _patterns(params, snapshot)
 
     def is_complete(self, params: GemmaScope, root: Path) -> bool:
-        """Of a release that is not recorded, only the network knows which L0 is canonical."""
+        """False for a release that is not recorded: only the hub knows its canonical L0s."""
         return _all_there(params, root)
 
     def locate_saes(self, params: GemmaScope, root: Path) -> list[Path]:
@@ -108,7 +110,9 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
 
     def published_facts(self, params: GemmaScope) -> dict[str, Any]:
         """From the recorded names of the archives."""
-        return gemma_scope_facts(str(params.release), _listed(params) or ())
+        release = str(params.release)
+        reads = SITES[_site(params, release)].reads
+        return gemma_scope_facts(release, _listed(params) or (), reads)
 
     def requested(self, params: GemmaScope) -> str:
         """A study's list, else site, layers, width and L0s."""
@@ -122,14 +126,16 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
         return _facts(sae, release, _site(params, release))
 
     def read(self, params: GemmaScope, sae: Path) -> Weights:
-        """As stored."""
+        """The weights as stored."""
         return read_weights(sae)
 
     def _size(self, params: GemmaScope, sae: Path) -> Size:
-        """From headers: hundreds of archives are not hashed for it."""
+        """The size from headers, without hashing hundreds of archives."""
         inputs, width, _ = _shape(sae)
         l0 = float(_l0(sae)) or None
-        return Size(f"layer.{_layer(sae)}", inputs, width, l0, sae.stat().st_size)
+        reads = SITES[_site(params, params.release or sae.parts[-5])].reads
+        stored, name = sae.stat().st_size, _name(sae)
+        return Size(f"{reads}.{_layer(sae)}", inputs, width, l0, stored, name)
 
 
 LAYOUT = GemmaScopeLayout()
@@ -137,8 +143,8 @@ identify, load, downloads = LAYOUT.identify, LAYOUT.load, LAYOUT.downloads
 
 
 def _all_there(params: GemmaScope, root: Path) -> bool:
-    """Whether the cache surely has them. Of a release that nobody wrote down, only the network
-    knows which L0 is canonical.
+    """Whether the cache certainly has them. Of a release that is not recorded, only the hub knows
+    the canonical L0s.
     """
     listed = _listed(params)
     if listed is not None:
@@ -150,8 +156,8 @@ def _all_there(params: GemmaScope, root: Path) -> bool:
 
 
 def _patterns(params: GemmaScope, snapshot: Snapshot) -> list[str]:
-    """What to fetch: the very files where they are known or the hub lists them, else the layers,
-    width and L0s asked for.
+    """The files to fetch: the exact files where they are recorded or the hub lists them, else
+    patterns of the requested layers, width and L0s.
     """
     listed = _listed(params)
     if listed is not None:
@@ -176,13 +182,14 @@ def _wide(params: GemmaScope) -> list[str]:
 
 
 def _canonical_of(params: GemmaScope, files: Sequence[Path]) -> list[str]:
-    """Of a release's files, the canonical one of each layer."""
+    """The canonical file of each layer of a release."""
     width = _width(params, [])
-    there: dict[int, list[int]] = {}
+    by_layer: dict[int, list[int]] = {}
     for file in files:
-        there.setdefault(_layer(file), []).append(_l0(file))
+        by_layer.setdefault(_layer(file), []).append(_l0(file))
     chosen = {
-        layer: canonical(params.release, width, layer, l0s) for layer, l0s in sorted(there.items())
+        layer: canonical(params.release, width, layer, l0s)
+        for layer, l0s in sorted(by_layer.items())
     }
     return [_pattern(params, str(layer), width, str(l0)) for layer, l0 in chosen.items()]
 
@@ -193,9 +200,7 @@ def _pattern(params: GemmaScope, layer: str, width: str, l0: str) -> str:
 
 
 def _listed(params: GemmaScope) -> list[str] | None:
-    """The files that a study's list or the registry names for what is asked; None where neither
-    knows.
-    """
+    """The requested files by a study's list or the registry; None if neither has them."""
     if params.configurations is not None:
         return [
             _pattern(params, str(entry.layer), entry.width, str(entry.l0))
@@ -203,16 +208,16 @@ def _listed(params: GemmaScope) -> list[str] | None:
         ]
     width = _width(params, [])
     if params.site == "embedding":
-        there = {0: embeddings(params.release, width)}
-        wanted = _chosen_l0(params, 0, width, there[0]) if there[0] else []
-        return [_pattern(params, "0", width, str(l0)) for l0 in wanted] or None
-    there = sparsities(params.release, width, complete=params.l0 != "canonical")
-    if not there:
+        by_layer = {0: embeddings(params.release, width)}
+        l0s = _chosen_l0(params, 0, width, by_layer[0]) if by_layer[0] else []
+        return [_pattern(params, "0", width, str(l0)) for l0 in l0s] or None
+    by_layer = sparsities(params.release, width, complete=params.l0 != "canonical")
+    if not by_layer:
         return None
     results = []
-    for layer in chosen(params.layers, there, str(params.release)):
-        wanted = _chosen_l0(params, layer, width, there[layer])
-        results += [_pattern(params, str(layer), width, str(l0)) for l0 in wanted]
+    for layer in chosen(params.layers, by_layer, str(params.release)):
+        l0s = _chosen_l0(params, layer, width, by_layer[layer])
+        results += [_pattern(params, str(layer), width, str(l0)) for l0 in l0s]
     return results
 
 
@@ -222,7 +227,7 @@ def _entries(params: GemmaScope) -> list[ListedSae]:
 
 
 def _named(params: GemmaScope, root: Path) -> list[Path]:
-    """The files of a study's list; one that is not there is an error."""
+    """The files of a study's list; a missing one is an error."""
     files = [
         root / _pattern(params, str(entry.layer), entry.width, str(entry.l0))
         for entry in _entries(params)
@@ -238,19 +243,19 @@ def _named(params: GemmaScope, root: Path) -> list[Path]:
 
 def _searched(params: GemmaScope, root: Path) -> list[Path]:
     release, below = params.release or root.name, _pattern(params, "*", "*", "*")
-    there = {
+    paths = {
         path for path in root.glob(below) if re.fullmatch(r"embedding|layer_\d+", path.parts[-4])
     }
-    if not there:
+    if not paths:
         shown = (
             below.replace("layer_*", "layer_L")
             .replace("width_*", "width_W")
             .replace("average_l0_*", "average_l0_N")
         )
         raise BadInput(f"{root} holds no Gemma Scope SAEs: there is no {shown} below it.")
-    widths = {path.parts[-3].removeprefix("width_") for path in there}
+    widths = {path.parts[-3].removeprefix("width_") for path in paths}
     width = _width(params, widths)
-    wide = [path for path in there if path.parts[-3] == f"width_{width}"]
+    wide = [path for path in paths if path.parts[-3] == f"width_{width}"]
     if not wide:
         raise BadInput(
             f"saes.with.width: {release} has no width '{width}'; it has {choices(widths)}."
@@ -267,11 +272,11 @@ def _searched(params: GemmaScope, root: Path) -> list[Path]:
     ]
 
 
-def _width(params: GemmaScope, there: set[str] | list[str]) -> str:
-    """The width asked for; else the usual one, or the only one there is."""
+def _width(params: GemmaScope, available: set[str] | list[str]) -> str:
+    """The requested width; else the usual one, or the only one available."""
     return params.width or (
-        next(iter(there))
-        if len(there) == 1
+        next(iter(available))
+        if len(available) == 1
         else "4k"
         if params.site == "embedding"
         else USUAL_WIDTH
@@ -279,21 +284,22 @@ def _width(params: GemmaScope, there: set[str] | list[str]) -> str:
 
 
 def _sparsities(params: GemmaScope, files: list[Path], layer: int, width: str) -> list[Path]:
-    here = {_l0(path): path for path in files if _layer(path) == layer}
-    return [here[l0] for l0 in _chosen_l0(params, layer, width, sorted(here))]
+    by_l0 = {_l0(path): path for path in files if _layer(path) == layer}
+    return [by_l0[l0] for l0 in _chosen_l0(params, layer, width, sorted(by_l0))]
 
 
-def _chosen_l0(params: GemmaScope, layer: int, width: str, there: list[int]) -> list[int]:
-    """Of the L0s that a layer has, those asked for."""
+def _chosen_l0(params: GemmaScope, layer: int, width: str, available: list[int]) -> list[int]:
+    """The requested L0s out of those that a layer has."""
     if params.l0 == "all":
-        return there
+        return available
     if params.l0 == "canonical":
-        return [canonical(params.release, width, layer, there)]
-    results = [l0 for l0 in there if l0 in params.l0]
+        return [canonical(params.release, width, layer, available)]
+    results = [l0 for l0 in available if l0 in params.l0]
     if not results:
-        asked, has = (", ".join(map(str, numbers)) for numbers in (params.l0, there))
+        requested, has = (", ".join(map(str, numbers)) for numbers in (params.l0, available))
         raise BadInput(
-            f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {asked}. Name one of each "
+            f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {requested}. Name "
+            f"one of each "
             "layer, or say `all`."
         )
     return results
@@ -303,13 +309,19 @@ def _layer(file: Path) -> int:
     return int(file.parts[-4].removeprefix("layer_")) if file.parts[-4] != "embedding" else 0
 
 
+def _name(file: Path) -> str:
+    return "/".join(file.parts[-4:-1])
+
+
 def _l0(file: Path) -> int:
     match = re.fullmatch(r"average_l0_(\d+)", file.parts[-2])
     return int(match[1]) if match else 0
 
 
 def _site(params: GemmaScope, release: str) -> str:
-    """What the spec says, else what the repository's name ends with, else the residual stream."""
+    """The site from the spec, else from the end of the repository's name, else the residual
+    stream.
+    """
     if params.site is not None:
         return params.site
     noted = known(params.release).get("site")
@@ -318,26 +330,26 @@ def _site(params: GemmaScope, release: str) -> str:
 
 def _facts(file: Path, release: str, site: str) -> Facts:
     inputs, width, outputs = _shape(file)
-    place, layer = SITES[site], _layer(file)
-    if inputs != outputs and place.writes is None:
+    hookpoints, layer = SITES[site], _layer(file)
+    if inputs != outputs and hookpoints.writes is None:
         raise BadInput(
             f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Say "
             "`site: transcoders`."
         )
-    name = "/".join(file.parts[-4:-1])
+    name = _name(file)
     recipe = {"res": RECIPE, "embedding": f"{RECIPE}, in units of the stream"}.get(
         site, f"{RECIPE}; {site}"
     )
     return Facts(
         name=name,
         release=release,
-        hookpoint=f"{place.reads}.{layer}",
+        hookpoint=f"{hookpoints.reads}.{layer}",
         width=width,
         inputs=inputs,
         digest=content_digest({"params.npz": file}),
         recipe=recipe,
         declared_l0=float(_l0(file)) or None,
-        output=(f"{place.writes}.{layer}", outputs) if place.writes else None,
+        output=(f"{hookpoints.writes}.{layer}", outputs) if hookpoints.writes else None,
         neuronpedia=None
         if site == "embedding"
         else gemma_page(release, file.parts[-3].removeprefix("width_"), layer, _l0(file)),
@@ -345,15 +357,15 @@ def _facts(file: Path, release: str, site: str) -> Facts:
 
 
 def _shape(file: Path) -> tuple[int, int, int]:
-    """Of W_enc, from the archive's headers, and what W_dec writes; the other arrays are held
-    against it.
+    """The shape of W_enc from the archive's headers, and the width that W_dec writes; other arrays
+    are checked against it.
     """
     shapes = archive_shapes(file, NAMES)
     missing = [name for name in NAMES if name not in shapes]
     if missing:
         raise BadInput(f"{file} has no array '{missing[0]}': it is not in Gemma Scope's layout.")
     if len(shapes["W_enc"]) != 2:
-        raise BadInput(f"{file}: W_enc is {shapes['W_enc']}; wanted (inputs, features).")
+        raise BadInput(f"{file}: W_enc is {shapes['W_enc']}; expected (inputs, features).")
     inputs, width = shapes["W_enc"]
     if shapes["b_enc"] == (inputs,) != (width,):
         raise BadInput(
@@ -361,22 +373,24 @@ def _shape(file: Path) -> tuple[int, int, int]:
             "swapped."
         )
     outputs = shapes["b_dec"][0] if len(shapes["b_dec"]) == 1 else inputs
-    wanted = {
+    expected = {
         "b_enc": (width,),
         "W_dec": (width, outputs),
         "b_dec": (outputs,),
         "threshold": (width,),
     }
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if shapes[name] != shape:
-            said = f"{file}: {name} is {shapes[name]}; W_enc, {shapes['W_enc']}, asks for {shape}."
-            raise BadInput(said + swapped(shapes[name], shape))
+            problem = (
+                f"{file}: {name} is {shapes[name]}; W_enc, {shapes['W_enc']}, asks for {shape}."
+            )
+            raise BadInput(problem + swapped(shapes[name], shape))
     check_axes(file, inputs, width, outputs)
     return inputs, width, outputs
 
 
 def read_weights(file: Path) -> Weights:
-    """As stored; an embedding SAE in units of the stream."""
+    """The weights as stored; those of an embedding SAE in units of the stream."""
     read = archive_weights(file, NAMES)
     scale = 1.0 if file.parts[-4] != "embedding" else len(read["b_dec"]) ** -0.5
     return Weights(

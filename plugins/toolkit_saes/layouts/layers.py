@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from toolkit.errors import BadInput
 
 MOST = 10_000
-"""No model has so many layers: a slip in a spec must not fill the memory with numbers."""
+"""An upper bound of layers: a typo in a spec must not fill the memory with numbers."""
 Layers = str | int | tuple[int, ...]
 
 
-def chosen(requested: Layers, there: Iterable[int], release: str) -> list[int]:
-    """The layers asked for, in order; one that the release does not have is an error that says
-    which it has.
+def chosen(requested: Layers, available: Iterable[int], release: str) -> list[int]:
+    """The requested layers in order; one that the release does not have is an error that lists
+    those it has.
     """
-    known = sorted(set(there))
+    known = sorted(set(available))
     layers = known if requested == "all" else sorted(set(_numbers(requested)))
     missing = [layer for layer in layers if layer not in known]
     if missing:
@@ -31,11 +31,11 @@ def chosen(requested: Layers, there: Iterable[int], release: str) -> list[int]:
     return layers
 
 
-def all_there(requested: Layers, there: Iterable[int]) -> bool:
-    """Whether a cache surely has every layer asked for: of `all` nobody knows without the network
-    how many they are.
+def all_there(requested: Layers, available: Iterable[int]) -> bool:
+    """Whether a cache certainly has every requested layer; False for `all`, whose number only the
+    hub knows.
     """
-    return requested != "all" and set(_numbers(requested)) <= set(there)
+    return requested != "all" and set(_numbers(requested)) <= set(available)
 
 
 def _numbers(requested: Layers) -> list[int]:

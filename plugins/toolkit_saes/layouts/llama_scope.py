@@ -50,7 +50,7 @@ FIXED: dict[str, Any] = {
     "apply_decoder_bias_to_pre_encoder": False,
     "use_glu_encoder": False,
 }
-"""What the fold assumes; other settings would be run wrongly."""
+"""The settings that the fold assumes; others are refused."""
 TENSORS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
 FILES = ("hyperparams.json", "checkpoints/final.safetensors")
 _FOLDER = re.compile(r"(?:.*-)?L(\d+)(R|M|A|TC)(?:-\d+x)?")
@@ -77,7 +77,7 @@ class LlamaScope(SaeLocation):
 
 
 class LlamaScopeLayout(FileLayout[LlamaScope]):
-    """One folder per layer, whose name ends with layer and kind: L15R-8x."""
+    """One folder per layer; its name ends with layer and kind, such as L15R-8x."""
 
     def marker(self, params: LlamaScope) -> str:
         """A config of any layer."""
@@ -92,7 +92,7 @@ class LlamaScopeLayout(FileLayout[LlamaScope]):
         return [f"{below}*L{layer}[RMAT]*/{file}" for layer in layers for file in files]
 
     def is_complete(self, params: LlamaScope, root: Path) -> bool:
-        """Whether each layer that is named has its folder."""
+        """Whether each requested layer has its folder."""
         return all_there(params.layers, _by_layer(params, root))
 
     def locate_saes(self, params: LlamaScope, root: Path) -> list[Path]:
@@ -108,7 +108,7 @@ class LlamaScopeLayout(FileLayout[LlamaScope]):
         return llama_scope_facts(str(params.release), params.layers)
 
     def digest_name(self, sae: Path, root: Path) -> str:
-        """The folder's name, wherever it is."""
+        """The folder's name, without its parents."""
         return sae.name
 
     def requested(self, params: LlamaScope) -> str:
@@ -162,7 +162,7 @@ def _is_sae(folder: Path) -> bool:
 
 def _own_layer(folder: Path) -> int:
     file = folder / (_openmoss.FILES[0] if _openmoss.is_sae(folder) else FILES[0])
-    return hookpoint(config.place(read_json(file), "hook_point_in", file)).layer
+    return hookpoint(config.hookpoint_of(read_json(file), "hook_point_in", file)).layer
 
 
 def _folders(params: LlamaScope, root: Path) -> list[Path]:
@@ -192,14 +192,14 @@ def _files(folder: Path) -> tuple[str, str]:
 
 
 def _original(folder: Path, release: str) -> Facts:
-    """From the two files' headers; tensors are held against the shapes that hyperparams.json
-    promises.
+    """The facts from the two files' headers; tensors are checked against the shapes in
+    hyperparams.json.
     """
     known, file = _hyperparams(folder), _weights_file(folder)
     shapes = safetensors_shapes(file)
     inputs, width = (
-        config.whole(known, "d_model", folder / FILES[0]),
-        config.whole(known, "d_sae", folder / FILES[0]),
+        config.positive_integer(known, "d_model", folder / FILES[0]),
+        config.positive_integer(known, "d_sae", folder / FILES[0]),
     )
     check_axes(file, inputs, width, inputs)
     promised = {
@@ -214,12 +214,13 @@ def _original(folder: Path, release: str) -> Facts:
                 f"{file} has no tensor '{name}': it is not in Llama Scope's original layout."
             )
         if shapes[name] != shape:
-            said = (
+            problem = (
                 f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
             )
-            raise BadInput(said + swapped(shapes[name], shape))
+            raise BadInput(problem + swapped(shapes[name], shape))
     point, end = (
-        config.place(known, name, folder / FILES[0]) for name in ("hook_point_in", "hook_point_out")
+        config.hookpoint_of(known, name, folder / FILES[0])
+        for name in ("hook_point_in", "hook_point_out")
     )
     output, recipe = (None, RECIPE) if end == point else ((end, inputs), f"{RECIPE}; writes {end}")
     return Facts(
@@ -237,7 +238,9 @@ def _original(folder: Path, release: str) -> Facts:
 
 
 def _hyperparams(folder: Path) -> dict[str, Any]:
-    """hyperparams.json, which has all that the fold needs and nothing that it does not know."""
+    """hyperparams.json, checked to have all settings of the fold and none that it does not
+    support.
+    """
     file = folder / "hyperparams.json"
     known = read_json(file)
     missing = [name for name in NEEDED if name not in known]
@@ -264,7 +267,7 @@ def _hyperparams(folder: Path) -> dict[str, Any]:
         "jump_relu_threshold": config.number(
             known["jump_relu_threshold"], "jump_relu_threshold", file, least=0
         ),
-        "top_k": config.whole(known, "top_k", file) if known.get("top_k") else None,
+        "top_k": config.positive_integer(known, "top_k", file) if known.get("top_k") else None,
         "hook_point_out": known.get("hook_point_out") or known["hook_point_in"],
     }
 
@@ -291,7 +294,7 @@ def read_weights(folder: Path) -> Weights:
     decoder = Matrix(raw["decoder.weight"], turned=True)
     lengths = decoder.lengths().clamp(
         min=1e-20
-    )  # a feature that writes nothing must not become NaN
+    )  # a feature with a zero decoder row must not become NaN
     return Weights(
         w_enc=Matrix(raw["encoder.weight"], scale=lengths * (scale_in / scale_out)),
         b_enc=raw["encoder.bias"] * lengths / scale_out,

@@ -34,8 +34,8 @@ class SaeLocation(Params):
 
     @property
     def pinned_revision(self) -> str:
-        """The revision that is named, else the one recorded for a known release, else main. A
-        commit belongs to one owner's repository: copies of it under other owners may have others.
+        """The given revision, else the one recorded for a known release, else main. A commit
+        belongs to one owner's repository: copies under other owners may have other commits.
         """
         return self.revision or str(releases().get(str(self.release), {}).get("revision", "main"))
 

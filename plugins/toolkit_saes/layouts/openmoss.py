@@ -78,7 +78,8 @@ def facts(folder: Path, release: str) -> Facts:
     _check(file, shapes, layout, known, inputs, width)
     gate = _gate(known, shapes, file)
     point, end = (
-        config.place(known, side, folder / FILES[0]) for side in ("hook_point_in", "hook_point_out")
+        config.hookpoint_of(known, side, folder / FILES[0])
+        for side in ("hook_point_in", "hook_point_out")
     )
     ranked = ", gate on decoder norms" if known["sparsity_include_decoder_norm"] else ""
     recipe = (
@@ -162,13 +163,13 @@ def _config(folder: Path) -> dict[str, Any]:
                 f"{file}: {name} is {config.shown(known[name])}; `llama_scope` reads SAEs without "
                 "it only."
             )
-    config.whole(known, "top_k", file)
+    config.positive_integer(known, "top_k", file)
     return known
 
 
 def _sizes(known: dict[str, Any], folder: Path) -> tuple[int, int]:
     file = folder / FILES[0]
-    inputs = config.whole(known, "d_model", file)
+    inputs = config.positive_integer(known, "d_model", file)
     factor = config.positive(known["expansion_factor"], "expansion_factor", file)
     return inputs, int(inputs * factor)
 
@@ -220,8 +221,8 @@ def _check(
         if name not in shapes:
             raise BadInput(f"{file} has no tensor '{name}': it is not in OpenMOSS's layout.")
         if shapes[name] != shape:
-            said = f"{file}: {name} is {list(shapes[name])}; config.json promises {list(shape)}."
-            raise BadInput(said + swapped(shapes[name], shape))
+            problem = f"{file}: {name} is {list(shapes[name])}; config.json promises {list(shape)}."
+            raise BadInput(problem + swapped(shapes[name], shape))
     if known["norm_activation"] == "dataset-wise":
         for side in ("hook_point_in", "hook_point_out"):
             if NORM + str(known[side]) not in shapes:
@@ -232,8 +233,8 @@ def _check(
 
 
 def _gate(known: dict[str, Any], shapes: dict[str, tuple[int, ...]], file: Path) -> Gate:
-    """BatchTopK chooses over a batch when it is trained; by itself a row needs the thresholds that
-    are stored afterwards.
+    """The gate. BatchTopK chooses over a batch in training; a single row needs the thresholds that
+    are stored after it.
     """
     act, stored = known["act_fn"], _threshold(shapes) is not None
     if act in ("jumprelu", "batchtopk") and not stored:
@@ -260,7 +261,9 @@ def _threshold(shapes: Any) -> str | None:
 
 
 def _scale(known: dict[str, Any], raw: Any, side: str, file: Path) -> float:
-    """sqrt(d) over the data set's average norm at a place; upstream takes d_model for both ends."""
+    """sqrt(d) over the data set's average norm at a hookpoint; upstream uses d_model for input and
+    output.
+    """
     if known["norm_activation"] != "dataset-wise":
         return 1.0
     name = NORM + str(known[side])

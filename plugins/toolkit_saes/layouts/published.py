@@ -1,5 +1,5 @@
-"""Sizes of published SAEs whose files are not here yet, so that a plan can be made before any file
-is fetched. Files that are here are always read themselves.
+"""Sizes of published SAEs whose files are not downloaded yet, so that a plan can be made before any
+file is fetched. Downloaded files are always read themselves.
 
 Llama Scope: 32 layers, widths and L0 as in releases.json; tensors in bfloat16, as the releases'
 hyperparams.json declares. Gemma Scope: a width's name is a power of two (16k is 2^14); tensors in
@@ -41,7 +41,7 @@ _FILE = re.compile(r"layer_(\d+)/width_(\w+)/average_l0_(\d+)/params\.npz")
 
 
 def llama_scope_facts(release: str, layers: Layers) -> dict[str, Any]:
-    """The facts of these layers of a Llama Scope release; none if the release is not known."""
+    """The facts of these layers of a Llama Scope release; empty if the release is not recorded."""
     facts = known(release)
     inputs = STREAMS.get(str(facts.get("model")))
     if inputs is None or "layers" not in facts or "width" not in facts:
@@ -53,8 +53,10 @@ def llama_scope_facts(release: str, layers: Layers) -> dict[str, Any]:
     return sizes([Size(f"layer.{number}", inputs, width, l0, stored) for number in numbers])
 
 
-def gemma_scope_facts(release: str, names: Sequence[str]) -> dict[str, Any]:
-    """The facts of these files of a Gemma Scope release; none if one of them is not known."""
+def gemma_scope_facts(release: str, names: Sequence[str], reads: str) -> dict[str, Any]:
+    """The facts of these files of a Gemma Scope release, whose SAEs read at `reads`; empty if one
+    of them is not recorded.
+    """
     facts = known(release)
     inputs = (HEADS if facts.get("site") == "att" else STREAMS).get(str(facts.get("model")))
     matches = [_FILE.fullmatch(name) for name in names]
@@ -66,5 +68,7 @@ def gemma_scope_facts(release: str, names: Sequence[str]) -> dict[str, Any]:
             return {}
         width = WIDTHS[match[2]]
         stored = FLOAT32 * (2 * inputs * width + 2 * width + inputs)
-        results.append(Size(f"layer.{match[1]}", inputs, width, float(match[3]), stored))
+        name = match[0].removesuffix("/params.npz")
+        place = f"{reads}.{match[1]}"
+        results.append(Size(place, inputs, width, float(match[3]), stored, name))
     return sizes(results)

@@ -16,7 +16,7 @@ release says otherwise.
 Of transcoders the list has only those that are in use, one a layer; these are the canonical ones.
 """
 _OWNERS = {"OpenMOSS-Team": "fnlp"}
-"""Owners under whose name the same repositories are found."""
+"""Owners that host the same repositories."""
 
 
 @cache
@@ -29,20 +29,20 @@ def releases() -> dict[str, dict[str, Any]]:
 
 
 def known(release: str | None) -> dict[str, Any]:
-    """The facts of a release; none of one that nobody has written down."""
+    """The facts of a release; empty if it is not recorded."""
     owner, _, name = str(release).partition("/")
     return releases().get(f"{_OWNERS.get(owner, owner)}/{name}", {})
 
 
 def sparsities(release: str | None, width: str, *, complete: bool = True) -> dict[int, list[int]]:
-    """The average L0s of each layer of a Gemma Scope release; nothing unless the list is complete,
-    or need not be.
+    """The average L0s of each layer of a Gemma Scope release; empty if `complete` is asked for and
+    the list is not.
     """
     facts = known(release)
     listed: dict[str, list[int]] = (
         facts.get("l0", {}).get(width, {}) if facts.get("complete") or not complete else {}
     )
-    return {int(layer): list(there) for layer, there in listed.items()}
+    return {int(layer): list(l0s) for layer, l0s in listed.items()}
 
 
 def embeddings(release: str | None, width: str) -> list[int]:
@@ -50,13 +50,13 @@ def embeddings(release: str | None, width: str) -> list[int]:
     return list(known(release).get("embedding", {}).get(width, []))
 
 
-def canonical(release: str | None, width: str, layer: int, there: list[int]) -> int:
-    """The canonical average L0 of a layer, out of those that are there."""
+def canonical(release: str | None, width: str, layer: int, l0s: list[int]) -> int:
+    """The canonical average L0 of a layer among those available."""
     named = known(release).get("canonical", {}).get(width, {}).get(str(layer))
-    if named in there:
+    if named in l0s:
         return int(named)
-    listed = set(sparsities(release, width, complete=False).get(layer, [])) & set(there)
-    return min(sorted(listed or there), key=lambda l0: abs(l0 - CANONICAL))
+    listed = set(sparsities(release, width, complete=False).get(layer, [])) & set(l0s)
+    return min(sorted(listed or l0s), key=lambda l0: abs(l0 - CANONICAL))
 
 
 def gemma_page(release: str | None, width: str, layer: int, l0: int) -> str | None:

@@ -26,7 +26,7 @@ LIST = "pretrained_saes.yaml"
 
 
 class SaeLensId(Params):
-    """Which SAEs, in SAELens's own words."""
+    """Which SAEs, by SAELens's names."""
 
     release: str = Field(
         description="A release of SAELens's list, for example gpt2-small-res-jb, or a repository "
@@ -68,14 +68,14 @@ def identify(params: SaeLensId) -> Identity:
 
 
 def load(params: SaeLensId, report: Reporter) -> list[CanonicalSae]:
-    """Opened one by one; SAELens downloads what the cache lacks."""
+    """The SAEs, opened one by one; SAELens downloads what the cache lacks."""
     version = _version()
     report.phase("load")
     return [_sae(params.release, id, version) for id in params.ids]
 
 
 def _sae(release: str, name: str, version: str) -> CanonicalSae:
-    """Config and shapes now, weights when they are needed."""
+    """One SAE: config and shapes now, weights when they are needed."""
     known, raw = _opened(release, name)
     shapes = {key: tuple(tensor.shape) for key, tensor in raw.items()}
     more = f"converted by sae-lens {version}"
@@ -96,9 +96,9 @@ def _opened(release: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         sae: Any = SAE.from_pretrained(release, name, device="cpu")
     except Exception as error:
-        said = (str(error).splitlines() or ["no more is said"])[0]
+        reason = (str(error).splitlines() or ["no more is said"])[0]
         raise BadInput(
-            f"SAELens cannot open '{name}' of {release} ({type(error).__name__}: {said})."
+            f"SAELens cannot open '{name}' of {release} ({type(error).__name__}: {reason})."
         ) from None
     known = up_to_date(
         sae.cfg.to_dict() | {"metadata": {"sae_lens_version": "6", **sae.cfg.metadata.to_dict()}},
@@ -131,9 +131,7 @@ def _version() -> str:
 
 
 def _listed(release: str) -> dict[str, Any] | None:
-    """What SAELens's list says of a release; None for a repository of the hub that it does not
-    list.
-    """
+    """SAELens's record of a release; None for a repository of the hub that it does not list."""
     import yaml
 
     package = util.find_spec("sae_lens")

@@ -1,8 +1,8 @@
 """SAELens's own files, `cfg.json` and `sae_weights.safetensors`, read without SAELens and run as it
 runs them.
 
-One folder an SAE. Configs older than SAELens 6 are flat and have other names; they are brought up
-to date first.
+One folder an SAE. Configs older than SAELens 6 are flat and have other names; they are converted
+first.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from toolkit_saes.layouts.location import SaeLocation
 
 FILES = ("cfg.json", "sae_weights.safetensors")
 DEPTH = 4
-"""Folders below the given one in which SAEs are looked for."""
+"""How many levels below the given folder are searched for SAEs."""
 
 
 class Architecture(NamedTuple):
-    """How SAELens runs one: the gate, the tensors besides W_enc, W_dec and b_dec; transcoders write
-    elsewhere.
+    """How SAELens runs an SAE: the gate, the tensors besides W_enc, W_dec and b_dec, and whether it
+    is a transcoder.
     """
 
     gate: Gate
@@ -73,7 +73,7 @@ NORMS: dict[str, Norm] = {
     "expected_average_only_in": "none",
 }
 OWN_NAMES = {"hook_mlp_in": "resid_mid", "hook_attn_in": "resid_pre"}
-"""Places that SAELens's models name and `hookpoint` does not read."""
+"""Hookpoint names of SAELens's models that `hookpoint` does not parse."""
 
 
 class SaeLens(SaeLocation):
@@ -111,18 +111,18 @@ class SaeLensLayout(FileLayout[SaeLens]):
         if params.layers == "all" or offline():
             return [*configs, f"{below}{FILES[1]}", f"{below}**/{FILES[1]}"]
         root = fetch(snapshot, configs)
-        there = _by_layer(params, root, FILES[:1])
+        by_layer = _by_layer(params, root, FILES[:1])
         folders = [
             folder
-            for layer in chosen(params.layers, there, str(params.release))
-            for folder in there[layer]
+            for layer in chosen(params.layers, by_layer, str(params.release))
+            for folder in by_layer[layer]
         ]
         return [
             (folder / name).relative_to(root).as_posix() for folder in folders for name in FILES
         ]
 
     def is_complete(self, params: SaeLens, root: Path) -> bool:
-        """Whether each layer that is named has an SAE."""
+        """Whether each requested layer has an SAE."""
         return all_there(params.layers, _by_layer(params, root))
 
     def locate_saes(self, params: SaeLens, root: Path) -> list[Path]:
@@ -146,7 +146,7 @@ class SaeLensLayout(FileLayout[SaeLens]):
         return describe(known, safetensors_shapes(file), file, (release, sae.name), digest, more)
 
     def read(self, params: SaeLens, sae: Path) -> Weights:
-        """As SAELens runs them."""
+        """The weights as SAELens runs them."""
         known, file = _config(sae), sae / FILES[1]
         scale = _factor(known, params.norm_scaling_factor, sae / FILES[0])
         raw = safetensors_weights(file, safetensors_shapes(file))
@@ -158,7 +158,7 @@ class SaeLensLayout(FileLayout[SaeLens]):
         return convert(known, raw, scale)
 
     def _digest(self, params: SaeLens, root: Path, saes: Sequence[Path]) -> str:
-        """With the factor of a data set, which no file holds."""
+        """The digest, with the data set's factor, which no file holds."""
         given = f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else ""
         return super()._digest(params, root, saes) + given
 
@@ -175,21 +175,24 @@ def describe(
     digest: str,
     more: str = "",
 ) -> Facts:
-    """What an up-to-date config says, held against the tensors; `name`: of the release and of the
-    SAE.
+    """The facts in a current config, checked against the tensors; `name` has those of the release
+    and the SAE.
     """
     architecture, metadata = _architecture(known, file), known["metadata"]
-    inputs, width = config.whole(known, "d_in", file), config.whole(known, "d_sae", file)
-    outputs = config.whole(known, "d_out", file) if architecture.transcoder else inputs
+    inputs, width = (
+        config.positive_integer(known, "d_in", file),
+        config.positive_integer(known, "d_sae", file),
+    )
+    outputs = config.positive_integer(known, "d_out", file) if architecture.transcoder else inputs
     _check_shapes(file, architecture, shapes, inputs, width, outputs)
     if metadata.get("hook_head_index") is not None:
         raise BadInput(
             f"{file}: hook_head_index is {metadata['hook_head_index']!r}: SAEs of a single head "
             "are not read."
         )
-    point = _place(metadata, "hook_name", file)
+    point = _hookpoint_of(metadata, "hook_name", file)
     end = (
-        _place(metadata, "hook_name_out", file)
+        _hookpoint_of(metadata, "hook_name_out", file)
         if architecture.transcoder and metadata.get("hook_name_out")
         else point
     )
@@ -222,15 +225,15 @@ def describe(
 
 
 def _k(known: Mapping[str, Any], width: int, file: Path) -> int:
-    k = config.whole(known, "k", file)
+    k = config.positive_integer(known, "k", file)
     if k > width:
         raise BadInput(f"{file}: k is {k}; the SAE has {width} features.")
     return k
 
 
 def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0) -> Weights:
-    """SAELens's tensors as they are run; `scale` is folded in as SAELens folds it: biases of
-    features and thresholds stay.
+    """The weights from SAELens's tensors; `scale` is folded in as SAELens does, which leaves
+    feature biases and thresholds unchanged.
     """
     architecture = ARCHITECTURES[known["architecture"]]
     w_enc, w_dec = Matrix(raw["W_enc"], turned=True), Matrix(raw["W_dec"])
@@ -263,8 +266,8 @@ def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0
 def up_to_date(results: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """A config in the form of SAELens 6, from that or from the flat one before it."""
     metadata = config.mapping(results, "metadata", file)
-    said = results.get("sae_lens_version") or metadata.get("sae_lens_version") or "0"
-    version = re.match(r"\d{1,6}", str(said))
+    version_text = results.get("sae_lens_version") or metadata.get("sae_lens_version") or "0"
+    version = re.match(r"\d{1,6}", str(version_text))
     nested = isinstance(results.get("metadata"), dict)
     known = (
         dict(results) if nested and version and int(version[0]) >= 6 else _from_flat(results, file)
@@ -283,7 +286,7 @@ def up_to_date(results: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _from_flat(results: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """As SAELens itself reads configs older than 6.0."""
+    """Convert a config older than 6.0 as SAELens does."""
     renamed = {
         "hook_point": "hook_name",
         "hook_point_head_index": "hook_head_index",
@@ -337,7 +340,7 @@ def _subtracts(known: Mapping[str, Any], architecture: Architecture) -> bool:
 
 
 def _factor(known: Mapping[str, Any], given: float | None, file: Path) -> float:
-    """The data set's factor, where the SAE was trained with one that its files leave out."""
+    """The data set's factor, for an SAE trained with one that its files do not hold."""
     if known["normalize_activations"] != "expected_average_only_in":
         if given is not None:
             raise BadInput(
@@ -354,7 +357,7 @@ def _factor(known: Mapping[str, Any], given: float | None, file: Path) -> float:
     return config.positive(given, "norm_scaling_factor", file)
 
 
-def _place(metadata: Mapping[str, Any], key: str, file: Path) -> str:
+def _hookpoint_of(metadata: Mapping[str, Any], key: str, file: Path) -> str:
     name = metadata.get(key)
     if not name or not isinstance(name, str) or len(name) > 200:
         raise BadInput(
@@ -381,8 +384,8 @@ def _check_shapes(
         if name not in shapes:
             raise BadInput(f"{file} has no tensor '{name}'; it holds {choices(shapes)}.")
         if tuple(shapes[name]) != shape:
-            said = f"{file}: {name} is {list(shapes[name])}; cfg.json promises {list(shape)}."
-            raise BadInput(said + swapped(tuple(shapes[name]), shape))
+            problem = f"{file}: {name} is {list(shapes[name])}; cfg.json promises {list(shape)}."
+            raise BadInput(problem + swapped(tuple(shapes[name]), shape))
     strange = [
         name
         for name in shapes
@@ -396,8 +399,8 @@ def _check_shapes(
 
 
 def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
-    """The folders at or below one that hold an SAE in these files."""
-    places = [
+    """The folders, from this one down, that hold an SAE in these files."""
+    folders = [
         root,
         *(
             path
@@ -407,7 +410,7 @@ def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
     ]
     return [
         folder
-        for folder in places
+        for folder in folders
         if folder.is_dir() and all((folder / name).is_file() for name in names)
     ]
 
@@ -418,7 +421,7 @@ def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict
         raise BadInput(f"saes.with.folder: {root} is not a folder.")
     results: dict[int, list[Path]] = {}
     for folder in sae_folders(root, names):
-        place = _place(_config(folder)["metadata"], "hook_name", folder / FILES[0])
+        place = _hookpoint_of(_config(folder)["metadata"], "hook_name", folder / FILES[0])
         results.setdefault(hookpoint(place).layer, []).append(folder)
     return results
 

@@ -37,6 +37,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             f"{contrast}: what tells the groups apart without any SAE claim",
             _warning(areas) + _dots(areas),
             _spoken(areas),
+            areas,
         )
         yield Figure(
             f"{contrast}: every number",

@@ -47,7 +47,19 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
                 + _chart(contrast, shown)
                 + _numbers(contrast, shown)
             )
-            yield Figure(contrast.name, drawn, _spoken(contrast, shown))
+            data = [
+                {
+                    "space": bar.space.id,
+                    "address": bar.space.address,
+                    "tested": bar.tested,
+                    "higher_in_first": bar.more,
+                    "higher_in_second": bar.less,
+                    "largest_d": bar.largest,
+                    "feature": bar.feature,
+                }
+                for bar in shown
+            ]
+            yield Figure(contrast.name, drawn, _spoken(contrast, shown), data)
 
 
 def _bar(contrast: ContrastTable, number: int) -> _Bar:

@@ -57,7 +57,21 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
                 + _chart(contrast, ranking, drawn)
                 + _note(contrast, ranking, drawn)
             )
-            yield Figure(contrast.name, html, _spoken(contrast, ranking))
+            data = [_row(contrast, int(index)) for index in ranking]
+            yield Figure(contrast.name, html, _spoken(contrast, ranking), data)
+
+
+def _row(contrast: ContrastTable, index: int) -> dict[str, object]:
+    """One feature as a row of numbers."""
+    space = contrast.spaces[int(contrast.space[index])]
+    return {
+        "space": space.id,
+        "address": space.address,
+        "feature": int(contrast.feature[index]),
+        "d": float(contrast.d[index]),
+        "p": float(contrast.p[index]),
+        "significant": bool(contrast.significant[index]),
+    }
 
 
 def _thinned(contrast: ContrastTable, ranking: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -42,6 +42,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             f"{contrast}: followed features, layer by layer",
             _notes(differences) + _forest(differences, spaces, names),
             _spoken(differences, spaces),
+            differences,
         )
         means = {
             (row["space"], row["feature"], row["group"]): row
@@ -68,6 +69,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             "Each decision as a point",
             _points(signatures, label),
             "Decisions on the first two principal components.",
+            signatures,
         )
 
 

@@ -42,7 +42,8 @@ def pairs_of(
         if entry["string"] not in rows:
             raise DataError(
                 f"sample '{entry['sample']}': {key} names the sample '{entry['string']}', which is "
-                "not among the samples of this step. Keep both in one file or scenario list."
+                "not among the samples of its unit. Keep both in one file or scenario list, with "
+                "the same unit."
             )
         found.append(aligned(rows[entry["string"]], rows[entry["sample"]]))
     return found

@@ -62,6 +62,12 @@ class Attribute(OutcomeParams):
     exact_features: int = Field(
         20, ge=0, description="Features (each at one token) that are patched exactly, per layer."
     )
+    batch: int = Field(
+        2,
+        ge=1,
+        description="Samples of one step; a clean prompt and its changed copies share one, since "
+        "they share a unit.",
+    )
     keep: int = Field(
         50,
         ge=1,

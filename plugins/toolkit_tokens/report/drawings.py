@@ -4,6 +4,7 @@ many tokens stays light.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from toolkit import figures as draw
 LEFT, RIGHT, TOP = 150.0, 12.0, 16.0
 WIDTH, ROW = 760.0, 16.0
 COLOURS = ("var(--computed)", "var(--failed)", "var(--part)", "var(--faint)", "var(--fg)")
+CELLS = 6000
+"""Cells of a drawing, at most: of a text of many tokens the weakest are left out, so that a page
+with it scrolls as any other.
+"""
 LABELLED = 60
 """Up to so many tokens are written under their columns."""
 
@@ -23,11 +28,18 @@ def heatmap(
     step = (WIDTH - LEFT - RIGHT) / max(1, len(pieces))
     height = TOP + ROW * len(names)
     body: list[str] = []
-    for number, (name, cells) in enumerate(zip(names, grid, strict=True)):
+    peaks = [max(cells.values(), default=1.0) or 1.0 for cells in grid]
+    shares = [
+        {position: value / peak for position, value in cells.items()}
+        for cells, peak in zip(grid, peaks, strict=True)
+    ]
+    least = _least(shares)
+    for number, (name, cells, peak) in enumerate(zip(names, grid, peaks, strict=True)):
         y = TOP + ROW * number
         body.append(draw.text(LEFT - 8, y + 12, name, anchor="end"))
-        peak = max(cells.values(), default=1.0) or 1.0
         for position, value in cells.items():
+            if value / peak < least:
+                continue
             body.append(
                 _cell(
                     LEFT + step * position, y, step, value / peak, _title(pieces, position, value)
@@ -56,15 +68,24 @@ def bands(
                 max(x2, middle) if anchor == "end" else middle, y, span["name"], anchor=anchor
             )
         )
+    least = max(0.001, _least(list(layers.values())))
     for number, (layer, cells) in enumerate(layers.items()):
         y = top + ROW * number
         body.append(draw.text(LEFT - 8, y + 12, f"layer {layer}", anchor="end"))
         for position, value in cells.items():
-            if value >= 0.001:
+            if value >= least:
                 title = _title(pieces, position, value)
                 body.append(_cell(LEFT + step * position, y, step, value**0.5, title))
     body += _token_axis(pieces, step, height)
     return draw.svg(WIDTH, height + _under(pieces), body)
+
+
+def _least(rows: Sequence[Mapping[int, float]]) -> float:
+    """The weakest value that is drawn."""
+    values = sorted((value for cells in rows for value in cells.values()), reverse=True)
+    if len(values) <= CELLS:
+        return 0.0
+    return math.nextafter(values[CELLS], math.inf)
 
 
 def highlighted(pieces: Sequence[str], values: Mapping[int, float]) -> str:

@@ -12,6 +12,7 @@ from toolkit.addresses import layer_of, short
 from toolkit.work import Figure, Finding, Inputs
 
 from .drawings import bands, heatmap, highlighted, lines, waterfall
+from .timelines import last_space, timelines
 
 SHOWN_FEATURES, SHOWN_PARTS = 16, 12
 WATERFALLS = ("integrated_gradients", "attribution_patching", "direct")
@@ -24,6 +25,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     sample = _first_sample(inputs, there)
     if sample is not None and {"activations", "spaces", "span_contrasts"} <= there:
         yield from _features(inputs, sample)
+        yield from timelines(inputs)
     if sample is not None and "attention" in there:
         yield from _attention(inputs, sample)
     if "span_contrasts" in there:
@@ -52,13 +54,13 @@ def _first_sample(inputs: Inputs, there: set[str]) -> Mapping[str, Any] | None:
 
 def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
     """Of the last layer: the strongest features by position, and the text shaded by them."""
+    import pyarrow.compute as pc
+
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
-    chosen = max(spaces, key=lambda space: (layer_of(spaces[space]) or -1, space))
-    rows = [
-        row
-        for row in inputs.read("activations").to_pylist()
-        if row["sample"] == sample["sample"] and row["space"] == chosen
-    ]
+    chosen = last_space(spaces)
+    table = inputs.read("activations")
+    kept = pc.and_(pc.equal(table["sample"], sample["sample"]), pc.equal(table["space"], chosen))
+    rows = table.filter(kept).to_pylist()
     cells: dict[tuple[int, int], float] = {}
     for row in rows:
         for feature, value in zip(row["features"], row["values"], strict=True):
@@ -76,7 +78,12 @@ def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
     ]
     title = f"Features by position: {sample['sample']}, layer {layer_of(spaces[chosen])}"
     alt = f"The {len(top)} strongest features of the layer at each of its tokens."
-    yield Figure(title, heatmap(names, grid, sample["pieces"]), alt)
+    data = [
+        {"feature": name, "position": position, "value": value}
+        for name, values in zip(names, grid, strict=True)
+        for position, value in values.items()
+    ]
+    yield Figure(title, heatmap(names, grid, sample["pieces"]), alt, data)
     sums: dict[int, float] = {}
     for (_, position), value in cells.items():
         sums[position] = sums.get(position, 0.0) + value
@@ -112,6 +119,11 @@ def _attention(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
         f"Attention from the decision back to the tokens: {sample['sample']}",
         bands(means, sample["pieces"], sample["spans"]),
         "One band a layer, averaged over heads; darker is more attention.",
+        [
+            {"layer": layer, "position": position, "weight": weight}
+            for layer, weights in means.items()
+            for position, weight in sorted(weights.items())
+        ],
     )
 
 
@@ -129,6 +141,11 @@ def _spans(inputs: Inputs) -> Iterator[Figure]:
             f"Share of the decision's attention by layer, group {group}",
             lines(series, "layer", "share"),
             "One line a span.",
+            [
+                {"span": span, "layer": layer, "share": share}
+                for span, points in series.items()
+                for layer, share in points
+            ],
         )
     differences = [row for row in rows if " - " in row["group"]]
     cells = [
@@ -180,7 +197,9 @@ def _attributions(inputs: Inputs) -> Iterator[Figure]:
         where = "" if check["layer"] is None else f", layer {check['layer']}"
         title = f"{method}{where}: {sample} against {check['against'] or 'nothing'}"
         drawn = waterfall(steps, check["total"], check["measured"])
-        yield Figure(title, drawn, "Bars add up to the sum, beside the measured change.")
+        data = [{"part": part, "value": value} for part, value in steps]
+        words = "Bars add up to the sum, beside the measured change."
+        yield Figure(title, drawn, words, data)
 
 
 def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:

@@ -94,6 +94,11 @@ def max_rows(params: Scenarios, available: Mapping[str, int]) -> Mapping[str, in
     return {"samples": len(_samples(params))}
 
 
+def texts(params: Scenarios) -> list[tuple[str, str]]:
+    """The unit and the text of each situation."""
+    return [(sample.unit, sample.prompt.text) for sample in _samples(params)]
+
+
 def labels(params: Scenarios) -> Labels:
     """The metadata keys of the situations; numbers are many."""
     found: dict[str, list[str] | None] = {}

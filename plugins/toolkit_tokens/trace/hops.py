@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.edits import Add, Edit, OnStream, Set, tokens
 from toolkit.models import LOGITS, Frozen, Model
-from toolkit.saes import Sae
+from toolkit.saes import FeatureType, Sae
 from toolkit.selectors import Read, Selector, selected
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ class TraceNode:
     def hookpoint(self) -> str:
         """Where it is read and written."""
         return self.sae.hookpoint
+
+    @property
+    def feature_type(self) -> FeatureType:
+        """What graphs of features call it."""
+        return self.sae.feature_type
 
 
 @dataclass

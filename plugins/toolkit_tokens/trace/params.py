@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from toolkit.parts import Params
 from toolkit.selectors import Selector
 
+MIN_EFFECT = 1e-3
+
 
 class TracePath(Params):
     """From an outcome through features, the last one first, to tokens."""
@@ -36,10 +38,11 @@ class TracePath(Params):
         "to the stream as it is; 1: one gradient, half way.",
     )
     min_effect: float = Field(
-        1e-3,
+        MIN_EFFECT,
         ge=0,
         description="An intervention that moves the upper end by less confirms no hop.",
     )
+    batch: int = Field(8, ge=1, description="Samples of one step.")
     name: str | None = Field(None, min_length=1, description="The path's name in tables.")
 
     @field_validator("to", mode="before")
@@ -54,3 +57,14 @@ class TracePath(Params):
         outcome = f"{'|'.join(self.plus)} - {'|'.join(self.minus)}"
         where = self.to.span or "tokens"
         return self.name or " <- ".join([outcome, *self.through, where])
+
+
+class SummarisePaths(Params):
+    """What a hop is over all prompts."""
+
+    min_effect: float = Field(
+        MIN_EFFECT,
+        ge=0,
+        description="A mean effect below this confirms no hop.",
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="The largest q of a confirmed hop.")

@@ -130,6 +130,7 @@ def read(store: Store, folder: Path) -> str:
 def _run_row(folder: Path, index: dict[str, Any]) -> RunRow:
     row: RunRow = _as_record(RunRow, index.get("run"), f"{folder / INDEX}, 'run'")
     check_id("the run's id", row.run, folder / INDEX)
+    check_id("the run's name", row.name, folder / INDEX)
     for key in row.steps:
         check_id("a step's key", key, folder / INDEX)
     # here nobody goes on with it
@@ -154,9 +155,9 @@ def _as_record(kind: type[Any], content: Any, where: str) -> Any:
         return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
     except (ValidationError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": ""}
-        field = ".".join(map(str, first["loc"])) or "it"
+        field = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
         raise DataError(
-            f"{where}: {field}: {first['msg'] or error}. Copy the folder or export the run again."
+            f"{where}: {field}{first['msg'] or error}. Copy the folder or export the run again."
         ) from None
 
 
@@ -170,6 +171,10 @@ def _check_step(folder: Path, step: StepRow, row: RunRow, tables: dict[str, Any]
             f"{where}: its key is not the hash of its material, so these rows are not the result "
             "of what it names. Export the run again from the store that computed it."
         )
+    check_id("its experiment", step.experiment, where)
+    check_id("its part", step.part, where)
+    for name in step.stage.split("/"):  # of another experiment: `experiment/stage`
+        check_id("its stage", name, where)
     if step.key not in row.steps:
         raise DataError(f"{where}: the run does not list it. Export the run again.")
     for name, count in step.tables.items():

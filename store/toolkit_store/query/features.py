@@ -98,6 +98,26 @@ class Features:
         """
         return self.run(run_id).sql(text, k)
 
+    def sql_of_all(self, text: str, k: int | None = None) -> pl.DataFrame:
+        """One SELECT over the tables of all runs together, each with a column `run`. A row that two
+        runs share is there once for each.
+        """
+        import polars as pl
+
+        from toolkit_store.query.sql import select
+
+        _check_k(k or 0)
+        views = [self.run(row.run) for row in self.runs()]
+        if not views:
+            raise BadInput(f"{self.store.uri} holds no runs yet. Start one: toolkit run SPEC")
+
+        def everywhere(name: str) -> pl.LazyFrame:
+            parts = [view.lazy(name).with_columns(run=pl.lit(view.id)) for view in views]
+            return pl.concat(parts)
+
+        with self.store.reading():
+            return select(text, everywhere, max_rows=k)
+
 
 class RunView:
     """The committed rows of one run. Made by `Features.run`."""
@@ -419,11 +439,11 @@ class RunView:
 
         _check_k(k or 0)
         with self.store.reading():
-            return select(text, self._lazy, max_rows=k)
+            return select(text, self.lazy, max_rows=k)
 
-    def _lazy(self, name: str) -> pl.LazyFrame:
-        """A table of the run. What the store derives from a run's rows was written by steps of its
-        own.
+    def lazy(self, name: str) -> pl.LazyFrame:
+        """A table of the run, which is read when it is asked for. What the store derives from a
+        run's rows was written by steps of its own.
         """
         import polars as pl
 

@@ -133,6 +133,8 @@ class TableWriter:
         written = self._database.rows("steps", None, ["tables"])["tables"].unique().to_pylist()
         counts = [ledger.counts(text, "(unknown)") for text in written]
         ledgers = {name for name in TABLES if TABLES[name].ledger and self._database.version(name)}
+        if "steps" not in ledgers and self._database.rows("runs", "done > 0", ["run"]).num_rows:
+            ledgers.add("steps")
         return ledgers | {
             name for name in DATA_TABLES if any(tables.get(name) for tables in counts)
         }

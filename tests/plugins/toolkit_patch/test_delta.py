@@ -112,6 +112,7 @@ def test_every_arm_is_there_by_default_and_a_spec_may_leave_controls_out(world, 
     arms = {row["arm"] for row in screened["effects"].to_pylist()}
     both = {f"{arm}:{group}" for group in ("yes", "no") for arm in ("set", "reconstruct")}
     drawn = {f"random_{what}:{g}" for what in ("feature", "direction") for g in ("yes", "no")}
+    drawn |= {f"{what}:{g}" for what in ("shuffled", "mean_difference") for g in ("yes", "no")}
     assert arms == {"sham", "reconstruct", "specific", "random", *both, *drawn}
     few = world.screen(arms=[], points=6, candidates={"top": 4}, directions=40)
     assert {row["reconstruct"] for row in few["screens"].to_pylist()} == {None}

@@ -73,14 +73,16 @@ def both(request, tmp_path_factory):
     return load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()), plain, blocks, ids
 
 
-def hooked(plain: Any, block: Any, ids: list[int], stream: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Probabilities of the outcomes after a full pass in which the last token's stream behind a
-    block is replaced.
+def hooked(
+    plain: Any, block: Any, ids: list[int], stream: torch.Tensor, position: int = -1
+) -> np.ndarray[Any, Any]:
+    """Probabilities of the outcomes after a full pass in which a token's stream behind a block is
+    replaced, by default the last one's.
     """
 
     def replace(_module: Any, _given: Any, out: Any) -> Any:
         first = (out[0] if isinstance(out, tuple) else out).clone()
-        first[0, -1] = stream
+        first[0, position] = stream
         return (first, *out[1:]) if isinstance(out, tuple) else first
 
     handle = block.register_forward_hook(replace)
@@ -114,6 +116,26 @@ def test_every_arm_equals_a_full_pass_with_a_hook(both):
     assert abs(wanted - wanted[0]).max() > 0.05
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert (divergence >= 0).all()
+
+
+@pytest.mark.parametrize("position", [0, 7, 19])
+def test_a_token_in_the_middle_equals_a_full_pass_with_a_hook(both, position):
+    model, plain, blocks, ids = both
+    spaces = [edits_of(TinySae(layer), 3) for layer in (0, 2)]
+    hookpoints = [edits.sae.hookpoint for edits in spaces]
+    reading = read_prompt(model, OUTCOMES, ids, hookpoints, position)
+    made = [(edits.layer, rows) for edits in spaces for _, rows in edits.edits(reading, ())]
+    layers = torch.cat([torch.full((len(rows),), layer) for layer, rows in made])
+    streams = torch.cat([rows for _, rows in made])
+    found, _ = push(model, OUTCOMES, reading, layers, streams)
+    wanted = np.stack(
+        [
+            hooked(plain, blocks[layer], ids, row, position)
+            for layer, row in zip(layers.tolist(), streams, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert abs(wanted - wanted[0]).max() > 1e-3
 
 
 def test_rows_do_not_depend_on_who_shares_their_batch(both):

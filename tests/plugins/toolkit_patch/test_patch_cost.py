@@ -28,14 +28,17 @@ def facts(planted: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_a_screen_costs_no_more_than_it_says(
     world: World, facts: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
-    """Operations and rows are within a factor of two; without candidates that pass, no random
-    direction is tried.
+    """Operations and passes are within a factor of two of the forecast; without candidates that
+    pass, no random direction is tried: then it is an upper bound.
     """
     read: list[tuple[int, ...]] = []
     prefix = world.model.prefix
     counting = type("Counting", (), {"__getattr__": lambda _, name: getattr(world.model, name)})()
     counting.prefix = lambda ids, capture=(): (read.append(tuple(ids)), prefix(ids, capture))[1]
-    given = {"candidates": {"top": 6}, "points": 20, "min_effect": 1.0}
+    run = world.model.run
+    counting.run = lambda ids, *more: (read.extend(map(tuple, ids)), run(ids, *more))[1]
+    given = {"candidates": {"top": 6}, "points": 20, "min_effect": 1.0, "directions": 19}
+    given |= {"direction_points": 2}
     params = Delta.model_validate({"outcomes": OUTCOMES, **given})
     with FlopCounterMode(display=False) as counted:
         found = replace(world, model=counting).screen(**given)
@@ -50,8 +53,8 @@ def test_a_screen_costs_no_more_than_it_says(
         saes=facts[1],
     )
     cost = screening(params, load)
-    assert len(set(read)) == len(read) <= cost.forwards <= params.points + 1
-    assert counted.get_total_flops() <= cost.flops
+    assert len(read) <= cost.forwards <= 2 * len(read)
+    assert counted.get_total_flops() <= cost.flops <= 2 * counted.get_total_flops()
     assert found["screens"].num_rows == 6
     assert not cost.exact
 
@@ -62,7 +65,11 @@ def test_more_candidates_and_points_cost_more(facts: tuple[dict[str, Any], dict[
     )
     few, many, wide = (
         screening(Delta.model_validate({"outcomes": OUTCOMES, **more}), load)
-        for more in ({}, {"points": 400}, {"candidates": {"top": 64}})
+        for more in (
+            {"arms": []},
+            {"arms": [], "points": 400},
+            {"arms": [], "candidates": {"top": 64}},
+        )
     )
     assert many.forwards - 1 == 2 * (few.forwards - 1)
     assert many.disk > few.disk < wide.disk

@@ -4,16 +4,22 @@ game has the draws of the game without it.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts
-from toolkit.errors import BadInput
+from toolkit.edits import Tally
+from toolkit.errors import BadInput, DataError
 from toolkit.parts import StagePart
+from toolkit.saes import space_id
+from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
@@ -45,10 +51,12 @@ def saes() -> Any:
 def played(**given: Any) -> dict[str, list[dict[str, Any]]]:
     """Rows of both tables, in the order of play."""
     part = PATCHED if "patch" in given else PLAY
+    units, inputs = given.pop("units", (0, 8)), given.pop("inputs", {})
     values = {"game": GAME, "reps": 4, "temperature": 1.0, **given}
     params = part.params.model_validate(values, context={"parts": PARTS})
-    work = make_work(params, seed=1, model=model(), saes=saes() if "patch" in given else None)
-    tables = {name: rows.to_pylist() for name, rows in part.run(replace(work, units=(0, 8)))}
+    used = saes() if "patch" in given else None
+    work = make_work(params, inputs, seed=1, model=model(), saes=used)
+    tables = {name: rows.to_pylist() for name, rows in part.run(replace(work, units=units))}
     tables["rounds"].sort(key=lambda row: (row["game"], row["round"]))
     tables["games"].sort(key=lambda row: row["game"])
     return tables
@@ -88,6 +96,8 @@ def test_several_layers_are_changed_at_once() -> None:
     [
         ([], "at least 1 item"),
         ([{"feature": "2/7"}], "give exactly one of set, add, scale"),
+        ([{"scale": 0}], "give either `feature` or `verdicts`"),
+        ([{"feature": "2/7", "verdicts": ["causal"], "scale": 0}], "give either `feature`"),
         ([{"feature": "2/7", "set": 1, "add": 1}], "give exactly one of set, add, scale"),
         ([{"feature": "two"}], "'two' is not a feature address"),
     ],
@@ -103,3 +113,72 @@ def test_features_that_are_not_there_and_values_that_cannot_be() -> None:
         played(arm="x", patch=[{"feature": "99/1", "set": 1.0}])
     with pytest.raises(BadInput, match="never below zero"):
         played(arm="x", patch=[{"feature": "2/7", "set": -1.0}])
+
+
+def test_random_directions_are_arms_of_their_own_with_the_same_draws() -> None:
+    """The null of a patch: the first arms get a repetition before any gets its second."""
+    strong = [{"feature": f"3/{index}", "add": 40.0} for index in range(8)]
+    found = played(arm="random", patch=strong, random_directions=3, units=(0, 12))
+    arms = Counter(json.loads(row["meta"])["groups"]["arm"] for row in found["games"])
+    assert arms == {"random_1": 4, "random_2": 4, "random_3": 4}
+    assert {row["repetition"] for row in found["games"]} == {0, 1}
+    by_arm = {
+        arm: [row["reply"] for row in found["rounds"] if row["game"].endswith(arm)] for arm in arms
+    }
+    assert len({tuple(said) for said in by_arm.values()}) == 3
+
+
+def test_a_random_direction_of_no_change_leaves_every_game_as_it_is() -> None:
+    found = played(
+        arm="r", patch=[{"feature": "2/7", "scale": 1.0}], random_directions=2, units=(0, 16)
+    )
+    plain = [row["reply"] for row in played()["rounds"]]
+    for number in (1, 2):
+        mine = [row["reply"] for row in found["rounds"] if row["game"].endswith(f"-r_{number}")]
+        assert mine == plain
+
+
+def verdicts(*rows: tuple[int, int, str, float]) -> dict[str, pa.Table]:
+    """(layer, feature, verdict, effect) of features of the lab's SAEs."""
+    ids = {sae.layer: space_id(model().identity, sae) for sae in saes()}
+    facts = {"screen": "s", "comparison": "c", "contrast": "a vs b", "outcome": "stop"}
+    facts |= {"reason": "", "low": 0.0, "high": 0.0, "p": 0.0, "q": 0.0, "family": len(rows)}
+    made = [
+        {**facts, "space": ids[layer], "feature": feature, "verdict": verdict, "effect": effect}
+        for layer, feature, verdict, effect in rows
+    ]
+    return {"verdicts": pa.Table.from_pylist(made, schema=arrow_schema("verdicts"))}
+
+
+def test_features_are_chosen_by_their_verdict() -> None:
+    judged = verdicts(
+        (3, 5, "causal", -0.3), (1, 3, "causal", 0.2), (2, 9, "causal", 0.1), (2, 7, "no effect", 1)
+    )
+    chosen = [{"verdicts": ["causal"], "top": 2, "add": 40.0}]
+    named = [{"feature": "1/3", "add": 40.0}, {"feature": "3/5", "add": 40.0}]
+    found = replies(played(arm="x", patch=chosen, inputs=judged))
+    assert found == replies(played(arm="x", patch=named)) != replies(played())
+
+
+def test_a_verdict_that_no_feature_has_is_refused() -> None:
+    patch = [{"verdicts": ["causal"], "scale": 0.0}]
+    with pytest.raises(DataError, match=r"no feature has the verdict causal\. .*no effect"):
+        played(arm="x", patch=patch, inputs=verdicts((2, 7, "no effect", 0.1)))
+    with pytest.raises(DataError, match=r"Need a stage of `patch.verdicts`, or name features"):
+        played(arm="x", patch=patch)
+
+
+def test_edits_that_are_not_made_at_every_token_fail_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A session that forgets one count in ten."""
+    record, calls = Tally.record, []
+
+    def forgetful(tally: Any, rows: Any, positions: Any, prompts: Any) -> None:
+        calls.append(1)
+        record(tally, rows[1:], positions[1:], prompts[1:])
+
+    monkeypatch.setattr(Tally, "record", forgetful)
+    with pytest.raises(DataError, match=r"was planned at .* tokens of the prompt"):
+        played(arm="x", patch=[{"feature": "2/7", "scale": 0.0}])
+    assert calls

@@ -308,11 +308,11 @@ def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
             "use_glu_encoder is True; `llama_scope` reads SAEs without it only.",
         ),
         ({"d_model": None}, "has no 'd_model': it is not in OpenMOSS's layout."),
-        ({"d_model": "six"}, "d_model is 'six'; wanted a whole number of at least 1."),
-        ({"expansion_factor": -1}, "expansion_factor is -1; wanted a number above 0."),
+        ({"d_model": "six"}, "d_model is 'six'; expected a whole number of at least 1."),
+        ({"expansion_factor": -1}, "expansion_factor is -1; expected a number above 0."),
         (
             {"norms": (0.0, 0.0)},
-            "dataset_average_activation_norm.blocks.3.hook_resid_post is 0.0; wanted a number "
+            "dataset_average_activation_norm.blocks.3.hook_resid_post is 0.0; expected a number "
             "above 0.",
         ),
         ({"hook_point_in": "blocks.3.somewhere"}, "'blocks.3.somewhere' is not a hookpoint."),
@@ -428,4 +428,4 @@ def test_llama_scope_norms_that_are_none(tmp_path: Path, value: Any) -> None:
             | {"dataset_average_activation_norm": {"in": value, "out": 3.0}}
         )
     )
-    assert "wanted a number above 0" in refused("llama", tmp_path)
+    assert "expected a number above 0" in refused("llama", tmp_path)

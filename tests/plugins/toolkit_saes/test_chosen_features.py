@@ -156,7 +156,7 @@ def test_matrices_stay_in_the_file(sae: Any) -> None:
     """Reading chosen features loads nothing else; they are the same once everything is loaded."""
     sae.release_memory()
     before = [sae.encoder_columns([3, 1]), sae.encoder_bias([3, 1])]
-    assert sae._held is None
+    assert sae._loaded is None
     assert isinstance(sae._mapped.w_enc.source, StoredMatrix)
     assert isinstance(sae._mapped.w_dec.source, StoredMatrix)
     sae.encode(write.numbers(2, write.INPUTS, seed=1))
@@ -165,7 +165,7 @@ def test_matrices_stay_in_the_file(sae: Any) -> None:
     ):
         assert torch.equal(found, wanted)
     sae.release_memory()
-    assert sae._held is None
+    assert sae._loaded is None
     assert sae._mapped is None
 
 

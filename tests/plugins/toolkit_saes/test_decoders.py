@@ -102,7 +102,7 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
     ("arrays", "match"),
     [
         ({"W_enc": np.zeros((2, 2))}, "has no readable array 'W_dec'"),
-        ({"W_dec": np.zeros(3)}, r"W_dec is \(3,\); wanted \(features, inputs\)"),
+        ({"W_dec": np.zeros(3)}, r"W_dec is \(3,\); expected \(features, inputs\)"),
         ({"W_dec": np.asfortranarray(np.ones((2, 3)))}, "it is stored by columns"),
     ],
 )

@@ -39,7 +39,7 @@ def examined(world: Any, saes: Any, texts: Any = None) -> list[dict[str, Any]]:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
-    return {row["place"]: row["verdict"] for row in rows}
+    return {row["site"]: row["verdict"] for row in rows}
 
 
 def places(name: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def test_saes_fit_where_they_belong(small: Any, layout: str) -> None:
     rows = examined(small, saes)
     own = [row for row in rows if row["verdict"] in ("fits", "does not fit")]
     assert [row["space"] for row in own] == [space_id(small.model.identity, sae) for sae in saes]
-    assert [(row["place"], row["verdict"], row["message"]) for row in own] == [
+    assert [(row["site"], row["verdict"], row["message"]) for row in own] == [
         (sae.hookpoint, "fits", "") for sae in saes
     ]
     assert [row["declared_l0"] for row in own] == [sae.declared_l0 for sae in saes]
@@ -112,7 +112,7 @@ def test_the_lab_measures_what_it_states(lab: Any) -> None:
             if row["verdict"] not in ("suits better", "suits worse")
         ]
         for sae, row in zip(saes, rows, strict=True):
-            assert (row["place"], row["verdict"], row["message"]) == (sae.hookpoint, "fits", "")
+            assert (row["site"], row["verdict"], row["message"]) == (sae.hookpoint, "fits", "")
             known = stated[
                 f"L{sae.layer}" if layout == "llama_scope" else f"gemma_scope/{sae.name}"
             ]
@@ -129,7 +129,7 @@ def test_the_planted_truth_is_measured(small: Any, planted: Planted) -> None:
     row = next(
         row
         for row in examined(small, small.saes("gemma_scope", layers=2, l0=(9,)))
-        if row["place"] == "resid_post.2"
+        if row["site"] == "resid_post.2"
     )
     assert row["l0"] == pytest.approx(truth.l0, rel=0.05)
     assert row["explained_variance"] == pytest.approx(truth.explained_variance, abs=0.02)
@@ -193,7 +193,7 @@ def test_a_dropped_threshold_is_named(lab: Any, changed: Callable[..., list[Any]
         r"explained variance "
         r"\d\.\d\d \(at least "
         r"0\.5 "
-        r"wanted\)\. Far too many features fire: the threshold is missing, or is in "
+        r"is expected\)\. Far too many features fire: the threshold is missing, or is in "
         r"other "
         r"units than the "
         r"activations\.",
@@ -297,7 +297,7 @@ def test_without_a_declared_l0_explained_variance_decides(lab: Any) -> None:
     said = explain(sae, SaeMeasurement(400, 0.4, 1, 0, 9), {})
     assert said.startswith(
         "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance 0.40 (at least "
-        "0.5 wanted)."
+        "0.5 is expected)."
     )
 
 
@@ -362,7 +362,7 @@ def test_the_report_escapes_names() -> None:
     row = dict.fromkeys(arrow_schema("saes").names, 0.0)
     row |= {
         "space": "s",
-        "place": "<b>.1",
+        "site": "<b>.1",
         "verdict": "does not fit",
         "message": "a<b",
         "declared_l0": None,
@@ -389,7 +389,7 @@ def measured(place: str, l0: float, explained: float, verdict: str = "fits") -> 
     row = dict.fromkeys(arrow_schema("saes").names, 0.0)
     return row | {
         "space": place,
-        "place": place,
+        "site": place,
         "verdict": verdict,
         "message": "",
         "l0": l0,

@@ -24,7 +24,7 @@ def test_texts_and_passes() -> None:
 
 
 def test_steps_are_added_up_and_lack_of_memory_is_said() -> None:
-    short = {**FACTS, "halved": 1, "ways": ["again"], "passes": 3, "saes_together": 11}
+    short = {**FACTS, "halved": 1, "ways": ["rerun"], "passes": 3, "saes_together": 11}
     assert summary([FACTS, short]) == (
         "12,800 samples were computed as 3,000 distinct texts, in up to 3 passes over the model "
         "(40 batches). Memory ran out 1 time, and batches were halved. Not all SAEs fitted in "

@@ -110,7 +110,7 @@ def test_the_contract_and_that_splitting_changes_nothing(small: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["stream", "spill", "again"])
+@pytest.mark.parametrize("way", ["stream", "spill", "rerun"])
 def test_each_row_comes_once_whichever_way_short_memory_takes(
     small: Any, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,7 +269,7 @@ def test_weights_are_let_go_and_read_again(small: Any) -> None:
     rows = torch.randn(3, sae.inputs, generator=torch.Generator().manual_seed(0))
     first = sae.encode(rows)
     sae.release_memory()
-    assert sae._held is None
+    assert sae._loaded is None
     assert torch.equal(sae.encode(rows), first)
     sae.release_memory()
     assert sae.decoder_rows([3, 1]).shape == (2, sae.inputs)
@@ -505,7 +505,7 @@ def test_an_array_of_another_shape_than_the_others(tmp_path: Path) -> None:
         refused(gemma, tmp_path / "b") == f"{file}: threshold is (); W_enc, (4, 3), asks for (3,)."
     )
     file = write_gemma(tmp_path / "c", W_enc=np.zeros(12, np.float32))
-    assert refused(gemma, tmp_path / "c") == f"{file}: W_enc is (12,); wanted (inputs, features)."
+    assert refused(gemma, tmp_path / "c") == f"{file}: W_enc is (12,); expected (inputs, features)."
 
 
 @pytest.mark.parametrize("name", EXAMPLE)

@@ -215,7 +215,7 @@ def test_batches_are_halved_until_they_fit(
     )
 
 
-@pytest.mark.parametrize("way", ["stream", "spill", "again"])
+@pytest.mark.parametrize("way", ["stream", "spill", "rerun"])
 @pytest.mark.parametrize("room", [1, 3])
 def test_saes_that_do_not_fit_together_go_group_by_group(
     small: Any, five: list[Any], wanted: Any, way: str, room: int, monkeypatch: pytest.MonkeyPatch
@@ -229,9 +229,9 @@ def test_saes_that_do_not_fit_together_go_group_by_group(
     assert told["ways"] == [way]
     assert told["saes_together"] == room
     groups = -(-5 // room)
-    assert told["passes"] == (groups if way == "again" else 1)
+    assert told["passes"] == (groups if way == "rerun" else 1)
     ran = len([ids for batch in model.ran for ids in batch])
-    assert ran == 8 if way != "again" else ran > 8
+    assert ran == 8 if way != "rerun" else ran > 8
 
 
 def test_a_plan_that_knows_goes_by_groups_at_once(small: Any, five: list[Any], wanted: Any) -> None:
@@ -291,14 +291,14 @@ def test_other_errors_are_not_taken_for_memory(small: Any, five: list[Any]) -> N
     [
         (Prices(batches=1, groups=3, flops=1e15, sae_bytes=1e10, spilled=1e9), "stream"),
         (Prices(batches=50, groups=3, flops=1e15, sae_bytes=1e10, spilled=1e9), "spill"),
-        (Prices(batches=50, groups=2, flops=1e10, sae_bytes=1e10, spilled=1e9), "again"),
+        (Prices(batches=50, groups=2, flops=1e10, sae_bytes=1e10, spilled=1e9), "rerun"),
     ],
 )
 def test_the_cheapest_way(prices: Prices, way: str) -> None:
     assert cheapest(prices) == way
 
 
-@pytest.mark.parametrize(("device", "way"), [("cpu", "spill"), ("cuda", "again")])
+@pytest.mark.parametrize(("device", "way"), [("cpu", "spill"), ("cuda", "rerun")])
 def test_another_pass_is_priced_by_device_and_by_the_blocks_that_are_used(
     device: str, way: str
 ) -> None:
@@ -422,7 +422,7 @@ CASES = st.builds(
     tokens=st.integers(1, 300),
     together=st.integers(1, 5),
     room=st.integers(1, 5),
-    way=st.sampled_from(["stream", "spill", "again"]),
+    way=st.sampled_from(["stream", "spill", "rerun"]),
 )
 
 

@@ -259,7 +259,7 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     found = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
         "saes"
     ].to_pylist()
-    assert [row["place"] for row in found][:3] == [
+    assert [row["site"] for row in found][:3] == [
         "mlp_in_normed.1",
         "mlp_in_normed.0 -> mlp_out.0",
         "mlp_in_normed.2 -> mlp_out.2",

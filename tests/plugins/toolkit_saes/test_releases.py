@@ -58,6 +58,15 @@ def test_the_135() -> None:
     ]
 
 
+def test_every_published_sae_is_named_before_it_is_fetched() -> None:
+    facts = _gemma_scope.LAYOUT.published_facts(GemmaScope(release=RES, l0="all"))
+    assert facts["saes"] == sorted(
+        f"resid_post.{layer}/layer_{layer}/width_16k/average_l0_{l0}"
+        for layer, there in ALL.items()
+        for l0 in there
+    )
+
+
 def test_counts_of_the_other_releases() -> None:
     def count(release: str, width: str) -> int:
         return sum(map(len, sparsities(release, width).values()))

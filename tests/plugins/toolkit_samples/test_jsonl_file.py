@@ -179,8 +179,8 @@ def test_every_other_place_in_which_a_file_may_be_cut_is_noticed(write: Write) -
             "this line is not JSON: Unterminated string starting at character 10. Write "
             "one object per line.",
         ),
-        ('["one"]', 'this line holds a list; wanted a JSON object, like {"text": ...}.'),
-        ("null", 'this line holds null; wanted a JSON object, like {"text": ...}.'),
+        ('["one"]', 'this line holds a list; expected a JSON object, like {"text": ...}.'),
+        ("null", 'this line holds null; expected a JSON object, like {"text": ...}.'),
         ('{"text": "one", "text": "two"}', "the key 'text' stands twice in one object. Keep one."),
         (
             '{"text": "one", "x": NaN}',
@@ -189,7 +189,10 @@ def test_every_other_place_in_which_a_file_may_be_cut_is_noticed(write: Write) -
         ('{"text": "  "}', "column 'text' is empty here. Fill it in, or take the row out."),
         ('{"text": null}', "column 'text' is empty here. Fill it in, or take the row out."),
         ('{"txt": "one"}', "column 'text' is empty here. Fill it in, or take the row out."),
-        ('{"text": 12}', "column 'text' holds the number 12; wanted a text. Put quotes around it."),
+        (
+            '{"text": 12}',
+            "column 'text' holds the number 12; expected a text. Put quotes around it.",
+        ),
         (
             '{"text": "a\\ud800b"}',
             "'text' holds half a surrogate pair (\\ud800) at character 2; that is no "

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tests.plugins.toolkit_tokens.conftest import PARTS, SCENARIOS, run
 from toolkit.errors import BadInput
+from toolkit_lab import model_path
 
 SOURCE = PARTS.get("source", "scenarios")
 
@@ -81,6 +82,17 @@ def test_a_changed_copy_names_what_it_was_made_from(lab: Any) -> None:
     assert texts["Initial_100_first_round:balance=10"] == texts["Initial_100_first_round"].replace(
         "balance: $100", "balance: $10"
     )
+
+
+def test_texts_and_their_tokens_are_known_before_a_run(lab: Any, scenarios: Any) -> None:
+    part, loader = PARTS.get("source", "scenarios"), PARTS.get("model", "huggingface")
+    params = part.params.model_validate(SCENARIOS, context={"parts": PARTS})
+    texts = part.estimates.texts(params)
+    rows = scenarios["samples"].to_pylist()
+    assert sorted(texts) == sorted((row["unit"], row["text"]) for row in rows)
+    counts = loader.count_tokens(loader.params(path=str(model_path())), [text for _, text in texts])
+    expected = {row["text"]: len(row["token_ids"]) for row in rows}
+    assert counts == [expected[text] for _, text in texts]
 
 
 def test_labels_are_known_before_a_run() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_tokens.conftest import run
+from tests.plugins.toolkit_tokens.conftest import run, table
 from toolkit.testing.fakes import TableInputs
 from toolkit_tokens.report import drawings
 from toolkit_tokens.report.section import figures, findings
+from toolkit_tokens.report.timelines import timelines
 
 
 @pytest.fixture(scope="module")
@@ -74,5 +77,85 @@ def test_a_text_of_512_tokens_stays_light() -> None:
     drawn = drawings.heatmap([str(number) for number in range(16)], grid, pieces)
     assert drawn.count("<rect") == 16 * 52
     assert len(drawn) < 200_000
-    layers = {layer: {position: 1 / 512 for position in range(512)} for layer in range(31)}
-    assert len(drawings.bands(layers, pieces, [])) < 4_000_000
+    layers = {
+        layer: {position: (1 + position + layer / 40) / 512 for position in range(512)}
+        for layer in range(31)
+    }
+    drawn = drawings.bands(layers, pieces, [])
+    assert drawn.count("<rect") == drawings.CELLS
+    assert "511 w511" in drawn  # the strongest are kept
+    assert "0 w0:" not in drawn
+    assert len(drawn) < 1_500_000
+
+
+def game_tables(rounds: int) -> dict[str, pa.Table]:
+    """Decisions of one game, whose feature 7 grows by one a round, 9 stands still, 11 fires once,
+    and 5 never at the decision.
+    """
+    names = [f"g/{number}" for number in range(1, rounds + 1)]
+    blank = {"unit": "g", "cluster": "", "text": "", "pieces": ["a", "b"], "spans": []}
+    space = {
+        "space": "s",
+        "model": "m",
+        "revision": "0",
+        "hookpoint": "resid_post.3",
+        "sae": "a",
+        "sae_hash": "0",
+        "recipe": "plain",
+        "width": 16,
+        "address": "m/resid_post.3/a",
+    }
+    return {
+        "samples": table(
+            "samples",
+            [
+                {**blank, "sample": name, "token_ids": [1, 2], "prompt_hash": "", "bos": False}
+                for name in names
+            ],
+        ),
+        "sample_meta": table(
+            "sample_meta",
+            [
+                {"sample": name, "key": "round", "number": float(number), "string": None}
+                for number, name in enumerate(names, 1)
+            ],
+        ),
+        "spaces": table("spaces", [space]),
+        "activations": table(
+            "activations",
+            [
+                row
+                for number, name in enumerate(names, 1)
+                for row in (
+                    {"space": "s", "sample": name, "position": 0, "features": [5], "values": [99]},
+                    {
+                        "space": "s",
+                        "sample": name,
+                        "position": 1,
+                        "features": [7, 9] + [11] * (number == 2),
+                        "values": [number, 3] + [0.5] * (number == 2),
+                    },
+                )
+            ],
+        ),
+    }
+
+
+def test_features_are_drawn_through_a_game() -> None:
+    (figure,) = timelines(TableInputs(game_tables(5)))
+    assert figure.title == "Features through a game: g, layer 3"
+    assert "2 features that change most" in figure.alt
+    assert "5 decisions" in figure.alt
+    assert figure.html.index("3/7") < figure.html.index("3/11")
+    assert "3/9" not in figure.html
+    assert "3/5" not in figure.html
+    (grows, once) = re.findall(r'<polyline points="([^"]+)"', figure.html)
+    heights = [float(point.split(",")[1]) for point in grows.split()]
+    assert heights == sorted(heights, reverse=True)
+    steps = [first - second for first, second in itertools.pairwise(heights)]
+    assert max(steps) - min(steps) <= 0.21
+    assert len({point.split(",")[1] for point in once.split()}) == 2
+
+
+def test_a_game_of_two_decisions_has_no_timeline() -> None:
+    assert not list(timelines(TableInputs(game_tables(2))))

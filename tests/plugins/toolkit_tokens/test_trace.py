@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.plugins.toolkit_tokens.conftest import SCENARIOS, run, samples_of
@@ -11,6 +13,13 @@ from toolkit.errors import BadInput
 from toolkit.testing.planted import prompts
 
 SIDES = {"plus": [" stop"], "minus": [" bet"]}
+
+
+def traced(params: Any, tables: Any, *, model: Any, saes: Any) -> dict[str, pa.Table]:
+    """What `trace.path` writes, with the rows of `trace.summary`."""
+    found = run("stage", "trace.path", params, tables, model=model, saes=saes)
+    summary = run("stage", "trace.summary", {}, {**tables, "paths": found["paths"]})
+    return {**found, "paths": pa.concat_tables([found["paths"], summary["paths"]])}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def address(planted: Any, layer: int, direction: str) -> str:
 def true_path(planted: Any, small: Any, small_saes: Any, tables: Any) -> Any:
     through = [address(planted, layer, name) for layer, name in ((2, "w"), (1, "v"), (0, "u"))]
     params = {**SIDES, "through": through, "to": {"span": "cause"}, "name": "true"}
-    return run("stage", "trace.path", params, tables, model=small, saes=small_saes)
+    return traced(params, tables, model=small, saes=small_saes)
 
 
 def hops(found: Any, sample: str | None = None) -> list[dict[str, Any]]:
@@ -81,7 +90,7 @@ def test_a_planted_false_path_is_not_found(
     """These features fire whenever the cause is there, and nothing reads them."""
     through = [address(planted, layer, name) for layer, name in false]
     params = {**SIDES, "through": through, "to": {"span": "cause"}}
-    found = run("stage", "trace.path", params, tables, model=small, saes=small_saes)
+    found = traced(params, tables, model=small, saes=small_saes)
     first = hops(found, "*")[0]
     assert abs(first["strength"]) < 1e-3
     assert abs(first["effect"]) < 1e-3
@@ -97,7 +106,7 @@ def test_a_feature_that_does_not_fire_ends_the_path(
         "through": [address(planted, 2, "w"), address(planted, 1, "v")],
         "to": {"positions": [2]},
     }
-    found = run("stage", "trace.path", params, tables, model=small, saes=small_saes)
+    found = traced(params, tables, model=small, saes=small_saes)
     (row,) = hops(found)
     assert row["verdict"] == "inactive at this position"
     assert (row["strength"], row["effect"]) == (None, None)
@@ -111,10 +120,24 @@ def test_features_are_named_from_the_outcome_down(
     through = [address(planted, 0, "u"), address(planted, 1, "v")]
     params = {**SIDES, "through": through, "to": {"span": "cause"}}
     with pytest.raises(BadInput, match="is not below"):
-        run("stage", "trace.path", params, tables, model=small, saes=small_saes)
+        traced(params, tables, model=small, saes=small_saes)
     params["through"] = ["9/1"]
     with pytest.raises(BadInput, match="no space at layer 9"):
-        run("stage", "trace.path", params, tables, model=small, saes=small_saes)
+        traced(params, tables, model=small, saes=small_saes)
+
+
+def test_features_that_are_not_of_the_stream_are_refused(
+    small: Any, small_saes: Any, tables: Any
+) -> None:
+    class Transcoder(type(small_saes[1])):  # type: ignore[misc]
+        output_hookpoint = "mlp_out.1"
+
+    sae = copy.copy(small_saes[1])
+    sae.__class__ = Transcoder
+    assert (small_saes[1].feature_type, sae.feature_type) == ("sae", "transcoder")
+    params = {**SIDES, "through": ["1/3"], "to": {"span": "cause"}}
+    with pytest.raises(BadInput, match="1/3 is a feature of a transcoder"):
+        traced(params, tables, model=small, saes=[sae])
 
 
 def test_on_the_lab_every_hop_adds_up(lab: Any, lab_saes: Any) -> None:
@@ -137,7 +160,7 @@ def test_on_the_lab_every_hop_adds_up(lab: Any, lab_saes: Any) -> None:
     top = {place: max(values, key=values.__getitem__) for place, values in sums.items()}
     through = [f"{layer}/{top[f'resid_post.{layer}']}" for layer in (3, 1)]
     params = {"plus": ["1"], "minus": ["2"], "through": through, "to": {"span": "balance"}}
-    found = run("stage", "trace.path", params, samples, model=lab, saes=lab_saes)
+    found = traced(params, samples, model=lab, saes=lab_saes)
     rows = hops(found)
     assert len(rows) >= 20
     for row in rows:

@@ -82,7 +82,7 @@ EXAMPLE: Rows = {
     "saes": [
         {
             "space": "s1",
-            "place": "resid_post.20",
+            "site": "resid_post.20",
             "l0": 70.0,
             "declared_l0": 71.0,
             "explained_variance": 0.9,

@@ -78,6 +78,19 @@ def test_the_run_of_an_export_names_no_path(exported: Path, tmp_path: Path, run_
     refused(exported, tmp_path, "is not an id")
 
 
+@pytest.mark.parametrize("name", [*PATHS[:5], *PATHS[6:], "a//b", "/a"])
+@pytest.mark.parametrize("field", ["name", "experiment", "stage", "part"])
+def test_names_of_an_export_are_names(
+    exported: Path, tmp_path: Path, field: str, name: str
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        record = content["run"] if field == "name" else content["steps"][0]
+        record[field] = name
+
+    forge(exported, change)
+    refused(exported, tmp_path, "is not an id")
+
+
 def test_rows_under_the_key_of_another_step_are_refused(exported: Path, tmp_path: Path) -> None:
     other = key_of('{"another":"step"}')
 

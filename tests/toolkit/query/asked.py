@@ -110,6 +110,7 @@ def effect(
     feature: int, sample: str, arm: str, effect: float | None, q: float | None, space: str = "s1"
 ) -> dict[str, Any]:
     row = {
+        "screen": "c1",
         "space": space,
         "feature": feature,
         "sample": sample,

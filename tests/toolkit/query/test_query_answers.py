@@ -28,7 +28,9 @@ from tests.toolkit.query.asked import (
     rows,
 )
 from toolkit import terminal
-from toolkit._cli import _answers, _around, _query_run, query, status
+from toolkit._cli import query
+from toolkit._query import run as query_run
+from toolkit._query import text as query_text
 from toolkit.errors import ToolkitError
 from toolkit_store import Store, open_store
 
@@ -135,7 +137,7 @@ def test_a_run_whose_process_is_gone_is_called_dead(
 ) -> None:
     gone = replace(open_store(folder, read_only=True).run_states("part-1")[0], state="running")
     monkeypatch.setattr(Store, "run_states", lambda self, run=None: [gone])
-    monkeypatch.setattr(status, "alive", lambda row: False)
+    monkeypatch.setattr(query_run, "alive", lambda row: False)
     assert "partial: run part-1 is dead; 2 of 7" in ask(folder, "top", "2/5", run="part-1").stderr
 
 
@@ -159,7 +161,7 @@ def test_unknown_runs_and_empty_stores(folder: Path, tmp_path: Path) -> None:
 
 def test_batches_hold_every_row_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = rows(folder, "sample", "a1"), rows(folder, "top", "2/5")
-    monkeypatch.setattr(_query_run, "BATCH_ROWS", 1)
+    monkeypatch.setattr(query_run, "BATCH_ROWS", 1)
     assert (rows(folder, "sample", "a1"), rows(folder, "top", "2/5")) == before
 
 
@@ -182,16 +184,16 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
 @given(st.lists(st.text("ab \n", min_size=0, max_size=4), max_size=12))
 def test_pieces_that_make_up_the_text_are_found_where_they_are(pieces: list[str]) -> None:
     text = "".join(pieces)
-    assert ["".join(text[start:end]) for start, end in _around.spans(text, pieces)] == pieces
+    assert ["".join(text[start:end]) for start, end in query_text.spans(text, pieces)] == pieces
     for at in range(len(pieces) + 1):
-        shown = _around.around(text, pieces, at, "<{}>".format)
+        shown = query_text.around(text, pieces, at, "<{}>".format)
         assert shown.strip("…").replace("<", "").replace(">", "") in text.replace("\n", "↵")
 
 
 @settings(max_examples=50)
 @given(st.text("aé😀 ", max_size=20), st.lists(st.text("aé😀 b", max_size=3), max_size=12))
 def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str]) -> None:
-    ends = [0, *(end for _, end in _around.spans(text, pieces))]
+    ends = [0, *(end for _, end in query_text.spans(text, pieces))]
     assert ends == sorted(ends)
     assert ends[-1] <= len(text)
 
@@ -199,4 +201,4 @@ def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str])
 @settings(max_examples=50)
 @given(st.floats(-1e300, 1e300))
 def test_numbers_have_four_digits(number: float) -> None:
-    assert float(_answers.shown(number)) == pytest.approx(number, rel=1e-3)
+    assert float(query_text.shown(number)) == pytest.approx(number, rel=1e-3)

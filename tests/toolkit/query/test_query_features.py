@@ -20,7 +20,8 @@ from tests.toolkit.query.asked import (
     rows,
     stat,
 )
-from toolkit._cli import _feature_rows, query
+from toolkit._cli import query
+from toolkit._query import feature_rows
 from toolkit_store import open_store
 from toolkit_store.database import Database
 
@@ -219,7 +220,7 @@ def test_verdicts_that_differ_are_told_apart() -> None:
         def label(self, space: str, index: int) -> str:
             return f"{space}:{index}"
 
-    assert _feature_rows._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
+    assert feature_rows._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
 
 
 def test_a_group_called_like_another_contrast_is_of_its_own_line() -> None:
@@ -237,7 +238,7 @@ def test_a_group_called_like_another_contrast_is_of_its_own_line() -> None:
             return f"{space}:{index}"
 
     compared = {"cat vs dog", "cat vs dog vs mouse"}
-    cells = _feature_rows._line_of(Labels(), line, written, compared)  # type: ignore[arg-type]
+    cells = feature_rows._line_of(Labels(), line, written, compared)  # type: ignore[arg-type]
     assert (cells["d"], cells["mean[cat vs dog]"], cells["mean[mouse]"]) == (1.0, 0.25, 2.0)
 
 
@@ -281,7 +282,7 @@ def test_many_features_are_read_by_their_space(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = rows(folder, "features", "--k", "100")
-    monkeypatch.setattr(_feature_rows, "_LOOKED_UP", 2)
+    monkeypatch.setattr(feature_rows, "_LOOKED_UP", 2)
     assert rows(folder, "features", "--k", "100") == before
 
 

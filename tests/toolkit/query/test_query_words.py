@@ -42,6 +42,7 @@ VERDICT = {
     "contrast": "a vs b",
     "outcome": "stop",
     "verdict": "causal",
+    "screen": "c1",
     "reason": "it moves",
     "effect": -0.125,
     "low": -0.2,

@@ -1,4 +1,4 @@
-"""Which device each block stands on."""
+"""Places a model's blocks on devices."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ if TYPE_CHECKING:
     import torch
 
 
-def spread(sizes: Sequence[int], rest: int, devices: int) -> list[int]:
-    """The device of each block: blocks stay in order, and each device gets its share of bytes; the
-    first has the rest, too.
+def spread_blocks(sizes: Sequence[int], other_bytes: int, devices: int) -> list[int]:
+    """The device of each block. Blocks stay in order, each device gets an equal share of bytes, and
+    the first one also holds everything outside the blocks.
     """
-    share = (sum(sizes) + rest) / devices
-    found: list[int] = []
-    before = rest
+    share = (sum(sizes) + other_bytes) / devices
+    blocks: list[int] = []
+    before = other_bytes
     for size in sizes:
-        found.append(
-            max(found[-1] if found else 0, min(int((before + size / 2) / share), devices - 1))
+        blocks.append(
+            max(blocks[-1] if blocks else 0, min(int((before + size / 2) / share), devices - 1))
         )
         before += size
-    return found
+    return blocks
 
 
-def place(module: Any, blocks: Any, names: Sequence[str]) -> tuple[torch.device, ...]:
-    """Move a model: its blocks over the devices, everything else to the first. Gives each block's
-    device.
+def place_blocks(module: Any, blocks: Any, names: Sequence[str]) -> tuple[torch.device, ...]:
+    """Move a model's blocks to the devices and everything else to the first; returns the device of
+    each block.
     """
     devices = [_device(name) for name in names]
     sizes = [_bytes(block) for block in blocks]
-    chosen = [devices[at] for at in spread(sizes, _bytes(module) - sum(sizes), len(devices))]
+    chosen = [
+        devices[index] for index in spread_blocks(sizes, _bytes(module) - sum(sizes), len(devices))
+    ]
     for block, device in zip(blocks, chosen, strict=True):
         block.to(device)
     inside = {id(part) for block in blocks for part in block.modules()}
@@ -48,10 +50,12 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(
         device.type, True
     )
-    if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+    if not available or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
         raise BadInput(
             f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices, "
             "counted from 0. Name one of those, `cpu`, or `auto`."

@@ -22,9 +22,9 @@ from toolkit.edits import set_stream
 from toolkit.errors import BadInput
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_model
+from toolkit_hf._devices import place_blocks, spread_blocks
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
-from toolkit_hf._places import place, spread
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -55,21 +55,21 @@ def loaded(folder: Path, **params: Any) -> Any:
     devices=st.integers(1, 5),
 )
 def test_blocks_stay_in_order(sizes: list[int], rest: int, devices: int) -> None:
-    found = spread(sizes, rest, devices)
+    found = spread_blocks(sizes, rest, devices)
     assert found == sorted(found)
     assert set(found) <= set(range(devices))
 
 
 @given(per=st.integers(1, 9), devices=st.integers(1, 6), size=st.integers(1, 1000))
 def test_blocks_of_one_size_are_shared_evenly(per: int, devices: int, size: int) -> None:
-    assert spread([size] * (per * devices), 0, devices) == [
+    assert spread_blocks([size] * (per * devices), 0, devices) == [
         at for at in range(devices) for _ in range(per)
     ]
 
 
 def test_the_first_device_has_the_embeddings_and_so_fewer_blocks() -> None:
-    assert spread([10] * 8, 40, 2) == [0] * 2 + [1] * 6
-    assert spread([10] * 4, 1000, 2) == [1] * 4
+    assert spread_blocks([10] * 8, 40, 2) == [0] * 2 + [1] * 6
+    assert spread_blocks([10] * 4, 1000, 2) == [1] * 4
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "pythia"])
@@ -78,7 +78,7 @@ def test_blocks_are_spread_and_all_else_is_on_the_first(
 ) -> None:
     model = loaded(folder(name), device="cpu")
     module, blocks = model._module, model.decoder.blocks
-    found = place(module, blocks, ("cpu", "meta"))
+    found = place_blocks(module, blocks, ("cpu", "meta"))
     assert set(found) == {CPU, META}
     for block, device in zip(blocks, found, strict=True):
         assert {weight.device for weight in block.parameters()} == {device}
@@ -119,7 +119,7 @@ def test_every_block_is_told_everything_on_its_own_device(
     folder: Callable[[str], Path], name: str
 ) -> None:
     model = loaded(folder(name), device="cpu")
-    model.decoder.places = (CPU, CPU, META, META)
+    model.decoder.block_devices = (CPU, CPU, META, META)
     for layer in (2, 3):
         model.decoder.blocks[layer] = Elsewhere(model.decoder.blocks[layer], layer)
     batch = [list(range(3, 17)), [4, 5]]
@@ -142,7 +142,7 @@ def test_two_devices_compute_what_one_does(
     folder: Callable[[str], Path], name: str, devices: tuple[str, ...]
 ) -> None:
     whole, split = loaded(folder(name), device="cpu"), loaded(folder(name), device_map=devices)
-    assert len(set(split.decoder.places)) == 2
+    assert len(set(split.decoder.block_devices)) == 2
     check_model(split, ("one two", "three four five"))
     batch = [list(range(3, 23)), [4, 5]]
     assert torch.allclose(split.next_logits(batch).cpu(), whole.next_logits(batch), atol=1e-3)
@@ -157,7 +157,7 @@ def test_a_map_of_one_kind_of_device_changes_nothing(folder: Callable[[str], Pat
         loaded(folder("llama"), device_map=("cpu", "cpu")),
     )
     assert torch.equal(one.next_logits([[4, 5, 6]]), two.next_logits([[4, 5, 6]]))
-    assert len(two.decoder.places) == LAYERS
+    assert len(two.decoder.block_devices) == LAYERS
 
 
 def test_where_it_is_computed_is_not_what_it_is(folder: Callable[[str], Path]) -> None:

@@ -4,14 +4,15 @@ may be none.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._cli._answers import Asked, Row
-from toolkit.terminal import echo
+from toolkit._query.text import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +35,8 @@ class Run:
     store: Store
     steps: Sequence[StepRow]
     state: RunRow
+    notes: Sequence[str] = ()
+    """What a reader should know of it, such as that it is not done."""
 
     @cached_property
     def view(self) -> RunView:
@@ -241,45 +244,63 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
     )
 
 
-def open_run(asked: Asked, name: str | None = None) -> Run:
-    """The run asked for, or the one named. Of one that is not done, the committed steps, and a word
-    about it on stderr.
+def open_run(where: str | None, name: str | None = None) -> Run:
+    """The run that `name` is the id or the beginning of, else the newest of the store. Of one that
+    is not done, the committed steps; `notes` says so.
     """
-    from toolkit._cli.status import alive
-    from toolkit._run.event_log import read_events
-    from toolkit._run.progress import progress_of
-    from toolkit._run.run_folder import find_run, run_folder, store_folder
+    from toolkit._run.run_folder import find_run, store_folder
     from toolkit.errors import BadInput
     from toolkit_store import open_store
 
-    folder = store_folder(asked.store)
+    folder = store_folder(where)
     store = open_store(folder, read_only=True)
     states = store.run_states()
-    if (name or asked.run) is None and not states:
+    if name is None and not states:
         raise BadInput(f"{folder} holds no runs yet. Start one: toolkit run SPEC")
-    run_name = name or asked.run
-    name = states[-1].run if run_name is None else find_run(folder, run_name)
-    progress = progress_of(read_events(run_folder(folder, name)))
+    run = run_of(store, states[-1].run if name is None else find_run(folder, name), states)
+    if name is None and len(states) > 1:
+        return replace(run, notes=(f"run: {run.id}, the newest of {len(states)}", *run.notes))
+    return run
+
+
+def run_of(store: Store, name: str, states: Sequence[RunRow]) -> Run:
+    """A run of an open store by its whole id, with the steps that it has committed."""
+    from toolkit._run.event_log import read_events
+    from toolkit._run.progress import progress_of
+    from toolkit._run.run_folder import run_folder
+
+    progress = progress_of(read_events(run_folder(store.folder, name)))
     row = next((row for row in states if row.run == name), None)
     steps = store.steps(sorted({*(row.steps if row else ()), *progress.keys}))
-    run = Run(name, folder, store, steps, row or _started(name, progress))
-    if run_name is None and len(states) > 1:
-        echo(f"run: {name}, the newest of {len(states)}", err=True)
-    state = (
-        progress.state
-        if row is None
-        else "dead"
-        if row.state == "running" and not alive(row)
-        else row.state
-    )
-    if state != "done":
-        total = (row.total if row else None) or progress.planned
-        echo(
-            f"partial: run {name} is {state}; {len(run.steps)} of {total or '?'} steps are "
-            "committed",
-            err=True,
-        )
-    return run
+    run = Run(name, store.folder, store, steps, row or _started(name, progress))
+    state = state_of(row) if row else progress.state
+    if state == "done":
+        return run
+    total = (row.total if row else None) or progress.planned
+    note = f"partial: run {name} is {state}; {len(steps)} of {total or '?'} steps are committed"
+    return replace(run, notes=(note,))
+
+
+def state_of(row: RunRow) -> str:
+    """The state of a run; `dead` where it says that it runs and its process is gone."""
+    return "dead" if row.state == "running" and not alive(row) else row.state
+
+
+def alive(row: RunRow) -> bool:
+    """Whether the process behind a run's last row may still be there. Of other hosts that is not
+    known: then yes.
+    """
+    import psutil
+
+    if row.host != socket.gethostname() or row.pid == os.getpid():
+        return True
+    try:
+        process = psutil.Process(row.pid)
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def _started(name: str, progress: RunProgress) -> RunRow:

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit._cli._answers import Row, shown
-from toolkit._cli._query_run import Run, only, sorted_by
+from toolkit._query.run import Run, only, sorted_by
+from toolkit._query.text import Row, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,0 +1,175 @@
+"""The explorer over a store of 9.9 M entries: how long each page takes to make, and memory.
+
+    python benchmarks/view.py           31 layers x 6,400 samples x 50 of 16,384 features
+    python benchmarks/view.py --tiny    64 samples, asked once: whether it runs, no figures
+
+Pages are asked for without a browser: what is measured is the server's time to a whole page, of
+which a browser's first paint is a few milliseconds more. Features are drawn by popularity, and
+every page is asked for first in a fresh process ("first") and then with other features and samples
+("median", "slowest").
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import psutil
+import pyarrow as pa
+from _store_data import LAYERS, SAMPLES, WIDTH, drawn, sample, space, steps
+
+from toolkit._view.app import make_app
+from toolkit._view.guard import Guard
+from toolkit._view.library import Library
+from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
+from toolkit_store import open_store
+
+RUN = "benchmark"
+TOKENS = 300
+
+
+def fill(folder: Path, samples: int) -> None:
+    """A finished run: texts, spaces, activations and their index."""
+    store = open_store(folder, create=True)
+    keys = ["texts"]
+    with store.writer():
+        store.commit(make_step("texts", run=RUN), {"samples": texts(samples), "spaces": spaces()})
+        for key, rows in steps(samples):
+            store.commit(make_step(key, run=RUN), {"activations": rows})
+            keys.append(key)
+        store.index(keys, run=RUN)
+        store.record_run(run=RUN, name=RUN, state="done", steps=keys, done=len(keys))
+    record = folder / "runs" / RUN
+    record.mkdir(parents=True)
+    (record / "manifest.json").write_text(json.dumps({"run": RUN, "stages": []}))
+
+
+def texts(samples: int) -> pa.Table:
+    """Texts of 300 tokens."""
+    pieces = [f" word{number}" for number in range(TOKENS)]
+    rows = [
+        {
+            "sample": sample(number),
+            "unit": sample(number),
+            "cluster": sample(number),
+            "text": "".join(pieces),
+            "token_ids": list(range(TOKENS)),
+            "pieces": pieces,
+            "spans": [],
+            "prompt_hash": sample(number),
+        }
+        for number in range(samples)
+    ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
+
+
+def spaces() -> pa.Table:
+    """One SAE at each layer."""
+    rows = [
+        {
+            "space": space(layer),
+            "model": "benchmark",
+            "revision": "0",
+            "hookpoint": f"resid_post.{layer}",
+            "sae": "sae",
+            "sae_hash": str(layer),
+            "recipe": "topk",
+            "width": WIDTH,
+            "address": f"benchmark/resid_post.{layer}/sae",
+        }
+        for layer in range(LAYERS)
+    ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema("spaces"))
+
+
+def get(app: Guard, path: str, values: Mapping[str, object]) -> float:
+    """Seconds until a page has come whole."""
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "query_string": urlencode(values).encode(),
+        "root_path": "",
+        "scheme": "http",
+        "server": ("127.0.0.1", 8765),
+        "headers": [(b"host", b"127.0.0.1")],
+    }
+    statuses = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Mapping[str, object]) -> None:
+        statuses.append(message.get("status"))
+
+    start = time.perf_counter()
+    asyncio.run(app(scope, receive, send))
+    spent = time.perf_counter() - start
+    if statuses[0] != 200:
+        raise SystemExit(f"{path}: {statuses[0]}")
+    return spent
+
+
+def measure(folder: Path, samples: int, rounds: int) -> None:
+    """Ask for each page and print the times."""
+    library = Library(folder)
+    library.states()
+    app = make_app(library)
+    rng = np.random.default_rng(0)
+    features = [
+        (layer, int(rng.choice(drawn(0, min(64, samples), layer)[1])))
+        for layer in rng.integers(LAYERS, size=rounds)
+    ]
+    names = [sample(int(number)) for number in rng.integers(samples, size=rounds)]
+    pages: dict[str, tuple[str, list[dict[str, object]]]] = {
+        "runs": ("/", [{}] * rounds),
+        "run": (f"/run/{RUN}", [{}] * rounds),
+        "samples": (f"/run/{RUN}/samples", [{}] * rounds),
+        "feature": (
+            f"/run/{RUN}/feature",
+            [{"address": f"{layer}/{index}"} for layer, index in features],
+        ),
+        "sample": (f"/run/{RUN}/sample", [{"sample": name} for name in names]),
+        "token of a sample": (
+            f"/run/{RUN}/sample",
+            [{"sample": name, "position": int(name[-7:]) * 7 % 300} for name in names],
+        ),
+        "search": ("/search", [{"q": f"{layer}/{index}"} for layer, index in features]),
+    }
+    print(f"{'page':20} {'first':>8} {'median':>8} {'slowest':>8}  ms")
+    for name, (path, values) in pages.items():
+        spent = [1000 * get(app, path, each) for each in values]
+        later = spent[1:] or spent
+        print(f"{name:20} {spent[0]:8.0f} {statistics.median(later):8.0f} {max(later):8.0f}")
+    memory = psutil.Process().memory_info()
+    print(f"{memory.rss / 2**20:,.0f} MiB of memory at the end")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="64 samples, asked once")
+    parser.add_argument("--rounds", type=int, default=30, help="pages of each kind")
+    options = parser.parse_args()
+    samples, rounds = (64, 1) if options.tiny else (SAMPLES, options.rounds)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        fill(folder / "store", samples)
+        measure(folder / "store", samples, rounds)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What a spec says of the doses of features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from toolkit.parts import Params
+
+DOSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+
+
+class Doses(Params):
+    """Which features are set to which doses, and at which decision points."""
+
+    outcomes: dict[str, tuple[str, ...]] = Field(
+        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
+        min_length=1,
+    )
+    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
+    verdicts: tuple[str, ...] = Field(
+        ("causal",), description="Features with these verdicts get doses."
+    )
+    features: tuple[str, ...] = Field(
+        (), description="Addresses such as 25/2059: these features instead."
+    )
+    top: int = Field(12, ge=1, description="Features at most: the largest effects.")
+    doses: tuple[float, ...] = Field(
+        DOSES,
+        min_length=3,
+        description="Doses in multiples of the larger of the two groups' means.",
+    )
+    points: int = Field(
+        120, ge=2, description="Decision points at most; one of each unit before a second of any."
+    )
+    half: Literal["select", "confirm", "all"] = Field(
+        "select",
+        description="select: the half of the units at whose decisions the screen did not look, so "
+        "that effects are not those that chose the features.",
+    )
+
+    @property
+    def about(self) -> str:
+        """The outcome."""
+        return self.outcome or next(iter(self.outcomes))

@@ -1,0 +1,201 @@
+"""`patch.doses`: features with a verdict are set to doses, at decisions that their screen did not
+look at.
+
+A dose is a multiple of the larger of the two groups' means. Kendall's tau of probability and dose
+at each point says whether the outcome rises or falls with the dose; its signs are tested over
+clusters, q runs over the features. Beside it stands the specific effect of the screen, measured
+again at these other decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.saes import space_id
+from toolkit_patch.joint.choice import chosen_features
+from toolkit_patch.screen.arms import check_sites
+from toolkit_patch.screen.estimates import NOISE, corrected, estimate, sign_test
+from toolkit_patch.screen.observed import observed_maxima, warn_out_of_range
+from toolkit_patch.screen.outcomes import read_outcomes
+from toolkit_patch.screen.passes import push, read_prompt
+from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toolkit.saes import Sae
+    from toolkit.work import Rows, Work
+    from toolkit_patch.screen.candidates import ComparedFeatures
+
+    from .params import Doses
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def dose(work: Work) -> Rows:
+    """Rows of `feature_doses` and `feature_dose_tests`; none where no feature qualifies."""
+    import numpy as np
+
+    params: Doses = work.params
+    features, _ = chosen_features(work, 1)
+    if features is None:
+        text = f"no feature is {' or '.join(params.verdicts)}: there is nothing to give doses of"
+        work.report.event("warning", text=text)
+        return
+    loaded = {space_id(work.model.identity, sae): sae for sae in work.saes}
+    saes = {space: loaded[features.spaces[space]] for space in np.unique(features.space).tolist()}
+    check_sites(work.model, list(saes.values()))
+    values = _values(params, features)
+    warn_out_of_range(work, features, values.max(axis=1))
+    points = decision_points(work, params.points, params.half)
+    outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
+    column = outcomes.names.index(params.about)
+    hookpoints = sorted({sae.hookpoint for sae in saes.values()})
+    chances, base = np.zeros((*values.shape, len(points))), np.zeros(len(points))
+    for number, point in enumerate(points):
+        reading = read_prompt(work.model, outcomes, point.ids, hookpoints)
+        base[number] = reading.chances[column]
+        layers, streams = _streams(features, saes, values, reading)
+        found, _ = push(work.model, outcomes, reading, layers, streams)
+        chances[:, :, number] = found[:, column].reshape(values.shape)
+        work.report.progress(number + 1, len(points))
+    yield from _Dosed(work, params, features, values, chances, base, points).tables()
+
+
+def _values(params: Doses, features: ComparedFeatures) -> Floats:
+    """(K, doses + 2): the values of all doses, then both groups' means."""
+    import numpy as np
+
+    means: Floats = features.values
+    scale = means.max(axis=1, keepdims=True)
+    return np.concatenate([scale * np.array(params.doses), means], axis=1)
+
+
+def _streams(
+    features: ComparedFeatures, saes: Mapping[int, Sae], values: Floats, reading: Any
+) -> tuple[Any, Any]:
+    """Layers and streams of every feature at every value, features first."""
+    import torch
+
+    width = values.shape[1]
+    layers = torch.zeros((len(features), width), dtype=torch.long)
+    streams = None
+    for space, sae in saes.items():
+        members = features.of_space(space)
+        numbers = features.feature[members].tolist()
+        stream = reading.streams[sae.hookpoint]
+        own = sae.activations_of(stream[None], torch.tensor(numbers))[0]
+        change = torch.from_numpy(values[members]).to(own) - own[:, None]
+        rows = sae.decoder_rows(numbers).float().to(stream)
+        if streams is None:
+            streams = stream.new_zeros((len(features), width, len(stream)))
+        streams[members] = stream + change[:, :, None] * rows[:, None]
+        layers[members] = sae.layer
+    assert streams is not None
+    return layers.reshape(-1), streams.reshape(-1, streams.shape[2])
+
+
+@dataclass(frozen=True, eq=False)
+class _Dosed:
+    """Results at all points, and the rows made of them."""
+
+    work: Work
+    params: Doses
+    features: ComparedFeatures
+    values: Floats
+    chances: Floats
+    base: Floats
+    points: Sequence[Any]
+
+    def tables(self) -> Rows:
+        """Both tables."""
+        import pyarrow as pa
+
+        from toolkit.tables import arrow_schema
+
+        for name, rows in (("feature_doses", self._doses()), ("feature_dose_tests", self._tests())):
+            yield name, pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
+
+    def _key(self, member: int) -> dict[str, Any]:
+        return {
+            "space": self.features.spaces[int(self.features.space[member])],
+            "feature": int(self.features.feature[member]),
+            "comparison": self.features.comparison.id,
+            "contrast": self.features.comparison.name,
+            "outcome": self.params.about,
+        }
+
+    def _estimate(self, values: Floats) -> Any:
+        rng = self.work.rng("patch.bootstrap")
+        return estimate(values, weights_of(self.points), clusters_of(self.points), rng)
+
+    def _doses(self) -> Iterator[dict[str, Any]]:
+        import numpy as np
+
+        weights = weights_of(self.points)
+        for member in range(len(self.features)):
+            curves = self.chances[member, : len(self.params.doses)]
+            found = self._estimate(curves - self.base)
+            means = np.average(curves, axis=1, weights=weights)
+            for place, given in enumerate(self.params.doses):
+                yield {
+                    **self._key(member),
+                    "dose": given,
+                    "value": float(self.values[member, place]),
+                    "probability": float(means[place]),
+                    "effect": float(found.mean[place]),
+                    "low": float(found.low[place]),
+                    "high": float(found.high[place]),
+                }
+
+    def _tests(self) -> list[dict[str, Any]]:
+        specific = self._estimate(self.chances[:, -2] - self.chances[:, -1])
+        weights, groups = weights_of(self.points), clusters_of(self.points)
+        taus = self._taus()
+        p_tau = sign_test(taus, weights, groups)
+        q_specific, q_tau = corrected(specific.p), corrected(p_tau)
+        maxima = observed_maxima(self.work, self.features)
+        return [
+            {
+                **self._key(member),
+                "effect": float(specific.mean[member]),
+                "low": float(specific.low[member]),
+                "high": float(specific.high[member]),
+                "p": float(specific.p[member]),
+                "q": float(q_specific[member]),
+                "tau": float(taus[member] @ weights / weights.sum()),
+                "p_tau": float(p_tau[member]),
+                "q_tau": float(q_tau[member]),
+                "monotone": self._is_monotone(member),
+                "observed": None if maxima is None else float(maxima[member]),
+                "points": len(self.points),
+                "clusters": int(groups.max()) + 1,
+            }
+            for member in range(len(self.features))
+        ]
+
+    def _taus(self) -> Floats:
+        """(K, P): Kendall's tau of dose and probability at each point, 0 where nothing moves."""
+        import numpy as np
+        from scipy.stats import kendalltau
+
+        doses = self.params.doses
+        curves = self.chances[:, : len(doses)].round(6)
+        found = [
+            [kendalltau(doses, curve).statistic if np.ptp(curve) else 0.0 for curve in member.T]
+            for member in curves
+        ]
+        return np.array(found)
+
+    def _is_monotone(self, member: int) -> bool:
+        """Whether the mean probability never falls, or never rises, from one dose to the next, and
+        moves at all.
+        """
+        import numpy as np
+
+        curves = self.chances[member, : len(self.params.doses)][np.argsort(self.params.doses)]
+        steps = np.diff(np.average(curves, axis=1, weights=weights_of(self.points)))
+        moves = bool(abs(steps).max() > NOISE)
+        return moves and bool((steps > -NOISE).all() or (steps < NOISE).all())

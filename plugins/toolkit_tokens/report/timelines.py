@@ -1,0 +1,117 @@
+"""Features through a game: what fires at the decision, from round to round."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.addresses import layer_of, short
+from toolkit.work import Figure, Inputs
+
+from .drawings import lines
+
+GAMES, FEATURES = 2, 5
+"""Games that are drawn, and features of each."""
+MIN_ROUNDS = 3
+ROUND = "round"
+"""The metadata key that orders the decisions of a game."""
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """A sample that is a decision of a game."""
+
+    sample: str
+    round: float
+    last: int
+
+
+def last_space(spaces: Mapping[str, Mapping[str, Any]]) -> str:
+    """The space of the last layer."""
+    return max(spaces, key=lambda space: (layer_of(spaces[space]) or -1, space))
+
+
+def timelines(inputs: Inputs) -> Iterator[Figure]:
+    """Of the longest games: the features of the last layer that change most at the decision."""
+    games = _games(inputs)
+    longest = sorted(games, key=lambda game: (-len(games[game]), game))[:GAMES]
+    if not longest:
+        return
+    spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
+    chosen = last_space(spaces)
+    values = _at_decisions(inputs, chosen, [one for game in longest for one in games[game]])
+    for game in longest:
+        series = _series(games[game], values)
+        named = {short(spaces[chosen], feature): points for feature, points in series.items()}
+        if named:
+            yield Figure(
+                f"Features through a game: {game}, layer {layer_of(spaces[chosen])}",
+                lines(named, "round", "activation at the decision"),
+                f"The {len(named)} features that change most from round to round of "
+                f"{len(games[game])} decisions.",
+            )
+
+
+def _games(inputs: Inputs) -> dict[str, list[_Decision]]:
+    """The decisions of each game with enough of them, in the order of play."""
+    if not {"samples", "sample_meta"} <= set(inputs.tables()):
+        return {}
+    rounds = {
+        row["sample"]: row["number"]
+        for row in inputs.read("sample_meta").to_pylist()
+        if row["key"] == ROUND and row["number"] is not None
+    }
+    found: dict[str, list[_Decision]] = defaultdict(list)
+    for row in inputs.read("samples").select(["sample", "unit", "token_ids"]).to_pylist():
+        if row["sample"] in rounds:
+            last = len(row["token_ids"]) - 1
+            found[row["unit"]].append(_Decision(row["sample"], rounds[row["sample"]], last))
+    return {
+        game: sorted(decisions, key=lambda one: one.round)
+        for game, decisions in found.items()
+        if len({one.round for one in decisions}) >= MIN_ROUNDS
+    }
+
+
+def _at_decisions(
+    inputs: Inputs, space: str, decisions: Sequence[_Decision]
+) -> dict[str, dict[int, float]]:
+    """By sample, the features of the space at its last token."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    last = {one.sample: one.last for one in decisions}
+    table = inputs.read("activations")
+    kept = pc.and_(
+        pc.equal(table["space"], space), pc.is_in(table["sample"], value_set=pa.array(list(last)))
+    )
+    return {
+        row["sample"]: dict(zip(row["features"], row["values"], strict=True))
+        for row in table.filter(kept).to_pylist()
+        if row["position"] == last[row["sample"]]
+    }
+
+
+def _series(
+    decisions: Sequence[_Decision], values: Mapping[str, Mapping[int, float]]
+) -> dict[int, list[tuple[float, float]]]:
+    """The features with the widest range over the decisions that were looked at; 0 where one does
+    not fire.
+    """
+    there = [one for one in decisions if one.sample in values]
+    if len(there) < MIN_ROUNDS:
+        return {}
+    features = sorted({feature for one in there for feature in values[one.sample]})
+    points = {
+        feature: [(one.round, values[one.sample].get(feature, 0.0)) for one in there]
+        for feature in features
+    }
+
+    def reach(feature: int) -> float:
+        heights = [value for _, value in points[feature]]
+        return max(heights) - min(heights)
+
+    widest = sorted(features, key=lambda feature: (-reach(feature), feature))[:FEATURES]
+    return {feature: points[feature] for feature in widest if reach(feature) > 0}

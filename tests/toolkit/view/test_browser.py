@@ -1,0 +1,226 @@
+"""The explorer in headless Chromium: every page, wide and narrow, light and dark, by keyboard, with
+an accessibility check by axe-core. Nothing may be logged as an error or asked of another host.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.toolkit.view.seen import EVIL
+from tests.toolkit.view.test_pages import ADDRESSES, RUN
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("TOOLKIT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+VIEWS = ((1280, "light"), (400, "dark"))
+PAGES = {name: path for name, path in ADDRESSES.items() if not name.endswith("findings")}
+
+
+@pytest.fixture(scope="module")
+def base(seen_store: Path) -> Iterator[str]:
+    """The address of a server in a thread of its own."""
+    import uvicorn
+
+    from toolkit._view import server
+
+    servers: list[uvicorn.Server] = []
+    real = uvicorn.Server.run
+    ready = threading.Event()
+    shown: list[str] = []
+
+    def run(self: uvicorn.Server, sockets: Any = None) -> None:
+        servers.append(self)
+        real(self, sockets)
+
+    def tell(address: str) -> None:
+        shown.append(address.rstrip("/"))
+        ready.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.Server, "run", run)
+        patch.setattr(uvicorn.Server, "install_signal_handlers", lambda self: None, raising=False)
+        args = (seen_store, "127.0.0.1", 0, None, tell)
+        thread = threading.Thread(target=server.serve, args=args)
+        thread.start()
+        assert ready.wait(60)
+        yield shown[0]
+        servers[0].should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu"]
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield started
+        started.close()
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_page(browser: Any, base: str) -> Iterator[Open]:
+    """Opens a page of the explorer; at the end nothing may have gone wrong on any."""
+    troubles: list[str] = []
+    contexts = []
+
+    def open_(path: str, width: int = 1280, scheme: str = "light", script: bool = True) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            java_script_enabled=script,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: asked.url.startswith((base, "data:")) or troubles.append(asked.url),
+        )
+        page.goto(base + path)
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_and_has_no_accessibility_fault(open_page: Open, name: str) -> None:
+    """Wide and light, narrow and dark: nothing sticks out, axe-core finds nothing."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    for width, scheme in VIEWS:
+        page = open_page(PAGES[name], width, scheme)
+        assert page.title() != "owned"
+        assert page.locator("h1").count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        faults = Axe().run(page).response["violations"]
+        told = {fault["id"]: [node["html"] for node in fault["nodes"]] for fault in faults}
+        assert told == {}, (width, scheme)
+
+
+def test_dark_mode_is_dark(open_page: Open) -> None:
+    page = open_page("/", scheme="dark")
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, colour.strip("rgb()").split(","))) < 150
+
+
+def test_the_keyboard_reaches_the_search_and_the_content(open_page: Open) -> None:
+    page = open_page("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type("money")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search?q=money")
+    page.locator("td a", has_text="2/5").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/feature?address=2%2F5")
+    assert page.locator("h1").inner_text() == "Feature 2/5"
+
+
+def test_what_was_found_comes_after_the_page(open_page: Open) -> None:
+    page = open_page(RUN)
+    assert page.locator("[aria-label='What was found']").count() == 1
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_a_token_shows_its_features_without_a_new_page(open_page: Open, by_key: bool) -> None:
+    page = open_page(f"{RUN}/sample?sample=a1")
+    page.evaluate("window.same = true")
+    token = page.locator("#tokens a").nth(4)
+    if by_key:
+        token.focus()
+        page.keyboard.press("Enter")
+    else:
+        token.click()
+    page.locator("#active", has_text="At token 4").wait_for()
+    assert page.evaluate("window.same")
+    assert "position=4" in page.url
+    assert page.locator("#grid-active ~ .scroll tbody tr").count() == 3
+    page.locator("#layers td").nth(1).click()
+    page.locator("#active", has_text="At token 1").wait_for()
+    assert "space=s1" in page.url
+
+
+def test_a_part_of_a_volcano_is_dragged_out(open_page: Open) -> None:
+    page = open_page(PAGES["/run/{name}/comparison"])
+    box = page.locator("#volcano svg").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 12)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.97, box["y"] + box["height"] * 0.7, steps=4)
+    page.mouse.up()
+    page.wait_for_url("**low=*")
+    rows = page.locator("#grid-features ~ .scroll tbody tr")
+    assert rows.count() == 1
+    assert "2/5" in rows.first.inner_text()
+
+
+def test_a_table_is_sorted_by_its_heading(open_page: Open) -> None:
+    page = open_page(f"{RUN}/comparison?comparison=c1")
+    page.get_by_role("button", name="d", exact=True).focus()
+    page.keyboard.press("Enter")
+    first = page.locator("#grid-features ~ .scroll tbody tr").first
+    assert "2/5" in first.inner_text()
+    page.keyboard.press("Enter")
+    assert "2/7" in first.inner_text()
+
+
+def test_everything_is_there_without_a_script(open_page: Open) -> None:
+    page = open_page(f"{RUN}/sample?sample=a1", script=False)
+    page.locator("#tokens a").nth(4).click()
+    assert page.locator("#active", has_text="At token 4").count() == 1
+
+
+def test_hostile_tokens_are_text(open_page: Open) -> None:
+    page = open_page(f"{RUN}/sample?sample=a1")
+    assert EVIL in page.locator("pre.wrap").inner_text()
+    assert page.locator("#tokens script, #layers script").count() == 0
+
+
+def test_another_site_cannot_read_the_pages(browser: Any, base: str) -> None:
+    """A page of another origin gets nothing by fetch, and cannot put a page into a frame."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("http://evil.example/", lambda route: route.fulfill(body="<h1>evil</h1>"))
+    page.goto("http://evil.example/")
+    asked = "url => fetch(url).then(r => r.text(), () => 'refused')"
+    assert page.evaluate(asked, base) == "refused"
+    frame = "url => { document.body.innerHTML = `<iframe src='${url}'></iframe>` }"
+    page.evaluate(frame, base)
+    page.wait_for_timeout(500)
+    assert not any("Runs" in (each.title() or "") for each in page.frames[1:])
+    context.close()
+
+
+def test_pages_come_quickly(open_page: Open, base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """How long each page takes on this small store is printed; it is no measurement of a large
+    one.
+    """
+    page = open_page("/")
+    for name, path in PAGES.items():
+        began = time.perf_counter()
+        page.goto(base + path)
+        with capsys.disabled():
+            print(f"{name:32} {1000 * (time.perf_counter() - began):7.0f} ms")

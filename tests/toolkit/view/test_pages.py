@@ -1,0 +1,239 @@
+"""Every page of the explorer: what it says, that its tables can be taken away, and that no text
+becomes HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from html.parser import HTMLParser
+from urllib.parse import quote
+
+import polars as pl
+import pytest
+
+from tests.toolkit.view.conftest import Get
+from tests.toolkit.view.seen import EVIL
+from toolkit._view.app import PAGES
+
+RUN = "/run/full-1"
+ADDRESSES = {
+    "/": "/",
+    "/search": "/search?q=money",
+    "/compare": "/compare?a=other-1&b=full-1",
+    "/run/{name}": RUN,
+    "/run/{name}/findings": f"{RUN}/findings",
+    "/run/{name}/features": f"{RUN}/features",
+    "/run/{name}/feature": f"{RUN}/feature?address=2/5",
+    "/run/{name}/samples": f"{RUN}/samples",
+    "/run/{name}/sample": f"{RUN}/sample?sample=a1&position=4",
+    "/run/{name}/games": f"{RUN}/games",
+    "/run/{name}/game": f"{RUN}/game?game=g1",
+    "/run/{name}/comparison": f"{RUN}/comparison?comparison=c1",
+}
+SAYS = {
+    "/": ["full-1", "part-1", "other-1", "read-only"],
+    "/search": ["2/5", "money and balances", "label"],
+    "/compare": ["other-1", "full-1", "rate_a"],
+    "/run/{name}": ["What moves it?", "compare.welch", "activations", "toolkit run full-1"],
+    "/run/{name}/features": ["2/7", "2/5", "-1.25", "lost vs won", "stopping early"],
+    "/run/{name}/feature": [
+        *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
+        *("Values", "Texts where it fires hardest", "2/7", "m/gpt/resid_post.2/sparse"),
+    ],
+    "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y"],
+    "/run/{name}/sample": ["balance", "thin", "sparse", "2/5", "Attention", "gradient"],
+    "/run/{name}/games": ["g1", "voluntary_stop", "fixed"],
+    "/run/{name}/game": ["Round 1", "Bet $10", "120", "voluntary_stop"],
+    "/run/{name}/comparison": ["lost vs won", "2/7", "3 features are drawn", "Volcano"],
+}
+
+
+def test_every_page_has_an_address_here() -> None:
+    assert ADDRESSES.keys() == PAGES.keys()
+
+
+@pytest.mark.parametrize("page", ADDRESSES)
+def test_a_page_says_what_is_in_the_store(get: Get, page: str) -> None:
+    answer = get(ADDRESSES[page])
+    assert answer.status == 200, answer.text
+    missing = [words for words in SAYS.get(page, []) if words not in answer.text]
+    assert missing == []
+
+
+class Outline(HTMLParser):
+    """The tags of a page, and what could run or load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.bad: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            outside = name in ("src", "href", "action") and not re.match(
+                r"[/#?]|data:,", value or ""
+            )
+            if name.startswith("on") or name in ("style", "srcdoc") or outside:
+                self.bad.append(f"<{tag} {name}={value}>")
+
+
+@pytest.mark.parametrize("page", ADDRESSES)
+def test_no_text_becomes_html_and_nothing_is_inline(get: Get, page: str) -> None:
+    text = get(ADDRESSES[page]).text
+    assert EVIL not in text
+    assert not re.search("[\x1b\u202e]", text)
+    outline = Outline()
+    outline.feed(text)
+    assert outline.bad == []
+    assert "style" not in outline.tags
+    assert outline.tags.count("script") == (0 if page.endswith("findings") else 2)
+
+
+def test_the_hostile_texts_are_shown_as_they_are(get: Get) -> None:
+    for page in ("/run/{name}/feature", "/run/{name}/sample", "/run/{name}/game"):
+        assert EVIL in html.unescape(get(ADDRESSES[page]).text)
+
+
+@pytest.mark.parametrize("page", [page for page in ADDRESSES if not page.endswith("findings")])
+def test_every_table_can_be_taken_away(get: Get, page: str) -> None:
+    text = get(ADDRESSES[page]).text
+    links = [
+        html.unescape(link) for link in re.findall(r'href="([^"]*as=(?:csv|parquet)[^"]*)"', text)
+    ]
+    assert links
+    for link in links:
+        answer = get(link)
+        assert answer.status == 200
+        assert "attachment" in answer.headers["content-disposition"]
+        frame = (
+            pl.read_parquet(io.BytesIO(answer.body))
+            if "as=parquet" in link
+            else pl.read_csv(io.BytesIO(answer.body))
+        )
+        assert frame.height
+
+
+def links_of(text: str) -> set[str]:
+    return {html.unescape(link) for link in re.findall(r'href="(/[^"#]*)', text)}
+
+
+def test_every_link_leads_to_a_page(get: Get) -> None:
+    """From the first page, as far as links go; nothing is left that no link leads to but search,
+    comparisons of runs and pieces of pages.
+    """
+    seen: set[str] = set()
+    todo = {"/"}
+    while todo:
+        path = todo.pop()
+        seen.add(path)
+        answer = get(path)
+        assert answer.status == 200, (path, answer.text[-400:])
+        if answer.headers["content-type"].startswith("text/html"):
+            todo |= {link for link in links_of(answer.text) if "as=" not in link} - seen
+    pages = {re.sub(r"^/run/[^/]+", "/run/{name}", path.partition("?")[0]) for path in seen}
+    assert pages >= PAGES.keys() - {"/search", "/compare"}
+
+
+def test_odd_names_of_samples_are_reached(get: Get) -> None:
+    answer = get(f"{RUN}/sample?sample={quote('a/3?x=1&y', safe='')}")
+    assert "odd name" in answer.text
+    assert answer.text.count("2/5") >= 1
+
+
+def test_a_token_gives_what_is_active_there(get: Get) -> None:
+    table = get(f"{RUN}/sample?sample=a1&position=4&table=active&as=csv").text.splitlines()
+    assert table == [
+        "address,position,token,value",
+        "2/5,4, $10,5.0",
+        "2/7,4, $10,0.5",
+        "9/6,4, $10,0.25",
+    ]
+    only = get(f"{RUN}/sample?sample=a1&position=4&space=s2&table=active&as=csv").text
+    assert only.splitlines()[1:] == ["9/6,4, $10,0.25"]
+
+
+def test_a_part_of_a_volcano_is_its_table(get: Get) -> None:
+    whole = get(f"{RUN}/comparison?comparison=c1&table=features&as=csv").text.splitlines()
+    assert [line.split(",")[0] for line in whole] == ["address", "2/7", "2/5", "2/8"]
+    part = get(f"{RUN}/comparison?comparison=c1&low=0&q=0.05&table=features&as=csv").text
+    assert [line.split(",")[0] for line in part.splitlines()] == ["address", "2/5"]
+
+
+def test_statistics_of_a_feature_come_from_every_run(get: Get) -> None:
+    text = get("/run/other-1/feature?address=2/5&table=statistics&as=csv").text
+    assert text.splitlines()[1].startswith("full-1,groups,")
+
+
+def test_two_runs_say_why_they_cannot_be_compared(get: Get) -> None:
+    assert (
+        "Left out" in get("/compare?a=part-1&b=full-1").text
+        or "Change from" in get("/compare?a=part-1&b=full-1").text
+    )
+
+
+def test_the_progress_of_a_run_is_told_to_the_script(get: Get) -> None:
+    import json
+
+    facts = json.loads(get("/run/full-1/progress.json").text)
+    assert (facts["state"], facts["percent"], facts["running"]) == ("done", 100, False)
+    running = json.loads(get("/run/part-1/progress.json").text)
+    assert running["state"] == "running"
+    assert 'data-progress="/run/part-1/progress.json"' in get("/run/part-1").text
+    assert get("/run/nix/progress.json").status == 404
+
+
+def test_the_report_is_an_origin_of_its_own(get: Get) -> None:
+    answer = get("/run/full-1/report")
+    assert "report of full-1" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox ")
+    assert "allow-same-origin" not in policy
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nix", "no such page"),
+        ("/run/nix", "There is no run"),
+        ("/run/..%2F..%2Fetc", "no such page"),
+        (f"{RUN}/feature?address=2/5000", "there is no feature 5000"),
+        (f"{RUN}/feature?address=x' OR 1=1", "is not a feature address"),
+        (f"{RUN}/feature", "needs ?address="),
+        (f"{RUN}/sample?sample=x' OR '1'='1", "has no sample"),
+        (f"{RUN}/sample?sample=a1&position=5", "has 5 tokens"),
+        (f"{RUN}/sample?sample=a1&position=-1", "whole number"),
+        (f"{RUN}/sample?sample=a1&position=٣", "whole number"),
+        (f"{RUN}/sample?sample=a1&space=s9' OR 1=1 --", "has no space"),
+        (f"{RUN}/sample?sample={'x' * 501}", "at most 500 letters"),
+        (f"{RUN}/features?layer=77", "no space at layer 77"),
+        (f"{RUN}/features?stage=x' OR 1=1", "has no stage"),
+        (f"{RUN}/features?by=nix", "has the statistic"),
+        (f"{RUN}/game?game=g1' OR '1'='1", "has no game"),
+        (f"{RUN}/comparison?comparison=c1' OR 1=1", "has no comparison"),
+        (f"{RUN}/comparison?comparison=c1&low=nan", "write a number"),
+        (f"{RUN}?table=../x&as=csv", "Tables are taken away as"),
+        (f"{RUN}?table=stages&as=exe", "Tables are taken away as"),
+        ("/compare?a=full-1", "needs ?b="),
+    ],
+)
+def test_what_is_not_there_is_said_and_nothing_else_is_read(
+    get: Get, path: str, message: str
+) -> None:
+    place, mark, query = path.partition("?")
+    answer = get(place + mark + quote(query, safe="=&+"))
+    assert answer.status == 404
+    assert message in html.unescape(answer.text)
+
+
+def test_a_failure_is_a_page_too(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit._view.library import Library
+
+    def broken(self: Library) -> None:
+        raise RuntimeError(EVIL)
+
+    monkeypatch.setattr(Library, "states", broken)
+    with pytest.raises(RuntimeError):  # the server prints it; the answer was sent before
+        get("/")

@@ -1,0 +1,16 @@
+"""The polars frame that answers come in."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from toolkit._query.html import table_html
+
+
+class ResultFrame(pl.DataFrame):
+    """A polars frame that a notebook shows as the command line does: addresses, short numbers,
+    whole texts, columns without values left out.
+    """
+
+    def _repr_html_(self, *, _from_series: bool = False) -> str:
+        return table_html(self)

@@ -1,0 +1,1 @@
+"""The local pages of `toolkit view`: a store to browse, read-only."""

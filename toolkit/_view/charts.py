@@ -1,0 +1,132 @@
+"""The charts of the pages as SVG without any style of its own: the style sheet colours them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from toolkit.figures import escaped, line, number, small, text, ticks
+
+WIDTH, HEIGHT = 640.0, 300.0
+LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
+BINS = 30
+LOWEST_Q = 1e-300
+MAX_POINTS = 4_000
+"""Points of a volcano; of more, the surest."""
+
+
+@dataclass(frozen=True)
+class VolcanoPoint:
+    """A feature in a volcano."""
+
+    label: str
+    effect: float
+    q: float
+    significant: bool
+
+
+@dataclass(frozen=True)
+class ChartAxis:
+    """Numbers to places."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+
+    def at(self, value: float) -> float:
+        """Where a number stands."""
+        share = (value - self.low) / (self.high - self.low or 1.0)
+        return self.first + share * (self.last - self.first)
+
+
+def chart(name: str, body: Iterable[str], **data: float) -> str:
+    """A drawing that readers are told by its name."""
+    facts = "".join(f' data-{key}="{value:g}"' for key, value in data.items())
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
+        f'aria-label="{escaped(name)}"{facts}>{"".join(body)}</svg>'
+    )
+
+
+def histogram(values: Sequence[float], title: str) -> str:
+    """How often a feature takes each value."""
+    low, high = min(0.0, *values), max(values)
+    width = (high - low) / BINS or 1.0
+    counts = [0] * BINS
+    for value in values:
+        counts[min(BINS - 1, int((value - low) / width))] += 1
+    x = ChartAxis(low, low + width * BINS, LEFT, WIDTH - RIGHT)
+    y = ChartAxis(0, max(counts), HEIGHT - BOTTOM, TOP)
+    bars = []
+    for index, count in enumerate(counts):
+        left, top = x.at(low + index * width), y.at(count)
+        size = f'width="{x.at(low + (index + 1) * width) - left - 1:.1f}" '
+        size += f'height="{y.first - top:.1f}"'
+        bars.append(f'<rect class="more" x="{left:.1f}" y="{top:.1f}" {size}/>')
+    return chart(title, [*_axes(x, y, "value where it fires", "tokens", whole=True), *bars])
+
+
+def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
+    """Each feature by its effect and its corrected p-value. The script lets it be brushed."""
+    drawn = sorted(points, key=lambda point: point.q)[:MAX_POINTS]
+    far = max((abs(point.effect) for point in drawn), default=1.0) * 1.05 or 1.0
+    high = max((_height(point.q) for point in drawn), default=1.0)
+    high = max(high, _height(alpha)) * 1.05 or 1.0
+    x = ChartAxis(-far, far, LEFT, WIDTH - RIGHT)
+    y = ChartAxis(0, high, HEIGHT - BOTTOM, TOP)
+    dots = []
+    for point in reversed(drawn):
+        kind = "rest" if not point.significant else "more" if point.effect > 0 else "less"
+        told = f"{point.label}: {effect} {point.effect:.3g}, q {small(point.q)}"
+        place = f'cx="{x.at(point.effect):.1f}" cy="{y.at(_height(point.q)):.1f}" r="3.2"'
+        dots.append(f'<circle class="{kind}" {place}><title>{escaped(told)}</title></circle>')
+    level = line(LEFT, y.at(_height(alpha)), WIDTH - RIGHT, y.at(_height(alpha)), "dash")
+    name = f"Volcano of {len(points):,} features: {effect} against the corrected p-value"
+    body = [*_axes(x, y, effect, "\N{MINUS SIGN}log10 q"), level, *dots]
+    return chart(name, body, low=-far, high=far, top=high, left=LEFT, right=WIDTH - RIGHT)
+
+
+def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
+    """Effects with their intervals, one line each: (name, effect, low, high)."""
+    ends = [0.0, *(value for row in rows for value in row[1:])]
+    pad = (max(ends) - min(ends)) * 0.05 or 1.0
+    left = 230.0
+    x = ChartAxis(min(ends) - pad, max(ends) + pad, left, WIDTH - RIGHT)
+    step = (HEIGHT - TOP - BOTTOM) / len(rows)
+    out = [line(x.at(0), TOP, x.at(0), HEIGHT - BOTTOM, "dash")]
+    for tick in ticks(x.low, x.high, 5):
+        out.append(text(x.at(tick), HEIGHT - BOTTOM + 16, number(tick), anchor="middle"))
+    for index, (name, effect, low, high) in enumerate(rows):
+        y = TOP + step * (index + 0.5)
+        out.append(text(left - 8, y + 4, _clipped(name), anchor="end"))
+        out.append(line(x.at(low), y, x.at(high), y, "axis"))
+        kind = "more" if low > 0 else "less" if high < 0 else "rest"
+        out.append(f'<circle class="{kind}" cx="{x.at(effect):.1f}" cy="{y:.1f}" r="4"/>')
+    middle = (left + WIDTH - RIGHT) / 2
+    out.append(text(middle, HEIGHT - 8, "change of the probability", anchor="middle"))
+    return chart(title, out)
+
+
+def _clipped(name: str) -> str:
+    return name if len(name) <= 34 else f"{name[:33]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _height(q: float) -> float:
+    return -math.log10(max(q, LOWEST_Q))
+
+
+def _axes(x: ChartAxis, y: ChartAxis, across: str, up: str, *, whole: bool = False) -> list[str]:
+    out = [
+        line(x.first, y.first, x.last, y.first, "axis"),
+        line(x.first, y.first, x.first, y.last, "axis"),
+        text((x.first + x.last) / 2, HEIGHT - 8, across, anchor="middle"),
+        text(14, (y.first + y.last) / 2, up, anchor="middle", turn=-90),
+    ]
+    for tick in ticks(x.low, x.high, 6):
+        out.append(text(x.at(tick), y.first + 16, number(tick), anchor="middle"))
+    for tick in ticks(y.low, y.high, 4, whole=whole):
+        out.append(line(x.first, y.at(tick), x.last, y.at(tick), "grid"))
+        out.append(text(x.first - 6, y.at(tick) + 4, number(tick), anchor="end"))
+    return out

@@ -1,0 +1,346 @@
+"""The pages about one feature, one sample and one comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit._query import answers
+from toolkit._view import charts
+from toolkit._view.grid import Grid
+from toolkit._view.library import Library
+from toolkit._view.page import Page, plain, shade, token
+from toolkit._view.pages import MOST, feature_link, run_href, sample_link
+from toolkit._view.request import Query
+from toolkit.errors import BadInput
+from toolkit.figures import escaped
+
+if TYPE_CHECKING:
+    from toolkit._query.run import Run
+
+TEXTS = 8
+"""Texts of a feature that are shown with their tokens."""
+BEFORE, AFTER = 40, 12
+"""Tokens around the one where it fires hardest."""
+ARMS = 14
+"""Arms of a feature that are drawn."""
+BLOCK = 400
+"""Tokens of a sample that are shown at once."""
+
+
+def feature(library: Library, query: Query, name: str) -> Page:
+    """One feature: where it fires, what it promotes, what patching it does."""
+    run = library.run(name)
+    space, index = run.feature(query.needed("address"))
+    address = run.label(space, index)
+    row = next(row for row in run.spaces if row["space"] == space)
+    where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
+    fires = bool(run.stages("activations"))
+    values = run.view.activations(space, index)["value"].to_list() if fires else []
+    effects = answers.effects(run, where)
+    grids = [
+        _statistics(library, run, space, index),
+        Grid(
+            "top",
+            "Where it fires hardest",
+            answers.top(run, space, index, 1000 if query.downloads else 20),
+            {"sample": sample_link(name)},
+            "It fires at no kept position of this run.",
+        ),
+        Grid("effects", "What interventions on it did, every arm", effects),
+        Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
+        Grid("words", "Words that go with it", _words(run, where)),
+        Grid("coactive", "Fires together with", *_coactive(run, space, index, fires)),
+        Grid("similar", "Nearest decoder directions", *_similar(run, space, index)),
+    ]
+    facts = {
+        "address": address,
+        "space": row,
+        "labels": _labels(run, where),
+        "neuronpedia": _neuronpedia(row, index),
+        "fires": len(values),
+        "histogram": charts.histogram(values, f"How hard {address} fires") if values else "",
+        "forest": _forest(effects.to_dicts(), address),
+        "texts": _texts(run, space, index) if fires else [],
+        "promoted": run.read_stages("promoted_tokens", None, where).to_pylist(),
+    }
+    return Page("feature.html", f"Feature {address}", facts, grids, name)
+
+
+def _statistics(library: Library, run: Run, space: str, index: int) -> Grid:
+    """What every run of the store says about the feature, a row per run, stage and group."""
+    columns = ("stat", "group", "number", "text")
+    where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
+    rows = []
+    for state in reversed(library.states()):
+        other = run if state.run == run.id else library.run(state.run)
+        found = other.read_stages("features", None, where, columns).to_pylist()
+        rows += [{"run": other.id, **row} for row in found if row["stat"] != "label"]
+    heads = ("run", "stage", "group", "stat", "number", "text")
+    links = {"run": lambda row: run_href(row["run"], "feature", address=run.label(space, index))}
+    return Grid("statistics", "Statistics, over all runs", answers.frame(rows, heads), links)
+
+
+def _labels(run: Run, where: dict[str, list[Any]]) -> list[str]:
+    rows = run.read_stages("features", None, {**where, "stat": ["label"]}).to_pylist()
+    return list(dict.fromkeys(row["text"] for row in rows if row["text"]))
+
+
+def _neuronpedia(space: dict[str, Any], index: int) -> str | None:
+    from toolkit.addresses import neuronpedia_page
+
+    return neuronpedia_page(space, index)
+
+
+def _words(run: Run, where: dict[str, list[Any]]) -> Any:
+    heads = ("word", "method", "value", "confirm_value", "q", "confirm_q", "verdict")
+    rows = run.read_stages("feature_words", None, where, heads).to_pylist()
+    rows.sort(key=lambda row: (row["verdict"] != "confirmed", -abs(row["value"])))
+    return answers.frame(rows, heads)
+
+
+def _coactive(run: Run, space: str, index: int, fires: bool) -> tuple[Any, Any]:
+    heads = ("address", "both", "count", "jaccard", "label")
+    if not fires:
+        return answers.frame([], heads), {}
+    rows = answers.named(run, space, run.view.coactive(space, index, 20))
+    return rows, {"address": feature_link(run.id)}
+
+
+def _similar(run: Run, space: str, index: int) -> tuple[Any, Any, str]:
+    """From the projections that the store keeps: SAE files are not opened for a page."""
+    rows = run.view.projections(space)
+    if rows is None:
+        why = "The store keeps no projections of this SAE. To add them: toolkit store project"
+        return answers.frame([], ("address", "cosine", "label")), {}, why
+    near = run.view.similar(space, index, 20, rows)
+    return answers.named(run, space, near), {"address": feature_link(run.id)}, ""
+
+
+def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
+    rows = [
+        (f"{row['arm']} \N{RIGHTWARDS ARROW} {row['outcome']}", *ends)
+        for row in effects
+        if None not in (ends := (row["effect"], row["low"], row["high"]))
+    ]
+    title = f"Effects of changing {address}, with their intervals"
+    return charts.forest(rows[:ARMS], title) if rows else ""
+
+
+def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
+    """The texts where the feature fires hardest, each once, with its value at every token."""
+    hits = run.view.top(space, index, TEXTS * 8).to_dicts()
+    known = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
+    largest = max((hit["value"] for hit in hits), default=0.0)
+    out: dict[str, dict[str, Any]] = {}
+    for hit in hits:
+        text = known.get(hit["sample"])
+        if text is None or text["text"] in out or len(out) == TEXTS:
+            continue
+        tokens = run.view.tokens(space, index, hit["sample"])
+        first = max(0, hit["position"] - BEFORE)
+        part = tokens.slice(first, BEFORE + AFTER + 1).to_dicts()
+        out[text["text"]] = {
+            "sample": hit["sample"],
+            "href": run_href(run.id, "sample", sample=hit["sample"], position=hit["position"]),
+            "value": hit["value"],
+            "cut": (first > 0, first + len(part) < tokens.height),
+            "tokens": [
+                (token(row["piece"]), shade(row["value"], largest), row["value"]) for row in part
+            ],
+        }
+    return list(out.values())
+
+
+def sample(library: Library, query: Query, name: str) -> Page:
+    """One sample: its tokens against the spaces, and what is active at one of them."""
+    run = library.run(name)
+    text = run.sample(query.needed("sample"))
+    position, space = query.whole("position"), query.text("space")
+    pieces: list[str] = text["pieces"]
+    if position is not None and position >= len(pieces):
+        raise BadInput(f"Sample '{text['sample']}' has {len(pieces)} tokens, from 0.")
+    if space is not None:
+        run.view.check_space(space)
+    first = (position or 0) // BLOCK * BLOCK
+    rows = run.view.sample(text["sample"]) if run.stages("activations") else None
+    chosen = None if space is None else [space]
+    heads = ("address", "position", "token", "value")
+    active = (
+        answers.frame([], heads)
+        if rows is None
+        else answers.active(run, text["sample"], position, chosen)
+    )
+    if not query.downloads:
+        active = active.head(200)
+    links = {"address": feature_link(name)}
+    grids = [
+        Grid("active", "Active features", active, links, "No feature is kept as active here."),
+        Grid("attention", "Attention from this token", _attention(run, text, position)),
+        Grid("attributions", "Parts that move the outcome", _attributions(run, text, position)),
+    ]
+    kept = set() if rows is None else set(rows["position"].unique().to_list())
+    shown = [at for at in range(first, min(first + BLOCK, len(pieces))) if at in kept]
+    layers = [] if rows is None or query.flag("part") else _layers(run, rows, shown)
+    facts = {
+        "sample": text,
+        "position": position,
+        "space": space,
+        "first": first,
+        "block": BLOCK,
+        "tokens": [
+            {"index": at, "text": token(piece), "kept": at in kept, "here": at == position}
+            for at, piece in enumerate(pieces[first : first + BLOCK], first)
+        ],
+        "count": len(pieces),
+        "layers": layers,
+        "columns": [(at, token(pieces[at])) for at in shown] if layers else [],
+        "meta": _meta(run, text["sample"]),
+        "addresses": {row["space"]: row["address"] for row in run.spaces},
+    }
+    return Page("sample.html", f"Sample {text['sample']}", facts, grids, name)
+
+
+def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
+    """One line per space: the strongest feature at each of these tokens, shaded within the line."""
+    import polars as pl
+
+    from toolkit.addresses import layer_of
+
+    best = (
+        rows.filter(pl.col("position").is_in(shown))
+        .group_by("space", "position", maintain_order=True)
+        .agg(pl.col("value").max(), pl.col("feature").sort_by("value").last(), count=pl.len())
+    )
+    by_space: dict[str, list[dict[str, Any]]] = {}
+    for cell in best.to_dicts():
+        by_space.setdefault(cell["space"], []).append(cell)
+    order = sorted(run.spaces, key=lambda row: (layer_of(row) or 0, row["address"]))
+    return [
+        {
+            "space": row["space"],
+            "address": row["address"],
+            "cells": _cells(run, by_space[row["space"]], shown),
+        }
+        for row in order
+        if row["space"] in by_space
+    ]
+
+
+def _cells(run: Run, cells: Sequence[dict[str, Any]], shown: Sequence[int]) -> str:
+    """The cells of a line as HTML: there are thousands, which a template writes too slowly."""
+    largest = max(cell["value"] for cell in cells)
+    known = {cell["position"]: cell for cell in cells}
+    out = []
+    for at in shown:
+        if cell := known.get(at):
+            told = f"{run.label(cell['space'], cell['feature'])} {cell['value']:.3g}, "
+            told = escaped(plain(f"{told}{cell['count']} active"))
+            kind = shade(cell["value"], largest)
+            out.append(f'<td data-at="{at}" class="{kind}" title="{told}"></td>')
+        else:
+            out.append(f'<td data-at="{at}"></td>')
+    return "".join(out)
+
+
+def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:
+    rows = run.read_stages("sample_meta", None, {"sample": [sample]}).to_pylist()
+    return [(row["key"], row["string"] if row["number"] is None else row["number"]) for row in rows]
+
+
+def _attention(run: Run, text: dict[str, Any], position: int | None) -> Any:
+    """Where each head looks from a token, the largest weights first."""
+    heads = ("layer", "head", "key", "token", "weight")
+    if position is None or not run.stages("attention"):
+        return answers.frame([], heads)
+    where = {"sample": [text["sample"]], "query": [position]}
+    rows = []
+    for row in run.read_stages("attention", None, where).to_pylist():
+        keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
+        for key, weight in zip(keys, row["weights"], strict=True):
+            piece = token(text["pieces"][key]) if key < len(text["pieces"]) else ""
+            found = {"layer": row["layer"], "head": row["head"], "key": key, "token": piece}
+            rows.append({**found, "weight": float(weight)})
+    rows.sort(key=lambda row: -row["weight"])
+    return answers.frame(rows[:200], heads)
+
+
+def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
+    heads = ("method", "part", "layer", "position", "token", "head", "feature", "value", "exact")
+    if not run.stages("attributions"):
+        return answers.frame([], heads)
+    where: dict[str, list[Any]] = {"sample": [text["sample"]]}
+    if position is not None:
+        where["position"] = [position]
+    rows = run.read_stages("attributions", None, where).to_pylist()
+    rows.sort(key=lambda row: -abs(row["value"]))
+    pieces = text["pieces"]
+    told = [
+        {
+            **row,
+            "token": None if row["position"] is None else token(pieces[row["position"]]),
+            "feature": row["space"] and run.label(row["space"], row["feature"]),
+        }
+        for row in rows[:200]
+    ]
+    return answers.frame(told, heads)
+
+
+def comparison(library: Library, query: Query, name: str) -> Page:
+    """One comparison as a volcano, and the features in a part of it as a table."""
+    import polars as pl
+
+    run = library.run(name)
+    wanted = query.needed("comparison")
+    found = run.read_stages("comparisons", None, {"comparison": [wanted]}).to_pylist()
+    if not found:
+        raise BadInput(f"Run {name} has no comparison '{wanted}'.")
+    facts = found[0]
+    effect = facts["effect"] or "d"
+    frame = library.once(run, "volcano", lambda: _tested(run, wanted, effect), wanted)
+    points = [
+        charts.VolcanoPoint(row["address"], row[effect], row["q"], row["significant"] == 1)
+        for row in frame.filter(pl.col("q").is_not_null()).head(charts.MAX_POINTS).to_dicts()
+    ]
+    bounds = {end: query.number(end) for end in ("low", "high", "q", "q_low")}
+    for end, column, above in (
+        ("low", effect, True),
+        ("high", effect, False),
+        ("q", "q", False),
+        ("q_low", "q", True),
+    ):
+        if (bound := bounds[end]) is not None:
+            inside = pl.col(column) >= bound if above else pl.col(column) <= bound
+            frame = frame.filter(inside)
+    shown = frame if query.downloads else frame.head(MOST)
+    grid = Grid("features", "Features in this part", shown, {"address": feature_link(name)})
+    named = {
+        "comparison": facts,
+        "contrast": " vs ".join(group["name"] for group in facts["groups"]),
+        "volcano": charts.volcano(points, facts["alpha"], effect) if points else "",
+        "bounds": bounds,
+        "drawn": len(points),
+    }
+    return Page("comparison.html", f"Comparison {named['contrast']}", named, [grid], name)
+
+
+def _tested(run: Run, comparison: str, effect: str) -> Any:
+    """One row per feature of a comparison: effect, p, q, significant; the surest first."""
+    import polars as pl
+
+    stats = [effect, "p", "q", "significant"]
+    where = {"comparison": [comparison], "stat": stats}
+    columns = ("space", "feature", "stat", "number")
+    rows = pl.DataFrame(run.read_stages("features", None, where, columns))
+    schema: dict[str, Any] = {"address": pl.String, **dict.fromkeys(stats, pl.Float64)}
+    if rows.is_empty():
+        return pl.DataFrame(schema=schema)
+    wide = rows.pivot(
+        "stat", index=["space", "feature"], values="number", aggregate_function="first"
+    )
+    for stat in stats:
+        if stat not in wide.columns:
+            wide = wide.with_columns(pl.lit(None, pl.Float64).alias(stat))
+    labels = [run.label(space, index) for space, index in wide.select("space", "feature").rows()]
+    named = wide.with_columns(pl.Series("address", labels, pl.String))
+    return named.select(list(schema)).sort(["q", "p", "address"], nulls_last=True)

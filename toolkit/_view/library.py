@@ -1,0 +1,87 @@
+"""The store that the pages show: its runs, opened once and kept as long as they do not change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from toolkit._query.run import Run
+    from toolkit._run.progress import RunProgress
+    from toolkit.ledger import RunRow
+    from toolkit.work import Finding
+
+KEPT = 16
+"""Opened runs and computed answers that are kept: those used last."""
+
+
+class Library:
+    """A store, opened read-only. One request at a time uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        from toolkit_store import open_store
+
+        self.folder = folder
+        self.store = open_store(folder, read_only=True)
+        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    @property
+    def uri(self) -> str:
+        """Where the store is."""
+        return self.store.uri
+
+    def states(self) -> Sequence[RunRow]:
+        """The latest state of each run, oldest first."""
+        return self.store.run_states()
+
+    def run(self, name: str) -> Run:
+        """A run by its whole id; one that goes on is opened anew when it has changed."""
+        from toolkit._query.run import run_of
+        from toolkit._run.run_folder import run_folder, run_ids
+
+        known = run_ids(self.folder)
+        if name not in known:
+            raise BadInput(f"There is no run '{name}' in this store.{nearest(name, known)}")
+        states = self.states()
+        state = next((row for row in states if row.run == name), None)
+        journal = run_folder(self.folder, name) / "events.jsonl"
+        size = journal.stat().st_size if journal.exists() else 0
+        key = ("run", name, state and (state.seq, state.state), size)
+        opened: Run = self._once(key, lambda: run_of(self.store, name, states))
+        return opened
+
+    def progress(self, name: str) -> RunProgress:
+        """How far a run is."""
+        from toolkit._run.event_log import read_events
+        from toolkit._run.progress import progress_of
+        from toolkit._run.run_folder import run_folder
+
+        return progress_of(read_events(run_folder(self.folder, self.run(name).id)))
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """What a run found, as its report says it."""
+        from toolkit._plugins.loading import load_parts
+        from toolkit._report.findings import findings_of
+        from toolkit._run.inputs import StoreInputs
+
+        def read() -> Sequence[Finding]:
+            return findings_of(StoreInputs(self.store, {"": run.steps}), load_parts())
+
+        found: Sequence[Finding] = self._once(("findings", run.id, len(run.steps)), read)
+        return found
+
+    def once(self, run: Run, name: str, make: Callable[[], Any], *facts: Any) -> Any:
+        """An answer about a run, computed once as long as the run does not change."""
+        return self._once((name, run.id, len(run.steps), *facts), make)
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._kept:
+            self._kept[key] = make()
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]

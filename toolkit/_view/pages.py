@@ -1,0 +1,301 @@
+"""The pages about a store and its runs: each function gets the library and what the address asks,
+and gives a `Page`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit._query import answers
+from toolkit._view.grid import Grid, Row
+from toolkit._view.library import Library
+from toolkit._view.page import Page
+from toolkit._view.request import Query, href
+from toolkit.errors import BadInput
+
+if TYPE_CHECKING:
+    from toolkit._query.run import Run
+
+PAGE_ROWS = 100
+"""Rows of a list that is leafed through."""
+MOST = 100_000
+"""Rows of a table that is taken away."""
+
+
+def runs(library: Library, query: Query) -> Page:
+    """All runs of the store."""
+    frame = answers.runs_frame(library.states())
+    grid = Grid("runs", "Runs, the newest first", frame, {"run": lambda row: run_href(row["run"])})
+    names = frame["run"].to_list()
+    return Page("runs.html", "Runs", {"store": library.uri, "names": names}, [grid])
+
+
+def run_href(name: str, page: str = "", **values: object) -> str:
+    """The address of a page about a run."""
+    return href(f"/run/{name}" + (f"/{page}" if page else ""), **values)
+
+
+def feature_link(run: str) -> Any:
+    """The link behind an address in a table."""
+
+    def link(row: Row) -> str | None:
+        address = row["address"]
+        return None if address == "-" else run_href(run, "feature", address=address)
+
+    return link
+
+
+def sample_link(run: str) -> Any:
+    """The link behind a sample in a table."""
+    return lambda row: run_href(run, "sample", sample=row["sample"], position=row.get("position"))
+
+
+def run(library: Library, query: Query, name: str) -> Page:
+    """One run: its question, plan, progress and tables."""
+    found, progress = library.run(name), library.progress(name)
+    manifest = found.manifest
+    spec = manifest.get("spec") if isinstance(manifest.get("spec"), Mapping) else {}
+    stages = [
+        {
+            "stage": stage.get("id"),
+            "part": stage.get("part"),
+            "needs": ", ".join(stage.get("needs") or ()),
+            **{state: progress.count(state, str(stage.get("id"))) for state in STATES},
+            "key": stage.get("key"),
+        }
+        for stage in manifest.get("stages") or ()
+    ]
+    grids = [
+        Grid(
+            "stages", "The plan", answers.frame(stages, ("stage", "part", "needs", *STATES, "key"))
+        ),
+        Grid("tables", "Rows by table", _tables(found)),
+    ]
+    facts = {
+        "question": (spec or {}).get("question") or "",
+        "description": (spec or {}).get("description") or "",
+        "command": manifest.get("command") or f"toolkit run {name}",
+        "spec": _yaml(spec or {}),
+        "progress": progress_facts(library, name),
+        "notes": found.notes,
+        "comparisons": _comparisons(found),
+        "has": {table: bool(found.stages(table)) for table in LISTED},
+    }
+    return Page("run.html", name, facts, grids, name)
+
+
+STATES = ("computed", "reused", "failed")
+LISTED = ("features", "samples", "games", "effects", "verdicts")
+
+
+def progress_facts(library: Library, name: str) -> dict[str, Any]:
+    """How far a run is, for its page and for the script that keeps the page up to date."""
+    from toolkit._query.run import state_of
+
+    progress = library.progress(name)
+    row = next((row for row in library.states() if row.run == name), None)
+    state = state_of(row) if row else progress.state
+    total = (row.total if row else None) or progress.planned
+    done = max(progress.done, row.done if row else 0)
+    percent = 100 if state == "done" else round(100 * progress.share)
+    busy = [f"{entry.step.stage} [{entry.step.index}]" for entry in progress.busy.values()]
+    return {
+        "state": state,
+        "running": state == "running",
+        "percent": percent,
+        "text": f"{done:,} of {total or '?'} steps",
+        "busy": ", ".join(busy) if state == "running" else "",
+    }
+
+
+def findings(library: Library, query: Query, name: str) -> Page:
+    """What a run found: a piece of its page, since reading it takes longer than the rest."""
+    return Page("findings.html", name, {"findings": library.findings(library.run(name))}, (), name)
+
+
+def _tables(run: Run) -> Any:
+    counts: dict[str, int] = {}
+    for step in run.steps:
+        for table, rows in step.tables.items():
+            counts[table] = counts.get(table, 0) + rows
+    told = [{"table": table, "rows": counts[table]} for table in sorted(counts)]
+    return answers.frame(told, ("table", "rows"))
+
+
+def _comparisons(run: Run) -> list[dict[str, Any]]:
+    columns = ("comparison", "part", "effect", "groups", "half", "alpha")
+    rows = run.read_stages("comparisons", None, None, columns).to_pylist()
+    return [
+        {
+            **row,
+            "contrast": " vs ".join(str(group["name"]) for group in row["groups"]),
+            "href": run_href(run.id, "comparison", comparison=row["comparison"]),
+        }
+        for row in rows
+    ]
+
+
+def _yaml(spec: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True) if spec else ""
+
+
+def features(library: Library, query: Query, name: str) -> Page:
+    """The features of a run, ranked as on the command line."""
+    found = library.run(name)
+    layer, stage, by = query.whole("layer"), query.text("stage"), query.text("by")
+    frame = answers.features(
+        found,
+        spaces=found.spaces_of(None, layer),
+        stage=stage,
+        by=by,
+        significant=query.flag("significant"),
+        every_stat=query.downloads,
+        k=MOST if query.downloads else PAGE_ROWS,
+    )
+    links = {"address": feature_link(name)}
+    grid = Grid("features", "Features, the surest first", frame, links, found.why("features"))
+    from toolkit.addresses import layer_of
+
+    layers = sorted({number for row in found.spaces if (number := layer_of(row)) is not None})
+    facts = {
+        "layers": layers,
+        "stages": sorted(found.stages("features")),
+        "chosen": {"layer": layer, "stage": stage, "significant": query.flag("significant")},
+        "comparisons": _comparisons(found),
+    }
+    return Page("features.html", f"Features of {name}", facts, [grid], name)
+
+
+def samples(library: Library, query: Query, name: str) -> Page:
+    """The samples of a run, a hundred at a time."""
+    import polars as pl
+
+    found = library.run(name)
+    offset = query.whole("offset") or 0
+    rows = found.view.lazy("samples").select(
+        "sample", "unit", tokens=pl.col("pieces").list.len(), text=pl.col("text").str.slice(0, 120)
+    )
+    count = MOST if query.downloads else PAGE_ROWS + 1
+    frame = rows.slice(offset, count).collect()
+    more = href(f"/run/{name}/samples", offset=offset + PAGE_ROWS)
+    shown = frame if query.downloads else frame.head(PAGE_ROWS)
+    grid = Grid("samples", "Samples", shown, {"sample": sample_link(name)}, found.why("samples"))
+    facts = {"offset": offset, "more": more if frame.height > PAGE_ROWS else None}
+    return Page("samples.html", f"Samples of {name}", facts, [grid], name)
+
+
+def games(library: Library, query: Query, name: str) -> Page:
+    """The games of a run."""
+    found = library.run(name)
+    columns = ("game", "condition", "outcome", "rounds", "total_bet", "final_balance")
+    rows = found.read_stages("games", None, None, columns).to_pylist()
+    outcome = query.text("outcome")
+    known = sorted({row["outcome"] for row in rows})
+    if outcome is not None:
+        rows = [row for row in rows if row["outcome"] == outcome]
+    links = {"game": lambda row: run_href(name, "game", game=row["game"])}
+    grid = Grid("games", "Games", answers.frame(rows, columns), links, found.why("games"))
+    counted = {"outcomes": known, "outcome": outcome, "count": len(rows)}
+    return Page("games.html", f"Games of {name}", counted, [grid], name)
+
+
+def game(library: Library, query: Query, name: str) -> Page:
+    """One game: what the model read, what it replied, and what came of it."""
+    found, wanted = library.run(name), query.needed("game")
+    rows = found.read_stages("games", None, {"game": [wanted]}).to_pylist()
+    if not rows:
+        raise BadInput(f"Run {name} has no game '{wanted}'.")
+    turns = found.read_stages("rounds", None, {"game": [wanted]}).to_pylist()
+    turns.sort(key=lambda row: (row["round"], row["attempt"]))
+    columns = (
+        *("round", "attempt", "action", "asked", "bet", "won", "parse", "finish"),
+        *("balance_before", "balance_after", "reply"),
+    )
+    grid = Grid("rounds", "Rounds", answers.frame(turns, columns))
+    return Page("game.html", f"Game {wanted}", {"game": rows[0], "turns": turns}, [grid], name)
+
+
+def search(library: Library, query: Query) -> Page:
+    """Features of all runs by label, word, promoted token or address."""
+    import polars as pl
+
+    text = query.text("q")
+    parts = []
+    for state in reversed(library.states()) if text else ():
+        hits = answers.search(library.run(state.run), text or "", MOST if query.downloads else 50)
+        parts.append(hits.select(pl.lit(state.run).alias("run"), pl.all().cast(pl.String)))
+    columns = ("run", "address", "match", "text")
+    frame = pl.concat(parts) if parts else answers.frame([], columns)
+    links = {
+        "run": lambda row: run_href(row["run"]),
+        "address": lambda row: run_href(row["run"], "feature", address=row["address"]),
+    }
+    why = f"Nothing in any run has '{text}' in it." if text else ""
+    grid = Grid("hits", f"Features that go with '{text}'", frame, links, why)
+    return Page("search.html", "Search", {"sought": text}, [grid])
+
+
+def compare(library: Library, query: Query) -> Page:
+    """Two runs beside each other, and the features that fire more, or less, in the second."""
+    first, second = library.run(query.needed("a")), library.run(query.needed("b"))
+    beside = [
+        {"fact": fact, "first": one, "second": other}
+        for (fact, one), other in zip(_facts(first).items(), _facts(second).values(), strict=True)
+    ]
+    rows, left_out = _changes(first, second, MOST if query.downloads else 1000)
+    heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
+    grids = [
+        Grid("runs", "The two runs", answers.frame(beside, ("fact", "first", "second"))),
+        Grid(
+            "changes",
+            f"Change from {first.id} to {second.id}, the largest first",
+            answers.frame(rows, heads),
+            {"address": feature_link(second.id)},
+            "No feature fires in another share of samples, or no space can be compared.",
+        ),
+    ]
+    facts = {"first": first.id, "second": second.id, "left_out": left_out}
+    return Page("compare.html", f"{first.id} and {second.id}", facts, grids)
+
+
+def _facts(run: Run) -> dict[str, str]:
+    manifest = run.manifest
+    names = {kind: (manifest.get(kind) or {}).get("name") or "-" for kind in ("model", "saes")}
+    counts = {row["table"]: f"{row['rows']:,}" for row in _tables(run).to_dicts()}
+    return {
+        "name": run.state.name,
+        "state": run.state.state,
+        "at": run.state.at[:19].replace("T", " "),
+        "seed": str(manifest.get("seed", "-")),
+        **names,
+        "stages": ", ".join(str(stage.get("id")) for stage in run.planned),
+        **{table: counts.get(table, "-") for table in ("samples", "activations", "games")},
+    }
+
+
+def _changes(first: Run, second: Run, k: int) -> tuple[list[dict[str, Any]], Sequence[str]]:
+    import polars as pl
+
+    from toolkit_store.query.diff import common_spaces, diff_views
+
+    both = [
+        row["space"]
+        for row in first.spaces
+        if row["space"] in {other["space"] for other in second.spaces}
+    ]
+    if not both or not (first.stages("activations") and second.stages("activations")):
+        return [], ["The two runs have no space in common with activations in both."]
+    common = common_spaces(first.view, second.view, both)
+    addresses = {row["space"]: row["address"] for row in first.spaces}
+    left_out = [f"{addresses[space]}: {why}" for space, why in common.left_out.items()]
+    if not common.spaces:
+        return [], left_out
+    changed = diff_views(first.view, second.view, common.spaces).filter(pl.col("change") != 0)
+    rows = [
+        {**row, "address": second.label(row["space"], row["feature"])}
+        for row in changed.head(k).to_dicts()
+    ]
+    return rows, left_out

@@ -1,0 +1,57 @@
+"""Serving the pages until Ctrl-C."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from toolkit._view.app import make_app
+from toolkit._view.guard import is_loopback
+from toolkit._view.library import Library
+from toolkit.errors import BadInput
+
+SHORTEST = 16
+"""Letters of a token."""
+
+
+def serve(
+    store: Path, host: str, port: int, token: str | None, ready: Callable[[str], None]
+) -> None:
+    """Serve a store at `host`; `ready` gets the address to open. A host that is not loopback needs
+    a token: one is made where none is given.
+    """
+    import uvicorn
+
+    if token is not None and (len(token) < SHORTEST or not token.isascii() or not token.isalnum()):
+        raise BadInput(f"--token: give {SHORTEST} letters and digits or more.")
+    if token is None and not is_loopback(host):
+        token = secrets.token_hex(16)
+    library = Library(store)
+    library.states()  # what reading needs is imported before the address is printed
+    app = make_app(library, token)
+    listening = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/"
+    ready(f"{address}?token={token}" if token else address)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, lifespan="off"
+    )
+    uvicorn.Server(config).run([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket that the server listens at; another is not taken in its stead."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+    except OSError as error:
+        listening.close()
+        raise BadInput(
+            f"{host}:{port} cannot be listened at ({error.strerror or error}). Another port: "
+            "--port N, or --port 0 for a free one."
+        ) from None
+    return listening

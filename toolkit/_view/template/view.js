@@ -1,0 +1,108 @@
+// What the pages do beyond links: everything here works without it, by addresses and forms.
+const find = (selector) => document.querySelector(selector);
+
+// A piece of a page that takes longer than the rest.
+for (const place of document.querySelectorAll("[data-fetch]")) {
+  fetch(place.dataset.fetch)
+    .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
+    .then((text) => place.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes))
+    .catch(() => {});
+}
+
+// How far a run is, every two seconds while it runs.
+const progress = find("#progress");
+if (progress && progress.dataset.progress) {
+  const timer = setInterval(async () => {
+    const facts = await fetch(progress.dataset.progress).then((answer) => answer.json()).catch(() => ({}));
+    if (!facts.state) return;
+    for (const name of ["state", "text", "busy"]) progress.querySelector(`[data-${name}]`).textContent = facts[name];
+    progress.querySelector("progress").value = facts.percent;
+    if (!facts.running) clearInterval(timer);
+  }, 2000);
+}
+
+// "/" goes to the search.
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input, select, textarea");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    find("#q").focus();
+  }
+});
+
+// A token of a sample: its features take the place of those that are shown, and the address follows.
+async function show(address) {
+  const part = new URL(address);
+  part.searchParams.set("part", "1"); // without the tokens by layer, which stay as they are
+  const answer = await fetch(part);
+  if (!answer.ok) return location.assign(address);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const id of ["active", "tokens"]) find(`#${id}`).replaceWith(document.adoptNode(page.getElementById(id)));
+  history.pushState(null, "", address);
+  const here = find("#tokens .here");
+  if (here) here.focus({ preventScroll: true });
+}
+function tokenAddress(at, space) {
+  const address = new URL(location.href);
+  address.searchParams.set("position", at);
+  if (space !== undefined) address.searchParams.set("space", space);
+  address.hash = "";
+  return address;
+}
+if (find("#tokens")) {
+  document.addEventListener("click", (event) => {
+    const token = event.target.closest("#tokens a, #layers td");
+    if (!token || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    show(tokenAddress(token.dataset.at, token.closest("tr")?.dataset.space));
+  });
+  addEventListener("popstate", () => location.reload());
+}
+
+// A part of a volcano: drag over it, and the form below is sent with its bounds.
+const volcano = find("#volcano svg");
+if (volcano) {
+  const [width, height, bottom, top] = [640, 300, 256, 12];
+  const facts = Object.fromEntries(Object.entries(volcano.dataset).map(([name, text]) => [name, Number(text)]));
+  const place = (event) => {
+    const box = volcano.getBoundingClientRect();
+    const within = (value, low, high) => Math.min(high, Math.max(low, value));
+    return [
+      within(((event.clientX - box.left) / box.width) * width, facts.left, facts.right),
+      within(((event.clientY - box.top) / box.height) * height, top, bottom),
+    ];
+  };
+  const effect = (x) => facts.low + ((x - facts.left) / (facts.right - facts.left)) * (facts.high - facts.low);
+  const q = (y) => 10 ** (-(bottom - y) / (bottom - top) * facts.top);
+  let start = null;
+  let brush = null;
+  volcano.addEventListener("pointerdown", (event) => {
+    start = place(event);
+    brush = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    brush.setAttribute("class", "brush");
+    volcano.append(brush);
+    volcano.setPointerCapture(event.pointerId);
+  });
+  volcano.addEventListener("pointermove", (event) => {
+    if (!start) return;
+    const [x, y] = place(event);
+    const sides = { x: Math.min(x, start[0]), y: Math.min(y, start[1]) };
+    sides.width = Math.abs(x - start[0]);
+    sides.height = Math.abs(y - start[1]);
+    for (const [name, value] of Object.entries(sides)) brush.setAttribute(name, value);
+  });
+  volcano.addEventListener("pointerup", (event) => {
+    if (!start) return;
+    const [x, y] = place(event);
+    const wide = Math.abs(x - start[0]) > 4 && Math.abs(y - start[1]) > 4;
+    if (wide) {
+      const form = find("#bounds");
+      form.low.value = effect(Math.min(x, start[0])).toPrecision(4);
+      form.high.value = effect(Math.max(x, start[0])).toPrecision(4);
+      form.q.value = q(Math.max(y, start[1])).toPrecision(4);
+      form.q_low.value = q(Math.min(y, start[1])).toPrecision(4);
+      form.submit();
+    } else brush.remove();
+    start = null;
+  });
+}
