@@ -81,8 +81,8 @@ def _hold_against_the_lock(name: str, recipe: Recipe, image: PinnedImage, say: S
         )
     elif image.requirements != pins.requirements:
         say(
-            f"{recipe.requirements} is newer than the pins in containers/lock.yaml, so the packages "
-            f"are not compared. To pin them, write there: requirements {image.requirements}, "
+            f"{recipe.requirements} is newer than the pins in containers/lock.yaml: packages are not "
+            f"compared. To pin them, write there: requirements {image.requirements}, "
             f"packages {image.packages}."
         )
     elif image.packages != pins.packages:
