@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 from toolkit_hf.engine import CausalModel
 
 
@@ -42,10 +42,10 @@ def random_llama(
     )
 
 
-def stand_in(layers: int = 8, width: int = 512) -> CausalModel:
+def stand_in(layers: int = 8, width: int = 512, vocabulary: int = 1024) -> CausalModel:
     """The CPU stand-in that figures of one machine are compared by."""
     return random_llama(
-        vocab_size=1024,
+        vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=layers,

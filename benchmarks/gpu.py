@@ -3,14 +3,17 @@ rate, peak memory.
 
     python benchmarks/gpu.py [extract] [--prompts 6400] [--tiny]
     python benchmarks/gpu.py patch [--tiny]
+    python benchmarks/gpu.py play [--games 256] [--tiny]
 
 Weights are random and made on the device in bfloat16; 31 SAEs of 32,768 features in the layout of
 Llama Scope's R (JumpReLU), one a layer from 1 on; 6,400 prompts of 96 to 160 tokens, all different;
 the last token's features, rows written as a worker writes them. The rate is that of the
 floating-point operations that blocks and encoders cannot do without, against an 8192 x 8192 x 8192
 product in bfloat16 in the same run. `patch` screens all 1,015,808 features at 2 prompts under 4
-arms, exactly, and prints the share of its floor. `--tiny` runs the same on a CPU in seconds, which
-says nothing about speed.
+arms, exactly, and prints the share of its floor. `play` answers the prompts of a step of the slot
+machine in a session, with replies of a fixed distribution of lengths, terse (layout restart) and
+reasoned (layout corrected): tokens a second, and what 6,400 such games would take. `--tiny` runs
+the same on a CPU in seconds, which says nothing about speed.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from _gpu_patch import measure as measure_patch
+from _gpu_play import play
 from _random_model import random_llama
 
 from toolkit._run.job_folder import JobWriter
@@ -174,7 +178,8 @@ def _rate(size: int, device: str) -> float:
 def main() -> None:
     """One measurement, in lines that can be read alone."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", nargs="?", choices=("extract", "patch"), default="extract")
+    parser.add_argument("work", nargs="?", choices=("extract", "patch", "play"), default="extract")
+    parser.add_argument("--games", type=int, help="games that are played side by side")
     parser.add_argument("--prompts", type=int)
     parser.add_argument(
         "--tiny", action="store_true", help="a small model on the CPU: that it runs, nothing more"
@@ -188,7 +193,10 @@ def main() -> None:
         return
     size, device = (TINY, "cpu") if options.tiny else (LLAMA, "cuda")
     size = Sizes(**{**size.__dict__, "prompts": options.prompts or size.prompts})
-    if options.work == "patch":
+    if options.work == "play":
+        games = options.games or (4 if options.tiny else 256)
+        play(_model(size, device), games, tiny=options.tiny)
+    elif options.work == "patch":
         _patch(size, device)
     else:
         _measure(size, device)

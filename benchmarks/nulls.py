@@ -2,6 +2,8 @@
 what is there: the null, power and planted tables.
 
     python benchmarks/nulls.py           the tables of docs/explanation
+    python benchmarks/nulls.py --first 1000 --sets 60
+                                         other sets than theirs
     python benchmarks/nulls.py --tiny    the same code on a few small sets
 
 Null tables: sets of features that do not differ between two groups, corrected by Benjamini-Hochberg
@@ -151,10 +153,12 @@ def found(p: Floats, family: int) -> int:
     return int((benjamini_hochberg(p, family) <= ALPHA).sum())
 
 
-def null_row(design: Design, sets: int, features: int) -> dict[str, str]:
-    """One row: for each test the share of sets with any discovery, and their mean number."""
+def null_row(design: Design, sets: int, features: int, first: int = 0) -> dict[str, str]:
+    """One row: for each test the share of sets with any discovery, and their mean number. Sets are
+    numbered from `first`.
+    """
     counts: dict[str, list[int]] = {test: [] for test in (*MAKERS, WITHIN)}
-    for seed in range(sets):
+    for seed in range(first, first + sets):
         data = design.make(seed, features)
         for test in MAKERS:
             counts[test].append(found(p_values(test, data), features))
@@ -165,11 +169,11 @@ def null_row(design: Design, sets: int, features: int) -> dict[str, str]:
     }
 
 
-def power_row(design: Design, d: float, sets: int, features: int) -> dict[str, str]:
+def power_row(design: Design, d: float, sets: int, features: int, first: int = 0) -> dict[str, str]:
     """One row: the share found of the features that differ, one in ten of a set."""
     differing = max(features // 10, 1)
     shares: dict[str, list[float]] = {}
-    for seed in range(sets):
+    for seed in range(first, first + sets):
         data = design.make(seed, features)
         moved = design.make(seed, features, d)
         data.values[:, :differing] = moved.values[:, :differing]
@@ -205,26 +209,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a few small sets, to try the code")
     parser.add_argument("--sets", type=int, default=200, help="null sets of each design")
+    parser.add_argument("--first", type=int, default=0, help="number of the first set")
     parser.add_argument("--features", type=int, default=1024, help="features of a set")
     given = parser.parse_args(arguments)
     sets, features = (2, 40) if given.tiny else (given.sets, given.features)
     bound = ALPHA + 2 * np.sqrt(ALPHA * (1 - ALPHA) / sets)
-    nulls = {design.describe(): null_row(design, sets, features) for design in NULLS}
+    first = given.first
+    nulls = {design.describe(): null_row(design, sets, features, first) for design in NULLS}
     if not given.tiny:
-        nulls[f"{LARGE.describe()} (4 sets)"] = null_row(LARGE, 4, features)
+        nulls[f"{LARGE.describe()} (4 sets)"] = null_row(LARGE, 4, features, first)
     title = (
         f"Share of {sets} null sets of {features} features with any discovery (bound {bound:.3f})"
     )
     table(title, nulls)
     powers: dict[str, Mapping[str, str]] = {
-        f"{design.describe()}, d {d:g}": power_row(design, d, max(sets // 20, 2), features)
+        f"{design.describe()}, d {d:g}": power_row(design, d, max(sets // 20, 2), features, first)
         for design, d in POWERS
     }
     table("Share found of the features that differ, one in ten", powers)
     import planted_nulls
 
     print("\nCausal screens of planted models\n", flush=True)
-    return planted_nulls.main(["--tiny"] if given.tiny else ["--sets", str(sets)])
+    size = ["--tiny"] if given.tiny else ["--sets", str(sets)]
+    return planted_nulls.main([*size, "--first", str(first)])
 
 
 if __name__ == "__main__":

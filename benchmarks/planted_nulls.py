@@ -1,7 +1,7 @@
 """Causal screens where the truth is known: how often one finds a cause that is none, and how often
 it finds those that are there.
 
-    python benchmarks/planted_nulls.py [--sets 200] [--tiny]
+    python benchmarks/planted_nulls.py [--sets 200] [--first 0] [--tiny]
 
 Null screens of a planted model: decoder rows shuffled among features, random decoder rows, and
 candidates that are inert by construction. A screen counts as false if it calls any feature causal.
@@ -187,9 +187,11 @@ KINDS: dict[str, Callable[[World, int], tuple[Sequence[Sae], Mapping[str, Any]]]
 }
 
 
-def null_screens(world: World, sets: int) -> Iterator[tuple[str, bool, int]]:
-    """(kind, whether any feature was called causal, how many were screened) of each null screen."""
-    for number in range(sets):
+def null_screens(world: World, sets: int, first: int = 0) -> Iterator[tuple[str, bool, int]]:
+    """(kind, whether any feature was called causal, how many were screened) of each null screen,
+    numbered from `first`.
+    """
+    for number in range(first, first + sets):
         kind = list(KINDS)[number % len(KINDS)]
         saes, params = KINDS[kind](world, number)
         verdicts = screen(world, saes, params)
@@ -218,12 +220,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Print both and say whether the limit holds."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--sets", type=int, default=200, help="null screens")
+    options.add_argument("--first", type=int, default=0, help="number of the first null screen")
     options.add_argument("--tiny", action="store_true", help="6 null screens, for tests")
     given = options.parse_args(arguments)
     sets = 6 if given.tiny else given.sets
     with tempfile.TemporaryDirectory() as folder:
         world = build_world(Path(folder))
-        results = list(null_screens(world, sets))
+        results = list(null_screens(world, sets, given.first))
         found, tried, others = power(world, 1 if given.tiny else 8)
     for kind in KINDS:
         own = [wrong for name, wrong, _ in results if name == kind]

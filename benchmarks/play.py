@@ -1,15 +1,20 @@
 """Playing games: the study's way, padded batches, transformers' continuous batching, and ours.
 
-    python benchmarks/play.py [--tiny] [--games 64] [--rounds 3]
-    python benchmarks/play.py --gpu [--games 512]
+    python benchmarks/play.py [restart|corrected|stand_in ...] [--tiny] [--games 128] [--rounds 3]
+    python benchmarks/gpu.py play [--tiny]
 
-The lab model plays the slot machine once; its prompts and the lengths of its replies are the script
-that every way then follows, game by game and round by round: a game's next prompt is not there
-before its last reply. The stand-in (4 layers, width 1,024, random weights) follows a script of
-reasoned replies. `study` asks one game at a time without a cache; `padded` asks all games of a
-batch at once with transformers' `generate`, as long as its longest reply; `continuous` is
-transformers' own manager; `ours` a session. `--gpu` measures ours alone at the shape of
-Llama-3.1-8B, in bfloat16 with random weights, and says what 6,400 games would take.
+The lab model plays the slot machine once, in each layout: its prompts and the lengths of its
+replies are the script that every way then follows, game by game and round by round: a game's next
+prompt is not there before its last reply. What a way draws is its own, how many tokens it draws is
+the script's, so that all do equal work. As in a step of the design, the games are repetitions of a
+few conditions. The stand-in (4 layers, width 1,024, random weights) follows the corrected layout's
+prompts with replies as long as reasoned ones.
+
+`study` asks one game at a time without a cache; `padded` asks all games of a batch of 32 at once
+with transformers' `generate`, as long as its longest reply, and `padded_all` all games in one
+batch; `continuous` is transformers' own manager, its pages in as much memory as ours has, started
+and warm before it is timed; `ours` is a session with room for all games. Beside the time stand
+processor seconds, which other programs do not stretch.
 """
 
 from __future__ import annotations
@@ -19,22 +24,26 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from _random_model import random_llama, stand_in
+from _random_model import stand_in
 
 from toolkit._plugins.loading import load_parts
 from toolkit.randomness import generator
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
+from toolkit_hf.engine import CausalModel
 from toolkit_lab import model_path
 
 BATCH = 32
 STUDY_GAMES = 2
-"""The study's way is timed on so many games and reported a game."""
-DESIGN_GAMES = 6400
+"""The study's way is timed on so many games, evenly spread, and reported a game."""
+COMPONENTS = ("", "GMHWP")
+PARTS = ["restart", "corrected", "stand_in"]
+PAGE = 32
+"""Tokens of a page of transformers' continuous batching."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +63,33 @@ class Took:
     """What one way needed."""
 
     seconds: float
+    processor: float
+    """Processor seconds."""
     games: int
     tokens: int
     reused: float | None = None
     """The share of prompt tokens that were not computed."""
 
 
+def lab() -> CausalModel:
+    """The lab model, on the CPU."""
+    where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu")
+    return cast(CausalModel, load(where, SilentReporter()))
+
+
 # --- scripts --------------------------------------------------------------------------------------
 
 
-def lab_script(model: Any, games: int) -> Script:
+def lab_script(model: Any, games: int, design: str) -> Script:
     """What the lab model is asked and how long it answers, from games that it plays."""
     parts = load_parts()
     stage = parts.get("stage", "play.games")
-    design = {"uses": "slot_machine", "with": {"design": "corrected_64", "max_rounds": 12}}
-    given = {"game": design, "reps": -(-games // 64), "max_new_tokens": 48, "temperature": 1.0}
+    game = {
+        "uses": "slot_machine",
+        "with": {"design": design, "components": list(COMPONENTS), "max_rounds": 12},
+    }
+    conditions = len(COMPONENTS) * (4 if design == "restart_128" else 2)
+    given = {"game": game, "reps": -(-games // conditions), "max_new_tokens": 48}
     params = stage.params.model_validate(given, context={"parts": parts})
     work = make_work(params, model=model, limit_units=games)
     rows = dict(stage.run(work))["rounds"].to_pylist()
@@ -79,24 +100,13 @@ def lab_script(model: Any, games: int) -> Script:
     return list(script.values())
 
 
-def drawn_script(games: int, vocabulary: int, mean_length: int, longest: int) -> Script:
-    """Random prompts with the shape of the game's: a common beginning, a condition, a history that
-    grows to five rounds; replies of lengths with a long tail.
-    """
-    rng = generator(0, "benchmark.script")
-    common = rng.integers(1, vocabulary, 60).tolist()
-    script = []
-    for _ in range(games):
-        condition = rng.integers(1, vocabulary, 30).tolist()
-        history = rng.integers(1, vocabulary, 12 * 12).tolist()
-        rounds = 1 + int(min(rng.geometric(0.4), 12))
-        asks = []
-        for number in range(rounds):
-            shown = history[12 * max(0, number - 5) : 12 * number]
-            length = int(min(longest, max(4, rng.gamma(3.0, mean_length / 3))))
-            asks.append(Ask((*common, *condition, *shown, *common[:20]), length))
-        script.append(asks)
-    return script
+def reasoned(script: Script, mean: int, longest: int) -> Script:
+    """The same prompts with longer replies: gamma-distributed lengths, as explanations have."""
+    rng = generator(0, "benchmark.lengths")
+    return [
+        [Ask(ask.ids, int(min(longest, max(4, rng.gamma(3.0, mean / 3))))) for ask in game]
+        for game in script
+    ]
 
 
 # --- ways -----------------------------------------------------------------------------------------
@@ -105,51 +115,58 @@ def drawn_script(games: int, vocabulary: int, mean_length: int, longest: int) ->
 def study(model: Any, script: Script) -> Took:
     """One game at a time, every token from the beginning of its text."""
     module = model._module
-    chosen = script[:STUDY_GAMES]
-    started = time.perf_counter()
+    chosen = script[:: max(1, len(script) // STUDY_GAMES)][:STUDY_GAMES]
+    started = _now()
     for game in chosen:
         for ask in game:
             _generate(module, [ask], use_cache=False)
-    seconds = time.perf_counter() - started
-    return Took(seconds, len(chosen), _tokens(chosen))
+    return _took(started, chosen)
 
 
-def padded(model: Any, script: Script) -> Took:
+def padded(model: Any, script: Script, batch: int = BATCH) -> Took:
     """All games of a batch in step; a reply is as long as the longest of its batch."""
     module = model._module
-    started = time.perf_counter()
-    for start in range(0, len(script), BATCH):
-        games = script[start : start + BATCH]
+    started = _now()
+    for start in range(0, len(script), batch):
+        games = script[start : start + batch]
         for number in range(max(map(len, games))):
             _generate(module, [game[number] for game in games if number < len(game)])
-    return Took(time.perf_counter() - started, len(script), _tokens(script))
+    return _took(started, script)
+
+
+def padded_all(model: Any, script: Script) -> Took:
+    """All games in one batch."""
+    return padded(model, script, len(script))
 
 
 def continuous(model: Any, script: Script) -> Took:
     """transformers' continuous batching: a game's next prompt joins when its reply has ended."""
-    from transformers import GenerationConfig
+    from transformers import ContinuousBatchingConfig, GenerationConfig
 
     module = model._module
-    config = GenerationConfig(do_sample=True, eos_token_id=-1, pad_token_id=0)
-    manager = module.init_continuous_batching(generation_config=config)
+    manager = module.init_continuous_batching(
+        generation_config=GenerationConfig(do_sample=True, eos_token_id=-1, pad_token_id=0),
+        continuous_batching_config=ContinuousBatchingConfig(
+            page_size=PAGE, num_blocks=-(-_room(script) // PAGE), max_batch_tokens=1024
+        ),
+    )
     manager.start()
-    started = time.perf_counter()
     try:
-        waiting = {}
-        for number, game in enumerate(script):
-            waiting[_request(manager, game[0])] = (number, 0)
+        _request(manager, script[0][0])
+        if manager.get_result(timeout=60) is None:
+            raise RuntimeError("no reply within a minute")
+        started = _now()
+        waiting = {_request(manager, game[0]): (at, 0) for at, game in enumerate(script)}
         while waiting:
-            result = manager.get_result(timeout=60)
+            result = manager.get_result(timeout=300)
             if result is None:
-                raise RuntimeError("no reply within a minute")
-            place = waiting.pop(result.request_id, None)
-            if place is not None and place[1] + 1 < len(script[place[0]]):
-                following = script[place[0]][place[1] + 1]
-                waiting[_request(manager, following)] = (place[0], place[1] + 1)
-        seconds = time.perf_counter() - started
+                raise RuntimeError("no reply within five minutes")
+            at, number = waiting.pop(result.request_id)
+            if number + 1 < len(script[at]):
+                waiting[_request(manager, script[at][number + 1])] = (at, number + 1)
+        return _took(started, script)
     finally:
         manager.stop(block=True)
-    return Took(seconds, len(script), _tokens(script))
 
 
 def _request(manager: Any, ask: Ask) -> str:
@@ -158,8 +175,8 @@ def _request(manager: Any, ask: Ask) -> str:
 
 def ours(model: Any, script: Script) -> Took:
     """A session: rows join and leave at every token, common beginnings are read once."""
-    started = time.perf_counter()
-    session = model.session()
+    started = _now()
+    session = model.session(_room(script))
 
     def ask(game: int, number: int) -> None:
         decision = script[game][number]
@@ -178,10 +195,8 @@ def ours(model: Any, script: Script) -> Took:
         game, number = reply.id
         if number + 1 < len(script[game]):
             ask(game, number + 1)
-    seconds = time.perf_counter() - started
     counts = session.counts
-    reused = counts.reused_tokens / max(counts.prompt_tokens, 1)
-    return Took(seconds, len(script), _tokens(script), reused)
+    return _took(started, script, counts.reused_tokens / max(counts.prompt_tokens, 1))
 
 
 def _generate(module: Any, asks: Sequence[Ask], *, use_cache: bool = True) -> None:
@@ -209,12 +224,27 @@ def _tokens(script: Script) -> int:
     return sum(ask.length for game in script for ask in game)
 
 
+def _room(script: Script) -> int:
+    """Tokens of all games side by side, each as long as the longest."""
+    return len(script) * max(len(ask.ids) + ask.length for game in script for ask in game)
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _took(started: tuple[float, float], script: Script, reused: float | None = None) -> Took:
+    seconds, processor = (now - then for now, then in zip(_now(), started, strict=True))
+    return Took(seconds, processor, len(script), _tokens(script), reused)
+
+
 # --- what is printed ------------------------------------------------------------------------------
 
 
 WAYS: dict[str, Callable[[Any, Script], Took]] = {
     "study": study,
     "padded": padded,
+    "padded_all": padded_all,
     "continuous": continuous,
     "ours": ours,
 }
@@ -222,10 +252,16 @@ WAYS: dict[str, Callable[[Any, Script], Took]] = {
 
 def compare(name: str, model: Any, script: Script, rounds: int) -> None:
     """Interleaved rounds of every way; medians by game."""
-    asks = sum(map(len, script))
-    print(f"\n{name}: {len(script)} games, {asks} decisions, {_tokens(script)} tokens of replies")
+    asks = [ask for game in script for ask in game]
+    print(
+        f"\n{name}: {len(script)} games, {len(asks)} decisions; prompts of "
+        f"{statistics.mean(len(ask.ids) for ask in asks):.0f} tokens, replies of "
+        f"{statistics.mean(ask.length for ask in asks):.0f}, at most "
+        f"{max(ask.length for ask in asks)}"
+    )
     took: dict[str, list[Took]] = {way: [] for way in WAYS}
     refused: dict[str, str] = {}
+    ours(model, script[:2])
     for _ in range(rounds):
         for way, play in WAYS.items():
             if way in refused:
@@ -234,77 +270,52 @@ def compare(name: str, model: Any, script: Script, rounds: int) -> None:
                 took[way].append(play(model, script))
             except Exception as error:  # a way that this machine or version lacks is said so
                 refused[way] = f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
-    each = {
-        way: statistics.median(one.seconds / one.games for one in held)
-        for way, held in took.items()
-        if held
-    }
-    own = each.get("ours", float("nan"))
     for way in WAYS:
         if way in refused:
             print(f"{way:11} not measured here: {refused[way]}")
-            continue
-        last = took[way][-1]
-        pace = statistics.median(one.tokens / one.seconds for one in took[way])
-        ratio = each[way] / own
-        saved = "" if last.reused is None else f"   {last.reused:.0%} of prefill saved"
-        print(
-            f"{way:11} {1 / each[way]:9.2f} games/s {pace:10.1f} tokens/s   {ratio:8.2f} x the "
-            f"time of ours{saved}"
-        )
+        else:
+            print(f"{way:11} {_line(took[way], took['ours'])}")
 
 
-def on_gpu(games: int) -> None:
-    """Ours at the shape of Llama-3.1-8B, terse and reasoned, and the forecast of a whole design."""
-    if not torch.cuda.is_available():
-        print("no GPU here: nothing was measured. `--tiny` runs the ways on the CPU.")
-        return
-    model = random_llama(
-        device="cuda",
-        dtype=torch.bfloat16,
-        vocab_size=128_256,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        max_position_embeddings=8192,
+def _line(way: Sequence[Took], own: Sequence[Took]) -> str:
+    """Medians of one way, beside ours."""
+    game = statistics.median(one.seconds / one.games for one in way)
+    processor = statistics.median(one.processor / one.games for one in way)
+    rate = statistics.median(one.tokens / one.seconds for one in way)
+    ratio = game / statistics.median(one.seconds / one.games for one in own)
+    busy = processor / statistics.median(one.processor / one.games for one in own)
+    reused = way[-1].reused
+    saved = "" if reused is None else f"   {reused:.0%} of prefill saved"
+    return (
+        f"{1 / game:9.2f} games/s {rate:9.1f} tokens/s   {ratio:7.2f} x the time of ours, "
+        f"{busy:7.2f} x its processor time{saved}"
     )
-    print(torch.cuda.get_device_name())
-    for name, mean, longest in (("terse", 8, 24), ("reasoned", 150, 1024)):
-        script = drawn_script(games, 128_256, mean, longest)
-        ours(model, script[: min(16, games)])
-        took = ours(model, script)
-        minutes = took.seconds / took.games * DESIGN_GAMES / 60
-        print(
-            f"{name:9} {took.games / took.seconds:8.2f} games/s {took.tokens / took.seconds:10.0f} "
-            f"tokens/s (best published offline rate on an H100: 16,000); {DESIGN_GAMES:,} games: "
-            f"{minutes:.1f} min; {took.reused:.0%} of prefill saved"
-        )
 
 
 def main() -> None:
-    """The lab model and the stand-in, or the GPU."""
+    """The lab model and the stand-in."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", choices=PARTS, default=PARTS, metavar="|".join(PARTS))
     parser.add_argument("--games", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="see that it works; says nothing")
-    parser.add_argument("--gpu", action="store_true")
     options = parser.parse_args()
-    if options.gpu:
-        on_gpu(options.games or 512)
-        return
-    games = options.games or (4 if options.tiny else 64)
+    games = options.games or (4 if options.tiny else 128)
     rounds = 1 if options.tiny else options.rounds
-    where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu")
-    lab = load(where, SilentReporter())
+    small = lab()
     print(f"{torch.get_num_threads()} threads; median of {rounds} interleaved rounds")
-    compare("lab model", lab, lab_script(lab, games), rounds)
+    if "restart" in options.what:
+        script = lab_script(small, games, "restart_128")
+        compare("lab model, layout restart", small, script, rounds)
+    script = lab_script(small, games, "corrected_64")
+    if "corrected" in options.what:
+        compare("lab model, layout corrected", small, script, rounds)
+    if "stand_in" not in options.what:
+        return
     layers, width = (2, 64) if options.tiny else (4, 1024)
-    stand = stand_in(layers, width)
     mean, longest = (6, 8) if options.tiny else (40, 160)
-    script = drawn_script(games, 1024, mean, longest)
-    compare(f"stand-in of width {width}", stand, script, rounds)
+    stand = stand_in(layers, width, vocabulary=2048)
+    compare(f"stand-in of width {width}", stand, reasoned(script, mean, longest), rounds)
 
 
 if __name__ == "__main__":

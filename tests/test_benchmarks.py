@@ -67,10 +67,19 @@ def test_every_way_to_play_is_gone_through() -> None:
     """Small, its figures say nothing; each way is timed or says why not."""
     printed = printed_by("play", "--tiny", "--games", "2")
     lines = [line.split() for line in printed.splitlines() if line]
-    for way in ("study", "padded", "continuous", "ours"):
-        assert sum(line[0] == way for line in lines) == 2
-    assert sum(line[0] == "ours" and "prefill" in line for line in lines) == 2
-    assert printed_by("play", "--gpu").startswith("no GPU here: nothing was measured.")
+    for way in ("study", "padded", "padded_all", "continuous", "ours"):
+        assert sum(line[0] == way and "games/s" in line for line in lines) == 3
+    assert sum(line[0] == "ours" and "prefill" in line for line in lines) == 3
+
+
+def test_play_at_the_shape_of_a_large_model_goes_through_both_designs() -> None:
+    """Small, its figures say nothing."""
+    terse, reasoned = printed_by("gpu", "play", "--tiny", "--games", "3").splitlines()
+    assert terse.startswith("terse: 3 games, ")
+    assert reasoned.startswith("reasoned: 3 games, ")
+    for line in (terse, reasoned):
+        assert "tokens/s (best published offline rate at 8B on an H100: 16,000)" in line
+        assert "6,400 games: " in line
 
 
 def test_the_words_of_a_layer_are_counted() -> None:

@@ -76,3 +76,17 @@ def test_killed_and_continued_is_the_same(tmp_path: Path) -> None:
     assert 2 <= before
     assert command(spec, broken).wait() == 0
     assert tables(broken) == tables(tmp_path / "whole")
+
+
+def test_two_workers_leave_the_games_of_one(tmp_path: Path) -> None:
+    """Other steps in other processes, and what is under way beside a game differs."""
+    spec, shared = tmp_path / "games.yaml", tmp_path / "shared.yaml"
+    spec.write_text(SPEC)
+    two = "executors: {local: {workers: 2, threads: 1}}\n"
+    shared.write_text(SPEC.replace("batch: 6", "batch: 9") + two)
+    assert command(spec, tmp_path / "one").wait() == 0
+    assert command(shared, tmp_path / "two").wait() == 0
+    logs = (tmp_path / "two" / "runs").glob("games-*/events.jsonl")
+    events = [json.loads(line) for path in logs for line in path.read_text().splitlines()]
+    assert len({event["worker"] for event in events if event.get("worker")}) == 2
+    assert tables(tmp_path / "two") == tables(tmp_path / "one")

@@ -1,4 +1,4 @@
-"""Image archives with the same bytes on every build: `docker load` reads them.
+"""Image archives for `docker load`, with the same bytes on every build.
 
 Everything that depends on when or where an image was built is fixed: the order of files, their
 times, names of users, and the image's configuration. Equal contents therefore give equal IDs.
@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 
 
 def source_date_epoch() -> int:
-    """The time that every file of an image bears: SOURCE_DATE_EPOCH, else 1970."""
+    """The time of every file of an image: SOURCE_DATE_EPOCH, else 1970."""
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 

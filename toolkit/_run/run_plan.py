@@ -101,7 +101,7 @@ def _run_in(
 
 
 def _carry_out(scheduler: Scheduler) -> RunResult:
-    """From the run's first state to its last."""
+    """Compute the run and record its states, from the first to the last."""
     plan, store = scheduler.plan, scheduler.store
     committer, steps = scheduler.committer, scheduler.queue
     began = time.monotonic()

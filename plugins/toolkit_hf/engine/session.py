@@ -67,23 +67,25 @@ class SlotSession(Session):
         super().__init__(model, budget)
         self._decoder, self._unembed = decoder, unembed
         self._slots = Slots(decoder)
-        self._live: list[ReplyBuilder] = []
+        self._live: dict[int, ReplyBuilder] = {}
+        """By slot."""
 
     def run(self) -> Iterator[Generated]:
-        """Yields replies as they end."""
+        """Replies as they end."""
         while self._waiting or self._live:
             with torch.inference_mode():
-                joined = self._join()
-                if len(self._live) > joined:
-                    self._step(len(self._live) - joined)
+                self._join()
                 ended = self._ended()
+                if self._live:
+                    self._step()
+                    ended += self._ended()
             yield from ended
 
     # --- joining ---
 
-    def _join(self) -> int:
-        """Let waiting requests join as far as the budget allows; returns how many did. A request
-        whose prompt shares much with one that joins now waits for its keys.
+    def _join(self) -> None:
+        """Let waiting requests join as far as the budget goes. Those whose prompts share much with
+        one that joins now wait for its keys.
         """
         joining: list[_Joining] = []
         waiting: list[Request] = []
@@ -112,7 +114,6 @@ class SlotSession(Session):
         self._waiting.extendleft(reversed(waiting))
         if joining:
             self._read(joining, taken, columns)
-        return sum(len(new.requests) for new in joining)
 
     def _twin(self, joining: Sequence[_Joining], request: Request) -> _Joining | None:
         marks = Marks(request.edits, request.row)
@@ -133,15 +134,13 @@ class SlotSession(Session):
         )
 
     def _read(self, joining: list[_Joining], taken: int, columns: int) -> None:
-        """Make room, compute the prompts in passes of similar lengths, and let all requests
-        join.
-        """
+        """Make room, compute prompts in passes of similar lengths, and let all requests join."""
         self._make_room(taken, columns)
-        for new in joining:  # what was there may have lost its room
+        for new in sorted(joining, key=self._needs_copy):
+            # What was there may have lost its room since.
             new.source, new.kept = self._slots.best_source(new.ids, new.marks)
-            new.slot = self._slots.join(new.source, new.kept, new.ids, new.marks)
+            new.slot = self._join_slot(new, new.requests[0], new.source, new.kept, taken)
             self.counts.computed_tokens += new.fresh
-            self._live.append(ReplyBuilder(self.model, new.requests[0]))
         states = torch.empty(
             (len(joining), self._decoder.width),
             dtype=self._decoder.dtype,
@@ -150,15 +149,34 @@ class SlotSession(Session):
         order = sorted(range(len(joining)), key=lambda index: joining[index].fresh)
         for rows in _packed(order, [new.fresh for new in joining]):
             states[rows] = self._read_together([joining[index] for index in rows])
-        self._join_twins(joining, states)
+        self._join_twins(joining, states, taken)
+
+    def _needs_copy(self, new: _Joining) -> bool:
+        """Whether its keys hardly come from a free slot; those that take one over join first."""
+        is_live = self._slots.is_live
+        return not new.kept or new.source >= len(is_live) or bool(is_live[new.source])
+
+    def _join_slot(
+        self, new: _Joining, request: Request, source: int, kept: int, taken: int
+    ) -> int:
+        slot = self._slots.join(source, kept, new.ids, new.marks, taken)
+        self._live[slot] = ReplyBuilder(self.model, request)
+        return slot
 
     def _make_room(self, taken: int, columns: int) -> None:
-        """Allocate slots for all live sequences, and for ended ones as far as the budget allows."""
+        """Slots for all live sequences, and for ended ones as far as the budget goes."""
         allocated = len(self._slots.marks)
         slots = allocated if taken <= allocated else max(taken, allocated + allocated // 2)
         room = max(taken, min(self.budget // columns, slots))
+        if room < allocated:
+            self._pack()
         self._slots.reserve(room, columns)
         self.counts.most_kept = max(self.counts.most_kept, room * columns)
+
+    def _pack(self) -> None:
+        """Live sequences stand in the first slots."""
+        for source, target in self._slots.pack():
+            self._live[target] = self._live.pop(source)
 
     def _read_together(self, joining: Sequence[_Joining]) -> Tensor:
         """The last-token states of some prompts; the keys of shared first tokens are already
@@ -195,33 +213,30 @@ class SlotSession(Session):
             _count_kept(new.requests[0], new.kept)
         return stream[torch.arange(len(joining), device=device), (fresh - 1).to(device)]
 
-    def _join_twins(self, joining: Sequence[_Joining], states: Tensor) -> None:
-        """Let requests for a prompt that was just computed join: they share its keys and logits and
-        draw their own tokens.
-        """
-        replies = self._live[len(self._live) - len(joining) :]
+    def _join_twins(self, joining: Sequence[_Joining], states: Tensor, taken: int) -> None:
+        """Requests for a prompt that was just read: its keys, its logits, draws of their own."""
+        replies = [self._live[new.slot] for new in joining]
         which = list(range(len(joining)))
         for index, new in enumerate(joining):
+            kept = len(new.ids)
             for request in new.requests[1:]:
-                slot = self._slots.join(new.slot, len(new.ids), new.ids, new.marks)
-                self._slots.lengths[slot] = len(new.ids)
-                _count_kept(request, len(new.ids))
-                reply = ReplyBuilder(self.model, request)
-                self._live.append(reply)
-                replies.append(reply)
+                slot = self._join_slot(new, request, new.slot, kept, taken)
+                _count_kept(request, kept)
+                replies.append(self._live[slot])
                 which.append(index)
         logits = self._unembed(states)[torch.tensor(which, device=states.device)]
         self._take(replies, logits)
 
     # --- going on ---
 
-    def _step(self, count: int) -> None:
-        """Draw one more token for the first `count` live sequences."""
-        replies = self._live[:count]
+    def _step(self) -> None:
+        """One more token for every live sequence."""
+        self._pack()
+        count = len(self._live)
+        replies = [self._live[slot] for slot in range(count)]
         positions = [len(reply.request.ids) + len(reply.ids) - 1 for reply in replies]
         tokens = [reply.ids[-1] for reply in replies]
-        for slot, (position, token) in enumerate(zip(positions, tokens, strict=True)):
-            self._slots.tokens[slot, position] = token
+        self._slots.tokens[range(count), positions] = tokens
         rows = PassRows(
             positions,
             [position + 1 for position in positions],
@@ -247,15 +262,11 @@ class SlotSession(Session):
         self.counts.generated_tokens += len(replies)
 
     def _ended(self) -> list[Generated]:
-        """Yield the complete replies and free their slots."""
-        ended: list[ReplyBuilder] = []
-        for slot in reversed(range(len(self._live))):
-            if self._live[slot].finish:
-                last = self._slots.leave(slot)
-                ended.append(self._live[slot])
-                self._live[slot] = self._live[last]
-                self._live.pop()
-        return [reply.generated() for reply in reversed(ended)]
+        """Replies that are complete leave their slots."""
+        ended = [slot for slot, reply in self._live.items() if reply.finish]
+        for slot in ended:
+            self._slots.leave(slot)
+        return [self._live.pop(slot).generated() for slot in ended]
 
     def _pass(
         self,

@@ -1,7 +1,8 @@
-"""Keys and values of the sequences of a session: one slot per sequence, live ones first.
+"""Keys and values of the sequences of a session: one slot per sequence.
 
-Slots of ended sequences are kept after the live ones until the space is needed: a new prompt that
-begins with the same tokens reuses their keys.
+The slot of an ended sequence is free, and keeps its keys until its room is needed: a new prompt
+that begins with the same tokens takes them over, best where they are. Before a token is computed
+for all live sequences, these stand in the first slots.
 """
 
 from __future__ import annotations
@@ -56,34 +57,51 @@ class Marks:
 @dataclass
 class Slots:
     """Keys and values by layer, (slots, key heads, columns, size), and the tokens that they are
-    of. Slots 0 to `live` - 1 belong to live sequences; `lengths` says how far each is filled.
+    of. `lengths` says how far each slot is filled.
     """
 
     decoder: DecoderModules
-    live: int = 0
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
-    tokens: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     marks: list[Marks] = field(default_factory=list)
+    is_live: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    _used: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """When each slot was last left or joined, as a count of such events."""
+    _first: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Each slot's first edited position."""
+    _events: int = 0
+
+    @property
+    def live(self) -> int:
+        """How many sequences are live."""
+        return int(self.is_live.sum())
 
     @property
     def columns(self) -> int:
-        """The number of tokens that a slot can hold."""
+        """Tokens that a slot has room for."""
         return int(self.tokens.shape[1])
 
     def reserve(self, slots: int, columns: int) -> None:
-        """Allocate slots of this many tokens, keeping existing keys as far as they fit."""
+        """Room for so many sequences of so many tokens. What is there stays, as far as it fits;
+        live sequences must stand in the first slots where there will be fewer.
+        """
         columns = -(-columns // COLUMNS) * COLUMNS
         if slots == len(self.marks) and columns == self.columns:
             return
         kept, width = min(slots, len(self.marks)), min(columns, self.columns)
-        tokens = np.zeros((slots, columns), dtype=np.int64)
+        tokens = np.zeros((slots, columns), dtype=np.int32)
         tokens[:kept, :width] = self.tokens[:kept, :width]
         lengths = np.zeros(slots, dtype=np.int64)
         lengths[:kept] = np.minimum(self.lengths[:kept], columns)
         self.tokens, self.lengths = tokens, lengths
         self.marks = self.marks[:kept] + [Marks()] * (slots - kept)
+        self.is_live, self._used = (
+            np.concatenate([part[:kept], np.zeros(slots - kept, dtype=part.dtype)])
+            for part in (self.is_live, self._used)
+        )
+        self._first = np.array([marks.first_position for marks in self.marks], dtype=np.int64)
         for by_layer in (self.keys, self.values):
             for layer, old in by_layer.items():
                 new = old.new_zeros((slots, old.shape[1], columns, old.shape[3]))
@@ -102,57 +120,83 @@ class Slots:
     # --- what sequences share ---
 
     def best_source(self, ids: Sequence[int], marks: Marks) -> tuple[int, int]:
-        """The slot with the longest reusable prefix of a new sequence, and its length: never the
-        last token, whose state has to be computed.
+        """The slot whose keys serve the most tokens of a new sequence, and how many: at most all
+        but the last, whose state has to be computed. Of equal ones a free slot, whose keys need not
+        be copied.
         """
-        best, longest = 0, 0
-        for slot, common in enumerate(self._common(ids)):
-            usable = min(marks.shared(self.marks[slot], common), len(ids) - 1) if common else 0
-            if usable > longest:
-                best, longest = slot, usable
-        return best, longest
+        if not len(self.marks):
+            return 0, 0
+        usable = np.minimum(self._shared(self._common(ids), marks), len(ids) - 1)
+        best = int((2 * usable + ~self.is_live).argmax())
+        return best, int(usable[best])
 
-    def _common(self, ids: Sequence[int]) -> list[int]:
-        """The length of the common prefix of each slot with a sequence."""
+    def _shared(self, common: np.ndarray, marks: Marks) -> np.ndarray:
+        """How many of the common tokens have equal keys, by slot."""
+        if not marks.edits:
+            usable: np.ndarray = np.minimum(common, self._first)
+            return usable
+        shared = zip(self.marks, common.tolist(), strict=True)
+        return np.array([marks.shared(other, count) if count else 0 for other, count in shared])
+
+    def _common(self, ids: Sequence[int]) -> np.ndarray:
+        """How many first tokens of each slot are those of a sequence."""
         width = min(len(ids), self.columns)
-        if not len(self.marks) or not width:
-            return [0] * len(self.marks)
-        differs = self.tokens[:, :width] != np.asarray(ids[:width])
-        until = np.where(differs.any(axis=1), differs.argmax(axis=1), width)
-        common: list[int] = np.minimum(until, self.lengths).tolist()
+        differs = self.tokens[:, :width] != np.asarray(ids[:width], dtype=np.int32)
+        first = differs.argmax(axis=1)
+        until = np.where(differs[np.arange(len(first)), first], first, width)
+        common: np.ndarray = np.minimum(until, self.lengths)
         return common
 
     # --- slots that join and leave ---
 
-    def join(self, source: int, kept: int, ids: Sequence[int], marks: Marks) -> int:
-        """Take a slot for a new sequence; the keys of its first `kept` tokens are copied from
-        `source`.
+    def join(self, source: int, kept: int, ids: Sequence[int], marks: Marks, among: int) -> int:
+        """A slot for a new sequence, whose first `kept` tokens have their keys from `source`: that
+        slot if it is free, else the free one that has been so for longest, among the first `among`
+        slots, one of which is free.
         """
-        slot = self.live
-        if source > slot and kept:
-            self._swap(source, slot)
-            source = slot
-        if source != slot and kept:
+        in_place = kept and source < among and not self.is_live[source]
+        slot = source if in_place else self._oldest_free(among)
+        if kept and not in_place:
             for tensor in (*self.keys.values(), *self.values.values()):
                 tensor[slot, :, :kept] = tensor[source, :, :kept]
         self.tokens[slot, : len(ids)] = ids
         self.lengths[slot], self.marks[slot] = kept, marks
-        self.live += 1
+        self._first[slot] = marks.first_position
+        self.is_live[slot] = True
+        self._touch(slot)
         return slot
 
-    def leave(self, slot: int) -> int:
-        """Free the slot of a sequence that ended: the last live sequence moves there. Returns its
-        former slot.
-        """
-        self.live -= 1
-        self._swap(slot, self.live)
-        return self.live
+    def _oldest_free(self, among: int) -> int:
+        free = np.flatnonzero(~self.is_live[:among])
+        return int(free[self._used[free].argmin()])
+
+    def leave(self, slot: int) -> None:
+        """A sequence ends."""
+        self.is_live[slot] = False
+        self._touch(slot)
+
+    def _touch(self, slot: int) -> None:
+        self._events += 1
+        self._used[slot] = self._events
+
+    def pack(self) -> list[tuple[int, int]]:
+        """Move live sequences into the first slots; gives the moves made, from and to."""
+        live = self.live
+        moves = list(
+            zip(
+                (live + np.flatnonzero(self.is_live[live:])).tolist(),
+                np.flatnonzero(~self.is_live[:live]).tolist(),
+                strict=True,
+            )
+        )
+        for source, target in moves:
+            self._swap(source, target)
+        return moves
 
     def _swap(self, slot: int, other: int) -> None:
-        if slot == other:
-            return
         pair, turned = [slot, other], [other, slot]
-        self.tokens[pair], self.lengths[pair] = self.tokens[turned], self.lengths[turned]
+        for rows in (self.tokens, self.lengths, self.is_live, self._used, self._first):
+            rows[pair] = rows[turned]
         self.marks[slot], self.marks[other] = self.marks[other], self.marks[slot]
         until = int(self.lengths[pair].max())
         for tensor in (*self.keys.values(), *self.values.values()):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput
 from toolkit.games import HOST_OUTCOMES
-from toolkit.parts import Params, UsedEnvironment, UsedParser
+from toolkit.parts import Params, PlayedGame, UsedEnvironment, UsedParser
 
 
 class Reask(Params):
@@ -61,8 +61,8 @@ class Play(Params):
         20,
         ge=0,
         le=10_000,
-        description="A condition is stopped when its first so many replies in a step, or a few "
-        "more, are all unreadable; 0: never.",
+        description="A condition is stopped when its first so many replies, or a few more, are "
+        "all unreadable: its first repetitions are played, the others are not; 0: never.",
     )
 
     @model_validator(mode="after")
@@ -99,6 +99,11 @@ class Play(Params):
     def attempts(self) -> int:
         """How often one decision is asked for at most."""
         return 1 + (self.reask.max if self.reask else 0)
+
+
+def played_game(params: Play) -> PlayedGame:
+    """The game, and how often one decision is asked for."""
+    return PlayedGame(game=params.game, attempts=params.attempts)
 
 
 def count_games(params: Play) -> int:

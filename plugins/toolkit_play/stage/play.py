@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from toolkit.games import (
     Parser,
     Reply,
     Turn,
+    chance,
     judge,
 )
 from toolkit.tables import arrow_schema
@@ -83,14 +84,15 @@ def _open(
     drawn_as = f"{condition.id}-r{repetition:04d}"
     state = environment.start(condition.settings)
     if arm is None:
-        return LiveGame(drawn_as, condition, repetition, state, drawn_as)
+        return LiveGame(drawn_as, condition, repetition, state, drawn_as, condition)
     changed = replace(
         condition,
         id=f"{condition.id}-{arm.name}",
         label=f"{condition.label or condition.id} {arm.name}",
         groups={**condition.groups, "arm": arm.name},
     )
-    return LiveGame(f"{drawn_as}-{arm.name}", changed, repetition, state, drawn_as, arm=arm.name)
+    name = f"{drawn_as}-{arm.name}"
+    return LiveGame(name, changed, repetition, state, drawn_as, condition, arm=arm.name)
 
 
 class _Match:
@@ -111,24 +113,29 @@ class _Match:
         self._parse: Parser = self._params.parser.make()
         self._games = games
         self._waiting: dict[str, LiveGame] = {}
-        self._storms = _Storms(self._params, games)
+        self._storms = _Storms(self._params, games, self._open_leader)
         self._watch = _Watch(work, session, len(games))
 
     def play(self) -> None:
         """Until every game has an outcome."""
-        for game in self._storms.leaders():
+        for game in self._storms.begin():
             self._ask(game)
         for generated in self._session.run():
             game = self._waiting.pop(str(generated.id))
             self._take(game, generated)
-            if not game.outcome:
+            if not game.outcome and not self._storms.has_served(game):
                 self._ask(game)
-            for follower in self._storms.released(game):
-                self._ask(follower)
+            for released in self._storms.released(game):
+                self._ask(released)
             for warning in self._storms.new_warnings():
                 self._work.report.event("warning", **warning)
             self._watch.tell(self._games, len(self._waiting))
         self._watch.tell(self._games, 0, last=True)
+
+    def _open_leader(self, follower: LiveGame, repetition: int) -> LiveGame:
+        """A game like another one, but of an earlier repetition."""
+        arm = self._arms[follower.arm] if follower.arm else None
+        return _open(self._environment, follower.plain, repetition, arm)
 
     def _ask(self, game: LiveGame) -> None:
         params = self._params
@@ -194,7 +201,7 @@ class _Match:
             game.rows.append(round_row(self._environment, game, generated, verdict, None))
             self._failed(game, verdict)
             return
-        rng = self._work.rng("play.win", game.repetition, game.round)
+        rng = chance(self._work.seed, game.repetition, game.round)
         turn: Turn = self._environment.step(game.state, verdict, rng)
         game.rows.append(round_row(self._environment, game, generated, verdict, turn))
         game.state = turn.state
@@ -218,39 +225,67 @@ class _Match:
 
 
 class _Storms:
-    """Conditions whose replies cannot be read at all. The first games of a condition lead: the
-    others wait until one of these has given a decision, and are not played if none does. Which
-    games lead does not depend on who answers first.
+    """Conditions whose replies cannot be read at all. The first repetitions of a condition lead:
+    the others wait until one of these has given a decision, and are not played if none does. Which
+    games lead depends neither on who answers first nor on how games are cut into steps: the first
+    decisions of leaders of other steps are asked for here too, one after the other, and kept
+    nowhere.
     """
 
-    def __init__(self, params: Play, games: Sequence[LiveGame]) -> None:
-        by_condition: dict[str, list[LiveGame]] = defaultdict(list)
+    def __init__(
+        self,
+        params: Play,
+        games: Sequence[LiveGame],
+        open_leader: Callable[[LiveGame, int], LiveGame],
+    ) -> None:
+        self._enough = -(-params.storm // params.attempts) if params.storm else 0
+        self._leaders: dict[str, list[LiveGame]] = defaultdict(list)
+        self._followers: dict[str, list[LiveGame]] = defaultdict(list)
         for game in games:
-            by_condition[game.condition.id].append(game)
-        count = -(-params.storm // params.attempts) if params.storm else len(games)
-        self._leaders = {name: held[:count] for name, held in by_condition.items()}
-        self._followers = {name: held[count:] for name, held in by_condition.items()}
-        self._enough = count
-        self._storm = params.storm
+            leads = not params.storm or game.repetition < self._enough
+            held = self._leaders if leads else self._followers
+            held[game.condition.id].append(game)
+        self._open_leader = open_leader
+        self._scouts: set[str] = set()
+        """Names of leaders of other steps."""
         self._warnings: list[dict[str, Any]] = []
 
-    def leaders(self) -> list[LiveGame]:
+    def begin(self) -> list[LiveGame]:
         """The games that begin at once."""
-        return [game for held in self._leaders.values() for game in held]
+        led = [game for held in self._leaders.values() for game in held]
+        unled = [name for name in self._followers if not self._leaders[name]]
+        return [*led, *(self._scout(name) for name in unled)]
+
+    def _scout(self, name: str) -> LiveGame:
+        """The next leader that is not of this step."""
+        leaders = self._leaders[name]
+        known = {game.repetition for game in leaders}
+        repetition = next(number for number in range(self._enough) if number not in known)
+        scout = self._open_leader(self._followers[name][0], repetition)
+        leaders.append(scout)
+        self._scouts.add(scout.name)
+        return scout
+
+    def has_served(self, game: LiveGame) -> bool:
+        """Whether this is a leader of another step that has given its first decision."""
+        return game.name in self._scouts and game.round > 1
 
     def released(self, game: LiveGame) -> list[LiveGame]:
         """The games that may begin now that this one has answered."""
         name = game.condition.id
-        waiting = self._followers.get(name)
-        if not waiting:
+        if not self._followers.get(name):
             return []
         if game.rows[-1]["parse"] == "ok":
             return self._followers.pop(name)
-        if all(leader.outcome and leader.round == 1 for leader in self._leaders[name]):
-            stopped = self._followers.pop(name)
-            for follower in stopped:
-                follower.outcome = NOT_PLAYED
-            self._warnings.append(_storm_warning(name, self._leaders[name], len(stopped)))
+        leaders = self._leaders[name]
+        if not all(leader.outcome and leader.round == 1 for leader in leaders):
+            return []
+        if len(leaders) < self._enough:
+            return [self._scout(name)]
+        stopped = self._followers.pop(name)
+        for follower in stopped:
+            follower.outcome = NOT_PLAYED
+        self._warnings.append(_storm_warning(name, leaders, len(stopped)))
         return []
 
     def new_warnings(self) -> list[dict[str, Any]]:
@@ -260,7 +295,8 @@ class _Storms:
 
 
 def _storm_warning(condition: str, leaders: Sequence[LiveGame], stopped: int) -> dict[str, Any]:
-    replies = [str(row["reply"]) for game in leaders for row in game.rows]
+    in_order = sorted(leaders, key=lambda game: game.repetition)
+    replies = [str(row["reply"]) for game in in_order for row in game.rows]
     shown = ", ".join(repr(reply[:SHOWN_CHARACTERS]) for reply in replies[:SHOWN_REPLIES])
     text = (
         f"condition {condition} is stopped: none of its first {len(replies)} replies could be "

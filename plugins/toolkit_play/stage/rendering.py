@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from toolkit.games import Prompt, decided
 from toolkit.models import Model, Span, Tokens
+from toolkit.sessions import CompleteLine, Until
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def reminded(prompt: Prompt, reminder: str) -> Prompt:
     return replace(prompt, text=prompt.text[:start] + added + prompt.text[start:], spans=spans)
 
 
-def stop_rule(prompt: Prompt, *, chat: bool) -> str | Callable[[str], bool] | None:
+def stop_rule(prompt: Prompt, *, chat: bool) -> Until:
     """What ends a reply before the model ends it: the deciding line is complete. In a chat a reply
     may open with anything, so that only the line with the label ends it.
     """
     if prompt.decides == "end":
-        return lambda text: bool(decided(text, prompt))
+        return CompleteLine(lambda text: bool(decided(text, prompt)))
     return None if chat else "\n"

@@ -27,6 +27,8 @@ class LiveGame:
     state: State
     drawn_as: str
     """The name by which its tokens are drawn: that of the game without an intervention."""
+    plain: Condition
+    """Its condition without an intervention."""
     round: int = 1
     attempt: int = 1
     outcome: str = ""

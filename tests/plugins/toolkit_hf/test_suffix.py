@@ -15,7 +15,7 @@ import torch
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Model
 from toolkit.randomness import generator
-from toolkit.sessions import ReplyBuilder, Request
+from toolkit.sessions import CompleteLine, ReplyBuilder, Request, Until
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, ReferenceModel, prompts
 from toolkit_hf._identity import HuggingFace
@@ -218,17 +218,33 @@ class Speller:
         ("stop", "stop stop", "until", 9),
         ("stop", "stopstopping", "length", 12),
         ("\n", "\n\nyes\nno", "until", 6),
+        (CompleteLine(lambda text: "yes" in text), "no\nyes\nno", "until", 7),
+        (CompleteLine(lambda text: "yes" in text), "no\nyes", "length", 6),
         (None, "anything", "length", 8),
         ("", "anything", "length", 8),
     ],
 )
-def test_where_a_reply_ends(until: str | None, text: str, finish: str, length: int) -> None:
+def test_where_a_reply_ends(until: Until, text: str, finish: str, length: int) -> None:
     model: Any = Speller()
     reply = ReplyBuilder(model, Request("r", (1,), None, len(text), until=until))
     for letter in text:
         if not reply.finish:
             reply.take(ord(letter))
     assert (reply.finish, reply.generated().text) == (finish, text[:length])
+
+
+def test_a_long_line_is_not_decoded_for_every_token() -> None:
+    """The whole reply is looked at where a line ends, and no longer than its end may be near."""
+    looked: list[str] = []
+    until = CompleteLine(lambda text: bool(looked.append(text)))
+    text = "first\n" + "x" * 200 + "\n"
+    model: Any = Speller()
+    reply = ReplyBuilder(model, Request("r", (1,), None, len(text), until=until))
+    for letter in text:
+        reply.take(ord(letter))
+    assert "first\n" in looked
+    assert text in looked
+    assert len(looked) < 20
 
 
 def test_a_reply_over_the_context_is_an_error_either_way(small: Any) -> None:

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts
 from toolkit.errors import DataError
+from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
-from toolkit.parts import Identity, SourcePart, StagePart
+from toolkit.parts import SourcePart, StagePart
 from toolkit.sessions import Generated, Session
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
@@ -554,6 +555,34 @@ def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwar
     assert PLAY.summary is not None
     said = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
     assert said.endswith("Stopped because no reply could be read: restart-variable-c01.")
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_which_condition_is_stopped_does_not_depend_on_the_batch(size: int) -> None:
+    given: dict[str, Any] = {
+        "components": ["", "G"],
+        "modes": ["variable"],
+        "reps": 8,
+        "reask": {"max": 3},
+        "storm": 20,
+    }
+    whole = play(Talker(silent_with_g), **given)
+    outcomes = Counter(row["outcome"] for row in rows(whole, "games"))
+    assert (outcomes["invalid_reply"], outcomes["not_played"]) == (5, 3)
+    parts = in_steps(16, size, model=Talker(silent_with_g), **given)
+    assert parts == {name: rows(whole, name) for name in parts}
+
+
+def test_one_late_decision_among_the_leaders_is_enough_in_any_step() -> None:
+    """Only the fourth repetition answers; the others of its condition are judged by it."""
+    policy = {"hm\n": 0.6, "2) Stop\n": 0.4}
+    given: dict[str, Any] = {"components": ["G"], "modes": ["fixed"], "reps": 12, "storm": 4}
+    whole = rows(play(Talker(lambda prompt: policy), seed=27, **given), "games")
+    first = [row["outcome"] for row in sorted(whole, key=lambda row: row["repetition"])]
+    assert first[:4] == ["invalid_reply"] * 3 + ["voluntary_stop"]
+    assert "not_played" not in first
+    parts = in_steps(12, 2, model=Talker(lambda prompt: policy), seed=27, **given)
+    assert parts["games"] == whole
 
 
 def test_one_readable_reply_is_no_storm() -> None:
