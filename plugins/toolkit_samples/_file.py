@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from toolkit.errors import BadInput, DataError
-from toolkit.files import locate
+from toolkit.files import check_regular, locate
 from toolkit.identity import Identity
 
 from ._texts import Sample, Texts, labels_of
@@ -18,8 +18,9 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 def the_file(text: str, kind: str) -> Path:
     """The file that a param names."""
     path = locate(text)
-    if not path.is_file():
+    if path.is_dir():
         raise BadInput(f"{path} is a folder; name a {kind} file in it.")
+    check_regular(path)
     return path
 
 

@@ -80,7 +80,11 @@ def _hold_against_the_lock(name: str, recipe: Recipe, image: PinnedImage, say: S
             f"({pins.seen}): another Python or other libraries. The packages are not compared."
         )
     elif image.requirements != pins.requirements:
-        say(f"{recipe.requirements} is newer than the pins in containers/lock.yaml; not compared.")
+        say(
+            f"{recipe.requirements} is newer than the pins in containers/lock.yaml: packages are "
+            f"not compared. To pin them, write there: requirements {image.requirements}, "
+            f"packages {image.packages}."
+        )
     elif image.packages != pins.packages:
         raise StepFailed(
             f"{name}: base and packages have the digest {image.packages}; containers/lock.yaml "

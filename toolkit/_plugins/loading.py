@@ -250,18 +250,25 @@ def _own_version() -> str:
 
 def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
     for file in files:
-        try:
-            content = Path(file).read_bytes()
-        except OSError as error:
-            raise PluginError(
-                f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python "
-                "file."
-            ) from error
-        sha256 = hashlib.sha256(content).hexdigest()
+        sha256 = file_hash(Path(file))
         info = PluginInfo(
             name=Path(file).stem, distribution=None, version=None, file=Path(file), sha256=sha256
         )
         yield info, _imported(info, lambda info=info: _import_file(info))  # type: ignore[misc]
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of a scratch plugin."""
+    from toolkit.files import check_regular
+
+    try:
+        check_regular(file)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, BadInput) as error:
+        why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise PluginError(
+            f"--plugin {file}: {why.rstrip('.')}. Give the path of a Python file."
+        ) from error
 
 
 def _import_file(info: PluginInfo) -> ModuleType:

@@ -6,12 +6,12 @@ their files again with `--plugin`; each must be the recorded one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import BadInput, PluginError
+from toolkit._plugins.loading import file_hash
+from toolkit.errors import BadInput
 
 _SCRATCH = "file sha256:"
 
@@ -50,12 +50,7 @@ def plugin_options(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _check_hash(run: str, file: Path, expected: str) -> None:
-    try:
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise PluginError(
-            f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python file."
-        ) from error
+    sha256 = file_hash(file)
     if sha256 != expected:
         raise BadInput(
             f"--plugin {file} has SHA-256 {sha256[:12]}…, and run {run} used a file with "

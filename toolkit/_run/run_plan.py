@@ -60,8 +60,9 @@ def run_plan(
         with plan.secrets.kept_out_of_errors():
             return _run_in(plan, parts, options, show, interrupts, store)
     except OSError as error:
+        where = error.filename or store
         raise StoreError(
-            f"{store}: {error.strerror or error}. What was committed is safe; make room or repair "
+            f"{where}: {error.strerror or error}. What was committed is safe; make room or repair "
             "the folder, then continue with the same command."
         ) from error
 

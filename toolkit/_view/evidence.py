@@ -245,7 +245,8 @@ def _cells(run: Run, cells: Sequence[dict[str, Any]], shown: Sequence[int]) -> s
 
 def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:
     rows = run.read_stages("sample_meta", None, {"sample": [sample]}).to_pylist()
-    return [(row["key"], row["string"] if row["number"] is None else row["number"]) for row in rows]
+    told = {row["key"]: row["string"] if row["number"] is None else row["number"] for row in rows}
+    return list(told.items())
 
 
 def _attention(run: Run, text: dict[str, Any], position: int | None) -> Any:

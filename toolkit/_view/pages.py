@@ -111,7 +111,9 @@ def progress_facts(library: Library, name: str) -> dict[str, Any]:
 
 def findings(library: Library, query: Query, name: str) -> Page:
     """What a run found: a piece of its page, since reading it takes longer than the rest."""
-    return Page("findings.html", name, {"findings": library.findings(library.run(name))}, (), name)
+    with library.turn:
+        found = library.run(name)
+    return Page("findings.html", name, {"findings": library.findings(found)}, (), name)
 
 
 def _tables(run: Run) -> Any:
