@@ -608,7 +608,8 @@ _ALL = (
         "feature_words",
         "space feature method word",
         "a word of replies that goes with a feature: found in the select half (value, z, p, and q "
-        "over the whole family), tested again in the confirm half",
+        "over the whole family), tested again in the confirm half; `covariate` is the metadata "
+        "number that goes with the word most, by the same z",
         space="string",
         feature="uint32",
         method="string",
@@ -625,6 +626,8 @@ _ALL = (
         confirm_z="float64?",
         confirm_p="float64?",
         confirm_q="float64?",
+        covariate="string?",
+        covariate_z="float64?",
         family="uint64",
         verdict="string",
     ),
