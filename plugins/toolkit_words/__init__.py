@@ -1,4 +1,4 @@
-"""What features say in words: tokens that they promote, and words of replies that go with them."""
+"""Describes features by words: tokens that they promote, and words of replies that go with them."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def test_no_reply_is_an_error_and_not_an_empty_result() -> None:
         run("words.replies", tables, span="answer")
     with pytest.raises(DataError, match=r"none of the 30 replies has a word of at least 9 letters"):
         run("words.replies", tables, min_length=9)
-    with pytest.raises(DataError, match=r"not looked at"):
+    with pytest.raises(DataError, match=r"not measured"):
         run("words.replies", {**tables, "activations": tables["activations"].slice(0, 0)})
 
 
