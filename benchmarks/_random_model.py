@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 from toolkit_hf.engine import CausalModel
 
 

@@ -198,8 +198,8 @@ def _rows_as_model(rows: Any) -> Any:
     """Stands where a model would: token n has row n - 1 at every hookpoint."""
     import torch
 
+    from toolkit.identity import Identity
     from toolkit.models import Model
-    from toolkit.parts import Identity
 
     class Rows(Model):
         def __init__(self) -> None:

@@ -121,7 +121,7 @@ def test_a_model_that_is_not_there_offline(toolkit, spec):  # noqa: F811
         toolkit, spec(model={"uses": "huggingface", "with": {"id": "meta-llama/Llama-3.1-8B"}})
     )
     assert "'meta-llama/Llama-3.1-8B' at revision 'main' is not in the Hugging Face cache" in said
-    assert "Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`." in said
+    assert "Unset HF_HUB_OFFLINE, name a cached revision, or a folder with `path:`." in said
 
 
 def test_a_folder_that_is_not_there(toolkit, spec, tmp_path):  # noqa: F811

@@ -29,6 +29,7 @@ PUBLIC = {"toolkit"} | {
         "families",
         "files",
         "archives",
+        "arrays",
         "comparisons",
         "dense_layouts",
         "corrections",
@@ -37,6 +38,8 @@ PUBLIC = {"toolkit"} | {
         "halves",
         "gpus",
         "hookpoints",
+        "identity",
+        "version",
         "hub",
         "images",
         "games",
@@ -243,3 +246,39 @@ def test_the_plan_is_pure() -> None:
     for path in sorted((ROOT / "toolkit" / "_plan").rglob("*.py")):
         heavy = {"toolkit_store", *HEAVY}
         assert [name for name in imports(path) if package(name) in heavy] == [], label(path)
+
+
+def _module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    name = parts if parts[0] == "toolkit" else parts[1:]
+    return ".".join(name[:-1] if name[-1] == "__init__" else name)
+
+
+def test_no_modules_of_host_and_store_import_each_other() -> None:
+    """Also through others, for types only, and inside functions."""
+    paths = {_module_of(path): path for path in [*HOST, *STORE] if "templates" not in path.parts}
+    graph = {
+        name: {target for target in _imported_modules(path) if target in paths and target != name}
+        for name, path in paths.items()
+    }
+    while free := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in free}
+    assert graph == {}
+
+
+def _imported_modules(path: Path) -> Iterator[str]:
+    """The modules that a file imports: of `from package import module`, the module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            for alias in node.names:
+                inner = ROOT.joinpath(*node.module.split("."), alias.name)
+                in_store = ROOT.joinpath("store", *node.module.split("."), alias.name)
+                is_module = any(
+                    file.exists()
+                    for folder in (inner, in_store)
+                    for file in (folder.with_suffix(".py"), folder / "__init__.py")
+                )
+                yield f"{node.module}.{alias.name}" if is_module else node.module

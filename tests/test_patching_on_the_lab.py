@@ -4,13 +4,16 @@ and games, and each says in its report what it is made for.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.test_studies_on_the_lab import SPECS, Lab, computed
@@ -78,6 +81,39 @@ def test_exp2_follows_its_survivors(lab: Lab, patching: str) -> None:
     assert len({row["dose"] for row in doses}) == 7
     gradients = lab.rows("gradient_effects", "gradients", "exp2_patching_l1_31")
     assert {row["method"] for row in gradients} == {"atp", "relp"}
+
+
+def test_effects_are_asked_by_verdict_layer_and_arm(
+    lab: Lab, patching: str, tmp_path: Path
+) -> None:
+    name = "exp2_patching_l1_31"
+    spaces = lab.rows("spaces", "features", name)
+    at_3 = {row["space"] for row in spaces if row["hookpoint"] == "resid_post.3"}
+    effects = {(row["space"], row["feature"]) for row in lab.rows("effects", "causes", name)}
+    judged = [
+        row
+        for row in lab.rows("verdicts", "verdicts", name)
+        if row["space"] in at_3 and (row["space"], row["feature"]) in effects
+    ]
+    verdict = judged[0]["verdict"]
+    wanted = {row["feature"] for row in judged if row["verdict"] == verdict}
+    file = tmp_path / "effects.parquet"
+    asked = ["--verdict", verdict, "--layer", "3", "--arm", "specific", "--k", "1000"]
+    args = ["query", "effects", "--store", str(lab.store), "--run", name, *asked]
+    answers = [
+        subprocess.run(
+            [sys.executable, "-m", "toolkit", *args, *form],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for form in (["--csv"], ["--parquet", str(file)])
+    ]
+    rows = list(csv.DictReader(answers[0].splitlines()))
+    assert {int(row["address"].rpartition("/")[2]) for row in rows} == wanted
+    assert len(rows) == 3 * len(wanted)
+    assert {row["arm"] for row in rows} == {"specific"}
+    assert pq.read_table(file).num_rows == len(rows)
 
 
 def test_a_screen_that_is_killed_goes_on_where_it_was(lab: Lab, patching: str) -> None:

@@ -91,7 +91,7 @@ def test_tracking_writes_the_published_files(folder: Path) -> None:
 
 def test_the_json_shares_its_pass(folder: Path) -> None:
     said = run(folder, "exp6_tokens")
-    assert "stage tokens (track.tokens): 1 steps, 1 reused, 0 to compute" in said
+    assert "stage tokens (track.tokens): 1 step, 1 reused, 0 to compute" in said
     found = json.loads((folder / "exp6_tokens" / "tokens.json").read_text(encoding="utf-8"))
     assert found["n_scenarios"] == 13
     assert set(found["scenarios"][0]["layers"]["L3"]) == {"features", "attention"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 from toolkit._experiment import Experiment, StageEntry, Uses, build, load
 from toolkit._results import open_store as open
 from toolkit.hookspecs import hookimpl
+from toolkit.version import VERSION
 
 __all__ = ["Experiment", "StageEntry", "Uses", "__version__", "build", "hookimpl", "load", "open"]
-__version__ = "0.1.0"
+__version__ = VERSION

@@ -95,16 +95,16 @@ class Uses:
 
     def entry(self, **more: Any) -> dict[str, Any]:
         """The part as a spec file writes it."""
-        own = {"with": dict(self.params), "from": dict(self.origin), **more}
+        settings = {"with": dict(self.params), "from": dict(self.origin), **more}
         return {"uses": self.uses} | {
-            name: value for name, value in own.items() if value or value == 0
+            name: value for name, value in settings.items() if value or value == 0
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageEntry:
-    """One stage: an id, its part, the ids of the stages that it needs, and what it has of its own
-    instead of the spec's.
+    """One stage: an id, its part, the ids of the stages that it needs, and its own model, SAEs,
+    samples or seed in place of the spec's.
     """
 
     id: str
@@ -171,7 +171,7 @@ def build(
 
 
 def _plain(value: Any, path: str) -> Any:
-    """A value as YAML has it. What YAML has not is refused with the path to it."""
+    """A value as YAML can hold it; anything else is refused with its path."""
     from toolkit.errors import BadInput
 
     if isinstance(value, Mapping):

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit._plan.plan import Plan, make_plan
+from toolkit._plan.make_plan import make_plan
+from toolkit._plan.plan import Plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import Parts, load_parts
 from toolkit._report.findings import findings_of
@@ -27,7 +28,7 @@ from toolkit.work import Finding
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, with the parts that it is bound to and the options that it was made with."""
+    """A plan, the parts that it is bound to, and the options that it was made with."""
 
     plan: Plan
     parts: Parts

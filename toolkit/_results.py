@@ -46,7 +46,7 @@ class StoreResults:
         return runs_frame(self.features_of.runs())
 
     def run(self, prefix: str | None = None) -> RunResults:
-        """The run that `prefix` is the id or the beginning of; the newest one without it."""
+        """The run whose id begins with `prefix`; by default the newest."""
         from toolkit._query.run import run_of
         from toolkit._run.run_folder import find_run
         from toolkit.errors import BadInput
@@ -71,8 +71,8 @@ class StoreResults:
         from toolkit._query.answers import frame
 
         parts = [
-            found.search(text, k).select(pl.lit(found.id).alias("run"), pl.all())
-            for found in map(self.run, self.runs()["run"])
+            run.search(text, k).select(pl.lit(run.id).alias("run"), pl.all())
+            for run in map(self.run, self.runs()["run"])
         ]
         return pl.concat(parts) if parts else frame([], ("run", "address", "match", "text"))
 
@@ -96,7 +96,7 @@ class RunResults:
 
     @property
     def report(self) -> Path:
-        """Where its report is."""
+        """The path of its report."""
         from toolkit._run.run_folder import REPORT, run_folder
 
         return run_folder(self.query.folder, self.id) / REPORT
@@ -141,7 +141,7 @@ class RunResults:
         return FeatureResults(self.query, space, index)
 
     def top(self, address: str, k: int = 20) -> pl.DataFrame:
-        """Where a feature fires hardest: sample, position, token, value, unit, text."""
+        """The largest values of a feature: sample, position, token, value, unit, text."""
         return self.feature(address).top(k)
 
     def sample(self, sample: str) -> SampleResults:
@@ -211,12 +211,12 @@ class FeatureResults:
 
     @property
     def label(self) -> str | None:
-        """What it is said to stand for; None where nobody has said it."""
+        """Its label; None if it has none."""
         labels = self.query.view.labels(self.space, [self.index])
         return None if labels.is_empty() else str(labels["label"][0])
 
     def top(self, k: int = 20) -> pl.DataFrame:
-        """Where it fires hardest: sample, position, token, value, unit, text."""
+        """Its largest values: sample, position, token, value, unit, text."""
         from toolkit._query import answers
 
         return answers.top(self.query, self.space, self.index, k)

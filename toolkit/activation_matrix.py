@@ -1,5 +1,5 @@
-"""From the rows of `activations` to a sparse matrix of samples by features. Imported when a step
-runs: it needs NumPy and SciPy.
+"""Turn rows of table `activations` into a sparse matrix of samples by features. Imported when a
+step runs: it needs NumPy and SciPy.
 """
 
 from __future__ import annotations
@@ -8,21 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from toolkit.arrays import Floats, Ints
 from toolkit.errors import DataError
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Fired:
-    """The features of a space that fired, and what they did: a CSR matrix with a row a sample and a
-    column a feature.
+    """The features of a space that fired, and their values: a CSR matrix with one row per sample
+    and one column per feature.
     """
 
     features: Ints
@@ -30,11 +27,11 @@ class Fired:
 
 
 def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space: str) -> Fired:
-    """Pool the activations of one space over the positions of each sample; samples that are not
-    asked for are left out.
+    """Pool the activations of one space over the positions of each sample; only the requested
+    samples are read.
 
-    A sample in which nothing fired has rows with empty lists. One without a row was not measured,
-    and is refused.
+    A sample in which nothing fired has rows with empty lists. A sample without any row was not
+    measured and is refused.
     """
     ids = pa.array(samples, pa.string())
     asked = pc.index_in(rows["sample"], value_set=ids)
@@ -55,17 +52,18 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
 
 
 def _check_measured(positions: Ints, samples: list[str], space: str) -> None:
-    """Where no sample has a row there is nothing to mistake for a difference: beside other spaces
-    such a one counts, empty.
+    """Refuse samples without a row. A space in which no sample has a row is allowed and counts as
+    empty, since it cannot suggest a difference.
     """
     without = np.flatnonzero(positions == 0)
     if 0 < len(without) < len(samples):
         raise DataError(
             f"space {space}: {len(without)} of {len(samples)} samples have no row in table "
             f"'activations' (the first is '{samples[without[0]]}'). Where nothing fires there is a "
-            "row with empty lists; without a row nobody looked, as where a selector finds no "
-            "token, and that is not silence. Extract at tokens that each sample has, or leave "
-            "such samples out: `missing: leave_out` of the comparisons."
+            "row with empty lists; a missing row means that the sample was not measured "
+            "(for example, because the selector matched no token), which is not the same as "
+            "nothing firing. Extract at tokens that each sample has, or leave such samples out: "
+            "`missing: leave_out` of the comparisons."
         )
 
 
@@ -82,15 +80,15 @@ def _check(
     if feature.max(initial=0) >= width:
         raise DataError(
             f"space {space}: there is a feature {feature.max()}, but its width is {width} "
-            f"(features 0 to {width - 1}). The activations and the description of the space do not "
-            "belong together; extract them again."
+            f"(features 0 to {width - 1}). The activations do not match the description "
+            f"of the space; extract them again."
         )
 
 
 def _pooled(
     cell: Ints, value: Floats, positions: Ints, width: int, pool: str
 ) -> tuple[Ints, Ints, Floats]:
-    """One value a sample and feature. A position in which a feature is not listed counts as 0."""
+    """One value per sample and feature. A position that does not list a feature counts as 0."""
     if positions.max(initial=0) <= 1:
         return cell // width, cell % width, value
     order = np.argsort(cell, kind="stable")

@@ -1,5 +1,5 @@
-"""The rows of table `activations` space by space, without a copy: the host's file is in order of
-spaces and is mapped.
+"""Read table `activations` one space at a time without copying: the host's file is sorted by space
+and memory-mapped.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 class BySpace:
-    """Where the rows of each space stand. In any order of rows; in the host's, each space is one
-    stretch of them.
+    """The row ranges of each space. Rows may come in any order; in the host's file each space is
+    one range.
     """
 
     def __init__(self, rows: pa.Table) -> None:
@@ -36,7 +36,7 @@ class BySpace:
 
     @property
     def spaces(self) -> list[str]:
-        """Every space that has rows, in order of ids."""
+        """Every space that has rows, sorted by id."""
         return sorted(self._stretches)
 
     def of(self, space: str) -> pa.Table:

@@ -1,9 +1,9 @@
 """How people name a feature: `25/2059` where the layer has one SAE, `model/hookpoint/sae:2059`
 anywhere.
 
-Neuronpedia's ids are read too: `gemma-2-2b/20-gemmascope-res-16k/1234`. An address is read here and
-nowhere else, and what the toolkit prints as an address can be typed back. A space is one row of the
-table `spaces`, as a dictionary. Light: neither torch nor Arrow.
+Neuronpedia's ids are read too: `gemma-2-2b/20-gemmascope-res-16k/1234`. All parsing of addresses is
+in this module, and every address that the toolkit prints can be typed back. A space is one row of
+the table `spaces`, as a dictionary. Light: neither torch nor Arrow.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Address:
     def __str__(self) -> str:
         if self.source is not None:
             return f"{self.model}/{self.source}/{self.index}"
-        place = "/".join(
+        prefix = "/".join(
             part for part in (self.model, self.hookpoint, self.sae) if part is not None
         )
-        return f"{place}:{self.index}" if place else f"{self.layer}/{self.index}"
+        return f"{prefix}:{self.index}" if prefix else f"{self.layer}/{self.index}"
 
 
 def parse(text: str) -> Address:
@@ -100,8 +100,8 @@ def find(address: Address | str, spaces: Iterable[Space]) -> Space:
 
 
 def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]:
-    """The space of the addressed feature and its index. A text is first compared with the spaces'
-    addresses and ids as stored.
+    """The space of the addressed feature and its index. The text is compared with the stored
+    addresses and ids of the spaces first.
     """
     rows = _distinct(spaces)
     matches, index = _as_it_stands(address, rows) if isinstance(address, str) else ([], 0)
@@ -147,14 +147,14 @@ def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
 
 
 def neuronpedia(space: Space) -> tuple[str, str]:
-    """What Neuronpedia calls a space: model id and source id. Of an SAE that it does not have,
-    names of the same shape.
+    """The model id and source id of a space on Neuronpedia. For an SAE that Neuronpedia does not
+    have, ids of the same form are made.
     """
     return _neuronpedia.names(space)
 
 
 def neuronpedia_page(space: Space, index: int) -> str | None:
-    """The address of a feature's page on Neuronpedia; None where no page of this very SAE is known
+    """The URL of a feature's page on Neuronpedia; None unless a page of exactly this SAE is known
     to exist.
     """
     page = _neuronpedia.page(space)

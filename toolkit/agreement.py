@@ -1,9 +1,9 @@
-"""How far two descriptions of a feature agree: a label, words of replies, promoted tokens.
+"""How well two descriptions of a feature agree: a label, words of replies, promoted tokens.
 
 A description is a set of stems. Agreement is the cosine of two sets: shared stems over the
-geometric mean of their sizes, from 0 to 1. What it is by chance is up to the descriptions of the
-other features, so a number is shown beside the mean over them and with its rank among them. Light:
-no NumPy.
+geometric mean of their sizes, from 0 to 1. The agreement expected by chance depends on the
+descriptions of the other features, so each number is shown with the mean over them and its rank
+among them. Light: no NumPy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COMMON = frozenset(
     "that the their them then there these they this those to token tokens up use various was were "
     "what when where which who will with word words would you your".split()
 )
-"""Words that say nothing about a feature; among them those that labels are full of."""
+"""Words that say nothing about a feature, including the stock words of labels."""
 _ENDINGS = "ations ation ings ing edly ers er ies ed es ly s y e".split()
 _SHORTEST = 3
 
@@ -46,34 +46,42 @@ def agreement(first: frozenset[str], second: frozenset[str]) -> float:
 
 @dataclass(frozen=True)
 class RankedAgreement:
-    """An agreement beside those that the same description has with other features."""
+    """The agreement of a description with its feature, compared with its agreement with other
+    features.
+    """
 
     score: float
     baseline: float
     """The mean over the other features."""
     p: float
-    """The share of all features, this one counted, that agree at least as well."""
+    """The share of all features, including this one, that agree at least as well."""
 
 
 def ranked(
-    first: frozenset[str], own: frozenset[str], others: Sequence[frozenset[str]]
+    description: frozenset[str],
+    same_feature: frozenset[str],
+    other_features: Sequence[frozenset[str]],
 ) -> RankedAgreement:
-    """The agreement of `first` with the feature's `own` description, and with those of `others`."""
-    score = agreement(first, own)
-    elsewhere = [agreement(first, other) for other in others]
-    mean = sum(elsewhere) / len(elsewhere) if elsewhere else 0.0
-    as_good = sum(value >= score for value in elsewhere)
-    return RankedAgreement(score, mean, (1 + as_good) / (1 + len(elsewhere)))
+    """The agreement of `description` with `same_feature`, another description of its feature, and
+    with those of `other_features`.
+    """
+    score = agreement(description, same_feature)
+    other_scores = [agreement(description, other) for other in other_features]
+    mean = sum(other_scores) / len(other_scores) if other_scores else 0.0
+    as_good = sum(value >= score for value in other_scores)
+    return RankedAgreement(score, mean, (1 + as_good) / (1 + len(other_scores)))
 
 
 def polarity(description: frozenset[str], towards: frozenset[str], away: frozenset[str]) -> float:
-    """From -1 to 1: whether a description names words that stand for an outcome, or for others."""
+    """From -1 to 1: whether a description names words that stand for an outcome or words that stand
+    for the other outcomes.
+    """
     for_it, against = len(description & towards), len(description & away)
     return (for_it - against) / (for_it + against) if for_it + against else 0.0
 
 
 def _stem(word: str) -> str:
-    """Without its ending, and with one of two equal letters at the end: `betting` is `bet`."""
+    """Strip the ending, then one of two equal letters at the end: `betting` becomes `bet`."""
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST:
             word = word[: -len(ending)]

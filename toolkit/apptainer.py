@@ -1,4 +1,4 @@
-"""The command line of a worker in an Apptainer container, for every executor that starts one so."""
+"""The command line of a worker in an Apptainer container, for all executors that start one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def exec_words(
     request: WorkerRequest, sif: str, threads: int, *, gpus: bool, also: Sequence[Mount] = ()
 ) -> list[str]:
     """The words after the program: `exec`, the folders of the request and `also`, the image, the
-    worker. `gpus` shows it the GPUs; a request that names some shows only these.
+    worker. `gpus` makes GPUs visible: only those that the request names, if it names any.
     """
     words = ["exec", "--contain", "--cleanenv", "--no-home", "--pwd", "/tmp"]
     environment = environment_for(request, threads)

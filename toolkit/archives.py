@@ -1,6 +1,5 @@
-"""NumPy archives that are written as they go: a matrix block by block, with one block in memory.
-
-Equal arrays make equal bytes. Sinks and `toolkit store export` write their archives with this.
+"""Write NumPy archives as a stream: a matrix block by block, with one block in memory. Equal arrays
+give equal bytes. Sinks and `toolkit store export` write their archives with this.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 DATE = (1980, 1, 1, 0, 0, 0)
-"""One date for all members, so that equal arrays are equal bytes."""
+"""The same date for all members, so that equal arrays give equal bytes."""
 BLOCK_BYTES = 4 << 20
 
 
@@ -19,7 +18,7 @@ Member = tuple[str, Any, tuple[int, ...], Iterable[Any]]
 
 
 class _Pieces:
-    """A file that only grows: what was written since it was last asked."""
+    """A write-only file: `take` returns what was written since the last call."""
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
@@ -29,7 +28,7 @@ class _Pieces:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits anywhere else."""
+        """Do nothing: all bytes are held here."""
 
     def take(self) -> bytes:
         data, self._held = b"".join(self._held), []
@@ -59,12 +58,12 @@ def archive(arrays: Iterable[Member]) -> Iterator[bytes]:
 
 
 def whole(name: str, array: Any) -> Member:
-    """An array or number that is there already."""
+    """An array or number that is already in memory."""
     return name, array.dtype, array.shape, [array]
 
 
 def texts(name: str, rows: int, width: int, text_of: Callable[[int], str]) -> Member:
-    """Texts, each in the room of `width` characters as NumPy keeps them, some rows at a time."""
+    """Texts as NumPy's fixed-width strings of `width` characters, some rows at a time."""
     import numpy as np
 
     kind = np.dtype(f"U{max(1, width)}")

@@ -1,8 +1,8 @@
-"""What a comparison is: the rows of table `comparisons`, and the rows of `features` that are of it.
+"""Comparisons: the rows of table `comparisons`, and the rows of `features` that belong to them.
 
 A stage that compares groups writes one row of `comparisons` and marks each of its rows of
-`features` with the row's id. Readers choose rows by that id, never by words; sentences are made
-from the row where people read.
+`features` with the row's id. Readers choose rows by that id, never by text; sentences for people
+are made from the row.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
+
+from toolkit.terminal import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +26,7 @@ OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the sele
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedGroup:
-    """One group of a comparison, and how much evidence stands behind it."""
+    """One group of a comparison and its sizes."""
 
     name: str
     samples: int
@@ -32,25 +34,23 @@ class ComparedGroup:
     prompts: int
     clusters: int
     not_measured: int = 0
-    """Samples that were left out because a space has no row of them."""
+    """Samples left out because a space has no row for them."""
     shared: int = 0
-    """Samples of the confirm half that were left out: the select half has their prompts."""
+    """Samples of the confirm half left out because the select half has their prompts."""
 
     def describe(self) -> str:
-        """The sizes, for people."""
+        """The sizes as text."""
         counts = (
             (self.samples, "sample"),
             (self.units, "unit"),
             (self.prompts, "distinct prompt"),
             (self.clusters, "cluster"),
         )
-        samples, units, prompts, clusters = (
-            f"{number} {word}{'s'[: number != 1]}" for number, word in counts
-        )
+        samples, units, prompts, clusters = (counted(number, word) for number, word in counts)
         return f"{samples} of {units}, {prompts}, {clusters}{self.describe_left_out()}"
 
     def describe_left_out(self) -> str:
-        """What was left out, for people; empty where nothing was."""
+        """The samples left out, as text; empty if there are none."""
         left = f", {self.not_measured} not measured" if self.not_measured else ""
         if self.shared:
             left += f", {self.shared} left out whose prompts the select half has"
@@ -67,30 +67,30 @@ class Comparison:
     test: str
     """The test, such as `welch` or `mann_whitney within round`."""
     by: str
-    """The metadata key that names the groups, or whose number is followed."""
+    """The metadata key that names the groups, or whose number the trend follows."""
     effect: str
     """The statistic that is the effect: d, r, eta2 or score_sound."""
     groups: tuple[ComparedGroup, ...]
     half: str
     """Which half of the units: all, select or confirm."""
     positions: str
-    """The selector of the positions that were read, as JSON; empty for all that were kept."""
+    """The selector of the positions read, as JSON; empty if all kept positions were read."""
     unit: str
     cluster: str
-    """Which samples are one piece of evidence: prompt, state or none."""
+    """What joins samples into one cluster: prompt, state or none."""
     family: str
-    """What is corrected together: all, space or discovered."""
+    """Which tests share a correction: all, space or discovered."""
     tested: Mapping[str, int]
-    """By space, how many features the family has there."""
+    """The number of features in the family, by space."""
     addresses: Mapping[str, str] = field(default_factory=dict)
-    """By space, its address: the name that messages give it."""
+    """The address of each space, for messages."""
     min_count: int = 0
     min_density: float = 0.0
     correction: str
     alpha: float
     min_effect: float = 0.0
     adjusted: str = ""
-    """What the second, adjusted test is given; empty without one."""
+    """The covariates of the second, adjusted test; empty without one."""
 
     @property
     def name(self) -> str:
@@ -101,24 +101,24 @@ class Comparison:
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """Names of the groups, in order; none where a number is followed."""
+        """The names of the groups, in order; none for a trend."""
         return tuple(group.name for group in self.groups if group.name)
 
     @property
     def label(self) -> str:
-        """Test, positions and half: what tells comparisons of the same groups apart."""
+        """Test, positions and half, which distinguish comparisons of the same groups."""
         read = f", at {shown_positions(self.positions)}" if self.positions else ""
         half = f", half {self.half}" if self.half != "all" else ""
         return f"{self.test}{read}{half}"
 
     def family_of(self, space: str) -> int:
-        """How many features were corrected together with those of a space."""
+        """The number of features corrected together with those of a space."""
         if self.family == "space":
             return self.tested.get(space, 0)
         return sum(self.tested.values())
 
     def describe(self, space: str = "") -> str:
-        """The test, and after a colon how p was corrected and what is called significant."""
+        """The test and, after a colon, how p was corrected and what counts as significant."""
         fired = []
         if self.min_count:
             fired.append(f"at least {self.min_count} samples")
@@ -149,7 +149,7 @@ class Comparison:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Comparison:
-        """From a row of table `comparisons`."""
+        """Read a row of table `comparisons`."""
         facts = {key: value for key, value in row.items() if key not in ("comparison", "step")}
         facts["groups"] = tuple(ComparedGroup(**group) for group in row["groups"])
         facts["tested"] = {one["space"]: one["features"] for one in row["tested"]}
@@ -158,7 +158,7 @@ class Comparison:
         return cls(id=row["comparison"], **facts)
 
     def with_id(self, step: str) -> Comparison:
-        """With an id made from the key of the step and from all that is recorded here."""
+        """The comparison with an id made from the step's key and all recorded fields."""
         facts = json.dumps([step, self.row()], sort_keys=True, separators=(",", ":"))
         return replace(self, id=hashlib.sha256(facts.encode()).hexdigest()[:16])
 
@@ -172,13 +172,13 @@ class Comparison:
 
 
 def shown_positions(positions: str) -> str:
-    """The recorded selector for people: `last` and `all` without quotes."""
+    """The recorded selector as text: `last` and `all` without quotes."""
     selector = json.loads(positions) if positions else ""
     return selector if isinstance(selector, str) else positions
 
 
 def read_comparisons(inputs: Inputs) -> list[Comparison]:
-    """Every comparison of the needed stages, each once, by what is compared and how."""
+    """Every comparison of the needed stages, each once, sorted by what is compared and how."""
     if "comparisons" not in inputs.tables():
         return []
     return comparisons_of(inputs.read("comparisons"))
@@ -191,15 +191,13 @@ def comparisons_of(rows: pa.Table) -> list[Comparison]:
 
 
 def addresses_of(inputs: Inputs) -> dict[str, str]:
-    """By space, its address, as the needed stages know it: also of spaces that none of them
-    extracted, if they compared their features.
-    """
+    """The address of each space that the needed stages extracted or compared."""
     compared = [one.addresses for one in read_comparisons(inputs)]
-    found = {space: address for known in compared for space, address in known.items()}
+    result = {space: address for known in compared for space, address in known.items()}
     if "spaces" in inputs.tables():
         rows = inputs.read("spaces").to_pylist()
-        found |= {row["space"]: str(row["address"]) for row in rows}
-    return found
+        result |= {row["space"]: str(row["address"]) for row in rows}
+    return result
 
 
 def rows_of(features: pa.Table, comparison: Comparison) -> pa.Table:
@@ -210,7 +208,9 @@ def rows_of(features: pa.Table, comparison: Comparison) -> pa.Table:
 
 
 def distinct_labels(comparisons: Iterable[Comparison]) -> dict[str, str]:
-    """By id, the shortest name that tells comparisons apart: what is compared, else also how."""
+    """By id, the shortest unique name of each comparison: what is compared and, only where needed,
+    how.
+    """
     every = list(comparisons)
     names: dict[str, str] = {}
     for comparison in every:

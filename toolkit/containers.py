@@ -1,6 +1,5 @@
-"""What a worker in a container sees: the folders that are mounted, where, and its environment.
-
-The same for every kind of container. The store is never among the folders.
+"""What a worker in a container sees: the mounted folders and its environment, the same for every
+kind of container. The store is never mounted.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ KERNELS = (
     "ONEDNN_MAX_CPU_ISA",
     "ATEN_CPU_CAPABILITY",
 )
-"""Variables that choose how numbers are added up: a container gets those that are set here, so that
-its tables are those of a local run to the last bit.
+"""Variables that select numeric kernels. A container gets the values set on the host, so that its
+tables equal those of a local run to the last bit.
 """
 
 
@@ -86,7 +85,7 @@ def _private_file(value: str) -> Path:
 
 
 def make_folders(request: WorkerRequest) -> None:
-    """Make the folders that are mounted: an engine refuses those that are not there."""
+    """Create the folders to be mounted: an engine refuses missing ones."""
     for folder in (request.folder, request.jobs, request.inputs):
         folder.mkdir(parents=True, exist_ok=True)
 

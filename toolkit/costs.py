@@ -1,12 +1,13 @@
-"""What work costs: the records in which parts say it, and prices of passes over a model and of
-rows, from the facts of identities.
+"""The cost of work: records for the estimates of parts, and the cost of forward passes and rows
+from the facts of identities.
 
-Facts are those that loaders state (`Identity.facts`). Where one is missing, nobody has the model's
-files yet: then a pass costs 0 and a plan says that it is unknown.
+Facts are those that loaders state (`Identity.facts`). If a fact is missing because the model's
+files are not there yet, a pass costs 0 and the plan reports the cost as unknown.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,24 +19,24 @@ ENTRY, ROW = 8, 40
 names, before compression.
 """
 TOKENS = 8192
-"""Padded tokens of a pass where no batch plan says otherwise."""
+"""Padded tokens of a pass without a batch plan."""
 ANSWERED = 16_384
-"""Padded tokens, replies included, that a model keeps the keys of while it answers many prompts."""
+"""Padded tokens, replies included, whose keys a model keeps while it answers many prompts."""
 
 Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a stage has before it: samples, the distinct token sequences among them and the tokens
-    of these.
+    """The input of a stage: samples, the distinct token sequences among them, and the tokens of
+    these.
 
-    `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and
-    `saes` are the facts of their identities; empty when nobody knows them before they are fetched.
-    A stage that loads no SAEs is told of those whose activations it reads: `rows` of them, with
-    `entries` active features. `units` is for a stage that makes its own. `longest` counts tokens,
-    `characters` those of the longest text. `unloaded`: a table stands for the model, which is not
-    loaded.
+    `exact` is False while the samples do not exist yet; the numbers are then bounds. `model` and
+    `saes` are the facts of their identities; empty while they are unknown because the files have
+    not been fetched. For a stage that loads no SAEs, `saes` are those whose activations it reads:
+    `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
+    `longest` is the longest text in tokens, `characters` in characters. `model_replaced`: a table
+    replaces the model, which is not loaded.
     """
 
     samples: int
@@ -49,20 +50,20 @@ class Workload:
     rows: int = 0
     entries: int = 0
     characters: int = 0
-    unloaded: bool = False
+    model_replaced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedComparison:
-    """What a stage will compare, so that a plan can say what effect it would find.
+    """What a stage will compare, so that a plan can report the smallest detectable effect.
 
     `effect` says how: `d` of two groups by a metadata key, of which a group None is every other
     sample; `eta2` of several, or of all that there are where `groups` is None; `r`, a number
     followed over the samples that have the key (with `groups`, one of these values of it). `unit`:
     what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`: whether
     equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None:
-    every feature of the SAEs, or of one SAE where `each_space` is corrected by itself; 0: nobody
-    knows yet. `discovered`: only what an earlier stage finds, which nobody knows yet.
+    every feature of the SAEs, or of one SAE where `each_space` is corrected by itself; 0: not known
+    yet. `discovered`: only features that an earlier stage selects, whose number is not known yet.
     """
 
     by: str
@@ -79,14 +80,12 @@ class PlannedComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What work asks for, from configs and headers: floating-point operations, bytes read, memory
-    at its peak, bytes stored.
+    """What work needs, from configs and headers: floating-point operations, bytes read, peak
+    memory, bytes stored.
 
     `rows` and `entries` are the rows of activations that it writes and the active features in them.
-    `dense` is what these would be with every zero written out, `dense_tokens` the same with a row
-    for every token of the samples, looked at or not, and `dense_texts` a text beside each row, all
-    as wide as the longest. `exact` is False where these are bounds, however well its samples are
-    known.
+    `totals` are further sums on whose names parts agree, such as what an export needs to know.
+    `exact` is False if these are bounds even for known samples.
     """
 
     forwards: int = 0
@@ -94,32 +93,28 @@ class Cost:
     read: int = 0
     memory: int = 0
     disk: int = 0
-    dense: int = 0
-    dense_tokens: int = 0
-    dense_texts: int = 0
     rows: int = 0
     entries: int = 0
     exact: bool = True
+    totals: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Cost) -> Cost:
-        """Both, one after the other: the peak is the higher one."""
+        """The cost of both, one after the other: memory is the higher peak."""
         return Cost(
             forwards=self.forwards + other.forwards,
             flops=self.flops + other.flops,
             read=self.read + other.read,
             memory=max(self.memory, other.memory),
             disk=self.disk + other.disk,
-            dense=self.dense + other.dense,
-            dense_tokens=self.dense_tokens + other.dense_tokens,
-            dense_texts=self.dense_texts + other.dense_texts,
             rows=self.rows + other.rows,
             entries=self.entries + other.entries,
             exact=self.exact and other.exact,
+            totals=dict(Counter(self.totals) + Counter(other.totals)),
         )
 
 
 def token_flops(model: Facts, mean: float, blocks: int | None = None) -> float:
-    """A token through the first `blocks` blocks (all, if not said): their weights, and attention to
+    """One token through the first `blocks` blocks (default: all): their weights, and attention to
     half of a text of `mean` tokens.
     """
     layers = max(1, model.get("layers", 1))
@@ -142,7 +137,7 @@ def token_bytes(model: Facts, kept: int) -> int:
 
 
 def pass_bytes(model: Facts, tokens: int, longest: int, kept: int, limit: int = TOKENS) -> int:
-    """A model and a pass of at most `limit` padded tokens over it."""
+    """The model and one pass of at most `limit` padded tokens."""
     return int(
         model.get("bytes", 0)
         + min(max(limit, longest), max(tokens, longest)) * token_bytes(model, kept)

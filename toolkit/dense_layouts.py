@@ -31,7 +31,7 @@ class SparseRows:
         return len(self.ends) - 1
 
     def fill(self, first: int, last: int, block: Any, block_rows: Any = None) -> None:
-        """Write rows `first` to `last` into a block: one below the other, or at `block_rows`."""
+        """Write rows `first` to `last` into a block: consecutively, or at `block_rows`."""
         import numpy as np
 
         part = slice(self.ends[first], self.ends[last])
@@ -48,14 +48,14 @@ class SparseRows:
 
 @dataclass(frozen=True)
 class Fragments:
-    """What stands beside the rows of a fragment archive. Arrays have one value per row."""
+    """The columns beside the rows of a fragment archive. Arrays have one value per row."""
 
     text: Callable[[int], str]
     """The fragment of a row."""
     longest: int
     """Characters of the longest fragment."""
     sentence: Callable[[int], str]
-    """The whole text that the fragment of a row begins."""
+    """The whole text of which a row's fragment is the beginning."""
     longest_sentence: int
     labels: Any
     """The sentence's label; NaN without one."""
@@ -106,8 +106,8 @@ def token_members(rows: SparseRows, width: int, positions: Any, tokens: int) -> 
 
 
 def folder_names(samples: Sequence[str]) -> dict[str, str]:
-    """The folder of each sample: its id if that is a safe and unique folder name, also where file
-    names ignore case; else one made from a hash of the id.
+    """The folder of each sample: its id if that is a safe folder name and unique ignoring case;
+    else a name made from a hash of the id.
     """
     seen = Counter(name.lower() for name in samples)
     return {

@@ -98,7 +98,9 @@ def _long(numbers: Sequence[int] | Tensor) -> Tensor:
 
 
 class Change(ABC):
-    """New numbers from old ones: of a stream, of coordinates along directions, or of features."""
+    """Compute new values from old ones: of a stream, of coordinates along directions, or of
+    features.
+    """
 
     @abstractmethod
     def new(self, old: Tensor, index: Tensor) -> Tensor:
@@ -107,8 +109,8 @@ class Change(ABC):
 
 @dataclass(frozen=True)
 class Set(Change):
-    """The value itself. A stream set to what another prompt has there is a patch; set to what other
-    samples have, a resample.
+    """Replace the old value. Setting a stream to its value in another prompt is a patch; setting it
+    to values of other samples is a resample.
     """
 
     values: Values
@@ -119,7 +121,7 @@ class Set(Change):
 
 @dataclass(frozen=True)
 class Add(Change):
-    """The old value plus this."""
+    """Add to the old value."""
 
     values: Values
 
@@ -129,7 +131,7 @@ class Add(Change):
 
 @dataclass(frozen=True)
 class Scale(Change):
-    """The old value times this; 0 ablates."""
+    """Multiply the old value; 0 ablates."""
 
     factors: Values
 
@@ -152,7 +154,7 @@ class Clamp(Change):
 
 
 ABLATE = Scale(0.0)
-"""Nothing is left of it."""
+"""Set the value to zero."""
 
 
 def _for_targets(values: Values, index: Tensor, shared_dims: int, like: Tensor) -> Tensor:
@@ -335,7 +337,7 @@ class Tally:
             self.counts[row, "prompt" if position < prompt else "generation"] += 1
 
     def total(self, row: Hashable | None = None, phase: Phase | None = None) -> int:
-        """The sum over rows and phases, or of those named."""
+        """The sum over all rows and phases, or over those given."""
         return sum(
             count
             for (of, when), count in self.counts.items()
@@ -345,7 +347,7 @@ class Tally:
 
 @dataclass
 class _ShiftedTally(Tally):
-    """Counts on behalf of an edit of a larger batch, whose rows have higher numbers."""
+    """Counts for an edit of a larger batch, whose row numbers are shifted."""
 
     to: Tally = field(default_factory=Tally)
     by: int = 0
@@ -372,14 +374,16 @@ class Edit:
     tally: Tally = field(default_factory=Tally)
 
     def first_position(self, row: int | None = None) -> int:
-        """The first position that it changes, of any row or of one; OPEN_END where none."""
+        """The first position that it changes, in one row or in any; OPEN_END if there is none."""
         starts = self.targets.starts
         if row is not None and self.targets.rows is not None:
             starts = starts[self.targets.rows == row]
         return int(starts.min()) if len(starts) else OPEN_END
 
     def of_rows(self, first: int, last: int) -> Edit:
-        """The same for the rows first:last of a batch, counted from `first`. Its tally goes on."""
+        """The edit restricted to rows first:last of a batch, renumbered from `first`; it keeps its
+        tally.
+        """
         shifted = _ShiftedTally(to=self.tally, by=first)
         if self.targets.rows is None:
             return replace(self, tally=shifted)
@@ -423,7 +427,9 @@ class PassRows:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Tokens of a pass: row and column of each in the pass's tensors, and its target's index."""
+    """The edited tokens of a pass: row and column of each in the pass's tensors, and its target's
+    index.
+    """
 
     rows: Tensor
     columns: Tensor
@@ -446,7 +452,8 @@ class Editing:
         model: str,
     ) -> None:
         """`shares`: for the edit number e, the rows of the pass that have it; by default all.
-        `editable`: sites at which the model, of that name and so many layers, makes edits.
+        `editable`: sites at which the model makes edits; `layers` and `model` are its number of
+        layers and its name.
         """
         self._rows = rows if isinstance(rows, PassRows) else PassRows.of_batch(rows)
         self._kept: dict[str, Tensor] = {}
@@ -472,7 +479,7 @@ class Editing:
 
     @property
     def hookpoints(self) -> set[str]:
-        """Where a stream is edited or read."""
+        """Hookpoints whose stream is edited or read."""
         return {*self._made, *self._read}
 
     def apply(self, name: str, stream: Tensor) -> Tensor:
@@ -567,8 +574,8 @@ def _check_once(edit: Edit, chosen: Chosen) -> None:
     places = chosen.rows * (int(chosen.columns.max()) + 1) + chosen.columns
     if len(torch.unique(places)) < len(places):
         raise BadInput(
-            f"edit at '{edit.hookpoint}': two of its targets name the same token. Give them as two "
-            "edits, so that their order is said."
+            f"edit at '{edit.hookpoint}': two of its targets name the same token. Write "
+            f"them as two edits, so that their order is defined."
         )
 
 

@@ -1,4 +1,4 @@
-"""The container engine: connecting to it, and its failures as sentences with the way out."""
+"""The container engine: connecting to it, and error messages that name a remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
 
 
 def _knock(name: str) -> None:
-    """Open and close a local socket: the SDK leaves it open where nobody answers."""
+    """Open and close a local socket: the SDK leaves it open if nothing answers."""
     if name.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(10)
@@ -36,12 +36,12 @@ def _knock(name: str) -> None:
 
 
 def socket_name() -> str:
-    """Where the engine is looked for."""
+    """The address at which an engine is expected."""
     return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 def unreachable(error: BaseException) -> str:
-    """Why no engine answers, as a sentence that names what to do."""
+    """Why no engine answers, and what to do."""
     text = str(error)
     where = socket_name()
     if "Permission denied" in text or "PermissionError" in text:
@@ -57,6 +57,6 @@ def unreachable(error: BaseException) -> str:
 
 
 def is_podman(client: DockerClient) -> bool:
-    """Whether Podman answers in Docker's place: it ignores requests for GPUs without a word."""
+    """Whether the engine is Podman, which silently ignores requests for GPUs."""
     components: list[dict[str, Any]] = client.version().get("Components") or []
     return any("podman" in str(component.get("Name", "")).lower() for component in components)

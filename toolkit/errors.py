@@ -1,7 +1,6 @@
-"""Every error the toolkit raises on purpose. Each says where, what was found, what is allowed and
-what to do next.
-
-The exit code belongs to the class, so that the command line translates in one place.
+"""Every error the toolkit raises on purpose. Each message says where the problem is, what was read,
+what is allowed and what to do next. Exit codes belong to the classes, so that the command line
+translates errors in one place.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ from collections.abc import Iterable
 
 
 class ToolkitError(Exception):
-    """The family. `str(error)` is complete: a user needs no traceback to act on it."""
+    """Base of all errors. `str(error)` is a complete message: a user needs no traceback to act on
+    it.
+    """
 
     exit_code = 3
 
 
 class BadInput(ToolkitError):
-    """Something the user wrote (a spec, a flag, a file, a plugin) cannot be used as it is."""
+    """Something that the user wrote (a spec, an option, a file, a plugin) cannot be used."""
 
     exit_code = 2
 
@@ -45,7 +46,7 @@ class DataError(ToolkitError):
 
 
 class StepFailed(ToolkitError):
-    """A step failed; the run's other steps are safe and the same command continues."""
+    """A step failed; the other steps of the run are safe, and the same command continues."""
 
 
 class WorkerDied(ToolkitError):
@@ -53,11 +54,11 @@ class WorkerDied(ToolkitError):
 
 
 class VersionMismatch(BadInput):
-    """A worker carries other versions of toolkit or a plugin than the host."""
+    """A worker has other versions of the toolkit or of a plugin than the host."""
 
 
 class Refused(ToolkitError):
-    """The run may not start or go on: it does not fit, or an SAE failed its examination."""
+    """The run may not start or continue: it does not fit, or an SAE failed its examination."""
 
     exit_code = 4
 

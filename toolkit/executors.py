@@ -18,7 +18,7 @@ from toolkit.protocol import WorkerEvent
 
 
 class GpuCount(BaseModel):
-    """So many GPUs, whichever are free of other wishes."""
+    """A number of GPUs; the executor chooses which."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     count: int = Field(ge=1, description="how many GPUs")
@@ -30,7 +30,7 @@ GpuChoice = GpuIndices | Literal["all", "none"] | GpuCount
 
 
 def gpu_request(choice: GpuChoice | None) -> str | None:
-    """Such a field as the text that `--gpu` takes."""
+    """Write a GpuChoice as the text that `--gpu` takes."""
     if isinstance(choice, GpuCount):
         return f"count:{choice.count}"
     if isinstance(choice, list):
@@ -50,7 +50,7 @@ class WorkerLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerRequest:
-    """One worker that the host asks an executor to start, and all that it may see."""
+    """One worker that the host asks an executor to start, and everything that it may see."""
 
     name: str
     """The worker's name, unique in the run; its log is `folder/NAME.log`."""
@@ -63,14 +63,14 @@ class WorkerRequest:
     plugins: tuple[Path, ...] = ()
     """Scratch plugin files: read only."""
     files: tuple[Path, ...] = ()
-    """Files and folders that the params of its jobs name, such as a local model: read only."""
+    """Files and folders named by the params of its jobs, such as a local model: read only."""
     model_cache: Path | None = None
     """The cache of the model hub: read only, unless `network`."""
     network: bool = False
     """Whether its jobs may have to download a model or SAEs."""
     gpus: tuple[Gpu, ...] | None = None
-    """The GPUs that it gets, to be passed by UUID. Empty: none at all. None: whatever the place
-    where it is started offers.
+    """The GPUs that it gets, to be passed by UUID. Empty: no GPU. None: whatever is available where
+    it starts.
     """
     limits: WorkerLimits = WorkerLimits()
     """Its limits, as `ExecutorPart.limits` gives them."""
@@ -81,7 +81,7 @@ class WorkerRequest:
 
 
 class Worker(Protocol):
-    """One running worker, wherever it is."""
+    """One running worker, on any machine."""
 
     @property
     def name(self) -> str:
@@ -89,22 +89,24 @@ class Worker(Protocol):
         ...
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Hand it one message of `toolkit.protocol`, with its paths translated where the worker
-        sees the same folder under another path. A worker that has ended is no error here.
+        """Send one message of `toolkit.protocol`, with paths translated if the worker sees the same
+        folder under another path. A worker that has already ended is not an error here.
         """
         ...
 
     def events(self) -> Iterator[WorkerEvent]:
-        """Its events in order, until it has ended."""
+        """Its events in order, until it ends."""
         ...
 
     def stop(self, *, now: bool = False) -> str:
-        """End it, kindly or at once, and say how it ended: `exit status 0`, `out of memory`."""
+        """End it, after its current job or at once, and return how it ended: `exit status 0`, `out
+        of memory`.
+        """
         ...
 
 
 def translate_paths(message: Any, folders: Mapping[Path, PurePosixPath]) -> Any:
-    """A message in which every path inside one of `folders` is the path that the worker sees."""
+    """Replace every path inside one of `folders` by the path that the worker sees."""
     if isinstance(message, Mapping):
         return {name: translate_paths(value, folders) for name, value in message.items()}
     if isinstance(message, Sequence) and not isinstance(message, str):

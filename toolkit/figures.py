@@ -1,5 +1,5 @@
-"""Pieces of figures: SVG in the report's colours, legends, ticks, tables and numbers. Text of users
-is escaped here.
+"""Building blocks of figures: SVG in the report's colours, legends, ticks, tables and numbers. User
+text is escaped here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ STYLE = (
 
 
 def svg(width: float, height: float, body: Iterable[str]) -> str:
-    """A drawing that keeps its text readable: on a narrow screen it scrolls. Readers are told the
-    figure's `alt` instead.
+    """A drawing that keeps its text readable: on a narrow screen it scrolls. Screen readers get the
+    figure's `alt` text.
     """
     drawn, limits = (
         "".join(body),
@@ -39,7 +39,7 @@ def svg(width: float, height: float, body: Iterable[str]) -> str:
 def text(
     x: float, y: float, words: object, *, anchor: str = "start", kind: str = "", turn: float = 0
 ) -> str:
-    """Words at a place; `anchor` says which end of them."""
+    """Text at a point; `anchor` says which part of the text is at that point."""
     turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
     named = f' class="{kind}"' if kind else ""
     index = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
@@ -71,7 +71,7 @@ def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[f
 
 
 def number(value: float) -> str:
-    """A tick or count for people: a real minus sign, no needless zeros."""
+    """A tick or count as text: a real minus sign, no trailing zeros."""
     return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -94,13 +94,13 @@ def small(value: float) -> str:
 
 
 def decimals(*values: float) -> int:
-    """How many the largest of these needs to have three digits."""
+    """The number of decimals with which the largest value has three digits."""
     largest = max(map(abs, values))
     return max(0, 2 - math.floor(math.log10(largest))) if largest else 0
 
 
 def fixed(value: float, places: int) -> str:
-    """A number with so many decimals; past six of them it is written as a power of ten."""
+    """A number with `places` decimals; past six it is written as a power of ten."""
     rounded = round(value, places) or 0.0  # no minus before a zero
     written = f"{rounded:,.{places}f}" if places <= 6 else f"{rounded:.2e}".replace("e-0", "e-")
     return written.replace("-", "\N{MINUS SIGN}")
@@ -109,8 +109,8 @@ def fixed(value: float, places: int) -> str:
 def table(
     caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False
 ) -> str:
-    """A table whose cells are trusted HTML; the first of a row is its head, the others are numbers;
-    with `words` the last is text.
+    """A table of trusted HTML cells; the first cell of a row is its heading, the others are
+    numbers; with `words` the last one is text.
     """
     head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
     body = "".join(_row(cells, len(cells) - words) for cells in rows)

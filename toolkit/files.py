@@ -1,4 +1,4 @@
-"""Files that a spec names: where they are, what they hold, and whether they are whole. Reads
+"""Files that a spec names: where they are, what they hold, and whether they are complete. Reads
 headers, never weights.
 
 path: package:toolkit_lab/files/model     inside an installed Python package
@@ -37,13 +37,13 @@ def _placed(value: str, info: ValidationInfo) -> str:
 
 
 PathText = Annotated[str, AfterValidator(_placed)]
-"""A params field that holds a path: made absolute against the spec's folder, `package:` left as it
-is.
+"""Make the path of a params field absolute, relative to the spec's folder; `package:` paths stay as
+they are.
 """
 
 
 def locate(text: str) -> Path:
-    """The file or folder that a `PathText` names; an error if it is not there."""
+    """The file or folder that a `PathText` names; a missing one is an error."""
     if not text.startswith(PACKAGE):
         return _there(Path(text), text)
     package, _, rest = text.removeprefix(PACKAGE).partition("/")
@@ -69,9 +69,7 @@ def _there(path: Path, text: str) -> Path:
 
 
 def check_link(file: Path, root: Path) -> None:
-    """A file of a folder is in it, or, where the folder is in a hub cache, in its repository; a
-    link that leaves both is an error.
-    """
+    """Refuse a link that leads out of its folder or, in a hub cache, out of its repository."""
     above = {*root.absolute().parents, *root.resolve().parents}
     caches = [
         home.resolve()
@@ -86,7 +84,7 @@ def check_link(file: Path, root: Path) -> None:
 
 
 def content_digest(files: Mapping[str, Path]) -> str:
-    """One hash of named files by what they hold, wherever they lie."""
+    """One hash over the names and contents of files, independent of their location."""
     parts = {name: file_digest(path) for name, path in sorted(files.items())}
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -106,7 +104,7 @@ def file_digest(path: Path) -> str:
 
 
 def check_regular(path: Path) -> None:
-    """A file that is read has to be one: a pipe or device would block the reader for ever."""
+    """Refuse what is not a regular file: reading a pipe or device would block for ever."""
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):
         return
@@ -124,8 +122,8 @@ _KINDS = (
 
 
 def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Names, dtypes, shapes and offsets of the tensors in a file. Each tensor is as long as its
-    shape says, they lie one behind the other, and the file is as long as they need.
+    """Names, dtypes, shapes and offsets of the tensors in a file. The lengths of tensors have to
+    match their shapes, and they have to fill the file without gaps.
     """
     check_regular(path)
     size = path.stat().st_size
@@ -167,7 +165,7 @@ TENSOR_BITS = {
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key that stands there twice would hide a tensor."""
+    """A JSON object without repeated keys: a repeated one would hide a tensor."""
     results = dict(pairs)
     if len(results) != len(pairs):
         raise ValueError("a key is repeated")
@@ -189,7 +187,9 @@ def _tensor_bytes(facts: dict[str, Any]) -> int:
 def _laid_out(
     path: Path, header: Mapping[str, Mapping[str, Any]], lengths: Mapping[str, int]
 ) -> int:
-    """Where the last tensor ends, after checking that each begins where the one before ends."""
+    """The end of the last tensor, after checking that each tensor begins where the previous one
+    ends.
+    """
     end = 0
     for name in sorted(header, key=lambda name: tuple(header[name]["data_offsets"])):
         first, last = header[name]["data_offsets"]
@@ -200,17 +200,21 @@ def _laid_out(
                 f"{last - first:,}. Copy or download it again."
             )
         if first != end:
-            how = "overlaps the one before it" if first < end else "leaves a gap before it"
+            how = (
+                "overlaps the previous one"
+                if first < end
+                else "leaves a gap after the previous one"
+            )
             raise BadInput(
-                f"{path}: tensor '{name}' {how}: it begins at byte {first}, the tensors before it "
-                f"end at {end}. Copy or download it again."
+                f"{path}: tensor '{name}' {how}: it begins at byte {first}, and the "
+                f"previous tensors end at {end}. Copy or download it again."
             )
         end = last
     return end
 
 
 JSON_BYTES = 64 << 20
-"""No config is longer."""
+"""The longest JSON file that is read."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ An environment turns a state into a prompt and an action into the next state. A 
 reply to one prompt. `play.*` stages do the rest: they draw replies, ask again, end games whose
 replies cannot be read, and write the tables `games` and `rounds`.
 
-A small environment needs `start`, `prompt`, `step` and `outcome`; everything else has a default.
+A small environment needs `start`, `prompt`, `step` and `outcome`; all other methods have defaults.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.randomness import generator
+
 if TYPE_CHECKING:
     import numpy as np
 
 State = Mapping[str, Any]
-"""The state of a game: plain JSON data, so that a game can stop and go on anywhere."""
+"""The state of a game: plain JSON data, so that a game can be stopped and resumed on any machine.
+"""
 
 ROUND_LIMIT = "round_limit"
 INVALID = "invalid_reply"
@@ -32,7 +35,7 @@ FAILED_OUTCOMES = (INVALID, TRUNCATED, NOT_PLAYED)
 condition was stopped before the game began.
 """
 HOST_OUTCOMES = (ROUND_LIMIT, *FAILED_OUTCOMES)
-"""Outcomes that the playing stage gives; an environment's own outcomes have other names."""
+"""Outcomes that the playing stage sets; outcomes of environments need other names."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,13 @@ class Option:
     action: str
     """The action that `Environment.step` gets."""
     key: str = ""
-    """What numbers it in the prompt, such as `1`."""
+    """Its number in the prompt, such as `1`."""
     words: tuple[str, ...] = ()
     """The words that name it, such as `Stop playing` and `Stop`. Case does not matter."""
     low: float | None = None
     """The lowest amount offered with it; None if it takes no amount."""
     high: float | None = None
-    """The highest amount offered with it. Equal to `low`: the amount need not be said."""
+    """The highest amount offered with it. If equal to `low`, the reply need not name an amount."""
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None) or (self.low or 0) > (self.high or 0):
@@ -63,11 +66,11 @@ class Prompt:
     spans: tuple[tuple[str, int, int], ...] = ()
     """(name, first character, past-last character)."""
     options: tuple[Option, ...] = ()
-    """What may be chosen here, in the order of the text."""
+    """The available choices, in the order of the text."""
     decides: Literal["start", "end"] = "start"
-    """Where a reply has its decision: on its first line, or on its last line."""
+    """Where a reply states its decision: on its first or last line."""
     label: str = "Final Decision"
-    """What the deciding line begins with, where `decides` is `end`."""
+    """What the deciding line begins with, if `decides` is `end`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ Parser = Callable[[str, Prompt], Reply]
 
 @dataclass(frozen=True)
 class Condition:
-    """What games of one kind have in common."""
+    """The settings that a set of games shares."""
 
     id: str
     """Short and stable: it begins the names of the games."""
@@ -100,20 +103,20 @@ class Condition:
     groups: Mapping[str, str] = field(default_factory=dict)
     """What divides the tables of a report, such as a bet mode."""
     label: str = ""
-    """How people call it; the id where it is empty."""
+    """A name for people; the id if empty."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A state of a game that has a name, such as one that a study looked at."""
+    """A named state of a game, such as one that a study examined."""
 
     name: str
     state: State
     group: str = ""
     """The kind of situation, such as `risky`; empty for those of no kind."""
     twin_of: str = ""
-    """The scenario that this one puts right: the same situation, without what contradicts the rules
-    in it.
+    """The scenario that this one corrects: the same situation without its contradictions of the
+    rules.
     """
 
 
@@ -134,7 +137,7 @@ class Environment(ABC):
     outcomes: Sequence[str] = ()
     """The outcomes that it gives. The first is the one that measures report with intervals."""
     max_rounds: int = 100
-    """A game that has not ended after so many rounds ends with the outcome `round_limit`."""
+    """A game that has not ended after this many rounds ends with the outcome `round_limit`."""
     min_reply_tokens: int = 1
     """The shortest reply that its prompts ask for; a smaller budget of new tokens is refused."""
 
@@ -152,7 +155,9 @@ class Environment(ABC):
 
     @abstractmethod
     def step(self, state: State, reply: Reply, rng: np.random.Generator) -> Turn:
-        """The next state after an action. `rng` depends on the repetition and the round alone."""
+        """The next state after an action. `rng` is `chance`: it depends on the repetition and the
+        round alone.
+        """
 
     @abstractmethod
     def outcome(self, state: State) -> str | None:
@@ -163,7 +168,7 @@ class Environment(ABC):
         return ()
 
     def contradictions(self, state: State) -> Sequence[str]:
-        """What in a state, as its prompt tells it, cannot be so by the rules: one sentence each."""
+        """What in a state, as its prompt describes it, contradicts the rules: one sentence each."""
         return ()
 
     def numbers(self, state: State) -> Mapping[str, float]:
@@ -175,18 +180,21 @@ class Environment(ABC):
         }
 
 
+def chance(seed: int, repetition: int, round: int) -> np.random.Generator:
+    """The generator that `Environment.step` gets: equal for every condition, model and arm."""
+    return generator(seed, "play.win", repetition, round)
+
+
 def state_hash(state: State, settings: Mapping[str, Any]) -> str:
-    """A hash of what a state says beside its condition's settings. Equal hashes are states that are
-    equal to the bit.
-    """
+    """A hash of a state without its condition's settings. Equal hashes mean equal states."""
     kept = {name: value for name, value in state.items() if name not in settings}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def judge(parser: Parser, text: str, prompt: Prompt, *, cut_off: bool = False) -> Reply:
-    """What a reply says. Cut off, it says only what a complete deciding line says: `Bet $1` may
-    have been on its way to `Bet $100`.
+    """Parse a reply. A reply that was cut off counts only if its deciding line is complete: `Bet
+    $1` may be the beginning of `Bet $100`.
     """
     if not cut_off:
         return parser(text, prompt)
@@ -195,8 +203,8 @@ def judge(parser: Parser, text: str, prompt: Prompt, *, cut_off: bool = False) -
 
 
 def decided(text: str, prompt: Prompt) -> str:
-    """The reply up to the end of the first complete line that has the prompt's label and says
-    something behind it, unless that line is quoted from the prompt; empty if there is none.
+    """The reply up to the end of the first complete line that has text after the prompt's label and
+    is not quoted from the prompt; empty if there is none.
     """
     label = re.compile(rf"{re.escape(prompt.label)}[\s*_:]*[^\s*_:]", re.IGNORECASE)
     quoted = {line.strip() for line in prompt.text.split("\n")}

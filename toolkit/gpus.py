@@ -1,7 +1,5 @@
-"""The GPUs of this machine, and the choice of some of them. Asks the driver's own tool; imports no
-torch.
-
-A GPU is chosen by its physical index or UUID and handed on by UUID, which means the same card in
+"""List the GPUs of this machine and choose among them. Asks the driver's own tool; imports no
+torch. A GPU is chosen by physical index or UUID and passed on by UUID, which names the same card in
 every process, container and library.
 """
 
@@ -24,7 +22,7 @@ class Gpu:
     """One GPU as the driver names it."""
 
     index: int
-    """Its physical index on the machine that was asked."""
+    """Its physical index on its machine."""
     uuid: str
     """Its UUID, such as `GPU-1b2c...`."""
     pci: str
@@ -36,7 +34,7 @@ class Gpu:
     total_bytes: int
     """Its memory."""
     free_bytes: int
-    """The part of its memory that was free when it was asked."""
+    """Free memory at the time of the query."""
     cuda: str = ""
     """The newest CUDA version that the driver runs; empty where there is no CUDA driver."""
 
@@ -46,7 +44,7 @@ class Gpu:
 
 
 def installed_gpus() -> list[Gpu]:
-    """All GPUs of this machine; none where the driver's tool is missing or fails."""
+    """All GPUs of this machine; none if the driver's tool is missing or fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
@@ -123,8 +121,8 @@ def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, st
 
 
 def unresolved_gpus(request: str) -> list[Gpu]:
-    """The GPUs that a request names, as it writes them: for command lines that are rendered where
-    there is no GPU, and run elsewhere.
+    """The GPUs of a request, as written in it: for command lines that are rendered on a machine
+    without GPUs and run elsewhere.
     """
     names = [] if request == "none" else request.removeprefix("count:").split(",")
     nothing = {"pci": "", "name": "not resolved", "driver": "", "total_bytes": 0, "free_bytes": 0}

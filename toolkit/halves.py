@@ -1,7 +1,5 @@
-"""The two halves of the units: which samples are in one.
-
-What is found in `select` is tested in `confirm`. Both are drawn by unit from the seed
-(`toolkit.randomness.half`).
+"""Split units into two halves. Effects selected in `select` are tested in `confirm`. The split is
+drawn by unit from the seed (`toolkit.randomness.half`).
 """
 
 from __future__ import annotations
@@ -16,11 +14,10 @@ def in_half(
     seed: int, samples: Iterable[Mapping[str, Any]], part: str, *, prompts: bool = True
 ) -> tuple[set[str], set[str]]:
     """Names of the samples in a half (`all`, `select` or `confirm`), and of those left out of
-    `confirm`: `select` has their prompt.
-
-    `samples` are rows with `sample`, `unit` and `cluster` of all that there are, so that who is
-    left out does not depend on labels. On a base model an equal prompt is an equal activation, and
-    what chose a feature cannot confirm it. `prompts=False` keeps them.
+    `confirm` because `select` has their prompt. `samples` are the rows (`sample`, `unit`,
+    `cluster`) of all samples, so that the choice does not depend on labels. A base model gives
+    equal prompts equal activations, and data that selected a feature cannot confirm it.
+    `prompts=False` keeps them.
     """
     rows = list(samples)
     if part == "all":
@@ -37,8 +34,8 @@ def in_half(
 def joined_by_state(
     samples: Iterable[Mapping[str, Any]], state_of: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The rows with a `cluster` that samples share if their prompts or their states are equal, also
-    through others. `state_of` gives the state of each sample.
+    """The rows with a `cluster` that joins samples of equal prompts or equal states, transitively.
+    `state_of` gives the state of each sample.
     """
     rows = [dict(row) for row in samples]
     parent: dict[str, str] = {}

@@ -1,7 +1,5 @@
-"""Names of places in a model: `resid_post.12` is the output of block 12, counted from 0.
-
-Other tools' names for the same places are accepted wherever a hookpoint is read, and turned into
-ours at once.
+"""Names of hookpoints: `resid_post.12` is the output of block 12, counted from 0. Other tools'
+names are accepted wherever a hookpoint is read, and converted at once.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ SITES = (
     "mlp_raw",
     "mlp_out",
 )
-"""Every site of a block, in no order. `mlp_in_normed` has no gain, `mlp_in` has; `mlp_out` is what
+"""Every site of a block, unordered. `mlp_in_normed` has no gain, `mlp_in` has; `mlp_out` is what
 enters the stream.
 """
 
@@ -40,18 +38,18 @@ _ALIASES = {
     "hook_in": "resid_pre",
     "hook_out": "resid_post",
 }
-"""TransformerLens, behind `blocks.LAYER.`: the names of its first releases and of its third."""
+"""TransformerLens, after `blocks.LAYER.`: the names of version 1 and of version 3."""
 _ELSEWHERE = {"z": "attn_z", "attn_out_post": "attn_out", "mlp_out_post": "mlp_out"}
 """interp-engine, where it differs. Its `mlp_out` and `attn_out` are ours too, but on Gemma 2 it
 means them before the norm.
 """
 _MODULES = {"": "resid_post", ".mlp": "mlp_raw", ".post_feedforward_layernorm": "mlp_out"}
-"""What comes out of modules, by their path behind a block's (sparsify, delphi)."""
+"""Outputs of modules, by their path inside a block (sparsify, delphi)."""
 
 
 @dataclass(frozen=True)
 class Hookpoint:
-    """A site of one layer. `str` gives the one name that it has here."""
+    """A site of one layer. `str` gives its canonical name."""
 
     site: str
     layer: int

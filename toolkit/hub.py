@@ -1,5 +1,5 @@
-"""Repositories of the Hugging Face hub: what is in the cache, which commit a branch is, and
-fetching. Offline is honoured.
+"""Repositories of the Hugging Face hub: what the cache holds, which commit a branch names, and
+downloads. HF_HUB_OFFLINE is honoured.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Download:
-    """What a part reads of a repository: files whose path matches a pattern."""
+    """The files that a part reads from a repository, as patterns of their paths."""
 
-    wanted: Snapshot
+    snapshot: Snapshot
     patterns: tuple[str, ...]
 
 
@@ -50,8 +50,8 @@ def not_cached(name: str, revision: str) -> str:
     """The message for a repository that is not cached while the network is forbidden."""
     return (
         f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache_folder()}), "
-        "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is "
-        "there, or a folder with `path:`."
+        "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached "
+        "revision, or a folder with `path:`."
     )
 
 
@@ -112,13 +112,13 @@ def snapshot_folder(snapshot: Snapshot) -> Path:
 
 
 def fetch_file(
-    snapshot: Snapshot, path: str, tell: Callable[[int], None], *, restart: bool = False
+    snapshot: Snapshot, path: str, on_bytes: Callable[[int], None], *, restart: bool = False
 ) -> Path:
     """Download one file into the cache; an earlier attempt is resumed, unless `restart` starts
     over.
 
-    `tell` gets the bytes that are there so far. What another try cannot mend is a `BadInput`; other
-    errors are as they come.
+    `on_bytes` is called with the number of bytes so far. Errors that a retry cannot fix become
+    `BadInput`; others are raised unchanged.
     """
     from huggingface_hub import errors, hf_hub_download
 
@@ -133,7 +133,7 @@ def fetch_file(
                 snapshot.name,
                 path,
                 revision=snapshot.revision,
-                tqdm_class=_teller(tell),
+                tqdm_class=_progress_class(on_bytes),
                 force_download=restart,
             )
         )
@@ -141,9 +141,9 @@ def fetch_file(
         raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
-def _teller(tell: Callable[[int], None]) -> Any:
-    """A progress bar that prints nothing and calls `tell`. Some transfers have two, for bytes
-    received and written: either counts.
+def _progress_class(on_bytes: Callable[[int], None]) -> Any:
+    """A progress bar that prints nothing and calls `on_bytes`. Some transfers have two, for bytes
+    received and written; either counts.
     """
     from tqdm import tqdm
 
@@ -151,11 +151,11 @@ def _teller(tell: Callable[[int], None]) -> Any:
         def __init__(self, *given: Any, **named: Any) -> None:
             super().__init__(*given, **{**named, "disable": True})
             self.n = named.get("initial", 0)
-            tell(int(self.n))
+            on_bytes(int(self.n))
 
         def update(self, n: float | None = 1) -> None:
             self.n += n or 0
-            tell(int(self.n))
+            on_bytes(int(self.n))
 
     return Teller
 
@@ -201,10 +201,10 @@ def _unreachable(name: str, revision: str, error: Exception) -> str:
 
 
 def cached(name: str, revision: str, marker: str) -> Path | None:
-    """The folder of a repository in the cache; None when it is not there. Never asks the network.
+    """The folder of a cached repository; None if it is not cached. Never asks the network.
 
-    By the cache's documented layout: refs/NAME holds the commit of a branch, snapshots/COMMIT its
-    files.
+    Follows the documented layout of the cache: refs/NAME holds the commit of a branch,
+    snapshots/COMMIT its files.
     """
     repository = _repository(name)
     reference = repository / "refs" / revision

@@ -1,6 +1,7 @@
-"""Image names and the digests they are pinned to: what `executors: {docker: {image: cuda}}` means.
+"""Image names and the digests that they are pinned to: how `executors: {docker: {image: cuda}}` is
+resolved.
 
-Two files say it. `containers/lock.yaml`, shipped with the toolkit, says what each image is built
+Two files decide it. `containers/lock.yaml`, shipped with the toolkit, says what each image is built
 from and pins its base and its packages by digest; it may pin published images as
 `repository@sha256:...`. It cannot pin a whole image, which holds the toolkit and so this file. The
 user's lock, written by `toolkit images build`, pins the images built on this machine by their ID.
@@ -54,9 +55,9 @@ class Recipe:
     torch_cuda: str | None = None
     """The CUDA version that torch must be built for; None means that it must be a CPU build."""
     published: str | None = None
-    """A published image, `repository@sha256:...`, for those who do not build their own."""
+    """A published image, `repository@sha256:...`, for users who do not build their own."""
     pins: RecipePins | None = None
-    """What building it gave; None where it was never built."""
+    """The digests of its last build; None if it was never built."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def read_lock(path: Path | None = None) -> dict[str, PinnedImage]:
 
 
 def image_reference(name: str, path: Path | None = None) -> str:
-    """What an engine is asked for: the pin of `name`, or `name` itself if it is a pin already."""
+    """The image reference for an engine: the pin of `name`, or `name` itself if it is a pin."""
     if ID.fullmatch(name) or PINNED.fullmatch(name):
         return name
     locked, recipes = read_lock(path), read_recipes()

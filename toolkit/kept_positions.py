@@ -1,11 +1,9 @@
-"""Which of the positions that an extraction kept are read: the words of `toolkit.selectors`,
-applied to rows instead of tokens.
+"""Select among the positions that an extraction kept: the selectors of `toolkit.selectors`, applied
+to rows instead of tokens. One extraction at the union of several selectors thus serves one
+comparison per selector. A position that was not kept is refused.
 
-One extraction at the union of several selectors thus serves a comparison each. What was not kept
-cannot be read, and is refused.
-
-A selector leaves BOS out; column `bos` of table `samples` says which texts begin with it. Samples
-that no model tokenised here (an import) may not say so: a selector that depends on it is refused.
+A selector leaves BOS out; column `bos` of table `samples` says which texts begin with it. Imported
+samples may lack this fact; a selector that depends on it is then refused.
 """
 
 from __future__ import annotations
@@ -52,14 +50,14 @@ class AtKept(Params):
 
 
 def shown(at: Asked | None) -> str:
-    """The selector for people; empty for every position."""
+    """The selector as text; empty for every position."""
     if at is None or isinstance(at, str):
         return at or ""
     return json.dumps(_plain(at), separators=(",", ":"))
 
 
 def _plain(at: Asked) -> Any:
-    """The selector as plain data, without what is the default."""
+    """The selector as plain data, without defaults."""
     if isinstance(at, str):
         return at
     if isinstance(at, Selector):
@@ -82,7 +80,7 @@ def asked_of(positions: str) -> Asked | None:
 
 
 class Activations:
-    """Rows of `activations` by space, of the positions asked for."""
+    """Rows of `activations` by space, at the requested positions."""
 
     def __init__(self, inputs: Inputs, at: Asked | None) -> None:
         rows = inputs.read("activations")
@@ -91,14 +89,12 @@ class Activations:
 
     @property
     def spaces(self) -> list[str]:
-        """Every space that has rows, in order of ids."""
+        """Every space that has rows, sorted by id."""
         return self._by_space.spaces
 
     @property
     def measured(self) -> frozenset[str]:
-        """The samples in which something is read: those with a row in every space, or with a token
-        that the selector finds.
-        """
+        """The samples with a row in every space or, given a selector, with a selected token."""
         if self._chosen is not None:
             return self._chosen.samples
         there = [
@@ -108,24 +104,24 @@ class Activations:
         return frozenset.intersection(*there) if there else frozenset()
 
     def check_looked(self, samples: Sequence[str]) -> None:
-        """Refuse when nobody looked anywhere: a result of no rows at all would read as silence
-        everywhere.
+        """Refuse samples of which none was measured: no rows at all would look like nothing firing
+        anywhere.
         """
         if self._chosen is None and not _any_among(self._samples, samples):
             raise DataError(
                 f"no space has a row of any of the {len(samples)} samples in table 'activations' "
                 f"(the first is '{samples[0]}'). Where nothing fires there is a row with empty "
-                "lists: these samples were not looked at, as where a selector finds no token. "
-                "Extract at tokens that they have."
+                "lists: these samples were not measured, for example because a selector "
+                "matched no token. Extract at tokens that they have."
             )
         if self._chosen is not None and self._chosen.samples.isdisjoint(samples):
             raise DataError(
                 f"at: {self._chosen.at} finds no token in any of the {len(samples)} samples (the "
-                f"first is '{samples[0]}'). Ask for tokens that they have."
+                f"first is '{samples[0]}'). Select tokens that they have."
             )
 
     def of(self, space: str, samples: Sequence[str], named: str) -> pa.Table:
-        """The rows of a space; a position asked for in one of the samples that was not kept is an
+        """The rows of a space; a requested position of one of the samples that was not kept is an
         error.
         """
         rows = self._by_space.of(space)
@@ -141,8 +137,8 @@ def _any_among(column: pa.ChunkedArray, samples: Sequence[str]) -> bool:
 
 
 class _Chosen:
-    """The positions that a selector finds in each sample, as sorted numbers: the sample's number
-    times `_stride`, and the position.
+    """The positions that a selector selects in each sample, as sorted numbers: the sample's number
+    times `_stride`, plus the position.
     """
 
     def __init__(self, table: pa.Table, at: Asked) -> None:
@@ -162,24 +158,24 @@ class _Chosen:
             for number, positions in enumerate(results)
             for position in positions
         ]
-        self._wanted = np.sort(np.array(places, dtype=np.int64))
+        self._selected_numbers = np.sort(np.array(places, dtype=np.int64))
         self.samples = frozenset(
             text.sample for text, positions in zip(texts, results, strict=True) if positions
         )
         self.at = shown(at)
 
     def of(self, rows: pa.Table, samples: Sequence[str], named: str) -> pa.Table:
-        """The rows that stand at these positions."""
+        """The rows at these positions."""
         import numpy as np
         import pyarrow as pa
 
         there = self._numbers(rows["sample"]) * self._stride + rows["position"].to_numpy()
         self._check(there, self._numbers(pa.chunked_array([pa.array(samples, pa.string())])), named)
-        return rows.filter(pa.array(np.isin(there, self._wanted)))
+        return rows.filter(pa.array(np.isin(there, self._selected_numbers)))
 
     def _numbers(self, samples: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-        """The number of each sample; one that table `samples` lacks has one that no position is
-        asked for in.
+        """The number of each sample; a sample missing from table `samples` gets a number without
+        selected positions.
         """
         import numpy as np
         import pyarrow.compute as pc
@@ -192,7 +188,7 @@ class _Chosen:
     ) -> None:
         import numpy as np
 
-        requested = self._wanted[np.isin(self._wanted // self._stride, samples)]
+        requested = self._selected_numbers[np.isin(self._selected_numbers // self._stride, samples)]
         lacking = requested[~np.isin(requested, there)]
         if len(lacking):
             sample, position = (
@@ -201,15 +197,15 @@ class _Chosen:
             )
             raise DataError(
                 f"at: {self.at} asks for position {position} of sample '{sample}', which was not "
-                f"kept in space {named} ({len(lacking)} such positions). Only what the extraction "
-                "looked at can be read: add this selector to its `at` (a list is the union of its "
-                "selectors), or ask for positions that were kept."
+                f"kept in space {named} ({len(lacking)} such positions). Only positions that the "
+                "extraction kept can be read: add this selector to its `at` (a list is the union "
+                "of its selectors), or select positions that were kept."
             )
 
 
 def _selected(at: Asked, text: Read, bos: bool | None) -> tuple[int, ...]:
-    """The positions that the selector finds. `bos`: whether the text begins with BOS, None where
-    nobody recorded it.
+    """The selected positions. `bos`: whether the text begins with BOS; None if this was not
+    recorded.
     """
     first = text.ids[0] if text.ids else None
     without = selected(at, text, None)
@@ -219,8 +215,8 @@ def _selected(at: Asked, text: Read, bos: bool | None) -> tuple[int, ...]:
     if bos is None and positions != without:
         raise DataError(
             f"at: {shown(at)} depends on whether sample '{text.sample}' begins with BOS, which a "
-            "selector leaves out, and its row of table 'samples' does not say (column 'bos' is "
-            "null). Say which is meant: `exclude: {bos: false}` reads the first token, `exclude: "
-            "{positions: [0], bos: false}` leaves it out."
+            "selector leaves out, and its row of table 'samples' does not record it "
+            "(column 'bos' is null). State it: `exclude: {bos: false}` reads the first token, "
+            "`exclude: {positions: [0], bos: false}` leaves it out."
         )
     return positions

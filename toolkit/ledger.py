@@ -1,4 +1,4 @@
-"""What the ledger of a store keeps: one record a committed step, one a change of a run's state."""
+"""The ledger of a store: one record per committed step, and one per change of a run's state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 IMPORTED = "import"
-"""The worker of a step that an import added to a run."""
+"""The value of `worker` for a step that an import added to a run."""
 _KEY_TAG = "k1"
 """Changes when the recipe of keys does."""
 
@@ -19,10 +19,10 @@ def key_of(material: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRow:
-    """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows
-    written to each table. `origin` is empty for a step that was computed into this store, else it
-    names the export that the step was read from. `shared` says which step's rows of `spaces` are
-    also this one's: space to step.
+    """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` counts the
+    rows written to each table. `origin` is empty for a step computed into this store, else it names
+    the export that the step was imported from. `shared` maps a space to the step whose row of
+    `spaces` this step shares.
     """
 
     key: str
@@ -44,14 +44,14 @@ class StepRow:
 
     @property
     def imported(self) -> bool:
-        """Whether an import added it to a run whose spec does not know of it: labels, lists."""
+        """Whether an import (labels, lists) added it to a run whose spec has no such stage."""
         return self.worker == IMPORTED
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRow:
-    """One change of a run's state. The row with the highest `seq` counts. States: running, done,
-    failed, interrupted.
+    """One change of a run's state. The row with the highest `seq` is the current state. States:
+    running, done, failed, interrupted.
     """
 
     run: str

@@ -1,11 +1,12 @@
-"""What a model part's `load` gives: the methods that stages call, with working defaults for all
-that can be built from three.
+"""What a model part's `load` returns: the methods that stages call, with working defaults for all
+that can be built from a few.
 
 A new architecture writes `encode`, `decode`, `run` and `unembed`. Edits at any position, `suffix`,
 sessions, `generate`, `score` and `readout` then work by whole forward passes, and may be overridden
-by something faster that gives the same. What whole passes cannot give (gradients, rows of the
-embedding) is refused with the name of the method that a loader would have to write. Tensors are
-torch's. This module does not import torch before a method needs it: reading the contract is light.
+by something faster with the same result. What whole passes cannot provide (gradients, rows of the
+embedding) is refused with the name of the method that a loader would have to implement. Tensors are
+torch's. This module imports torch only inside methods that need it, so importing the contract is
+cheap.
 """
 
 from __future__ import annotations
@@ -25,24 +26,26 @@ from toolkit.sessions import Generated, Session, Until, WholePassSession
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.parts import Identity
+    from toolkit.identity import Identity
 
 Span = tuple[str, int, int]
 """A name and a half-open range: of characters in a prompt, of tokens in `Tokens`."""
 Frozen = Literal["attention", "norms", "mlp"]
-"""What gradients take for a constant: attention patterns; the scale of norms; the gates of MLPs
+"""What gradients treat as constant: attention patterns; the scale of norms; the gates of MLPs
 (activations as multiplication by what they multiplied, products by halves), which with the others
 makes RelP.
 """
 LOGITS = "logits"
-"""Among what an objective reads: the logits behind each row's last token, (rows, vocabulary)."""
+"""The name under which an objective reads the logits after each row's last token, (rows,
+vocabulary).
+"""
 PASS_ROWS = 64
-"""Rows of a whole pass that stands in for something faster."""
+"""Rows per whole pass in the default methods."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as the model reads it: `pieces` are the parts of `text` that stand behind `ids`; spans
+    """A text as the model reads it: `pieces` are the parts of `text` that `ids` stand for; spans
     count tokens; `bos` says whether the first token is the model's BOS.
     """
 
@@ -55,11 +58,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a tokeniser says: the rendered text, ids, and the characters (half open) of each id;
-    `(n, n)` for an added BOS.
-
-    `shift` is where the given text begins in the rendered one: more than 0 behind a chat template's
-    header.
+    """The output of a tokeniser: the rendered text, ids, and the half-open character range of each
+    id; `(n, n)` for an added BOS. `shift` is where the input text begins in the rendered one: more
+    than 0 after a chat template's header.
     """
 
     text: str
@@ -70,14 +71,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prompt whose work is done once: all its tokens, and what the model keeps of them for
-    `suffix` and `edited_states`.
+    """A prompt that is computed once: its tokens, and what the model keeps of them for `suffix` and
+    `edited_states`.
     """
 
     ids: tuple[int, ...]
     kept: Any = None
     captured: Mapping[str, Tensor] | None = None
-    """The last token's stream at the hookpoints that `prefix` was asked for: one row each."""
+    """The last token's stream at the captured hookpoints: one row each."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Gradients:
 
 
 Objective = Callable[[Mapping[str, "Tensor"]], "Tensor"]
-"""From what it reads (streams by hookpoint, logits under LOGITS) to one number a row."""
+"""Maps what it reads (streams by hookpoint, logits under LOGITS) to one number per row."""
 
 
 class Model(ABC):
@@ -137,8 +138,8 @@ class Model(ABC):
         `attn_z` is as wide as all heads together; `attn_probs` is (rows, heads, longest, longest):
         queries, then keys.
 
-        Blocks after the last one captured need not be run. What stands beyond a row's end means
-        nothing.
+        Blocks after the last one captured need not be run. Values beyond a row's end are
+        meaningless.
         """
 
     @abstractmethod
@@ -149,19 +150,19 @@ class Model(ABC):
     """Sites at which `run` makes edits."""
 
     draw_tolerance: float = 1e-4
-    """How far two ways to compute a cumulated probability may lie apart."""
+    """How far two computations of the same cumulative probability may differ."""
 
     end_ids: tuple[int, ...] = ()
     """Tokens that end a reply."""
 
     bos_id: int | None = None
-    """The token that begins every text, if the model has one; its activations are left out of
-    results.
+    """The token at the beginning of every text, if the model has one; its activations are left out
+    of results.
     """
 
     causal: bool = True
-    """Whether a token sees only what stands before it. `toolkit.encoders.Encoder` is for the
-    others.
+    """Whether a token sees only earlier tokens. `toolkit.encoders.Encoder` is for models where it
+    is False.
     """
 
     # --- working defaults ---
@@ -177,8 +178,8 @@ class Model(ABC):
             of = f"sample '{name}'" if name else f"the text '{text[:40]}...'"
             raise DataError(
                 f"{of} has {len(encoded.ids)} tokens; {self.identity.name} reads at most "
-                f"{self.context}. Shorten the text, or leave the sample out: cutting it off would "
-                "change what is asked."
+                f"{self.context}. Shorten the text, or leave the sample out: truncating "
+                f"it would change the prompt."
             )
         ranges = tuple(_token_span(span, encoded) for span in spans)
         pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
@@ -196,14 +197,14 @@ class Model(ABC):
         )
 
     def last_hookpoint(self) -> str:
-        """Where `unembed` takes its rows from."""
+        """The hookpoint whose rows `unembed` takes."""
         return str(Hookpoint("resid_post", self.layers - 1))
 
     # --- one prompt, many edits ---
 
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
-        """Do the work of a prompt once, for many `suffix` calls, and keep its last token's stream
-        at `capture`.
+        """Compute a prompt once for many `suffix` calls, and keep its last token's stream at
+        `capture`.
         """
         names = [*dict.fromkeys((*capture, self.last_hookpoint()))]
         streams = self.run([ids], names)
@@ -235,7 +236,7 @@ class Model(ABC):
         return Edit(f"resid_post.{layer}", operation, targets)
 
     def check_suffix(self, layers: Tensor, rows: Tensor) -> None:
-        """One layer of the model for each row of its width."""
+        """Check that there is one layer of the model per row, and that rows have its width."""
         if tuple(rows.shape) != (len(layers), self.width):
             raise BadInput(
                 f"suffix: {len(layers)} layers and rows of the shape {tuple(rows.shape)}; give "
@@ -282,7 +283,7 @@ class Model(ABC):
     ) -> Readout:
         """Of last-token states (n, width): the logits of chosen tokens, the logarithm of the sum of
         exponentials over the vocabulary, and with `base` (width,) the divergence from its
-        distribution, KL(base || row). Nothing of n x vocabulary is held.
+        distribution, KL(base || row). An n x vocabulary matrix is never held.
         """
         return read_out(self._logit_tiles, states, tokens, base)
 
@@ -293,7 +294,7 @@ class Model(ABC):
         yield 0, self.unembed(states)
 
     def score(self, ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
-        """The log-probability of each continuation after `ids`, exactly."""
+        """The exact log-probability of each continuation after `ids`."""
         import torch
 
         batch = [[*ids, *more] for more in continuations]
@@ -309,7 +310,9 @@ class Model(ABC):
     # --- replies ---
 
     def session(self, budget: int | None = None) -> Session:
-        """Replies that join and leave at every token; `budget`: tokens kept at a time."""
+        """A session in which replies join and leave at every token; `budget`: tokens kept at a
+        time.
+        """
         return WholePassSession(self, budget)
 
     def generate(
@@ -352,7 +355,7 @@ class Model(ABC):
         capture: Sequence[str] = (),
         edits: Sequence[Edit] = (),
     ) -> AttentionRows:
-        """What the queries (positions of each row) attend to, for every head of some layers, and
+        """Attention of the queries (positions of each row), for every head of some layers, and
         captures of the same pass. By default from whole `attn_probs`, where `run` shows them.
         """
         check_queries(batch, queries)
@@ -377,26 +380,28 @@ class Model(ABC):
         edits: Sequence[Edit] = (),
         freeze: Collection[Frozen] = (),
     ) -> Gradients:
-        """Gradients of one number a row with respect to the streams at hookpoints. The objective
+        """Gradients of one number per row with respect to the streams at hookpoints. The objective
         gets what it `reads`: streams by hookpoint, and LOGITS.
         """
         self._refuse("gives no gradients", "gradients")
 
     def embedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
-        """What each token puts into the stream, (n, width), float32; positions apart."""
+        """What each token writes into the stream, (n, width), float32, without positions."""
         self._refuse("shows no rows of its embedding", "embedding_rows")
 
     def unembedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
-        """What each token's logit reads, (n, width), float32: behind `fold_final_norm`."""
+        """The direction read by each token's logit after `fold_final_norm`, (n, width), float32."""
         self._refuse("shows no rows of its unembedding", "unembedding_rows")
 
     def unembedding_offsets(self, tokens: Sequence[int] | Tensor) -> Tensor:
-        """What each token's logit has without any stream, (n,): the biases of norm and head."""
+        """The part of each token's logit that does not depend on the stream, (n,): the biases of
+        norm and head.
+        """
         self._refuse("shows no rows of its unembedding", "unembedding_offsets")
 
     def fold_final_norm(self, parts: Tensor, whole: Tensor | None = None) -> Tensor:
         """Parts of a last-token stream as `unembedding_rows` reads them: (..., width), float32, by
-        the norm that `whole` (..., width) gets; without it, each part's own. Linear in the parts:
+        the norm of `whole` (..., width); without it, each by its own norm. Linear in the parts:
 
             logit = fold_final_norm(parts, whole) @ unembedding_rows(t) summed over parts
                     + unembedding_offsets(t), before a cap of logits.
@@ -405,7 +410,7 @@ class Model(ABC):
 
     def head_outputs(self, layer: int, z: Tensor) -> Tensor:
         """What each head of a layer writes: attn_z (..., heads * size) -> (..., heads, width),
-        float32, before a norm behind attention; biases apart.
+        float32, before any norm after attention, without biases.
         """
         self._refuse("does not tell its heads apart", "head_outputs")
 
@@ -417,7 +422,7 @@ class Model(ABC):
 
 
 def check_queries(batch: Sequence[Sequence[int]], queries: Sequence[Sequence[int]]) -> None:
-    """As many lists of positions as rows, each inside its row."""
+    """Check that there is one list of positions per row, each inside its row."""
     if len(batch) != len(queries):
         raise BadInput(f"attention: {len(batch)} rows and {len(queries)} lists of queries.")
     for row, (ids, positions) in enumerate(zip(batch, queries, strict=True)):

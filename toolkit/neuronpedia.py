@@ -1,9 +1,7 @@
-"""What Neuronpedia calls a space: a model id and a source id, such as `gemma-2-2b` and
-`20-gemmascope-res-16k`.
-
-Published SAEs have the names of Neuronpedia's own pages; anything else gets one of the same shape.
-A Gemma Scope name without `__l0-N` means the canonical SAE of its layer, and only one that is known
-to be canonical is called so.
+"""The Neuronpedia ids of a space: a model id and a source id, such as `gemma-2-2b` and
+`20-gemmascope-res-16k`. Published SAEs have the ids of Neuronpedia's own pages; other SAEs get ids
+of the same form. A Gemma Scope name without `__l0-N` means the canonical SAE of its layer, and only
+an SAE that is known to be canonical gets such a name.
 """
 
 from __future__ import annotations
@@ -93,7 +91,9 @@ def names(space: Mapping[str, Any]) -> tuple[str, str]:
     short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()
     model = _MODELS.get(short, _slug(short))
     site, _, layer = str(space["hookpoint"]).rpartition(".")
-    return model, _gemma(model, site, space) or _llama(model, space) or _own(site, layer, space)
+    return model, _gemma(model, site, space) or _llama(model, space) or _made_up_id(
+        site, layer, space
+    )
 
 
 def _gemma(model: str, site: str, space: Mapping[str, Any]) -> str | None:
@@ -112,7 +112,7 @@ def _llama(model: str, space: Mapping[str, Any]) -> str | None:
     return f"{match[1]}-llamascope-{_LLAMA_SITES[match[2]]}-{_LLAMA_WIDTHS[match[3]]}"
 
 
-def _own(site: str, layer: str, space: Mapping[str, Any]) -> str:
+def _made_up_id(site: str, layer: str, space: Mapping[str, Any]) -> str:
     """`25-resid_post-NAME`; a space without a layer counts as the embedding, as on Neuronpedia."""
     parts = [layer, site] if layer.isdigit() else ["e", str(space["hookpoint"])]
     return _slug("-".join([*parts, str(space.get("sae") or "raw")]))

@@ -7,7 +7,7 @@ A part names itself as a spec names it (`extract.activations`), carries a pydant
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 
 from toolkit.errors import BadInput
 from toolkit.games import Environment, Parser
+from toolkit.identity import Identity
 from toolkit.work import (
     Figure,
     Finding,
@@ -132,21 +133,9 @@ def _looked_up(kind: str, name: str, context: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a model, SAE set or data file *is*: enters every key. `revision` is for people, `digest`
-    for hashing.
-    """
-
-    name: str
-    revision: str
-    digest: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What every part has. `version` changes when results change: it is part of every key."""
+    """The fields of every part. `version` changes when results change: it is part of every key."""
 
     kind: ClassVar[str] = "part"
     name: str
@@ -161,7 +150,7 @@ class ModelPart(Part):
 
     kind: ClassVar[str] = "model"
     identify: Callable[[Any], Identity]
-    """Which model it is: reads no weights, imports no torch."""
+    """Which model it is. Reads no weights and imports no torch."""
     load: Callable[[Any, Reporter], Any]
     """Loads a `toolkit.models.Model`; runs in a worker."""
     downloads: Callable[[Any], Iterable[Download]] | None = None
@@ -180,23 +169,25 @@ class SaePart(Part):
 
     kind: ClassVar[str] = "sae"
     identify: Callable[[Any], Identity]
-    """Which SAEs these are and which files hold them: reads no weights, imports no torch."""
+    """Which SAEs these are and which files hold them. Reads no weights and imports no torch."""
     load: Callable[[Any, Reporter], Any]
     """Loads a list of `toolkit.saes.Sae`; runs in a worker."""
     downloads: Callable[[Any], Iterable[Download]] | None = None
     """What `load` would fetch from the hub, for `toolkit fetch`."""
-    examine: str | None = "examine.saes"
-    """The stage part that examines them before any use; None only for stand-ins."""
+    examine: str | None
+    """The stage part that examines them before any use, such as `examine.saes`; None only for test
+    SAEs.
+    """
     decoder: Callable[[Any, str], Decoder] | None = None
-    """Reads the decoder of one SAE, by its name, from local files: no torch, no network."""
+    """Reads the decoder of one SAE, by its name, from local files, without torch or the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """How a stage is cut into steps. By default it is one."""
+    """How a stage is split into steps. By default it is a single step."""
 
     size: str | None = None
-    """The param that says how many samples (or units) one step has."""
+    """The name of the param that sets how many samples (or units) one step has."""
     units: Callable[[Any], int] | None = None
     """For a stage that makes its own units, such as games: how many these params ask for. Each
     step gets its range of them as `Work.units`, and the host keeps the spec's `limit`.
@@ -207,7 +198,9 @@ class Steps:
     spec's `limit` counts units and leaves features alone.
     """
     sample_limit: int | None = None
-    """The stage reads only the first so many samples; a change in the others does not rerun it."""
+    """The stage reads only this many samples, the first ones; a change in the others does not rerun
+    it.
+    """
     group_equal_texts: bool = False
     """Samples with equal token ids go to the same step, so that each text is computed once."""
     whole_units: bool = False
@@ -216,10 +209,10 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimates:
-    """What a part can say before it runs. Each field is optional; `toolkit plan` prints them."""
+    """Estimates that a part makes before it runs. Each is optional; `toolkit plan` prints them."""
 
     cost: Callable[[Any, Workload], Cost] | None = None
-    """What this much work needs."""
+    """The cost of this workload."""
     max_rows: Callable[[Any, Mapping[str, int]], Mapping[str, int] | None] | None = None
     """The most rows that it writes to each table, given the most rows of each table that it reads
     and, for a stage that makes its own units, their number as `units`. None: unknown.
@@ -227,16 +220,16 @@ class Estimates:
     texts: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     """For a source whose params alone tell: the unit and the text of each sample."""
     batch_plan: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
-    """The batch sizes for so many bytes of free memory on a device (`cuda` or `cpu`). They are
-    fixed once for a stage of a run and reach its steps as `Work.batch`.
+    """The batch sizes for a number of free bytes on a device (`cuda` or `cpu`). They are fixed once
+    for a stage of a run and reach its steps as `Work.batch`.
     """
     comparison: Callable[[Any, Mapping[str, Any]], PlannedComparison] | None = None
-    """Which groups it will compare, from the params and the facts of the model."""
+    """The groups that it will compare, from the params and the facts of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelUse:
-    """A metadata key that a part's params name, and the values of it that they name."""
+    """A metadata key that a part's params name, with the values that they name."""
 
     field: str
     """The param that names the key."""
@@ -247,7 +240,7 @@ class LabelUse:
 
 
 Labels = Mapping[str, Sequence[str] | None]
-"""Metadata keys of samples, each with all its values; None where these are many or unknown."""
+"""Metadata keys of samples, each with all its values; None if these are many or unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +252,7 @@ class TablePart(Part):
     reads: tuple[str, ...] = ()
     """Tables that it needs; a spec where no needed stage writes them is refused."""
     optional: tuple[str, ...] = ()
-    """Tables that it also reads where a needed stage writes them."""
+    """Tables that it also reads if a needed stage writes them."""
     writes: tuple[str, ...] = ()
     """Tables that it may write."""
     writes_for: Callable[[Any], Sequence[str]] | None = None
@@ -269,22 +262,26 @@ class TablePart(Part):
     uses_saes: bool = False
     """Whether it needs loaded SAEs."""
     replaces_model: str | None = None
-    """An optional table that makes the model unnecessary: where it is there, none is loaded."""
+    """An optional table that makes the model unnecessary: if a needed stage writes it, no model is
+    loaded.
+    """
     check: Callable[[Any, Mapping[str, Any]], str | None] | None = None
-    """What is wrong with these params on a model of these facts, as a sentence; None if nothing."""
+    """What is wrong with these params for a model with these facts, as a sentence; None if nothing
+    is.
+    """
     labels: Callable[[Any], Labels] | None = None
-    """The metadata keys of its samples, or of samples that are drawn from its tables, where the
-    params alone tell.
+    """The metadata keys of its samples, or of samples drawn from its tables, as far as the params
+    determine them.
     """
     label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
     """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
     steps: Steps = Steps()
-    """How it is cut into steps."""
+    """How it is split into steps."""
     estimates: Estimates = Estimates()
-    """What it can say before it runs."""
+    """Its estimates before it runs."""
     summary: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
-    """What the facts that its steps reported (`work.report.event`, with the event's `name` among
-    them) say together, in sentences for the report's Methods.
+    """Sentences for the report's Methods, from all events that its steps reported with
+    `work.report.event` (facts, with the event's `name` among them).
     """
 
     def tables(self, params: Any) -> tuple[str, ...]:
@@ -307,10 +304,20 @@ class SourcePart(TablePart):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlayedGame:
+    """The game of a stage that plays, and how often it asks for one decision."""
+
+    game: UsedEnvironment
+    attempts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class StagePart(TablePart):
     """A stage of an experiment: extracts, compares, patches, plays, measures."""
 
     kind: ClassVar[str] = "stage"
+    plays: Callable[[Any], PlayedGame] | None = None
+    """The game that these params play, so that its stored replies can be parsed again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +342,12 @@ class ParserPart(Part):
     """Whether a reply can be unreadable to it. Otherwise nothing is ever asked again."""
 
 
+class SinkParams(Params):
+    """Base of every sink's params."""
+
+    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SinkPart(Part):
     """An export. Yields (file name, bytes), or pieces of bytes for large ones; the host writes each
@@ -342,6 +355,7 @@ class SinkPart(Part):
     """
 
     kind: ClassVar[str] = "sink"
+    params: type[BaseModel] = SinkParams
     run: Callable[[SinkWork], Iterable[tuple[str, bytes | Iterable[bytes]]]]
     """Yields file names and their bytes."""
     reads: tuple[str, ...] = ()

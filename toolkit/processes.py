@@ -1,5 +1,5 @@
-"""A worker behind a pair of pipes. Executors start one with whatever command reaches it: python
-here, `docker run -i`, ssh.
+"""A worker connected by a pair of pipes. Executors start one with any command that reaches it:
+python on this machine, `docker run -i`, ssh.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LAST_WORDS_SECONDS = 1.0
 
 class PipedWorker:
     """Implements `toolkit.executors.Worker` over stdin and stdout of a child process; stderr and
-    what is no event go to the log, without the environment values that the worker is given.
+    lines that are not events go to the log, without the environment values that the worker gets.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PipedWorker:
         return self._child.pid
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Write one JSON line. That a worker is dead is noticed by whoever reads its events."""
+        """Write one JSON line. A dead worker is noticed by the reader of its events."""
         assert self._child.stdin is not None
         if message["type"] == "open":
             self._log.secrets = Secrets(message.get("secrets", {}))
@@ -80,7 +80,7 @@ class PipedWorker:
                 self._log.write(piece)
 
     def stop(self, *, now: bool = False) -> str:
-        """End the worker, kindly by closing its stdin or at once, and say how it ended."""
+        """End the worker, by closing its stdin or at once, and return how it ended."""
         assert self._child.stdin is not None
         if now:
             self._child.kill()

@@ -1,7 +1,7 @@
-"""The words between host and worker: one JSON object per line.
+"""The messages between host and worker: one JSON object per line.
 
-The host sends `open`, `job`, `stack` and `close`. The worker answers with the events below. A line
-is read in one place, `read_events`: what is not an event goes to the worker's log.
+The host sends `open`, `job`, `stack` and `close`. The worker answers with the events below. All
+lines are read by `read_events`: a line that is not an event goes to the worker's log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.gpus import Gpu
 
 MAX_LINE = 4 << 20
-"""Bytes of the longest line that is read as an event."""
+"""The longest line that is read as an event, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,11 @@ class Hello:
 
     event: ClassVar[str] = "hello"
     pid: int
-    """Its process id, in its own name space."""
+    """Its process id, in its own namespace."""
     host: str
     """The machine that it runs on."""
     versions: Mapping[str, str]
-    """Versions of the toolkit and of every plugin, which have to be the host's."""
+    """Versions of the toolkit and of every plugin; they have to equal the host's."""
     gpus: tuple[Gpu, ...] = ()
     """The GPUs that it can use."""
     torch_cuda: str = ""
@@ -49,7 +49,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """So much of a job is done."""
+    """The progress of a job."""
 
     event: ClassVar[str] = "progress"
     job: str
@@ -80,16 +80,16 @@ class PartSaid:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A job is done: its folder is whole."""
+    """A job is done: its folder is complete."""
 
     event: ClassVar[str] = "done"
     job: str
     rows: Mapping[str, int]
     """Rows written to each table."""
     seconds: float
-    """Time of computing and writing."""
+    """Time spent computing and writing."""
     load_seconds: float = 0.0
-    """Time of loading model and SAEs before it."""
+    """Time spent loading the model and SAEs before it."""
     host_bytes: int | None = None
     device_bytes: int | None = None
 
@@ -125,8 +125,8 @@ class Records(Generic[Record]):
         self._readers = {kind.event: TypeAdapter(kind) for kind in classes}
 
     def read(self, text: bytes | str) -> Record | None:
-        """The record in a line, or None where the line is none: no object, an unknown event, a
-        field that is missing or of another type.
+        """The record in a line, or None if the line is not one: not an object, an unknown event, or
+        a field that is missing or of another type.
         """
         try:
             data = json.loads(text)
@@ -142,7 +142,7 @@ class Records(Generic[Record]):
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Data in which lone surrogates, which no text file can hold, are written as escapes."""
+    """Data with lone surrogates, which no text file can hold, written as escapes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
@@ -155,7 +155,7 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def as_json(record: Any) -> dict[str, Any]:
-    """A record as the object of its line."""
+    """A record as the JSON object of its line."""
     return {"event": record.event, **asdict(record)}
 
 
@@ -175,8 +175,8 @@ class Log(Protocol):
 
 
 def read_events(lines: BinaryIO, log: Log) -> Iterator[WorkerEvent]:
-    """The events in a worker's output. What is no event (words of a container engine, a line that
-    is too long) is written to `log`.
+    """The events in a worker's output. A line that is not an event (output of a container
+    engine, a line that is too long) is written to `log`.
     """
     while line := lines.readline(MAX_LINE):
         whole = line.endswith(b"\n") or len(line) < MAX_LINE

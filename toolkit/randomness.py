@@ -21,7 +21,7 @@ def generator(seed: int, purpose: str, *counters: int | str) -> np.random.Genera
 
 
 def half(seed: int, unit: str) -> str:
-    """Which half of the units one belongs to: `select` finds candidates, `confirm` tests them. The
-    same in every stage.
+    """The half of a unit: candidates are selected in `select` and tested in `confirm`. The same in
+    every stage.
     """
     return "select" if generator(seed, "split", unit).random() < 0.5 else "confirm"

@@ -1,8 +1,8 @@
-"""Logits of chosen tokens, and what a distribution over the whole vocabulary has to say, without
+"""Logits of chosen tokens and statistics of the distribution over the whole vocabulary, without
 ever holding rows x vocabulary.
 
 The vocabulary comes in tiles. Sums of exponentials are kept with their running maximum (online
-log-sum-exp), so that any number of tiles gives what one would.
+log-sum-exp), so that the result does not depend on the number of tiles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Tiles = Iterator[tuple[int, "Tensor"]]
 
 @dataclass(frozen=True)
 class Readout:
-    """What last-token states say of the next token, one entry per row, float64."""
+    """Next-token statistics of last-token states, one entry per row, float64."""
 
     logits: Tensor
     """(n, tokens): those of the chosen tokens, exactly as `unembed` gives them."""

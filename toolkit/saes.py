@@ -1,9 +1,9 @@
-"""What an SAE part's `load` gives: SAEs, each with its hookpoint and identity, and the space that
-one makes with a model.
+"""What an SAE part's `load` returns: SAEs, each with its hookpoint and identity, and the space that
+an SAE and a model define.
 
 A *space* is model@revision, hookpoint, the hash of the SAE's own files and the recipe by which it
-is run. A feature number means something inside its space only, so every row of features carries the
-space's id.
+is run. A feature number has a meaning only inside its space, so every row about a feature carries
+the space's id.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from toolkit.parts import Identity
+    from toolkit.identity import Identity
     from toolkit.work import Inputs
 
 
 DENSE = 1 << 24
-"""Numbers of a dense matrix of activations that is made at a time: 64 MB."""
+"""Size of the dense matrix of activations that is made at a time, in numbers: 64 MB."""
 LONGER = 4
-"""On a GPU so many times more: short matrices would leave it idle."""
+"""The factor by which it is larger on a GPU, which short matrices would leave idle."""
 
 
 @dataclass(frozen=True)
 class Sparse:
-    """Active features of many rows: row i owns `counts[i]` entries, in order, of `features` and
+    """Active features of many rows: row i has the next `counts[i]` entries of `features` and
     `values`.
     """
 
@@ -48,8 +48,8 @@ class Decoder:
     """The decoder of an SAE as its files hold it, read without torch: `rows(first, last)` gives a
     range of features, float32.
 
-    Directions only: lengths and signs of whole matrices are the layout's. `digest` is the SAE's
-    own, to tell that it is the one.
+    Only directions matter: scales and signs of whole matrices depend on the file layout. `digest`
+    is that of the SAE, to check that it is the right one.
     """
 
     digest: str
@@ -78,11 +78,11 @@ class Sae(ABC):
     neuronpedia: str | None = None
     """Its id on Neuronpedia, `MODEL/SOURCE`, where it has pages there."""
     signed: bool = False
-    """Whether activations below zero are meant."""
+    """Whether activations may be below zero."""
     pointwise: bool = False
-    """Whether each feature is decided by its own pre-activation z and threshold t alone: z where
-    z > t, else 0 (ReLU, JumpReLU, gated). False where features compete (TopK, BatchTopK). A skip
-    connection does not matter here: it adds the same whatever the features are.
+    """Whether each feature depends on its own pre-activation z and threshold t alone: z where z >
+    t, else 0 (ReLU, JumpReLU, gated). False where features compete (TopK, BatchTopK). A skip
+    connection does not matter here: its output does not depend on the features.
     """
 
     @abstractmethod
@@ -91,17 +91,17 @@ class Sae(ABC):
 
     @abstractmethod
     def decode(self, activations: Tensor) -> Tensor:
-        """(n, width) -> (n, outputs): the reconstruction, as far as it follows from the activations
-        alone.
+        """(n, width) -> (n, outputs): the part of the reconstruction that follows from the
+        activations alone.
         """
 
     @abstractmethod
     def decoder_rows(self, features: Sequence[int] | Tensor) -> Tensor:
-        """What one unit of each feature adds at the output: (len(features), outputs)."""
+        """What one unit of each feature adds to the output: (len(features), outputs)."""
 
     @property
     def output_hookpoint(self) -> str:
-        """The place that is reconstructed: its own hookpoint, or another one for a transcoder."""
+        """The hookpoint that is reconstructed: its own, or another one for a transcoder."""
         return self.hookpoint
 
     @property
@@ -111,14 +111,14 @@ class Sae(ABC):
 
     @property
     def outputs(self) -> int:
-        """How many numbers a reconstruction has."""
+        """The width of a reconstruction."""
         return self.inputs
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
-        """(n, inputs) -> (n, outputs): what it makes of rows, with what needs the rows themselves
-        (a skip connection, their norm).
+        """(n, inputs) -> (n, outputs): the reconstruction, including what depends on the rows
+        themselves (a skip connection, their norm).
 
-        `activations`: what `encode` gave for these rows, to save the work.
+        `activations`: the result of `encode` for these rows, if it is there already.
         """
         return self.decode(self.encode(rows) if activations is None else activations)
 
@@ -137,8 +137,8 @@ class Sae(ABC):
         )
 
     def active(self, rows: Tensor) -> Sparse:
-        """Active features of a few rows: what `encode` gives, without its zeros. Write it anew
-        where it can be had cheaper.
+        """Active features of a few rows: what `encode` gives, without its zeros. Override it where
+        this can be done faster.
         """
         return without_zeros(self.encode(rows))
 
@@ -146,7 +146,7 @@ class Sae(ABC):
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Rows as `encoder_columns` reads them, float32. Override where each row is divided by a
-        norm of its own; factors that are the same for all rows belong into columns and biases.
+        norm of its own; factors that are the same for all rows belong in columns and biases.
         """
         return rows.float()
 
@@ -189,12 +189,12 @@ class Sae(ABC):
         )
 
     def release_memory(self) -> None:
-        """Let the weights go; they are read again when needed."""
+        """Release the weights; they are read again when needed."""
         return
 
 
 def without_zeros(dense: Tensor) -> Sparse:
-    """The entries of a dense matrix. On the CPU by NumPy, which finds them in half the time."""
+    """The nonzero entries of a dense matrix. On the CPU NumPy takes half the time of torch."""
     import numpy as np
     import torch
 
@@ -225,8 +225,8 @@ def _joined(parts: Sequence[Sparse]) -> Sparse:
 
 
 def space_id(model: Identity, sae: Sae) -> str:
-    """The id of the space that an SAE makes with a model: equal for equal weights and recipe,
-    wherever they lie.
+    """The id of the space of an SAE and a model: equal for equal weights and recipe, wherever the
+    files are.
     """
     material = [model.digest, sae.hookpoint, sae.digest, sae.recipe]
     return hashlib.sha256(json.dumps(material).encode()).hexdigest()[:16]
@@ -248,8 +248,8 @@ def space_row(model: Identity, sae: Sae) -> dict[str, Any]:
 
 
 def average_l0s(inputs: Inputs) -> dict[str, float]:
-    """By space: the L0 that its SAE declares where it was examined, else the one in its name; the
-    others are left out.
+    """By space: the L0 that its SAE declares if it was examined, else the one in its name; spaces
+    with neither are left out.
     """
     named = {
         row["space"]: _NAMED_L0.search(str(row["sae"])) for row in inputs.read("spaces").to_pylist()
@@ -270,8 +270,8 @@ RAW_RECIPE = "raw residual"
 def raw_space_row(model: Identity, hookpoint: str, width: int) -> dict[str, Any]:
     """The row of table `spaces` for the raw stream at a hookpoint.
 
-    Its id is made of another recipe and of no SAE, so it equals that of no SAE: dimension 7 of the
-    stream never passes for feature 7.
+    Its id is made with this recipe and without an SAE, so no SAE's space has the same one:
+    dimension 7 of the stream is never mistaken for feature 7.
     """
     material = [model.digest, hookpoint, None, RAW_RECIPE]
     return {

@@ -1,8 +1,7 @@
-"""Values that a spec takes from the environment with `${env:NAME}`: used, and recorded nowhere.
-
-Any of them may be a secret. A key holds a slow, keyed hash in place of such a value, so that a
+"""Values that a spec takes from the environment with `${env:NAME}`: used but never recorded, since
+any of them may be a secret. A key holds a slow, keyed hash in place of such a value, so that a
 changed value is a changed key; manifests, events, plans, reports and exports hold the reference as
-it was written.
+written.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from urllib.parse import quote, quote_plus
 from toolkit.errors import ToolkitError
 
 SHORTEST = 4
-"""Shorter values are not searched for in other texts: `1` or `no` is in every one of them."""
+"""Shorter values are not searched for in other texts: `1` or `no` would match everywhere."""
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """Names of environment variables and what they stand for."""
+    """Names of environment variables and their values."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -49,7 +48,7 @@ class Secrets:
         return tuple(sorted(forms.items(), key=lambda pair: -len(pair[0])))
 
     def hide_in(self, data: Any) -> Any:
-        """The same for every text in plain data."""
+        """Hide the values in every text of plain data."""
         if not self.values:
             return data
         if isinstance(data, str):
@@ -72,7 +71,7 @@ class Secrets:
             raise
 
     def united(self, others: Iterable[Secrets]) -> Secrets:
-        """These and others together."""
+        """The union of these and more secrets."""
         values = dict(self.values)
         for other in others:
             values.update(other.values)
@@ -99,7 +98,7 @@ class HidingFile:
         self._file, self._rest, self._turn = file, b"", threading.Lock()
 
     def write(self, data: bytes) -> int:
-        """Write what is no beginning of a value; nothing once the file is closed."""
+        """Write what cannot be the beginning of a value; nothing once the file is closed."""
         with self._turn:
             if self._file.closed:
                 return 0
@@ -135,8 +134,8 @@ def _begun(text: bytes, form: bytes) -> int:
 
 @cache
 def keyed_hash(value: str) -> str:
-    """What stands for a value in a key: equal for equal values on every machine, and slow to guess
-    from.
+    """The hash that replaces a value in a key: equal for equal values on every machine, and slow to
+    guess from.
     """
     digest = hashlib.scrypt(value.encode(), salt=b"sae-toolkit env", n=1 << 14, r=8, p=1, dklen=16)
     return f"env-{digest.hex()}"

@@ -1,16 +1,16 @@
-"""Which tokens of a text are selected: `last`, `all`, or a selector. The same words for extraction,
-patching and attention.
+"""Select tokens of a text: `last`, `all`, or a selector. Extraction, patching and attention use the
+same syntax.
 
     at: {span: balance}                                  every token of the balance
     at: {phase: generation, take: first}                 the first generated token
-    at: {window: [-20, null], exclude: {span: history}}  of the last twenty tokens, those outside of
-    the history
+    at: {window: [-20, null], exclude: {span: history}}  those of the last twenty tokens outside the
+    history
 
-What is said together must hold together; then `exclude` takes away, then `take` chooses. A list of
-selectors is their union.
+All conditions must hold; then `exclude` removes tokens, then `take` chooses among the rest. A list
+of selectors is their union.
 
 Positions count from 0 in the ids without padding, BOS counted. A negative one counts from the end,
-as in Python: -1 is the last token. A text that is too short for a position has no such token: it
+as in Python: -1 is the last token. A text that is too short for a position has no such token and
 gives no row. BOS itself is left out of results, unless `exclude: {bos: false}` asks for it or the
 text is nothing else. Windows and spans are half open.
 """
@@ -30,8 +30,8 @@ from toolkit.parts import Params
 GENERATION = "generation"
 """The span of the tokens that the model wrote itself."""
 SPANS = ("balance", "goal", "win_rate", "payout", "history", "options", "decision")
-"""The names of spans in prompts. A prompt may lack some; a text without a span yields no row for
-it.
+"""Standard names of spans in prompts. A prompt may lack some; a text without a span gives no row
+for it.
 """
 
 _WORDS = {
@@ -42,7 +42,7 @@ _WORDS = {
     GENERATION: "{phase: generation}",
     **{span: f"{{span: {span}}}" for span in SPANS},
 }
-"""Words that stand for a selector, with the selector."""
+"""Short forms of selectors."""
 
 Window = tuple[int | None, int | None]
 
@@ -118,15 +118,17 @@ class Selector(Places):
         description="prompt: what the model was given; generation: what it wrote, in samples that "
         "hold replies.",
     )
-    take: Literal["first", "last", "all"] = Field("all", description="Which of the tokens found.")
+    take: Literal["first", "last", "all"] = Field(
+        "all", description="Which of the matching tokens."
+    )
     exclude: Excluded = Field(
         default_factory=lambda: Excluded.model_validate({}),
-        description="What is taken away before `take`.",
+        description="Tokens removed before `take`.",
     )
 
 
 Where = Literal["last", "all"] | Selector | tuple[Selector, ...]
-"""Which tokens, as a spec says it."""
+"""Which tokens, as written in a spec."""
 
 
 class At(Params):
@@ -163,7 +165,7 @@ class At(Params):
 
 @dataclass(frozen=True)
 class Read:
-    """A text as a selector sees it. `spans` count tokens."""
+    """The text that a selector is applied to. `spans` count tokens."""
 
     sample: str
     ids: Sequence[int]
@@ -216,7 +218,7 @@ def _phase(selector: Selector, text: Read) -> set[int]:
     written = _inside(text, GENERATION)
     if selector.phase == "generation" and not written:
         raise DataError(
-            f"sample '{text.sample}' holds no generated tokens, and the selector asks for `phase: "
+            f"sample '{text.sample}' has no generated tokens, and the selector asks for `phase: "
             "generation`. Take samples that hold replies: source `games` gives them with "
             "`with_reply: true`."
         )

@@ -1,5 +1,5 @@
-"""Replies token by token: sequences join and leave at every token, and each reply's text depends on
-its own prompt and its own random numbers alone.
+"""Generate replies token by token: sequences join and leave at every token, and a reply depends
+only on its own prompt and random numbers.
 
     session = model.session(budget=16_384)
     session.submit("game-7/1", ids, draw, max_tokens=64, until="\\n")
@@ -9,7 +9,7 @@ its own prompt and its own random numbers alone.
 A token is drawn by the inverse of the cumulated probabilities, in float64, from the model's logits.
 Two ways to compute the same logits differ in their last bits, so a draw that lies within the
 model's `draw_tolerance` of the border between two tokens might fall on either side: it is counted
-in `Generated.close_calls`. A reply without close calls is the same for any batch.
+in `Generated.close_calls`. A reply without close calls does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from toolkit.edits import Edit, PassRows, Tally, choose
 from toolkit.errors import BadInput, DataError
@@ -26,7 +26,7 @@ from toolkit.errors import BadInput, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.models import Model
+    from toolkit.identity import Identity
 
 Draw = Callable[[int], float]
 """The random number in [0, 1) that chooses a reply's n-th token, counted from 0."""
@@ -37,10 +37,43 @@ Until = str | Callable[[str], bool] | None
 TAIL_TOKENS = 8
 """Tokens, besides those of a text that is waited for, that certainly hold its last characters."""
 NOT_NUMBERS = (
-    "the model's logits are not numbers. Load the model in another dtype (float32 or bfloat16)."
+    "the model's logits are not finite numbers. Load the model in another dtype (float32 "
+    "or bfloat16)."
 )
 SESSION_TOKENS = 16_384
-"""Tokens that a session keeps at a time, if nobody says how many."""
+"""Tokens that a session keeps at a time by default."""
+
+
+class SessionModel(Protocol):
+    """What a session needs of a model; every `toolkit.models.Model` has it."""
+
+    @property
+    def identity(self) -> Identity:
+        """Which model it is, for messages."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """The most tokens that it reads."""
+        ...
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end a reply."""
+        ...
+
+    @property
+    def draw_tolerance(self) -> float:
+        """How far two computations of the same cumulative probability may differ."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        ...
+
+    def next_logits(self, batch: Sequence[Sequence[int]], edits: Sequence[Edit] = ()) -> Tensor:
+        """Logits of the token after each sequence."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,8 +90,8 @@ class CompleteLine:
 
 @dataclass(frozen=True)
 class Request:
-    """A reply to be made. `draw` None: always the likeliest token. `edits` hold for the whole
-    sequence; of edits whose targets name rows, those of `row`.
+    """A requested reply. `draw` None: always the likeliest token. `edits` apply to the whole
+    sequence; an edit whose targets name rows applies with the targets of `row`.
     """
 
     id: Hashable
@@ -87,8 +120,8 @@ class Generated:
 
 @dataclass
 class SessionCounts:
-    """What a session has done. Prompt tokens are either computed or reused: read once for equal
-    prompts, or taken from a sequence that begins with the same tokens.
+    """Counts of a session. Prompt tokens are computed or reused: computed once for equal prompts,
+    or taken from a sequence that begins with the same tokens.
     """
 
     prompts: int = 0
@@ -104,16 +137,16 @@ class SessionCounts:
 
     @property
     def reused_tokens(self) -> int:
-        """Prompt tokens that were not computed anew."""
+        """Prompt tokens that were reused."""
         return self.prompt_tokens - self.computed_tokens
 
 
 class Session(ABC):
-    """Replies under way. `budget` bounds the tokens whose keys and values are kept at a time; a
-    sequence counts with its prompt and the longest reply it may get.
+    """Generates replies. `budget` bounds the tokens whose keys and values are kept at a time; a
+    sequence counts with its prompt and its longest possible reply.
     """
 
-    def __init__(self, model: Model, budget: int | None = None) -> None:
+    def __init__(self, model: SessionModel, budget: int | None = None) -> None:
         self.model, self.budget = model, budget or SESSION_TOKENS
         self.counts = SessionCounts()
         self._waiting: deque[Request] = deque()
@@ -155,13 +188,13 @@ class Session(ABC):
 
     @abstractmethod
     def run(self) -> Iterator[Generated]:
-        """Replies as they end, until none is left."""
+        """Yield replies as they end, until none is left."""
 
 
 class ReplyBuilder:
-    """A reply under way: takes tokens until it ends."""
+    """A reply in progress: takes tokens until it ends."""
 
-    def __init__(self, model: Model, request: Request) -> None:
+    def __init__(self, model: SessionModel, request: Request) -> None:
         self.request, self.finish, self.close_calls = request, "", 0
         self.ids: list[int] = []
         self._model = model
@@ -189,7 +222,7 @@ class ReplyBuilder:
         return until in tail and until in _behind(self._model.decode(self.ids), until)
 
     def _tail(self, characters: int) -> str:
-        """The end of the reply, so many characters at least."""
+        """The end of the reply, at least this many characters."""
         return self._model.decode(self.ids[-characters - TAIL_TOKENS :])
 
     def generated(self) -> Generated:
@@ -199,7 +232,7 @@ class ReplyBuilder:
 
 
 def _behind(text: str, start: str) -> str:
-    """Text without what it begins with, however often."""
+    """The text without any repetitions of `start` at its beginning."""
     while text.startswith(start):
         text = text[len(start) :]
     return text
@@ -208,8 +241,8 @@ def _behind(text: str, start: str) -> str:
 # --- drawing --------------------------------------------------------------------------------------
 
 
-def take_tokens(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -> int:
-    """Draw the next token of each reply from its row of logits; gives how many were close calls."""
+def take_tokens(model: SessionModel, replies: Sequence[ReplyBuilder], logits: Tensor) -> int:
+    """Draw the next token of each reply from its row of logits; return how many were close."""
     requests = [reply.request for reply in replies]
     _check_numbers(replies, logits)
     drawn, close = draw_tokens(
@@ -226,8 +259,8 @@ def take_tokens(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -
     return sum(close)
 
 
-def _without_end(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -> Tensor:
-    """The logits, with none for the end of the text where a reply is still too short."""
+def _without_end(model: SessionModel, replies: Sequence[ReplyBuilder], logits: Tensor) -> Tensor:
+    """The logits, with the end of the text excluded for replies that are still too short."""
     short = [row for row, reply in enumerate(replies) if len(reply.ids) < reply.request.min_tokens]
     if not short or not model.end_ids:
         return logits
@@ -238,7 +271,7 @@ def _without_end(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) 
 
 
 def _check_numbers(replies: Sequence[ReplyBuilder], logits: Tensor) -> None:
-    """Logits that are no numbers are an error that names the sequence and the token."""
+    """Refuse logits that are not numbers, naming the sequence and the token."""
     bad = (logits.isnan() | (logits == float("inf"))).any(-1)
     if bool(bad.any()):
         reply = replies[int(bad.nonzero()[0])]
@@ -290,7 +323,7 @@ def draw_tokens(
 
 @dataclass
 class _RelayedTally(Tally):
-    """Counts on behalf of an edit of a session: only tokens that no earlier pass has counted."""
+    """Counts for an edit of a session: only tokens that no earlier pass has counted."""
 
     to: Tally = field(default_factory=Tally)
     rows: dict[Hashable, tuple[Hashable, int, int]] = field(default_factory=dict)
@@ -310,8 +343,8 @@ class _RelayedTally(Tally):
 
 
 class WholePassSession(Session):
-    """One pass over all tokens of every live sequence for each new token: slow, and right for any
-    model that can `run`.
+    """For each new token, runs one pass over all tokens of every live sequence: slow, but correct
+    for any model that has `run`.
     """
 
     def run(self) -> Iterator[Generated]:
@@ -343,8 +376,8 @@ class WholePassSession(Session):
 
 
 def _edits_of_pass(live: Sequence[ReplyBuilder]) -> list[Edit]:
-    """The edits of all sequences, with the rows of the pass for targets. Sequences that share an
-    edit share one here, in the order of the first that has it.
+    """The edits of all sequences, with rows of the pass as targets. Sequences that share an edit
+    share one here, in the order of first use.
     """
     holders: dict[int, tuple[Edit, list[int]]] = {}
     for row, reply in enumerate(live):

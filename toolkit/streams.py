@@ -1,5 +1,5 @@
-"""Shared forward passes: the model's streams at every requested hookpoint, over the distinct texts
-of some samples.
+"""Shared forward passes: compute the model's streams at every requested hookpoint for the distinct
+texts of some samples.
 
 Texts of similar length share a pass of a limited number of padded tokens. A pass that does not fit
 in memory is halved, and so are all later ones.
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Equal token sequences are one text: it is computed once, for all samples that have it.
-
-    `positions` are looked at in the text; `own` says which of them each sample asked for, where
-    samples differ.
+    """Equal token sequences are one text, computed once for all samples that have it. `positions`
+    are read in the text; `positions_by_sample` says which of them each sample selected, if samples
+    differ.
     """
 
     ids: tuple[int, ...]
     samples: tuple[str, ...]
     positions: tuple[int, ...]
-    own: tuple[tuple[int, ...], ...] = ()
+    positions_by_sample: tuple[tuple[int, ...], ...] = ()
 
-    def wanted(self, number: int) -> tuple[int, ...]:
-        """The positions that sample `number` of this text asked for."""
-        return self.own[number] if self.own else self.positions
+    def positions_of(self, number: int) -> tuple[int, ...]:
+        """The positions that sample `number` of this text selected."""
+        return self.positions_by_sample[number] if self.positions_by_sample else self.positions
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,9 @@ class Pass:
 
 @dataclass
 class Budget:
-    """How many padded tokens a pass may hold. Lowered when one did not fit; `halved` counts how
-    often.
-
-    `relief` is asked when a single text does not fit: it lets go of what it can, and says whether
-    that was anything.
+    """How many padded tokens a pass may hold. Halved when a pass does not fit; `halved` counts how
+    often. `relief` is called when a single text does not fit: it releases what it can, and returns
+    whether it released anything.
     """
 
     tokens: int
@@ -85,25 +82,21 @@ def chosen_texts(
         owners.setdefault(tuple(sample["token_ids"]), []).append(
             (sample["sample"], tuple(choose(sample)))
         )
-    texts = [_text(ids, asked) for ids, asked in owners.items()]
+    texts = [_text(ids, selections) for ids, selections in owners.items()]
     return sorted(
         (text for text in texts if text.positions), key=lambda text: (len(text.ids), text.ids)
     )
 
 
-def _text(ids: tuple[int, ...], asked: Sequence[tuple[str, tuple[int, ...]]]) -> Text:
-    own = tuple(positions for _, positions in asked)
-    union = tuple(sorted({position for positions in own for position in positions}))
-    return Text(
-        ids,
-        tuple(name for name, _ in asked),
-        union,
-        () if all(one == union for one in own) else own,
-    )
+def _text(ids: tuple[int, ...], selections: Sequence[tuple[str, tuple[int, ...]]]) -> Text:
+    by_sample = tuple(positions for _, positions in selections)
+    union = tuple(sorted({position for positions in by_sample for position in positions}))
+    differ = any(positions != union for positions in by_sample)
+    return Text(ids, tuple(name for name, _ in selections), union, by_sample if differ else ())
 
 
 def without_bos(model: Model) -> Callable[[Sequence[int]], range]:
-    """Every position but that of BOS, which is far from anything an SAE was trained on."""
+    """Every position except BOS, whose activations are far from an SAE's training data."""
     return lambda ids: range(1 if len(ids) > 1 and ids[0] == model.bos_id else 0, len(ids))
 
 
@@ -141,7 +134,7 @@ def _fitting(
             if not out_of_memory(error):
                 raise
             said = type(error).__name__
-        # Out here nothing refers to the failed pass any more, so that its memory can be had.
+        # Outside the `except` block nothing refers to the failed pass, so its memory can be freed.
         if len(chunk) > 1:
             budget.halve(len(chunk) * len(chunk[-1].ids))
         elif not (budget.relief and budget.relief()):
@@ -161,7 +154,7 @@ def _pass(model: Model, chunk: Sequence[Text], hookpoints: Sequence[str]) -> Pas
     position = torch.tensor([position for text in chunk for position in text.positions])
     rows = {}
     for name in hookpoints:
-        stream = results.pop(name)  # the whole stream goes as soon as its rows are taken
+        stream = results.pop(name)  # the whole stream is freed as soon as its rows are taken
         rows[name] = stream[row.to(stream.device), position.to(stream.device)]
     if rows and not all(
         torch.stack([values.isfinite().all() for values in rows.values()]).tolist()

@@ -2,9 +2,9 @@
 column is a new version.
 
 A table is a name, a version, its columns and the columns that make a row unique. Types are written
-as Arrow type names, so this module needs no pyarrow; `arrow_schema` builds the real thing when
-somebody needs it. In the store every data table has one more column, `step`: the key of the step
-that wrote the row. Rows whose step is not in the ledger do not exist.
+as Arrow type names, so that importing this module needs no pyarrow; `arrow_schema` builds the Arrow
+schema on demand. In the store every data table has one more column, `step`: the key of the step
+that wrote the row. Rows whose step is not in the ledger are ignored.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STORE_FORMAT = 1
-"""Version of the whole set. A store of another one is refused."""
+"""Version of the set of tables. A store of another version is refused."""
 
 
 @dataclass(frozen=True)
 class Table:
     """One table: `columns` maps a name to an Arrow type; a trailing `?` allows null.
 
-    `facts`: rows say what something is, so several steps may write the same one; it is read once.
-    `derived`: the store makes the rows itself from other tables, and can make them again.
+    `facts`: rows describe something, so several steps may write the same row; it is read once.
+    `derived`: the store builds the rows from other tables and can rebuild them.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Table:
 
     @property
     def shared(self) -> bool:
-        """Whether a row that several steps write is stored once: its key is an id that follows from
-        what it says.
+        """Whether a row that several steps write is stored once: its key is an id derived from its
+        content.
         """
         return self.facts and len(self.key) == 1
 
@@ -77,7 +77,7 @@ _ALL = (
     _table(
         "sample_meta",
         "sample key",
-        "metadata of a sample, one row a key",
+        "metadata of a sample, one row per key",
         sample="string",
         key="string",
         number="float64?",
@@ -96,8 +96,8 @@ _ALL = (
     _table(
         "streams",
         "space sample position",
-        "the raw stream where an extraction was asked to keep it; the space is that of the stream "
-        "itself, no SAE's",
+        "the raw stream, if an extraction keeps it; the space is that of the stream "
+        "itself, not of an SAE",
         space="string",
         sample="string",
         position="int32",
@@ -107,8 +107,8 @@ _ALL = (
     _table(
         "postings",
         "space feature block",
-        "the same entries by feature, in blocks of at most 65,536; samples by their number in "
-        "`sample_index`",
+        "the entries of `activations` by feature, in blocks of at most 65,536; samples "
+        "by their number in `sample_index`",
         "derived",
         space="string",
         feature="uint32",
@@ -124,8 +124,8 @@ _ALL = (
     _table(
         "feature_index",
         "space block",
-        "how often each feature of a space fired: entries, samples, largest value; and how much "
-        "was looked at",
+        "how often each feature of a space fired: entries, samples, largest value; and "
+        "how many positions and samples were measured",
         "derived",
         space="string",
         block="uint32",
@@ -283,7 +283,8 @@ _ALL = (
     _table(
         "paired_games",
         "arm outcome",
-        "games under an intervention against the same games without it: how often each ends so",
+        "games under an intervention paired with the same games without it: how often "
+        "each outcome occurs",
         arm="string",
         outcome="string",
         pairs="uint32",
@@ -302,7 +303,7 @@ _ALL = (
     _table(
         "gradient_effects",
         "space feature comparison outcome method",
-        "a screened feature's specific effect as a gradient foretells it, beside the exact one",
+        "a screened feature's specific effect as estimated by a gradient, beside the exact one",
         space="string",
         feature="uint32",
         comparison="string",
@@ -411,9 +412,9 @@ _ALL = (
     _table(
         "baselines",
         "contrast kind name metric",
-        "what predicts a label without any claimed feature: metadata, a probe, a difference of "
-        "means; beside chance; `groups` says how large both groups are, `separates` whether it "
-        "gives the label away by itself",
+        "how well a label is predicted without the selected features: by metadata, a probe or a "
+        "difference of means, beside chance; `groups` has the sizes of both groups, `separates` "
+        "says whether it gives the label away by itself",
         contrast="string",
         kind="string",
         name="string",
@@ -477,7 +478,8 @@ _ALL = (
     _table(
         "signatures",
         "sample component",
-        "a decision as few numbers: its place on the principal components of the tracked features",
+        "a decision in a few numbers: its scores on the principal components of the "
+        "tracked features",
         sample="string",
         unit="string",
         component="uint32",
@@ -488,8 +490,7 @@ _ALL = (
         "attention",
         "model sample layer head query",
         "what one query (a position) attends to in one head: `weights[i]` goes to the key position "
-        "`keys[i]`, or to i where `keys` is null; `rest` is the mass of the keys that "
-        "were left out",
+        "`keys[i]`, or to i where `keys` is null; `rest` is the total weight of the keys left out",
         model="string",
         sample="string",
         layer="int32",
@@ -502,8 +503,8 @@ _ALL = (
     _table(
         "attributions",
         "sample against outcome method part layer position head space feature",
-        "one part of an attribution: what a token, head, block, feature or SAE error gives to an "
-        "outcome; `exact` is the change that patching this part alone makes",
+        "one part of an attribution: what a token, head, block, feature or SAE error "
+        "contributes to an outcome; `exact` is the change from patching this part alone",
         sample="string",
         against="string",
         outcome="string",
@@ -520,9 +521,8 @@ _ALL = (
     _table(
         "attribution_checks",
         "sample against outcome method part layer space",
-        "whether the parts of an attribution add up to the measured change, and how they "
-        "agree with "
-        "exact patching of the same parts",
+        "whether the parts of an attribution add up to the measured change, and how well "
+        "they agree with exact patching of the same parts",
         sample="string",
         against="string",
         outcome="string",
@@ -541,7 +541,7 @@ _ALL = (
         "paths",
         "path hop sample",
         "one hop of a traced path: its strength by gradient, what an intervention does, and the "
-        "verdict; the sample `*` sums up all samples",
+        "verdict; the sample `*` stands for all samples together",
         path="string",
         hop="uint32",
         sample="string",
@@ -562,8 +562,8 @@ _ALL = (
     _table(
         "path_parts",
         "path hop sample part position",
-        "what each position gives to a hop, and what else enters its upper end: the other features "
-        "of the layer, the error of the SAE and constants",
+        "what each position contributes to a hop, and the other inputs of its upper end: "
+        "other features of the layer, the SAE's error and constants",
         path="string",
         hop="uint32",
         sample="string",
@@ -591,7 +591,8 @@ _ALL = (
     _table(
         "promoted_tokens",
         "space feature method",
-        "what the decoder row of a feature says of tokens, the strongest first: `unembedding` "
+        "tokens that the decoder row of a feature promotes or suppresses, the strongest "
+        "first: `unembedding` "
         "(logit less the mean over the vocabulary, final norm folded in) or `input_embedding` "
         "(cosine, as published)",
         space="string",
@@ -607,8 +608,9 @@ _ALL = (
     _table(
         "feature_words",
         "space feature method word",
-        "a word of replies that goes with a feature: found in the select half (value, z, p, and q "
-        "over the whole family), tested again in the confirm half",
+        "a word of replies associated with a feature: selected in the select half "
+        "(value, z, p, and q over the whole family) and tested again in the confirm half; "
+        "`covariate` is the metadata number most associated with the word, by the same z",
         space="string",
         feature="uint32",
         method="string",
@@ -625,6 +627,8 @@ _ALL = (
         confirm_z="float64?",
         confirm_p="float64?",
         confirm_q="float64?",
+        covariate="string?",
+        covariate_z="float64?",
         family="uint64",
         verdict="string",
     ),
@@ -645,8 +649,9 @@ _ALL = (
     _table(
         "cross_references",
         "space feature relation",
-        "how well two descriptions of a feature agree (label, words, tokens, effect), and where it "
-        "fires, against shuffles; the feature is null in the row of all features of a space",
+        "how well two descriptions of a feature (label, words, tokens, effect), or a "
+        "description and where it fires, agree compared with shuffles; the feature is null in "
+        "the row for all features of a space",
         space="string",
         feature="uint32?",
         relation="string",
@@ -673,7 +678,7 @@ _ALL = (
     _table(
         "rounds",
         "game round attempt",
-        "one reply: the exact prompt, the whole reply, what was understood and what came of it",
+        "one reply: the exact prompt, the whole reply, how it was parsed and what followed",
         game="string",
         round="uint32",
         attempt="uint32",
@@ -734,7 +739,7 @@ _ALL = (
     _table(
         "saes",
         "space site",
-        "examination of an SAE: what was measured against what was declared",
+        "examination of an SAE: measured against declared values",
         "facts",
         space="string",
         site="string",
@@ -750,7 +755,7 @@ _ALL = (
     _table(
         "steps",
         "key",
-        "the ledger: a row here is what makes a step's rows exist",
+        "the ledger: a step's rows count only if the step has a row here",
         "ledger",
         key="string",
         experiment="string",
@@ -772,7 +777,7 @@ _ALL = (
     _table(
         "runs",
         "run seq",
-        "the ledger of runs: one row a change of state",
+        "the ledger of runs: one row per change of state",
         "ledger",
         run="string",
         seq="uint32",
@@ -816,8 +821,8 @@ def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
 
 
 def written(number: float) -> str:
-    """A number of `sample_meta` as a spec writes it where it names a group: whole numbers without a
-    point.
+    """A number of `sample_meta` as a spec writes the name of a group: whole numbers without a
+    decimal point.
     """
     return f"{int(number)}" if float(number).is_integer() else repr(float(number))
 

@@ -1,9 +1,9 @@
 """Text that is safe to print on a terminal.
 
 Cells, notes, file names and messages can come from a model, a data file or somebody else's plugin.
-Escape sequences in them could recolour the screen, rename the window or type a command; marks of
-writing direction could show another text than the one that is stored. `printable` makes every such
-character visible as an escape, and `echo` prints with it.
+Escape sequences in them could recolour the screen, rename the window or type a command; direction
+marks could show a text other than the one stored. `printable` makes every such character visible as
+an escape, and `echo` prints with it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ def cell(text: object) -> str:
     return printable(re.sub(r"\r\n|[\n\t\r]", " ", str(text)))
 
 
+def counted(number: int, word: str) -> str:
+    """A number with its noun: `1 stage`, `2,000 stages`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
     """Print text for people."""
     click.echo(printable(text), err=err, nl=nl)
@@ -41,14 +46,14 @@ def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
 
 def echo_data(text: str, *, nl: bool = True) -> None:
     """Print data for programs, such as CSV: unchanged into a file or a pipe, `printable` on a
-    terminal. A lone surrogate, which no encoding can hold, is an escape everywhere.
+    terminal. A lone surrogate, which cannot be encoded, is always written as an escape.
     """
     safe = printable(text) if sys.stdout.isatty() else _LONE.sub(_escape, text)
     click.echo(safe, nl=nl)
 
 
 def echo_styled(text: str, *, nl: bool = True) -> None:
-    """Print a table with styles of our own; all else in it is `printable` already."""
+    """Print a table with the toolkit's own styles; the rest of its text has to be `printable`."""
     click.echo(text, nl=nl)
 
 

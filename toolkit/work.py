@@ -1,5 +1,5 @@
-"""What the function of a part gets and gives back: work on tables (Arrow), never on live objects of
-another stage.
+"""What the function of a part gets and returns: tables (Arrow), never live objects of another
+stage.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from toolkit.parts import Identity
+    from toolkit.identity import Identity
 
 
 class Inputs(Protocol):
@@ -26,24 +26,24 @@ class Inputs(Protocol):
         ...
 
     def tables(self) -> Sequence[str]:
-        """Names of the tables that are there."""
+        """Names of the available tables."""
         ...
 
 
 class Reporter(Protocol):
-    """How work in progress is told to the host. Cheap; call it often."""
+    """Reports progress to the host. Cheap; call it often."""
 
     def phase(self, name: str) -> None:
-        """What is being done now: download, load, copy, compute or write."""
+        """Say what is being done now: download, load, copy, compute or write."""
         ...
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """How many of how many (samples, unless the part says otherwise) are done in this step."""
+        """Say how much of this step is done (in samples, unless the part says otherwise)."""
         ...
 
     def event(self, name: str, **facts: Any) -> None:
-        """Something for the run's log, as plain JSON data. An event `warning` shows its `text` at
-        once; of an event `status` the last `text` stands in the progress line.
+        """Add plain JSON data to the run's log. The `text` of an event `warning` is shown at once;
+        the last `text` of an event `status` is shown in the progress line.
         """
         ...
 
@@ -51,13 +51,11 @@ class Reporter(Protocol):
 @dataclass(frozen=True)
 class Work:
     """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None
-    if not asked for.
-
-    `identity` says what the model is, also where a table stands for it (`StagePart.instead`) and
-    `model` is None. `units` is the half-open range of units that this step makes, for a part that
-    says how many there are (`StagePart.units`); `features` the half-open range of a screen's
-    features, for a part that counts them (`Steps.features`). `batch` is the stage's batch plan
-    (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
+    if the part does not use them. `identity` is that of the model, also if a table replaces the
+    model (`TablePart.replaces_model`) and `model` is None. `units` is the half-open range of units
+    that this step makes, for a part that has `Steps.units`; `features` the half-open range of
+    features, for a part that has `Steps.features`. `batch` is the stage's batch plan
+    (`Estimates.batch_plan`), empty without one; `scratch` a folder for files that go with the step.
     `step` is the key of the step, from which ids of rows are made.
     """
 
@@ -85,7 +83,7 @@ class Work:
 
 
 Rows = Iterator[tuple[str, "pa.Table"]]
-"""What a function yields: (table name, rows), any number of times, in any order."""
+"""What the function of a part yields: (table name, rows), any number of times, in any order."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +91,21 @@ class SinkWork:
     """What a sink gets: its params, the folder or URI resolved against the spec, and the committed
     tables of the run.
 
-    `at`: when the newest of them was committed (ISO 8601, UTC), so that an export that bears a time
-    is the same when made again.
+    `committed_at`: when the newest of them was committed (ISO 8601, UTC), so that repeating an
+    export that contains a time gives the same bytes.
     """
 
     params: Any
     folder: Path
     run: str
     inputs: Inputs
-    at: str = ""
+    committed_at: str = ""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing in a report: a title, trusted HTML or SVG made by the plugin (escape user text), a
-    text for screen readers.
+    """A figure of a report: a title, trusted HTML or SVG made by the plugin (escape user text), and
+    a text for screen readers.
     """
 
     title: str
@@ -132,6 +130,8 @@ class Finding:
     n: int | None = None
     """How many independent units it rests on."""
     baseline: str = ""
-    """What reaches the same without SAE features, such as `balance alone reaches AUROC 0.850`."""
+    """What reaches the same result without SAE features, such as `balance alone reaches AUROC
+    0.850`.
+    """
     rank: int = 50
     """Findings are shown in ascending rank."""

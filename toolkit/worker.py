@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit.errors import ToolkitError
 from toolkit.gpus import installed_gpus, visible_gpus
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 from toolkit.protocol import (
     Alive,
     Done,
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 
 ALIVE_SECONDS = 1.0
 FROZEN_SECONDS = 30.0
-"""After so long without any Python code running, the C-level stacks are written to the log."""
+"""If no Python code has run for this long, the C-level stacks are written to the log."""
 
 
 class _Channel:
-    """Writes events; several threads may."""
+    """Writes events; safe to use from several threads."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lock = stream, threading.Lock()
@@ -114,7 +114,7 @@ class _FileInputs:
 
 
 class _Loaded:
-    """The model and SAEs that are in memory now. Asking for others lets these go first."""
+    """The model and SAEs in memory. A request for others releases these first."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[str, Any]] = {}
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def _take_stdin() -> TextIO:
-    """The protocol gets stdin for itself; a part that reads stdin finds it empty."""
+    """Reserve stdin for the protocol; a part that reads stdin gets an empty one."""
     protocol = os.fdopen(os.dup(0), "r", encoding="utf-8")
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
@@ -155,7 +155,7 @@ def _take_stdin() -> TextIO:
 
 
 def _take_stdout() -> TextIO:
-    """The protocol gets a copy of stdout; whatever else writes to stdout then lands on stderr."""
+    """Reserve stdout for the protocol; anything else written to stdout goes to stderr."""
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -179,7 +179,7 @@ def _main_stack() -> str:
 
 
 def _live(channel: _Channel) -> None:
-    """Give a sign of life each second. Each one puts off the dump of the C-level stacks."""
+    """Emit a sign of life each second. Each one postpones the dump of the C-level stacks."""
     while True:
         faulthandler.dump_traceback_later(FROZEN_SECONDS)
         time.sleep(ALIVE_SECONDS)
@@ -200,7 +200,7 @@ def memory() -> dict[str, int | None]:
 
 
 class _HidingStream:
-    """A text stream that writes environment values of the spec as references to them."""
+    """A text stream that replaces environment values of the spec by references to them."""
 
     def __init__(self, stream: TextIO, secrets: Secrets) -> None:
         self._stream, self._secrets = stream, secrets
@@ -220,7 +220,8 @@ def _keep_out_of_log(secrets: Secrets) -> None:
 
 
 def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
-    import pyarrow as pa  # every job needs it; paid for here, it does not count as a step's time
+    # every job needs it; importing it here keeps the import out of a step's time
+    import pyarrow as pa
 
     from toolkit._plugins.loading import load_parts
 
@@ -275,9 +276,9 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, EOFError):
         return (
-            f"EOFError: {error}. The part, or a library that it calls, asked a question on the "
-            "terminal, and a worker has none. Settle it beforehand: in the part's params, or in "
-            "the library's settings."
+            f"EOFError: {error}. The part, or a library that it calls, asked for input on "
+            f"the terminal, and a worker has none. Give the answer beforehand: in the part's "
+            "params, or in the library's settings."
         )
     return f"{type(error).__name__}: {error}"
 

@@ -18,8 +18,8 @@ def create_failure(error: APIError, image: str) -> ToolkitError:
     """Why a container could not be created."""
     from docker.errors import ImageNotFound, NotFound
 
-    said = str(error.explanation or error)
-    if isinstance(error, ImageNotFound | NotFound) or "No such image" in said:
+    reason = str(error.explanation or error)
+    if isinstance(error, ImageNotFound | NotFound) or "No such image" in reason:
         if "@" in image:
             return BadInput(
                 f"image {image} is not on this engine, and nothing is pulled silently. Get it "
@@ -29,31 +29,34 @@ def create_failure(error: APIError, image: str) -> ToolkitError:
             f"image {image} is not on this engine: it was removed, or the engine is another one. "
             "Build it again: `toolkit images build`, or load it: `docker load -i FILE.tar`."
         )
-    if "bind source path does not exist" in said:
-        return BadInput(f"the engine cannot see a folder of this run: {said}. Is it remote?")
-    if "runtime" in said and ("nvidia" in said or "unknown" in said.lower()):
-        return BadInput(_no_runtime(said))
-    return BadInput(f"the engine refused to create the container: {said}")
+    if "bind source path does not exist" in reason:
+        return BadInput(f"the engine cannot see a folder of this run: {reason}. Is it remote?")
+    if "runtime" in reason and ("nvidia" in reason or "unknown" in reason.lower()):
+        return BadInput(_no_runtime(reason))
+    return BadInput(f"the engine refused to create the container: {reason}")
 
 
 def start_failure(error: APIError, request: WorkerRequest) -> ToolkitError:
     """Why a container could not be started."""
-    said = str(error.explanation or error)
+    reason = str(error.explanation or error)
     gpus = ", ".join(gpu.describe() for gpu in request.gpus or ())
-    if any(text in said for text in NO_DRIVER):
-        return BadInput(_no_runtime(said))
-    if any(text in said.lower() for text in NO_DEVICE):
-        return BadInput(f"the engine has no such GPU: {gpus or said}. `nvidia-smi -L` lists them.")
-    if "no space left on device" in said:
+    if any(text in reason for text in NO_DRIVER):
+        return BadInput(_no_runtime(reason))
+    if any(text in reason.lower() for text in NO_DEVICE):
         return BadInput(
-            f"the engine's disk is full: {said}. `docker system df` shows what takes it."
+            f"the engine has no such GPU: {gpus or reason}. `nvidia-smi -L` lists them."
         )
-    return BadInput(f"the engine refused to start the container: {said}")
+    if "no space left on device" in reason:
+        return BadInput(
+            f"the engine's disk is full: {reason}. `docker system df` shows what takes it."
+        )
+    return BadInput(f"the engine refused to start the container: {reason}")
 
 
-def _no_runtime(said: str) -> str:
+def _no_runtime(reason: str) -> str:
     return (
-        f"the engine cannot give a container a GPU ({said}). Install the NVIDIA Container Toolkit "
+        f"the engine cannot give a container a GPU ({reason}). Install the NVIDIA "
+        f"Container Toolkit "
         "and restart the engine, or run with `--gpu none`."
     )
 

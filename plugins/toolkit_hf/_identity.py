@@ -18,7 +18,8 @@ from toolkit.errors import BadInput, choices
 from toolkit.families import Family
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
 from toolkit.hub import Download, Snapshot, offline, snapshot
-from toolkit.parts import UNHASHED, Identity, Params
+from toolkit.identity import Identity
+from toolkit.parts import UNHASHED, Params
 
 from ._published import published_facts
 from ._weights import INDEX, missing_shards, weight_files

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import Numbers, pearson, wilson
-from .logistic import FEWEST_CLUSTERS, benjamini_hochberg, fit
+from toolkit.arrays import Floats
+from toolkit.corrections import q_values
+
+from .intervals import pearson, wilson
+from .logistic import FEWEST_CLUSTERS, fit
 from .played import PlayedGame
 from .rows import row
 from .scopes import ALL
@@ -24,16 +27,16 @@ def effects(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
     name = games[0].event or "event"
     kept, left_out = _informative(games)
     event = _events(kept)
-    clusters, said = _clusters(kept)
-    said = f"{said}; {left_out}" if left_out else said
-    yield from _singly(kept, switches, event, clusters, f"odds:{name}", said)
-    yield from _in_pairs(kept, switches, event, clusters, f"odds_pair:{name}", said)
+    clusters, note = _clusters(kept)
+    note = f"{note}; {left_out}" if left_out else note
+    yield from _singly(kept, switches, event, clusters, f"odds:{name}", note)
+    yield from _in_pairs(kept, switches, event, clusters, f"odds_pair:{name}", note)
     yield from _leaving(games, switches)
     yield from _complexity(games, switches)
-    yield _trend(kept, switches, event, clusters, said)
+    yield _trend(kept, switches, event, clusters, note)
 
 
-def _events(games: Sequence[PlayedGame]) -> Numbers:
+def _events(games: Sequence[PlayedGame]) -> Floats:
     return np.array([float(game.outcome == game.event) for game in games])
 
 
@@ -66,7 +69,7 @@ def _clusters(games: Sequence[PlayedGame]) -> tuple[list[Hashable], str]:
     return [game.name for game in games], few
 
 
-def _design(games: Sequence[PlayedGame], switches: Sequence[str]) -> Numbers:
+def _design(games: Sequence[PlayedGame], switches: Sequence[str]) -> Floats:
     """A one, the switches, and all but the first group as columns."""
     columns = [np.ones(len(games))]
     columns += [
@@ -76,7 +79,7 @@ def _design(games: Sequence[PlayedGame], switches: Sequence[str]) -> Numbers:
     return np.column_stack(columns)
 
 
-def _group_columns(games: Sequence[PlayedGame]) -> list[Numbers]:
+def _group_columns(games: Sequence[PlayedGame]) -> list[Floats]:
     groups = [game.group for game in games]
     return [
         np.array([float(group == level) for group in groups]) for level in sorted(set(groups))[1:]
@@ -86,18 +89,18 @@ def _group_columns(games: Sequence[PlayedGame]) -> list[Numbers]:
 def _singly(
     games: Sequence[PlayedGame],
     switches: Sequence[str],
-    outcome: Numbers,
+    outcome: Floats,
     clusters: Sequence[Hashable],
     measure: str,
-    said: str,
+    note: str,
 ) -> Iterator[dict[str, Any]]:
-    found = fit(_design(games, switches), outcome, clusters)
-    if isinstance(found, str):
+    coefficients = fit(_design(games, switches), outcome, clusters)
+    if isinstance(coefficients, str):
         for name in switches:
-            yield row(measure, name, ALL, None, n=len(games), text=found)
+            yield row(measure, name, ALL, None, n=len(games), text=coefficients)
         return
-    kept = found[1 : 1 + len(switches)]
-    corrected = benjamini_hochberg([coefficient.p for coefficient in kept])
+    kept = coefficients[1 : 1 + len(switches)]
+    corrected = q_values([coefficient.p for coefficient in kept])
     for name, coefficient, q in zip(switches, kept, corrected, strict=True):
         yield row(
             measure,
@@ -109,17 +112,17 @@ def _singly(
             p=coefficient.p,
             q=q,
             n=len(games),
-            text=said,
+            text=note,
         )
 
 
 def _in_pairs(
     games: Sequence[PlayedGame],
     switches: Sequence[str],
-    outcome: Numbers,
+    outcome: Floats,
     clusters: Sequence[Hashable],
     measure: str,
-    said: str,
+    note: str,
 ) -> Iterator[dict[str, Any]]:
     """What two switches do together beyond the sum of both, one pair at a time."""
     base = _design(games, switches)
@@ -128,14 +131,14 @@ def _in_pairs(
         fit(np.column_stack([base, base[:, 1 + a] * base[:, 1 + b]]), outcome, clusters)
         for a, b in pairs
     ]
-    p = [math.nan if isinstance(found, str) else found[-1].p for found in fits]
-    corrected = benjamini_hochberg(p)
-    for (a, b), found, q in zip(pairs, fits, corrected, strict=True):
+    p = [math.nan if isinstance(fitted, str) else fitted[-1].p for fitted in fits]
+    corrected = q_values(p)
+    for (a, b), fitted, q in zip(pairs, fits, corrected, strict=True):
         subject = f"{switches[a]} x {switches[b]}"
-        if isinstance(found, str):
-            yield row(measure, subject, ALL, None, n=len(games), text=found)
+        if isinstance(fitted, str):
+            yield row(measure, subject, ALL, None, n=len(games), text=fitted)
         else:
-            last = found[-1]
+            last = fitted[-1]
             yield row(
                 measure,
                 subject,
@@ -146,7 +149,7 @@ def _in_pairs(
                 p=last.p,
                 q=q,
                 n=len(games),
-                text=said,
+                text=note,
             )
 
 
@@ -156,14 +159,14 @@ def _leaving(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterator[d
     if not decided:
         return
     per_decision = [game for game, _ in decided]
-    outcome = np.array([left for _, left in decided])
+    outcome = np.array([leaves for _, leaves in decided])
     clusters = [game.name for game in per_decision]
-    said = f"{len(decided)} decisions; clusters are games"
-    for made in _singly(per_decision, switches, outcome, clusters, "odds:leaving", said):
+    note = f"{len(decided)} decisions; clusters are games"
+    for made in _singly(per_decision, switches, outcome, clusters, "odds:leaving", note):
         yield {**made, "n": len(games)}
 
 
-def _levels(games: Sequence[PlayedGame], switches: Sequence[str]) -> Numbers:
+def _levels(games: Sequence[PlayedGame], switches: Sequence[str]) -> Floats:
     """How many switches are on in each game."""
     on = [sum(game.switches.get(name, False) for name in switches) for game in games]
     return np.array(on, dtype=np.float64)
@@ -187,9 +190,9 @@ def _complexity(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterato
 def _trend(
     games: Sequence[PlayedGame],
     switches: Sequence[str],
-    event: Numbers,
+    event: Floats,
     clusters: Sequence[Hashable],
-    said: str,
+    note: str,
 ) -> dict[str, Any]:
     """What one switch more does to the odds of the event."""
     subject = "log odds a switch"
@@ -207,5 +210,5 @@ def _trend(
         slope.high,
         p=slope.p,
         n=len(games),
-        text=said,
+        text=note,
     )

@@ -1,4 +1,4 @@
-"""Numbers of one game: what it cost, how boldly it was played, and what was done after a loss.
+"""Floats of one game: what it cost, how boldly it was played, and what was done after a loss.
 
 The composite and its parts follow the published gambling study. Each has a version: a number with
 another formula has another name.

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+from toolkit.arrays import Floats
+
 Z = 1.959963984540054
 RESAMPLES = 1000
 _CHUNK = 100
@@ -28,7 +28,7 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def bootstrap_means(values: Numbers, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
+def bootstrap_means(values: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """The 95 % percentile intervals of the means of columns, missing numbers left out; rows are
     games.
     """
@@ -37,8 +37,8 @@ def bootstrap_means(values: Numbers, rng: np.random.Generator) -> tuple[Numbers,
 
 
 def bootstrap_ratios(
-    above: Numbers, below: Numbers, rng: np.random.Generator
-) -> tuple[Numbers, Numbers]:
+    above: Floats, below: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
     """The 95 % percentile intervals of sum(above) / sum(below) by column; rows are games."""
     games, columns = above.shape
     drawn = np.full((RESAMPLES, columns), np.nan)
@@ -50,7 +50,7 @@ def bootstrap_ratios(
     return _percentiles(drawn)
 
 
-def _percentiles(drawn: Numbers) -> tuple[Numbers, Numbers]:
+def _percentiles(drawn: Floats) -> tuple[Floats, Floats]:
     """Of each column, without resamples that had nothing to divide by."""
     low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
     for column in range(drawn.shape[1]):
@@ -60,9 +60,9 @@ def _percentiles(drawn: Numbers) -> tuple[Numbers, Numbers]:
     return low, high
 
 
-def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
+def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
     """The correlation of two lists; None where one does not vary or they are too short."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(a) < 3 or a.std() == 0 or b.std() == 0:
         return None
     return float(((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std()))

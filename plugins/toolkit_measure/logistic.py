@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .intervals import Numbers, Z
+from toolkit.arrays import Floats
+
+from .intervals import Z
 
 FEWEST_CLUSTERS = 10
 """With fewer clusters a sandwich estimate is not to be trusted."""
@@ -25,7 +27,7 @@ class Coefficient:
     p: float
 
 
-def fit(design: Numbers, outcome: Numbers, clusters: Sequence[Hashable]) -> list[Coefficient] | str:
+def fit(design: Floats, outcome: Floats, clusters: Sequence[Hashable]) -> list[Coefficient] | str:
     """One coefficient a column of the design (which has its own column of ones), or in words why
     there is none.
     """
@@ -40,7 +42,7 @@ def fit(design: Numbers, outcome: Numbers, clusters: Sequence[Hashable]) -> list
     return [_coefficient(value, error) for value, error in zip(beta, errors, strict=True)]
 
 
-def _newton(design: Numbers, outcome: Numbers) -> Numbers | None:
+def _newton(design: Floats, outcome: Floats) -> Floats | None:
     beta = np.zeros(design.shape[1])
     for _ in range(_STEPS):
         chance = _chance(design @ beta)
@@ -58,9 +60,7 @@ def _newton(design: Numbers, outcome: Numbers) -> Numbers | None:
     return None
 
 
-def _errors(
-    design: Numbers, outcome: Numbers, beta: Numbers, clusters: Sequence[Hashable]
-) -> Numbers:
+def _errors(design: Floats, outcome: Floats, beta: Floats, clusters: Sequence[Hashable]) -> Floats:
     """Standard errors by the sandwich over clusters, with the usual small-sample factor."""
     chance = _chance(design @ beta)
     hessian = design.T @ (design * (chance * (1 - chance))[:, None])
@@ -72,12 +72,12 @@ def _errors(
     count = len(names)
     factor = count / (count - 1) if count > 1 else math.nan
     covariance = factor * inverse @ (sums.T @ sums) @ inverse
-    errors: Numbers = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    errors: Floats = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     return errors
 
 
-def _chance(logit: Numbers) -> Numbers:
-    chance: Numbers = 1 / (1 + np.exp(-np.clip(logit, -500, 500)))
+def _chance(logit: Floats) -> Floats:
+    chance: Floats = 1 / (1 + np.exp(-np.clip(logit, -500, 500)))
     return chance
 
 
@@ -86,17 +86,3 @@ def _coefficient(value: float, error: float) -> Coefficient:
         return Coefficient(value, math.nan, math.nan, math.nan)
     p = math.erfc(abs(value) / error / math.sqrt(2))
     return Coefficient(value, value - Z * error, value + Z * error, p)
-
-
-def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Corrected p-values; those that are missing stay missing and are not counted."""
-    given = np.asarray(p, dtype=np.float64)
-    kept = np.flatnonzero(np.isfinite(given))
-    q = np.full(len(given), np.nan)
-    order = kept[np.argsort(given[kept], kind="stable")]
-    lowest = 1.0
-    for rank in range(len(order), 0, -1):
-        place = order[rank - 1]
-        lowest = min(lowest, given[place] * len(order) / rank)
-        q[place] = lowest
-    return [float(value) for value in q]

@@ -33,8 +33,8 @@ def paired(
         base = by_name.get(game.name.removesuffix(f"-{arm}")) if arm else None
         if arm and base is not None and base is not game:
             pairs[arm].append((game, base))
-    for arm, held in sorted(pairs.items()):
-        yield from _of_arm(work, arm, held, numbers)
+    for arm, paired_games in sorted(pairs.items()):
+        yield from _of_arm(work, arm, paired_games, numbers)
 
 
 def _of_arm(
@@ -54,19 +54,19 @@ def _of_arm(
     low, high = bootstrap_means(values, work.rng("measure.paired", arm))
     event = pairs[0][0].event or "event"
     up, down = int((values[:, 0] > 0).sum()), int((values[:, 0] < 0).sum())
-    for place, name in enumerate((event, *NUMBERS)):
-        column = values[:, place]
+    for index, name in enumerate((event, *NUMBERS)):
+        column = values[:, index]
         kept = column[np.isfinite(column)]
         yield row(
             f"paired:{name}",
             arm,
             ALL,
             float(kept.mean()) if len(kept) else None,
-            low[place],
-            high[place],
-            p=sign_test(up, down) if place == 0 else None,
+            low[index],
+            high[index],
+            p=sign_test(up, down) if index == 0 else None,
             n=len(kept),
-            text=f"{up} games more, {down} fewer" if place == 0 else _version(name),
+            text=f"{up} games more, {down} fewer" if index == 0 else _version(name),
         )
 
 

@@ -139,8 +139,8 @@ def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> Playe
     meta = json.loads(row["meta"])
     ordered = sorted(replies, key=lambda reply: (reply["round"], reply["attempt"]))
     failed = [reply["parse"] for reply in ordered if reply["parse"] != "ok"]
-    asked = {reply["round"] for reply in ordered}
-    again = {reply["round"] for reply in ordered if reply["attempt"] > 1}
+    asked_rounds = {reply["round"] for reply in ordered}
+    reasked_rounds = {reply["round"] for reply in ordered if reply["attempt"] > 1}
     return PlayedGame(
         name=row["game"],
         condition=row["condition"],
@@ -155,8 +155,8 @@ def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> Playe
         replies=len(ordered),
         truncated=failed.count("truncated"),
         unreadable=len(failed) - failed.count("truncated"),
-        reasked=len(again),
-        asked_decisions=len(asked),
+        reasked=len(reasked_rounds),
+        asked_decisions=len(asked_rounds),
         tokens=sum(len(reply["reply_ids"]) for reply in ordered),
         close_draws=sum(reply["close_draws"] for reply in ordered),
     )

@@ -118,8 +118,8 @@ def _outcome_row(measures: Measures, scope: Scope, others: Sequence[str]) -> lis
     for name in others:
         row = measures.get("outcome", name, scope)
         cells.append(draw.percent(row["value"]) if row else "-")
-    asked = measures.get("replies", "asked_again", scope)
-    return [*cells, draw.percent(asked["value"]) if asked else "-"]
+    reasked = measures.get("replies", "asked_again", scope)
+    return [*cells, draw.percent(reasked["value"]) if reasked else "-"]
 
 
 def _failure_table(measures: Measures) -> Figure:
@@ -192,20 +192,22 @@ def _by_condition(measures: Measures) -> Figure:
     rows = [measures.get("outcome", measures.event, name) for name in measures.conditions]
     kept = sorted((row for row in rows if row is not None), key=lambda row: -row["value"])
     shown = kept[:SHOWN_CONDITIONS]
-    width, left, right, step, top = 760.0, 220.0, 30.0, 15.0, 28.0
+    width, margin, right, step, top = 760.0, 220.0, 30.0, 15.0, 28.0
     height = top + step * len(shown) + 12
-    scale = width - left - right
+    scale = width - margin - right
     body = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = left + share * scale
+        x = margin + share * scale
         body.append(draw.line(x, top - 6, x, height - 8, "grid"))
         body.append(draw.text(x, top - 12, f"{share:.0%}", anchor="middle"))
-    for place, row in enumerate(shown):
-        y = top + step * place + step / 2
-        said = f"{row['condition']}: {draw.percent(row['value'])} of {row['n']}"
-        body.append(draw.text(left - 8, y + 4, row["condition"], anchor="end"))
-        body.append(draw.line(left + row["low"] * scale, y, left + row["high"] * scale, y, "range"))
-        body.append(draw.dot(left + row["value"] * scale, y, said))
+    for index, row in enumerate(shown):
+        y = top + step * index + step / 2
+        label = f"{row['condition']}: {draw.percent(row['value'])} of {row['n']}"
+        body.append(draw.text(margin - 8, y + 4, row["condition"], anchor="end"))
+        body.append(
+            draw.line(margin + row["low"] * scale, y, margin + row["high"] * scale, y, "range")
+        )
+        body.append(draw.dot(margin + row["value"] * scale, y, label))
     more = len(kept) - len(shown)
     note = f'<p class="faint">The {more} conditions with the lowest rates are left out.</p>'
     highest = shown[0]
@@ -220,7 +222,7 @@ def _by_condition(measures: Measures) -> Figure:
 
 def _components(measures: Measures) -> Iterator[Figure]:
     """A forest of log odds: each component, on the event and on leaving at a decision."""
-    for measure, what in (
+    for measure, target in (
         (f"odds:{measures.event}", f"the odds of {measures.event}"),
         ("odds:leaving", "the odds of leaving, at each decision"),
     ):
@@ -233,30 +235,30 @@ def _components(measures: Measures) -> Iterator[Figure]:
                 if row["q"] is not None and row["q"] <= 0.05
             ]
             leaving = measure == "odds:leaving"
-            title = f"What the components do to {what}"
+            title = f"What the components do to {target}"
             yield _forest(title, drawn, [] if leaving else pairs)
         elif rows:
-            words = f"<p>No effect of the components on {draw.escaped(what)} can be said: "
+            words = f"<p>No effect of the components on {draw.escaped(target)} can be said: "
             words += f"{draw.escaped(rows[0]['text'])}.</p>"
-            yield Figure(f"What the components do to {what}", words)
+            yield Figure(f"What the components do to {target}", words)
 
 
 def _forest(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     shown = [*rows, *pairs]
     reach = max(max(abs(row["low"]), abs(row["high"])) for row in shown) * 1.05
-    width, left, right, step, top = 640.0, 130.0, 170.0, 24.0, 12.0
+    width, margin, right, step, top = 640.0, 130.0, 170.0, 24.0, 12.0
     height = top + step * len(shown) + 26
-    middle = left + (width - left - right) / 2
-    scale = (width - left - right) / 2 / reach
+    middle = margin + (width - margin - right) / 2
+    scale = (width - margin - right) / 2 / reach
     body = [draw.line(middle, top - 6, middle, height - 24, "axis")]
-    for place, row in enumerate(shown):
-        y = top + step * place + step / 2
-        said = f"{row['subject']}: {draw.signed(row['value'])}"
-        body.append(draw.text(left - 10, y + 4, row["subject"], anchor="end", kind="strong"))
+    for index, row in enumerate(shown):
+        y = top + step * index + step / 2
+        label = f"{row['subject']}: {draw.signed(row['value'])}"
+        body.append(draw.text(margin - 10, y + 4, row["subject"], anchor="end", kind="strong"))
         body.append(
             draw.line(middle + row["low"] * scale, y, middle + row["high"] * scale, y, "range")
         )
-        body.append(draw.dot(middle + row["value"] * scale, y, said))
+        body.append(draw.dot(middle + row["value"] * scale, y, label))
         q = "" if row["q"] is None else f"  q {row['q']:.2g}"
         words = f"{draw.signed(row['value'])}{q}"
         body.append(draw.text(width - right + 12, y + 4, words))
@@ -277,9 +279,9 @@ def _balances(measures: Measures) -> Iterator[Figure]:
     body, width, panel, gap = [], 760.0, 150.0, 34.0
     columns = 2
     wide = (width - 60 * columns) / columns
-    for place, (scope, rows) in enumerate(groups.items()):
-        x0 = 48 + (place % columns) * (wide + 60)
-        y0 = 24 + (place // columns) * (panel + gap)
+    for index, (scope, rows) in enumerate(groups.items()):
+        x0 = 48 + (index % columns) * (wide + 60)
+        y0 = 24 + (index // columns) * (panel + gap)
         body.append(draw.text(x0, y0 - 8, scope.title, kind="strong"))
         body += _panel(rows, x0, y0, wide, panel - 30, highest)
     height = 24 + -(-len(groups) // columns) * (panel + gap)

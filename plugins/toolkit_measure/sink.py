@@ -6,9 +6,7 @@ import csv
 import io
 from collections.abc import Iterable
 
-from pydantic import Field
-
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 from toolkit.work import SinkWork
 
 from .lookup import Measures
@@ -30,10 +28,8 @@ COLUMNS = (
 _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"}
 
 
-class MeasuresSink(Params):
+class MeasuresSink(SinkParams):
     """Where the files go."""
-
-    path: str = Field("out", description="Folder, relative to the spec.")
 
 
 def export(work: SinkWork) -> Iterable[tuple[str, bytes]]:

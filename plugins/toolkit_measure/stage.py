@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.arrays import Floats
 from toolkit.games import NOT_PLAYED
 from toolkit.parts import NoParams
 from toolkit.tables import arrow_schema
@@ -15,7 +16,7 @@ from toolkit.work import Rows, Work
 
 from . import indices
 from .effects import effects
-from .intervals import Numbers, bootstrap_means, bootstrap_ratios, pearson, wilson
+from .intervals import bootstrap_means, bootstrap_ratios, pearson, wilson
 from .paired import paired
 from .played import Played, PlayedGame, read_games
 from .rows import row
@@ -88,10 +89,10 @@ def _replies(work: Work, scope: Scope, games: Sequence[PlayedGame]) -> Iterator[
     below = np.column_stack([replies, replies, decisions])
     low, high = bootstrap_ratios(above, below, work.rng("measure.replies", scope.name))
     totals = above.sum(0)
-    for place, name in enumerate(("truncated", "unreadable", "asked_again")):
-        total = below[:, place].sum()
-        value = totals[place] / total if total else None
-        yield row("replies", name, scope, value, low[place], high[place], n=int(total))
+    for index, name in enumerate(("truncated", "unreadable", "asked_again")):
+        total = below[:, index].sum()
+        value = totals[index] / total if total else None
+        yield row("replies", name, scope, value, low[index], high[index], n=int(total))
 
 
 # --- numbers of games -----------------------------------------------------------------------------
@@ -105,13 +106,13 @@ def _means(
 ) -> Iterator[dict[str, Any]]:
     values = np.array([[numbers[game.name][name] for name in indices.NAMES] for game in games])
     low, high = bootstrap_means(values, work.rng("measure.means", scope.name))
-    for place, name in enumerate(indices.NAMES):
-        column = values[:, place]
+    for index, name in enumerate(indices.NAMES):
+        column = values[:, index]
         kept = column[np.isfinite(column)]
         if len(kept):
             mean = float(kept.mean())
             yield row(
-                "mean", name, scope, mean, low[place], high[place], n=len(kept), text=_version(name)
+                "mean", name, scope, mean, low[index], high[index], n=len(kept), text=_version(name)
             )
 
 
@@ -126,7 +127,7 @@ def _balances(scope: Scope, games: Sequence[PlayedGame]) -> Iterator[dict[str, A
         return
     balances = np.array(paths)
     for number in range(balances.shape[1]):
-        column: Numbers = balances[:, number]
+        column: Floats = balances[:, number]
         low, high = np.percentile(column, [25, 75])
         yield row(
             "balance",

@@ -82,12 +82,12 @@ class WorkerActor:
         import ray
 
         for path, reference in files.items():
-            here = self._here(path)
-            if not here.exists():
-                here.parent.mkdir(parents=True, exist_ok=True)
-                partial = here.with_name(f".{here.name}.partial")
+            local_path = self._here(path)
+            if not local_path.exists():
+                local_path.parent.mkdir(parents=True, exist_ok=True)
+                partial = local_path.with_name(f".{local_path.name}.partial")
                 partial.write_bytes(ray.get(reference, timeout=GET_SECONDS))
-                partial.replace(here)
+                partial.replace(local_path)
         if message["type"] == "job":
             folder = self._here(message["folder"])
             shutil.rmtree(folder, ignore_errors=True)
@@ -108,8 +108,8 @@ class WorkerActor:
 
     def files(self, folder: str) -> dict[str, bytes]:
         """The files of a finished job's folder, which is removed by the next call for another."""
-        here = self._here(folder)
-        paths = [here / "done.json", *sorted(here.glob("*.arrow"))]
+        local_folder = self._here(folder)
+        paths = [local_folder / "done.json", *sorted(local_folder.glob("*.arrow"))]
         return {path.name: path.read_bytes() for path in paths}
 
     def forget(self, folder: str) -> None:

@@ -94,10 +94,10 @@ def _home(folder: Path) -> Iterator[None]:
 def _refusal(error: Exception) -> str:
     """Why there is no connection, without the address, which no record holds."""
     address = os.environ.get("RAY_ADDRESS", "")
-    said = " ".join(str(error).split())
+    reason = " ".join(str(error).split())
     if address:
-        said = said.replace(address, "RAY_ADDRESS")
+        reason = reason.replace(address, "RAY_ADDRESS")
     return (
-        f"There is no connection to Ray: {said}. RAY_ADDRESS names the cluster (`ray status` on "
+        f"There is no connection to Ray: {reason}. RAY_ADDRESS names the cluster (`ray status` on "
         "its head tells whether it runs); without it Ray starts on this machine."
     )

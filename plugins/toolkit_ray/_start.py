@@ -24,9 +24,9 @@ _FEASIBLE: set[str] = set()
 def start(params: RayParams, request: WorkerRequest) -> Worker:
     """Start one actor. It waits where the nodes that could hold it are busy."""
     ray = connect()
-    if (asked := params.model_dump_json()) not in _FEASIBLE:
+    if (requested := params.model_dump_json()) not in _FEASIBLE:
         _check_feasible(ray, params)
-        _FEASIBLE.add(asked)
+        _FEASIBLE.add(requested)
     make_folders(request)
     return RayWorker(ray, params, request, environment(params))
 
@@ -56,12 +56,12 @@ def _check_feasible(ray: Any, params: RayParams) -> None:
         if enough and all(labels.get(name) == value for name, value in params.labels.items()):
             return
     requested = json.dumps({**reserved, **params.labels})
-    most: dict[str, float] = {}
+    largest: dict[str, float] = {}
     for node in nodes:
         for name, value in node["Resources"].items():
             if ":" not in name:
-                most[name] = max(value, most.get(name, 0.0))
+                largest[name] = max(value, largest.get(name, 0.0))
     raise BadInput(
         f"No node of the cluster can hold an actor with {requested}. The most that one of its "
-        f"{len(nodes)} nodes has: {json.dumps(most)}. Change `executors.ray`, or add a node."
+        f"{len(nodes)} nodes has: {json.dumps(largest)}. Change `executors.ray`, or add a node."
     )

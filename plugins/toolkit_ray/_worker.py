@@ -107,9 +107,13 @@ class RayWorker:
     def events(self) -> Iterator[WorkerEvent]:
         """Its events, until the worker has ended or its node is lost."""
         while not self._stopped:
+            arrived: list[WorkerEvent] = []
             try:
                 news = self._news()
-            except self._ray.exceptions.RayActorError as error:
+                if news is not None:
+                    arrived.extend(self._arrivals(news))
+            except self._lost_errors() as error:
+                yield from arrived
                 if self._stopped or self._greeted or self._starts >= STARTS:
                     self._how = _first_line(error)
                     return
@@ -117,15 +121,24 @@ class RayWorker:
                 continue
             if news is None:
                 return
-            self._write_log(news)
-            for number, record in news.events:
-                self._after = number
-                event = _as_event(record)
-                if event is not None and self._arrived(event):
-                    yield event
+            yield from arrived
             if news.ended is not None and not news.events:
                 self._how = news.ended
                 return
+
+    def _lost_errors(self) -> tuple[type[Exception], ...]:
+        """What Ray raises when an actor is no more: it died, or its node was out of memory."""
+        errors = self._ray.exceptions
+        return errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError
+
+    def _arrivals(self, news: News) -> Iterator[WorkerEvent]:
+        """The events that the host may hear of, with the tables of finished steps in place."""
+        self._write_log(news)
+        for number, record in news.events:
+            self._after = number
+            event = _as_event(record)
+            if event is not None and self._arrived(event):
+                yield event
 
     def _restart(self) -> None:
         """Its node was lost before the worker had anything to do: start it elsewhere."""
@@ -189,11 +202,11 @@ class RayWorker:
         if self._stopped:
             return self._how or "stopped"
         self._stopped = True
-        errors = self._ray.exceptions
+        lost = (*self._lost_errors(), self._ray.exceptions.GetTimeoutError)
         try:
             how = self._ray.get(self._actor.stop.remote(now), timeout=CALL_SECONDS)
             self._how = self._how or how
-        except (errors.RayActorError, errors.GetTimeoutError):
+        except lost:
             self._how = self._how or "its actor did not answer"
         self._ray.kill(self._actor)
         return self._how

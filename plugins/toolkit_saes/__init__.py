@@ -46,6 +46,7 @@ def _adapters() -> Iterator[Part]:
         load=_llama_scope.load,
         decoder=_decoders.llama_scope,
         downloads=_llama_scope.downloads,
+        examine="examine.saes",
     )
     yield SaePart(
         name="gemma_scope",
@@ -55,6 +56,7 @@ def _adapters() -> Iterator[Part]:
         load=_gemma_scope.load,
         decoder=_decoders.gemma_scope,
         downloads=_gemma_scope.downloads,
+        examine="examine.saes",
     )
     yield SaePart(
         name="saelens",
@@ -63,6 +65,7 @@ def _adapters() -> Iterator[Part]:
         identify=_saelens.identify,
         load=_saelens.load,
         downloads=_saelens.downloads,
+        examine="examine.saes",
     )
     yield SaePart(
         name="sae_lens_id",
@@ -70,6 +73,7 @@ def _adapters() -> Iterator[Part]:
         params=_sae_lens_id.SaeLensId,
         identify=_sae_lens_id.identify,
         load=_sae_lens_id.load,
+        examine="examine.saes",
     )
     yield SaePart(
         name="auto",
@@ -77,6 +81,7 @@ def _adapters() -> Iterator[Part]:
         params=_auto.Auto,
         identify=_auto.identify,
         load=_auto.load,
+        examine="examine.saes",
     )
 
 

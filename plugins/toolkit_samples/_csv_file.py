@@ -16,7 +16,8 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.files import PathText
-from toolkit.parts import UNHASHED, Identity
+from toolkit.identity import Identity
+from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work
 
 from ._file import identity, not_utf8, the_file

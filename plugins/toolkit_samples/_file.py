@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from toolkit.errors import BadInput, DataError
-from toolkit.files import locate
-from toolkit.parts import Identity
+from toolkit.files import check_regular, locate
+from toolkit.identity import Identity
 
 from ._texts import Sample, Texts, labels_of
 
@@ -18,8 +18,9 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 def the_file(text: str, kind: str) -> Path:
     """The file that a param names."""
     path = locate(text)
-    if not path.is_file():
+    if path.is_dir():
         raise BadInput(f"{path} is a folder; name a {kind} file in it.")
+    check_regular(path)
     return path
 
 
@@ -50,14 +51,14 @@ def not_utf8(path: Path, row_at: Callable[[int], int | None] = lambda line: None
             except UnicodeDecodeError as error:
                 row = row_at(number)
                 where = f"{path}:{number}" + (f" (row {row})" if row else "")
-                return DataError(f"{where}: {_bad_byte(line, error, first=number == 1)}")
+                return DataError(f"{where}: {_bad_byte(line, error, is_first=number == 1)}")
     return DataError(
-        f"{path}: the file changed while it was read. Run again when nobody writes to it."
+        f"{path}: the file changed while it was read. Run again when it is no longer written to."
     )
 
 
-def _bad_byte(line: bytes, error: UnicodeDecodeError, *, first: bool) -> str:
-    if first and line.startswith(UTF16_MARKS):
+def _bad_byte(line: bytes, error: UnicodeDecodeError, *, is_first: bool) -> str:
+    if is_first and line.startswith(UTF16_MARKS):
         return "the file is UTF-16. Save it as UTF-8."
     before = line[max(0, error.start - 20) : error.start].decode("utf-8", "ignore")
     after = f", after {before!r}," if before else ""

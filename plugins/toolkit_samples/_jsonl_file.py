@@ -12,7 +12,8 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.files import PathText
-from toolkit.parts import UNHASHED, Identity
+from toolkit.identity import Identity
+from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work
 
 from ._file import identity, not_utf8, the_file
@@ -61,17 +62,19 @@ def read_samples(work: Work) -> Rows:
 
 
 def _samples(path: Path, params: Jsonl) -> list[Sample]:
-    results = [(where, _object(where, line, whole)) for where, line, whole in _lines(path)]
+    results = [
+        (where, _object(where, line, is_complete)) for where, line, is_complete in _lines(path)
+    ]
     if not results:
         raise DataError(
             f"{path}:1: the file is empty. Write a JSON object a line, with the key "
             f"'{params.text}'."
         )
-    there = list(dict.fromkeys(key for _, given in results for key in given))
+    keys = list(dict.fromkeys(key for _, given in results for key in given))
     for field, name in params.named():
-        if name not in there:
-            raise missing_column(f"{path}:1", field, name, there)
-    columns = {params.text, params.id, params.unit, params.spans, *params.metadata(there)}
+        if name not in keys:
+            raise missing_column(f"{path}:1", field, name, keys)
+    columns = {params.text, params.id, params.unit, params.spans, *params.metadata(keys)}
     return samples_of(
         [Row(where, _cells(where, given, columns)) for where, given in results], params
     )
@@ -89,11 +92,11 @@ def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
                 yield f"{path}:{number}", text.rstrip("\r\n"), raw.endswith(b"\n")
 
 
-def _object(where: str, line: str, whole: bool) -> dict[str, Any]:
+def _object(where: str, line: str, is_complete: bool) -> dict[str, Any]:
     try:
         content = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
-        if not whole:
+        if not is_complete:
             raise DataError(
                 f"{where}: the file is cut off in the middle of this line, at character "
                 f"{len(line)}. Copy or write it again."

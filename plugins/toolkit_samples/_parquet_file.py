@@ -11,7 +11,8 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.files import PathText
-from toolkit.parts import UNHASHED, Identity
+from toolkit.identity import Identity
+from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work
 
 from ._file import identity, the_file

@@ -17,42 +17,42 @@ _STRAY = re.compile(r"</?span\b[^>]*>?")
 _OFFSETS = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_-]*)\s*:\s*(\d{1,9})\s*-\s*(\d{1,9})\s*")
 
 
-def from_marks(text: str, place: str) -> tuple[str, list[Span]]:
+def from_marks(text: str, where: str) -> tuple[str, list[Span]]:
     """The text without its marks, and what they mark. Marks do not lie inside one another."""
     plain, spans, end = "", [], 0
     for mark in _MARK.finditer(text):
         plain += text[end : mark.start()]
         inside = mark[2]
         if not inside or _STRAY.search(inside):
-            what = "lies inside another" if inside else "marks nothing"
+            problem = "lies inside another" if inside else "marks nothing"
             raise DataError(
-                f"{place}: the mark `{mark[0][:40]}` {what}. Mark one span after another."
+                f"{where}: the mark `{mark[0][:40]}` {problem}. Mark one span after another."
             )
         spans.append((mark[1], len(plain), len(plain) + len(inside)))
         plain, end = plain + inside, mark.end()
     plain += text[end:]
     if stray := _STRAY.search(plain):
         raise DataError(
-            f"{place}: `{stray[0]}` is no whole mark. Write <span NAME>...</span>, with a name of "
+            f"{where}: `{stray[0]}` is no whole mark. Write <span NAME>...</span>, with a name of "
             "letters, digits, '-' and '_'."
         )
     return plain, spans
 
 
-def from_offsets(cell: str, text: str, place: str, column: str) -> list[Span]:
+def from_offsets(cell: str, text: str, where: str, column: str) -> list[Span]:
     """The spans of a cell of offsets."""
     spans = []
     for part in filter(str.strip, cell.split(";")):
         read = _OFFSETS.fullmatch(part)
         if read is None:
             raise DataError(
-                f"{place}: column '{column}' holds '{part.strip()}'; write NAME:FIRST-LAST, as in "
+                f"{where}: column '{column}' holds '{part.strip()}'; write NAME:FIRST-LAST, as in "
                 "balance:17-20, with semicolons between them."
             )
         start, end = int(read[2]), int(read[3])
         if not start < end <= len(text):
             raise DataError(
-                f"{place}: column '{column}': span '{read[1]}' has the characters {start} to {end} "
+                f"{where}: column '{column}': span '{read[1]}' has the characters {start} to {end} "
                 f"of a text of {len(text)}. Offsets count from 0 and the last one is left out."
             )
         spans.append((read[1], start, end))

@@ -99,12 +99,12 @@ class Texts(Params):
         yield from ((field, name) for field, name in single if name is not None)
         yield from (("columns", name) for name in self.columns or ())
 
-    def metadata(self, there: Sequence[str]) -> list[str]:
+    def metadata(self, columns: Sequence[str]) -> list[str]:
         """Of the columns there are, those that become metadata."""
         if self.columns is None:
             left_out = (self.text, self.id, self.unit, self.spans)
-            return [column for column in there if column not in left_out]
-        return [column for column in there if column in self.columns or column == self.label]
+            return [column for column in columns if column not in left_out]
+        return [column for column in columns if column in self.columns or column == self.label]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Row:
     cell is left out.
     """
 
-    place: str
+    where: str
     cells: dict[str, Cell]
 
 
@@ -131,19 +131,19 @@ def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
     """The rows as samples; an empty text, a wrong label or an id that stands twice is an error with
     the row's place.
     """
-    samples, first = [], dict[str, str]()
+    samples, seen = [], dict[str, str]()
     for number, row in enumerate(rows):
         _check_number(row, params.row)
         _check_text(row, params.text)
         _marked(row, params)
         _check_label(row, params)
         name = _required(row, params.id) if params.id else f"{number:06d}"
-        if name in first:
+        if name in seen:
             raise DataError(
-                f"{row.place}: column '{params.id}' holds '{name}' again; it stands at "
-                f"{first[name]} already. Give each its own id."
+                f"{row.where}: column '{params.id}' holds '{name}' again; it stands at "
+                f"{seen[name]} already. Give each its own id."
             )
-        first[name] = row.place
+        seen[name] = row.where
         samples.append(
             Sample(name, _required(row, params.unit) if params.unit else name, row, number)
         )
@@ -174,11 +174,11 @@ def tables(work: Work, every: Sequence[Sample]) -> Rows:
     )
 
 
-def missing_column(where: str, field: str, name: str, there: Sequence[str]) -> DataError:
+def missing_column(where: str, field: str, name: str, columns: Sequence[str]) -> DataError:
     """The error for a column that a param names and that is not there."""
     return DataError(
-        f"{where}: {field}: there is no column '{name}'.{nearest(name, there)} Columns: "
-        f"{', '.join(there)}."
+        f"{where}: {field}: there is no column '{name}'.{nearest(name, columns)} Columns: "
+        f"{', '.join(columns)}."
     )
 
 
@@ -188,7 +188,7 @@ def missing_column(where: str, field: str, name: str, there: Sequence[str]) -> D
 def _check_number(row: Row, key: str | None) -> None:
     if key in row.cells:
         raise DataError(
-            f"{row.place}: row: there is a column '{key}' already. Give the rows' numbers another "
+            f"{row.where}: row: there is a column '{key}' already. Give the rows' numbers another "
             "key."
         )
 
@@ -197,7 +197,7 @@ def _check_text(row: Row, column: str) -> None:
     text = row.cells.get(column)
     if isinstance(text, float):
         raise DataError(
-            f"{row.place}: column '{column}' holds the number {text:g}; expected a text. "
+            f"{row.where}: column '{column}' holds the number {text:g}; expected a text. "
             f"Put quotes "
             "around it."
         )
@@ -214,7 +214,7 @@ def _check_label(row: Row, params: Texts) -> None:
     if number is None or not number.is_integer() or not low <= number <= high:
         problem = "is empty" if cell is None else f"holds {_shown(cell)}"
         raise DataError(
-            f"{row.place}: column '{params.label}' {problem} here; a label is a whole number from "
+            f"{row.where}: column '{params.label}' {problem} here; a label is a whole number from "
             f"{low} to {high}. Correct it, or take the row out; a missing label is never a 0."
         )
 
@@ -228,7 +228,7 @@ def _required(row: Row, column: str) -> str:
 
 def _empty(row: Row, column: str) -> DataError:
     return DataError(
-        f"{row.place}: column '{column}' is empty here. Fill it in, or take the row out."
+        f"{row.where}: column '{column}' is empty here. Fill it in, or take the row out."
     )
 
 
@@ -262,7 +262,7 @@ def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
 def _tokens(work: Work, sample: Sample) -> Tokens:
     text, spans = _marked(sample.row, work.params)
     tokens: Tokens = work.model.tokenise(
-        text, chat=work.params.chat, spans=spans, name=f"{sample.id} at {sample.row.place}"
+        text, chat=work.params.chat, spans=spans, name=f"{sample.id} at {sample.row.where}"
     )
     return tokens
 
@@ -270,10 +270,10 @@ def _tokens(work: Work, sample: Sample) -> Tokens:
 def _marked(row: Row, params: Texts) -> tuple[str, list[Span]]:
     """A row's text without marks, and its spans."""
     text = str(row.cells[params.text])
-    plain, spans = from_marks(text, row.place) if params.marks else (text, [])
+    plain, spans = from_marks(text, row.where) if params.marks else (text, [])
     cell = row.cells.get(params.spans) if params.spans else None
     if cell is not None:
-        spans += from_offsets(str(cell), plain, row.place, str(params.spans))
+        spans += from_offsets(str(cell), plain, row.where, str(params.spans))
     return plain, spans
 
 
@@ -284,7 +284,8 @@ def _split_spans(sample: Sample, tokens: Tokens, params: Texts) -> list[str]:
     return [
         f"'{name}' of {sample.id} ({text[start:end]!r} becomes {pieces[name]!r})"
         for name, start, end in spans
-        if name in pieces and len([one for one, _, _ in spans if one == name]) == 1
+        if name in pieces
+        and len([span_name for span_name, _, _ in spans if span_name == name]) == 1
         if pieces[name].strip() != text[start:end].strip()
     ]
 

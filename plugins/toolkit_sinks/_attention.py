@@ -57,12 +57,12 @@ class AttentionOfSamples:
         values = weights.flatten().to_numpy(zero_copy_only=False)
         offsets = weights.offsets.to_numpy() - weights.offsets[0].as_py()
         for row, (head, query) in enumerate(zip(heads, queries, strict=True)):
-            own = values[offsets[row] : offsets[row + 1]]
+            row_values = values[offsets[row] : offsets[row + 1]]
             if keys[row] is None:
                 found[head, query] = 0
-                found[head, query, : len(own)] = own
+                found[head, query, : len(row_values)] = row_values
             else:
-                found[head, query, keys[row]] = own
+                found[head, query, keys[row]] = row_values
         return found
 
     def members(self, sample: str, layer: int, tokens: int) -> Iterator[Any]:

@@ -93,8 +93,8 @@ def _words(entries: Entries, sentences: Sentences) -> Any:
 
     ranges = entries.ranges()
     parts = [
-        sentences.reading(name).words[entries.positions[first:last]]
-        for name, first, last in zip(entries.names, ranges, ranges[1:], strict=False)
+        sentences.reading(name).words[entries.positions[start:end]]
+        for name, start, end in zip(entries.names, ranges, ranges[1:], strict=False)
     ]
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
@@ -127,12 +127,12 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
         file = f"layer_{_layer(space)}{suffix}.npz"
         files[file] = dict(space)
         ranges = entries.ranges()
-        for name, first, last in zip(entries.names, ranges, ranges[1:], strict=False):
+        for name, start, end in zip(entries.names, ranges, ranges[1:], strict=False):
             length = sentences.tokens(name)
             members = token_members(
-                entries.rows.take(int(first), int(last)),
+                entries.rows.take(int(start), int(end)),
                 space["width"],
-                entries.positions[first:last],
+                entries.positions[start:end],
                 length,
             )
             weights = attention.members(name, _layer(space), length)
@@ -145,7 +145,7 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
             yield f"{folders[name]}/layer_{layer}.npz", archive(weights)
     ends = numbers[:1] + numbers[-1:]
     metadata = {
-        "timestamp": stamp(work.at),
+        "timestamp": stamp(work.committed_at),
         "n_scenarios": len(names),
         "layer_range": ends,
         "save_features": bool(heads),

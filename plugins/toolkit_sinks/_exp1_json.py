@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
 from toolkit.hookpoints import hookpoint
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 from toolkit.work import SinkWork
 
 from ._stamp import stamp
@@ -32,10 +32,9 @@ PUBLISHED = {"p_value": "p", "cohen_d": "d", "p_corrected": "q"}
 OF_GROUP = {"mean": "mean", "std": "std"}
 
 
-class Exp1Json(Params):
+class Exp1Json(SinkParams):
     """Where to, and which comparison."""
 
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
     groups: tuple[str, str] = Field(
         ("bankruptcy", "voluntary_stop"),
         description="The groups compared; the file calls the first bankrupt and the second safe.",
@@ -75,7 +74,7 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         for layer, facts in sorted(layers.items())
     }
     matches = {
-        "timestamp": stamp(work.at),
+        "timestamp": stamp(work.committed_at),
         "feature_type": _kind(layers),
         "sae_source": _source(layers),
         "total_experiments_processed": sum(sizes),
@@ -100,9 +99,12 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
     same = [comparison for comparison in of_groups if comparison.group_names == params.groups]
     if not same:
         known = sorted({comparison.name for comparison in of_groups})
-        there = f" The run compares: {choices(known)}." if known else " The run compares no groups."
+        available = (
+            f" The run compares: {choices(known)}." if known else " The run compares no groups."
+        )
         raise DataError(
-            f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}"
+            f"exp1_json: no row compares "
+            f"{params.contrast}.{nearest(params.contrast, known)}{available}"
         )
     results = [comparison for comparison in same if comparison.half == params.half]
     if not results:
@@ -129,17 +131,17 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
     described = {row["space"]: row for row in spaces.to_pylist()}
     tested = {space for space in pc.unique(rows["space"]).to_pylist() if space in described}
     kinds = {described[space]["sae"] is None for space in tested}
-    wanted = [row for row in described.values() if (row["sae"] is None) in kinds]
+    chosen = [row for row in described.values() if (row["sae"] is None) in kinds]
     twice = next(
         (
-            place
-            for place, count in Counter(row["hookpoint"] for row in wanted).items()
+            hookpoint_name
+            for hookpoint_name, count in Counter(row["hookpoint"] for row in chosen).items()
             if count > 1
         ),
         None,
     )
-    layers = {hookpoint(row["hookpoint"]).layer: row for row in wanted}
-    if twice is not None or len(layers) < len(wanted):
+    layers = {hookpoint(row["hookpoint"]).layer: row for row in chosen}
+    if twice is not None or len(layers) < len(chosen):
         several = f"spaces are at {twice}" if twice else "places of one layer were compared"
         raise DataError(
             f"exp1_json: several {several}; "
@@ -217,8 +219,8 @@ def _kind(layers: Mapping[int, Mapping[str, Any]]) -> str:
     takes its numbers for features.
     """
     widths = sorted({row["width"] for row in layers.values()})
-    what = "raw_residual" if all(row["sae"] is None for row in layers.values()) else "SAE_features"
-    return f"{what}_{'_or_'.join(map(str, widths))}_per_layer"
+    kind = "raw_residual" if all(row["sae"] is None for row in layers.values()) else "SAE_features"
+    return f"{kind}_{'_or_'.join(map(str, widths))}_per_layer"
 
 
 def _source(layers: Mapping[int, Mapping[str, Any]]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from toolkit.errors import choices, nearest
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 from toolkit.tables import DATA_TABLES, table
 from toolkit.work import SinkWork
 
@@ -23,10 +23,9 @@ def _known(name: str) -> str:
     return name
 
 
-class Json(Params):
+class Json(SinkParams):
     """Which tables go out, and where to."""
 
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
     tables: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(
         ("features",), description="Names of the tables."
     )

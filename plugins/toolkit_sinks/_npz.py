@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from toolkit.archives import archive, dense, texts, whole
 from toolkit.costs import Cost
 from toolkit.errors import DataError, choices
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 from toolkit.work import SinkWork
 
 from ._dense import NUMBERS, configurations, layers
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Npz(Params):
+class Npz(SinkParams):
     """Where to, and whether every zero is written too."""
 
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
     dense: bool = Field(False, description="Write every zero too: a matrix of rows by features.")
     layout: Literal["space", "configuration", "layer"] = Field(
         "space",
@@ -60,10 +59,11 @@ def disk(params: Npz, cost: Cost) -> int:
     if not params.dense:
         return 0
     if params.layout == "layer":
-        return cost.dense_tokens
-    return cost.dense + (
-        2 * cost.dense_texts + cost.rows * NUMBERS if params.layout == "configuration" else 0
-    )
+        return cost.totals.get("dense_bytes_all_tokens", 0)
+    dense = cost.totals.get("dense_bytes", 0)
+    if params.layout != "configuration":
+        return dense
+    return dense + 2 * cost.totals.get("text_bytes", 0) + cost.rows * NUMBERS
 
 
 def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:

@@ -48,17 +48,17 @@ class TaskState:
 def max_array_size() -> int:
     """The cluster's MaxArraySize; 0 allows no array."""
     text = _answer(["scontrol", "show", "config"])
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    if match is None:
         raise BadInput("`scontrol show config` says no MaxArraySize. Is this a Slurm cluster?")
-    return int(found[1])
+    return int(match[1])
 
 
 def chunks(tasks: int, max_size: int) -> list[int]:
     """So many tasks as array jobs, each below MaxArraySize."""
-    most = max(1, max_size - 1)
-    whole, rest = divmod(tasks, most)
-    return [most] * whole + ([rest] if rest else [])
+    size = max(1, max_size - 1)
+    full, remainder = divmod(tasks, size)
+    return [size] * full + ([remainder] if remainder else [])
 
 
 def submit(script: Path, tasks: int, secrets: Mapping[str, str]) -> str:
@@ -96,7 +96,7 @@ def how_ended(task: str) -> str:
         return "its task ended"
     state = re.search(r"JobState=(\S+)", text)
     reason = re.search(r"Reason=(\S+)", text)
-    words = [found[1] for found in (state, reason) if found and found[1] != "None"]
+    words = [match[1] for match in (state, reason) if match and match[1] != "None"]
     return f"its task ended: {', '.join(words)}" if words else "its task ended"
 
 
@@ -127,6 +127,6 @@ def _answer(words: Sequence[str], env: Mapping[str, str] | None = None) -> str:
     except subprocess.TimeoutExpired:
         raise Unanswered(f"Slurm gave no answer in {TIMEOUT_SECONDS} s: {words[0]}") from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise Unanswered(f"{words[0]} failed: {said}")
+        reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise Unanswered(f"{words[0]} failed: {reason}")
     return done.stdout

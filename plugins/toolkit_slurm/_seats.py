@@ -134,9 +134,9 @@ class LineReader:
                 data = file.read()
         except FileNotFoundError:
             return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return whole.splitlines()
+        complete = data[: data.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        return complete.splitlines()
 
 
 def append(path: Path, records: Iterable[Mapping[str, Any]], secrets: Secrets = NONE) -> None:

@@ -45,10 +45,12 @@ def tracking(params: Any, load: Workload) -> Cost:
             + pass_bytes(model, load.tokens, load.longest, saes.get("hookpoints", 1))
         ),
         disk=int(activation_bytes(rows * count, entries, saes) + attention),
-        dense=int(rows * saes.get("features", 0) * 4),
-        dense_tokens=int(_tokens(load) * saes.get("features", 0) * 4 + matrices),
         rows=int(rows * count),
         entries=int(entries),
+        totals={
+            "dense_bytes": int(rows * saes.get("features", 0) * 4),
+            "dense_bytes_all_tokens": int(_tokens(load) * saes.get("features", 0) * 4 + matrices),
+        },
     )
 
 
@@ -72,7 +74,7 @@ def tracking_attention(params: Any, load: Workload) -> Cost:
         read=int(load.model.get("bytes", 0)),
         memory=pass_bytes(load.model, load.tokens, load.longest, 1),
         disk=int(kept),
-        dense_tokens=int(_matrix_bytes(load, chosen)),
+        totals={"dense_bytes_all_tokens": int(_matrix_bytes(load, chosen))},
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from toolkit.arrays import Floats
+
 RESAMPLES = 2000
 MIN_UNITS = 5
 """With fewer units on a side a p-value is withheld."""
@@ -55,17 +54,6 @@ def sign_flip_p(values: Floats, rng: np.random.Generator) -> float:
     moved = np.abs((signs * values).mean(axis=1))
     observed = abs(values.mean())
     return float((1 + (moved >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
-
-
-def benjamini_hochberg(values: Sequence[float | None]) -> list[float | None]:
-    """q-values over those that have a p-value."""
-    tested = [(p, number) for number, p in enumerate(values) if p is not None]
-    found: list[float | None] = [None] * len(values)
-    smallest = 1.0
-    for rank, (p, number) in sorted(enumerate(sorted(tested), 1), reverse=True):
-        smallest = min(smallest, p * (len(tested) / rank))
-        found[number] = smallest
-    return found
 
 
 def or_none(value: Any) -> float | None:

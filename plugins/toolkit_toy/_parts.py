@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from toolkit.errors import DataError
-from toolkit.parts import Identity, Params
+from toolkit.identity import Identity
+from toolkit.parts import Params
 from toolkit.tables import arrow_schema
 from toolkit.work import Figure, Inputs, Reporter, Rows, Work
 

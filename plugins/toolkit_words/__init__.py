@@ -1,4 +1,4 @@
-"""What features say in words: tokens that they promote, and words of replies that go with them."""
+"""Describes features by words: tokens that they promote, and words of replies that go with them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=replies.reply_words,
         estimates=Estimates(cost=costs.replies),
         summary=replies.summary,
-        reads=("samples", "activations", "spaces"),
+        reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("feature_words", "feature_contexts"),
     )
     yield StagePart(

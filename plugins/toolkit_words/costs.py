@@ -1,4 +1,4 @@
-"""What the stages of words ask for at most."""
+"""Upper bounds of the cost of the word stages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 NUMBER = 4
 TILES = 1 << 25
-"""Numbers of a tile of the product."""
+"""Numbers per tile of the product."""
 PIECE = 10
 """Bytes of the text of a token in a row."""
 ROW = 60
-"""Bytes of a row beside its lists: space, feature and method."""
+"""Bytes of a row besides its lists: space, feature and method."""
 
 
 def promoted(params: PromotedTokens, load: Workload) -> Cost:
@@ -45,12 +45,12 @@ def promoted(params: PromotedTokens, load: Workload) -> Cost:
 
 
 WORDS_TESTED = 2000
-"""Words that enough replies have, where nobody has seen them yet."""
+"""The assumed number of words that enough replies have."""
 PAIR = 64
 """Bytes of a pair of a feature and a word while it is tested."""
 BLOCK_PAIRS = 4_000_000
 SAMPLE = 2000
-"""Bytes of a sample and its words while they are Python's own objects."""
+"""Bytes of a sample and its words as Python objects."""
 WORD_ROW = 120
 
 
@@ -74,14 +74,14 @@ def replies(params: ReplyWords, load: Workload) -> Cost:
 
 
 DESCRIPTION = 1500
-"""Bytes of what is said of a feature while it is Python's own objects."""
+"""Bytes of the descriptions of a feature as Python objects."""
 REFERENCE_ROW = 90
 RELATIONS, SPANS = 3, 8
-"""Pairs of descriptions, and spans of a prompt where nobody has seen one yet."""
+"""Pairs of descriptions, and the assumed number of spans of a prompt."""
 
 
 def cross_reference(params: CrossReference, load: Workload) -> Cost:
-    """Descriptions of a space against each other, and shuffles of the entries in spans."""
+    """Comparisons of the descriptions of a space, and shuffles of the entries in spans."""
     count = max(1, load.saes.get("count", 1))
     features = load.saes.get("features", 0)
     described = min(features, count * params.max_features)

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 Method = Literal["unembedding", "input_embedding"]
 STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-"""Sites whose rows are written into the stream, so that the unembedding can read them."""
+"""Sites whose decoder rows are written into the stream, so that they can be unembedded."""
 TILE_NUMBERS = 1 << 25
-"""Products of features and tokens that are held at a time: 128 MB."""
+"""Products of features and tokens in memory at a time: 128 MB."""
 
 
 class PromotedTokens(Params):
-    """How many tokens, of which features, by which reading."""
+    """How many tokens, of which features, by which method."""
 
     top: int = Field(10, ge=1, le=1000, description="Tokens that are kept at either end.")
     methods: tuple[Method, ...] = Field(
@@ -105,22 +105,22 @@ def check_site(sae: Sae) -> None:
 def _of_step(
     work: Work, spaces: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Sae, Mapping[str, Any], list[int]]]:
-    """The features of this step: a range of all features, SAE after SAE, or of those named."""
+    """The features of this step: a range of all features in order of SAEs, or of the named ones."""
     first, last = work.features or (0, None)
     named = _named(work, spaces)[first:last]
     fired = _fired(work) if work.params.fired_only and not work.params.features else None
     start = 0
     for sae, space in zip(work.saes, spaces, strict=True):
         if work.params.features:
-            own = [feature for id, feature in named if id == space["space"]]
+            features = [feature for id, feature in named if id == space["space"]]
         else:
             begin, end = max(first, start), min(start + sae.width, last or start + sae.width)
-            own = list(range(begin - start, max(begin, end) - start))
+            features = list(range(begin - start, max(begin, end) - start))
         if fired is not None:
-            there = fired.get(str(space["space"]), set())
-            own = [feature for feature in own if feature in there]
+            active = fired.get(str(space["space"]), set())
+            features = [feature for feature in features if feature in active]
         start += sae.width
-        yield sae, space, own
+        yield sae, space, features
 
 
 def _named(work: Work, spaces: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
@@ -129,7 +129,7 @@ def _named(work: Work, spaces: Sequence[Mapping[str, Any]]) -> list[tuple[str, i
 
 
 def _fired(work: Work) -> dict[str, set[int]] | None:
-    """By space, the features that fired somewhere; None where nobody looked."""
+    """By space, the features that fired somewhere; None without activations."""
     import pyarrow.compute as pc
 
     from toolkit.activation_rows import BySpace
@@ -165,8 +165,8 @@ def token_matrix(model: Model, method: str) -> Tensor:
 
 
 def directions(model: Model, sae: Sae, features: Sequence[int], method: str) -> Tensor:
-    """What is multiplied with `token_matrix`: the decoder rows behind the final norm, or with
-    length 1.
+    """The left factor of the product with `token_matrix`: the decoder rows after the final norm, or
+    with length 1.
     """
     rows = sae.decoder_rows(features).float()
     lengths = rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
@@ -192,30 +192,32 @@ def _rows(
     method: str,
     pieces: _TokenTexts,
 ) -> dict[str, pa.Array]:
-    """The columns of the table behind space and feature."""
+    """The columns of the table after space and feature."""
     top = min(work.params.top, len(matrix))
     tile = max(1, TILE_NUMBERS // len(matrix))
-    found: dict[str, list[Any]] = {"promoted": [], "suppressed": []}
+    columns: dict[str, list[Any]] = {"promoted": [], "suppressed": []}
     values: dict[str, list[Any]] = {"promoted": [], "suppressed": []}
     for start in range(0, len(features), tile):
         part = token_values(work.model, sae, features[start : start + tile], matrix, method)
         for name, largest in (("promoted", True), ("suppressed", False)):
             best = part.topk(top, dim=1, largest=largest)
-            found[name] += best.indices.cpu().tolist()
+            columns[name] += best.indices.cpu().tolist()
             values[name] += best.values.cpu().tolist()
     return {
         "method": [method] * len(features),
-        "promoted": found["promoted"],
-        "promoted_pieces": [pieces.of(tokens) for tokens in found["promoted"]],
+        "promoted": columns["promoted"],
+        "promoted_pieces": [pieces.of(tokens) for tokens in columns["promoted"]],
         "promoted_values": values["promoted"],
-        "suppressed": found["suppressed"],
-        "suppressed_pieces": [pieces.of(tokens) for tokens in found["suppressed"]],
+        "suppressed": columns["suppressed"],
+        "suppressed_pieces": [pieces.of(tokens) for tokens in columns["suppressed"]],
         "suppressed_values": values["suppressed"],
     }
 
 
 class _TokenTexts:
-    """The texts of tokens, each decoded once. A special token has none: its id stands for it."""
+    """The texts of tokens, each decoded once. A special token has no text and is shown by its
+    id.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model

@@ -76,12 +76,15 @@ def token_figures(inputs: Inputs) -> Iterator[Figure]:
     rows = rows or inputs.read("promoted_tokens").to_pylist()
     if not rows:
         return
-    first = _with_words(inputs)
+    with_words = _with_words(inputs)
     rows.sort(
-        key=lambda row: ((row["space"], row["feature"]) not in first, -row["promoted_values"][0])
+        key=lambda row: (
+            (row["space"], row["feature"]) not in with_words,
+            -row["promoted_values"][0],
+        )
     )
     shown = rows[:SHOWN]
-    said = (
+    note = (
         f"Tokens that {len(shown)} of {len(rows)} features promote and suppress on the direct path "
         "to the logits."
     )
@@ -94,7 +97,7 @@ def token_figures(inputs: Inputs) -> Iterator[Figure]:
         for row in shown
     ]
     heads = ("feature", "promoted", "suppressed")
-    yield Figure("Promoted and suppressed tokens", STYLE + draw.table(said, heads, cells), said)
+    yield Figure("Promoted and suppressed tokens", STYLE + draw.table(note, heads, cells), note)
 
 
 # --- pieces ---------------------------------------------------------------------------------------
@@ -139,15 +142,15 @@ def _sentence(tested: Sequence[Row], names: Mapping[str, str]) -> str:
 
 
 def _halves(rows: Sequence[Row]) -> str:
-    """Each pair by its log-odds in either half: on the diagonal nothing was overstated."""
+    """The log-odds of each pair in both halves; pairs on the diagonal were not overstated."""
     both = [row for row in rows if row["confirm_value"] is not None]
     if not both:
         return "<p>No pair that was found can be tested on the other half.</p>"
     reach = 1.1 * max(float(max(abs(row["value"]), abs(row["confirm_value"]))) for row in both)
-    left, top, size = 60.0, 10.0, 320.0
+    margin, top, size = 60.0, 10.0, 320.0
 
     def x(value: float) -> float:
-        return left + size * (value / reach + 1) / 2
+        return margin + size * (value / reach + 1) / 2
 
     def y(value: float) -> float:
         return top + size * (1 - value / reach) / 2
@@ -160,7 +163,7 @@ def _halves(rows: Sequence[Row]) -> str:
     for mark in draw.ticks(-reach, reach, 6):
         parts += [
             draw.text(x(mark), top + size + 16, draw.number(mark), anchor="middle"),
-            draw.text(left - 8, y(mark) + 4, draw.number(mark), anchor="end"),
+            draw.text(margin - 8, y(mark) + 4, draw.number(mark), anchor="end"),
         ]
     for row in both[:2000]:
         kind = "more" if row["verdict"] == CONFIRMED else "rest"
@@ -169,11 +172,11 @@ def _halves(rows: Sequence[Row]) -> str:
             f'r="4" fill-opacity=".6"><title>{draw.escaped(cell(row["word"]))}</title></circle>'
         )
     parts += [
-        draw.text(left + size / 2, top + size + 36, "log-odds where found", anchor="middle"),
+        draw.text(margin + size / 2, top + size + 36, "log-odds where found", anchor="middle"),
         draw.text(16, top + size / 2, "in the confirm half", anchor="middle", turn=-90),
     ]
     legend = draw.key([("var(--computed)", "confirmed"), ("var(--faint)", "not confirmed")])
-    return legend + draw.svg(left + size + 20, top + size + 50, parts)
+    return legend + draw.svg(margin + size + 20, top + size + 50, parts)
 
 
 def _word_table(
@@ -195,6 +198,8 @@ def _word_table(
                     str(row["high_clusters"]),
                     draw.small(row["q"]),
                     draw.small(row["confirm_q"]),
+                    f"{row['z']:.1f}",
+                    _covariate(row),
                 )
             )
     heads = (
@@ -207,14 +212,23 @@ def _word_table(
         "clusters high",
         "q",
         "q confirmed",
+        "z",
+        "z of metadata",
     )
-    said = (
+    note = (
         "Log-odds with a Dirichlet prior, one reply for each cluster; q over every pair "
         "tested, and "
         "over what was found in the confirm half. Words that go with a feature need not be caused "
         "by it: both may follow the state of the game."
     )
-    return STYLE + draw.table(said, heads, cells)
+    return STYLE + draw.table(note, heads, cells)
+
+
+def _covariate(row: Row) -> str:
+    """The metadata number that goes with the word most: what a feature has to beat."""
+    if row["covariate"] is None:
+        return "not asked"
+    return f"{draw.escaped(cell(row['covariate']))} {row['covariate_z']:.1f}"
 
 
 def _pieces(pieces: Sequence[str]) -> str:
@@ -222,7 +236,7 @@ def _pieces(pieces: Sequence[str]) -> str:
 
 
 def _printable(piece: str) -> str:
-    """A token for people: line ends as a mark, what steers a terminal or turns text as escapes."""
+    """A token for display: line ends as a mark, control and direction characters as escapes."""
     return draw.escaped(cell(piece.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")))
 
 
@@ -248,19 +262,22 @@ def _contexts(
 
 
 def reference_figures(inputs: Inputs) -> Iterator[Figure]:
-    """Each relation: over all features of a space, and of the features that stand out."""
+    """Tables of each relation: over all features of a space, and for the most significant
+    features.
+    """
     rows = inputs.read("cross_references").to_pylist()
     if not rows:
         return
     names = prefixes(inputs.read("spaces").to_pylist())
-    whole = [row for row in rows if row["feature"] is None]
+    over_all = [row for row in rows if row["feature"] is None]
     single = [row for row in rows if row["feature"] is not None]
     single.sort(key=lambda row: (row["q"] if row["q"] is not None else 2, row["relation"]))
-    shown = [*whole, *single[: 2 * SHOWN]]
-    said = (
+    shown = [*over_all, *single[: 2 * SHOWN]]
+    note = (
         "Agreement of what different sources say of features, beside shuffles. q over the "
-        f"{len(whole):,} numbers of whole spaces, and over the {len(single):,} of single features, "
-        f"of which {len(shown) - len(whole):,} are shown."
+        f"{len(over_all):,} numbers of whole spaces, and over the {len(single):,} of "
+        f"single features, "
+        f"of which {len(shown) - len(over_all):,} are shown."
     )
     cells = [
         (
@@ -276,7 +293,7 @@ def reference_figures(inputs: Inputs) -> Iterator[Figure]:
         for row in shown
     ]
     heads = ("relation", "feature", "score", "shuffled", "p", "q", "n", "")
-    yield Figure("Do the sources agree?", draw.table(said, heads, cells, words=True), said)
+    yield Figure("Do the sources agree?", draw.table(note, heads, cells, words=True), note)
 
 
 def _whose(row: Row, names: Mapping[str, str]) -> str:
@@ -286,16 +303,16 @@ def _whose(row: Row, names: Mapping[str, str]) -> str:
 
 
 def reference_findings(inputs: Inputs) -> Iterable[Finding]:
-    """Of each relation between descriptions, the space where it is surest."""
+    """For each relation between descriptions, the space with the strongest evidence."""
     rows = inputs.read("cross_references").to_pylist()
     names = prefixes(inputs.read("spaces").to_pylist())
-    whole = [row for row in rows if row["feature"] is None and row["score"] is not None]
-    for relation in dict.fromkeys(row["relation"] for row in whole):
-        own = [row for row in whole if row["relation"] == relation]
-        best = min(own, key=lambda row: (row["p"], -abs(row["score"])))
+    over_all = [row for row in rows if row["feature"] is None and row["score"] is not None]
+    for relation in dict.fromkeys(row["relation"] for row in over_all):
+        of_relation = [row for row in over_all if row["relation"] == relation]
+        best = min(of_relation, key=lambda row: (row["p"], -abs(row["score"])))
         yield Finding(
             sentence=f"Agreement {relation} is {best['score']:.2f} over {best['n']} features "
-            f"({_whose(best, names)}, q {best['q']:.2g}), the surest of {len(own)} spaces",
+            f"({_whose(best, names)}, q {best['q']:.2g}), the surest of {len(of_relation)} spaces",
             number=best["score"],
             n=best["n"],
             baseline=f"{best['baseline']:.2f} under shuffles",

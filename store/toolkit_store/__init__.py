@@ -1,5 +1,5 @@
-"""The store: what a run has computed, kept so that a kill at any moment loses nothing and shows
-nothing half done.
+"""The store of computed results. A kill at any moment loses no committed step and leaves no partial
+step visible.
 
 Importing this package imports neither lancedb nor pyarrow; the first read or commit does.
 Questions: `open`.
@@ -7,9 +7,10 @@ Questions: `open`.
 
 from __future__ import annotations
 
-from toolkit_store.place import local_part, uri_of
-from toolkit_store.query.features import Features, RunView
+from toolkit_store.location import local_part, uri_of
+from toolkit_store.query.features import Features
 from toolkit_store.query.features import open_features as open
+from toolkit_store.query.run_view import RunView
 from toolkit_store.remote import NoStore
 from toolkit_store.store import Store, open_store
 from toolkit_store.upkeep.check import CheckReport

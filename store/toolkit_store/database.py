@@ -1,11 +1,10 @@
-"""The LanceDB database under a store, and how it behaves.
+"""The LanceDB database of a store.
 
 A table that does not exist, or whose creation was interrupted, reads as empty; the first append
-creates it. Whatever LanceDB raises leaves here as `StoreError`. Rows are read through its
-asynchronous interface, which takes half the time of the other one. Integer literals are 64 bits
-wide in a filter, and a scalar index on another type is then silently not used: `place` is an int64
-for that reason. Nothing here looks whether files are still what was written; `toolkit_store.store`
-does before they are joined.
+creates it. Every error of LanceDB is raised as `StoreError`. Rows are read through its asynchronous
+interface, which takes half the time of the synchronous one. Integer literals are 64 bits wide in a
+filter, and a scalar index on another type is then silently not used: `place` is an int64 for that
+reason. This module does not verify files; `toolkit_store.store` does before they are joined.
 """
 
 from __future__ import annotations
@@ -192,8 +191,8 @@ class Database:
         """Remove old versions and what cut-off writes left; `reindexing`, not of large postings,
         which LanceDB would join with that.
 
-        In a folder nobody else may be at the table; elsewhere nobody can know that, and a day has
-        to pass.
+        In a folder the caller has excluded other users of the table; elsewhere this is impossible,
+        so a day has to pass.
         """
         with self._explained("clean", name):
             table = self._table(name)
@@ -228,7 +227,7 @@ class Database:
         self, name: str, where: str | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """The matching rows in the declared schema (without a limit LanceDB returns ten)."""
-        selected = self._wanted(name, columns)
+        selected = self._selected_columns(name, columns)
         with self._explained("read", name):
             reader = self._reader
             result: pa.Table | None = background.run(self._found(reader, name, where, selected))
@@ -279,7 +278,7 @@ class Database:
         """
         import pyarrow as pa
 
-        selected = self._wanted(name, columns)
+        selected = self._selected_columns(name, columns)
         with self._explained("read", name):
             query = self._query(name, where, selected)
             for batch in (
@@ -358,7 +357,7 @@ class Database:
         query = table.search().select(list(columns)).limit(None)
         return query.where(where) if where else query
 
-    def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
+    def _selected_columns(self, name: str, columns: Sequence[str] | None) -> list[str]:
         return list(_schema(name).names if columns is None else columns)
 
     def _table(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""A store's folder: how it is recognised, made and refused.
+"""A store's folder: recognise, create or refuse it.
 
     <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder
     with it is a store
@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolkit import __version__
 from toolkit.errors import BadInput, StoreNotUsable, choices
 from toolkit.tables import STORE_FORMAT
+from toolkit.version import VERSION
 
 MARKER = "toolkit-store.json"
 VALUES = ("float32", "float16")
@@ -136,7 +136,7 @@ def _write_marker(folder: Path, values: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     marker = {
         "format": STORE_FORMAT,
-        "made_by": f"sae-toolkit {__version__}",
+        "made_by": f"sae-toolkit {VERSION}",
         "made_at": now,
         "values": values,
     }
@@ -173,12 +173,12 @@ def _check_format(folder: Path) -> None:
     number = _read_format(folder)
     if number > STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {folder} has format {number}; this toolkit ({__version__}) reads "
+            f"The store at {folder} has format {number}; this toolkit ({VERSION}) reads "
             f"format {STORE_FORMAT}. Upgrade: python -m pip install -U sae-toolkit"
         )
     if number < STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {folder} has format {number}; this toolkit ({__version__}) reads "
+            f"The store at {folder} has format {number}; this toolkit ({VERSION}) reads "
             f"format {STORE_FORMAT} and converts none. Give --store a new folder."
         )
 

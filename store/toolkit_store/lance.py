@@ -1,9 +1,8 @@
-"""The one module that imports lancedb, and how to do it in half the time.
-
-lancedb imports the models of a client for catalogues on the network, and with them the client's
-whole interface, which no store uses and which takes as long as all the rest. The interface is made
-by the `__init__` of the client's package; so that package is entered without running it, and taken
-out afterwards: whoever imports it later gets it whole.
+"""The one module that imports lancedb, in half the usual time. lancedb imports the models of a REST
+client for network catalogues, and with them the client's whole interface, which no store uses and
+which takes as long as all the rest. The interface is imported by the `__init__` of the client's
+package, so an empty package takes its place during the import and is removed afterwards; a later
+import gets the complete client.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ _SETTINGS = MappingProxyType(
         "LANCE_DEFAULT_BATCH_SIZE": "1024",
     }
 )
-"""What LanceDB takes from the environment only, when it is first used; what is set there already
-stays.
+"""Settings that LanceDB reads only from the environment, at first use; variables that are set
+already are kept.
 """
 _PANICS = ("RustPanic", "PanicException")
 """What a panic in LanceDB's Rust code is raised as; neither class can be imported."""
@@ -47,7 +46,7 @@ def lancedb() -> Any:
                 os.environ.setdefault(name, value)
             with suppress(ImportError), _without_client():
                 import lancedb
-        # whole, where a newer release needs its client to come up; what is missing then is named
+        # in full, if a newer release needs its client; the error then names what is missing
         # here
         import lancedb
 

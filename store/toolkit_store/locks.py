@@ -1,9 +1,9 @@
-"""Who may write a store, and who is reading it: two lock files in `<store>/locks/`.
+"""Locks for writing and reading a store: two lock files in `<store>/locks/`.
 
 `writer.lock` is the lease: one process at a time writes. `readers.lock` is shared by every read and
 taken alone by `clean`, which removes files that a read may still need. Both are `flock` locks: the
 kernel drops them when their process ends, however it ends, so that a lock is never left behind. The
-text in a lock file names the holder for messages and decides nothing.
+text in a lock file only names the holder for messages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def log_wait(message: str) -> None:
 
 
 class Wait:
-    """Waiting for a lock: says once a minute who has it, and gives up after `wait_s` seconds."""
+    """Waits for a lock: says once a minute who holds it, and gives up after `wait_s` seconds."""
 
     def __init__(self, uri: object, wait_s: float | None, on_wait: OnWait | None) -> None:
         self._uri, self._wait_s, self._on_wait = uri, wait_s, on_wait
@@ -64,7 +64,7 @@ class Hold(Protocol):
     """A lock that is held."""
 
     def check(self) -> None:
-        """Refuse to go on if it is no longer held."""
+        """Raise an error if it is no longer held."""
 
     def let_go(self) -> None:
         """Release it."""
@@ -95,7 +95,7 @@ class Lease:
             return _leases.setdefault(name, Lease(take))
 
     def check(self) -> None:
-        """Refuse to go on if the lock is no longer held."""
+        """Raise an error if the lock is no longer held."""
         if self._hold is not None:
             self._hold.check()
 
@@ -143,7 +143,7 @@ class _FileHold:
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Keep `clean` away inside the block. A store on a read-only medium may have no lock file, and
-    nobody who cleans it.
+    cannot be cleaned.
     """
     if not path.exists() and not os.access(path.parent, os.W_OK):
         yield

@@ -3,12 +3,12 @@
 Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the
 lease is a row that is changed from what was seen: `epoch` goes up with each holder, and an update
 that names an epoch which is gone changes nothing. The holder also counts `beat` up every few
-seconds. Whoever waits takes the lease over when neither has changed for half a minute of its own
-clock; clocks are never compared between machines. A holder that was held up finds out before it
+seconds. A waiting process takes the lease over when neither has changed for half a minute by its
+own clock; clocks are never compared between machines. A delayed holder checks its lease before it
 appends or removes rows and before it enters a step into the ledger, and gives up when its last sign
-of life is older than half of that. What remains is a process whose write lands more than a quarter
-of a minute after that look: it may add rows to a step that another has entered. `Store.read`
-refuses such a step, since its rows are more than the ledger says, and `Store.check` names it.
+of life is older than half of that. One risk remains: a write that lands more than a quarter of a
+minute after the check may add rows to a step that another process has entered. `Store.read` refuses
+such a step, since its rows are more than the ledger says, and `Store.check` names it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from toolkit import __version__
 from toolkit.errors import BadInput, StoreError, StoreNotUsable, choices
 from toolkit.tables import STORE_FORMAT
+from toolkit.version import VERSION
 from toolkit_store.database import Database
 from toolkit_store.folder import VALUES
 from toolkit_store.lance import LanceFault, lance_faults
@@ -56,7 +56,7 @@ class Marker:
 
 
 def prepare(database: Database, *, create: bool, read_only: bool, values: str | None) -> Marker:
-    """The marker of the store there, made if asked for; else the error that says what to do."""
+    """The marker of the store, created if requested; otherwise an error says what to do."""
     if set(database.uri) & set(" %?#\t\n"):
         raise StoreNotUsable(
             f"The store's URI {database.uri!r} has letters that LanceDB reads in two ways. Give "
@@ -86,7 +86,7 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
 
 def _made(database: Database, values: str) -> Any:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    row = Marker(STORE_FORMAT, f"sae-toolkit {__version__}", now, values, "", 0, 0)
+    row = Marker(STORE_FORMAT, f"sae-toolkit {VERSION}", now, values, "", 0, 0)
     try:
         return database.connection.create_table(TABLE, data=[vars(row)])
     except ValueError as error:
@@ -111,7 +111,7 @@ def _seen(table: Any) -> Marker:
 def _check(database: Database, marker: Marker, values: str | None) -> None:
     if marker.format != STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {database.uri} has format {marker.format}, this toolkit ({__version__}) "
+            f"The store at {database.uri} has format {marker.format}, this toolkit ({VERSION}) "
             f"uses format {STORE_FORMAT}. It was made by {marker.made_by}. Use that version, or "
             "give --store a new URI."
         )
@@ -240,7 +240,7 @@ class HeldLease:
         """Release the lease."""
         self._end.set()
         self._thread.join()
-        for _ in range(_ATTEMPTS):  # it frees itself when nobody renews it
+        for _ in range(_ATTEMPTS):  # it expires when it is not renewed
             with suppress(LanceFault), lance_faults():
                 self._table.update(where=f"epoch = {self._epoch}", values={"holder": ""})
                 return

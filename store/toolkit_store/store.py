@@ -1,40 +1,22 @@
-"""The store itself: a ledger of committed steps over tables of rows.
-
-Every data table has the column `step`. The ledger `steps` has one row per committed step, and that
-row, written last and atomically, is what makes the step's rows exist: reads ask the ledger first.
-So a kill leaves either a whole step or rows that nobody sees, and committing the same step again
-first removes those. One process writes at a time (`toolkit_store.locks`).
-"""
+"""An open store: committed steps, the indexes derived from them, and maintenance."""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from toolkit.errors import BadInput, StoreError, choices, nearest
-from toolkit.ledger import RunRow, StepRow
-from toolkit.tables import DATA_TABLES, arrow_schema, table
+from toolkit.tables import DATA_TABLES
 from toolkit_store import locks
-from toolkit_store.database import BITMAPS_FROM, INDEXES, Database, among, equals
+from toolkit_store.database import INDEXES, among
 from toolkit_store.index import build as indexing
+from toolkit_store.index import step_rows
 from toolkit_store.index.postings import number_key, space_key
-from toolkit_store.locks import OnWait
-from toolkit_store.place import Place, placed
+from toolkit_store.location import open_location
+from toolkit_store.step_store import StepStore, maintaining
 from toolkit_store.upkeep import check as checking
 from toolkit_store.upkeep.check import CheckReport
-from toolkit_store.upkeep.file_record import Damaged
-from toolkit_store.write import by_space, ledger, rows
-from toolkit_store.write.keeping import CleanReport, TableWriter
-from toolkit_store.write.shared import SharedRows
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from toolkit_store.write.keeping import CleanReport
 
 
 def open_store(
@@ -47,210 +29,12 @@ def open_store(
     then on.
     """
     return Store(
-        placed(path, create=create, read_only=read_only, values=values), read_only=read_only
+        open_location(path, create=create, read_only=read_only, values=values), read_only=read_only
     )
 
 
-Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
-"""Rows by the name of their table."""
-
-
-class Store:
+class Store(StepStore):
     """An open store. Made by `open_store`."""
-
-    def __init__(self, place: Place, *, read_only: bool = False) -> None:
-        self.folder, self.uri, self.read_only = place.folder, place.uri, read_only
-        self.database: Database = place.database
-        self._place, self._files, self._lease = place, place.files, place.lease
-        self._keeper = TableWriter(place, self._steps)
-        self._present: dict[str, tuple[int, set[str]]] = {}
-        self._shared: dict[str, SharedRows] = {}
-        self._sound = False
-
-    # --- writing ---
-
-    def writer(
-        self, *, wait_s: float | None = None, on_wait: OnWait = locks.log_wait
-    ) -> AbstractContextManager[None]:
-        """The lease to write. Hold it over a run; each commit inside enters it again at no cost.
-
-        While another process has it, `on_wait` says once a minute who has it and since when; after
-        `wait_s` seconds, if given, `InUse` is raised.
-        """
-        if self.read_only:
-            raise StoreError(
-                f"The store at {self.uri} was opened for reading only; open it without read_only "
-                "to write."
-            )
-        return self._writing(wait_s, on_wait)
-
-    @contextmanager
-    def _writing(self, wait_s: float | None, on_wait: OnWait) -> Iterator[None]:
-        with self._lease.held(wait_s, on_wait):
-            if not self._sound:
-                self._keeper.verify_tables()
-                self._sound = True
-            yield
-
-    def commit(self, row: StepRow, tables: Tables) -> bool:
-        """Keep a step's rows and enter it into the ledger; False, and nothing written, if it is
-        there already.
-
-        `row.tables` is filled in here with the rows written, so that the ledger is right by
-        construction.
-        """
-        return self.commit_many([(row, tables)]) == 1
-
-    def commit_many(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
-        """`commit` for several steps, which are entered at once, or none: rows of one table make
-        one write, however many steps they are of. How many steps were new.
-        """
-        for _, tables in steps:
-            for name in tables:
-                rows.check_name(name)
-        return self.commit_derived(steps)
-
-    def commit_derived(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
-        """`commit_many` for the store's own steps, which write the tables that it derives."""
-        with self.writer(), self._lease.turn:
-            known = self._known([row.key for row, _ in steps])
-            new = {row.key: (row, tables) for row, tables in steps if row.key not in known}
-            counts: dict[str, dict[str, int]] = {key: {} for key in new}
-            shared: dict[str, dict[str, str]] = {key: {} for key in new}
-            for name in dict.fromkeys(name for _, tables in new.values() for name in tables):
-                parts = {key: tables[name] for key, (_, tables) in new.items() if name in tables}
-                if table(name).shared:
-                    fitted = {key: self._fitted(name, part, key) for key, part in parts.items()}
-                    owners, first = self._shared_rows(name).divide(fitted, self._known)
-                    self._take(
-                        name, [(key, part.drop_columns("step")) for key, part in first.items()]
-                    )
-                    for key, owner in owners.items():
-                        shared[key] |= owner
-                        counts[key][name] = len(owner)
-                    continue
-                for key, count in self._take(name, list(parts.items())).items():
-                    counts[key][name] = count
-            if new:
-                self._enter(
-                    [
-                        replace(row, tables=counts[key], shared=shared[key])
-                        for key, (row, _) in new.items()
-                    ]
-                )
-        return len(new)
-
-    def _fitted(self, name: str, chunks: Iterable[pa.Table] | pa.Table, key: str) -> pa.Table:
-        import pyarrow as pa
-
-        empty = arrow_schema(name, step=True).empty_table()
-        return pa.concat_tables([empty, *rows.batches(name, chunks, key)])
-
-    def _shared_rows(self, name: str) -> SharedRows:
-        if name not in self._shared:
-            self._shared[name] = SharedRows(self.database, name)
-        return self._shared[name]
-
-    def _enter(self, new: Sequence[StepRow]) -> None:
-        with self._taking(new[0].key):
-            self._keeper.append("steps", ledger.steps_to_arrow(new))
-            self._files.note("steps")
-
-    def _take(
-        self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]
-    ) -> Mapping[str, int]:
-        """Append the rows of each step to a table, after those of attempts that were cut off are
-        gone; the rows of each.
-        """
-        keys = [key for key, _ in parts]
-        with self._taking(keys[0]):
-            present = self._steps_present(name)
-            for where in among("step", keys if present is None else present.intersection(keys)):
-                self._keeper.delete(name, where)
-        counts = dict.fromkeys(keys, 0)
-        for batch in rows.joined(self._counting(name, parts, counts)):
-            with self._taking(keys[0]):
-                self._keeper.append(name, batch)
-        if any(counts.values()):
-            with self._taking(keys[0]):
-                self._files.note(name)
-                if present is not None:
-                    present.update(keys)
-                    self._present[name] = self.database.version(name), present
-        return counts
-
-    def _counting(
-        self,
-        name: str,
-        parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]],
-        counts: dict[str, int],
-    ) -> Iterator[pa.Table]:
-        for key, chunks in parts:
-            for batch in rows.batches(name, chunks, key):
-                counts[key] += batch.num_rows
-                yield batch
-
-    def _steps_present(self, name: str) -> set[str] | None:
-        """The steps that have rows in a table, in the ledger or not: asked again only when somebody
-        else has written to it.
-
-        A large table is asked for the given keys only.
-        """
-        version = self.database.version(name)
-        if self._present.get(name, (None,))[0] != version:
-            if self.database.count(name) >= BITMAPS_FROM:
-                return None
-            self._present[name] = version, set(self.database.count_by_step(name))
-        return self._present[name][1]
-
-    @contextmanager
-    def _taking(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except Damaged as error:
-            raise StoreError(f"The store could not take step {key}: {error}") from error
-        except (StoreError, OSError) as error:
-            raise StoreError(
-                f"The store could not take step {key}: {error} "
-                "Nothing of it is visible; free space and issue the same command again."
-            ) from error
-
-    def record_run(
-        self,
-        *,
-        run: str,
-        name: str,
-        state: str,
-        at: str | None = None,
-        done: int = 0,
-        total: int | None = None,
-        note: str = "",
-        steps: Sequence[str] = (),
-        pid: int | None = None,
-        host: str | None = None,
-    ) -> RunRow:
-        """Append a change of a run's state; time, process and host are this process's unless
-        given.
-        """
-        with self.writer(), self._lease.turn:
-            past = self.database.rows("runs", equals("run", run), ["seq"]).column("seq").to_pylist()
-            row = RunRow(
-                run=run,
-                seq=max(past, default=0) + 1,
-                name=name,
-                state=state,
-                at=at or datetime.now(UTC).isoformat(),
-                done=done,
-                total=total,
-                note=note,
-                steps=tuple(steps),
-                pid=os.getpid() if pid is None else pid,
-                host=host or socket.gethostname(),
-            )
-            with _keeping(self.uri):
-                self._keeper.append("runs", ledger.run_to_arrow(row))
-                self._files.note("runs")
-        return row
 
     def index(self, steps: Iterable[str], *, run: str = "") -> int:
         """Derive the postings of these steps' activations, if they are not there; the number of
@@ -260,131 +44,43 @@ class Store:
         may commit meanwhile.
         """
         with self.reading():
-            step_rows = self._steps(steps)
-        cover = indexing.covered(step_rows)
+            committed = self._steps(steps)
+        cover = step_rows.covered(committed)
         if not cover:
             return 0
         made = indexing.build(
             self,
             self.database,
             cover,
-            [row.key for row in step_rows if row.tables.get("samples")],
+            [row.key for row in committed if row.tables.get("samples")],
             run,
         )
         if not all(map(self.database.indexed, INDEXES)):
             self._compact(reindexing=True)
         return made
 
-    def verify(self, name: str) -> None:
-        """Refuse to derive anything from a table with a damaged file."""
-        self._keeper.verify(name)
-
-    # --- reading ---
-
-    def has(self, keys: Iterable[str]) -> set[str]:
-        """The committed keys among `keys`."""
-        with self.reading():
-            return self._known(keys)
-
-    def steps(
-        self,
-        keys: Iterable[str] | None = None,
-        *,
-        experiment: str | None = None,
-        stage: str | None = None,
-    ) -> list[StepRow]:
-        """The ledger, or the part of it asked for, by experiment, stage and index; without the
-        store's own steps.
-        """
-        with self.reading():
-            results = [row for row in self._steps(keys) if not indexing.is_own(row)]
-        condition = (
-            row
-            for row in results
-            if experiment in (None, row.experiment) and stage in (None, row.stage)
-        )
-        return sorted(condition, key=lambda row: (row.experiment, row.stage, row.index, row.key))
-
-    def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
-        """The committed steps of the store's own."""
-        with self.reading():
-            return self._steps(keys)
-
-    def reading(self) -> AbstractContextManager[None]:
-        """Keep files that a read may need from being removed inside the block."""
-        return self._place.reading()
-
-    def read(
-        self, table: str, steps: Iterable[str], columns: Sequence[str] | None = None
-    ) -> pa.Table:
-        """The rows that the committed ones of `steps` wrote to `table`, by the table's key."""
-        selected = _columns(table, columns)
-        with self.reading():
-            return self._read(table, steps, selected).select(selected)
-
-    def read_by_space(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
-        """The rows of `read`, one part per value of the first key column: one part in memory, the
-        others in the file `scratch`.
-        """
-        schema = arrow_schema(table, step=True)
-        try:
-            with self.reading():
-                owners = self._owners(table, steps)
-                chunks = (
-                    chunk
-                    for where in among("step", owners)
-                    for chunk in self.database.batches(table, where)
-                )
-                pieces, count = by_space.divide(chunks, schema, schema.names[0], scratch)
-            self._check_count(table, count, sum(owners.values()))
-            for part in by_space.parts(pieces, scratch):
-                yield rows.ordered(table, part).select(_columns(table, None))
-        finally:
-            scratch.unlink(missing_ok=True)
-
-    def run_states(self, run: str | None = None) -> list[RunRow]:
-        """The latest row of each run, oldest first; with `run`, of that one (empty when it is
-        unknown).
-        """
-        with self.reading():
-            rows = self.database.rows("runs", None if run is None else equals("run", run))
-        latest = {
-            row.run: row for row in sorted(ledger.runs_from_arrow(rows), key=lambda row: row.seq)
-        }
-        return sorted(latest.values(), key=lambda row: (row.at, row.run))
-
-    def fingerprint(self, steps: Iterable[str]) -> dict[str, str]:
-        """A hash of what `steps` left in each data table: equal hashes mean identical results.
-        Empty tables are left out.
-        """
-        asked = list(steps)
-        results = {name: self.read(name, asked) for name in DATA_TABLES}
-        return {name: rows.digest(content) for name, content in results.items() if content.num_rows}
-
     def sizes(self) -> dict[str, int]:
         """Bytes on disk of each table that is there."""
         return {name: size for name, (_, size) in self.database.usage().items()}
 
     def orphans(self) -> dict[str, int]:
-        """Rows that no committed step owns, per table: left by a kill, seen by nobody, removed by
-        `clean`.
+        """Rows that no committed step owns, per table: left by a kill, invisible to reads, removed
+        by `clean`.
         """
         with self.reading():
             results = {name: sum(self._keeper.orphans(name).values()) for name in DATA_TABLES}
         return {name: count for name, count in results.items() if count}
 
-    # --- keeping house ---
-
     def clean(self, *, wait_s: float = 60.0) -> CleanReport:
         """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits
         for writer and readers.
         """
-        with self.writer(wait_s=wait_s), self._lease.turn, _keeping(self.uri):
+        with self.writer(wait_s=wait_s), self._lease.turn, maintaining(self.uri):
             before = self.database.usage()
             removed = {name: self._keeper.remove_orphans(name) for name in DATA_TABLES}
             self._keeper.compact(reindexing=False)
             indexing.sweep(self.folder / "scratch")
-            with self._place.alone(wait_s):
+            with self._location.alone(wait_s):
                 self._keeper.drop_old(reindexing=False)
             self._present.clear()
             return self._keeper.report(before, removed)
@@ -396,10 +92,10 @@ class Store:
         return self._compact(reindexing=False)
 
     def _compact(self, *, reindexing: bool) -> CleanReport:
-        with self.writer(), self._lease.turn, _keeping(self.uri):
+        with self.writer(), self._lease.turn, maintaining(self.uri):
             before = self.database.usage()
             self._keeper.compact(reindexing=reindexing)
-            with suppress(locks.InUse), self._place.alone(0):
+            with suppress(locks.InUse), self._location.alone(0):
                 self._keeper.drop_old(reindexing=reindexing)
             self._present.clear()
             return self._keeper.report(before, {})
@@ -417,17 +113,17 @@ class Store:
         used: set[str] = set()
         for state in self.run_states():
             rows = self._steps(state.steps)
-            key = number_key(indexing.covered(rows))
+            key = number_key(step_rows.covered(rows))
             used |= {
                 key,
                 *(
                     space_key(key, space)
                     for row in self._steps([key])
-                    for space in indexing.spaces_of(row)
+                    for space in step_rows.spaces_of(row)
                 ),
             }
         unused = [
-            row.key for row in self._steps(None) if indexing.is_index(row) and row.key not in used
+            row.key for row in self._steps(None) if step_rows.is_index(row) and row.key not in used
         ]
         for where in among("key", unused):
             self._keeper.delete("steps", where)
@@ -437,81 +133,6 @@ class Store:
         with the ledger.
         """
         with self.reading():
-            return checking.report(self._place, lambda: self._steps(None), self._keeper.used_tables)
-
-    # --- without locks, for the above ---
-
-    def _known(self, keys: Iterable[str]) -> set[str]:
-        parts = [self.database.rows("steps", where, ["key"]) for where in among("key", keys)]
-        return {key for part in parts for key in part.column("key").to_pylist()}
-
-    def _steps(self, keys: Iterable[str] | None) -> list[StepRow]:
-        filters: Iterable[str | None] = [None] if keys is None else among("key", keys)
-        return [
-            row
-            for where in filters
-            for row in ledger.steps_from_arrow(self.database.rows("steps", where))
-        ]
-
-    def _read(self, name: str, steps: Iterable[str], columns: Sequence[str]) -> pa.Table:
-        import pyarrow as pa
-
-        if table(name).shared:
-            return self._read_shared(name, steps)
-        owners = self._owners(name, steps)
-        needed = list(dict.fromkeys([*columns, *table(name).key, "step"]))
-        parts = [self.database.rows(name, where, needed) for where in among("step", owners)]
-        empty = arrow_schema(name, step=True).empty_table().select(needed)
-        result = pa.concat_tables([empty, *parts])
-        self._check_count(name, result.num_rows, sum(owners.values()))
-        return rows.ordered(name, result)
-
-    def _read_shared(self, name: str, steps: Iterable[str]) -> pa.Table:
-        """The rows that stand for those of these steps."""
-        import pyarrow as pa
-
-        wanted = {pair for row in self._steps(steps) for pair in row.shared.items()}
-        (key,) = table(name).key
-        parts = [
-            self.database.rows(name, where)
-            for where in among(key, sorted({value for value, _ in wanted}))
-        ]
-        result = pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts])
-        pairs = zip(result[key].to_pylist(), result["step"].to_pylist(), strict=True)
-        result = result.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
-        self._check_count(name, result.num_rows, len(wanted))
-        return rows.ordered(name, result)
-
-    def _owners(self, name: str, steps: Iterable[str]) -> dict[str, int]:
-        """The committed ones of these steps that have rows in a table, and how many."""
-        return {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
-
-    def _check_count(self, name: str, count: int, expected: int) -> None:
-        """Refuse rows that are not as many as the ledger says: those of a process that lost the
-        lease, or of a file that is gone.
-        """
-        ledger.check_count(f"Table '{name}' in {self.uri}", count, expected)
-
-
-@contextmanager
-def _keeping(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (Damaged, locks.InUse):
-        raise
-    except (StoreError, OSError) as error:
-        raise StoreError(
-            f"The store at {uri} could not be brought in order: {error} What was committed is "
-            "safe; free space and issue the same command again."
-        ) from error
-
-
-def _columns(name: str, columns: Sequence[str] | None) -> list[str]:
-    allowed = table(name).columns
-    for column in columns or ():
-        if column not in allowed:
-            raise BadInput(
-                f"Table '{name}' has no column '{column}'.{nearest(column, allowed)} Columns: "
-                f"{choices(allowed)}."
+            return checking.report(
+                self._location, lambda: self._steps(None), self._keeper.used_tables
             )
-    return list(allowed if columns is None else columns)

@@ -1,5 +1,5 @@
-"""A proxy before an S3 server that fails on purpose: one request in so many is refused, cut off, or
-carried out and then answered with an error.
+"""A proxy before an S3 server that fails on purpose: one request in so many is refused, cut off,
+left without an answer until the client gives up, or carried out and then answered with an error.
 """
 
 from __future__ import annotations
@@ -7,13 +7,18 @@ from __future__ import annotations
 import http.client
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-FAULTS = ("refused", "reset", "cut", "lost answer")
+FAULTS = ("refused", "reset", "cut", "timeout", "lost answer")
+TIMEOUT_SECONDS = 4.0
+"""How long the client of the tests waits for an answer."""
+EVERY_TIMEOUT = 40
+"""One fault in so many is a request without an answer: each takes its time."""
 SKIPPED = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -33,7 +38,9 @@ class FaultyProxy:
             if self._draw.random() >= self.share:
                 return None
             writes = method in ("PUT", "POST", "DELETE")
-            kind = self._draw.choices(FAULTS, (1, 1, 1, 6 if writes else 0))[0]
+            kind = self._draw.choices(FAULTS, (1, 1, 1, 0, 6 if writes else 0))[0]
+            if sum(self.injected.values()) % EVERY_TIMEOUT == EVERY_TIMEOUT // 2:
+                kind = "timeout"
             self.injected[kind] += 1
             return kind
 
@@ -66,7 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         body = self.rfile.read(size)
-        if kind == "reset":
+        if kind == "timeout":
+            time.sleep(1.5 * TIMEOUT_SECONDS)
+        if kind in ("reset", "timeout"):
             self._hang_up()
         elif kind == "refused":
             self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")

@@ -26,7 +26,7 @@ WRITER = """
 import sys
 sys.path[:] = sys.argv[1].split(":")
 import test_object_storage as here
-here.write(sys.argv[2], sys.argv[3])
+getattr(here, sys.argv[4])(sys.argv[2], sys.argv[3])
 """
 
 
@@ -82,7 +82,16 @@ def write(uri: str, name: str) -> None:
         store.commit(make_step(f"{name}{number}"), {"activations": rows(f"{name}{number}")})
 
 
-def test_two_processes_write_and_every_question_is_answered(bucket: str, tmp_path: Path) -> None:
+def compact(uri: str, name: str) -> None:
+    """A process that compacts while the others write."""
+    store = open_store(uri, create=True)
+    for _ in range(COMMITS):
+        store.compact()
+
+
+def test_two_processes_write_a_third_compacts_and_every_question_is_answered(
+    bucket: str, tmp_path: Path
+) -> None:
     command = [
         sys.executable,
         "-c",
@@ -90,8 +99,11 @@ def test_two_processes_write_and_every_question_is_answered(bucket: str, tmp_pat
         ":".join([str(Path(__file__).parent), *sys.path]),
         bucket,
     ]
-    processes = [subprocess.Popen([*command, name], env=dict(os.environ)) for name in "ab"]
-    assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    processes = [
+        subprocess.Popen([*command, name, task], env=dict(os.environ))
+        for name, task in (("a", "write"), ("b", "write"), ("c", "compact"))
+    ]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0, 0]
     keys = [f"{name}{number}" for name in "ab" for number in range(COMMITS)]
     store = open_store(bucket)
     assert [row.key for row in store.steps()] == keys

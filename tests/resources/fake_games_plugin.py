@@ -9,7 +9,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from toolkit import hookimpl
-from toolkit.parts import UNHASHED, Identity, Params, SaePart, SourcePart, StagePart, Steps
+from toolkit.identity import Identity
+from toolkit.parts import UNHASHED, Params, SaePart, SourcePart, StagePart, Steps
 from toolkit.tables import arrow_schema
 
 

@@ -231,9 +231,11 @@ TWO = {("A", "s1", 0): {1: 1.0, 2: 2.0}, ("A", "s2", 1): {1: 3.0}, ("B", "s1", 0
 
 def test_scalar_indexes_are_used(store: Store) -> None:
     store.index(write(store, {"k": TWO}))
-    by_place = store.database.plan("postings", f"place = {postings.place('k', 1)}", ["values"])
+    by_place = store.database.plan(
+        "postings", f"place = {postings.lookup_number('k', 1)}", ["values"]
+    )
     assert "ScalarIndexQuery: query=[place =" in by_place
-    first, last = postings.places("k")
+    first, last = postings.lookup_range("k")
     assert "ScalarIndexQuery" in store.database.plan(
         "postings", f"place >= {first} AND place <= {last}", ["values"]
     )
@@ -279,9 +281,11 @@ def test_rows_that_come_after_the_index_are_found_too(store: Store) -> None:
 def test_places_that_are_shared_by_chance_are_told_apart(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postings, "places", lambda step: (0, (1 << 40) - 1))
-    monkeypatch.setattr(by_index, "places", postings.places)
-    monkeypatch.setattr(by_index, "place", lambda step, feature, block=0: feature << 16 | block)
+    monkeypatch.setattr(postings, "lookup_range", lambda step: (0, (1 << 40) - 1))
+    monkeypatch.setattr(by_index, "lookup_range", postings.lookup_range)
+    monkeypatch.setattr(
+        by_index, "lookup_number", lambda step, feature, block=0: feature << 16 | block
+    )
     keys = write(store, {"k": TWO})
     *_, view = views(store, keys)
     assert rows_of(view.activations("B", 1)) == [("s1", 0, 5.0)]

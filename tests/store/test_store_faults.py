@@ -407,7 +407,7 @@ def test_full_disk_while_files_are_joined(small_disk: Path, left: int) -> None:
     filler = fill_disk(small_disk, left * 1024)
     with pytest.raises(
         StoreError,
-        match=r"could not be brought in order: .* free space and issue the same command again",
+        match=r"could not be maintained: .* free space and issue the same command again",
     ):
         store.compact()
     assert store.fingerprint(keys) == before

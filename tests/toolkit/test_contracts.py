@@ -20,11 +20,11 @@ from toolkit._plugins.loading import load_parts
 from toolkit.costs import Cost
 from toolkit.errors import DataError
 from toolkit.games import Condition, Environment, Option, Prompt, Reply, Turn
+from toolkit.identity import Identity
 from toolkit.parts import (
     EnvironmentPart,
     Estimates,
     ExecutorPart,
-    Identity,
     ModelPart,
     Params,
     ParserPart,
@@ -36,8 +36,9 @@ from toolkit.parts import (
     Steps,
 )
 from toolkit.tables import DATA_TABLES, arrow_schema
-from toolkit.testing.contracts import Broken, check_part
+from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, make_tables, make_work
+from toolkit.testing.promises import Broken
 from toolkit.work import Figure, Work
 
 PARTS = load_parts()

@@ -19,9 +19,11 @@ from tests.toolkit import tiny_bert
 from toolkit.errors import BadInput
 from toolkit.models import Encoded
 from toolkit.testing import sae_files
-from toolkit.testing.contracts import Broken, check_part
+from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
-from toolkit.testing.loaded import check_loaded, check_model
+from toolkit.testing.loaded import check_loaded
+from toolkit.testing.loaded_models import check_model
+from toolkit.testing.promises import Broken
 
 (PART,) = tiny_bert.toolkit_parts()
 WIDTH = sae_files.INPUTS

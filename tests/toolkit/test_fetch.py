@@ -200,7 +200,8 @@ def test_a_hub_that_stays_away(fake: Hub) -> None:
         fetched(Download(WANTED, ("*.safetensors",)))
     assert str(caught.value) == (
         "model.safetensors of 'org/model': 5 tries failed, the last with ConnectionError: no "
-        "route. What came is kept; the same command goes on from there."
+        "route. The bytes received so far are kept; the same command continues "
+        "from there."
     )
     assert len(fake.asked) == 5
 

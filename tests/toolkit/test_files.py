@@ -214,17 +214,20 @@ def tensor(first: int, last: int, shape: Any = (2,), dtype: str = "F32") -> dict
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ({"a": tensor(-8, 0)}, "tensor 'a' overlaps the one before it: it begins at byte -8"),
+        ({"a": tensor(-8, 0)}, "tensor 'a' overlaps the previous one: it begins at byte -8"),
         (
             {"a": tensor(0, 8), "b": tensor(4, 12)},
-            "tensor 'b' overlaps the one before it: it begins at byte 4, the tensors before it end "
-            "at 8.",
+            "tensor 'b' overlaps the previous one: it begins at byte 4, and the previous tensors "
+            "end at 8.",
         ),
         (
             {"a": tensor(0, 8), "b": tensor(0, 8)},
-            "tensor 'b' overlaps the one before it: it begins at byte 0",
+            "tensor 'b' overlaps the previous one: it begins at byte 0",
         ),
-        ({"a": tensor(4, 12)}, "tensor 'a' leaves a gap before it: it begins at byte 4"),
+        (
+            {"a": tensor(4, 12)},
+            "tensor 'a' leaves a gap after the previous one: it begins at byte 4",
+        ),
         (
             {"a": tensor(0, 12)},
             "tensor 'a' is [2] of F32, 8 bytes, but its offsets 0 to 12 hold 12. Copy",

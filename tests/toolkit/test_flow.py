@@ -105,7 +105,7 @@ def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, write_sp
     assert result.returncode == 4
     assert "SAE fake does not fit at resid_post.0: it is a fake." in result.stderr
     assert (
-        "Nothing that uses these SAEs was run. `--set examine=warn` goes on all the same."
+        "Nothing that uses these SAEs was run. `--set examine=warn` runs it anyway."
         in result.stderr
     )
     assert [row.stage for row in open_store(toolkit.store, read_only=True).steps()] == [

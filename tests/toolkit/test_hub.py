@@ -111,7 +111,7 @@ def test_what_is_not_cached_offline(cache: Path, name: str, revision: str, marke
         snapshot(name, revision, marker)
     assert str(caught.value) == (
         f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache.parent}), and "
-        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, "
+        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached revision, "
         "or a folder with `path:`."
     )
 

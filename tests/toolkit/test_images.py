@@ -14,6 +14,7 @@ import yaml
 from toolkit._images.archive import split_layers
 from toolkit._images.build import _hold_against_the_lock
 from toolkit.errors import BadInput, StepFailed
+from toolkit.images import ID as ID_PATTERN
 from toolkit.images import (
     PinnedImage,
     RecipePins,
@@ -134,7 +135,7 @@ def test_the_layer_of_packages_is_the_same_for_every_version_of_the_toolkit(
     assert other[0].read_bytes() != below.read_bytes()
     with tarfile.open(below) as lower, tarfile.open(above) as upper:
         assert lower.getnames() == ["opt", "opt/pack", "opt/pack/b.py", "tmp"]
-        assert upper.getnames() == ["opt/own", "opt/own-files.txt", "opt/own/a.py"]
+        assert upper.getnames() == ["opt", "opt/own", "opt/own-files.txt", "opt/own/a.py"]
         assert {entry.mtime for entry in [*lower, *upper]} == {0}
 
 
@@ -168,13 +169,26 @@ def test_packages_that_are_not_those_of_the_shipped_lock_are_refused() -> None:
         _hold_against_the_lock("cpu", recipe, other, lambda text: None)
 
 
+def test_the_shipped_lock_pins_digests_that_were_seen() -> None:
+    pins = {name: recipe.pins for name, recipe in read_recipes().items() if recipe.pins}
+    assert "cpu" in pins
+    for pin in pins.values():
+        assert ID_PATTERN.fullmatch(pin.base)
+        assert ID_PATTERN.fullmatch(pin.packages)
+        assert ID_PATTERN.fullmatch(f"sha256:{pin.requirements}")
+        assert pin.seen[:4].isdigit()
+
+
 def test_images_list_contacts_no_engine(
     toolkit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     monkeypatch.setenv("TOOLKIT_IMAGES", str(tmp_path / "images.yaml"))
     result = toolkit.run("images", "list")
-    assert "cpu" in result.stdout
+    pins = read_recipes()["cpu"].pins
+    assert pins is not None
+    assert f"cpu: base {pins.base}" in result.stdout
+    assert f"cpu: base with packages {pins.packages} (2026-" in result.stdout
     assert "cuda" in result.stdout
 
 

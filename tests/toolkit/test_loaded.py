@@ -17,6 +17,7 @@ from toolkit._plugins.loading import load_parts
 from toolkit.edits import Edit, Editing, OnStream, Set, from_position
 from toolkit.errors import BadInput
 from toolkit.hookpoints import hookpoint
+from toolkit.identity import Identity
 from toolkit.models import (
     LOGITS,
     AttentionRows,
@@ -27,11 +28,13 @@ from toolkit.models import (
     Span,
     Tokens,
 )
-from toolkit.parts import Identity, ModelPart, SaePart
+from toolkit.parts import ModelPart, SaePart
 from toolkit.saes import Sae, Sparse
 from toolkit.sessions import Generated, Session, WholePassSession
-from toolkit.testing.contracts import Broken
-from toolkit.testing.loaded import check_loaded, check_model, check_sae
+from toolkit.testing.loaded import check_loaded
+from toolkit.testing.loaded_models import check_model
+from toolkit.testing.loaded_saes import check_sae
+from toolkit.testing.promises import Broken
 
 COUNT = load_parts().get("source", "count")
 COUNTER = itertools.count()
@@ -818,6 +821,7 @@ def test_what_an_sae_part_loads() -> None:
         help="x",
         identify=lambda params: identity(),
         load=lambda params, report: [Small(), Small()],
+        examine=None,
     )
     check_loaded(part)
     for loaded in (Small(), [], [7], [Small(), Forgetful()]):

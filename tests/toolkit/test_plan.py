@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit._plan.expand import expand
 from toolkit._plan.keys import canonical, differences, digest_of, key_of
-from toolkit._plan.plan import expand, make_plan
+from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._run.atomic import write_bytes

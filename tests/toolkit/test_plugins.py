@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_not_a_python_file(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     assert "its name must end in .py" in refused(tmp_path / "notes.txt")
+    os.mkfifo(tmp_path / "pipe.py")
+    assert "pipe.py is a named pipe, not a file" in refused(tmp_path / "pipe.py")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from toolkit._plan.plan import Plan, make_plan
+from toolkit._plan.make_plan import make_plan
+from toolkit._plan.plan import Plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._run.preregister import _digest, describe, register

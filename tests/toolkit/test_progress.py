@@ -218,7 +218,7 @@ def test_a_terminal_gets_bars(toy, tmp_path, colour):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert out.strip().endswith(b"report.html")
-    assert b"stage groups (compare.means): 1 steps, 0 reused, 1 to compute" in shown
+    assert b"stage groups (compare.means): 1 step, 0 reused, 1 to compute" in shown
     assert "━".encode() in shown
     assert (b"\x1b[38;5;" in shown or b"\x1b[3" in shown) == colour
 

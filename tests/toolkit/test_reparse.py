@@ -15,8 +15,7 @@ import pytest
 
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._cli._reparse import Judging, Rejudged, rejudge
-from toolkit.games import Environment, Option, Prompt, Reply, State, Turn
-from toolkit.randomness import generator
+from toolkit.games import Environment, Option, Prompt, Reply, State, Turn, chance
 
 OPTIONS = (Option("bet", "1", ("Bet",), 1.0, 5.0), Option("stop", "2", ("Stop",)))
 
@@ -89,7 +88,7 @@ def played(*replies: str, attempts: int = 1) -> tuple[dict[str, Any], list[dict[
             attempt += 1
             outcome = "invalid_reply" if attempt > attempts else ""
             continue
-        state = game.step(state, verdict, generator(7, "play.win", 0, number)).state
+        state = game.step(state, verdict, chance(7, 0, number)).state
         outcome = game.outcome(state) or ("round_limit" if number >= game.max_rounds else "")
         number, attempt = number + 1, 1
     assert outcome, "the game is not over"
@@ -130,7 +129,7 @@ def test_a_stop_that_is_read_as_a_bet_leaves_the_game_open() -> None:
 
 def test_a_bet_that_would_have_ruined_the_game_is_known_to() -> None:
     """The luck of a round is the same whatever is bet: a lost bet of all the money is ruin."""
-    lost = generator(7, "play.win", 0, 1).random() >= 0.5
+    lost = chance(7, 0, 1).random() >= 0.5
     result, outcome = judged("five one", "stop")
     assert outcome == ("ruin" if lost else "open")
     assert result.turns[0].after == "bet $5"
@@ -145,7 +144,7 @@ def test_a_bet_that_is_clipped_to_the_same_amount_changes_nothing_but_the_readin
 
 def _rest() -> list[str]:
     """What follows a first bet of everything: nothing if it was lost."""
-    lost = generator(7, "play.win", 0, 1).random() >= 0.5
+    lost = chance(7, 0, 1).random() >= 0.5
     return [] if lost else ["stop"]
 
 

@@ -68,6 +68,14 @@ def test_its_data_and_every_table_are_csv() -> None:
     assert shown == [["name", "n"], ["a b", "1"], ['x, "y"', "2"]]
 
 
+def test_a_chart_keeps_the_styles_of_its_plugin() -> None:
+    drawn = '<style>.played .x{fill:var(--bad)}</style><svg class="played" viewBox="0 0 9 9"></svg>'
+    (text,) = files_of(Figure("Own", drawn)).values()
+    root = xml.fromstring(text)
+    assert root.get("class") == "played"
+    assert ".played .x{fill:#b34700}" in str(root.findtext(f"{SVG}style"))
+
+
 def test_two_figures_of_one_title_have_two_files() -> None:
     assert len(files_of(Figure("Same", chart()), Figure("Same", chart()))) == 2
 

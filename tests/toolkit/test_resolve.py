@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit._plan.plan import make_plan
+from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._spec.spec import load_spec

@@ -502,7 +502,7 @@ def test_stages_of_one_run_may_have_different_executors(toolkit, toy, tmp_path):
     workers = {event["stage"]: event["worker"] for event in started}
     assert workers == {"samples": "local-0", "features": "local-0", "groups": "second-0"}
     again = toolkit.run("run", toy(), *plugin)
-    assert "stage groups (compare.means): 1 steps, 1 reused" in again.stderr, "the same run"
+    assert "stage groups (compare.means): 1 step, 1 reused" in again.stderr, "the same run"
     assert len(list((toolkit.store / "runs").iterdir())) == 1
 
 

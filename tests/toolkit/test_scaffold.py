@@ -18,9 +18,9 @@ from toolkit._plugins.loading import load_parts
 from toolkit._plugins.scaffold import KINDS, package_files, write_plugin
 from toolkit._spec.spec import load_spec
 from toolkit.errors import BadInput
-from toolkit.testing.contracts import Broken
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_loaded
+from toolkit.testing.promises import Broken
 
 
 @pytest.mark.slow

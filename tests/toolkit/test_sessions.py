@@ -85,5 +85,7 @@ def test_a_low_temperature_stretches_the_tolerance() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_no_numbers(bad: float) -> None:
-    with pytest.raises(DataError, match=r"the model's logits are not numbers\. Load the model"):
+    with pytest.raises(
+        DataError, match=r"the model's logits are not finite numbers\. Load the model"
+    ):
         draw_tokens(torch.tensor([[bad, 0.5]]), [0.5], [1.0], 0.0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from toolkit._plan.plan import make_plan
+from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._spec.spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
@@ -58,8 +58,8 @@ REFUSED = {
         "features, groups.",
     ],
     "circle.yaml": [
-        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two -> one. Take "
-        "one of these `needs` away."
+        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two -> one. "
+        "Remove one of these `needs`."
     ],
     "double_stage.yaml": [
         ":5: stages.1.id: There is a stage 'one' already ({file}:4); give each stage its own id."
@@ -100,8 +100,8 @@ def test_refusals_say_file_line_field_and_what_is_allowed(name: str) -> None:
 
 def test_a_loop_of_specs_is_refused() -> None:
     assert refusal(RESOURCES / "loop_a.yaml") == (
-        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs lead back to "
-        "where they began: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Take one away."
+        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs form a "
+        "circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of them."
     )
 
 

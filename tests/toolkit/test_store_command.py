@@ -296,23 +296,23 @@ def test_spaces_are_named_by_address_or_id(say: Say, tmp_path: Path) -> None:
     [
         (
             ["export", "parquet", "out", "--space", "s1"],
-            "--space means nothing to format 'parquet'; it is for safetensors, rows,",
+            "--space does not apply to format 'parquet'; it is for safetensors, rows,",
         ),
         (
             ["export", "rows", "out", "--feature", "20/3"],
-            "--feature means nothing to format 'rows'; it is for lists.",
+            "--feature does not apply to format 'rows'; it is for lists.",
         ),
         (
             ["export", "tokens", "out", "--samples", "3"],
-            "--samples means nothing to format 'tokens'; it is for neuronpedia.",
+            "--samples does not apply to format 'tokens'; it is for neuronpedia.",
         ),
         (
             ["import", "parquet", "out", "--model", "m"],
-            "--model means nothing to format 'parquet'; it is for rows, tokens.",
+            "--model does not apply to format 'parquet'; it is for rows, tokens.",
         ),
         (
             ["import", "rows", "out", "--run", "r"],
-            "--run means nothing to format 'rows'; it is for neuronpedia, lists.",
+            "--run does not apply to format 'rows'; it is for neuronpedia, lists.",
         ),
         (["import", "neuronpedia", ".", "--source", "x"], "--source x: write SOURCE=SPACE"),
         (["import", "csv", "out"], "'csv' is not one of 'parquet'"),

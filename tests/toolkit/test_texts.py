@@ -101,7 +101,7 @@ def stage(**changes: Any) -> Any:
         "params": None,
         "model": None,
         "needs": (),
-        "unloaded": False,
+        "model_replaced": False,
         "files": None,
         "limit": None,
     }
@@ -146,17 +146,21 @@ def test_what_the_disk_cannot_hold_is_refused(
         name="dense",
         params=SimpleNamespace(path="out"),
         part=SimpleNamespace(
-            disk=lambda params, cost: cost.dense, disk_advice="Leave out `dense`."
+            disk=lambda params, cost: cost.totals.get("dense_bytes", 0),
+            disk_advice="Leave out `dense`.",
         ),
     )
     plan: Any = SimpleNamespace(sinks=[sink], loaded=SimpleNamespace(path=tmp_path / "x.yaml"))
-    some = [Cost(dense=2 << 30, disk=1 << 30), Cost(dense=2 << 30)]
+    some = [
+        Cost(totals={"dense_bytes": 2 << 30}, disk=1 << 30),
+        Cost(totals={"dense_bytes": 2 << 30}),
+    ]
     check_disk(plan, some, some, tmp_path / "new" / "store")
     with pytest.raises(
         Refused,
         match=r"sink 'dense' would take about 6 GiB in .*out, and 5 GiB are free there\. Leave out",
     ):
-        check_disk(plan, [], [Cost(dense=6 << 30)], tmp_path)
+        check_disk(plan, [], [Cost(totals={"dense_bytes": 6 << 30})], tmp_path)
     with pytest.raises(Refused, match=r"the store would take about 6 GiB"):
         check_disk(plan, [Cost(disk=3 << 30), Cost(disk=3 << 30)], [], tmp_path)
     check_disk(plan, [Cost(disk=6 << 30)], [], tmp_path / local_part("s3://bucket/store"))
@@ -253,9 +257,12 @@ def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
             {"count": 2, "features": 64},
         )
     reader = stage(
-        id="probe", part=part_of(), needs=("samples", "features"), **{**none, "unloaded": True}
+        id="probe",
+        part=part_of(),
+        needs=("samples", "features"),
+        **{**none, "model_replaced": True},
     )
-    assert [Loads(plan, lambda stage: None).of(one).unloaded for one in (test, reader)] == [
+    assert [Loads(plan, lambda stage: None).of(one).model_replaced for one in (test, reader)] == [
         False,
         True,
     ]
@@ -285,4 +292,4 @@ def test_costs_add_up_and_memory_is_the_peak() -> None:
     )
     assert first + second == Cost(forwards=3, flops=3.0, memory=5, disk=1, read=4, exact=False)
     assert total_of([None, {**first.__dict__, "known": True}]) == first
-    assert replace(first, dense=1) + Cost() == replace(first, dense=1)
+    assert replace(first, totals={"a": 1}) + Cost() == replace(first, totals={"a": 1})

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
-from toolkit._plan.plan import Plan, make_plan
+from toolkit._plan.make_plan import make_plan
+from toolkit._plan.plan import Plan
 from toolkit._plan.power import power_of
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
@@ -24,7 +25,8 @@ import pyarrow as pa
 from pydantic import Field
 from toolkit import hookimpl
 from toolkit.errors import DataError
-from toolkit.parts import Identity, ModelPart, NoParams, Params, StagePart
+from toolkit.identity import Identity
+from toolkit.parts import ModelPart, NoParams, Params, StagePart
 from toolkit.tables import arrow_schema
 
 
@@ -139,13 +141,17 @@ def test_of_what_a_study_does_after_its_source_only_extraction_and_examination_r
     name: str,
 ) -> None:
     plan = plan_of(name)
-    running = {stage.id for stage in plan.own() if stage.model is not None and not stage.unloaded}
+    running = {
+        stage.id
+        for stage in plan.own_stages()
+        if stage.model is not None and not stage.model_replaced
+    }
     assert running - {"play", "samples"} == {"features", "examine"}
-    readers = [stage for stage in plan.own() if stage.unloaded]
+    readers = [stage for stage in plan.own_stages() if stage.model_replaced]
     assert {stage.part.name for stage in readers} <= {"compare.probe", "compare.residual"}
     assert all('"model":null' in stage.loaded_key() for stage in readers)
     kept = plan_of(name, sets=("stages.features.with.stream=null", "stages.probe.with.layers=1"))
-    assert not [stage for stage in kept.stages if stage.unloaded]
+    assert not [stage for stage in kept.stages if stage.model_replaced]
 
 
 def materials(name: str, *overlays: str) -> dict[str, Any]:

@@ -245,7 +245,9 @@ def test_a_part_may_call_its_events_as_it_likes(toolkit: Any, odd: Any) -> None:
 def test_a_question_on_the_terminal_is_refused_with_the_cure(toolkit: Any, odd: Any) -> None:
     result = toolkit.run(*odd, "--set", "stages.odd.with.ask=true")
     assert result.returncode == 3
-    assert "asked a question on the terminal, and a worker has none. Settle it" in result.stderr
+    assert (
+        "asked for input on the terminal, and a worker has none. Give the answer" in result.stderr
+    )
 
 
 # --- Ctrl-C where no worker is busy ---------------------------------------------------------------

@@ -12,8 +12,9 @@ from toolkit.encoders import Encoder
 from toolkit.errors import BadInput
 from toolkit.files import PathText, content_digest, listed, locate, read_json
 from toolkit.hookpoints import hookpoint
+from toolkit.identity import Identity
 from toolkit.models import Encoded
-from toolkit.parts import Identity, ModelPart, Params, Part
+from toolkit.parts import ModelPart, Params, Part
 from toolkit.work import Reporter
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from toolkit import __version__
+from toolkit.version import VERSION
 
 COMMANDS = {
     "check": "Say whether a spec is right, without running anything.",
@@ -72,7 +72,7 @@ class _Lazy(click.Group):
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="toolkit")
+@click.version_option(VERSION, prog_name="toolkit")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:

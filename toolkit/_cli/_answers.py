@@ -1,4 +1,4 @@
-"""What a query answers, and how it is printed: a table for people, or JSON, CSV or a Parquet
+"""The answer to a query and how it is printed: a table for people, or JSON, CSV or a Parquet
 file.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """The options that every query has. `file` is where Parquet goes."""
+    """The options of every query. `file` is the path of the Parquet file."""
 
     run: str | None
     store: str | None
@@ -39,10 +39,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows to show, out of how many (None: more, and nobody has counted them); if there are none,
-    why. In a table for people, columns in `shared` that say the same in every row are said once,
-    above it, and `above` stands over all; `frame` has the rows as a Parquet file is to have them,
-    where their types are known.
+    """Rows to show, out of how many (None: more, not counted); if there are none, why. In a table
+    for people, columns in `shared` that say the same in every row are said once, above it, and
+    `above` stands over all; `frame` has the rows as a Parquet file is to have them, where their
+    types are known.
     """
 
     heads: Sequence[str]
@@ -76,7 +76,7 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
         file: Path | None,
         k: int,
         run: str | None = None,
-        **own: Any,
+        **options: Any,
     ) -> None:
         chosen = [
             name for name, given in (("json", as_json), ("csv", as_csv), ("parquet", file)) if given
@@ -86,7 +86,7 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
                 " and ".join(f"--{name}" for name in chosen) + " exclude each other; give one."
             )
         asked = Asked(run, store, chosen[0] if chosen else "text", k, file)
-        show(function(asked, **own), asked)
+        show(function(asked, **options), asked)
 
     collected = click.option(
         "--k",
@@ -119,7 +119,7 @@ def open_named(store: str | None, name: str | None) -> Run:
 
 
 def show(answer: Answer, asked: Asked) -> None:
-    """Print an answer as asked; what there is to say besides goes to stderr."""
+    """Print an answer in the requested format; notes go to stderr."""
     rows = [{head: _plain(row.get(head)) for head in answer.heads} for row in answer.rows]
     if asked.form == "json":
         echo(json.dumps(rows, indent=1))
@@ -143,7 +143,7 @@ def show(answer: Answer, asked: Asked) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has: no NaN, no infinity, and of what it does not know the text."""
+    """A value as JSON can hold it: null for NaN and infinity, text for unknown types."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,6 +1,4 @@
-"""Text around a token, and the tokens in it marked: brightly in a terminal, in brackets
-elsewhere.
-"""
+"""Text around a token, with tokens marked: bright in a terminal, in brackets elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from toolkit._query.text import Row, around, one_line, piece_at, spans
 
 
 def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
-    """Add the token, the unit and the text around the token to each place."""
+    """Add the token, the unit and the text around the token to each hit."""
     results = {row["sample"]: row for row in run.texts([row["sample"] for row in hits])}
     nothing: Row = {"unit": None, "text": "", "pieces": []}
     return [_place(row, results.get(row["sample"], nothing), marked) for row in hits]
@@ -67,8 +65,8 @@ def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], ter
 def places_asked(
     sample: Row, position: int | None, token: str | None, span: str | None
 ) -> list[int] | None:
-    """The tokens of a sample that these options mean together; None for all. What the sample does
-    not have is refused.
+    """The tokens of a sample that all these options select; None for all. Refuses what the sample
+    does not have.
     """
     from toolkit.errors import BadInput, nearest
 
@@ -103,15 +101,14 @@ def places_asked(
         }
     if not results:
         raise BadInput(
-            f"Sample '{name}' has no token that is in all of the places asked for. Leave one of "
-            "the options out."
+            f"Sample '{name}' has no token that all of the options select. Leave one of them out."
         )
     return sorted(results) if any(one is not None for one in (position, token, span)) else None
 
 
 def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
-    """The tokens that make up these words wherever they stand in the text as whole words, and
-    tokens that are just that.
+    """The tokens of every occurrence of these words as whole words, and tokens that equal the
+    text.
     """
     before, after = (
         (r"(?<!\w)" if words[:1].isalnum() else ""),

@@ -1,5 +1,5 @@
-"""Where the decoder of a space is: in the SAE files that the run's spec names, or in a folder that
-the user names.
+"""Find the decoder of a space: in the SAE files that the run's spec names, or in a folder that the
+user names.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Candidate = tuple["SaePart", Mapping[str, Any], Path]
 
 
 def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
-    """The decoder's rows; where its files are not, and none are named, the projections that the
-    store keeps, and a word about it.
+    """The decoder's rows; if its files are missing and no folder is given, the projections in the
+    store, with a note.
     """
     from toolkit.errors import BadInput
 
@@ -44,8 +44,8 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
 def find_decoder(
     space: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path | None
 ) -> Decoder:
-    """The decoder of a space, whose files are the ones that the run used; else what was tried, and
-    what to do.
+    """The decoder of a space, from the files that the run used; else an error with what was tried
+    and what to do.
     """
     from toolkit._plugins.loading import load_parts
     from toolkit.errors import BadInput
@@ -82,13 +82,13 @@ _ELSEWHERE = (
 
 
 def _of_folder(parts: Parts, folder: Path) -> Iterator[Candidate]:
-    """Every layout, in the folder named: which one it is, the files will say."""
+    """Candidates for a folder: every layout, since only the files show which one it is."""
     for part in _parts(parts):
         yield part, {"path": str(folder.absolute())}, folder
 
 
 def _of_spec(parts: Parts, manifest: Mapping[str, Any]) -> Iterator[Candidate]:
-    """What the spec names under `saes`, at the top and in its stages."""
+    """Candidates from the spec's `saes`, at the top and in its stages."""
     spec = manifest.get("spec") or {}
     known = {part.name: part for part in _parts(parts)}
     places = [spec, *(stage for stage in spec.get("stages") or () if isinstance(stage, Mapping))]
@@ -112,7 +112,7 @@ def _parts(parts: Parts) -> list[SaePart]:
 
 
 def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:
-    """The decoder, or why it is not this one."""
+    """The decoder, or the reason why the candidate does not fit."""
     from pydantic import ValidationError
 
     from toolkit.errors import BadInput

@@ -1,4 +1,4 @@
-"""`toolkit query feature`, `attention` and `attribution`: what a run kept token by token."""
+"""`toolkit query feature`, `attention` and `attribution`: what a run kept for single tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toolkit.selectors import Selector
 
 WORDS = {"decision": "last"}
-"""Places that are named by what they are for."""
+"""Names for positions with a role."""
 
 
 @click.command("feature")
@@ -28,8 +28,8 @@ WORDS = {"decision": "last"}
 def feature(asked: Asked, address: str, across: str | None, at: str, sample: str | None) -> Answer:
     """Show the activation of the feature at ADDRESS in each sample, here or across layers.
 
-    Features of two layers have nothing in common but their number: `--across layers` shows each
-    with its own address.
+    Features of different layers share only their number: `--across layers` shows each with its own
+    address.
     """
     run = open_run(asked)
     heads = ("sample", "address", "layer", "position", "token", "value")
@@ -46,11 +46,11 @@ def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | 
     from toolkit.addresses import layer_of
 
     layers = {str(row["space"]): layer_of(row) for row in run.spaces}
-    places = _places(run, at, sample)
-    where: dict[str, Sequence[Any]] = {"space": spaces, "sample": list(places)}
+    positions = _positions(run, at, sample)
+    where: dict[str, Sequence[Any]] = {"space": spaces, "sample": list(positions)}
     rows = []
     for row in run.read_stages("activations", None, where).to_pylist():
-        if row["position"] not in places[row["sample"]]:
+        if row["position"] not in positions[row["sample"]]:
             continue
         values = dict(zip(row["features"], row["values"], strict=True))
         rows.append(
@@ -59,7 +59,7 @@ def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | 
                 "address": run.label(row["space"], index),
                 "layer": layers[row["space"]],
                 "position": row["position"],
-                "token": places[row["sample"]][row["position"]],
+                "token": positions[row["sample"]][row["position"]],
                 "value": float(values.get(index, 0.0)),
             }
         )
@@ -73,7 +73,7 @@ def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | 
 @click.option("--sample", metavar="SAMPLE", help="Of this sample only.")
 @answered
 def attention(asked: Asked, source: str, target: str, by: str, sample: str | None) -> Answer:
-    """Show the share of attention that goes from one place of the texts to another."""
+    """Show the share of attention from one position or span of the texts to another."""
     from toolkit.errors import BadInput
 
     run = open_run(asked)
@@ -83,7 +83,7 @@ def attention(asked: Asked, source: str, target: str, by: str, sample: str | Non
     heads = (*keys, "share", "rows")
     if not run.stages("attention"):
         return Answer(heads, [], 0, run.why("attention"))
-    queries, tokens = _places(run, source, sample), _places(run, target, sample)
+    queries, tokens = _positions(run, source, sample), _positions(run, target, sample)
     names = [name for name in queries if tokens.get(name)]
     sums: dict[tuple[Any, ...], list[float]] = {}
     for row in run.read_stages("attention", None, {"sample": names}).to_pylist():
@@ -116,7 +116,10 @@ def _mass(row: Mapping[str, Any], tokens: Iterable[int]) -> float:
 @click.option("--method", metavar="METHOD", help="By this method only.")
 @click.option("--part", default="token", help="token, feature, head, error ... Default: token.")
 @click.option(
-    "--top", type=click.IntRange(1, MAX_NUMBER), default=10, help="So many parts of each method."
+    "--top",
+    type=click.IntRange(1, MAX_NUMBER),
+    default=10,
+    help="How many parts of each method to show.",
 )
 @answered
 def attribution(
@@ -140,8 +143,8 @@ def attribution(
     if method is not None:
         where["method"] = [method]
     by_method: dict[str, list[Row]] = {}
-    found = run.read_stages("attributions", None, where).to_pylist()
-    for row in sorted(found, key=lambda row: -abs(row["value"])):
+    attributed = run.read_stages("attributions", None, where).to_pylist()
+    for row in sorted(attributed, key=lambda row: -abs(row["value"])):
         of_method = by_method.setdefault(row["method"], [])
         if len(of_method) < top:
             position = row["position"]
@@ -152,11 +155,13 @@ def attribution(
     return Answer(heads, rows[: max(asked.k, len(rows))], len(rows), why)
 
 
-# --- places ---------------------------------------------------------------------------------------
+# --- positions ------------------------------------------------------------------------------------
 
 
-def _places(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str]]:
-    """By sample, the positions that a word means, with their tokens."""
+def _positions(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str]]:
+    """By sample, the positions that `last`, `all`, `decision` or a span name selects, with
+    their tokens.
+    """
     from toolkit.errors import BadInput, nearest
     from toolkit.selectors import Read, selected
 
@@ -173,18 +178,19 @@ def _places(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str]]:
     word = WORDS.get(at, at) if at not in known or at == "decision" else at
     if word not in ("last", "all") and word not in known:
         raise BadInput(
-            f"There is no place '{at}' here.{nearest(at, known)} Places: last, all, decision; "
-            f"spans: {listing(sorted(known))}."
+            f"There is no position or span '{at}' here.{nearest(at, known)} Positions: last, all, "
+            f"decision; spans: {listing(sorted(known))}."
         )
-    found = {}
+    tokens_of = {}
     for text in texts:
         chosen: Sequence[int] = ()
         if word in ("last", "all"):
             chosen = selected(word, Read.of(text), None)
         elif any(span["name"] == word for span in text["spans"]):
             chosen = selected(_span(word), Read.of(text), None)
-        found[text["sample"]] = {place: text["pieces"][place] for place in chosen}
-    return found
+        pieces = text["pieces"]
+        tokens_of[text["sample"]] = {position: pieces[position] for position in chosen}
+    return tokens_of
 
 
 def _span(name: str) -> Selector:

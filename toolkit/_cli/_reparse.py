@@ -1,9 +1,8 @@
-"""Judging stored replies again with another parser, without the model.
+"""Parse stored replies again with another parser, without the model.
 
-A game is followed to the first reply whose new reading leads elsewhere. Up to there it is the very
-game that was played. From there on it would have gone another way, and only what follows from that
-one reply is known: an end, by the game's own rules and the same luck, or that it would have gone on
-(`open`).
+A game is followed to the first reply whose new reading changes its course. Up to there it is the
+game that was played. After it only the direct consequence of that reply is known: the game ends, by
+its rules and the same chance, or it would have continued (`open`).
 """
 
 from __future__ import annotations
@@ -22,30 +21,30 @@ from toolkit.games import (
     Environment,
     Parser,
     Reply,
+    chance,
     judge,
 )
-from toolkit.randomness import generator
 
 OPEN = "open"
-"""The outcome of a game that would have gone on with replies that nobody has."""
+"""The outcome of a game that would have continued with replies that do not exist."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Judging:
-    """What a stage played with, and the parser that reads its replies again."""
+    """The game and seed of a stage, and the parser that reads its replies again."""
 
     environment: Environment
     parser: Parser
     attempts: int
-    """How often one decision was asked for at most."""
+    """The largest number of attempts at one decision."""
     seed: int
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A reply that the new parser reads otherwise."""
+    """A reply that the new parser reads differently."""
 
     game: str
     condition: str
@@ -55,12 +54,12 @@ class Flip:
     after: str
     reply: str
     leads_elsewhere: bool
-    """Whether the game would have gone another way from here."""
+    """Whether the game would have taken another course from here."""
 
 
 @dataclass
 class Rejudged:
-    """What another parser makes of a run."""
+    """A run as read by another parser."""
 
     replies: int = 0
     flips: list[Flip] = field(default_factory=list)
@@ -71,14 +70,14 @@ class Rejudged:
 
     @property
     def kinds(self) -> Counter[tuple[str, str]]:
-        """How many replies went from which reading to which, amounts apart."""
+        """How many replies changed from which reading to which, ignoring amounts."""
         return Counter(
             (flip.before.partition(" $")[0], flip.after.partition(" $")[0]) for flip in self.flips
         )
 
     @property
     def turns(self) -> list[Flip]:
-        """The flip of each game from which it would have gone another way."""
+        """The flip of each game from which it would have taken another course."""
         return [flip for flip in self.flips if flip.leads_elsewhere]
 
     @property
@@ -107,8 +106,8 @@ def rejudge(
 
 
 def _follow(judging: Judging, game: Row, replies: Sequence[Row], into: Rejudged) -> str:
-    """The outcome of one game by the new readings; its flips are noted, also behind the first that
-    leads elsewhere, where they tell of the parser and no longer of the game.
+    """The outcome of one game by the new readings. All flips are recorded; those after the first
+    that changes the course say something about the parser but not about the game.
     """
     outcome: str | None = None
     for number, row in enumerate(replies):
@@ -147,7 +146,7 @@ def _stored(row: Row) -> Reply:
 def _consequence(
     judging: Judging, game: Row, replies: Sequence[Row], number: int, new: Reply
 ) -> str | None:
-    """The outcome from this reply on, or None where the game goes on as it did."""
+    """The outcome from this reply on, or None if the game continues as it did."""
     row = replies[number]
     last = number == len(replies) - 1
     if new.failure is not None:
@@ -155,7 +154,7 @@ def _consequence(
             return _failed(new) if last and row["attempt"] >= judging.attempts else None
         return OPEN if row["attempt"] < judging.attempts else _failed(new)
     state = json.loads(row["state"])
-    rng = generator(judging.seed, "play.win", game["repetition"], row["round"])
+    rng = chance(judging.seed, game["repetition"], row["round"])
     after = judging.environment.step(state, new, rng).state
     following = None if last else replies[number + 1]
     if following is not None and following["round"] == row["round"] + 1:
@@ -174,7 +173,7 @@ def _failed(reply: Reply) -> str:
 
 
 def _said(reply: Reply) -> str:
-    """A verdict in words; failures are told apart only where one was cut off."""
+    """A verdict in words; of failures, only truncation is distinguished."""
     if reply.failure is not None:
         return TRUNCATED if reply.failure == TRUNCATED else "unreadable"
     amount = "" if reply.amount is None else f" ${reply.amount:g}"
@@ -182,6 +181,6 @@ def _said(reply: Reply) -> str:
 
 
 def rates(counts: Mapping[str, int]) -> dict[str, float]:
-    """Shares of outcomes among the games that were begun."""
+    """Shares of outcomes among the games that were started."""
     begun = sum(count for name, count in counts.items() if name != NOT_PLAYED)
     return {name: count / begun for name, count in counts.items() if begun and name != NOT_PLAYED}

@@ -33,7 +33,7 @@ def json_option(function: Function) -> Function:
 
 
 class Styled(str):
-    """Text with styles for a terminal, put there by us: what it shows was made printable before."""
+    """Text with the toolkit's own terminal styles; its content is printable already."""
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""`toolkit check`: is the spec right?"""
+"""`toolkit check`: check a spec."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from toolkit._cli._options import spec_options
 from toolkit._run.options import RunOptions
-from toolkit.terminal import echo
+from toolkit.terminal import counted, echo
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="SPEC|RUN_ID")
 @spec_options
 def command(target: str, options: RunOptions, as_json: bool) -> None:
-    """Say whether a spec is right: keys, parts, values, tables. Nothing is run and no store is
-    opened.
-    """
+    """Check the keys, parts, values and tables of a spec. Nothing is run and no store is opened."""
     from toolkit import _flow
 
     plan = _flow.plan(target, options).plan
@@ -30,18 +28,18 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
             {"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
             for stage in plan.stages
         ]
-        echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _found(plan)}))
+        echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _detected(plan)}))
     else:
         echo(
-            f"{target}: right. {len(plan.stages)} stages, {len(plan.sinks)} sinks; it would be run "
-            f"{plan.run}."
+            f"{target}: right. {counted(len(plan.stages), 'stage')}, "
+            f"{counted(len(plan.sinks), 'sink')}; it would be run {plan.run}."
         )
-        for line in _found(plan):
+        for line in _detected(plan):
             echo(line)
 
 
-def _found(plan: Plan) -> list[str]:
-    """What parts that look for themselves found: `saes: auto found ...`, once each."""
+def _detected(plan: Plan) -> list[str]:
+    """What parts with automatic detection found (`saes: auto found ...`), once each."""
     used = [
         (name, loadable)
         for stage in plan.stages

@@ -1,6 +1,4 @@
-"""`toolkit doctor`: is this machine fit, is the store whole; and `--clean`, which removes what
-kills have left behind.
-"""
+"""`toolkit doctor`: check this machine and the store; `--clean` removes remains of killed runs."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ import click
 
 from toolkit._cli._text import json_option, size, store_option
 from toolkit.gpus import installed_gpus
-from toolkit.terminal import echo
+from toolkit.terminal import counted, echo
 
 if TYPE_CHECKING:
     from toolkit_store import Store
@@ -33,7 +31,7 @@ _LOW = 2 * 2**30
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing examined. A `cure` is what to do; without one it is fine."""
+    """The result of one check. `cure` says how to fix a problem; it is empty if there is none."""
 
     subject: str
     found: str
@@ -82,7 +80,7 @@ def _line(finding: Diagnosis) -> str:
 
 
 def examine(store: Path) -> Iterator[Diagnosis]:
-    """Everything worth knowing before a long run, machine first."""
+    """All checks to make before a long run, the machine first."""
     yield _python()
     yield torch_build()
     yield _gpus()
@@ -100,7 +98,9 @@ def _python() -> Diagnosis:
 
 
 def torch_build() -> Diagnosis:
-    """Asked in a process of its own, so that a broken build cannot take the doctor with it."""
+    """The torch build, examined in a separate process so that a broken build cannot crash the
+    doctor.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=180
@@ -212,7 +212,9 @@ def _store(folder: Path) -> Iterator[Diagnosis]:
     except ToolkitError as error:
         yield Diagnosis("store", "cannot be used", str(error))
         return
-    yield Diagnosis("store", f"{folder}: {len(sizes)} tables, {size(sum(sizes.values()))}")
+    yield Diagnosis(
+        "store", f"{folder}: {counted(len(sizes), 'table')}, {size(sum(sizes.values()))}"
+    )
     clean = "toolkit doctor --clean"
     rows = ", ".join(f"{count} in {name}" for name, count in orphans.items())
     yield Diagnosis("orphan rows", rows or "none", clean if orphans else "")
@@ -236,8 +238,8 @@ def _dead(store: Store) -> list[str]:
 
 
 def stale_jobs(store: Store) -> list[Path]:
-    """Job folders nobody needs: their step is committed. One of an uncommitted step may be taken
-    over when its run continues.
+    """Job folders of committed steps. Those of uncommitted steps are kept, since a continued run
+    may use them.
     """
     jobs = sorted(path for path in (store.folder / "runs").glob("*/jobs/*") if path.is_dir())
     committed = store.has(path.name for path in jobs)
@@ -246,7 +248,7 @@ def stale_jobs(store: Store) -> list[Path]:
 
 
 def _clean(folder: Path) -> dict[str, Any]:
-    """Under the lease throughout: a run that commits meanwhile waits, or is waited for."""
+    """Hold the lease throughout, so that no run commits meanwhile."""
     from toolkit_store import open_store
 
     if not folder.exists():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from toolkit.terminal import echo
+
+if TYPE_CHECKING:
+    from toolkit.images import Recipe
 
 _FILE = click.Path(path_type=Path)
 Value = TypeVar("Value")
@@ -80,6 +84,7 @@ def list_images(as_json: bool) -> None:
             "toolkit": locked[name].toolkit if name in locked else None,
             "base": (locked[name].base if name in locked else recipes[name].base),
             "packages": locked[name].packages if name in locked else None,
+            "recipe_pins": _recipe_pins(recipes.get(name)),
             "plugins": list(locked[name].plugins) if name in locked else [],
         }
         for name in sorted({*recipes, *locked})
@@ -94,6 +99,15 @@ def list_images(as_json: bool) -> None:
     ]
     echo(columns(heads, body))
     echo(f"Pins: {user_lock()}")
+    for row in rows:
+        if pins := row["recipe_pins"]:
+            echo(f"{row['image']}: base {pins['base']}")
+            echo(f"{row['image']}: base with packages {pins['packages']} ({pins['seen']})")
+
+
+def _recipe_pins(recipe: Recipe | None) -> dict[str, str] | None:
+    """The digests that `containers/lock.yaml` has for a recipe."""
+    return asdict(recipe.pins) if recipe is not None and recipe.pins is not None else None
 
 
 @command.command("verify")

@@ -1,4 +1,4 @@
-"""`toolkit plan`: what will run, what is there already, and why."""
+"""`toolkit plan`: what will run, what is committed already, and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit._cli._options import spec_options
 from toolkit._cli._text import columns, duration, size
 from toolkit._run.options import RunOptions
 from toolkit.costs import Cost
-from toolkit.terminal import echo
+from toolkit.terminal import counted, echo
 
 
 @click.command("plan")
@@ -49,7 +49,7 @@ def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
         if all_there
         else f"`{command}` computes what is not there yet."
     )
-    return f"run {run}: {stages} stages; {sentence}\n"
+    return f"run {run}: {counted(stages, 'stage')}; {sentence}\n"
 
 
 def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
@@ -122,7 +122,7 @@ def _teraflops(count: float) -> str:
 
 
 def _there(row: dict[str, Any]) -> str:
-    """How many steps are reused, and how many of them an import brought."""
+    """How many steps are reused, and how many of them were imported."""
     there, imported = row["there"], row["imported"]
     if not imported:
         return str(there)
@@ -130,7 +130,7 @@ def _there(row: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """`ABOUT` is the work to expect, from what such steps took before in this store."""
+    """`ABOUT` is the forecast work, from such steps in this store."""
     needs = ", ".join(row["needs"]) or "-"
     return (
         row["stage"],

@@ -1,4 +1,4 @@
-"""`toolkit play`: what can be done with the games of a run without the model."""
+"""`toolkit play`: work on the games of a run without the model."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def reparse(
     as_json: bool,
     store: str | None,
 ) -> None:
-    """Judge the stored replies of RUN again with another parser: which decisions flip, what that
-    does to the outcomes, and at which round each game would have gone another way.
+    """Parse the stored replies of RUN again with another parser: which decisions flip, how outcomes
+    change, and at which round each game would have taken another course.
     """
     from toolkit._cli._reparse import Rejudged, rejudge
     from toolkit._plugins.loading import load_parts
@@ -98,7 +98,7 @@ def _judgings(
     """Each step with its game and the new parser."""
     from toolkit._cli._reparse import Judging
     from toolkit.errors import BadInput
-    from toolkit.parts import UsedEnvironment
+    from toolkit.parts import StagePart
 
     parser = parts.get("parser", name)
     parse = parser.make(parser.params())  # type: ignore[attr-defined]
@@ -106,14 +106,16 @@ def _judgings(
         material = json.loads(step.material)
         part = parts.get("stage", step.part)
         params = part.params.model_validate(material["params"], context={"parts": parts})
-        game = getattr(params, "game", None)
-        if not isinstance(game, UsedEnvironment):
+        if not isinstance(part, StagePart) or part.plays is None:
             raise BadInput(
-                f"stage '{step.stage}' ({step.part}) does not say which environment it played, so "
-                "that its replies cannot be judged again. Choose another one with --stage."
+                f"stage '{step.stage}' ({step.part}) does not say which environment it "
+                f"played, so its replies cannot be parsed again. Choose another one with --stage."
             )
-        attempts = int(getattr(params, "attempts", 1))
-        yield step, Judging(game.make(), parse, attempts, int(material["seed"]))
+        played = part.plays(params)
+        yield (
+            step,
+            Judging(played.game.make(), parse, played.attempts, int(material["seed"])),
+        )
 
 
 def _facts(result: Rejudged) -> dict[str, Any]:
@@ -137,8 +139,8 @@ def _text(result: Rejudged, name: str, limit: int) -> str:
 def _summary(result: Rejudged, name: str) -> str:
     games = sum(sum(counts.values()) for counts in result.before.values())
     return (
-        f"{name}: {len(result.flips)} of {result.replies} replies are read otherwise; "
-        f"{len(result.turns)} of {games} games would have gone another way."
+        f"{name}: {len(result.flips)} of {result.replies} replies are read differently; "
+        f"{len(result.turns)} of {games} games would have taken another course."
     )
 
 
@@ -160,12 +162,12 @@ def _outcomes(result: Rejudged, limit: int) -> str:
     if len(changed) > limit:
         notes.append(f"{len(changed) - limit} more conditions change; --limit shows them.")
     if "open" in result.outcomes:
-        notes.append("open: the game would have gone on with replies that nobody has.")
+        notes.append("open: the game would have continued with replies that do not exist.")
     return "\n".join([columns(heads, rows, right=heads[2:]), *notes])
 
 
 def _outcome_row(
-    condition: str, what: str, counts: Mapping[str, int], outcomes: Sequence[str]
+    condition: str, reading: str, counts: Mapping[str, int], outcomes: Sequence[str]
 ) -> list[str]:
     from toolkit._cli._reparse import rates
 
@@ -174,7 +176,7 @@ def _outcome_row(
     for name in outcomes:
         share = f" ({shares[name]:.1%})" if name in shares else ""
         cells.append(f"{counts.get(name, 0)}{share}")
-    return [condition, what, *cells]
+    return [condition, reading, *cells]
 
 
 def _kinds(result: Rejudged) -> str:

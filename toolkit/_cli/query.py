@@ -26,7 +26,7 @@ from toolkit.terminal import echo
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 SUMMARY = "*"
-"""The sample of a row that sums up all samples."""
+"""The `sample` of a row that summarises all samples."""
 ALL = 1 << 40
 """More rows than there are."""
 
@@ -119,7 +119,7 @@ def coactive(asked: Asked, address: str) -> Answer:
     "--saes",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Where the SAE files are, if not where they were.",
+    help="The folder of the SAE files, if they have moved.",
 )
 @answered
 def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
@@ -187,8 +187,8 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
 @click.argument("statement")
 @answered
 def sql(asked: Asked, statement: str) -> Answer:
-    """Answer one SELECT over the tables of the run, in polars' SQL. Nothing else is read, and
-    nothing is written.
+    """Run one SELECT over the tables of the run, in polars' SQL. It reads nothing else and writes
+    nothing.
 
     Rows are read as they are needed: comparisons in WHERE of a column with a text or a whole
     number, joined by AND, are looked up, and no more rows are read than --k shows, unless they are
@@ -279,7 +279,7 @@ def sample(
 @click.option(
     "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
 )
-@click.option("--stage", metavar="ID", help="What this stage wrote only.")
+@click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @click.option(
     "--stat",
     "stats",
@@ -334,7 +334,7 @@ def features(
     "--layer", type=click.IntRange(0, MAX_NUMBER), metavar="N", help="Features of this layer only."
 )
 @click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
-@click.option("--stage", metavar="ID", help="What this stage wrote only.")
+@click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @answered
 def verdicts(
     asked: Asked, verdict: str | None, layer: int | None, feature: str | None, stage: str | None
@@ -369,7 +369,7 @@ def verdicts(
 )
 @click.option("--verdict", metavar="VERDICT", help="Features with this verdict only.")
 @click.option("--arm", metavar="ARM", help="Of this arm only.")
-@click.option("--stage", metavar="ID", help="What this stage wrote only.")
+@click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @click.option(
     "--samples", is_flag=True, help="One line per sample instead of the summary over samples."
 )

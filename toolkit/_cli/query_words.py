@@ -1,5 +1,5 @@
-"""`toolkit query words` and `toolkit query label`: what a feature says, and which features are said
-to be about something.
+"""`toolkit query words` and `toolkit query label`: the words of a feature, and the features whose
+label is about a text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Key = tuple[str, int]
 
 @click.command("words")
 @click.argument("address")
-@click.option("--stage", metavar="ID", help="What this stage wrote only.")
+@click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @answered
 def words(asked: Asked, address: str, stage: str | None) -> Answer:
     """Show the words that go with the feature at ADDRESS, and above them the tokens that it
@@ -43,8 +43,10 @@ def words(asked: Asked, address: str, stage: str | None) -> Answer:
     space, index = run.feature(address)
     where: dict[str, Sequence[Any]] = {"space": [space], "feature": [index]}
     above = _promoted(run, where) if "promoted_tokens" in tables else ""
-    found = run.read_stages("feature_words", stage, where)
-    ordered = sorted_by(found, [("verdict", True), ("method", True), ("p", True), ("value", False)])
+    listed = run.read_stages("feature_words", stage, where)
+    ordered = sorted_by(
+        listed, [("verdict", True), ("method", True), ("p", True), ("value", False)]
+    )
     rows = _confirmed_first(first_rows(ordered, len(ordered)))
     why = f"No word that was listed in run {run.id} goes with feature {address}."
     return Answer(heads, rows[: asked.k], len(rows), why, shared=("stage",), above=above)
@@ -56,13 +58,13 @@ def _confirmed_first(rows: Sequence[Row]) -> list[Row]:
 
 
 def _promoted(run: Run, where: Mapping[str, Sequence[Any]]) -> str:
-    """A line for each reading and end. Tokens are quoted: many begin with a space."""
+    """One line per method and direction. Tokens are quoted, since many begin with a space."""
     lines = []
     for row in run.read_stages("promoted_tokens", None, where).to_pylist():
         for end in ("promoted", "suppressed"):
             pairs = zip(row[f"{end}_pieces"][:SHOWN], row[f"{end}_values"], strict=False)
-            told = "  ".join(f"{piece!r} {value:+.2f}" for piece, value in pairs)
-            lines.append(f"{end} ({row['method']}): {told}")
+            tokens = "  ".join(f"{piece!r} {value:+.2f}" for piece, value in pairs)
+            lines.append(f"{end} ({row['method']}): {tokens}")
     from toolkit.terminal import printable
 
     return "\n".join(printable(line) for line in lines)
@@ -89,7 +91,9 @@ def label(asked: Asked, text: str, layer: int | None) -> Answer:
     if not about:
         from toolkit.errors import BadInput
 
-        raise BadInput(f"'{text}' has no word to look for. Name a subject, such as 'risk taking'.")
+        raise BadInput(
+            f"'{text}' has no word to search for. Name a subject, such as 'risk taking'."
+        )
     spaces = run.spaces_of(None, layer)
     where: dict[str, Sequence[Any]] = {"stat": [LABEL]}
     labels = run.read_stages("features", None, where | ({"space": spaces} if spaces else {}))
@@ -105,14 +109,14 @@ def label(asked: Asked, text: str, layer: int | None) -> Answer:
 
 
 def _hits(rows: Sequence[Row], about: frozenset[str]) -> list[tuple[float, Row]]:
-    """Labels that share a stem; those that share more of them first."""
-    found = []
+    """Labels that share a stem with the text, those with more shared stems first."""
+    hits = []
     for row in rows:
-        own = stems(row["text"] or "")
-        if shared := len(own & about):
-            found.append((shared, agreement(own, about), row))
-    found.sort(key=lambda hit: (-hit[0], -hit[1], hit[2]["space"], hit[2]["feature"]))
-    return [(match, row) for _, match, row in found]
+        label_stems = stems(row["text"] or "")
+        if shared := len(label_stems & about):
+            hits.append((shared, agreement(label_stems, about), row))
+    hits.sort(key=lambda hit: (-hit[0], -hit[1], hit[2]["space"], hit[2]["feature"]))
+    return [(match, row) for _, match, row in hits]
 
 
 def _label_row(
@@ -122,37 +126,37 @@ def _label_row(
     described: Mapping[str, Mapping[Key, frozenset[str]]],
     effects: Mapping[Key, float],
 ) -> Row:
-    key, own = (row["space"], row["feature"]), stems(row["text"])
+    key, label_stems = (row["space"], row["feature"]), stems(row["text"])
     cells: Row = {"address": run.label(*key), "match": match, "label": row["text"]}
     for name, known in described.items():
         if key in known:
             others = [bag for other, bag in known.items() if other != key and other[0] == key[0]]
-            found = ranked(own, known[key], others)
-            cells |= {name: found.score, f"{name}_p": found.p}
+            result = ranked(label_stems, known[key], others)
+            cells |= {name: result.score, f"{name}_p": result.p}
     return {**cells, "effect": effects.get(key)}
 
 
 def _words_of(run: Run) -> dict[Key, frozenset[str]]:
-    """By feature, the stems of the confirmed words that are more frequent where it is high."""
-    found = run.read_stages("feature_words", None, {"verdict": [CONFIRMED]})
+    """By feature, the stems of confirmed words that are more frequent where the feature is high."""
+    confirmed = run.read_stages("feature_words", None, {"verdict": [CONFIRMED]})
     by_feature: dict[Key, list[str]] = {}
-    for row in found.to_pylist():
+    for row in confirmed.to_pylist():
         if row["value"] > 0:
             by_feature.setdefault((row["space"], row["feature"]), []).append(row["word"])
-    return {key: stems_of(own) for key, own in by_feature.items()}
+    return {key: stems_of(words) for key, words in by_feature.items()}
 
 
 def _tokens_of(run: Run) -> dict[Key, frozenset[str]]:
     """By feature, the stems of the tokens that its decoder row promotes."""
     columns = ("space", "feature", "promoted_pieces")
-    found = run.read_stages("promoted_tokens", None, {"method": ["unembedding"]}, columns)
+    promoted = run.read_stages("promoted_tokens", None, {"method": ["unembedding"]}, columns)
     return {
         (row["space"], row["feature"]): stems_of(row["promoted_pieces"])
-        for row in found.to_pylist()
+        for row in promoted.to_pylist()
     }
 
 
 def _effects_of(run: Run) -> dict[Key, float]:
-    """By feature, what patching did, as the verdicts say."""
+    """By feature, the effect of patching, from the verdicts."""
     rows = run.read_stages("verdicts", None, None).to_pylist()
     return {(row["space"], row["feature"]): row["effect"] for row in reversed(rows)}

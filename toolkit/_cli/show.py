@@ -1,4 +1,4 @@
-"""`toolkit show`: what one run is and what it left: stages, rows, files and sinks."""
+"""`toolkit show`: one run in detail: stages, rows, files and sinks."""
 
 from __future__ import annotations
 

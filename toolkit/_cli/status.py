@@ -1,4 +1,4 @@
-"""`toolkit status`: how far runs are, whether they still live, and when they will be done."""
+"""`toolkit status`: the progress of runs, whether they are alive, and when they will be done."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class RunSummary:
     total: int | None
     """The number of steps; None until every stage is expanded."""
     percent: int
-    """The done part of the run, in which each stage weighs the same: it never falls."""
+    """The finished fraction of the run. Each stage has the same weight, so that it never falls."""
     rate: float | None
-    """Steps per minute in this session, reused ones left out; None for a finished run in a list."""
+    """Steps computed per minute in this session; None for a finished run in a list."""
     eta_s: float | None
     """Seconds until the steps that are known now are done."""
     bytes: int
@@ -71,8 +71,8 @@ def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> 
 
 
 def views(folder: Path, run: str | None = None) -> list[RunSummary]:
-    """What there is to say about each run of the store, oldest first; or, with its stages, about
-    one. Among many, the events of finished runs are not read.
+    """A summary of each run of the store, oldest first, or of one run with its stages. In a list,
+    the events of finished runs are not read.
     """
     from toolkit_store import open_store
 

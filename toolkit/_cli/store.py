@@ -1,4 +1,6 @@
-"""`toolkit store`: is the store whole, how small can it be, and runs in other programs' formats."""
+"""`toolkit store`: check and compact the store; export and import runs in other programs'
+formats.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import click
 
 from toolkit._cli._text import MAX_NUMBER, columns, json_option, size, store_option
 from toolkit.addresses import layer_of
-from toolkit.terminal import echo
+from toolkit.terminal import counted, echo
 
 if TYPE_CHECKING:
     from toolkit._query.run import Run
@@ -39,7 +41,7 @@ _IMPORT = {
     "sources": ("--source", ("neuronpedia",)),
     "space": ("--space", ("lists",)),
 }
-"""Which formats an option means something to."""
+"""The formats that each option applies to."""
 
 
 @click.group("store")
@@ -55,8 +57,8 @@ def command() -> None:
 )
 @store_option
 def init(values: str | None, store: str | None) -> None:
-    """Make an empty store. A run makes its own, so this is for one that is to keep values as
-    float16: three digits, a quarter less.
+    """Make an empty store. A run makes its own store, so this is only needed to keep values as
+    float16: three digits, a quarter less space.
     """
     from toolkit._run.run_folder import store_folder
     from toolkit_store import open_store
@@ -72,7 +74,7 @@ def init(values: str | None, store: str | None) -> None:
 @json_option
 @store_option
 def check(as_json: bool, store: str | None) -> None:
-    """Hold every file against its recorded size and SHA-256, and the rows against the ledger. Exit
+    """Compare every file with its recorded size and SHA-256, and the rows with the ledger. Exit
     code 3: something is wrong.
     """
     report = _opened(store, read_only=True).check()
@@ -97,7 +99,7 @@ def _looked_at(report: CheckReport) -> str:
         return "no files to look at" + (
             "" if report.problems else "; every step has the rows that it wrote"
         )
-    return f"{report.files:,} files, {size(report.bytes)}" + (
+    return f"{counted(report.files, 'file')}, {size(report.bytes)}" + (
         "" if report.problems else ": all are as they were written"
     )
 
@@ -114,8 +116,8 @@ def compact(as_json: bool, store: str | None) -> None:
 @json_option
 @store_option
 def gc(as_json: bool, store: str | None) -> None:
-    """Remove what nothing needs: rows of steps that were cut off, old versions of tables, indexes
-    of no run. No result is lost.
+    """Remove what nothing needs: rows of interrupted steps, old versions of tables, unused indexes.
+    No result is lost.
     """
     _report(_opened(store).gc(), as_json)
 
@@ -176,7 +178,7 @@ def project(
 
 
 def _by_layer(space: Mapping[str, Any]) -> tuple[int, str]:
-    """What sits at no layer comes first."""
+    """Sort by layer; spaces without a layer come first."""
     layer = layer_of(space)
     return -1 if layer is None else layer, space["address"]
 
@@ -198,7 +200,7 @@ def _report(report: CleanReport, as_json: bool) -> None:
         return
     rows = [(name, f"{count:,}") for name, count in report.rows.items()]
     table = [columns(("TABLE", "ROWS REMOVED"), rows, right=("ROWS REMOVED",))] if rows else []
-    echo("\n".join([*table, f"{report.files:,} files fewer, {size(report.bytes)} less"]))
+    echo("\n".join([*table, f"{counted(report.files, 'file')} fewer, {size(report.bytes)} less"]))
 
 
 # --- other programs' formats ---
@@ -260,7 +262,7 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     source = open_named(store, run)
     files = export_run(_tables(source), form, folder, **_export_options(source, given))
     total = sum(path.stat().st_size for path in files)
-    echo(f"run {source.id}: {len(files):,} files, {size(total)}, in {folder}")
+    echo(f"run {source.id}: {counted(len(files), 'file')}, {size(total)}, in {folder}")
 
 
 @command.command("import")
@@ -291,8 +293,8 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
 @click.option("--space", metavar="ADDRESS", help="lists: the space of plain lists of indices.")
 @store_option
 def import_(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
-    """Read FOLDER, written by `toolkit store export` or another program, into the store. The same
-    twice changes nothing.
+    """Read FOLDER, written by `toolkit store export` or another program, into the store. Repeating
+    an import changes nothing.
     """
     from toolkit._cli._answers import open_named
     from toolkit_store.interchange import ATTACHED, import_run
@@ -312,12 +314,12 @@ def _check_options(
     for name, (option, formats) in meant.items():
         if given.get(name) and form not in formats:
             raise click.UsageError(
-                f"{option} means nothing to format '{form}'; it is for {', '.join(formats)}."
+                f"{option} does not apply to format '{form}'; it is for {', '.join(formats)}."
             )
 
 
 def _export_options(run: Run, given: dict[str, Any]) -> dict[str, Any]:
-    """What the writer of a format takes, with addresses as ids."""
+    """The options of a format's writer, with addresses as ids."""
     options = {name: value for name, value in given.items() if value}
     if "spaces" in options:
         options["spaces"] = [

@@ -1,4 +1,4 @@
-"""Image archives with the same bytes on every build: `docker load` reads them.
+"""Image archives for `docker load`, with the same bytes on every build.
 
 Everything that depends on when or where an image was built is fixed: the order of files, their
 times, names of users, and the image's configuration. Equal contents therefore give equal IDs.
@@ -11,7 +11,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 
 
 def source_date_epoch() -> int:
-    """The time that every file of an image bears: SOURCE_DATE_EPOCH, else 1970."""
+    """The time of every file of an image: SOURCE_DATE_EPOCH, else 1970."""
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
@@ -77,14 +77,19 @@ def split_layers(exported: Path, below: Path, above: Path, own_list: str) -> Non
         own = _names_in(source, own_list)
         # Hard links come after the files that they name.
         entries = sorted(source.getmembers(), key=lambda one: (one.islnk(), one.name))
-        shared = _folders_of(entry.name for entry in entries if _is_others(entry, own))
-        own_folders = _folders_of(own) - shared
+        folders, own_folders = _folders_of(_others(entries, own)), _folders_of(own)
         with _layer(below) as lower, _layer(above) as upper:
             for entry in entries:
                 if entry.name == ".dockerenv":
                     continue
-                is_own = entry.name in own or entry.name in own_folders
-                _copy_entry(source, upper if is_own else lower, entry)
+                # A folder above both kinds of files is in both layers: an engine that had to make
+                # it for the upper one would give it the time of its unpacking.
+                if entry.name in own or entry.name in own_folders:
+                    _copy_entry(source, upper, entry)
+                if entry.name not in own and (
+                    entry.name in folders or entry.name not in own_folders
+                ):
+                    _copy_entry(source, lower, entry)
 
 
 def _names_in(source: tarfile.TarFile, own_list: str) -> frozenset[str]:
@@ -93,8 +98,8 @@ def _names_in(source: tarfile.TarFile, own_list: str) -> frozenset[str]:
     return frozenset(listed.read().decode().splitlines())
 
 
-def _is_others(entry: tarfile.TarInfo, own: frozenset[str]) -> bool:
-    return not entry.isdir() and entry.name not in own
+def _others(entries: Iterable[tarfile.TarInfo], own: frozenset[str]) -> Iterator[str]:
+    return (entry.name for entry in entries if not entry.isdir() and entry.name not in own)
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:

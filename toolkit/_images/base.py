@@ -1,8 +1,8 @@
 """A base image from this machine's Python: the interpreter, its standard library, the shared
 libraries that they and torch load, and a shell.
 
-It stands in for a published base image where no registry can be reached. The same interpreter
-gives the same bytes, and so the same image ID, on every build.
+It replaces a published base image if no registry can be reached. The same interpreter gives the
+same bytes, and so the same image ID, on every build.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOR_TORCH = (
     "libpthread.so.0",
     "libutil.so.1",
 )
-"""Libraries that wheels load and no file of the interpreter names."""
+"""Libraries that wheels load but that no file of the interpreter names."""
 LEFT_OUT = {
     "test",
     "site-packages",
@@ -92,7 +92,9 @@ def _passwd() -> bytes:
 
 
 def _python_files(interpreter: Path) -> dict[str, Path]:
-    """Path in the image -> file here, of the interpreter, its library and what they load."""
+    """Path in the image -> file on this machine, for the interpreter, its library and what they
+    load.
+    """
     library = Path(sysconfig.get_path("stdlib"))
     files = {str(path): path for path in _library_files(library)}
     files[str(interpreter)] = interpreter

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from toolkit import __version__
 from toolkit._images.archive import Archived, image_archive, split_layers
 from toolkit._images.base import UID, write_base
 from toolkit._images.wheelhouse import file_sha256, fill_wheelhouse, own_wheel, plugin_wheels
 from toolkit.errors import BadInput, StepFailed
 from toolkit.images import PinnedImage, Recipe, containers_folder, read_lock, user_lock
+from toolkit.version import VERSION
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -56,10 +56,10 @@ def build_image(
         say(f"writing {name} with fixed times")
         requirements = file_sha256(context / "requirements.txt")
         config = _config(name, recipe, requirements, plugins)
-        image = _reproducible(client, built, f"sae-toolkit/{name}:{__version__}", config, folder)
+        image = _reproducible(client, built, f"sae-toolkit/{name}:{VERSION}", config, folder)
     pinned = PinnedImage(
         image=image.id,
-        toolkit=__version__,
+        toolkit=VERSION,
         requirements=requirements,
         base=base_image,
         packages=image.layers[0],
@@ -80,7 +80,11 @@ def _hold_against_the_lock(name: str, recipe: Recipe, image: PinnedImage, say: S
             f"({pins.seen}): another Python or other libraries. The packages are not compared."
         )
     elif image.requirements != pins.requirements:
-        say(f"{recipe.requirements} is newer than the pins in containers/lock.yaml; not compared.")
+        say(
+            f"{recipe.requirements} is newer than the pins in containers/lock.yaml: packages are "
+            f"not compared. To pin them, write there: requirements {image.requirements}, "
+            f"packages {image.packages}."
+        )
     elif image.packages != pins.packages:
         raise StepFailed(
             f"{name}: base and packages have the digest {image.packages}; containers/lock.yaml "
@@ -109,7 +113,7 @@ def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _base(client: DockerClient, base: str, folder: Path, say: Say) -> str:
-    """The base image's reference for FROM: a pin, or the ID of one that is made here."""
+    """The base image's reference for FROM: a pin, or the ID of a base image built here."""
     if base != "rootfs":
         return base
     say("making the base image from this machine's Python")
@@ -127,7 +131,7 @@ def _context(
     wheel: Path | None,
     plugins: Sequence[str],
 ) -> Path:
-    """The folder that the builder sees: wheels, requirements, the last step, nothing else."""
+    """The folder that the builder sees: only wheels, requirements and the last step."""
     source, context = containers_folder(), folder / "context"
     requirements = source / recipe.requirements
     context.mkdir()
@@ -184,7 +188,7 @@ def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> st
 
 
 def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]) -> dict[str, Any]:
-    """The image's configuration: who runs in it, what it starts, and what it says of itself."""
+    """The image's configuration: its user, its command and its labels."""
     return {
         "User": f"{UID}:{UID}",
         "WorkingDir": "/tmp",
@@ -197,7 +201,7 @@ def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]
         "Cmd": ["toolkit", "--help"],
         "Labels": {
             "org.opencontainers.image.title": f"sae-toolkit {name}",
-            "org.opencontainers.image.version": __version__,
+            "org.opencontainers.image.version": VERSION,
             "org.opencontainers.image.licenses": "Apache-2.0",
             "org.opencontainers.image.description": "Stages of sae-toolkit experiments",
             f"{LABEL}.requirements": requirements,

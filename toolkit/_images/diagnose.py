@@ -1,4 +1,6 @@
-"""What `toolkit doctor` says of containers: the engine, its GPU support, room for images, pins."""
+"""The container checks of `toolkit doctor`: the engine, its GPU support, disk space for images,
+pins.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ ROOM_FOR_IMAGES = 10 << 30
 
 @dataclass(frozen=True)
 class ContainerFact:
-    """One thing about containers; a `cure` is what to do about it."""
+    """One fact about containers; `cure` says how to fix a problem."""
 
     subject: str
     text: str
@@ -29,7 +31,7 @@ class ContainerFact:
 
 
 def examine_containers() -> Iterator[ContainerFact]:
-    """The engine and what it can do. That there is none is no fault: stages run without one."""
+    """The engine and its features. A missing engine is not a fault: stages run without one."""
     try:
         client = connect(timeout=20)
     except BadInput:

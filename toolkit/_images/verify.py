@@ -1,20 +1,20 @@
-"""Whether the images that are pinned are there, and are what their pins say."""
+"""Check that pinned images exist and match their pins."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit import __version__
 from toolkit._images.build import LABEL
 from toolkit._images.wheelhouse import file_sha256
 from toolkit.images import PinnedImage, containers_folder, read_recipes
+from toolkit.version import VERSION
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 
 def problems_of(client: DockerClient, name: str, pinned: PinnedImage) -> list[str]:
-    """What is wrong with a pinned image, as sentences; none if all is well."""
+    """The problems of a pinned image, as sentences; empty if there are none."""
     from docker.errors import ImageNotFound
 
     rebuild = f"Build it again: `toolkit images build {name}`."
@@ -23,8 +23,8 @@ def problems_of(client: DockerClient, name: str, pinned: PinnedImage) -> list[st
     except ImageNotFound:
         return [f"{pinned.image} is not on this engine. {rebuild}"]
     problems = []
-    if pinned.toolkit != __version__:
-        problems.append(f"it holds toolkit {pinned.toolkit}, this is {__version__}. {rebuild}")
+    if pinned.toolkit != VERSION:
+        problems.append(f"it holds toolkit {pinned.toolkit}, this is {VERSION}. {rebuild}")
     if image.attrs["RootFS"]["Layers"][0] != pinned.packages:
         problems.append(f"its lower layer is not {pinned.packages}. {rebuild}")
     recipe = read_recipes().get(name)

@@ -13,7 +13,9 @@ from toolkit.errors import BadInput
 
 
 def fill_wheelhouse(folder: Path, requirements: Path) -> None:
-    """Download the wheels of a requirements file with hashes; those that are there are kept."""
+    """Download the wheels of a requirements file with hashes; wheels that are there already are
+    kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _pip("download", "--require-hashes", "--no-deps", "-d", str(folder), "-r", str(requirements))
     if not list(folder.glob("pip-*.whl")):
@@ -21,7 +23,7 @@ def fill_wheelhouse(folder: Path, requirements: Path) -> None:
 
 
 def own_wheel(folder: Path) -> Path:
-    """Build the wheel of the checkout that this toolkit runs from."""
+    """Build the wheel of the checkout from which this toolkit runs."""
     checkout = Path(__file__).parents[2]
     if not (checkout / "pyproject.toml").exists():
         raise BadInput(

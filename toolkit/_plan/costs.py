@@ -1,4 +1,4 @@
-"""What a plan will cost, from configs and headers: per stage and in total."""
+"""The cost of a plan, from configs and headers: per stage and in total."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
 
 @dataclass(frozen=True)
 class Loads:
-    """The workload of each stage: its samples where `samples` returns them, else the most that
-    there can be.
-    """
+    """The workload of each stage: its samples if `samples` returns them, else an upper bound."""
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
@@ -61,7 +59,7 @@ class Loads:
                 saes=facts(stage.saes),
             )
         else:
-            count = self._most(stage)
+            count = self._max_samples(stage)
             if count is None:
                 return None
             load = self._counted(stage) or Workload(
@@ -73,7 +71,7 @@ class Loads:
                 exact=False,
             )
             load = replace(load, model=facts(stage.model), saes=self._saes(stage))
-        return self._with_activations(stage, replace(load, unloaded=stage.unloaded))
+        return self._with_activations(stage, replace(load, model_replaced=stage.model_replaced))
 
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):
@@ -82,11 +80,13 @@ class Loads:
         first = stage.part.steps.sample_limit
         return samples if samples is None or first is None else samples.slice(0, first)
 
-    def _most(self, stage: Stage) -> int | None:
+    def _max_samples(self, stage: Stage) -> int | None:
         """The most samples that a stage can get."""
         if isinstance(stage.part, SourcePart):
-            return self._given(stage)
-        counts = [self._given(self.plan.stage(need)) for need in stage.needs if is_source(need)]
+            return self._max_samples_of(stage)
+        counts = [
+            self._max_samples_of(self.plan.stage(need)) for need in stage.needs if is_source(need)
+        ]
         if not counts and "samples" not in stage.part.reads:
             return 0
         known = [count for count in counts if count is not None]
@@ -121,15 +121,15 @@ class Loads:
         )
 
     def _saes(self, stage: Stage) -> Facts:
-        """The facts of a stage's SAEs. For a stage that loads none and reads no samples: those of
-        the SAEs whose features it reads.
+        """The facts of a stage's SAEs. For a stage that loads none and reads no samples, the facts
+        of the SAEs whose features it reads.
         """
         if stage.saes is not None or "samples" in stage.part.reads:
             return facts(stage.saes)
         known = [facts(self.plan.stage(need).saes) for need in stage.needs]
         return max(known, key=lambda one: int(one.get("features", 0)), default={})
 
-    def _given(self, source: Stage) -> int | None:
+    def _max_samples_of(self, source: Stage) -> int | None:
         """The most samples that a source yields."""
         made: dict[str, int] = {}
         for need in source.needs:
@@ -140,7 +140,7 @@ class Loads:
         return max_samples(source, made)
 
     def _with_activations(self, stage: Stage, load: Workload) -> Workload:
-        """Add the activations that earlier stages write, and the SAEs that these belong to."""
+        """Add the activations that earlier stages write, and their SAEs."""
         if "activations" not in (*stage.part.reads, *stage.part.optional):
             return load
         writers = [
@@ -170,7 +170,7 @@ def max_samples(source: Stage, made: Mapping[str, int]) -> int | None:
 
 
 def _limited(rows: int, units: int, limit: int | None) -> int:
-    """The most rows that the first units can have: every unit left out has at least one."""
+    """The most rows that the first units can have: every remaining unit has at least one."""
     return rows if limit is None else rows - max(0, units - limit)
 
 

@@ -1,5 +1,5 @@
-"""`toolkit fetch` as a function: download what a spec's model and SAEs need from the hub into its
-cache, and check that it is complete.
+"""The work of `toolkit fetch`: download the files of a spec's model and SAEs from the hub into its
+cache, and check that they are complete.
 
 The hub's client resumes an interrupted download; a file of the wrong size is downloaded again.
 """
@@ -30,7 +30,7 @@ TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 5.0
 
 @dataclass(frozen=True)
 class Fetched:
-    """The result of one download: how many files and bytes were cached already, and how many were
+    """The result of one download: how many files and bytes were cached before, and how many were
     fetched.
     """
 
@@ -92,13 +92,13 @@ def fetch_all(
 
 def _check_only(download: hub.Download) -> Fetched:
     """Offline: expected sizes are unknown, so files are checked against their own headers."""
-    files = hub.cached_files(download.wanted, download.patterns)
+    files = hub.cached_files(download.snapshot, download.patterns)
     if not files:
-        raise BadInput(hub.not_cached(download.wanted.name, download.wanted.revision))
+        raise BadInput(hub.not_cached(download.snapshot.name, download.snapshot.revision))
     for path in files.values():
         _check(path, path.stat().st_size)
     sizes = sum(path.stat().st_size for path in files.values())
-    snapshot = download.wanted
+    snapshot = download.snapshot
     return Fetched(
         snapshot.name, snapshot.revision, hub.snapshot_folder(snapshot), len(files), sizes
     )
@@ -107,12 +107,13 @@ def _check_only(download: hub.Download) -> Fetched:
 def _fetched(
     download: hub.Download, screen: DownloadDisplay, wait: Callable[[float], None]
 ) -> Fetched:
-    snapshot = download.wanted
+    snapshot = download.snapshot
     named = hub.repository_files(snapshot, download.patterns)
     if not named:
         raise BadInput(
             f"'{snapshot.name}' at revision '{snapshot.revision}' has no file that matches "
-            f"{', '.join(download.patterns)}. Look at the repository: it may hold something else."
+            f"{', '.join(download.patterns)}. Look at the files of the repository; it may "
+            f"not be what the spec expects."
         )
     there = hub.cached_files(snapshot, download.patterns)
     lacking = [
@@ -159,8 +160,8 @@ def _one(
             if pause is None:
                 raise BadInput(
                     f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last "
-                    f"with {type(error).__name__}: {said}. What came is kept; the same command "
-                    "goes on from there."
+                    f"with {type(error).__name__}: {said}. The bytes received so far are "
+                    f"kept; the same command continues from there."
                 ) from error
             screen.line(
                 f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s"
@@ -238,7 +239,7 @@ class FileProgress:
         self._every = TERMINAL_SECONDS if screen._terminal else PLAIN_SECONDS
         self._began = self._shown = screen._clock()
         self._first: int | None = None
-        self._most = 0
+        self._bytes = 0
 
     def __enter__(self) -> Callable[[int], None]:
         return self._tell
@@ -250,18 +251,18 @@ class FileProgress:
 
     def _tell(self, there: int) -> None:
         self._first = there if self._first is None else self._first
-        self._most = max(self._most, there)
+        self._bytes = max(self._bytes, there)
         now = self._screen._clock()
         if now - self._shown >= self._every:
             self._shown = now
-            share = self._most / self._file.size if self._file.size else 1.0
-            of = f"{size(self._most)} of {size(self._file.size)}"
+            share = self._bytes / self._file.size if self._file.size else 1.0
+            of = f"{size(self._bytes)} of {size(self._file.size)}"
             self._screen.passing(f"{self._file.path}: {of} ({share:.0%}), {self._speed()}/s")
 
     def _speed(self) -> str:
-        """The speed, without the bytes that an earlier attempt left."""
+        """The speed, without bytes from earlier attempts."""
         return size(
-            (self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
+            (self._bytes - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
         )
 
 

@@ -34,7 +34,7 @@ def digest_of(table: pa.Table) -> str:
 
 
 def differences(old: str, new: str) -> str:
-    """What changed between two canonical texts, in words: `params.n 16 -> 64, seed 1 -> 2`."""
+    """The changes between two canonical texts, in words: `params.n 16 -> 64, seed 1 -> 2`."""
     results = [
         f"{name} {_short(before)} -> {_short(after)}"
         for name, before, after in _walk("", json.loads(old), json.loads(new))

@@ -19,7 +19,7 @@ SHOWN = 12
 
 
 def check_labels(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
-    """Refuse a metadata key or a group that no sample has, as far as the sources tell."""
+    """Refuse a metadata key or a group that no sample has, as far as the sources declare them."""
     by_id = {stage.id: stage for stage in stages}
     problems = []
     for number, spec in enumerate(loaded.spec.stages):

@@ -28,11 +28,10 @@ Read = Callable[[str, Sequence[StepRow]], "pa.Table"]
 def power_of(
     plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], read: Read | None
 ) -> dict[str, Any] | None:
-    """The power of a stage, as plain data; None if its part does not say what it compares, or its
-    units are unknown.
-
-    Counted are clusters (units, and equal prompts) of each group, once the samples are there;
-    before that, all units that the source can give, shared out evenly: the best case.
+    """The power of a stage, as plain data; None if its part does not declare its comparison, or its
+    units are unknown. Once the samples exist, the clusters (units, joined by equal prompts) of each
+    group are counted; before that, all units that the source can yield are divided evenly, which is
+    the best case.
     """
     compares = stage.part.estimates.comparison
     if compares is None:
@@ -62,7 +61,9 @@ def power_of(
 
 
 def _shared_out(asked: PlannedComparison, units: int) -> dict[str, int]:
-    """Groups of equal size; two if the spec names none, since two can show the smallest effect."""
+    """Groups of equal size; two if the spec names none, since two groups detect the smallest
+    effect.
+    """
     names = _names(asked, ("one", "another"))
     return {name: units // len(names) for name in names}
 
@@ -76,12 +77,10 @@ def _smallest(asked: PlannedComparison, counts: Sequence[int], alpha: float) -> 
 
 
 def smallest(first: int, second: int, alpha: float) -> float | None:
-    """The |d| between the means of so many independent clusters that Welch's test at `alpha` finds
-    with `POWER`.
-
-    It has to pass the edge of the smaller group's degrees of freedom: those of both groups together
-    would promise more than a test of unequal groups that holds alpha can find. None with too few to
-    see a spread.
+    """The |d| between the means of two groups of independent clusters that Welch's test at `alpha`
+    detects with `POWER`. The critical value uses the degrees of freedom of the smaller group:
+    pooled degrees of freedom would promise more than a test of unequal groups that holds alpha can
+    detect. None with too few clusters to estimate a variance.
     """
     from scipy.special import nctdtr, stdtrit
 
@@ -100,7 +99,7 @@ def smallest(first: int, second: int, alpha: float) -> float | None:
 
 
 def smallest_r(units: int, alpha: float) -> float | None:
-    """The |r| over so many independent clusters that the t test of a correlation at `alpha` finds
+    """The |r| over `units` independent clusters that the t test of a correlation at `alpha` detects
     with `POWER`, by Fisher's z.
     """
     from scipy.special import ndtri, stdtrit
@@ -111,13 +110,13 @@ def smallest_r(units: int, alpha: float) -> float | None:
     seen = atanh(edge / (units - 2 + edge**2) ** 0.5) + float(ndtri(POWER)) / (units - 3) ** 0.5
     r = tanh(seen)
     for _ in range(20):
-        r = tanh(seen - r / (2 * (units - 1)))  # z of a sample lies so much above that of all
+        r = tanh(seen - r / (2 * (units - 1)))  # the bias of a sample's z
     return r
 
 
 def smallest_eta2(counts: Sequence[int], alpha: float) -> float | None:
-    """The share of the spread that lies between groups of so many clusters which Fisher's F at
-    `alpha` finds with `POWER`.
+    """The share of the variance between groups of these numbers of clusters that Fisher's F at
+    `alpha` detects with `POWER`.
     """
     from scipy.special import fdtri, ncfdtr
 
@@ -162,9 +161,7 @@ def _gives_samples(plan: Plan, name: str) -> bool:
 
 
 def _at_most(plan: Plan, stage: Stage) -> int | None:
-    """The most units that the source can yield: what the limit allows, or what the stage before it
-    makes.
-    """
+    """The most units that the source can yield: the limit, or what the stage before it makes."""
     for need in stage.needs:
         source = plan.stage(need)
         if _gives_samples(plan, need):
@@ -185,7 +182,9 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
 def _counted(
     asked: PlannedComparison, plan: Plan, read: Read, rows: Sequence[StepRow]
 ) -> dict[str, int] | None:
-    """Independent clusters of each group; None when the samples do not have the label."""
+    """The number of independent clusters of each group; None if the samples do not have the
+    label.
+    """
     meta = read("sample_meta", rows).to_pylist()
     label = _words(meta, asked.by)
     samples = read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist()
@@ -229,7 +228,7 @@ def _group_of(asked: PlannedComparison, value: str) -> str | None:
 
 
 def _held(asked: PlannedComparison, unit: str, prompt: str) -> tuple[str, str]:
-    """What ties a sample to others: its unit, and its prompt if equal prompts are one cluster."""
+    """What joins a sample to others: its unit, and its prompt if equal prompts are one cluster."""
     return f"u{unit}", f"p{prompt}" if asked.cluster != "none" else f"u{unit}"
 
 

@@ -1,7 +1,7 @@
 """From a loaded spec to everything a plan needs to know: experiments it draws from, identities of
 models, SAEs and files.
 
-This is the only step before a run that reads anything but specs. It imports no torch; loaders
+This is the only step before a run that reads files other than specs. It imports no torch; loaders
 answer from configs and headers.
 """
 
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, DataError, SpecError
-from toolkit.parts import Identity, ModelPart, SaePart, SourcePart
+from toolkit.identity import Identity
+from toolkit.parts import ModelPart, SaePart, SourcePart
 from toolkit.secrets import Secrets, keyed_hash
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Loader = TypeVar("Loader", ModelPart, SaePart)
 
 @dataclass(frozen=True)
 class Loadable(Generic[Loader]):
-    """A model or SAE set that a worker is to load: the part, its params and what it is."""
+    """A model or SAE set that a worker is to load: the part, its params and its identity."""
 
     part: Loader
     params: BaseModel
@@ -46,14 +47,14 @@ class Loadable(Generic[Loader]):
         }
 
     def job(self) -> dict[str, Any]:
-        """What a worker is handed."""
+        """The description that a worker gets."""
         return {"part": self.part.name, "params": self.params.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A spec with what stands behind its places: loadables, identities of sources' own files,
-    experiments that samples come from.
+    """A spec with everything that it names: loadables, identities of sources' files, experiments
+    that samples come from.
     """
 
     loaded: LoadedSpec
@@ -69,7 +70,7 @@ class Resolved:
 def resolve(
     loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
 ) -> Resolved:
-    """Find out what everything named in the spec is."""
+    """Identify everything that the spec names."""
     with loaded.secrets.kept_out_of_errors():
         return _resolve(loaded, parts, overlays, sets)
 
@@ -114,7 +115,7 @@ def _loadable(
 
 
 def _without_secrets(identity: Identity, secrets: Secrets) -> Identity:
-    """An identity is recorded with every row; what came from the environment is not."""
+    """The identity without values from the environment, since it is recorded with every row."""
     digest = identity.digest
     return replace(
         identity,
@@ -127,7 +128,7 @@ def _without_secrets(identity: Identity, secrets: Secrets) -> Identity:
 
 @contextmanager
 def _placed_errors(loaded: LoadedSpec, field_path: SpecPath, ref: PartRef) -> Iterator[None]:
-    """Say where in the spec the value stands that a part could not use."""
+    """Add the spec's file and line to the error of a part that could not use a value."""
     try:
         yield
     except SpecError:
@@ -142,7 +143,9 @@ def _placed_errors(loaded: LoadedSpec, field_path: SpecPath, ref: PartRef) -> It
 
 
 def _blamed(path: SpecPath, ref: PartRef, message: str) -> SpecPath:
-    """The param that an error is about: the one it names, else the one whose value it quotes."""
+    """The param that an error is about: the one that it names, else the one whose value it
+    quotes.
+    """
     named = re.match(r"(?:[a-z]+\.with\.|\S+:\d+: )([A-Za-z0-9_]+): ", message)
     if named and named[1] in ref.with_:
         return (*path, "with", named[1])
@@ -155,7 +158,7 @@ def _blamed(path: SpecPath, ref: PartRef, message: str) -> SpecPath:
 
 
 def _last_part(value: str) -> str:
-    """What an error would quote of a path or a repository's name."""
+    """The part of a path or repository name that an error would quote."""
     return value.rstrip("/").rpartition("/")[2]
 
 

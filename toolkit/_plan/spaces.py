@@ -1,4 +1,4 @@
-"""Whether a stage that is handed feature numbers uses the SAEs that they are of."""
+"""Check that a stage that reads feature numbers uses the SAEs that they belong to."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SHOWN = 4
 
 
 def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
-    """Refuse a stage that reads features and uses none of the SAEs that they are of: those of
-    another release, another layer or another sparsity.
+    """Refuse a stage that reads features and uses none of the SAEs that they belong to, such as
+    SAEs of another release, layer or sparsity.
     """
     by_id = {stage.id: stage for stage in stages}
     for number, spec in enumerate(loaded.spec.stages):
@@ -33,7 +33,7 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         of, uses = _named(stage, extractions)
         raise SpecError(
             f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' reads features of "
-            f"{of} and uses {uses}. A feature number means something in its own space only. Use "
+            f"{of} and uses {uses}. A feature number has a meaning only in its own space. Use "
             "the SAEs that the features were extracted with, or extract with these."
         )
 
@@ -82,7 +82,7 @@ def _extractions(stage: Stage, by_id: dict[str, Stage]) -> Iterator[Stage]:
 
 
 def _share(one: Stage, other: Stage) -> bool:
-    """Whether two stages may have an SAE in common, as far as configs and headers tell."""
+    """Whether two stages may have an SAE in common, as far as configs and headers show."""
     if _release(one) != _release(other):
         return False
     for fact in ("saes", "layers"):
@@ -105,11 +105,13 @@ def _release(stage: Stage) -> str:
 
 
 def _named(stage: Stage, extractions: Sequence[Stage]) -> tuple[str, str]:
-    """What the features are of, and what the stage uses: releases, or SAEs of one release."""
+    """The SAEs of the features, and the SAEs that the stage uses: releases, or SAEs of one
+    release.
+    """
     apart = all(_release(one) != _release(stage) for one in extractions)
     describe = _release if apart else _saes
-    found = ", ".join(f"{describe(one)} (stage '{one.id}')" for one in extractions)
-    return found, describe(stage)
+    of_features = ", ".join(f"{describe(one)} (stage '{one.id}')" for one in extractions)
+    return of_features, describe(stage)
 
 
 def _saes(stage: Stage) -> str:

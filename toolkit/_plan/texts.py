@@ -1,5 +1,5 @@
-"""Order samples by their tokens, so that a step computes equal ones once, or by their units, so
-that a step has whole ones; and count the distinct ones.
+"""Order samples by their tokens, so that a step computes equal texts once, or by their units, so
+that no step splits a unit; and count the distinct texts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LARGEST = 8
-"""How many times its size a step may grow to keep samples of equal tokens together."""
+"""The factor by which a step may grow to keep samples with equal tokens together."""
 
 
 def by_text(samples: pa.Table) -> pa.Table:

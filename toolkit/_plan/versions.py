@@ -1,4 +1,6 @@
-"""Versions of what can change a result: the toolkit, all plugins and the packages that compute."""
+"""Versions of everything that can change a result: the toolkit, all plugins and the numeric
+packages.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit import __version__
+from toolkit.version import VERSION
 
 if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
@@ -30,7 +32,7 @@ PACKAGES = (
 def versions(parts: Parts) -> dict[str, str]:
     """The versions of toolkit and plugins that a worker states in its hello and a host compares."""
     return {
-        "toolkit": __version__,
+        "toolkit": VERSION,
         **{f"plugin {name}": text for name, text in parts.versions().items()},
     }
 

@@ -1,4 +1,4 @@
-"""Finding plugins and collecting their parts: once, strictly, in sorted order.
+"""Find plugins and collect their parts: once, strictly, in sorted order.
 
 1. List the entry points of the group `toolkit`, refuse a name that two distributions offer, leave
    out the disabled ones.
@@ -7,8 +7,8 @@
    not fit or exists twice.
 
 Host and workers call `load_parts` with the same files, so both know the same parts. A failure is
-fatal and names the plugin and how to do without it: a plugin that is left out quietly would change
-what a spec means.
+fatal and names the plugin and how to disable it: silently leaving out a plugin would change what a
+spec means.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from toolkit.parts import (
     Part,
     ReportSection,
     SaePart,
+    SinkParams,
     SinkPart,
     SourcePart,
     StagePart,
@@ -82,8 +83,8 @@ KINDS: Mapping[str, type[Part]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """Where a plugin comes from and what it offers. Scratch files have a `file` and its `sha256`,
-    others a distribution.
+    """The origin of a plugin and its parts. Scratch files have a `file` and its `sha256`, others a
+    distribution.
     """
 
     name: str
@@ -193,13 +194,13 @@ def _disabled_by_environment() -> list[str]:
 
 
 def _installed(off: set[str]) -> Iterator[tuple[PluginInfo, ModuleType]]:
-    for info, entry in sorted(_entry_points(off), key=lambda found: found[0].name):
+    for info, entry in sorted(_entry_points(off), key=lambda pair: pair[0].name):
         yield info, _imported(info, entry.load)
 
 
 def _entry_points(off: set[str]) -> list[tuple[PluginInfo, importlib.metadata.EntryPoint]]:
-    """List the entry points before importing anything: a duplicate name must be refused whatever
-    the order, and a disabled plugin may be broken.
+    """List the entry points before importing anything: a duplicate name must be refused in any
+    order, and a disabled plugin may be broken.
     """
     results: dict[str, tuple[PluginInfo, importlib.metadata.EntryPoint]] = {}
     listed = (*importlib.metadata.entry_points(group=GROUP), *_checkout_entry_points())
@@ -242,25 +243,32 @@ def _is_installed() -> bool:
 
 
 def _own_version() -> str:
-    from toolkit import __version__
+    from toolkit.version import VERSION
 
-    return __version__
+    return VERSION
 
 
 def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
     for file in files:
-        try:
-            content = Path(file).read_bytes()
-        except OSError as error:
-            raise PluginError(
-                f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python "
-                "file."
-            ) from error
-        sha256 = hashlib.sha256(content).hexdigest()
+        sha256 = file_hash(Path(file))
         info = PluginInfo(
             name=Path(file).stem, distribution=None, version=None, file=Path(file), sha256=sha256
         )
         yield info, _imported(info, lambda info=info: _import_file(info))  # type: ignore[misc]
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of a scratch plugin."""
+    from toolkit.files import check_regular
+
+    try:
+        check_regular(file)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, BadInput) as error:
+        why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise PluginError(
+            f"--plugin {file}: {why.rstrip('.')}. Give the path of a Python file."
+        ) from error
 
 
 def _import_file(info: PluginInfo) -> ModuleType:
@@ -288,7 +296,7 @@ def _imported(info: PluginInfo, load: Callable[[], Any]) -> ModuleType:
     except (
         Exception,
         SystemExit,
-    ) as error:  # whatever a stranger's module raises, the user must learn whose it is
+    ) as error:  # whatever a plugin's module raises, the message has to name the plugin
         raise PluginError(
             f"{info.label} could not be imported: {type(error).__name__}: {error}. {info.remedy}, "
             "or repair it."
@@ -420,20 +428,20 @@ def _owners(plugins: Iterable[PluginInfo]) -> Mapping[tuple[str, str], PluginInf
 
 
 def problem_of(part: object) -> str | None:
-    """What is wrong with a part, as a sentence, or None."""
+    """The problem of a part, as a sentence, or None."""
     if not isinstance(part, Part) or not isinstance(part, KINDS.get(part.kind, ())):
         return (
             f"toolkit_parts gave {type(part).__name__} instead of a part. Parts: "
             f"{choices(k.__name__ for k in KINDS.values())}."
         )
-    what = f"{part.kind} part '{part.name}'"
+    subject = f"{part.kind} part '{part.name}'"
     problem = (
         _problem_of_name(part)
         or _problem_of_text(part)
         or _problem_of_params(part)
         or _problem_of_tables(part)
     )
-    return f"{what}: {problem}" if problem else None
+    return f"{subject}: {problem}" if problem else None
 
 
 def _problem_of_name(part: Part) -> str | None:
@@ -466,6 +474,8 @@ def _problem_of_text(part: Part) -> str | None:
 def _problem_of_params(part: Part) -> str | None:
     if not (isinstance(part.params, type) and issubclass(part.params, BaseModel)):
         return "params must be a class derived from toolkit.parts.Params."
+    if isinstance(part, SinkPart) and not issubclass(part.params, SinkParams):
+        return "the params of a sink must be a class derived from toolkit.parts.SinkParams."
     size = part.steps.size if isinstance(part, TablePart) else None
     if size is not None and size not in part.params.model_fields:
         return (
@@ -496,7 +506,7 @@ def _problem_of_tables(part: Part) -> str | None:
 
 
 def _table_names(part: Part) -> Iterator[tuple[str, tuple[str, ...], Collection[str]]]:
-    """The fields of a part that name tables, what they name and what they may name."""
+    """The fields of a part that name tables, with the named and the allowed tables."""
     if isinstance(part, TablePart | SinkPart | ReportSection):
         yield "reads", part.reads, TABLES
     if isinstance(part, TablePart):

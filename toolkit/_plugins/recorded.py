@@ -1,4 +1,4 @@
-"""Scratch plugins of a recorded run: never loaded by the record, which may come from anywhere.
+"""Scratch plugins of a recorded run. A record may come from anybody, so it never loads code.
 
 A manifest says which scratch plugins a run used, by name and SHA-256. Whoever repeats the run names
 their files again with `--plugin`; each must be the recorded one.
@@ -6,20 +6,19 @@ their files again with `--plugin`; each must be the recorded one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import BadInput, PluginError
+from toolkit._plugins.loading import file_hash
+from toolkit.errors import BadInput
 
 _SCRATCH = "file sha256:"
 
 
 def check_recorded(run: str, recorded: Mapping[str, str], given: Sequence[Path]) -> None:
-    """Refuse to repeat a run without its scratch plugins, or with others of the same names.
-
-    `recorded` is what the run's manifest has under `plugins`: name to origin.
+    """Refuse to repeat a run without its scratch plugins, or with other files of the same names.
+    `recorded` is the `plugins` field of the run's manifest: name to origin.
     """
     files = {path.stem: path for path in given}
     for name, origin in sorted(recorded.items()):
@@ -35,8 +34,8 @@ def check_recorded(run: str, recorded: Mapping[str, str], given: Sequence[Path])
 
 
 def plugin_options(manifest: Mapping[str, Any]) -> list[str]:
-    """`--plugin FILE` for each scratch plugin of a recorded run: what its user has to name again.
-    The file is that of the record where it has one, else `NAME.py`.
+    """`--plugin FILE` for each scratch plugin of a recorded run, which its user has to name again.
+    The file is the recorded one, if there is one, else `NAME.py`.
     """
     recorded, files = manifest.get("plugins"), manifest.get("plugin_files")
     if not isinstance(recorded, Mapping):
@@ -51,12 +50,7 @@ def plugin_options(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _check_hash(run: str, file: Path, expected: str) -> None:
-    try:
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise PluginError(
-            f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python file."
-        ) from error
+    sha256 = file_hash(file)
     if sha256 != expected:
         raise BadInput(
             f"--plugin {file} has SHA-256 {sha256[:12]}…, and run {run} used a file with "

@@ -1,1 +1,1 @@
-"""Questions to a run's tables, for the command line, Python and the explorer."""
+"""Queries of a run's tables, for the command line, Python and the explorer."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SUMMARY = "*"
-"""The sample of a row that sums up all samples."""
+"""The `sample` of a row that summarises all samples."""
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 ALL = 1 << 40
@@ -33,7 +33,7 @@ def frame(rows: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> pl.DataFra
 
 
 def top(run: Run, space: str, index: int, k: int) -> pl.DataFrame:
-    """Where a feature fires hardest: sample, position, token, value, unit and the text around."""
+    """The largest values of a feature: sample, position, token, value, unit and the text around."""
     hits = run.view.top(space, index, k).to_dicts()
     texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
     rows = []
@@ -122,7 +122,7 @@ def named(run: Run, space: str, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows about features of a space, with the address of each, and its label if it has one."""
     pairs = rows.to_dicts()
     labels = dict(run.view.labels(space, [row["feature"] for row in pairs]).iter_rows())
-    told = [
+    labelled = [
         {
             "address": run.label(space, row["feature"]),
             **{name: value for name, value in row.items() if name != "feature"},
@@ -130,7 +130,7 @@ def named(run: Run, space: str, rows: pl.DataFrame) -> pl.DataFrame:
         }
         for row in pairs
     ]
-    return frame(told, ("address", *rows.columns[1:], "label"))
+    return frame(labelled, ("address", *rows.columns[1:], "label"))
 
 
 def runs_frame(run_rows: Sequence[Any]) -> pl.DataFrame:
@@ -157,7 +157,7 @@ SEARCHED: Mapping[str, tuple[str, Mapping[str, list[str]], str]] = {
     "word": ("feature_words", {}, "word"),
     "token": ("promoted_tokens", {}, "promoted_pieces"),
 }
-"""What `search` looks in: a table, the rows of it, and their column of texts."""
+"""What `search` searches: a table, some of its rows, and their column of texts."""
 
 
 def search(run: Run, text: str, k: int) -> pl.DataFrame:
@@ -169,7 +169,7 @@ def search(run: Run, text: str, k: int) -> pl.DataFrame:
         space, index = run.feature(text)
         rows.append({"address": run.label(space, index), "match": "address", "text": text})
     except BadInput:
-        pass  # it is no address here: it may be a word
+        pass  # not an address here: it may be a word
     sought = text.strip().lower()
     for kind, (table, where, column) in SEARCHED.items():
         if sought and run.stages(table):

@@ -1,6 +1,4 @@
-"""Statistics of features as lines for people: ranked, and each with what all stages wrote about
-it.
-"""
+"""Statistics of features as lines for people: ranked, each with the results of all stages."""
 
 from __future__ import annotations
 
@@ -15,11 +13,11 @@ if TYPE_CHECKING:
 
 EFFECT_STATS = ("d", "r", "eta2")
 TEST_STATS = (*EFFECT_STATS, "t", "df", "p", "q", "significant")
-"""What a comparison writes, with the two groups' names as the group."""
+"""Statistics of a comparison, whose `group` names both groups."""
 TESTED = ("d", "q")
-"""Where one of these is, there is a test."""
+"""Statistics that only tests write."""
 RANKED = "rank_sound"
-"""Where a ranking gives this, it is the order."""
+"""The statistic of rankings, which decides the order if it exists."""
 SMALLEST_FIRST = ("p", "q", RANKED)
 IN_ORDER = (
     *(RANKED, "score_sound", "pearson_confirm", "passes_sound"),
@@ -28,7 +26,7 @@ IN_ORDER = (
 )
 """The first columns."""
 IN_TABLES = {*IN_ORDER, "verdict", "label"} - {"t", "df", "p", "density", "fired"}
-"""What the table for people has of a test, unless `--stat` says; programs get all."""
+"""The statistics of a test in the table for people, without `--stat`; programs get all."""
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
 """The order of rows that are otherwise equal."""
 _LOOKED_UP = 500
@@ -43,9 +41,7 @@ def ranking_entries(
     asked: Sequence[str],
     by: str | None,
 ) -> pa.Table:
-    """What lines are ranked by, of all features: where there are tests, only what they are sorted
-    by. Refuses a statistic that no feature here has.
-    """
+    """The rows by which lines are ranked. Refuses a statistic that no feature here has."""
     from toolkit.errors import BadInput, choices, nearest
 
     known = run.rows.values("features", "stat", where, stage)
@@ -94,8 +90,8 @@ def ranked_lines(run: Run, entries: pa.Table, by: str | None, significant: bool)
 
 
 def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str]) -> pa.Table:
-    """Add a statistic of each line; its size, unless small means much. One that each group has
-    counts with its largest.
+    """Add a statistic of each line to sort by: its absolute value, unless small values are strong.
+    Of a statistic per group, the largest.
     """
     import pyarrow.compute as pc
 
@@ -114,8 +110,8 @@ def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str])
 
 
 def pivoted(run: Run, entries: pa.Table, lines: Sequence[Row], stage: str | None) -> list[Row]:
-    """Each line with what its stage wrote about the feature, and with the verdicts and labels of
-    all stages.
+    """Each line with its stage's statistics of the feature, and the verdicts and labels of all
+    stages.
     """
     if not lines:
         return []

@@ -1,4 +1,4 @@
-"""The polars frame that answers come in."""
+"""The polars frame of an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from toolkit._query.html import table_html
 
 class ResultFrame(pl.DataFrame):
     """A polars frame that a notebook shows as the command line does: addresses, short numbers,
-    whole texts, columns without values left out.
+    whole texts, without empty columns.
     """
 
     def _repr_html_(self, *, _from_series: bool = False) -> str:

@@ -1,5 +1,5 @@
-"""Frames and tokens as HTML for notebooks. Every text is escaped; signs that steer a terminal or
-the direction of writing are shown as dots.
+"""Frames and tokens as HTML for notebooks. Every text is escaped; control characters and direction
+marks are shown as dots.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _cell(value: Any, number: bool) -> str:
 
 
 def tokens_html(pieces: Sequence[str], values: Sequence[float | None]) -> str:
-    """A text with each token shaded by a feature's value; the value is told on hover."""
+    """A text with each token shaded by a feature's value, which is shown on hover."""
     largest = max((value for value in values if value), default=0.0)
     out = []
     for piece, value in zip(pieces, values, strict=True):

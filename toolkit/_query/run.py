@@ -1,5 +1,5 @@
-"""The run that a query is about: its committed rows, read a batch of steps at a time, and why there
-may be none.
+"""The run that a query reads: its committed rows, a batch of steps at a time, and the reason if
+there are none.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Run:
     steps: Sequence[StepRow]
     state: RunRow
     notes: Sequence[str] = ()
-    """What a reader should know of it, such as that it is not done."""
+    """Notes for readers, such as that it is not done."""
 
     @cached_property
     def view(self) -> RunView:
-        """The run as the store answers questions about it: by its index, where there is one."""
+        """The store's view of the run, which uses its index if there is one."""
         from toolkit_store import RunView
 
         return RunView(self.store, self.state, self.steps)
@@ -50,7 +50,7 @@ class Run:
         return self.rows.stages(table)
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of a table, of whatever stage."""
+        """All rows of a table, from all stages."""
         return self.store.read(
             table, [step.key for step in self.steps if step.tables.get(table)], columns
         )
@@ -123,7 +123,7 @@ class Run:
 
     @property
     def planned(self) -> list[Row]:
-        """The stages as the manifest names them."""
+        """The stages of the manifest."""
         return list(self.manifest.get("stages") or ())
 
     @cached_property
@@ -133,7 +133,7 @@ class Run:
         return prefixes(self.spaces)
 
     def label(self, space: str, index: int) -> str:
-        """The shortest address of a feature that can be typed back; `-` for what is done to no
+        """The shortest address of a feature that can be typed back; `-` for rows about no
         feature.
         """
         return f"{self._prefixes.get(space, f'{space}:')}{index}" if space else "-"
@@ -150,7 +150,7 @@ class Run:
         return str(space["space"]), index
 
     def spaces_of(self, name: str | None, layer: int | None) -> list[str] | None:
-        """Ids of the spaces that `--space` and `--layer` mean; None for all."""
+        """Ids of the spaces that `--space` and `--layer` select; None for all."""
         from toolkit.addresses import at_layer
         from toolkit.errors import BadInput, nearest
 
@@ -234,7 +234,7 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
     try:
         installed = [part for part in load_parts().all() if isinstance(part, TablePart)]
         parts = [part.name for part in installed if table in part.writes]
-    except PluginError:  # what is committed can be read whatever is installed
+    except PluginError:  # committed rows can be read without the plugins
         return (
             "No stage of this run writes it. Parts that do: toolkit plugins says why they cannot "
             "be listed."
@@ -245,8 +245,8 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
 
 
 def open_run(where: str | None, name: str | None = None) -> Run:
-    """The run that `name` is the id or the beginning of, else the newest of the store. Of one that
-    is not done, the committed steps; `notes` says so.
+    """The run whose id begins with `name`, else the newest of the store. For a run that is not
+    done, the committed steps, with a note in `notes`.
     """
     from toolkit._run.run_folder import find_run, store_folder
     from toolkit.errors import BadInput
@@ -282,13 +282,13 @@ def run_of(store: Store, name: str, states: Sequence[RunRow]) -> Run:
 
 
 def state_of(row: RunRow) -> str:
-    """The state of a run; `dead` where it says that it runs and its process is gone."""
+    """The state of a run; `dead` if its process is gone although it is recorded as running."""
     return "dead" if row.state == "running" and not alive(row) else row.state
 
 
 def alive(row: RunRow) -> bool:
-    """Whether the process behind a run's last row may still be there. Of other hosts that is not
-    known: then yes.
+    """Whether the process of a run's last row may still be running. On other hosts this is unknown,
+    so the answer is yes.
     """
     import psutil
 
@@ -304,7 +304,7 @@ def alive(row: RunRow) -> bool:
 
 
 def _started(name: str, progress: RunProgress) -> RunRow:
-    """The state of a run that has written none yet."""
+    """The state of a run that has not recorded one yet."""
     from toolkit.ledger import RunRow
 
     return RunRow(
@@ -335,9 +335,7 @@ def only(table: pa.Table, column: str, values: Iterable[Any] | None) -> pa.Table
 
 
 def sorted_by(table: pa.Table, order: Iterable[tuple[str, bool]]) -> pa.Table:
-    """The rows in order; True means smallest first. What has no value comes last either way, as
-    Arrow has it.
-    """
+    """The sorted rows; True means ascending. Nulls come last either way, as in Arrow."""
     import pyarrow.compute as pc
 
     keys = [(name, "ascending" if up else "descending") for name, up in order]

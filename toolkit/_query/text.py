@@ -11,9 +11,7 @@ BEFORE, AFTER = 16, 8
 
 
 def one_line(text: str) -> str:
-    """The text on one line: line ends as a visible mark, and nothing in it that steers a
-    terminal.
-    """
+    """The text on one line: line ends as a visible mark, without control characters."""
     return "".join(
         letter if letter.isprintable() else {"\n": "↵", "\t": " ", "\xa0": " "}.get(letter, "·")
         for letter in text
@@ -30,8 +28,8 @@ def shown(value: Any) -> str:
 
 
 def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each piece stands in the text. A tokeniser may leave out spaces, and give one character
-    to several tokens.
+    """The character range of each piece in the text. A tokeniser may leave out spaces, and split
+    one character over several tokens.
     """
     out, cursor = [], 0
     for piece in pieces:

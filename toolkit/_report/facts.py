@@ -1,4 +1,4 @@
-"""What a report says of a run itself: stages, timings, troubles, limits, as plain records."""
+"""Facts about a run for its report: stages, timings, troubles and limits, as plain records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SLOWEST = 8
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands: a tone for the colour, a sign, a title and a sentence."""
+    """The state of a run: a tone for the colour, a sign, a title and a sentence."""
 
     tone: str
     sign: str
@@ -51,7 +51,7 @@ STATES = {
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage: what it is, its settings, and how its steps came to be."""
+    """One stage: its part, its settings, and how many of its steps were computed or reused."""
 
     id: str
     part: str
@@ -93,7 +93,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of work that were forecast for a stage, and that it took."""
+    """The forecast and the actual seconds of work of a stage."""
 
     stage: str
     basis: str
@@ -195,10 +195,10 @@ def limits(manifest: Mapping[str, Any], run: RunProgress) -> Iterator[str]:
     if isinstance(limit, Mapping) and limit.get("units") is not None:
         yield f"Only the first {limit['units']} units were used (limit.units)."
     if spec.get("examine") in ("off", "warn", False):
-        yield "SAEs that do not fit their model were not stopped (examine)."
+        yield "SAEs that do not fit their model did not stop the run (examine)."
     if not spec.get("preregister"):
-        yield "The tests were not registered before the data were there (preregister)."
+        yield "The tests were not registered before the data existed (preregister)."
     yield (
-        "One model, one set of SAEs, one seed: another of any of them may give another answer. "
-        "Corrections run over one comparison each, not over several runs of one spec."
+        "One model, one set of SAEs, one seed: changing any of them may change the "
+        "answer. Each correction covers one comparison, not several runs of one spec."
     )

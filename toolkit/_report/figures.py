@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 INDEX = ("file", "section", "title", "alt")
 _SVG = re.compile(r"<svg\b([^>]*)>(.*?)</svg>", re.DOTALL)
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+_CLASS = re.compile(r'class="([^"]*)"')
 _BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 _KEY = re.compile(r'<i style="background:([^"]*)"></i>([^<]*)</span>')
 _VARIABLE = re.compile(r"--([a-z-]+):([^;]+);")
@@ -113,7 +114,9 @@ def standalone(chart: re.Match[str], figure: Figure) -> str:
     )
     size = f'width="{wide:g}" height="{below:g}" viewBox="0 0 {wide:g} {below:g}"'
     space = 'xmlns="http://www.w3.org/2000/svg"'
-    return _coloured(f'<svg {space} class="stats" {size} role="img">{body}</svg>\n')
+    named = _CLASS.search(attributes)
+    kind = named[1] if named else "stats"
+    return _coloured(f'<svg {space} class="{kind}" {size} role="img">{body}</svg>\n')
 
 
 def _legend(entries: Sequence[tuple[str, str]], wide: float, high: float) -> tuple[str, float]:
@@ -139,7 +142,7 @@ def _coloured(text: str) -> str:
 
 
 def _faded(colour: str, percent: int) -> str:
-    """A colour of which so much is left on white."""
+    """A colour mixed with white in this share."""
     digits = colour.lstrip("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
     parts = (int(digits[at : at + 2], 16) for at in (0, 2, 4))

@@ -1,9 +1,9 @@
-"""The report of a run: one HTML file that loads nothing, so that it can be mailed, archived and
-opened in ten years.
+"""The report of a run: one self-contained HTML file, so that it can be mailed, archived and opened
+in ten years.
 
 It only reads (manifest, events, committed tables) and can be made again at any time, also of a run
-that is not finished. A plugin's section that fails becomes a visible box; it never takes the report
-with it.
+that is not finished. A failing section of a plugin becomes a visible box; the rest of the report is
+still written.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 UNRECORDED = ("spec", "stages", "command")
-"""Keys of the manifest that the page shows in a place of their own."""
+"""Keys of the manifest that the page shows elsewhere."""
 
 
 @dataclass(frozen=True)
 class SectionError:
-    """Why a section is not there."""
+    """Why a section is missing."""
 
     plugin: str
     kind: str
@@ -55,7 +55,7 @@ class SectionError:
 
 @dataclass(frozen=True)
 class Section:
-    """What a plugin's report section gave."""
+    """A plugin's report section, ready to show."""
 
     name: str
     title: str
@@ -65,7 +65,7 @@ class Section:
 
 
 def report_of(result: RunResult, parts: Parts) -> Path:
-    """The report of a run that has just ended. One that says the same already is left as it is."""
+    """Write the report of a run that has just ended, unless it has an identical one."""
     path = result.folder / REPORT
     if not result.computed and path.exists():
         return path
@@ -73,7 +73,7 @@ def report_of(result: RunResult, parts: Parts) -> Path:
 
 
 def make_report(store: Store, run: str, parts: Parts) -> Path:
-    """Write the report of a run in `store` from what is committed now."""
+    """Write the report of a run in `store` from its committed rows."""
     folder = run_folder(store.folder, run)
     events = read_events(folder)
     steps = _steps(store, run, events)
@@ -115,9 +115,8 @@ def write_report(
     steps: Sequence[StepRow] = (),
     stage_parts: Sequence[TablePart] = (),
 ) -> Path:
-    """Write `report.html` into the run's folder, whole or not at all. `steps` adds the rows of
-    steps that were reused, `stage_parts` what parts say about their own events, `inputs_of` gives
-    the tables of the points of a sweep.
+    """Write `report.html` into the run's folder atomically. `steps` adds the rows of reused steps,
+    `stage_parts` the summaries of parts, and `inputs_of` the tables of the points of a sweep.
     """
     run = progress_of(events)
     known = {step.key: step for step in steps}
@@ -138,7 +137,7 @@ def write_report(
 
 
 def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands at the top of the page and at its end."""
+    """The top and the end of the page."""
     spec = manifest.get("spec")
     spec = spec if isinstance(spec, Mapping) else {}
     question, description = spec.get("question") or "", spec.get("description") or ""
@@ -194,7 +193,7 @@ def _sections(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterator[Sec
     for part in sorted(sections, key=lambda part: (part.order, part.name)):
         try:
             figures = list(part.run(inputs)) if has_rows(inputs, part) else []
-        except Exception as error:  # a stranger's section must not take the report with it
+        except Exception as error:  # a failing section of a plugin must not prevent the report
             yield Section(part.name, part.title, part.help, (), _section_error(part, error))
             continue
         if figures:
@@ -207,14 +206,14 @@ def _section_error(part: ReportSection, error: Exception) -> SectionError:
 
 
 def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    own = [
+    standard = [
         ("methods", "Methods"),
         ("limits", "Limits"),
         ("troubles", "Warnings and failures"),
         ("steps", "Steps"),
         ("provenance", "Provenance"),
     ]
-    return [*((f"section-{section.name}", section.title) for section in sections), *own]
+    return [*((f"section-{section.name}", section.title) for section in sections), *standard]
 
 
 @cache
@@ -244,7 +243,9 @@ def _policy() -> str:
 
 
 def notes(finding: Finding) -> str:
-    """What a finding rests on, and what reaches the same without SAEs."""
+    """The interval and number of units of a finding, and what reaches the same result without
+    SAEs.
+    """
     said = []
     if finding.interval is not None:
         low, high = finding.interval

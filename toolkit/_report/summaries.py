@@ -1,4 +1,4 @@
-"""What the parts of a run say about their own work, for the report's Methods."""
+"""The summaries that parts give of their own work, for the report's Methods."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from toolkit.parts import TablePart
 def summaries_of(
     run: RunProgress, manifest: Mapping[str, Any], parts: Sequence[TablePart]
 ) -> Iterator[str]:
-    """A paragraph for each stage that has something to say: its part's summary of the events of its
-    steps, and its batch plan.
-    """
+    """A paragraph for each stage that has a summary of its steps' events or a batch plan."""
     by_name = {part.name: part for part in parts}
     for stage in manifest.get("stages") or ():
         name = str(stage.get("id"))

@@ -1,4 +1,6 @@
-"""The points of a sweep, a row each: its values, how far its stages are, its first result."""
+"""The points of a sweep, one row per point: its values, the progress of its stages, its first
+finding.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,8 @@ def _row(
 ) -> SweepRow:
     stages = list(point.stages.values())
     known = {stage for stage, _ in run.steps}
-    own = {f"{stage}.{SAMPLES}" for stage in stages} & known
-    read = {*stages, *(own or {SAMPLES})}
+    sources = {f"{stage}.{SAMPLES}" for stage in stages} & known
+    read = {*stages, *(sources or {SAMPLES})}
     keys = {key for stage, key in run.steps if stage in read}
     findings = findings_in(inputs_of(keys), sections)
     return SweepRow(

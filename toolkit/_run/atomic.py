@@ -1,4 +1,4 @@
-"""Atomic writes: a reader finds the whole file or none, whenever the writer was killed."""
+"""Atomic writes: a reader sees the complete file or none, even if the writer is killed."""
 
 from __future__ import annotations
 

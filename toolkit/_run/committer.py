@@ -46,7 +46,7 @@ class Committer:
         return self._jobs / step.key
 
     def is_finished(self, step: Step) -> bool:
-        """Whether a worker finished the step before the last stop and nobody committed it."""
+        """Whether a worker finished the step before the last stop and it was not committed."""
         return collect(self.job_folder(step)) is not None
 
     def commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:
@@ -64,13 +64,13 @@ class Committer:
 
     def _finished(self, step: Step, worker: str) -> tuple[StepRow, Mapping[str, pa.Table]]:
         folder = self.job_folder(step)
-        found = collect(folder)
-        if found is None:
+        collected = collect(folder)
+        if collected is None:
             raise StepFailed(
                 f"stage '{step.stage.id}', step {step.index}: the files in {folder} are not those "
                 "the worker wrote. Examine the disk, then run again."
             )
-        done, tables = found
+        done, tables = collected
         counts = {name: len(rows) for name, rows in tables.items()}
         return self._row(step, worker, done["seconds"], counts), tables
 

@@ -1,4 +1,4 @@
-"""Whether the disks have room for what a run will write: to the store, and to its sinks."""
+"""Check that the disks have room for what a run writes to the store and to its sinks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def check_disk(plan: Plan, left: Iterable[Cost], whole: Iterable[Cost], store: Path) -> None:
-    """Refuse a plan that does not fit on disk. `left` is what is still to be stored here; sinks
-    write files of the `whole` workload, whatever is stored already.
+    """Refuse a plan that does not fit on disk. `left` is the cost of what is still to be stored;
+    sinks write the `whole` workload, including what is stored already.
     """
     if not at_uri(store):
         advice = "Free some space, take fewer samples or SAEs, or name another store with --store."

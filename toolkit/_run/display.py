@@ -1,5 +1,5 @@
-"""What a person sees while a run goes on: bars on a terminal, plain lines in a pipe, the event
-stream with `--json`.
+"""The live display of a run: bars on a terminal, plain lines in a pipe, the event stream with
+`--json`.
 
 Progress goes to stderr, so that stdout has the results alone. Colours follow the terminal and
 NO_COLOR.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PLAIN_SECONDS = 5.0
-"""A pipe gets a line at least so often."""
+"""A pipe gets a line at least this often, in seconds."""
 SHOWN_BUSY = 4
 """Workers that the status line names."""
 IMPORTANT = (
@@ -64,7 +64,7 @@ class Display:
 
 
 class Lines(Display):
-    """Lines for a pipe or a log file: what matters as it happens, and a sign of life every five
+    """Lines for a pipe or a log file: important events as they happen, and a status line every five
     seconds.
     """
 
@@ -86,7 +86,7 @@ class Lines(Display):
 
 
 class Terminal(Display):
-    """A bar for each stage that is at work, and a status line, under the lines that matter."""
+    """A bar for each running stage and a status line, below the lines of important events."""
 
     def __init__(self, verbosity: int = NORMAL) -> None:
         from rich.console import Console
@@ -163,7 +163,7 @@ def status_line(run: RunProgress) -> str:
 
 
 def _time_left(run: RunProgress) -> str:
-    """The time until the known steps are done; stages without known steps come on top."""
+    """The time until the known steps are done, and the number of stages without known steps."""
     seconds = run.seconds_left(now())
     if seconds is None or not run.planned or run.done >= run.planned:
         return ""

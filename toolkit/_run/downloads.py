@@ -1,4 +1,4 @@
-"""Which files of the hub a plan's stages lack, and whether they can be fetched."""
+"""Find files of the hub that a plan's stages lack, and check whether they can be fetched."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def missing_downloads(stage: Stage) -> Iterator[hub.Download]:
-    """What a stage loads of the hub that the cache does not have."""
-    for loadable in (None if stage.unloaded else stage.model, stage.saes):
+    """The downloads of a stage that the cache lacks."""
+    for loadable in (None if stage.model_replaced else stage.model, stage.saes):
         if loadable is None or loadable.part.downloads is None:
             continue
         for download in loadable.part.downloads(loadable.params):
-            if not hub.cached_files(download.wanted, download.patterns):
+            if not hub.cached_files(download.snapshot, download.patterns):
                 yield download
 
 
@@ -34,7 +34,7 @@ def check_downloads(plan: Plan, store: Store) -> None:
         if not plan.executors[stage.on].part.local_gpus:
             continue
         for download in missing_downloads(stage):
-            snapshot = download.wanted
+            snapshot = download.snapshot
             raise BadInput(
                 f"stage '{stage.id}': {hub.not_cached(snapshot.name, snapshot.revision)}"
             )

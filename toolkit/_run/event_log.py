@@ -1,4 +1,4 @@
-"""The record of a run as it goes on: `events.jsonl` for machines, `log.txt` for people, each line
+"""The log of a run in progress: `events.jsonl` for programs, `log.txt` for people, each line
 flushed.
 """
 
@@ -24,7 +24,7 @@ class EventLog:
     def __init__(
         self, folder: Path, listeners: tuple[Listener, ...], secrets: Secrets = NONE
     ) -> None:
-        """Values of `secrets` are written and shown as the spec refers to them."""
+        """Values of `secrets` are replaced by the spec's references to them."""
         self._secrets = secrets
         self._events = (folder / EVENTS).open("a", encoding="utf-8", buffering=1)
         self._log = (folder / LOG).open("a", encoding="utf-8", buffering=1)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from toolkit.gpus import Gpu
 from toolkit.protocol import Records, as_json
+from toolkit.terminal import counted
 from toolkit.work import Finding
 
 
@@ -48,12 +49,14 @@ class RunStarted(RunEvent):
     """A process begins, or continues, a run."""
 
     event: ClassVar[str] = "run_started"
-    words: ClassVar[str] = "run {run}: {stages} stages; log {log}"
     run: str
     stages: int
     """How many stages the plan has."""
     log: str
     """The path of the run's log."""
+
+    def sentence(self) -> str:
+        return f"run {self.run}: {counted(self.stages, 'stage')}; log {self.log}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +87,18 @@ class StageReady(RunEvent):
     """A stage's inputs are committed: its steps are known."""
 
     event: ClassVar[str] = "stage_ready"
-    words: ClassVar[str] = (
-        "stage {stage} ({part}): {steps} steps, {reused} reused, {todo} to compute"
-    )
     stage: str
     part: str
     steps: int
     reused: int
     todo: int
+
+    def sentence(self) -> str:
+        steps = counted(self.steps, "step")
+        return (
+            f"stage {self.stage} ({self.part}): {steps}, {self.reused} reused, "
+            f"{self.todo} to compute"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,7 +355,7 @@ class SinkWritten(RunEvent):
     """SHA-256 of each file."""
 
     def sentence(self) -> str:
-        return f"sink {self.sink}: {len(self.hashes)} files in {self.folder}"
+        return f"sink {self.sink}: {counted(len(self.hashes), 'file')} in {self.folder}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,10 +399,13 @@ class RunDone(RunEvent):
     """Every step is committed, and every sink is written."""
 
     event: ClassVar[str] = "run_done"
-    words: ClassVar[str] = "done: {computed} steps computed, {reused} reused, {seconds:.1f} s"
     computed: int
     reused: int
     seconds: float
+
+    def sentence(self) -> str:
+        steps = counted(self.computed, "step")
+        return f"done: {steps} computed, {self.reused} reused, {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, kw_only=True)

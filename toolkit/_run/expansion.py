@@ -1,4 +1,4 @@
-"""Expanding a stage whose inputs are committed: its steps, what the store has of them, and why the
+"""Expand a stage whose inputs are committed: its steps, which of them the store has, and why the
 others are computed.
 """
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from toolkit._plan.costs import cost_of, rows_of
-from toolkit._plan.plan import Plan, Stage, Step, expand
+from toolkit._plan.expand import expand
+from toolkit._plan.plan import Plan, Stage, Step
 from toolkit._plan.texts import workload
 from toolkit._run.batch_plans import BatchPlans
 from toolkit._run.disk import check_disk
@@ -35,7 +36,7 @@ class Expansion:
     committed: dict[str, StepRow]
     """The ledger rows of the committed ones, by key."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Why each of the others is computed, by key."""
+    """Why each other step is computed, by key."""
 
 
 class StageExpander:
@@ -58,7 +59,9 @@ class StageExpander:
         self._forecast: set[str] = set()
 
     def expand(self, stage: Stage) -> Expansion:
-        """The steps of a stage. Refuses SAEs that do not fit, and what the disk has no room for."""
+        """The steps of a stage. Refuses SAEs that do not fit, and results that do not fit on
+        disk.
+        """
         self._pass_gates(stage)
         needs = self._queue.rows_of(stage.needs)
         samples = self._inputs.samples(stage, needs) if stage.over_samples() else None
@@ -123,6 +126,6 @@ class StageExpander:
         if messages and gate.gate == "stop":
             misfits = "\n".join(messages)
             raise Refused(
-                f"{misfits}\nNothing that uses these SAEs was run. `--set examine=warn` goes on "
-                "all the same."
+                f"{misfits}\nNothing that uses these SAEs was run. `--set examine=warn` "
+                f"runs it anyway."
             )

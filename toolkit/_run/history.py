@@ -1,5 +1,5 @@
-"""What the ledger's steps say about those of a plan: how long they will take, and why they have to
-be computed.
+"""Compare the steps of a plan with those in the ledger: how long they will take, and why they have
+to be computed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def forecast_seconds(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
-    """Seconds of work that so many steps will take, from what the same part took on the same model
-    and SAEs; None without any such step.
+    """The forecast seconds of work for these steps, from earlier steps of the same part on the same
+    model and SAEs; None if there are none.
     """
     same = [
         row

@@ -1,5 +1,5 @@
-"""The tables a step works on, as Arrow files beside its job; and the tables of a run, straight from
-the store.
+"""The input tables of a step, as Arrow files for its job; and the tables of a run, read from the
+store.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 Rows = Mapping[str, Sequence[StepRow]]
 OVERLAPPING = ("activations", "streams")
-"""Tables in which several stages may write the same row: a model says of a token what it says,
-whichever selector asks.
+"""Tables in which several stages may write the same row: activations do not depend on the selector
+that asks for them.
 """
 
 
 class StoreInputs:
-    """Reads a run's committed tables: what sinks and report sections get."""
+    """Reads a run's committed tables, for sinks and report sections."""
 
     def __init__(self, store: Store, rows: Rows, folder: Path | None = None) -> None:
-        """With a `folder`, large tables are put there as files and mapped."""
+        """With a `folder`, large tables are written there as files and memory-mapped."""
         self._store, self._rows, self._folder = (
             store,
             [row for stage_rows in rows.values() for row in stage_rows],
@@ -57,8 +57,8 @@ class StoreInputs:
 
 
 class InputFiles:
-    """Writes the input files of jobs. What several steps share is written once; a sample range is
-    the step's own file.
+    """Writes the input files of jobs. Tables that several steps share are written once; a sample
+    range is a separate file per step.
     """
 
     def __init__(self, store: Store, folder: Path) -> None:
@@ -81,8 +81,8 @@ class InputFiles:
         return self._held[1]
 
     def files(self, step: Step, needs: Rows, folder: Path) -> dict[str, list[str]]:
-        """The files of a step's input tables, written where they are missing. What does not depend
-        on the step is worked out once for its stage. `folder` has the step's own files.
+        """The files of a step's input tables; missing ones are written. Work that does not depend
+        on the step is done once per stage. `folder` has the files of this step only.
         """
         stage = step.stage
         if stage.id not in self._tables:
@@ -108,8 +108,8 @@ class InputFiles:
 
 
 def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
-    """The file of what these steps wrote to a table, made if it is missing; of a large table one
-    space after the other.
+    """The file of the rows that these steps wrote to a table, made if it is missing; for a large
+    table, one space at a time.
     """
     path = folder / f"{_name(table, keys)}.arrow"
     if not path.exists():
@@ -123,7 +123,7 @@ def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
 
 
 def _large(table: str) -> bool:
-    """Whether a table has rows of every space, so that it may not fit into memory."""
+    """Whether a table has rows for every space, so that it may not fit into memory."""
     return TABLES[table].key[0] == "space" and not TABLES[table].facts
 
 
@@ -132,8 +132,8 @@ def _writers(table: str, needs: Rows) -> list[str]:
 
 
 def _once(table: str, rows: pa.Table) -> pa.Table:
-    """Rows in order of the table's key, of those with one key the first, where extractions that
-    overlap have kept the same row.
+    """Rows sorted by the table's key. Of rows with equal keys, which overlapping extractions have
+    kept, the first remains.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

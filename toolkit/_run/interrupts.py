@@ -21,7 +21,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.count = 0
         self.abandoned = False
-        """Whether work was left behind in its thread, which may hold the store."""
+        """Whether work was abandoned in its thread, which may hold the store."""
 
     @contextmanager
     def listening(self) -> Iterator[Interrupts]:
@@ -40,9 +40,8 @@ class Interrupts:
             raise Interrupted("stopped; the same command continues.")
 
     def obey(self, work: Callable[[], Value]) -> Value:
-        """Do work in a thread of its own and leave it on the first Ctrl-C: code of the store's
-        engine answers no signal while it works. What is left behind ends with the process, as after
-        a kill.
+        """Do work in a separate thread and abandon it on the first Ctrl-C: the store's engine
+        answers no signal while it works. The abandoned work ends with the process, as after a kill.
         """
         results: list[Value] = []
         failures: list[BaseException] = []

@@ -1,9 +1,9 @@
-"""The job folder: how a step's result crosses from a worker to the host, and how the host knows
-that it is whole.
+"""The job folder: how a step's result gets from a worker to the host, and how the host checks that
+it is complete.
 
 A worker writes `<table>.arrow` files and, last and by atomic rename, `done.json` with the rows and
-SHA-256 of each. A folder without a valid `done.json` is worth nothing; one with it can be committed
-even if the host that asked for it is gone.
+SHA-256 of each. A folder without a valid `done.json` is discarded; one with it can be committed
+even if the host that requested it is gone.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class JobWriter:
     """Checks what a part yields against the table's schema, and writes it to the job folder in a
     thread of its own.
 
-    A few tables may wait to be written: computing goes on meanwhile, and memory holds no more than
-    these.
+    A few tables may wait to be written, so that computing continues meanwhile and memory stays
+    bounded.
     """
 
     def __init__(self, folder: Path, part: str, writes: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class JobWriter:
         expected = arrow_schema(name)
         if not rows.schema.equals(expected):
             raise DataError(
-                f"{self._part} yielded rows for '{name}' of another shape. "
+                f"{self._part} yielded rows for '{name}' with other columns. "
                 f"{_mismatch(rows.schema, expected)}"
             )
         self._waiting.put((name, rows))
@@ -80,7 +80,7 @@ class JobWriter:
         return dict(self._counts)
 
     def close(self) -> None:
-        """Write what waits, and end the thread. Without `finish` the folder is worth nothing."""
+        """Write the waiting tables and end the thread. Without `finish` the folder is not valid."""
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
@@ -90,7 +90,9 @@ class JobWriter:
             raise self._failure
 
     def _write(self) -> None:
-        """The thread: after a failure it goes on taking tables, so that nobody waits for it."""
+        """The thread's loop. After a failure it continues to take tables, so that `add` never
+        blocks.
+        """
         coming = iter(self._waiting.get, None)
         try:
             self._write_tables(coming)

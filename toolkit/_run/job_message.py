@@ -1,4 +1,4 @@
-"""What a worker is told about one job: everything in plain data, paths as the host sees them."""
+"""The message that describes one job to a worker, as plain data, with the host's paths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def job_message(
         "batch": dict(batch),
         "features": [step.first, step.last] if stage.features() is not None else None,
         "units": [step.first, step.last] if stage.units() is not None else None,
-        "model": stage.model.job() if stage.model and not stage.unloaded else None,
+        "model": stage.model.job() if stage.model and not stage.model_replaced else None,
         "identity": stage.model and asdict(stage.model.identity),
         "saes": stage.saes and stage.saes.job(),
         "inputs": dict(inputs),
@@ -36,7 +36,7 @@ def job_message(
 
 
 def empty_folder(folder: Path) -> Path:
-    """A job folder without what an earlier attempt left."""
+    """An empty job folder, without files of an earlier attempt."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

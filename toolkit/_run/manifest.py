@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
 from toolkit._plan.keys import canonical, key_of
 from toolkit._plan.versions import packages
 from toolkit._run.atomic import write_text
 from toolkit._run.events import now
 from toolkit.errors import BadInput
+from toolkit.version import VERSION
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
@@ -48,7 +48,7 @@ def make_manifest(
         "format": FORMAT,
         "run": plan.run,
         "name": plan.name,
-        "toolkit": __version__,
+        "toolkit": VERSION,
         "created_at": now(),
         "spec": loaded.data,
         "spec_path": str(loaded.path),

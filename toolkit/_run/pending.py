@@ -2,7 +2,7 @@
 
 Several are committed in one write: while the host is busy, more become ready. A store at a URI is
 written to at most once in `URI_SECONDS`, since each write is requests to a server. A kill loses
-nothing: the job folders stay, and the next run takes them over.
+nothing: the job folders remain, and the next run commits them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TOGETHER = 64
 URI_SECONDS = 2.0
 """Seconds from one commit to the next at a URI."""
 CHATTER_SECONDS = 0.5
-"""Seconds that steps wait at most for other events of workers to be taken first."""
+"""The longest time that steps wait while other events of workers are handled."""
 
 
 @dataclass(frozen=True)
 class FinishedStep:
-    """A step, the worker that computed it, and what that worker said."""
+    """A step, the worker that computed it, and the worker's `Done` event."""
 
     step: Step
     worker: str
@@ -53,7 +53,7 @@ class PendingCommits:
         return max(0.0, self._last + self.interval - time.monotonic())
 
     def is_overdue(self) -> bool:
-        """Whether they are committed now, whatever else workers say."""
+        """Whether they have to be committed now, before other events of workers."""
         waited = time.monotonic() - max(self._since, self._last + self.interval)
         return len(self.steps) >= TOGETHER or bool(self.steps and waited > CHATTER_SECONDS)
 

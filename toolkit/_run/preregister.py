@@ -1,9 +1,9 @@
-"""`preregister: true`: what is tested, over which family and split, is written down and hashed
-before data are read.
+"""`preregister: true`: the tests, their family and the split are recorded and hashed before data
+are read.
 
-The record lies in the run's folder and in its manifest. A change of it makes another run, whose
-record names the earlier one: also under another name, since steps are counted by what they are made
-of, and earlier records are found by their data.
+The record is in the run's folder and in its manifest. Changing it makes another run, whose record
+names the earlier one, even under another name: steps are compared by content, and earlier records
+by their data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ FILE = "preregistration.json"
 DATA = frozenset(
     ("samples", "sample_meta", "activations", "streams", "spaces", "saes", "games", "rounds")
 )
-"""Tables of what was observed. A stage that writes any other table states results: it is a test."""
+"""Tables of observations. A stage that writes any other table states results and counts as a
+test.
+"""
 
 
 def register(plan: Plan, store: Store) -> dict[str, Any] | None:
@@ -101,8 +103,8 @@ def _describe_earlier(other: Mapping[str, Any]) -> str:
 
 
 def _frozen(plan: Plan) -> dict[str, Any]:
-    """All that says what will be tested: each test with its settings, where its data come from, and
-    how units are split.
+    """Everything that defines the tests: each test with its settings, the source of its data, and
+    the split of units.
     """
     stages = {stage.id: stage for stage in plan.stages}
     tests = {
@@ -114,8 +116,8 @@ def _frozen(plan: Plan) -> dict[str, Any]:
 
 
 def _families(plan: Plan) -> dict[str, int | None]:
-    """How many tests are corrected together, of each test that says so; None where nobody knows
-    before the files are there.
+    """The size of the family of each test that declares one; None if it is unknown before the files
+    are there.
     """
     powers = {
         stage.id: power_of(plan, stage, {}, None)
@@ -130,7 +132,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 
 def _digest(record: Mapping[str, Any]) -> str:
-    """Of all that the record says, when it was written and what was there by then included."""
+    """The hash of the whole record, including its time and the results that existed then."""
     content = {name: value for name, value in record.items() if name != "sha256"}
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
@@ -163,8 +165,8 @@ def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Records of other runs of the same data, or of the same name: a family that is changed after a
-    look shows here.
+    """Records of other runs of the same data or the same name, which reveal a family changed after
+    looking at results.
     """
     records = []
     for path in (store / "runs").glob(f"*/{FILE}"):
@@ -194,5 +196,5 @@ def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dic
 
 
 def _origins(frozen: Mapping[str, Any]) -> set[str]:
-    """Where the data come from: the stages that need no other, whatever they are called."""
+    """The stages that need no other stage: the sources of the data, whatever their names."""
     return {canonical(stage) for stage in frozen["data"].values() if not stage["needs"]}

@@ -1,5 +1,5 @@
-"""How far a run is, from its events alone: what the live display, `status`, `show` and the report
-say about it.
+"""The progress of a run, from its events alone, for the live display, `status`, `show` and the
+report.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class StageCounts:
     running: int = 0
     failed: int = 0
     compute_seconds: float = 0.0
-    """Time that its computed steps took, loading apart."""
+    """Time that its computed steps took, without loading."""
     timed: int = 0
-    """How many of its steps that time is of."""
+    """How many steps that time covers."""
     forecast: ev.StageForecast | None = None
 
     @property
@@ -55,7 +55,7 @@ class StageCounts:
 
     @property
     def share(self) -> float:
-        """The done part of the stage; 0 while its number of steps is unknown."""
+        """The finished fraction of the stage; 0 while its number of steps is unknown."""
         if not self.expanded:
             return 0.0
         return min(1.0, self.done / self.planned) if self.planned else 1.0
@@ -70,26 +70,25 @@ class Busy:
     since: str = ""
     """When the phase began."""
     computing_since: str = ""
-    """When it began to compute; empty while it loads."""
+    """When it started to compute; empty while it loads."""
     done: int = 0
     total: int | None = None
     counted_at: str = ""
-    """When it said how much is done."""
+    """When it last reported progress."""
     status: str = ""
-    """What its part last reported under the name `status`."""
+    """The last `status` event of its part."""
 
 
 @dataclass
 class RunProgress:
-    """What the events of a run add up to, over all its sessions: a continued run has several.
-
-    A step is named by its stage and key: two stages of equal content share a key, and each has it.
+    """The sum of a run's events over all its sessions; a continued run has several. A step is
+    identified by stage and key, since two stages of equal content share a key.
     """
 
     state: str = "running"
     """`running`, `done`, `failed` or `interrupted`."""
     stage_count: int = 0
-    """How many stages the plan has, those without known steps included."""
+    """How many stages the plan has, including those without known steps."""
     stages: dict[str, StageCounts] = field(default_factory=dict)
     steps: dict[tuple[str, str], StepProgress] = field(default_factory=dict)
     started: str = ""
@@ -128,8 +127,8 @@ class RunProgress:
 
     @property
     def share(self) -> float:
-        """The done part of the run. Each stage weighs the same, expanded or not, so that it never
-        falls when a stage's steps become known.
+        """The finished fraction of the run. Each stage has the same weight, expanded or not, so
+        that the fraction never falls when a stage's steps become known.
         """
         count = max(self.stage_count, len(self.stages))
         return sum(stage.share for stage in self.stages.values()) / count if count else 0.0
@@ -146,8 +145,8 @@ class RunProgress:
         return sum(int(getattr(self.stages.get(name, _NONE), state)) for name in names)
 
     def seconds_left(self, now: str) -> float | None:
-        """Time until the expanded stages are done; None while nothing is known of a stage that has
-        steps left. Stages that are still to expand come on top.
+        """Time until the expanded stages are done; None if a stage with remaining steps has no
+        forecast. Stages without known steps are not included.
         """
         work = 0.0
         for name, stage in self.stages.items():
@@ -161,8 +160,8 @@ class RunProgress:
         return max(0.0, work) / max(1, len(self.busy))
 
     def _step_seconds(self, name: str, stage: StageCounts) -> float | None:
-        """The time that one step of a stage takes: as the computed ones did, else as far as one in
-        flight has come, else as forecast.
+        """The time of one step of a stage: the mean of computed steps, else extrapolated from a
+        running step, else the forecast.
         """
         if stage.timed:
             return stage.compute_seconds / stage.timed
@@ -178,7 +177,7 @@ class RunProgress:
         return None
 
     def _spent(self, name: str, step_seconds: float, now: str) -> float:
-        """Time that the steps in flight have computed already."""
+        """The time that running steps have computed so far."""
         since = [busy.computing_since for busy in self.busy.values() if busy.step.stage == name]
         return sum(min(step_seconds, seconds_between(start, now)) for start in since if start)
 
@@ -226,7 +225,7 @@ def _(event: ev.RunStarted, run: RunProgress) -> None:
     run.sessions, run.done_in_session = run.sessions + 1, 0
     run.busy.clear()
     cut_off = [key for key, step in run.steps.items() if step.state == "running"]
-    for key in cut_off:  # the process that computed them is gone
+    for key in cut_off:  # the process that was computing them is gone
         run.stage(key[0]).running -= 1
         del run.steps[key]
 
@@ -357,7 +356,7 @@ def _(event: ev.RunInterrupted, run: RunProgress) -> None:
 
 
 def _step(run: RunProgress, event: ev.StepEvent) -> StepProgress:
-    """The step of an event; one that is heard of for the first time counts as running."""
+    """The step of an event; an unknown step counts as running."""
     key = (event.stage, event.key)
     if key not in run.steps:
         run.steps[key] = StepProgress(event.key, event.stage, event.index)

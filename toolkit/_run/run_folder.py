@@ -1,6 +1,4 @@
-"""Where the files of a store's runs are. Paths only: this much can be said of a run even when the
-store's tables cannot be opened.
-"""
+"""The paths of a store's runs. They are known even when the store's tables cannot be opened."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ REPORT = "report.html"
 
 
 def store_folder(option: str | None) -> Path:
-    """The store's folder: `--store`, else `TOOLKIT_STORE`, else `./toolkit-runs`. Of a URI it is
-    the part that is kept here.
+    """The store's folder: `--store`, else `TOOLKIT_STORE`, else `./toolkit-runs`. For a URI, the
+    folder of its local files.
     """
     where = option or os.environ.get("TOOLKIT_STORE") or DEFAULT_STORE
     if "://" not in where:
@@ -32,15 +30,15 @@ def store_folder(option: str | None) -> Path:
 
 
 def at_uri(store: Path) -> bool:
-    """Whether a store's folder is the part kept here of one whose tables are at a URI."""
+    """Whether a folder holds the local files of a store whose tables are at a URI."""
     from toolkit_store import uri_of
 
     return uri_of(store) is not None
 
 
 def resume_command(run: str, store: Path, plugins: Sequence[Path] | None = None) -> str:
-    """The command that repeats a run, or continues it. Scratch plugins are named in it, since a
-    record loads none: `plugins`, or those of the run's manifest.
+    """The command that repeats or continues a run. It names the scratch plugins (`plugins`, else
+    those of the run's manifest), since a record loads none.
     """
     given = [word for path in plugins or () for word in ("--plugin", str(path))]
     if plugins is None:
@@ -49,12 +47,12 @@ def resume_command(run: str, store: Path, plugins: Sequence[Path] | None = None)
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """A run's manifest as far as it can be read: the command says what it can without one."""
+    """A run's manifest, or an empty one if it cannot be read."""
     try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _store_option(store: Path) -> list[str]:
@@ -107,7 +105,7 @@ def _listed(runs: Sequence[str], limit: int = 8) -> str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of all files under `folder`; files that vanish meanwhile count as nothing."""
+    """Size of all files under `folder`; files that vanish meanwhile are not counted."""
     total = 0
     for folder_path, _, names in os.walk(folder):
         for name in names:

@@ -60,8 +60,9 @@ def run_plan(
         with plan.secrets.kept_out_of_errors():
             return _run_in(plan, parts, options, show, interrupts, store)
     except OSError as error:
+        where = error.filename or store
         raise StoreError(
-            f"{store}: {error.strerror or error}. What was committed is safe; make room or repair "
+            f"{where}: {error.strerror or error}. What was committed is safe; make room or repair "
             "the folder, then continue with the same command."
         ) from error
 
@@ -100,7 +101,7 @@ def _run_in(
 
 
 def _carry_out(scheduler: Scheduler) -> RunResult:
-    """From the run's first state to its last."""
+    """Compute the run and record its states, from the first to the last."""
     plan, store = scheduler.plan, scheduler.store
     committer, steps = scheduler.committer, scheduler.queue
     began = time.monotonic()

@@ -22,7 +22,11 @@ def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, di
     for sink in plan.sinks:
         folder = sink_folder(plan, sink)
         work = SinkWork(
-            params=sink.params, folder=folder, run=plan.run, inputs=inputs, at=inputs.newest()
+            params=sink.params,
+            folder=folder,
+            run=plan.run,
+            inputs=inputs,
+            committed_at=inputs.newest(),
         )
         hashes = {}
         try:
@@ -38,8 +42,8 @@ def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, di
 
 
 def sink_folder(plan: Plan, sink: Sink) -> Path:
-    """The `path` param against the spec's folder."""
-    return (plan.loaded.path.parent / str(getattr(sink.params, "path", "."))).resolve()
+    """The sink's folder, resolved against that of the spec."""
+    return (plan.loaded.path.parent / sink.params.path).resolve()
 
 
 def _safe(name: str, sink: str) -> PurePosixPath:

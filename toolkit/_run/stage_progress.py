@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit._plan.plan import Plan, Stage, Step, expand
+from toolkit._plan.expand import expand
+from toolkit._plan.plan import Plan, Stage, Step
 from toolkit._run.inputs import InputFiles
 from toolkit.ledger import StepRow
 
@@ -35,8 +36,8 @@ class StageProgress:
 def compare_with_store(
     stage: Stage, store: Store, committed: dict[str, list[StepRow]]
 ) -> StageProgress | None:
-    """The steps of a stage and those that the store has; None while a stage that it needs is not in
-    `committed`. A stage that is whole is added there.
+    """The steps of a stage and which of them the store has; None while a stage that it needs is not
+    in `committed`. A complete stage is added to `committed`.
     """
     if any(need not in committed for need in stage.needs):
         return None
@@ -52,8 +53,8 @@ def compare_with_store(
 
 
 def committed_counts(plan: Plan, store: Store) -> dict[str, int]:
-    """How many steps of each stage are committed, by what they are made of: whatever the spec was
-    called that they were made for.
+    """How many steps of each stage are committed, compared by content: the name of the spec does
+    not matter.
     """
     committed: dict[str, list[StepRow]] = {}
     counts = {}

@@ -17,7 +17,7 @@ MAX_ATTEMPTS = 3
 
 @dataclass
 class StepQueue:
-    """The stages and steps of one run. A step's work does not grow with the number of steps."""
+    """The stages and steps of one run. The cost per step does not grow with the number of steps."""
 
     unexpanded: list[Stage]
     """Stages whose inputs are not committed yet."""
@@ -45,7 +45,7 @@ class StepQueue:
         ]
 
     def open(self, stage: Stage, steps: Sequence[Step]) -> None:
-        """A stage's steps are known."""
+        """Add the steps of an expanded stage."""
         self.unexpanded.remove(stage)
         self.steps[stage.id], self.rows[stage.id] = list(steps), []
 
@@ -60,8 +60,8 @@ class StepQueue:
     # --- steps ---
 
     def add(self, step: Step, reason: str) -> None:
-        """A step is to be computed, unless another stage of this run asks for the same content:
-        then it is computed once, for both.
+        """Queue a step, unless another stage of this run has a step of the same content: then it is
+        computed once for both.
         """
         sharing = self._sharing.setdefault(step.key, [])
         sharing.append(step)
@@ -75,13 +75,13 @@ class StepQueue:
         return todo[0] if todo else None
 
     def start(self, executor: str) -> Step:
-        """A worker gets the next step."""
+        """Take the next step for a worker."""
         step, _ = self._todo[executor].popleft()
         self.running[step.key] = step
         return step
 
     def commit(self, step: Step, row: StepRow) -> Iterator[Step]:
-        """A step is committed: gives the steps of other stages that share it."""
+        """Mark a step as committed; return the steps of other stages that share it."""
         if self.running.pop(step.key, None) is not None:
             self._left[step.stage.id] -= 1
         self.rows[step.stage.id].append(row)
@@ -90,14 +90,14 @@ class StepQueue:
             yield other
 
     def fail(self, key: str) -> Step:
-        """A step is given up."""
+        """Give up a step."""
         step = self.running.pop(key)
         self._left[step.stage.id] -= 1
         return step
 
     def retry(self, key: str, reason: str) -> tuple[Step, int]:
-        """A step's worker died: it is next again, unless that was its last attempt. Gives the
-        number of the attempt that comes, which may be one too many.
+        """Requeue a step whose worker died, unless that was its last attempt. Returns the number of
+        the next attempt, which may exceed the limit.
         """
         step = self.running[key]
         self._attempts[key] += 1
@@ -110,7 +110,7 @@ class StepQueue:
         return step, attempt
 
     def left_of(self, stage: str) -> int:
-        """How many steps of a stage are to be computed or computing."""
+        """How many steps of a stage are waiting or running."""
         return self._left[stage]
 
     def waiting(self, executor: str) -> int:
@@ -125,7 +125,7 @@ class StepQueue:
     # --- sums ---
 
     def keys(self) -> list[str]:
-        """The run as the list of its committed steps."""
+        """The keys of the run's committed steps."""
         return [row.key for rows in self.rows.values() for row in rows]
 
     def counts(self) -> tuple[int, int | None]:

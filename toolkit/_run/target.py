@@ -1,4 +1,6 @@
-"""What a command's SPEC|RUN_ID names: a spec file, or a run of the store that is to be repeated."""
+"""Open what a command's SPEC|RUN_ID names: a spec file, or a run of the store that is to be
+repeated.
+"""
 
 from __future__ import annotations
 
@@ -98,8 +100,8 @@ def _refuse_neither(target: str, options: RunOptions) -> None:
 
 
 def _with_record(options: RunOptions, recorded: dict[str, Any]) -> RunOptions:
-    """The recorded spec has its overlays and sets merged already; only a spec that its samples come
-    from still needs them.
+    """The recorded spec includes its overlays and sets; only a spec that its samples come from
+    still needs them.
     """
     return replace(
         options,

@@ -1,8 +1,7 @@
-"""Tells slow from stuck: of a worker that is silent for max(60 s, 10 x the median step), the phase
-and the stack are shown.
-
-Nothing is killed. A worker's sign of life is no progress. A silence is reported again when it has
-doubled. The stack is asked for over the protocol, and only of a worker that has said hello.
+"""Report workers that may be stuck: if a worker is silent for max(60 s, 10 x the median step), its
+phase and stack are shown. Nothing is killed. A worker's sign of life does not count as progress. A
+silence is reported again when it has doubled. The stack is asked for over the protocol, and only of
+a worker that has said hello.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from toolkit._run.workers import WorkerSlot
 from toolkit.protocol import Alive, Phase, Stack, WorkerEvent
 
 ANSWER_SECONDS = 2.0
-"""How long a worker may take to say where it is."""
+"""How long a worker may take to report its stack."""
 RECENT_STEPS = 501
 Place = tuple[str | None, int | None]
 """Stage and index of a worker's step; of a starting worker, neither."""
@@ -30,12 +29,12 @@ class _Question:
     """A silent worker that was asked for its stack."""
 
     slot: WorkerSlot
-    place: Place
+    step: Place
     answer_by: float
 
 
 class Watchdog:
-    """Looks at the workers now and then, and reports the silent ones."""
+    """Checks the workers regularly and reports the silent ones."""
 
     def __init__(self, emit: Callable[[RunEvent], None]) -> None:
         self._emit = emit
@@ -55,7 +54,7 @@ class Watchdog:
         return max(self._least, 10 * statistics.median(self._seconds))
 
     def heard(self, slot: WorkerSlot, event: WorkerEvent) -> None:
-        """A worker said something."""
+        """Record an event of a worker."""
         name = slot.worker.name
         if isinstance(event, Stack):
             question = self._questions.pop(name, None)
@@ -69,7 +68,7 @@ class Watchdog:
             slot.phase, slot.phase_since = event.phase, time.monotonic()
 
     def look(self, slots: Iterable[WorkerSlot], place_of: Callable[[str | None], Place]) -> None:
-        """Ask every worker that has been silent too long where it is, and report it."""
+        """Ask every worker that has been silent too long for its stack, and report it."""
         for slot in slots:
             age = time.monotonic() - slot.heard
             name = slot.worker.name
@@ -81,8 +80,8 @@ class Watchdog:
                 del self._questions[name]
                 self._report(question, _no_answer(question.slot))
 
-    def _ask(self, slot: WorkerSlot, place: Place) -> None:
-        question = _Question(slot, place, time.monotonic() + ANSWER_SECONDS)
+    def _ask(self, slot: WorkerSlot, step: Place) -> None:
+        question = _Question(slot, step, time.monotonic() + ANSWER_SECONDS)
         if slot.hello is None:
             self._report(question, "it has not said hello yet")
             return
@@ -91,7 +90,7 @@ class Watchdog:
 
     def _report(self, question: _Question, stack: str) -> None:
         slot, moment = question.slot, time.monotonic()
-        stage, index = question.place
+        stage, index = question.step
         self._emit(
             Stalled(
                 worker=slot.worker.name,

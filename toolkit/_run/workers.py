@@ -1,5 +1,5 @@
-"""The workers of a run: start them, check that they are what was asked for, hand out jobs, replace
-the dead.
+"""The workers of a run: start them, check their versions and GPUs, give them jobs, replace dead
+ones.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ class WorkerSlot:
     request: WorkerRequest
     pool: WorkerPool
     hello: Hello | None = None
-    """What it said first; None while it starts."""
+    """Its hello; None while it starts."""
     ended: bool = False
     job: str | None = None
-    """The step that it has."""
+    """The step that it is computing."""
     loaded_key: str | None = None
     """The model and SAEs that it holds."""
     phase: str = "start"
     phase_since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
-    """When it last said something other than that it is alive."""
+    """When it last sent an event other than a sign of life."""
     listener: threading.Thread | None = None
 
     @property
     def awaiting_reply(self) -> bool:
-        """Whether it should be heard of: it starts, or has a job."""
+        """Whether an event of it is expected: it is starting, or has a job."""
         return not self.ended and (self.job is not None or self.hello is None)
 
 
 class WorkerPool:
-    """The workers of one executor. They are started when the first job comes: a run that reuses
-    everything starts none.
+    """The workers of one executor. They start with the first job: a run that reuses all its steps
+    starts none.
     """
 
     def __init__(
@@ -129,13 +129,13 @@ class WorkerPool:
         slot.worker.send({"type": "job", **job})
 
     def replace(self, slot: WorkerSlot) -> str:
-        """Start a fresh worker in place of a dead one, and say how that ended. A worker that never
-        said hello is not tried again.
+        """Start a fresh worker in place of a dead one, and return how that one ended. A worker that
+        never said hello is not restarted.
         """
         how = slot.worker.stop(now=True)
         if slot.hello is None:
             raise WorkerDied(
-                f"{slot.worker.name} ended before its first word ({how}). Its own words: "
+                f"{slot.worker.name} ended before its hello ({how}). Its log: "
                 f"{slot.request.folder}/{slot.worker.name}.log"
             )
         self.slots[self.slots.index(slot)] = self._start(slot.request)
@@ -163,9 +163,7 @@ class WorkerPool:
 def worker_requests(
     template: WorkerRequest, gpus: Sequence[Gpu] | None, workers: int
 ) -> list[WorkerRequest]:
-    """One request for each GPU; where none are named, or none are to be used, for each of so many
-    workers.
-    """
+    """One request per GPU; without GPUs, one per worker."""
     groups: list[tuple[Gpu, ...] | None]
     groups = [(gpu,) for gpu in gpus] if gpus else [None if gpus is None else ()] * workers
     return [
@@ -180,11 +178,11 @@ def start_error(slot: WorkerSlot, event: Failed) -> PluginError:
 
 
 def _check_versions(name: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:
-    for what in sorted({*here, *there}, key=lambda what: (what != "toolkit", what)):
-        ours, theirs = here.get(what, "not there"), there.get(what, "not there")
+    for package in sorted({*here, *there}, key=lambda package: (package != "toolkit", package)):
+        ours, theirs = here.get(package, "not there"), there.get(package, "not there")
         if ours != theirs:
             raise VersionMismatch(
-                f"{name} carries another version: {what} is {theirs} there and {ours} here. "
+                f"{name} has another version: {package} is {theirs} there and {ours} here. "
                 "Install the same version on both sides (or rebuild the image), then issue the "
                 "same command again."
             )

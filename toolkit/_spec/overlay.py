@@ -16,8 +16,8 @@ from toolkit.errors import SpecError, nearest
 
 _MATCH: Mapping[SpecPath, str] = {("stages",): "id", ("sinks",): "name"}
 SHARED = ("model", "saes", "limit", "examine", "executors")
-"""What overlays and `--set` change in a spec that is only reached by `from`: never its own stages,
-samples or seed.
+"""Fields that overlays and `--set` change in a spec that another spec names under `from`: never its
+stages, samples or seed.
 """
 ONLY = "only"
 """The key of an overlay under which single specs have changes of their own."""
@@ -49,14 +49,14 @@ def changes_of(overlay: Node, base: Node) -> Iterator[Node]:
     single = overlay.value[ONLY]
     if not isinstance(single.value, dict):
         raise SpecError(
-            f"{single.place}: {ONLY}: This is not a map. Write the changes of single specs under "
-            f"their names: {ONLY}: {{NAME: {{stages: [...]}}}}."
+            f"{single.location}: {ONLY}: This is not a map. Write the changes of single "
+            f"specs under their names: {ONLY}: {{NAME: {{stages: [...]}}}}."
         )
     for name, change in single.value.items():
         if not isinstance(change.value, dict):
             raise SpecError(
-                f"{change.place}: {ONLY}.{name}: This is not a map. Write what differs, as in any "
-                "overlay."
+                f"{change.location}: {ONLY}.{name}: This is not a map. Write what "
+                "differs, as in any overlay."
             )
     name = label(base, "name")
     if name in single.value:
@@ -64,7 +64,7 @@ def changes_of(overlay: Node, base: Node) -> Iterator[Node]:
 
 
 def shared(overlay: Node, base: Node) -> Node:
-    """Return the part of an overlay that also applies to `base`, a spec reached by `from`."""
+    """The part of an overlay that also applies to `base`, a spec named under `from`."""
     results = {
         key: value
         for key, value in overlay.value.items()
@@ -74,7 +74,7 @@ def shared(overlay: Node, base: Node) -> Node:
 
 
 def shares_set(text: str, base: Node) -> bool:
-    """Whether a `--set` text also applies to `base`, a spec reached by `from`."""
+    """Whether a `--set` text also applies to `base`, a spec named under `from`."""
     first, *inside = (step.strip() for step in text.partition("=")[0].split("."))
     return first in SHARED and (inside in ([], ["uses"]) or not _lacks(base, first))
 
@@ -85,7 +85,7 @@ def _lacks(base: Node, key: str) -> bool:
 
 
 def _is_inside(change: Node) -> bool:
-    """Whether a change touches only the inside of a part."""
+    """Whether a change touches only params of a part."""
     return isinstance(change.value, dict) and "uses" not in change.value
 
 
@@ -128,7 +128,7 @@ def _merge_stages(base: Node, overlay: Node) -> Node:
         name = _label_once(overlay, index, "id", "stages")
         if name not in ids:
             raise SpecError(
-                f"{change.place}: stages.{index}: There is no stage '{name}' to "
+                f"{change.location}: stages.{index}: There is no stage '{name}' to "
                 f"change.{_known(name, ids)}"
             )
         number = ids.index(name)
@@ -149,7 +149,7 @@ def _merge_sinks(base: Node, overlay: Node) -> Node:
             items.append(change)
         else:
             raise SpecError(
-                f"{change.place}: sinks.{index}: There is no sink '{name}' to "
+                f"{change.location}: sinks.{index}: There is no sink '{name}' to "
                 f"change.{_known(name, names)}"
             )
     return Node(items, base.file, base.line)
@@ -161,12 +161,13 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
     name = label(change, key)
     if not name:
         raise SpecError(
-            f"{change.place}: {where}.{index}: An overlay changes {where} by `{key}`; give this "
+            f"{change.location}: {where}.{index}: An overlay changes {where} by `{key}`; give this "
             f"one its {key}."
         )
     if name in [label(item, key) for item in overlay.value[:index]]:
         raise SpecError(
-            f"{change.place}: {where}.{index}: '{name}' is changed twice in this overlay. Keep one."
+            f"{change.location}: {where}.{index}: '{name}' is changed twice in this "
+            "overlay. Keep one."
         )
     return name
 
@@ -196,8 +197,8 @@ def _edit(node: Node | None, steps: Sequence[str], value: Node, path: SpecPath) 
         node = Node({}, value.file)
     if not isinstance(node.value, dict):
         raise SpecError(
-            f"{value.file}: {_path(path)} is {node.value!r} ({node.place}), not a map; it has no "
-            f"'{steps[0]}'."
+            f"{value.file}: {_path(path)} is {node.value!r} ({node.location}), not a map; "
+            f"it has no '{steps[0]}'."
         )
     child = _edit(node.value.get(steps[0]), steps[1:], value, (*path, steps[0]))
     return Node({**node.value, steps[0]: child}, node.file, node.line)

@@ -61,7 +61,7 @@ _Located = tuple[SpecPath, ErrorDetails]
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is wrong with one value. Several items: the value matches no member of a union."""
+    """The problem of one value. Several items mean that the value matches no member of a union."""
 
     path: SpecPath
     items: Sequence[ErrorDetails]
@@ -138,7 +138,7 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
         said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
         text = said if said.endswith("?") else f"{said}."
     else:
-        choices = list(dict.fromkeys(_wanted(item) for item in problem.items))
+        choices = list(dict.fromkeys(_expected(item) for item in problem.items))
         node = there(root, full)
         written = plain(node) if node is not None else problem.items[0]["input"]
         near = (
@@ -147,7 +147,7 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
             else ""
         )
         text = f"found {_shown(written)}; wanted {' or '.join(choices)}.{near}"
-    return f"{root.find(full).place}: {dotted(full) or 'the whole file'}: {text}"
+    return f"{root.find(full).location}: {dotted(full) or 'the whole file'}: {text}"
 
 
 _WANTED = {
@@ -182,7 +182,7 @@ _WANTED = {
 }
 
 
-def _wanted(item: ErrorDetails) -> str:
+def _expected(item: ErrorDetails) -> str:
     kind, context = item["type"], item.get("ctx", {})
     template = _WANTED.get(kind) or _WANTED.get(
         re.sub(r"_(type|parsing|parsing_size|from_float|exact_type|unicode)$", "", kind)
@@ -193,7 +193,7 @@ def _wanted(item: ErrorDetails) -> str:
 
 
 def _said(item: ErrorDetails) -> str:
-    """The message of a validator, without pydantic's prefix."""
+    """The text of a validator's message, without pydantic's prefix."""
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
 
@@ -271,7 +271,7 @@ def _converted_line(root: Node, path: SpecPath, validated: Any) -> str:
     else:
         advice = "a number"
     shown = _shown(root.find(path).value)
-    return f"{root.find(path).place}: {dotted(path)}: found {shown}; wanted {advice}."
+    return f"{root.find(path).location}: {dotted(path)}: found {shown}; wanted {advice}."
 
 
 # --- which keys a model allows --------------------------------------------------------------------

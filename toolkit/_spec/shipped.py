@@ -1,4 +1,4 @@
-"""The specs that ship with the toolkit, and new experiment folders made from them."""
+"""The shipped specs, and new experiment folders made from them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Shipped:
 
     @property
     def needs_overlay(self) -> bool:
-        """Whether the spec names a large model, so that its README suggests the overlay with the
-        packaged one.
+        """Whether the spec names a large model, so that the README suggests the overlay with the
+        small packaged model.
         """
         return "package:toolkit_lab" not in self.path.read_text(encoding="utf-8")
 
 
 def shipped_folder() -> Path:
-    """Where the shipped specs are: inside the installed package, or beside it in a checkout."""
+    """The folder of the shipped specs: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "specs"
     return inside if inside.is_dir() else package.parent / "specs"
@@ -94,7 +94,7 @@ def begin(name: str, source: str, out: Path) -> Path:
 
 
 def run_command(name: str, source: str) -> str:
-    """The command that runs, in its folder, an experiment made from `source`."""
+    """The command that runs an experiment made from `source`, in its folder."""
     overlay = f" --overlay {LAB_OVERLAY}" if _find(source).needs_overlay else ""
     return f"toolkit run {name}.yaml{overlay}"
 
@@ -142,9 +142,14 @@ def _readme(name: str, shipped: Shipped, files: dict[str, str]) -> str:
     overlay = f" --overlay {LAB_OVERLAY}" if shipped.needs_overlay else ""
     listed = "\n".join(f"- `{file}`" for file in sorted(files))
     real = (
-        f"\nWithout `--overlay {LAB_OVERLAY}` it runs on the models that the spec names; they need "
-        "a GPU and a download:\n\n"
-        f"```bash\ntoolkit fetch {name}.yaml\ntoolkit run {name}.yaml\n```\n"
+        "\n"
+        f"Without `--overlay {LAB_OVERLAY}` it runs on the models that the spec names; they need a "
+        "GPU and a download:\n"
+        "\n"
+        "```bash\n"
+        f"toolkit fetch {name}.yaml\n"
+        f"toolkit run {name}.yaml\n"
+        "```\n"
         if shipped.needs_overlay
         else ""
     )

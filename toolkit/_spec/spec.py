@@ -1,7 +1,7 @@
-"""Load a YAML file, overlays and `--set` into a checked, frozen Spec, and report what is wrong with
+"""Load a YAML file, overlays and `--set` into a checked, frozen Spec, and report every problem in
 it.
 
-`load_spec` collects all problems of one loading into one SpecError, a line each: `FILE:LINE:
+`load_spec` collects all problems into one SpecError, one line per problem: `FILE:LINE:
 stages.0.with.alpha: what was found; what is allowed. Did you mean 'x'?`. Params of parts are
 checked later by `validate_params`, with the part's own model. Values shown in messages are those
 written in the file, never what `${env:NAME}` stands for.
@@ -29,7 +29,7 @@ from toolkit.secrets import NONE, Secrets
 
 SOURCE = "samples"
 EXAMINE = "examine"
-"""Reserved stage ids: what `samples:` makes, and the implicit examination of SAEs."""
+"""Reserved stage ids: the source of `samples:` and the implicit examination of SAEs."""
 
 
 def _whole(value: Any) -> Any:
@@ -90,12 +90,14 @@ class StageSpec(_Model):
     )
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
-    needs: list[str] = Field(default=[], description="ids of the stages whose tables it reads")
+    needs: list[str] = Field(
+        default=[], description="ids of the stages whose tables this stage reads"
+    )
     seed: Whole | None = Field(
-        default=None, ge=0, description="of this stage, instead of the spec's"
+        default=None, ge=0, description="of this stage, in place of the spec's"
     )
     on: str | None = Field(
-        default=None, min_length=1, description="the executor of this stage, instead of --on"
+        default=None, min_length=1, description="the executor of this stage, overriding --on"
     )
     model: PartRef | None = None
     saes: PartRef | None = None
@@ -103,7 +105,7 @@ class StageSpec(_Model):
 
 
 class Limit(_Model):
-    """Makes every source and environment stop early."""
+    """Limits every source and environment."""
 
     units: Whole = Field(ge=1, description="at most this many units")
 
@@ -119,21 +121,22 @@ class Spec(_Model):
     description: str | None = Field(
         default=None, max_length=5000, description="what a reader should know of the experiment"
     )
-    seed: Whole = Field(default=0, ge=0, description="of everything random")
+    seed: Whole = Field(default=0, ge=0, description="of all random draws")
     model: PartRef | None = Field(default=None, description="the model of every stage")
     saes: PartRef | None = Field(default=None, description="the SAEs of every stage")
     samples: PartRef | None = Field(default=None, description="the source of every stage")
-    stages: list[StageSpec] = Field(default=[], description="what is done, one entry per stage")
-    sinks: list[PartRef] = Field(default=[], description="exports that are written after a run")
+    stages: list[StageSpec] = Field(default=[], description="the stages of the experiment")
+    sinks: list[PartRef] = Field(default=[], description="exports written after a run")
     executors: dict[str, dict[str, Any]] = Field(
         default={}, description="params of the executors that --on names"
     )
     limit: Limit | None = Field(default=None, description="makes a run smaller")
     examine: Literal["stop", "warn", "off"] = Field(
-        default="stop", description="what an SAE that does not fit its model does"
+        default="stop", description="whether an SAE that does not fit its model stops the run"
     )
     preregister: bool = Field(
-        default=False, description="freeze family and split, hashed, before data are read"
+        default=False,
+        description="record and hash the family of tests and the split before data are read",
     )
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={}, description="lists of values by path: one run for all combinations"
@@ -142,8 +145,8 @@ class Spec(_Model):
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A spec with its origins: `data` is what is recorded (merged, environment references as
-    written).
+    """A spec with the origin of its values: `data` is what is recorded (merged, environment
+    references as written).
     """
 
     spec: Spec
@@ -169,14 +172,14 @@ class LoadedSpec:
         """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set
         it.
         """
-        return self.root.find(path).place
+        return self.root.find(path).location
 
 
 def load_spec(
     path: Path, overlays: Sequence[Path] = (), sets: Sequence[str] = (), *, referred: bool = False
 ) -> LoadedSpec:
-    """Load a spec with overlays and `--set` applied, in that order. `referred`: it was reached by
-    `from` (see `SHARED`).
+    """Load a spec with overlays and `--set` applied, in that order. `referred`: another spec names
+    it under `from` (see `SHARED`).
     """
     path = Path(path)
     return _load(load_yaml(path).root, path, overlays, sets, referred, [path])
@@ -191,7 +194,7 @@ def load_spec_data(
     referred: bool = False,
 ) -> LoadedSpec:
     """Load recorded data (of a manifest) as if it were the file `path`; relative paths resolve
-    against that.
+    against it.
     """
     return _load(placed(data, str(path)), Path(path), overlays, sets, referred, [Path(path)])
 
@@ -215,7 +218,7 @@ def _load(
     secrets = Secrets({name: os.environ[name] for name in references(root)})
     with secrets.kept_out_of_errors():
         if problems := [
-            f"{root.find(index).place}: {dotted(index)}: {text}"
+            f"{root.find(index).location}: {dotted(index)}: {text}"
             for index, text in _relation_problems(spec, root)
         ]:
             raise SpecError("\n".join(problems))
@@ -257,7 +260,7 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]
         elif stage.id == EXAMINE:
             yield path, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:
-            where = root.find(("stages", first[stage.id], "id")).place
+            where = root.find(("stages", first[stage.id], "id")).location
             yield (
                 path,
                 f"There is a stage '{stage.id}' already ({where}); give each stage its own id.",
@@ -277,13 +280,13 @@ def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[Spec
         path: SpecPath = ("stages", first[cycle[0]], "needs")
         yield (
             path,
-            f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one of these `needs` "
-            "away.",
+            f"Stages need each other in a circle: {' -> '.join(cycle)}. Remove one of "
+            f"these `needs`.",
         )
 
 
 def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """A cycle of needs, as ids, starting with the one that comes first in the spec; empty if there
+    """A cycle of needs, as ids, starting with the stage that is first in the spec; empty if there
     is none.
     """
     try:
@@ -311,7 +314,7 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     first: dict[str, int] = {}
     for index, sink in enumerate(spec.sinks):
         if sink.name and first.setdefault(sink.name, index) != index:
-            where = root.find(("sinks", first[sink.name], "name")).place
+            where = root.find(("sinks", first[sink.name], "name")).location
             yield (
                 ("sinks", index, "name"),
                 f"There is a sink '{sink.name}' already ({where}); give each its own name.",
@@ -330,22 +333,24 @@ def _parts(spec: Spec) -> Iterator[tuple[SpecPath, PartRef]]:
 
 
 def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str]) -> None:
-    """Follow `from` from file to file. Each file must exist, have the stage, and not lead back."""
+    """Follow `from` from file to file. Each file must exist and have the stage, and there must be
+    no cycle.
+    """
     for index, source in _sources(root):
         file, stage = expand(source.value["spec"]), expand(source.value["stage"])
-        where = f"{source.value['spec'].place}: {dotted(index)}.spec"
+        where = f"{source.value['spec'].location}: {dotted(index)}.spec"
         target = os.path.realpath(path.parent / file)
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
             raise SpecError(
-                f"{where}: The `from` specs lead back to where they began: {' -> '.join(names)}. "
-                "Take one away."
+                f"{where}: The `from` specs form a circle: {' -> '.join(names)}. Remove "
+                f"one of them."
             )
         try:
             other = load_yaml(Path(target)).root
         except SpecError as error:
             raise SpecError(f"{where}: {error}") from None
-        _check_stage(other, stage, f"{source.value['stage'].place}: {dotted(index)}.stage", file)
+        _check_stage(other, stage, f"{source.value['stage'].location}: {dotted(index)}.stage", file)
         if target not in seen:
             seen.add(target)
             _check_chain(other, Path(target), (*trail, target), seen)

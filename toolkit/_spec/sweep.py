@@ -4,9 +4,9 @@
       stages.features.with.active: [2, 3]
       seed: [1, 2]
 
-Each combination is a point. A stage that two points share is one stage; a stage that differs is
-there once for each variant, as `features-1`, `features-2`. What `model`, `saes`, `samples` or
-`seed` say at a point is said in the stages of that point.
+Each combination is a point. A stage that two points share is one stage; a stage that differs
+appears once per variant, as `features-1`, `features-2`. Values of `model`, `saes`, `samples` or
+`seed` at a point are written into the stages of that point.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from toolkit.errors import SpecError
 
 MAX_POINTS = 1000
 SWEPT = ("model", "saes", "samples", "seed", "stages")
-"""What a path may begin with."""
+"""Allowed beginnings of a path."""
 INHERITED = ("model", "saes", "samples", "seed")
-"""What a stage takes from the top of the spec."""
+"""Top-level fields of the spec that stages inherit."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class SweepPoint:
 
 @dataclass
 class _Variants:
-    """The different contents of one stage, in the order of the points."""
+    """The variants of one stage, in the order of the points."""
 
     contents: dict[str, dict[str, Node]] = field(default_factory=dict)
 
     def number(self, content: dict[str, Node]) -> int:
-        """The number of a content, from 1."""
+        """The number of a variant, from 1."""
         text = json.dumps({key: plain(node) for key, node in content.items()}, sort_keys=True)
         self.contents.setdefault(text, content)
         return list(self.contents).index(text) + 1
@@ -97,14 +97,14 @@ def _combinations(root: Node) -> Iterator[list[tuple[str, Node]]]:
             return
         if str(path).split(".")[0] not in SWEPT:
             raise SpecError(
-                f"{values.place}: sweep.{path}: A sweep changes {', '.join(SWEPT)}; write a path "
-                "such as stages.features.with.at."
+                f"{values.location}: sweep.{path}: A sweep changes {', '.join(SWEPT)}; "
+                "write a path such as stages.features.with.at."
             )
         count *= len(values.value)
         axes.append([(str(path), value) for value in values.value])
     if count > MAX_POINTS:
         raise SpecError(
-            f"{sweep.place}: sweep: These lists have {count:,} combinations; at most "
+            f"{sweep.location}: sweep: These lists have {count:,} combinations; at most "
             f"{MAX_POINTS:,} are allowed."
         )
     yield from map(list, itertools.product(*axes))
@@ -117,7 +117,7 @@ def _at(root: Node, combination: Sequence[tuple[str, Node]]) -> Node:
 
 
 class _Numbering:
-    """Numbers the stages of one point, needs before those that need them."""
+    """Numbers the stages of one point, each after the stages that it needs."""
 
     def __init__(self, base: Node, point: Node, variants: dict[str, _Variants]) -> None:
         self._base, self._point, self._variants = base, point, variants
@@ -149,8 +149,8 @@ class _Numbering:
         return self._numbers[id]
 
     def _inheriting(self, stage: Mapping[str, Node]) -> dict[str, Node]:
-        """A stage that says itself what the top of the spec says otherwise at this point. Another
-        seed draws other samples.
+        """A stage with the top-level values of this point written into it where they differ from
+        the spec's. Another seed draws other samples.
         """
         differs = {key for key in INHERITED if _plain(self._point, key) != _plain(self._base, key)}
         if "seed" in differs:

@@ -1,10 +1,9 @@
-"""YAML as specs may use it: plain maps, lists and scalars, each value with the file and line it
-came from.
+"""The YAML subset of specs: plain maps, lists and scalars, each value with its file and line.
 
 Scalars follow the YAML 1.2 core rules without octal: `yes`, `on`, `010`, `1:30` and dates stay
-text, `1e-4` is a number. All that could surprise a reader or a machine is refused with `FILE:LINE:
-` and what to do: duplicate keys, tags, anchors, merge keys, NaN, deep or huge files. `${env:NAME}`
-is kept as written; `expand` replaces it.
+text, `1e-4` is a number. Ambiguous or unsafe constructs are refused with `FILE:LINE: ` and a
+remedy: duplicate keys, tags, anchors, merge keys, NaN, deep or huge files. `${env:NAME}` is kept as
+written; `expand` replaces it.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ class Node:
     line: int | None = None
 
     @property
-    def place(self) -> str:
-        """`file:line`, or what stands for it when there is no line (`--set a.b=c`)."""
+    def location(self) -> str:
+        """`file:line`, or the source of a value without a line (`--set a.b=c`)."""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
     def find(self, path: SpecPath) -> Node:
@@ -98,14 +97,14 @@ def load_yaml(path: Path) -> Document:
     if not isinstance(root.value, dict):
         kind = "nothing" if root.value is None else f"{_kind(root.value)}"
         raise SpecError(
-            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {kind}."
+            f"{root.location}: The top level has to be a map (`name: ...`); this file holds {kind}."
         )
     return Document(path, root)
 
 
 def parse_value(text: str, source: str) -> Node:
-    """Parse a value as `--set` writes it (a scalar, `[1, 2]`, `{a: 1}`) by the same rules; `source`
-    stands in for the file name.
+    """Parse a value of `--set` (a scalar, `[1, 2]`, `{a: 1}`) by the same rules; `source` replaces
+    the file name.
     """
     if bad := _UNPRINTABLE.search(text):
         raise SpecError(f"{source}: The character U+{ord(bad[0]):04X} is not allowed.")
@@ -122,7 +121,7 @@ def plain(node: Node) -> Any:
 
 
 def placed(data: Any, file: str) -> Node:
-    """Plain data as nodes that all say they come from `file`."""
+    """Plain data as nodes whose file is `file`."""
     if isinstance(data, Mapping):
         return Node({str(key): placed(child, file) for key, child in data.items()}, file)
     if isinstance(data, (list, tuple)):
@@ -137,7 +136,7 @@ def expand(node: Node) -> Any:
     if isinstance(node.value, list):
         return [expand(child) for child in node.value]
     if isinstance(node.value, str):
-        return _ENV.sub(lambda match: _environment(match, node.place), node.value)
+        return _ENV.sub(lambda match: _environment(match, node.location), node.value)
     return node.value
 
 
@@ -197,7 +196,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def missing(path: Path) -> str:
-    """A message that the file does not exist, and what its folder holds."""
+    """A message that the file does not exist, with the content of its folder."""
     tried, folder = path.absolute(), path.absolute().parent
     if not folder.is_dir():
         return f"There is no file '{tried}': the folder '{folder}' does not exist."
@@ -237,7 +236,7 @@ def _decoded(data: bytes, file: str) -> str:
 
 
 class _Builder:
-    """Builds one document from the parser's events. The parser keeps its own stack, so only this
+    """Builds one document from the parser's events. The parser has its own stack, so only this
     depth limit bounds nesting.
     """
 

@@ -1,13 +1,13 @@
 """The explorer's addresses: which function makes which page.
 
-Pages are made one at a time, off the event loop. An address that names what is not there is a page
-that says so.
+Pages are made one at a time, off the event loop, but for what a run found, which may take seconds.
+An address that names what is not there is a page that says so.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.applications import Starlette
@@ -80,7 +80,6 @@ class Explorer:
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self._turn = threading.Lock()
 
     def page(self, maker: Maker) -> Callable[[Request], Any]:
         """The endpoint of a page."""
@@ -93,7 +92,7 @@ class Explorer:
     def _answer(self, maker: Maker, request: Request) -> Response:
         query = Query(dict(request.query_params))
         try:
-            with self._turn:
+            with nullcontext() if maker is pages.findings else self.library.turn:
                 page = maker(self.library, query, **request.path_params)
                 return self._download(page, query) or self._html(page, request)
         except ToolkitError as error:
@@ -129,7 +128,7 @@ class Explorer:
         return self._error(404, "There is no such page.", request)
 
     def failed(self, request: Request, error: Exception) -> Response:
-        """The page of an error that nobody foresaw; its traceback is in the terminal."""
+        """The page of an unexpected error; its traceback is in the terminal."""
         message = f"{type(error).__name__}: {error}. The traceback is where toolkit view runs."
         return self._error(500, message, request)
 
@@ -139,7 +138,7 @@ class Explorer:
 
     def _progress(self, name: str) -> Response:
         try:
-            with self._turn:
+            with self.library.turn:
                 return JSONResponse(pages.progress_facts(self.library, name))
         except ToolkitError as error:
             return JSONResponse({"error": str(error)}, 404)
@@ -150,7 +149,7 @@ class Explorer:
 
     def _report(self, request: Request) -> Response:
         try:
-            with self._turn:
+            with self.library.turn:
                 run = self.library.run(request.path_params["name"])
             text = (run_folder(self.library.folder, run.id) / REPORT).read_text("utf-8")
         except BadInput as error:

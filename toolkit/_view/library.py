@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,14 +21,19 @@ KEPT = 16
 
 
 class Library:
-    """A store, opened read-only. One request at a time uses it."""
+    """A store, opened read-only. One request at a time uses it, the one that has `turn`; findings,
+    which take longest, are read beside the others.
+    """
 
     def __init__(self, folder: Path) -> None:
         from toolkit_store import open_store
 
         self.folder = folder
         self.store = open_store(folder, read_only=True)
+        self.turn = threading.RLock()
         self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._findings_turn = threading.Lock()
+        self._findings: dict[tuple[str, int], Sequence[Finding]] = {}
 
     @property
     def uri(self) -> str:
@@ -68,11 +74,12 @@ class Library:
         from toolkit._report.findings import findings_of
         from toolkit._run.inputs import StoreInputs
 
-        def read() -> Sequence[Finding]:
-            return findings_of(StoreInputs(self.store, {"": run.steps}), load_parts())
-
-        found: Sequence[Finding] = self._once(("findings", run.id, len(run.steps)), read)
-        return found
+        key = (run.id, len(run.steps))
+        with self._findings_turn:
+            if key not in self._findings:
+                inputs = StoreInputs(self.store, {"": run.steps})
+                self._findings[key] = findings_of(inputs, load_parts())
+            return self._findings[key]
 
     def once(self, run: Run, name: str, make: Callable[[], Any], *facts: Any) -> Any:
         """An answer about a run, computed once as long as the run does not change."""

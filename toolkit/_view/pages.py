@@ -111,7 +111,9 @@ def progress_facts(library: Library, name: str) -> dict[str, Any]:
 
 def findings(library: Library, query: Query, name: str) -> Page:
     """What a run found: a piece of its page, since reading it takes longer than the rest."""
-    return Page("findings.html", name, {"findings": library.findings(library.run(name))}, (), name)
+    with library.turn:
+        found = library.run(name)
+    return Page("findings.html", name, {"findings": library.findings(found)}, (), name)
 
 
 def _tables(run: Run) -> Any:
@@ -119,8 +121,8 @@ def _tables(run: Run) -> Any:
     for step in run.steps:
         for table, rows in step.tables.items():
             counts[table] = counts.get(table, 0) + rows
-    told = [{"table": table, "rows": counts[table]} for table in sorted(counts)]
-    return answers.frame(told, ("table", "rows"))
+    written = [{"table": table, "rows": counts[table]} for table in sorted(counts)]
+    return answers.frame(written, ("table", "rows"))
 
 
 def _comparisons(run: Run) -> list[dict[str, Any]]:

@@ -1,3 +1,3 @@
-"""What plugin authors and our own tests share: contract checks, planted ground truth, null data.
-Import the module you need.
+"""Tools shared by plugin authors and the toolkit's own tests: contract checks, planted ground
+truth, null data. Import the module you need.
 """

@@ -1,18 +1,16 @@
-"""What every part must keep, as checks that plugin authors run in a test.
+"""Contract checks of every kind of part, for the tests of plugins.
 
     @pytest.mark.parametrize("part", list(toolkit_parts()), ids=lambda part: part.name)
     def test_contract(part):
         check_part(part)
 
-`check_part` looks at the record and its params, then does the work of its kind on small made-up
-tables; hand it a `work` when the part needs a model, SAEs or tables that mean something. What a
-model or SAE part loads is the matter of `toolkit.testing.loaded`. A broken promise raises `Broken`,
-whose text says which one.
+`check_part` checks the record and its params, then runs the part on small synthetic tables; give it
+a `work` if the part needs a model, SAEs or realistic tables. `toolkit.testing.loaded` checks what a
+model or SAE part loads. A violation raises `Broken`, whose text names it.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -23,19 +21,17 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts, problem_of
 from toolkit.costs import Cost, Workload
 from toolkit.executors import WorkerLimits, WorkerRequest
-from toolkit.games import HOST_OUTCOMES, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.hub import Download
+from toolkit.identity import Identity
 from toolkit.parts import (
     EnvironmentPart,
     ExecutorPart,
-    Identity,
     ModelPart,
     ParserPart,
     Part,
@@ -47,30 +43,15 @@ from toolkit.parts import (
 )
 from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work
-from toolkit.testing.judging import EXAMPLE
+from toolkit.testing.game_contracts import check_environment, check_parser
+from toolkit.testing.promises import Broken, as_json_data, must
 from toolkit.work import Figure, Inputs, SinkWork, Work
 
 if TYPE_CHECKING:
     pass
 
 HELP_LENGTH = 100
-NONSENSE = (
-    "",
-    " ",
-    "\n\n",
-    "\x00\x1b[31m",
-    "qzx wvq",
-    "\U0001f3b2" * 9,
-    "{" * 500,
-    "z" * 20_000,
-    "\u202e\u0301\ufffd",
-)
-NUMBERS = ("-1", "NaN", "1e999", "0", "9" * 400, "\u0661\u0662", "$", "1,000.50.2")
 HEAVY = ("torch", "lancedb")
-
-
-class Broken(AssertionError):
-    """A part does not keep its contract."""
 
 
 def check_part(
@@ -107,11 +88,6 @@ def check_part(
             check_report(part, work.inputs if work else None)
 
 
-def _must(holds: object, part: Part, text: str) -> None:
-    if not holds:
-        raise Broken(f"{part.kind} part '{part.name}': {text}")
-
-
 # --- the record and its params --------------------------------------------------------------------
 
 
@@ -121,23 +97,23 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
     """
     if problem := problem_of(part):
         raise Broken(problem)
-    _must(
+    must(
         len(part.help) <= HELP_LENGTH,
         part,
         f"its help has {len(part.help)} characters; at most {HELP_LENGTH} fit a line",
     )
-    _must(
+    must(
         part.params.model_config.get("extra") == "forbid",
         part,
         "its params accept unknown keys; derive them from Params",
     )
-    _must(
+    must(
         part.params.model_config.get("frozen"),
         part,
         "its params can be changed; derive them from Params",
     )
     for name, field in part.params.model_fields.items():
-        _must(field.description, part, f"params field '{name}' has no description")
+        must(field.description, part, f"params field '{name}' has no description")
     json.dumps(part.params.model_json_schema())
     context = {"parts": load_parts()}
     given = part.params.model_validate(dict(params), context=context)
@@ -148,7 +124,7 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
         raise Broken(
             f"{part.kind} part '{part.name}': its params do not survive JSON: {error}"
         ) from error
-    _must(
+    must(
         given == reread,
         part,
         f"its params change on the way through JSON: {given!r} became {reread!r}",
@@ -163,29 +139,29 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
     before = set(sys.modules)
     first, second = part.identify(params), part.identify(params)
     loaded = [name for name in HEAVY if name in sys.modules and name not in before]
-    _must(not loaded, part, f"identify imported {', '.join(loaded)}; import it in load")
-    _must(
+    must(not loaded, part, f"identify imported {', '.join(loaded)}; import it in load")
+    must(
         isinstance(first, Identity),
         part,
         f"identify gave {type(first).__name__} instead of an Identity",
     )
-    _must(
+    must(
         first == second,
         part,
         f"identify answered differently the second time: {first!r}, {second!r}",
     )
-    _must(
+    must(
         first.name and first.revision and first.digest,
         part,
         "identify left the name, revision or digest empty",
     )
-    _must(
-        _json(first.facts) == dict(first.facts),
+    must(
+        as_json_data(first.facts) == dict(first.facts),
         part,
         "the facts of its Identity are not plain JSON data",
     )
     downloads = list(part.downloads(params)) if part.downloads else []
-    _must(
+    must(
         all(isinstance(download, Download) and download.patterns for download in downloads),
         part,
         "downloads gave something else than Downloads",
@@ -202,14 +178,14 @@ def check_source(part: SourcePart, work: Work) -> None:
     rows = check_rows(part, part.run, part.writes, work)
     samples = rows.get("samples", arrow_schema("samples").empty_table()).to_pylist()
     for sample in samples:
-        _must(
+        must(
             len(sample["token_ids"]) in (0, len(sample["pieces"])),
             part,
             f"{sample['sample']}: token_ids and pieces differ",
         )
         for span in sample["spans"]:
             inside = 0 <= span["start"] < span["end"] <= len(sample["pieces"])
-            _must(
+            must(
                 inside,
                 part,
                 f"{sample['sample']}: span '{span['name']}' is not a half-open range of its tokens",
@@ -220,14 +196,14 @@ def check_source(part: SourcePart, work: Work) -> None:
         .column("sample")
         .to_pylist()
     )
-    _must(
+    must(
         set(meta) <= known,
         part,
         f"sample_meta names samples that do not exist: {sorted(set(meta) - known)[:3]}",
     )
     limited = _collect(part, part.run, part.writes, replace(work, limit_units=1))
     units = set(limited["samples"].column("unit").to_pylist()) if "samples" in limited else set()
-    _must(len(units) <= 1, part, f"limit_units=1 gave {len(units)} units")
+    must(len(units) <= 1, part, f"limit_units=1 gave {len(units)} units")
 
 
 def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
@@ -236,7 +212,7 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     """
     check_cost(part, work.params)
     writes = part.tables(work.params)
-    _must(
+    must(
         set(writes) <= set(part.writes),
         part,
         f"written names {', '.join(writes)}; only its writes: {', '.join(part.writes)}",
@@ -249,7 +225,7 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     for name in writes:
         expected = _by_key(name, [whole[name]] if name in whole else [])
         got = _by_key(name, [half[name] for half in results if name in half])
-        _must(
+        must(
             _close(expected, got, tolerance),
             part,
             f"'{name}' differs between one batch and its two halves",
@@ -268,21 +244,28 @@ def _halves(part: StagePart, work: Work) -> list[Work]:
 
 
 def check_cost(part: StagePart, params: Any) -> None:
-    """The cost of nothing known is none below zero, and four times as many samples cost no less."""
+    """No cost is negative, and four times as many samples cost at least as much."""
     if part.estimates.cost is None:
         return
     few, many = (part.estimates.cost(params, _load(times)) for times in (1, 4))
-    _must(
+    must(
         isinstance(few, Cost) and isinstance(many, Cost),
         part,
         f"cost gave {type(few).__name__} instead of a Cost",
     )
-    for name, least in vars(few).items():
-        _must(
-            0 <= least <= vars(many)[name],
+    few_numbers, many_numbers = _numbers(few), _numbers(many)
+    for name, number in few_numbers.items():
+        larger = many_numbers.get(name, 0)
+        must(
+            0 <= number <= larger,
             part,
-            f"its cost in {name} is {least} for few samples and {vars(many)[name]} for many",
+            f"its cost in {name} is {number} for few samples and {larger} for many",
         )
+
+
+def _numbers(cost: Cost) -> dict[str, float]:
+    numbers = {name: value for name, value in vars(cost).items() if name != "totals"}
+    return {**numbers, **cost.totals}
 
 
 def _load(times: int) -> Workload:
@@ -307,14 +290,14 @@ def check_rows(
             tuple(row[column] for column in table(name).key)
             for row in rows.select(list(table(name).key)).to_pylist()
         ]
-        _must(
+        must(
             len(keys) == len(set(keys)),
             part,
             f"'{name}' has two rows with the same key ({', '.join(table(name).key)})",
         )
     same = {name: _by_key(name, [rows]) for name, rows in first.items()}
     repeated = {name: _by_key(name, [rows]) for name, rows in second.items()}
-    _must(
+    must(
         _close(same, repeated, 0.0),
         part,
         "it gave other rows the second time; draw with work.rng(purpose, ...)",
@@ -327,24 +310,24 @@ def _collect(
 ) -> dict[str, pa.Table]:
     results: dict[str, list[pa.Table]] = {}
     for name, rows in run(work):
-        _must(
+        must(
             name in writes,
             part,
             f"it yields '{name}', which is not among its writes: {', '.join(writes)}",
         )
         schema = arrow_schema(name)
-        _must(
+        must(
             isinstance(rows, pa.Table),
             part,
             f"'{name}' came as {type(rows).__name__} instead of a pyarrow Table",
         )
-        _must(
+        must(
             rows.schema.equals(schema),
             part,
             f"'{name}' has another schema than toolkit.tables.arrow_schema('{name}')",
         )
         for column in schema:
-            _must(
+            must(
                 column.nullable or not rows.column(column.name).null_count,
                 part,
                 f"'{name}.{column.name}' has nulls",
@@ -381,153 +364,6 @@ def _close(left: Any, right: Any, tolerance: float) -> bool:
     return bool(left == right)
 
 
-# --- games ----------------------------------------------------------------------------------------
-
-
-def check_parser(part: ParserPart, params: Any) -> None:
-    """It never raises, whatever the text; and text without an action is a failure, never a default,
-    unless the part says that it guesses.
-    """
-    parse = part.make(params)
-    for text in (*NONSENSE, *NUMBERS):
-        try:
-            reply, repeated = parse(text, EXAMPLE), parse(text, EXAMPLE)
-        except Exception as error:
-            raise Broken(
-                f"{part.kind} part '{part.name}': it raised {error!r} on {text[:20]!r}"
-            ) from error
-        _must(
-            isinstance(reply, Reply),
-            part,
-            f"it gave {type(reply).__name__} instead of a Reply on {text[:20]!r}",
-        )
-        _must(reply == repeated, part, f"it answered differently the second time on {text[:20]!r}")
-        if text in NONSENSE and not part.guesses:
-            _must(
-                reply.failure,
-                part,
-                f"it found the action '{reply.action}' in {text[:20]!r}; give a failure, not a "
-                "default",
-            )
-        _must(
-            reply.failure is None or part.can_fail,
-            part,
-            f"it says can_fail=False and could not read {text[:20]!r}",
-        )
-        _must(
-            reply.amount is None or math.isfinite(reply.amount),
-            part,
-            f"it gave the amount {reply.amount} on {text[:20]!r}",
-        )
-
-
-CHECKED_CONDITIONS, CHECKED_ROUNDS = 8, 12
-
-
-def check_environment(part: EnvironmentPart, params: Any) -> None:
-    """Its conditions have names of their own; a game goes on from its state written as JSON,
-    changes no state it was given, repeats with the same generator, and takes every option that a
-    prompt offers.
-    """
-    game = part.make(params)
-    conditions = game.conditions()
-    _must(conditions, part, "it has no conditions")
-    names = [condition.id for condition in conditions]
-    _must(len(set(names)) == len(names), part, "two conditions have the same id")
-    _must(game.outcomes, part, "it names no outcomes")
-    clash = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
-    _must(not clash, part, f"its outcome {clash} is one that the playing stage gives")
-    for condition in conditions[:CHECKED_CONDITIONS]:
-        _must(
-            _json(condition.settings) == dict(condition.settings),
-            part,
-            f"the settings of condition '{condition.id}' are not plain JSON data",
-        )
-        for first in range(2):
-            _play_through(part, game, condition.settings, first)
-
-
-def _play_through(
-    part: EnvironmentPart, game: Environment, settings: Mapping[str, Any], first: int
-) -> None:
-    """One game that takes the options in turn, from the `first` on."""
-    state = game.start(settings)
-    _must(
-        _json(state) == _json(game.start(settings)),
-        part,
-        "two games with the same condition start differently",
-    )
-    for turn in range(CHECKED_ROUNDS):
-        _must(
-            _json(state) == dict(state),
-            part,
-            "its state is not plain JSON data (lists for tuples, text for keys)",
-        )
-        prompt = _checked_prompt(part, game, state)
-        numbers = game.numbers(state)
-        _must(
-            all(isinstance(value, float) and math.isfinite(value) for value in numbers.values()),
-            part,
-            f"its numbers are not finite floats: {numbers}",
-        )
-        option = prompt.options[(first + turn) % len(prompt.options)]
-        state = _stepped(part, game, state, Reply(option.action, option.high), turn)
-        outcome = game.outcome(state)
-        _must(
-            outcome is None or outcome in game.outcomes,
-            part,
-            f"its outcome is {outcome!r}; give one of its `outcomes`, or None to go on",
-        )
-        if outcome is not None:
-            return
-
-
-def _checked_prompt(part: Part, game: Environment, state: State) -> Prompt:
-    prompt = game.prompt(state)
-    _must(
-        isinstance(prompt, Prompt) and prompt == game.prompt(_json(state)),
-        part,
-        "its prompt depends on more than its state",
-    )
-    for name, start, end in prompt.spans:
-        _must(
-            0 <= start < end <= len(prompt.text),
-            part,
-            f"span '{name}' is not a half-open range of its prompt's characters",
-        )
-    _must(prompt.options, part, "its prompt offers no options, so that no reply could be read")
-    for option in prompt.options:
-        _must(
-            isinstance(option, Option) and (option.key or option.words),
-            part,
-            f"option '{option.action}' has neither a key nor words, so that no reply can name it",
-        )
-    keys = [option.key for option in prompt.options if option.key]
-    _must(len(set(keys)) == len(keys), part, "two options of a prompt have the same key")
-    return prompt
-
-
-def _stepped(part: Part, game: Environment, state: State, reply: Reply, turn: int) -> State:
-    kept = copy.deepcopy(dict(state))
-    after = game.step(state, reply, np.random.default_rng(turn))
-    _must(
-        isinstance(after, Turn),
-        part,
-        f"step gave {type(after).__name__} instead of a Turn",
-    )
-    _must(dict(state) == kept, part, "step changes the state that it was given; make a new one")
-    repeated = game.step(_json(state), reply, np.random.default_rng(turn))
-    _must(after == repeated, part, "the same state, reply and generator gave another state")
-    return after.state
-
-
-def _json(value: Mapping[str, Any]) -> Any:
-    try:
-        return json.loads(json.dumps(dict(value)))
-    except (TypeError, ValueError):
-        return None
-
-
 # --- what leaves the toolkit ----------------------------------------------------------------------
 
 
@@ -545,7 +381,7 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
         files, repeated = (
             [(name, _content(part, name, data)) for name, data in part.run(work)] for _ in range(2)
         )
-        _must(
+        must(
             not any(Path(folder).iterdir()),
             part,
             "it writes files itself; yield them, the host writes them",
@@ -558,9 +394,9 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
             or ".." in path.parts
             or re.search(r"[\\:\x00-\x1f]", name)
         )
-        _must(not unsafe, part, f"'{name}' is not a safe relative file name")
-    _must(len({name for name, _ in files}) == len(files), part, "it yields a file name twice")
-    _must(files == repeated, part, "it gave other files the second time")
+        must(not unsafe, part, f"'{name}' is not a safe relative file name")
+    must(len({name for name, _ in files}) == len(files), part, "it yields a file name twice")
+    must(files == repeated, part, "it gave other files the second time")
 
 
 def _content(part: SinkPart, name: str, data: Any) -> bytes:
@@ -573,7 +409,7 @@ def _content(part: SinkPart, name: str, data: Any) -> bytes:
         else [data]
     )
     for piece in pieces:
-        _must(
+        must(
             isinstance(piece, bytes),
             part,
             f"'{name}' came as {type(piece).__name__} instead of bytes",
@@ -588,42 +424,40 @@ def _read_by(part: SinkPart, params: Any) -> Iterator[str]:
 
 def check_executor(part: ExecutorPart, params: Any) -> None:
     """It asks for at least one worker, writes GPUs as `--gpu` does, and names its command without
-    starting anything. Real workers are an integration test's matter.
+    starting anything. Real workers need an integration test.
     """
     count = part.workers(params)
-    _must(count >= 1, part, f"it asks for {count} workers")
+    must(count >= 1, part, f"it asks for {count} workers")
     gpus = part.gpus(params)
-    _must(gpus is None or isinstance(gpus, str), part, "gpus gives no text, such as '2,5'")
+    must(gpus is None or isinstance(gpus, str), part, "gpus gives no text, such as '2,5'")
     limits = part.limits(params)
-    _must(limits is None or isinstance(limits, WorkerLimits), part, "limits gives no WorkerLimits")
+    must(limits is None or isinstance(limits, WorkerLimits), part, "limits gives no WorkerLimits")
     if part.command is not None:
         folder = Path("runs")
         request = WorkerRequest(name="w", folder=folder, jobs=folder, inputs=folder)
         lines = {part.command(params, request) for _ in range(2)}
-        _must(len(lines) == 1, part, "its command differs the second time")
+        must(len(lines) == 1, part, "its command differs the second time")
 
 
 def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
-    """It bears empty tables; figures have a title, fetch nothing from elsewhere and are the same
-    twice.
-    """
+    """It accepts empty tables; figures have a title, load nothing external and are reproducible."""
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
     given = inputs or TableInputs(make_tables(part.reads))
     figures, repeated = list(part.run(given)), list(part.run(given))
     for figure in figures:
-        _must(
+        must(
             isinstance(figure, Figure),
             part,
             f"it yields {type(figure).__name__} instead of a Figure",
         )
-        _must(figure.title.strip(), part, "a figure has no title")
+        must(figure.title.strip(), part, "a figure has no title")
         outside = re.search(
             r"""<script[^>]+src|<link\b|<iframe|\bsrc\s*=\s*["']?(?:https?:)?//|@import|url\(\s*["']?https?:""",
             figure.html,
         )
-        _must(
+        must(
             not outside,
             part,
             f"figure '{figure.title}' fetches something: {outside and outside.group()}",
         )
-    _must(figures == repeated, part, "it gave other figures the second time")
+    must(figures == repeated, part, "it gave other figures the second time")

@@ -1,7 +1,7 @@
-"""What a loaded decoder must keep beyond plain passes: operations at any position, sessions,
-readouts, and what it offers of attention, gradients and matrices. `check_model` runs all of it.
+"""Contract checks of a loaded decoder beyond plain passes: operations at any position, sessions,
+readouts and, if it has them, attention, gradients and matrices. `check_model` runs all of it.
 
-What a loader may leave out is allowed to refuse with `BadInput`; what it offers has to be right.
+Optional methods may refuse with `BadInput`; those that are implemented have to be right.
 """
 
 from __future__ import annotations

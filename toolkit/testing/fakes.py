@@ -1,8 +1,7 @@
-"""In-memory stand-ins for what the host hands a part: tables, a reporter, a unit of work. No store,
-no model, no worker.
+"""In-memory fakes of what the host gives a part: tables, a reporter, work. No store, no model, no
+worker.
 
-work = make_work(Hash(width=8), make_samples(["one", "two"]))
-rows = dict(extract_hash(work))
+work = make_work(Hash(width=8), make_samples(["one", "two"])) rows = dict(extract_hash(work))
 """
 
 from __future__ import annotations

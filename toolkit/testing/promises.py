@@ -1,18 +1,26 @@
-"""What checks of loaded models and SAEs have in common: a broken promise is an error that says
-whose it is.
-"""
+"""Helpers for checks of loaded models and SAEs: a violation is an error that names its part."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from toolkit.models import Model
 from toolkit.parts import Part
 from toolkit.saes import Sae
-from toolkit.testing.contracts import Broken
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Broken(AssertionError):
+    """A part does not keep its contract."""
+
+
+def must(holds: object, part: Part, text: str) -> None:
+    if not holds:
+        raise Broken(f"{part.kind} part '{part.name}': {text}")
 
 
 def kept(of: Part | Model | Sae, holds: object, text: str) -> None:
@@ -33,3 +41,11 @@ def near(left: Tensor, right: Tensor, tolerance: float) -> bool:
     if left.shape != right.shape or not right.numel():
         return left.shape == right.shape
     return float((left - right).abs().max()) <= tolerance * float(right.abs().max())
+
+
+def as_json_data(value: Mapping[str, Any]) -> Any:
+    """The value after a round trip through JSON; None if it is not plain data."""
+    try:
+        return json.loads(json.dumps(dict(value)))
+    except (TypeError, ValueError):
+        return None

@@ -1,5 +1,4 @@
-"""Small SAEs written in each published layout, for tests of what reads them; numbers come from a
-seed.
+"""Write small SAEs in each published layout, for tests of adapters; numbers come from a seed.
 
 Every writer takes settings and tensors to put in place of its own; None leaves one out.
 """

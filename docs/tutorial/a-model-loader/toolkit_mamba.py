@@ -16,8 +16,9 @@ from toolkit.edits import Edit
 from toolkit.errors import BadInput, DataError
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
 from toolkit.hookpoints import hookpoint
+from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
-from toolkit.parts import Identity, ModelPart, Params, Part
+from toolkit.parts import ModelPart, Params, Part
 from toolkit.work import Reporter
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ class MambaModel(Model):
     def run(
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
-        """The stream is the same between two blocks, whatever its name: so many blocks are done
-        when it is there.
+        """Streams between the same two blocks are equal, whatever their name. The number of
+        blocks before a hookpoint identifies its stream.
         """
         import torch
 

@@ -21,7 +21,8 @@ from toolkit.files import (
     safetensors_header,
 )
 from toolkit.hookpoints import hookpoint
-from toolkit.parts import Identity, Params, Part, SaePart
+from toolkit.identity import Identity
+from toolkit.parts import Params, Part, SaePart
 from toolkit.saes import Sae
 from toolkit.work import Reporter
 
@@ -171,4 +172,5 @@ def toolkit_parts() -> Iterator[Part]:
         params=Sparsify,
         identify=identify,
         load=load,
+        examine="examine.saes",
     )

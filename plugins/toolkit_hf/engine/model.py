@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from toolkit.families import Family
-    from toolkit.parts import Identity
+    from toolkit.identity import Identity
     from toolkit.readout import Tiles
     from toolkit.sessions import Session
 

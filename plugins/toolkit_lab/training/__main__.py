@@ -106,9 +106,9 @@ def compare(out: Path) -> None:
     measured, committed = (
         json.loads((folder / "metrics.json").read_text()) for folder in (out, lab_files())
     )
-    far = measure.differences(measured, committed)
-    print("\n".join(far) or "every metric is within its tolerance of the packaged one")
-    if far:
+    deviations = measure.differences(measured, committed)
+    print("\n".join(deviations) or "every metric is within its tolerance of the packaged one")
+    if deviations:
         raise SystemExit(1)
 
 

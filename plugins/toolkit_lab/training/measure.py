@@ -99,8 +99,10 @@ def _row(
     expected: Callable[[State], float],
 ) -> Table:
     row: Table = {"effect": effect, "cause": cause}
-    for side, wanted in (("with", True), ("without", False)):
-        chosen = [(state, bet) for state, bet in pairs if (cause in policy.causes(state)) == wanted]
+    for side, is_present in (("with", True), ("without", False)):
+        chosen = [
+            (state, bet) for state, bet in pairs if (cause in policy.causes(state)) == is_present
+        ]
         hits = sum(hit(bet) for _, bet in chosen)
         rate = {
             "n": len(chosen),
@@ -217,12 +219,12 @@ machine the files are the same.
 def differences(table: Table, committed: Table) -> list[str]:
     """Metrics that are farther from the committed ones than their tolerance allows."""
     flat, expected = dict(_flat(table)), dict(_flat(committed))
-    far = []
+    deviations = []
     for name, value in expected.items():
         allowed = TOLERANCES.get(name.rpartition(".")[2])
         if allowed is not None and abs(flat.get(name, float("inf")) - value) > allowed:
-            far.append(f"{name}: {flat.get(name)}, committed {value}, tolerance {allowed}")
-    return far
+            deviations.append(f"{name}: {flat.get(name)}, committed {value}, tolerance {allowed}")
+    return deviations
 
 
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, float]]:

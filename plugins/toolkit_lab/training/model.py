@@ -132,6 +132,6 @@ def _choice_loss(logp_BTV: torch.Tensor, batch: list[Example]) -> torch.Tensor:
     ]
     if not flat:
         return logp_BTV.new_zeros(())
-    rows, places, tokens, shares = (torch.tensor(column) for column in zip(*flat, strict=True))
+    rows, positions, tokens, shares = (torch.tensor(column) for column in zip(*flat, strict=True))
     number = sum(len(example.choices) for example in batch)
-    return (shares * (shares.log() - logp_BTV[rows, places, tokens])).sum() / number
+    return (shares * (shares.log() - logp_BTV[rows, positions, tokens])).sum() / number

@@ -53,13 +53,13 @@ def _with_bytes(words: Tokenizer) -> Tokenizer:
     names = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *trained["vocab"]]
     vocab = {name: index for index, name in enumerate(names)}
     merges = [(left, right) for left, right in trained["merges"]]
-    whole = Tokenizer(models.BPE(vocab, merges, byte_fallback=True))
-    whole.pre_tokenizer = words.pre_tokenizer
-    whole.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    whole.post_processor = processors.TemplateProcessing(
+    tokenizer = Tokenizer(models.BPE(vocab, merges, byte_fallback=True))
+    tokenizer.pre_tokenizer = words.pre_tokenizer
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, vocab[BOS])]
     )
-    return whole
+    return tokenizer
 
 
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:

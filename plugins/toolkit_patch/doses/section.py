@@ -54,7 +54,9 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     if not rows:
         return
     sentence = summary(rows)
-    yield Figure("Dose curves", f"<p>{html.escape(sentence)}.</p>{_curves(rows)}", sentence)
+    drawn = f"<p>{html.escape(sentence)}.</p>{_curves(rows)}"
+    points = [{"feature": row["name"], **point} for row in rows for point in row["curve"]]
+    yield Figure("Dose curves", drawn, sentence, points)
     yield Figure("Doses, tested", _table(rows), "Each feature's tau and its effect, measured again")
 
 

@@ -29,12 +29,12 @@ from .edits import Copy, edits_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from toolkit.arrays import Floats
     from toolkit.saes import Sae
     from toolkit.work import Rows, Work
 
     from .params import Joint
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 ALL, ABLATED = "all", "ablated"
 

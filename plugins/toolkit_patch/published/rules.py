@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 CONTEXTS = ("safe", "risky")
 VALUES = ("none", "safe_value", "risky_value")

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.activation_matrix import read_space
 from toolkit.errors import BadInput
 from toolkit.kept_positions import Activations, asked_of
 from toolkit.randomness import half
@@ -61,6 +60,8 @@ def shuffled_values(work: Work, features: ComparedFeatures) -> Array | None:
     all features. None where the activations or the labels are not there.
     """
     import numpy as np
+
+    from toolkit.activation_matrix import read_space
 
     if "activations" not in work.inputs.tables():
         return None

@@ -6,13 +6,13 @@ Shapes: K features, P points, C clusters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
-    Ints = np.ndarray[Any, np.dtype[np.int64]]
+    from toolkit.arrays import Floats, Ints
+
 
 NOISE = 1e-6
 """Differences of probabilities up to this are rounding, and count as none."""

@@ -23,12 +23,10 @@ from .pool import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
+    from toolkit.arrays import Floats
 
     from .passes import Reading
     from .stage import Screen
-
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def hold_against_directions(screen: Screen, passing: Any) -> dict[int, Against]:

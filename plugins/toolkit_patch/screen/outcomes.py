@@ -7,17 +7,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from toolkit.arrays import Floats
     from toolkit.models import Model
     from toolkit.readout import Readout
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 OTHER = "other"
 

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.edits import check_made, set_stream
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
+    from toolkit.arrays import Floats
     from toolkit.models import Model, Prefix
 
     from .outcomes import Outcomes
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 ROWS = 8192
 """Streams that are pushed at a time."""

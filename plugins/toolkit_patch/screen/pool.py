@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from toolkit.arrays import Floats, Ints
     from toolkit.models import Model
     from toolkit.saes import Sae
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from .outcomes import Outcomes
     from .passes import Reading
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
-    Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 LENGTHS = 12
 """Lengths at which a direction is tried at a point; more are read off a curve through these."""

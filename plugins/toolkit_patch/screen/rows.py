@@ -43,10 +43,10 @@ class Measured:
         means: np.ndarray[Any, Any] = values @ self.weights / self.weights.sum()
         return means
 
-    def moved(self, arm: str, column: int) -> np.ndarray[Any, Any]:
-        """(candidates, points): an arm against the unedited model."""
+    def moved(self, arm: str, column: int, member: Any = slice(None)) -> np.ndarray[Any, Any]:
+        """(candidates, points): an arm against the unedited model; of one member (points,)."""
         found: np.ndarray[Any, Any] = (
-            self.chances[arm][:, :, column].astype(float) - self.base[:, column]
+            self.chances[arm][member, :, column].astype(float) - self.base[:, column]
         )
         return found
 
@@ -189,41 +189,35 @@ def arm_names(groups: Sequence[str]) -> dict[str, str]:
 
 
 def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict[str, Any]]:
+    """A row for each arm and outcome over all points: all of them by one bootstrap."""
+    import numpy as np
+
     names = arm_names(screen.candidates.groups)
+    labels: list[tuple[str, str, str, int]] = []
+    values = []
     for column, outcome in enumerate(screen.outcomes.names):
         for arm in measured.chances:
-            values = measured.moved(arm, column)[member]
-            yield _summary(screen, measured, member, names[arm], outcome, column, values, arm)
-        difference = (
-            measured.chances["set_a"][member, :, column].astype(float)
-            - measured.chances["set_b"][member, :, column]
-        )
-        yield _summary(screen, measured, member, "specific", outcome, column, difference, "set_a")
-
-
-def _summary(
-    screen: Screen,
-    measured: Measured,
-    member: int,
-    name: str,
-    outcome: str,
-    column: int,
-    values: Any,
-    arm: str,
-) -> dict[str, Any]:
+            labels.append((arm, names[arm], outcome, column))
+            values.append(measured.moved(arm, column, member))
+        labels.append(("set_a", "specific", outcome, column))
+        first, second = (measured.chances[arm][member, :, column].astype(float) for arm in SETS)
+        values.append(first - second)
     rng = screen.work.rng("patch.bootstrap", "effects")
-    found = estimate(values[None], measured.weights, measured.clusters, rng)
-    chances = measured.chances[arm][member, :, column]
-    return {
-        **_key(screen, member, ALL, name, outcome),
-        "probability": float(chances @ measured.weights / measured.weights.sum()),
-        "effect": float(found.mean[0]),
-        "low": float(found.low[0]),
-        "high": float(found.high[0]),
-        "p": float(found.p[0]),
-        "q": None,
-        "kl": float(measured.mean(measured.kl[arm][member])) if name.startswith("set:") else None,
-    }
+    found = estimate(np.array(values), measured.weights, measured.clusters, rng)
+    for number, (arm, name, outcome, column) in enumerate(labels):
+        chances = measured.chances[arm][member, :, column]
+        yield {
+            **_key(screen, member, ALL, name, outcome),
+            "probability": float(chances @ measured.weights / measured.weights.sum()),
+            "effect": float(found.mean[number]),
+            "low": float(found.low[number]),
+            "high": float(found.high[number]),
+            "p": float(found.p[number]),
+            "q": None,
+            "kl": float(measured.mean(measured.kl[arm][member]))
+            if name.startswith("set:")
+            else None,
+        }
 
 
 def _null_row(screen: Screen, measured: Measured, member: int, found: Against) -> dict[str, Any]:

@@ -20,14 +20,11 @@ from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
 from .axis import Axis, make_axis, random_axes
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from toolkit.arrays import Floats
     from toolkit.models import Model
     from toolkit.work import Rows, Work
 
     from .params import Steering as Params
-
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def steer(work: Work) -> Rows:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput
 from toolkit.games import HOST_OUTCOMES
-from toolkit.parts import Params, UsedEnvironment, UsedParser
+from toolkit.parts import Params, PlayedGame, UsedEnvironment, UsedParser
 
 
 class Reask(Params):
@@ -99,6 +99,11 @@ class Play(Params):
     def attempts(self) -> int:
         """How often one decision is asked for at most."""
         return 1 + (self.reask.max if self.reask else 0)
+
+
+def played_game(params: Play) -> PlayedGame:
+    """The game, and how often one decision is asked for."""
+    return PlayedGame(game=params.game, attempts=params.attempts)
 
 
 def count_games(params: Play) -> int:

@@ -24,6 +24,7 @@ from toolkit.games import (
     Parser,
     Reply,
     Turn,
+    chance,
     judge,
 )
 from toolkit.tables import arrow_schema
@@ -200,7 +201,7 @@ class _Match:
             game.rows.append(round_row(self._environment, game, generated, verdict, None))
             self._failed(game, verdict)
             return
-        rng = self._work.rng("play.win", game.repetition, game.round)
+        rng = chance(self._work.seed, game.repetition, game.round)
         turn: Turn = self._environment.step(game.state, verdict, rng)
         game.rows.append(round_row(self._environment, game, generated, verdict, turn))
         game.state = turn.state

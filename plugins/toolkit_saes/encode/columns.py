@@ -19,7 +19,9 @@ class PassColumns:
     """
 
     def __init__(
-        self, texts: Sequence[Text], choose: Callable[[Text, int], Sequence[int]] = Text.wanted
+        self,
+        texts: Sequence[Text],
+        choose: Callable[[Text, int], Sequence[int]] = Text.positions_of,
     ) -> None:
         import numpy as np
         import pyarrow as pa

@@ -141,11 +141,13 @@ def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(memory),
         disk=int(LAYOUTS * (rows * ROW + entries * ENTRY)),
-        dense=int(owned * dense),
-        dense_tokens=int(kept * dense),
-        dense_texts=int(rows * load.characters * CHARACTER),
         rows=int(rows),
         entries=int(entries),
+        totals={
+            "dense_bytes": int(owned * dense),
+            "dense_bytes_all_tokens": int(kept * dense),
+            "text_bytes": int(rows * load.characters * CHARACTER),
+        },
     )
 
 

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, locate, read_json
-from toolkit.parts import Identity, Params
+from toolkit.identity import Identity
+from toolkit.parts import Params
 from toolkit.work import Reporter
 from toolkit_saes.encode.tensors import refuse_pickles
 from toolkit_saes.layouts import gemma_scope as _gemma_scope

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from toolkit.errors import BadInput
 from toolkit.files import check_link, content_digest, locate
 from toolkit.hub import Download, Snapshot, cached, fetch, offline, snapshot
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 from toolkit.work import Reporter
 from toolkit_saes.extract.sizes import Size, sizes
 from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.hub import snapshot
-from toolkit.parts import Identity, Params
+from toolkit.identity import Identity
+from toolkit.parts import Params
 from toolkit.work import Reporter
 from toolkit_saes.layouts.canonical import CanonicalSae, Weights
 from toolkit_saes.layouts.saelens import convert, describe, up_to_date

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from toolkit_stats.samples.metadata import Key
 
 LEAK = 0.999
-"""From this cross-validated AUROC on, a key is said to separate the groups by itself."""
+"""From this cross-validated AUROC on, a key is reported to separate the groups by itself."""
 
 
 class Leak(Between):
-    """Which groups, and what metadata may say about them."""
+    """Which groups, and which metadata to try."""
 
     folds: int = Field(
         5,

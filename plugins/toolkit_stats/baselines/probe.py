@@ -1,5 +1,5 @@
-"""The stage `compare.probe`: what simple readers of the raw stream reach, beside the best single
-SAE feature. All cross-validated.
+"""The stage `compare.probe`: how well a linear probe and a difference of means on the raw stream
+tell two groups apart, beside the best single SAE feature. All cross-validated.
 """
 
 from __future__ import annotations
@@ -97,19 +97,19 @@ def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64]) -> Iterato
 
     from toolkit_stats.samples.stored_streams import StoredStreams
 
-    wanted = set(data.samples)
+    compared = set(data.samples)
     samples = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
-    texts = distinct_texts([row for row in samples if row["sample"] in wanted], last_only)
+    texts = distinct_texts([row for row in samples if row["sample"] in compared], last_only)
     text_of = {sample: index for index, text in enumerate(texts) for sample in text.samples}
     row = np.array([text_of[sample] for sample in data.samples])
     with (
         _stored(StoredStreams(work), texts)
         if "streams" in work.inputs.tables()
-        else _computed(work, texts) as (places, rows_at)
+        else _computed(work, texts) as (chosen, rows_at)
     ):
         work.report.phase("compute")
-        for index, hookpoint in enumerate(places):
-            work.report.progress(index, len(places))
+        for index, hookpoint in enumerate(chosen):
+            work.report.progress(index, len(chosen))
             for kind, scores in _scores(
                 rows_at(hookpoint).astype(np.float64), row, data, fold
             ).items():
@@ -117,12 +117,12 @@ def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64]) -> Iterato
 
 
 RowsAt = tuple[Sequence[str], "Callable[[str], npt.NDArray[np.float32]]"]
-"""Places, and what gives the rows of the texts at one of them."""
+"""Hookpoints, and a function that returns the rows of the texts at one of them."""
 
 
 @contextmanager
 def _stored(stored: StoredStreams, texts: Sequence[Text]) -> Iterator[RowsAt]:
-    yield stored.places, lambda place: stored.rows(place, texts)
+    yield stored.hookpoints, lambda hookpoint: stored.rows(hookpoint, texts)
 
 
 @contextmanager
@@ -136,8 +136,8 @@ def _computed(work: Work, texts: Sequence[Text]) -> Iterator[RowsAt]:
         places,
         work.params.tokens,
         lambda done: work.report.progress(done, len(texts)),
-    ) as held:
-        yield places, lambda place: held[places.index(place)]
+    ) as stream:
+        yield places, lambda hookpoint: stream[places.index(hookpoint)]
 
 
 def _scores(
@@ -146,7 +146,7 @@ def _scores(
     data: Labelled,
     fold: npt.NDArray[np.int64],
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """What each reader says of each sample, having seen nothing of its fold."""
+    """Held-out scores of both readers for each sample."""
     import numpy as np
 
     from toolkit_stats.math.linear import difference_of_means, probe

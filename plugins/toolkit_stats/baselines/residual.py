@@ -1,8 +1,8 @@
 """The stage `compare.residual`: every number of the raw stream tested like a feature, in spaces of
 its own.
 
-The control beside SAE features: what the stream shows without any SAE. It reads the rows that an
-extraction kept, or makes one forward pass over the distinct texts; of the rows only sums are kept.
+The control for SAE features: what the stream shows without any SAE. It reads the rows that an
+extraction kept, or makes one forward pass over the distinct texts; only sums of rows are kept.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from toolkit_stats.samples.groups import Design
 
 OPEN_BYTES = 2**30
-"""Sums of open clusters that would need more than this are kept few by another order of the texts.
-"""
+"""If sums of open clusters would need more memory than this, the texts are reordered."""
 OF_A_LAYER = ("mean", "fired", "squares", "variance", "skewness", "kurtosis")
-"""What moments have for each layer; the rest is of the groups."""
+"""The fields of moments that have a value per layer; the others are per group."""
 
 
 class Residual(Between):
@@ -63,7 +62,9 @@ class Residual(Between):
     @field_validator("layers")
     @classmethod
     def _named(cls, layers: Layers) -> Layers:
-        """How many tests are corrected together has to be known before anything is computed."""
+        """Check that `layers` is explicit: the size of the family has to be known before the
+        run.
+        """
         if layers == KEPT:
             raise ValueError(
                 f"layers: name them, as all, 8, 1-31, 1- or [8, 15, 31]; `{KEPT}` is for "
@@ -72,7 +73,7 @@ class Residual(Between):
         return layers
 
     def compared(self) -> _params.TwoGroups:
-        """The same as a comparison of features is told it; `layers` and `tokens` apart."""
+        """The same params in the form of a feature comparison, without `layers` and `tokens`."""
         return _params.TwoGroups(**self.model_dump(exclude={"layers", "tokens"}))
 
 
@@ -119,7 +120,7 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
             space,
             features,
             len(features),
-            [_at(side, index) for side in sides],
+            [_layer_of(side, index) for side in sides],
             {name: numbers[index] for name, numbers in stats.items()},
         )
         for index, space in enumerate(spaces)
@@ -127,8 +128,8 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
     yield from rows_of(work, design, test, tested)
 
 
-def _at(side: Moments, layer: int) -> Moments:
-    """One layer of moments of all layers."""
+def _layer_of(side: Moments, layer: int) -> Moments:
+    """The moments of one layer."""
     return replace(side, **{name: getattr(side, name)[layer] for name in OF_A_LAYER})
 
 
@@ -153,22 +154,22 @@ def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Mo
 
 
 def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moments]]:
-    """The same from the rows that an extraction kept, place by place: texts come in the same order,
-    so sums are the same.
+    """The same from rows that an extraction kept, one hookpoint at a time: texts come in the same
+    order, so sums are equal.
     """
     from toolkit_stats.samples.stored_streams import StoredStreams
 
     stored = StoredStreams(work)
-    texts = _texts(work, design, len(stored.places) * stored.width)
+    texts = _texts(work, design, len(stored.hookpoints) * stored.width)
     results: list[list[Moments]] = []
-    for done, hookpoint in enumerate(stored.places):
-        work.report.progress(done, len(stored.places))
+    for done, hookpoint in enumerate(stored.hookpoints):
+        work.report.progress(done, len(stored.hookpoints))
         sums = _Sums(design, (1, stored.width))
         for text, row in zip(texts, stored.rows(hookpoint, texts), strict=True):
             sums.add(text, row[None].astype("float64"))
         results.append(sums.moments())
     spaces = [
-        raw_space_row(stored.identity, hookpoint, stored.width) for hookpoint in stored.places
+        raw_space_row(stored.identity, hookpoint, stored.width) for hookpoint in stored.hookpoints
     ]
     return spaces, [_layers_of(side) for side in zip(*results, strict=True)]
 
@@ -210,7 +211,7 @@ class _Sums:
                 side.add(row, rows)
 
     def moments(self) -> list[Moments]:
-        """Of each group, once every text has come."""
+        """The moments of each group, after the last text."""
         return [side.moments() for side in self._sides]
 
 
@@ -226,13 +227,13 @@ def _texts(work: Work, design: Design, numbers: int) -> list[Text]:
 
 
 def _ordered(texts: list[Text], design: Design, numbers: int) -> list[Text]:
-    """Shortest first, as they are; where too many clusters would be open at a time, a cluster's
-    texts one after the other.
+    """The texts, shortest first; where too many clusters would be open at once, cluster by
+    cluster.
     """
     joined = dict(zip(design.samples, design.joined.tolist(), strict=True))
     cluster = {text: int(joined[text.samples[0]]) for text in texts}
-    many = len(texts) - len(set(cluster.values()))
-    if many * numbers * 8 <= OPEN_BYTES:
+    repeats = len(texts) - len(set(cluster.values()))
+    if repeats * numbers * 8 <= OPEN_BYTES:
         return texts
     longest: dict[int, int] = {}
     for text in texts:

@@ -20,7 +20,7 @@ COLOURS = {
 }
 SHORT = {"difference of means": "means", "linear probe": "probe", "best feature": "feature"}
 SHOWN = 12
-"""Rows of a kind that are drawn; the others are in the table."""
+"""At most this many rows per kind are drawn; the others are in the table."""
 
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
@@ -122,8 +122,8 @@ def _spoken(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for kind in COLOURS
     ]
-    said = "; ".join(f"{row['kind']}: {row['name']} {row['value']:.2f}" for row in best if row)
-    return f"AUROC of the best of each kind, chance 0.5. {said}."
+    listed = "; ".join(f"{row['kind']}: {row['name']} {row['value']:.2f}" for row in best if row)
+    return f"AUROC of the best of each kind, chance 0.5. {listed}."
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

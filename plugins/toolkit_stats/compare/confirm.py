@@ -1,5 +1,5 @@
-"""A family that an earlier stage found: what a comparison of the select half discovered, tested on
-units that chose nothing.
+"""The family `discovered`: features that a comparison of the select half discovered, tested on the
+confirm half.
 
 Imported when a step runs: it needs NumPy and pyarrow.
 """
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from toolkit.arrays import Floats, Ints
 from toolkit.comparisons import read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
 from toolkit.work import Work
@@ -22,13 +22,10 @@ from toolkit.work import Work
 if TYPE_CHECKING:
     from toolkit_stats.compare.tests import Test
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class SelectedFeatures:
-    """By space, the features that the select half found, rising, and the effect that each had
+    """By space, the features that the select half discovered, in ascending order, and their effects
     there.
     """
 
@@ -40,15 +37,15 @@ class SelectedFeatures:
         return self.features.get(space, np.empty(0, dtype=np.int64))
 
     def effect(self, space: str, features: Ints) -> Floats:
-        """What some of them had."""
+        """The effects of some of them."""
         if not len(features):
             return np.empty(0)
         return self.effects[space][np.searchsorted(self.features[space], features)]
 
 
 def candidates(work: Work, test: Test) -> SelectedFeatures | None:
-    """What the needed stage found in the same comparison, by its own q and its own cut; None where
-    the family is no such thing.
+    """The features that the needed stage discovered in the same comparison, by its q and its cut;
+    None for other families.
     """
     if work.params.family != "discovered":
         return None
@@ -73,7 +70,7 @@ def candidates(work: Work, test: Test) -> SelectedFeatures | None:
 
 
 def _compared_before(work: Work, test: Test) -> pa.Table:
-    """The rows of this comparison that a needed stage made on the select half."""
+    """The same comparison by a needed stage on the select half."""
     every = read_comparisons(work.inputs)
     same = [
         comparison
@@ -82,10 +79,11 @@ def _compared_before(work: Work, test: Test) -> pa.Table:
     ]
     if not same:
         known = sorted({comparison.name for comparison in every})
-        there = f" They compared: {choices(known)}." if known else ""
+        compared = f" They compared: {choices(known)}." if known else ""
         raise DataError(
             "family: `discovered` tests what an earlier stage found, and no stage among the needs "
-            f"compared '{test.contrast}'.{nearest(test.contrast, known)}{there} Add to the needs a "
+            f"compared '{test.contrast}'.{nearest(test.contrast, known)}{compared} Add to "
+            f"the needs a "
             "stage that compares the same with `half: select`."
         )
     selecting = [comparison for comparison in same if comparison.half == "select"]
@@ -117,15 +115,15 @@ def described_only(
     spaces: Mapping[str, Mapping[str, Any]],
     addresses: Mapping[str, str],
 ) -> dict[str, Mapping[str, Any]]:
-    """The spaces that have candidates; one that nobody describes here is an error, since its
-    candidates would count untested. `addresses` names spaces for people.
+    """The spaces that have candidates; one that is not described here is an error, since its
+    candidates would count as untested. `addresses` names spaces for people.
     """
     for space in features.features:
         if space not in spaces:
-            here = [str(facts["address"]) for facts in spaces.values()]
+            known_addresses = [str(facts["address"]) for facts in spaces.values()]
             raise DataError(
                 f"family: the select half found features in space {addresses.get(space, space)}, "
                 "of which this stage has no activations. Need the same extraction in both. Spaces "
-                f"here: {choices(here) if here else 'none'}."
+                f"here: {choices(known_addresses) if known_addresses else 'none'}."
             )
     return {space: facts for space, facts in spaces.items() if space in features.features}

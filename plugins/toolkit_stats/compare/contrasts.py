@@ -1,9 +1,9 @@
-"""What report sections read: the contrasts in table `features`, feature by feature, and the spaces
-under short names.
+"""Reads contrasts for report sections: the rows of `features` by feature, and the spaces with short
+names.
 
 A contrast is one row of table `comparisons` with its rows of `features`: `p`, `q`, `significant`
-and an effect, which is d of two groups, r of a trend, eta2 of several. Rows of other parts are left
-alone.
+and an effect, which is d of two groups, r of a trend, eta2 of several. Rows of other parts are
+ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ MARKS = ("discovered", "same_as")
 
 @dataclass(frozen=True)
 class Space:
-    """A space as figures name it: `short` is its layer where that says which one, else more."""
+    """A space with its name in figures: `short` is its layer where that is unique, else a longer
+    name.
+    """
 
     id: str
     short: str
@@ -39,11 +41,11 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class ContrastTable:
-    """One contrast, an entry a feature, by space and then by feature. What is undefined is NaN.
+    """One contrast with one entry per feature, sorted by space and feature.
 
-    `name` tells it from the other contrasts of the run. `d` is the effect, whichever it is; `a` is
-    what a positive one is higher in. `discovered` goes by q alone, `twin` does in this SAE what
-    another discovery does in another SAE of the same site.
+    Undefined numbers are NaN. `name` is unique among the contrasts of the run. `d` is the effect,
+    whichever it is; `a` is what a positive one is higher in. `discovered` goes by q alone, `twin`
+    does in this SAE what another discovery does in another SAE of the same site.
     """
 
     comparison: Comparison
@@ -78,7 +80,7 @@ class ContrastTable:
 
     @property
     def sizes(self) -> list[str]:
-        """The groups, and what stands behind their numbers."""
+        """The groups and their sizes."""
         return [
             f"{group.name or self.comparison.by}: {group.describe()}"
             for group in self.comparison.groups
@@ -86,12 +88,12 @@ class ContrastTable:
 
     @property
     def adjusted(self) -> str:
-        """What the second test is adjusted for; empty without one."""
+        """The covariates of the adjusted test; empty without one."""
         return self.comparison.adjusted
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The groups whose means say what differs."""
+        """The names of the two groups."""
         return {"d": (self.a, self.b), "r": ("",)}.get(self.effect, ())
 
     @property
@@ -100,11 +102,11 @@ class ContrastTable:
         return SYMBOLS[self.effect]
 
     def address(self, index: int) -> str:
-        """Where an entry's feature lives: LAYER/INDEX."""
+        """The address of an entry's feature: LAYER/INDEX."""
         return f"{self.spaces[self.space[index]].short}/{self.feature[index]}"
 
     def ranking(self) -> npt.NDArray[np.int64]:
-        """Entries with a known d: smallest q first, among equals the largest |d|."""
+        """Entries with a defined d, by ascending q and then by descending |d|."""
         import numpy as np
 
         known = np.flatnonzero(~np.isnan(self.d))
@@ -130,13 +132,13 @@ def read_contrasts(inputs: Inputs) -> Iterator[ContrastTable]:
 
 
 def _sides(comparison: Comparison) -> tuple[str, str]:
-    """What positive and negative effects are higher in."""
+    """The groups in which positive and negative effects are higher."""
     if comparison.effect == "r":
         return f"high {comparison.by}", f"low {comparison.by}"
     if comparison.effect == "eta2":
         return "one group or another", "none"
-    first, second = comparison.group_names
-    return first, second
+    group_a, group_b = comparison.group_names
+    return group_a, group_b
 
 
 def _of(rows: pa.Table, stat: str) -> pa.Table:
@@ -148,7 +150,7 @@ def _of(rows: pa.Table, stat: str) -> pa.Table:
 def _contrast(
     comparison: Comparison, name: str, rows: Mapping[str, pa.Table], spaces: Sequence[Space]
 ) -> ContrastTable:
-    """Each statistic beside the others by (space, feature)."""
+    """Aligns the statistics by (space, feature)."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -158,10 +160,10 @@ def _contrast(
     for stat, values in rows.items():
         space = pc.index_in(values["space"], value_set=ids).to_numpy().astype(np.int64)
         feature = values["feature"].to_numpy().astype(np.int64)
-        keys[stat], first = np.unique((space << 32) | feature, return_index=True)
-        numbers[stat] = values["number"].to_numpy()[first].astype(np.float64)
+        keys[stat], rows_of_keys = np.unique((space << 32) | feature, return_index=True)
+        numbers[stat] = values["number"].to_numpy()[rows_of_keys].astype(np.float64)
     cells = keys["q"]
-    columns = {stat: _laid(cells, keys[stat], numbers[stat]) for stat in rows}
+    columns = {stat: _aligned(cells, keys[stat], numbers[stat]) for stat in rows}
     return ContrastTable(
         comparison,
         name,
@@ -179,7 +181,7 @@ def _contrast(
     )
 
 
-def _laid(
+def _aligned(
     cells: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]
 ) -> Any:
     import numpy as np

@@ -24,18 +24,18 @@ from toolkit_stats.ranking.stage import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 
 THREADS = 4
-"""Spaces that are worked on at once, as in the core of comparisons."""
+"""Spaces processed at once, as in the core of comparisons."""
 GROUPS = 8
 """Groups where a spec names none: as many as the metadata has values, which nobody has seen yet."""
 OF_GROUP = 3
-"""Rows of a feature and group: mean, density, std."""
+"""Rows per feature and group: mean, density, std."""
 OF_FEATURE = 5
-"""Rows of a feature beside its test's: q, significant, fired, discovered, same_as."""
+"""Rows per feature besides those of its test: q, significant, fired, discovered, same_as."""
 ADJUSTED = 6
 """Rows of an adjusted test: d, t, df, p, q, significant."""
 HELD, MADE, STORED = 60, 120, 24
-"""Bytes of an entry while a space is read and tested, of a row while a table is made of it, and of
-one in the store: a number, and words that are nearly always those of the row before.
+"""Bytes of an entry while a space is read and tested, of a row while its table is made, and of a
+stored row, whose words nearly always repeat those of the row before.
 """
 OBJECT = 1000
 """Bytes of a sample while its metadata are Python's own objects."""
@@ -49,8 +49,8 @@ BLOCK_COLUMNS = 1024
 
 @dataclass(frozen=True)
 class TestCost:
-    """What a test is beside others: rows of a feature, operations of an entry and of a feature,
-    bytes of an entry.
+    """The cost of a test: rows per feature, operations per entry and per feature, bytes per
+    entry.
     """
 
     rows: int
@@ -82,7 +82,7 @@ def comparison(name: str) -> Callable[[Any, Workload], Cost]:
 
 
 def fired(load: Workload) -> int:
-    """Features that can have fired: no more than there are, and no more than there are entries."""
+    """An upper bound of the features that fired: the number of features or of entries."""
     return int(min(load.saes.get("features", 0), load.entries))
 
 
@@ -92,7 +92,7 @@ def read(load: Workload) -> int:
 
 
 def share(load: Workload, spaces: int = THREADS) -> float:
-    """Which part of all activations so many spaces have."""
+    """The share of all activations in this many spaces."""
     count: int = max(1, load.saes.get("count", 1))
     return min(1.0, spaces / count)
 
@@ -114,7 +114,7 @@ def _compared(test: TestCost, params: Compare, load: Workload) -> Cost:
             + load.samples * OBJECT
             + (
                 rows * MADE if params.family == "discovered" else 0
-            )  # what the select half wrote, of which few rows stay
+            )  # rows of the select half, of which few are kept
             + (THREADS * SHUFFLED * min(BLOCK_COLUMNS, features) if shuffles else 0)
             + shuffles * load.samples
         ),
@@ -124,7 +124,7 @@ def _compared(test: TestCost, params: Compare, load: Workload) -> Cost:
 
 
 def _rows(test: TestCost, params: Compare) -> int:
-    """Rows of a feature that is discovered; others have fewer."""
+    """Rows of a discovered feature; others have fewer."""
     between = getattr(params, "between", None)
     groups = len(between) if between else GROUPS if hasattr(params, "min_eta2") else 1
     adjusted = bool(getattr(params, "covariates", ())) or (
@@ -146,7 +146,7 @@ SOLVED = 5
 OPEN = 2**30
 """Bytes of sums of open clusters, at most."""
 HELD_ROWS = 2**28
-"""Bytes of stream that are held in memory; more lies in a file."""
+"""Bytes of stream in memory; more is kept in a file."""
 
 
 def leak(params: Leak, load: Workload) -> Cost:
@@ -173,13 +173,13 @@ def probe(params: Probe, load: Workload) -> Cost:
     stream = load.distinct * width
     spaces = load.saes.get("count", 0)
     source = _source(load, len(layers), params)
-    held = 0 if load.unloaded else min(HELD_ROWS, 4 * len(layers) * stream)
+    held_bytes = 0 if load.model_replaced else min(HELD_ROWS, 4 * len(layers) * stream)
     return source + Cost(
         flops=len(layers) * params.folds * reader + features,
         read=read(load),
         memory=int(
             source.memory
-            + held
+            + held_bytes
             + 8 * stream
             + 5 * 8 * rows * width
             + 3 * 8 * short**2
@@ -197,12 +197,12 @@ def residual(params: Residual, load: Workload) -> Cost:
     numbers = len(layers) * width
     rows = numbers * (2 * OF_GROUP + TESTS["welch"].rows + OF_FEATURE)
     in_a_pass = min(load.distinct, max(1, params.tokens * load.distinct // max(1, load.tokens)))
-    source, at_once = _source(load, len(layers), params), 1 if load.unloaded else len(layers)
+    source, at_once = _source(load, len(layers), params), 1 if load.model_replaced else len(layers)
     return source + Cost(
         flops=20.0 * load.samples * numbers + 200.0 * numbers,
         memory=int(
             source.memory
-            + (0 if load.unloaded else in_a_pass * numbers * 12)
+            + (0 if load.model_replaced else in_a_pass * numbers * 12)
             + min(OPEN, 8 * load.distinct * width * at_once)
             + 30 * 8 * numbers
             + width * rows // max(1, numbers) * MADE
@@ -218,7 +218,7 @@ def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
     rows are held at a time.
     """
     model, width = load.model, load.model.get("width", 0)
-    if load.unloaded:
+    if load.model_replaced:
         row = 4 * width + ROW
         return Cost(
             read=load.samples * layers * row,
@@ -233,8 +233,8 @@ def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
 
 
 def _layers(layers: Layers, load: Workload) -> list[str]:
-    """The places that are looked at; none as long as nobody knows how many layers there are, or if
-    there is no such layer.
+    """The hookpoints to read; empty while the number of layers is unknown, or if there is no such
+    layer.
     """
     if layers == KEPT:
         return [f"resid_post.{layer}" for layer in dict.fromkeys(load.saes.get("layers", ()))]
@@ -245,7 +245,7 @@ def _layers(layers: Layers, load: Workload) -> list[str]:
 
 
 def _pass_flops(load: Workload, layers: Layers) -> float:
-    """Every token up to the last layer that is looked at."""
+    """Operations for every token up to the last layer that is read."""
     last = max(
         (int(hookpoint.rpartition(".")[2]) for hookpoint in _layers(layers, load)), default=-1
     )
@@ -319,9 +319,9 @@ def pathway(params: Pathway, load: Workload) -> Cost:
 
 def _linked(links: str, spaces: int, layers: int) -> float:
     """Pairs of spaces of different layers, as many SAEs at each."""
-    each = spaces / layers
+    saes = spaces / layers
     return {
         "none": 0.0,
-        "adjacent": each * each * (layers - 1),
-        "all": each * each * layers * (layers - 1) / 2,
+        "adjacent": saes * saes * (layers - 1),
+        "all": saes * saes * layers * (layers - 1) / 2,
     }[links]

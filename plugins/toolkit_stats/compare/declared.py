@@ -1,4 +1,4 @@
-"""What the stages tell a plan that they will compare. Light: it runs whenever a spec is planned."""
+"""The comparisons that stages declare for a plan. Light: it runs whenever a spec is planned."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def ranking(params: Ranking, model: Mapping[str, Any]) -> PlannedComparison:
 
 
 def streams(params: Any, model: Mapping[str, Any]) -> PlannedComparison:
-    """Two groups, over every number of the stream at the layers asked for; a model that is not
-    there yet has none to count.
+    """Two groups, over every number of the stream at the requested layers; none are counted for a
+    model that is not downloaded.
     """
     try:
         places = len(hookpoints(params.layers, int(model["layers"]), "the model"))
@@ -45,11 +45,11 @@ def streams(params: Any, model: Mapping[str, Any]) -> PlannedComparison:
 
 
 def _two(params: Any, **family: Any) -> PlannedComparison:
-    first, second = (None if name == REST else name for name in params.between)
-    return _compared(params, groups=(first, second), **family)
+    group_a, group_b = (None if name == REST else name for name in params.between)
+    return _compared(params, groups=(group_a, group_b), **family)
 
 
-def _compared(params: Any, **asked: Any) -> PlannedComparison:
+def _compared(params: Any, **given: Any) -> PlannedComparison:
     unit = "unit" if params.unit in OWN_UNITS else params.unit
     return PlannedComparison(
         by=params.by,
@@ -57,5 +57,5 @@ def _compared(params: Any, **asked: Any) -> PlannedComparison:
         cluster=params.cluster,
         half=params.half,
         alpha=params.alpha,
-        **asked,
+        **given,
     )

@@ -1,4 +1,4 @@
-"""What the comparisons of a run found, in a sentence each."""
+"""One sentence for each comparison of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRST_RANK = 20
 def comparison_findings(inputs: Inputs) -> Iterator[Finding]:
     """How many features differ of how many tested, and the strongest, for each comparison.
 
-    What chose features is left out where another comparison confirms them.
+    A comparison on the select half is left out where another one confirms its features.
     """
     from toolkit_stats.compare.contrasts import read_contrasts
 
@@ -89,8 +89,8 @@ def _interval(inputs: Inputs, contrast: ContrastTable, index: int) -> tuple[floa
 
 
 def baseline_of(inputs: Inputs, contrast: str) -> str:
-    """What metadata alone reach on the same groups, and the best feature; empty where no stage
-    asked.
+    """What metadata alone and the best feature reach on the same groups; empty where no stage
+    measured it.
     """
     if "baselines" not in inputs.tables():
         return ""
@@ -117,5 +117,5 @@ def _best(rows: Sequence[Any]) -> Any:
 
 
 def _area(row: Any) -> float:
-    """An AUROC below a half tells groups apart as well, the other way round."""
+    """The AUROC in the direction in which it is above one half."""
     return max(float(row["value"]), 1.0 - float(row["value"]))

@@ -1,5 +1,5 @@
-"""What a comparison is told: which samples, what is independent, the family that is corrected over,
-and what is called found.
+"""Params of comparisons: the samples, what is independent, the family of the correction, and the
+thresholds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Samples(Params):
-    """Which samples are compared by what, and what is independent among them."""
+    """Which samples are compared, by which key, and what is independent among them."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -57,7 +57,7 @@ class Samples(Params):
 
 
 class Compare(AtKept, Samples):
-    """What every comparison takes."""
+    """The params of every comparison."""
 
     alpha: float = Field(
         0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow."
@@ -114,26 +114,26 @@ Pair = Annotated[
 
 
 class Between(Samples):
-    """Two groups, and nothing that is tested feature by feature."""
+    """Two groups, without tests of single features."""
 
     between: Pair
 
 
 class TwoGroups(Compare):
-    """Two groups, and how large a difference counts."""
+    """Two groups, and the smallest difference that counts."""
 
     between: Pair
     min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
 
 
 class Areas(TwoGroups):
-    """Areas under curves: each group has its own spread."""
+    """AUROC: each group has its own spread."""
 
     spread: Literal["guarded", "own"] = SPREAD
 
 
 class Means(TwoGroups):
-    """Tests of means: they can be adjusted for what else differs between the groups."""
+    """Tests of means, which can be adjusted for covariates."""
 
     spread: Literal["guarded", "own"] = SPREAD
 
@@ -150,7 +150,7 @@ class Means(TwoGroups):
 
 
 class Ranks(TwoGroups):
-    """Rank tests, whole or within strata."""
+    """Rank tests, over all samples or within strata."""
 
     within: str | None = Field(
         None,
@@ -160,7 +160,7 @@ class Ranks(TwoGroups):
 
 
 class Shuffles(TwoGroups):
-    """A permutation test: how often chance does as much."""
+    """A permutation test."""
 
     permutations: int = Field(
         999, ge=19, le=100_000, description="Shuffles of the groups' labels over clusters."
@@ -173,7 +173,7 @@ class Shuffles(TwoGroups):
 
 
 class Trend(Compare):
-    """A number followed over samples."""
+    """Correlation with a number."""
 
     method: Literal["pearson", "spearman"] = Field(
         "spearman",

@@ -1,5 +1,5 @@
 """The core of every comparison: each space tested, one correction over the declared family, one row
-a feature and statistic.
+per feature and statistic.
 
 Imported when a step runs: it needs NumPy and pyarrow.
 """
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from toolkit.activation_matrix import Fired, read_space
 from toolkit.activation_rows import BySpace
+from toolkit.arrays import Floats
 from toolkit.comparisons import Comparison, addresses_of
 from toolkit.corrections import CORRECTIONS
 from toolkit.errors import DataError, choices
@@ -33,23 +34,22 @@ from toolkit_stats.math.duplicates import Twin, twins
 from toolkit_stats.math.means import Moments, moments
 from toolkit_stats.samples.groups import Design
 
-Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")
 R = TypeVar("R")
 ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
-"""Statistics that every feature of the family gets that fired."""
+"""Statistics of every feature of the family that fired."""
 SPREADS_APART, MEANS_ALIKE = 3.0, 0.2
-"""A rank test is doubtful where one group spreads so many times as much and |d| is below this."""
+"""A rank test is doubtful where the spreads differ by this factor and |d| is below this."""
 THREADS = 4
-"""Spaces worked on at once, where there are as many processors: each holds its activations in
+"""At most this many spaces are processed at once, one per processor: each holds its activations in
 memory.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """One space: its features in the family that fired, what each group did, and the test's
+    """One space: its features in the family that fired, the moments of each group, and the test's
     statistics.
     """
 
@@ -58,7 +58,7 @@ class Tested:
     features: npt.NDArray[np.int64]
     family: int
     sides: Sequence[Moments]
-    found: Mapping[str, Floats]
+    statistics: Mapping[str, Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Corrected:
 
 
 def compare(work: Work, design: Design, test: Test) -> Rows:
-    """Test each feature of each space and give one row a feature and statistic."""
+    """Test each feature of each space; yields one row per feature and statistic."""
     test = replace(test, among=candidates(work, test))
     spaces: Mapping[str, Mapping[str, Any]] = described(work)
     if test.among is not None:
@@ -82,7 +82,7 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
 
 
 def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) -> Rows:
-    """One correction over all that was tested, and the rows, space by space."""
+    """Correct over all tests, and yield the rows space by space."""
     comparison = recorded_comparison(work, design, test, tested)
     yield "comparisons", comparison.table()
     if not tested:
@@ -96,23 +96,25 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
     warn_of_spreads(work, test, tested, plain)
     alike = _twins(work, design, test, tested, plain)
     writer = _Writer(design, test, work.params, comparison.id)
-    for one, own, other, twin in zip(tested, plain, beside, alike, strict=True):
-        yield "features", writer.table(one, own, other, twin)
+    for space, plain_result, adjusted_result, twin_of in zip(
+        tested, plain, beside, alike, strict=True
+    ):
+        yield "features", writer.table(space, plain_result, adjusted_result, twin_of)
 
 
 def warn_of_spreads(
     work: Work, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]
 ) -> None:
-    """Say how many discoveries of a rank test differ in spread and hardly in mean: a rank test
-    cannot tell the one from the other.
+    """Warn of discoveries of a rank test that differ in spread but hardly in mean: a rank test
+    cannot tell these apart.
     """
     if test.part != "compare.mann_whitney":
         return
     count = 0
-    for one, significant in zip(tested, corrected, strict=True):
-        spreads = [np.sqrt(side.squares / (side.samples - 1)) for side in one.sides]
+    for space, significant in zip(tested, corrected, strict=True):
+        spreads = [np.sqrt(side.squares / (side.samples - 1)) for side in space.sides]
         apart = np.maximum(*spreads) >= SPREADS_APART * np.minimum(*spreads)
-        same_mean = np.abs(one.found["d"]) < MEANS_ALIKE
+        same_mean = np.abs(space.statistics["d"]) < MEANS_ALIKE
         count += int((significant.discovered & apart & same_mean).sum())
     if count:
         work.report.event(
@@ -126,7 +128,7 @@ def warn_of_spreads(
 def recorded_comparison(
     work: Work, design: Design, test: Test, tested: Sequence[Tested]
 ) -> Comparison:
-    """What table `comparisons` says of this stage."""
+    """The row of table `comparisons`."""
     params = work.params
     return Comparison(
         part=test.part,
@@ -151,8 +153,8 @@ def recorded_comparison(
 
 
 def measured(work: Work) -> frozenset[str] | None:
-    """The samples that have a row in every space that has any, if the params leave out the others;
-    else None, for all.
+    """The samples that have a row in every space with activations, if the params leave out the
+    others; None for all.
     """
     if work.params.missing == "refuse":
         return None
@@ -160,9 +162,7 @@ def measured(work: Work) -> frozenset[str] | None:
 
 
 def described(work: Work) -> dict[str, dict[str, Any]]:
-    """Every space that is described, also one in which nothing fired: its features are part of the
-    family.
-    """
+    """Every described space, even if nothing fired in it: its features are part of the family."""
     rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     for space in BySpace(work.inputs.read("activations")).spaces:
         if space not in rows:
@@ -194,7 +194,7 @@ def _tested(
 
 
 def at_once(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Spaces do not depend on each other; a few are worked on at once. Results come in order."""
+    """Apply a function to spaces, a few at once; results come in order."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         yield from pool.map(function, items)
 
@@ -202,7 +202,7 @@ def at_once(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 def tested_space(
     space: str, facts: Mapping[str, Any], fired: Fired, family: int, design: Design, test: Test
 ) -> Tested:
-    """Both what each group did and what the test makes of it."""
+    """The moments of each group, and the test."""
     sides = [
         moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups
     ]
@@ -217,7 +217,7 @@ def _read(
     facts: Mapping[str, Any],
     among: SelectedFeatures | None,
 ) -> tuple[Fired, int]:
-    """The features of the family that fired, and how many it has."""
+    """The activations of the features of the family that fired, and the size of the family."""
     named = f"{space} ({facts['address']})"
     rows = activations.of(space, design.samples, named)
     fired = read_space(rows, design.samples, facts["width"], work.params.pool, named)
@@ -230,7 +230,7 @@ def _read(
 
 
 def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
-    """Who is in the family is settled without a look at the groups."""
+    """Which features are in the family, decided without looking at the groups."""
     least = fewest(params, fired.matrix.shape[0])
     if not least:
         return fired, width
@@ -247,7 +247,7 @@ def _kept(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
 
 
 def fewest(params: Compare, samples: int) -> int:
-    """In how many samples a feature of the family fired, at least."""
+    """The fewest samples in which a feature of the family fired."""
     return max(params.min_count, ceil(params.min_density * samples - 1e-9))
 
 
@@ -257,29 +257,30 @@ def fewest(params: Compare, samples: int) -> int:
 def _corrected(
     tested: Sequence[Tested], test: Test, params: Compare, suffix: str
 ) -> list[Corrected]:
-    correct, p = CORRECTIONS[params.correct], [_counted(one, test, suffix) for one in tested]
+    correct, p = CORRECTIONS[params.correct], [_counted(space, test, suffix) for space in tested]
     if params.family == "space":
-        q = [correct(own, one.family) for own, one in zip(p, tested, strict=True)]
+        q = [correct(values, space.family) for values, space in zip(p, tested, strict=True)]
     else:
-        together = correct(np.concatenate(p), sum(one.family for one in tested))
-        q = np.split(together, np.cumsum([len(own) for own in p])[:-1])
+        joint = correct(np.concatenate(p), sum(space.family for space in tested))
+        q = np.split(joint, np.cumsum([len(values) for values in p])[:-1])
     results = []
-    for one, own in zip(tested, q, strict=True):
-        discovered = own <= params.alpha
-        large = np.abs(one.found[f"{test.effect}{suffix}"]) >= test.least
-        results.append(Corrected(own, discovered, discovered & large))
+    for space, values in zip(tested, q, strict=True):
+        discovered = values <= params.alpha
+        large = np.abs(space.statistics[f"{test.effect}{suffix}"]) >= test.least
+        results.append(Corrected(values, discovered, discovered & large))
     return results
 
 
 def _counted(tested: Tested, test: Test, suffix: str) -> Floats:
-    """The p of each feature as the correction counts it: an effect against the one that is to be
-    confirmed is no evidence for it.
+    """The p of each feature for the correction: 1 where the effect has the opposite sign of the one
+    to confirm.
     """
-    p = tested.found[f"p{suffix}"]
+    p = tested.statistics[f"p{suffix}"]
     if test.among is None:
         return p
     return np.where(
-        tested.found[f"{test.effect}{suffix}"] * test.among.effect(tested.space, tested.features)
+        tested.statistics[f"{test.effect}{suffix}"]
+        * test.among.effect(tested.space, tested.features)
         < 0,
         1.0,
         p,
@@ -292,7 +293,7 @@ def _counted(tested: Tested, test: Test, suffix: str) -> Floats:
 def _twins(
     work: Work, design: Design, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]
 ) -> list[list[Twin]]:
-    """By space, its discoveries that do as another discovery at their site does."""
+    """By space, the discoveries that do the same as another discovery at their site."""
 
     activations = cache(lambda: Activations(work.inputs, work.params.at))
 
@@ -303,18 +304,20 @@ def _twins(
         return fired.matrix[:, np.flatnonzero(corrected[index].discovered)]
 
     features = [
-        one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)
+        space.features[result.discovered] for space, result in zip(tested, corrected, strict=True)
     ]
-    order = [np.stack([~found.significant, found.q])[:, found.discovered] for found in corrected]
-    return twins([one.facts for one in tested], features, order, columns)
+    order = [
+        np.stack([~result.significant, result.q])[:, result.discovered] for result in corrected
+    ]
+    return twins([space.facts for space in tested], features, order, columns)
 
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
 class _Writer:
-    """Columns of words are made once, as long as the longest space, and cut to length for each
-    block of rows.
+    """Builds rows. Columns of repeated words are made once, as long as the longest space, and cut
+    for each block.
     """
 
     def __init__(self, design: Design, test: Test, params: Compare, comparison: str) -> None:
@@ -330,7 +333,7 @@ class _Writer:
         adjusted: Corrected | None,
         twins: Sequence[Twin],
     ) -> pa.Table:
-        """All rows of a space: a block a statistic."""
+        """All rows of a space, one block per statistic."""
         blocks = [
             *self._of_groups(tested, corrected.discovered),
             *self._of_contrast(tested, corrected, adjusted),
@@ -339,7 +342,7 @@ class _Writer:
         return pa.concat_tables(blocks)
 
     def _of_groups(self, tested: Tested, discovered: Mask) -> Iterator[pa.Table]:
-        """What each group did: mean, density and, of discoveries, the spread."""
+        """The mean and density of each group and, for discoveries, the spread."""
         detailed = None if self._params.details == "all" else discovered
         for group, side in zip(self._design.groups, tested.sides, strict=True):
             spread = np.sqrt(side.squares / (side.samples - 1))
@@ -352,9 +355,9 @@ class _Writer:
     def _of_contrast(
         self, tested: Tested, corrected: Corrected, adjusted: Corrected | None
     ) -> Iterator[pa.Table]:
-        """What the test says of the groups."""
+        """The statistics of the test."""
         contrast, discovered = self._test.contrast, corrected.discovered
-        for stat, numbers in tested.found.items():
+        for stat, numbers in tested.statistics.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
             yield self._block(tested, stat, contrast, numbers, None if every else discovered)
         if self._test.among is not None:
@@ -372,7 +375,7 @@ class _Writer:
     def _block(
         self, tested: Tested, stat: str, group: str, numbers: Floats, kept: Mask | None = None
     ) -> pa.Table:
-        """A statistic of all features, or of those that are kept."""
+        """Rows of a statistic for all features, or for those of `kept`."""
         features = tested.features if kept is None else tested.features[kept]
         numbers = numbers if kept is None else numbers[kept]
         columns = {
@@ -393,7 +396,7 @@ class _Writer:
         return word_id[:count]
 
     def _of_twins(self, space: str, twins: Sequence[Twin]) -> list[pa.Table]:
-        """The twin's feature as the number, its space as the text."""
+        """Rows `same_as`: the twin's feature as the number, its space as the text."""
         if not twins:
             return []
         fixed = {

@@ -41,7 +41,7 @@ def compare_auroc(work: Work) -> Rows:
 
 
 def compare_permutation(work: Work) -> Rows:
-    """Two groups by what shuffled labels do."""
+    """Two groups by permutation of their labels."""
     from toolkit_stats.compare.tests import of_shuffles
 
     return _groups_compared(work, of_shuffles)

@@ -1,5 +1,5 @@
-"""The tests behind the parts `compare.*`: what each makes of one space's samples. Imported when a
-step runs: it needs NumPy.
+"""The tests behind the parts `compare.*`, each for the samples of one space. Imported when a step
+runs: it needs NumPy.
 
 Each is made once for a stage, from its work and its design, and is then called space by space with
 the matrix of samples by features and the moments of each group.
@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import skew
 
+from toolkit.arrays import Floats
 from toolkit.errors import DataError
 from toolkit.work import Work
 from toolkit_stats.compare.confirm import SelectedFeatures
@@ -38,17 +38,18 @@ from toolkit_stats.math.means import (
 from toolkit_stats.samples.groups import Design
 from toolkit_stats.samples.rank_cells import rank_cells
 
-Floats = npt.NDArray[np.float64]
 Sides = Sequence[Moments]
 SKEWED = 1.0
-"""A number with more skewness than this is reported where Pearson's r is asked for."""
+"""A number with more skewness than this is reported if Pearson's r is used."""
 BLOCK = 8192
-"""Columns that a rank test works on together."""
+"""Columns that a rank test processes together."""
 
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """One stage's test: its name for people, the effect that the cut is on, and the function."""
+    """One stage's test: its name for people, the effect that has the threshold, and the
+    function.
+    """
 
     name: str
     contrast: str
@@ -60,9 +61,9 @@ class Test:
     belongs to a second test.
     """
     adjusted: str = ""
-    """What the second test is adjusted for, for people."""
+    """The covariates of the second test, for people."""
     among: SelectedFeatures | None = field(default=None, repr=False)
-    """The features of the family, where an earlier stage found it."""
+    """The features of the family, where an earlier stage discovered them."""
 
 
 def of_means(name: str) -> Callable[[Work, Design], Test]:
@@ -98,22 +99,22 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
 def of_ranks(work: Work, design: Design) -> Test:
     """Mann and Whitney's test of cluster means; within strata, van Elteren's."""
     cells = rank_cells(work, design)
-    first, strata = design.group_of_cell == 0, _adjust.strata_of(work, design)
+    in_first, strata = design.group_of_cell == 0, _adjust.strata_of(work, design)
     ones, pairs = (
-        [np.arange(int(side.sum())) for side in (first, ~first)],
-        int(first.sum()) * int((~first).sum()),
+        [np.arange(int(side.sum())) for side in (in_first, ~in_first)],
+        int(in_first.sum()) * int((~in_first).sum()),
     )
     parts = [strata == stratum for stratum in np.unique(strata)] if strata is not None else []
 
     def block(columns: Any) -> dict[str, Floats]:
         ranks = _ranks.ranked(columns)
         tested, area = (
-            _ranks.mann_whitney(ranks, first),
-            _ranks.interval(ranks, first, (ones[0], ones[1])),
+            _ranks.mann_whitney(ranks, in_first),
+            _ranks.interval(ranks, in_first, (ones[0], ones[1])),
         )
         own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
         own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
-        within = [(_ranks.ranked(columns[part]), first[part]) for part in parts]
+        within = [(_ranks.ranked(columns[part]), in_first[part]) for part in parts]
         return {**own, "p": _ranks.van_elteren(within) if within else tested.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
@@ -125,11 +126,11 @@ def of_ranks(work: Work, design: Design) -> Test:
 
 def of_area(work: Work, design: Design) -> Test:
     """AUROC over samples, its variance over clusters."""
-    first = np.arange(design.size) < design.groups[0].end
+    in_first = np.arange(design.size) < design.groups[0].end
     clusters = design.groups[0].clusters, design.groups[1].clusters
 
     def block(columns: Any) -> dict[str, Floats]:
-        areas = _ranks.area(_ranks.ranked(columns), first, clusters, work.params.spread)
+        areas = _ranks.area(_ranks.ranked(columns), in_first, clusters, work.params.spread)
         own = {"auroc": areas.auroc, "auroc_low": areas.low, "auroc_high": areas.high}
         return {**own, "t": areas.t, "df": areas.df, "p": areas.p}
 
@@ -140,9 +141,7 @@ def of_area(work: Work, design: Design) -> Test:
 
 
 def _by_block(matrix: Any, run: Callable[[Any], Mapping[str, Floats]]) -> dict[str, Floats]:
-    """Rank tests go over columns, so many at a time that their entries stay in the processor's
-    caches.
-    """
+    """Run a rank test on blocks of columns whose entries stay in the processor's caches."""
     columns = matrix.tocsc()
     parts = [
         run(columns[:, start : start + BLOCK]) for start in range(0, max(matrix.shape[1], 1), BLOCK)
@@ -151,20 +150,20 @@ def _by_block(matrix: Any, run: Callable[[Any], Mapping[str, Floats]]) -> dict[s
 
 
 def of_shuffles(work: Work, design: Design) -> Test:
-    """Cluster means, their labels shuffled; the same shuffles for every feature of every space."""
-    params, first = work.params, design.group_of_cell == 0
+    """Cluster means with shuffled labels; the same shuffles for every feature of every space."""
+    params, in_first = work.params, design.group_of_cell == 0
     strata = _adjust.strata_of(work, design)
     dealt = _shuffle.shuffles(
-        first, params.permutations, strata, lambda number: work.rng("permutation", number)
+        in_first, params.permutations, strata, lambda number: work.rng("permutation", number)
     )
-    if strata is not None and (dealt == first).all():
+    if strata is not None and (dealt == in_first).all():
         raise DataError(
             f"within: each value of '{params.within}' has clusters of one group only, so that no "
             "label can be shuffled. Take a key within whose values both groups occur."
         )
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        t, p = _shuffle.permuted(merged(matrix, design.cells), first, dealt)
+        t, p = _shuffle.permuted(merged(matrix, design.cells), in_first, dealt)
         return {**_plain_effects(sides), "t": np.where(np.isfinite(t), t, np.nan), "p": p}
 
     shuffles = f" ({len(dealt)} shuffles)"
@@ -208,7 +207,9 @@ def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
 
 
 def _warn_of_skewness(work: Work, numbers: Floats) -> None:
-    """Few clusters with extreme numbers decide Pearson's r of a feature that seldom fires."""
+    """Warn of a skewed number: a few extreme clusters decide Pearson's r of a feature that seldom
+    fires.
+    """
     skewness = float(skew(numbers))
     if abs(skewness) > SKEWED:
         text = (
@@ -271,8 +272,8 @@ def _several(
 
 
 def _plain_effects(sides: Sides) -> dict[str, Floats]:
-    """d with Welch's interval, for tests that are not about means: what a screen goes by is the
-    same after every test.
+    """d with Welch's interval, for tests that are not about means: a screen uses the same d after
+    every test.
     """
     a, b = sides
     return _effects(effects(a, b, unpooled(a, b)[0]))

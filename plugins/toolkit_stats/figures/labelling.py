@@ -1,5 +1,5 @@
-"""Where the names of points go in a drawing: beside them, on no other name and on no point that is
-named, or the nearest such place.
+"""Places the labels of points in a drawing: beside the point, without covering other labels or
+labelled points.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     Points = npt.NDArray[np.float64]
 
 GAP, LETTER, HEIGHT, RADIUS = 9.0, 7.5, 15.0, 4.0
-"""From a point to its name; the width of a letter in it; its height; and how far a point reaches.
+"""The gap from a point to its label, the width of a letter, the height of a label, and the radius
+of a point.
 """
 STEPS = 40
-"""Heights that are tried above a point and below it, as far as the drawing goes."""
+"""How many positions are tried above and below a point, within the drawing."""
 ON_NAME, ON_NAMED, ON_LEAD, ON_POINT, INWARDS = 1000.0, 1000.0, 300.0, 20.0, 12.0
-"""What it costs to lie on a name, on a point that is named, on a line that leads to one, on another
-point, and to stand inwards.
+"""The costs of covering a label, a labelled point, a leader line or another point, and of the inner
+side.
 """
 
 
 @dataclass(frozen=True)
 class LabelledPoint:
-    """A point with a name, and the side where it goes if there is room: 1 right, -1 left."""
+    """A point with a label, and its preferred side: 1 right, -1 left."""
 
     x: float
     y: float
@@ -39,7 +40,7 @@ class LabelledPoint:
 
 @dataclass(frozen=True)
 class Label:
-    """A name beside its point: where its nearer end stands, and on which side of the point."""
+    """A label: the position of its nearer end, and its side of the point."""
 
     of: LabelledPoint
     y: float
@@ -57,12 +58,10 @@ class Label:
         return min(self.start, far), max(self.start, far), self.y - HEIGHT / 2, self.y + HEIGHT / 2
 
 
-def placed(
+def place_labels(
     points: Sequence[LabelledPoint], others: Points, room: tuple[float, float, float, float]
 ) -> list[Label]:
-    """A label for each point, in their order; each takes the cheapest place that those before it
-    leave in `room`.
-    """
+    """A label for each point, in order; each takes the cheapest free position in `room`."""
     import numpy as np
 
     centres = np.array([(point.x, point.y) for point in points])
@@ -70,9 +69,9 @@ def placed(
     leads = np.empty((0, 2))
     for index, point in enumerate(points):
         best, least = Label(point, point.y, point.side), inf
-        for label in _places(point):
+        for label in _candidates(point):
             if abs(label.y - point.y) >= least:
-                break  # all that is left is further away
+                break  # all other positions are further away
             cost = (
                 _cost(label, labels, np.delete(centres, index, axis=0), leads, others)
                 if _inside(label.box, room)
@@ -85,7 +84,7 @@ def placed(
 
 
 def lead(label: Label) -> Points:
-    """Points of the line from a point to its label; none where that stands beside it."""
+    """The leader line from a point to its label; empty where they are adjacent."""
     import numpy as np
 
     if abs(label.y - label.of.y) <= 3:
@@ -97,7 +96,7 @@ def lead(label: Label) -> Points:
     )
 
 
-def _places(point: LabelledPoint) -> Iterator[Label]:
+def _candidates(point: LabelledPoint) -> Iterator[Label]:
     heights = sorted(range(-STEPS, STEPS + 1), key=lambda step: (abs(step), -step))
     for step, side in product(heights, (point.side, -point.side)):
         yield Label(point, point.y + step * HEIGHT * 0.6, side)
@@ -112,9 +111,9 @@ def _inside(
 def _cost(
     label: Label, before: Sequence[Label], named: Points, leads: Points, others: Points
 ) -> float:
-    left, right, top, bottom = label.box
+    x0, x1, y0, y1 = label.box
     over = sum(
-        left < box[1] and right > box[0] and top < box[3] and bottom > box[2]
+        x0 < box[1] and x1 > box[0] and y0 < box[3] and y1 > box[2]
         for box in (label_before.box for label_before in before)
     )
     line = lead(label)

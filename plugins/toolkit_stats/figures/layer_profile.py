@@ -1,4 +1,4 @@
-"""The report section `layer-profile`: where in the model the features lie that differ."""
+"""The report section `layer-profile`: the layers of the features that differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WIDTH, LEFT, RIGHT, TOP = 720.0, 56.0, 8.0, 30.0
 COUNTS, GAP, EFFECTS = 190.0, 44.0, 80.0
 FOLDED = 12
-"""A table of more spaces than this is folded away under the figure."""
+"""A table of more spaces than this is folded."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _legend(contrast: ContrastTable) -> str:
 
 
 def _counts_said(contrast: ContrastTable) -> str:
-    """What was done to whom, and how many features it found: by corrected p alone, and with the cut
-    on the effect.
+    """The test, the groups, and how many features differ: by corrected p alone, and with the
+    threshold on the effect.
     """
     if not contrast.how:
         return ""
@@ -102,20 +102,20 @@ def _counts_said(contrast: ContrastTable) -> str:
         else "no cut on the effect"
     )
     both = f"{contrast.discovered.sum():,} features by corrected p alone, {cut}"
-    said = [f"{contrast.how}.", *(f"{size}." for size in contrast.sizes), f"Found: {both}."]
+    sentences = [f"{contrast.how}.", *(f"{size}." for size in contrast.sizes), f"Found: {both}."]
     if contrast.twin.any():
         only = [
             int((marked & ~contrast.twin).sum())
             for marked in (contrast.discovered, contrast.significant)
         ]
-        said.append(
+        sentences.append(
             "With features that do the same in several SAEs of one site counted once: "
             f"{only[0]:,} and {only[1]:,}."
         )
     if contrast.adjusted:
         kept = int((contrast.significant & contrast.adjusted_significant).sum())
-        said.append(f"Of the latter, {kept:,} differ as well {contrast.adjusted}.")
-    return f'<p class="faint">{draw.escaped(" ".join(said))}</p>'
+        sentences.append(f"Of the latter, {kept:,} differ as well {contrast.adjusted}.")
+    return f'<p class="faint">{draw.escaped(" ".join(sentences))}</p>'
 
 
 # --- the drawing ----------------------------------------------------------------------------------
@@ -155,8 +155,8 @@ def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iter
         ):
             if count:
                 about = f"<title>{draw.escaped(bar.space.hookpoint)}: {count:,}</title>"
-                left, tall = middle - wide / 2, count * scale
-                box = f'x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
+                x, tall = middle - wide / 2, count * scale
+                box = f'x="{x:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
                 yield f'<rect class="{kind}" {box} rx="1.5">{about}</rect>'
         if not (bar.more or bar.less):
             yield draw.text(middle, zero - 5, "0", anchor="middle")

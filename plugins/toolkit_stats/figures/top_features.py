@@ -1,5 +1,5 @@
-"""The report section `top-features`: the features that differ most clearly, and the text in which
-they fire hardest.
+"""The report section `top-features`: the features with the clearest differences, and the texts with
+their largest activations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LISTED, SHOWN, EXAMPLES = 12, 6, 3
 BEFORE, AFTER = 260, 90
-"""Characters of a sample shown before and after the token in which a feature fires hardest."""
+"""Characters shown before and after the token with the largest activation."""
 STYLE = (
     "<style>.stats-example{display:flex;flex-wrap:wrap;gap:.15rem .9rem;margin:.5rem "
     "0;padding:.6rem .9rem;background:var(--soft);border:1px solid "
@@ -48,7 +48,7 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Example:
-    """A sample in which a feature fires, with its activation at each position that was read."""
+    """A sample in which a feature fires, with its activation at each position read."""
 
     name: str
     label: str
@@ -143,8 +143,8 @@ def _listed(inputs: Inputs, contrast: ContrastTable, top: Sequence[int]) -> str:
 def _numbers(
     inputs: Inputs, contrast: ContrastTable, top: Sequence[int]
 ) -> dict[tuple[str, int, str, str], float | None]:
-    """What else is known of the listed features: means and densities of the groups, the interval,
-    the adjusted effect.
+    """Further columns of the listed features: means and densities of the groups, the interval, the
+    adjusted effect.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -193,12 +193,12 @@ def _spoken(contrast: ContrastTable, top: Sequence[int]) -> str:
 def _texts(inputs: Inputs) -> _Texts | None:
     from toolkit.tables import arrow_schema
 
-    there = set(inputs.tables())
-    if not {"samples", "activations"} <= there:
+    tables = set(inputs.tables())
+    if not {"samples", "activations"} <= tables:
         return None
     meta = (
         inputs.read("sample_meta")
-        if "sample_meta" in there
+        if "sample_meta" in tables
         else arrow_schema("sample_meta").empty_table()
     )
     return _Texts(
@@ -244,8 +244,8 @@ def _labels(meta: pa.Table, contrast: ContrastTable) -> dict[str, str]:
 
 
 def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str]) -> list[_Example]:
-    """The samples in which the feature fires hardest at any position, of the groups compared where
-    these are known.
+    """The samples with the largest activations of the feature, from the compared groups where
+    known.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -280,7 +280,7 @@ def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str])
 
 
 def _hits(rows: pa.Table, feature: int) -> Iterator[tuple[str, float]]:
-    """(sample, value) wherever the feature is listed."""
+    """(sample, value) of every row in which the feature fires."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -299,34 +299,34 @@ def _example(example: _Example, highest: float) -> str:
     label = f"<b>{draw.escaped(example.label)}</b><br>" if example.label else ""
     about = f"{label}{draw.escaped(example.name)}<br>peak {example.peak:.3g}"
     meta = f'<div class="meta">{about}</div>'
-    said = f'<div class="said">{_marked(example, highest)}</div>'
-    return f'<div class="stats-example">{meta}{said}</div>'
+    text = f'<div class="said">{_marked(example, highest)}</div>'
+    return f'<div class="stats-example">{meta}{text}</div>'
 
 
 def _marked(example: _Example, highest: float) -> str:
-    """The text around the peak; a token's colour is as strong as the activation on it."""
+    """The text around the peak, with tokens coloured by activation."""
     pieces = example.pieces or [example.text]
     between = "" if "".join(pieces) in example.text else " "
     hottest = max(example.values, key=lambda position: (example.values[position], -position))
     peak = hottest if 0 <= hottest < len(pieces) else len(pieces) - 1
-    first, last = _window(pieces, peak)
+    start, end = _window(pieces, peak)
     values = {**example.values, peak: example.peak}
     parts = [
         _token(pieces[index], values.get(index, 0.0), highest, index == peak)
-        for index in range(first, last)
+        for index in range(start, end)
     ]
     gap = '<span class="gap">\N{HORIZONTAL ELLIPSIS}</span>'
-    return (gap if first > 0 else "") + between.join(parts) + (gap if last < len(pieces) else "")
+    return (gap if start > 0 else "") + between.join(parts) + (gap if end < len(pieces) else "")
 
 
 def _window(pieces: Sequence[str], peak: int) -> tuple[int, int]:
     """The half-open range of tokens to show."""
-    first, last = peak, peak + 1
-    while first > 0 and sum(map(len, pieces[first - 1 : peak])) <= BEFORE:
-        first -= 1
-    while last < len(pieces) and sum(map(len, pieces[peak + 1 : last + 1])) <= AFTER:
-        last += 1
-    return first, last
+    start, end = peak, peak + 1
+    while start > 0 and sum(map(len, pieces[start - 1 : peak])) <= BEFORE:
+        start -= 1
+    while end < len(pieces) and sum(map(len, pieces[peak + 1 : end + 1])) <= AFTER:
+        end += 1
+    return start, end
 
 
 def _token(piece: str, value: float, highest: float, peak: bool) -> str:
@@ -335,7 +335,7 @@ def _token(piece: str, value: float, highest: float, peak: bool) -> str:
     )
     if value <= 0:
         return shown
-    if not shown.strip():  # a space, or a token without text: something has to carry the colour
+    if not shown.strip():  # a space, or a token without text, still needs a coloured character
         shown = "\N{OPEN BOX}" if shown else "\N{WHITE SQUARE}"
     kind = ' class="peak"' if peak else ""
     return f'<span{kind} style="--a:{value / highest:.2f}" title="{value:.3g}">{shown}</span>'

@@ -1,4 +1,4 @@
-"""The report section `volcano`: effect against evidence, a point a feature."""
+"""The report section `volcano`: effect against evidence, one point per feature."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
 from toolkit_stats.compare.contrasts import EFFECTS
-from toolkit_stats.figures.labelling import LabelledPoint, placed
+from toolkit_stats.figures.labelling import LabelledPoint, place_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,17 +26,17 @@ SMALLEST = 1e-300
 
 @dataclass(frozen=True)
 class _Frame:
-    """From d and p to the drawing."""
+    """Maps d and p to coordinates."""
 
     reach: float
     highest: float
 
     def x(self, d: float) -> float:
-        """Across: 0 is in the middle."""
+        """The x of a d; 0 is in the middle."""
         return LEFT + (d / self.reach + 1) / 2 * (WIDTH - LEFT - RIGHT)
 
     def y(self, p: float) -> float:
-        """Upwards: a tenth of p is a step."""
+        """The y of a p, on a log scale."""
         return self.level(-log10(max(p, SMALLEST)))
 
     def level(self, evidence: float) -> float:
@@ -82,8 +82,10 @@ def _thinned(contrast: ContrastTable, ranking: npt.NDArray[np.int64]) -> npt.NDA
 
     labelled, others = ranking[:LABELS], ranking[LABELS:]
     significant = _evenly(others[contrast.significant[others]], POINTS - len(labelled))
-    rest = _evenly(others[~contrast.significant[others]], POINTS - len(labelled) - len(significant))
-    return np.concatenate([rest[::-1], significant[::-1], labelled[::-1]])
+    drawn = _evenly(
+        others[~contrast.significant[others]], POINTS - len(labelled) - len(significant)
+    )
+    return np.concatenate([drawn[::-1], significant[::-1], labelled[::-1]])
 
 
 def _evenly(points: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
@@ -191,7 +193,7 @@ def _labels(
     ranking: npt.NDArray[np.int64],
     drawn: npt.NDArray[np.int64],
 ) -> Iterator[str]:
-    """Addresses beside the first points, outwards where that hides none of them."""
+    """Addresses beside the strongest points, on the outer side where possible."""
     import numpy as np
 
     points = [_named(contrast, frame, int(index)) for index in ranking[:LABELS]]
@@ -203,7 +205,7 @@ def _labels(
     beside = np.array(
         [(frame.x(float(contrast.d[index])), frame.y(float(contrast.p[index]))) for index in others]
     ).reshape(-1, 2)
-    labels = placed(points, beside, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
+    labels = place_labels(points, beside, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
     for label in sorted(labels, key=lambda label: (-label.of.side, label.of.y)):
         if abs(label.y - label.of.y) > 3:
             yield draw.line(label.of.x, label.of.y, label.start, label.y, "lead")
@@ -229,22 +231,22 @@ def _named(contrast: ContrastTable, frame: _Frame, index: int) -> LabelledPoint:
 def _note(
     contrast: ContrastTable, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]
 ) -> str:
-    said = []
+    sentences = []
     if len(drawn) < len(ranking):
         missing = int(contrast.significant[ranking].sum()) > POINTS
         kept = "evenly chosen" if missing else "all significant ones and evenly chosen others"
-        said.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
+        sentences.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
     if undefined := len(contrast.d) - len(ranking):
-        said.append(
+        sentences.append(
             f"Not drawn: {undefined:,} with the same value in every sample of a group, for which "
             f"{contrast.symbol} is undefined."
         )
-    return f'<p class="faint">{" ".join(said)}</p>' if said else ""
+    return f'<p class="faint">{" ".join(sentences)}</p>' if sentences else ""
 
 
 def _spoken(contrast: ContrastTable, ranking: npt.NDArray[np.int64]) -> str:
     d, significant = contrast.d[ranking], contrast.significant[ranking]
-    first = ", ".join(
+    listed = ", ".join(
         f"{contrast.address(int(index))} "
         f"({contrast.symbol} {draw.signed(float(contrast.d[index]))})"
         for index in ranking[:3]
@@ -253,5 +255,5 @@ def _spoken(contrast: ContrastTable, ranking: npt.NDArray[np.int64]) -> str:
     return (
         f"Scatter plot of {len(ranking)} features, {EFFECTS[contrast.effect]} against minus log10 "
         f"of p: {more} are significantly higher in {contrast.a}, {less} in {contrast.b}. Strongest "
-        f"evidence: {first}."
+        f"evidence: {listed}."
     )

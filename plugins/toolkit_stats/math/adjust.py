@@ -1,5 +1,5 @@
-"""Two groups compared with other things held equal: least squares on the group and its covariates,
-cluster-robust.
+"""Adjusted comparison of two groups: least squares on the group and covariates, with cluster-robust
+errors.
 
 Imported when a step runs: it needs NumPy and SciPy.
 """
@@ -15,15 +15,14 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.special import stdtr
 
+from toolkit.arrays import Floats
 from toolkit.errors import DataError
 from toolkit.work import Work
 from toolkit_stats.math.means import Spreads, moments_of
 from toolkit_stats.samples.groups import Design, metadata, words_of
 
-Floats = npt.NDArray[np.float64]
-
 TOLD_APART = 1e-8
-"""Covariates that leave less than this share of the groups' difference unexplained name the groups
+"""If covariates leave less than this share of the group indicator unexplained, they are the groups
 themselves.
 """
 
@@ -40,8 +39,8 @@ class Adjusted:
 
 @dataclass(frozen=True, eq=False)
 class CovariateModel:
-    """What does not depend on the feature. `own`: what of the first group's indicator no covariate
-    explains.
+    """The part of the model that does not depend on the feature. `own` is the residual of the first
+    group's indicator on the covariates.
     """
 
     names: str
@@ -57,7 +56,7 @@ class CovariateModel:
 
 
 def model_of(work: Work, design: Design) -> CovariateModel | None:
-    """The model that the params ask for, if they ask for one."""
+    """The model of the params, if they name covariates."""
     params = work.params
     if not (params.covariates or params.within):
         return None
@@ -120,19 +119,17 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
 
 
 def _guarded_df(weight: Floats, clusters: int, rank: int) -> float:
-    """Where few clusters make most of the coefficient, there are not many more degrees of freedom
-    than those: as many as clusters of equal weight, less one, would have the same sum of squares.
-    Each covariate takes its share.
+    """Degrees of freedom when few clusters make most of the coefficient: the effective number of
+    clusters of equal weight, less one, less one per covariate.
     """
     effective = float(weight.sum() ** 2 / (weight**2).sum()) - 1.0
     return min(effective * (clusters - rank) / (clusters - 2), float(clusters - rank))
 
 
 def adjusted(matrix: Any, model: CovariateModel, spread: Spreads = "guarded") -> Adjusted:
-    """The test of each column of a CSR matrix. Nothing dense of its size is made.
+    """The test of each column of a CSR matrix, without a dense copy.
 
-    The constant among the regressors lets every column be counted from its mean, so that offsets do
-    not cancel.
+    Since the regressors include a constant, columns can be centred, which avoids cancellation.
     """
     samples, columns = matrix.shape
     plain = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
@@ -155,9 +152,7 @@ def adjusted(matrix: Any, model: CovariateModel, spread: Spreads = "guarded") ->
 
 
 def _pooled(matrix: Any, mean: Floats, coefficients: Floats, model: CovariateModel) -> Floats:
-    """The variance of the coefficient if each cluster's residuals spread alike, those of the
-    smaller group too.
-    """
+    """The variance of the coefficient if residuals of all clusters have the same variance."""
     heavy = model.weight > TOLD_APART * model.weight.max()
     by = 1.0 / np.sqrt(model.weight[heavy])
     alike = replace(
@@ -177,21 +172,21 @@ def _meat(matrix: Any, mean: Floats, coefficients: Floats, model: CovariateModel
 
 
 def _scores(matrix: Any, mean: Floats, model: CovariateModel) -> tuple[Floats, Floats]:
-    """What each cluster adds to a column's coefficient before any is fitted: squares by column, and
-    products with the regressors.
+    """The scores of clusters before the fit: squares by column, and products with the
+    regressors.
     """
-    scores, whole = (model.weighted @ matrix).tocsr(), np.asarray(model.weighted.sum(axis=1))
-    column, of_cluster = scores.indices.astype(np.intp), np.repeat(whole, np.diff(scores.indptr))
+    scores, totals = (model.weighted @ matrix).tocsr(), np.asarray(model.weighted.sum(axis=1))
+    column, of_cluster = scores.indices.astype(np.intp), np.repeat(totals, np.diff(scores.indptr))
     stored = np.bincount(
         column, weights=(scores.data - mean[column] * of_cluster) ** 2, minlength=len(mean)
     )
-    silent = (whole**2).sum() - np.bincount(column, weights=of_cluster**2, minlength=len(mean))
-    mixed = np.asarray((scores.T @ model.crossed).T) - np.outer(model.crossed.T @ whole, mean)
-    return stored + _cleared(silent, np.full_like(silent, (whole**2).sum())) * mean**2, mixed
+    silent = (totals**2).sum() - np.bincount(column, weights=of_cluster**2, minlength=len(mean))
+    mixed = np.asarray((scores.T @ model.crossed).T) - np.outer(model.crossed.T @ totals, mean)
+    return stored + _cleared(silent, np.full_like(silent, (totals**2).sum())) * mean**2, mixed
 
 
 def _cleared(number: Floats, of: Floats) -> Floats:
-    """What is only rounding of the sums that it was made from is zero."""
+    """Set to zero what is only rounding error of the sums."""
     return np.where(number > 1e-12 * of, number, 0.0)
 
 

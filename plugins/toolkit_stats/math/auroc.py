@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, logit, stdtrit
 from scipy.stats import rankdata
 
+from toolkit.arrays import Bools, Floats, Ints
 from toolkit_stats.math.ranks import ranked
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 TAIL = 0.025
-"""Of a 95 % interval, at each end."""
+"""The tail probability of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ def accuracy(right: Bools, cluster: Ints) -> Estimate:
 
 
 def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimate:
-    """Where nothing varies the linear interval has no width; then what is ruled out is a share that
-    so few clusters would show.
+    """The estimate with its interval. Where nothing varies the linear interval has no width; the
+    bound is then the exact one for this many clusters.
     """
     sums = np.bincount(cluster, weights=pull)
     count = len(np.unique(cluster))
@@ -83,11 +80,11 @@ def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimat
 
 def column_aurocs(matrix: Any, positive: Bools) -> Floats:
     """The AUROC of each column of a sparse matrix."""
-    ranks, many = ranked(matrix.tocsc()), float(positive.sum())
+    ranks, positives = ranked(matrix.tocsc()), float(positive.sum())
     above = np.bincount(
         ranks.column, weights=ranks.above * positive[ranks.row], minlength=ranks.columns
     )
-    area: Floats = (above + many * ranks.zero - many * (many + 1) / 2.0) / (
-        many * (ranks.rows - many)
+    area: Floats = (above + positives * ranks.zero - positives * (positives + 1) / 2.0) / (
+        positives * (ranks.rows - positives)
     )
     return area

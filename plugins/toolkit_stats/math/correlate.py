@@ -9,21 +9,18 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammaln, stdtr
 from scipy.stats import rankdata
 
+from toolkit.arrays import Floats, Ints
 from toolkit_stats.math.means import slope
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 BLOCK_PAIRS = 2**24
-"""Pairs that are held at a time."""
+"""Pairs in memory at a time."""
 BINS = 2**16
-"""In which |r| is counted, for the correction of pairs that are not kept."""
+"""The bins in which |r| is counted, for the correction over pairs that are not kept."""
 PERFECT = 1 - 1e-12
-"""From this |r| on, what is left of 1 is rounding, and a t test would say p = 0."""
+"""From this |r| on, 1 - |r| is rounding error, and a t test would give p = 0."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ def means(matrix: Any, cluster: Ints) -> Any:
 
 
 def columns(observed: Any, features: Ints, method: str, at_least: int) -> Columns:
-    """The features that are on in at least so many observations and vary, centred and scaled; with
-    `spearman`, of their ranks.
+    """The features that fire in at least `min_count` observations and vary, centred and scaled;
+    with `spearman`, their ranks.
     """
     counts = np.diff(observed.indptr)
     kept = np.flatnonzero(counts >= at_least)
@@ -82,7 +79,7 @@ def columns(observed: Any, features: Ints, method: str, at_least: int) -> Column
 
 
 class Strongest:
-    """Keeps the strongest of any number of pairs, and how many there were of each strength."""
+    """Keeps the strongest of any number of pairs, and a histogram of all."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
@@ -102,18 +99,18 @@ class Strongest:
             # other pair.
             self._counts -= np.bincount(bins[strength >= PERFECT], minlength=BINS + 1)
             index = self._candidates(strength)
-            first, second = np.divmod(index, len(b.features))
+            a_index, b_index = np.divmod(index, len(b.features))
             perfect, least = strength[index] >= PERFECT, np.zeros(len(index))
-            least[perfect] = of_orders(a.unit[(first + start)[perfect]])
+            least[perfect] = of_orders(a.unit[(a_index + start)[perfect]])
             kept = Pairs(
-                np.full(len(index), spaces), first + start, second, r.ravel()[index], least
+                np.full(len(index), spaces), a_index + start, b_index, r.ravel()[index], least
             )
             self._held.append(kept)
             if sum(len(pairs.r) for pairs in self._held) > 4 * self._keep:
                 self._cut()
 
     def _candidates(self, strength: Floats) -> Ints:
-        """Those of a block that may be among the strongest; equal ones at the edge all stay."""
+        """The pairs of a block that may be among the strongest; ties at the edge are all kept."""
         indices = np.flatnonzero(strength >= self._floor)
         if len(indices) <= 4 * self._keep:
             return indices
@@ -157,9 +154,9 @@ class Strongest:
             above > len(p), p_of(edges, observations) * family / np.maximum(above, 1), 1.0
         )
         order = np.argsort(p, kind="stable")  # a perfect pair may have a larger p than the next one
-        own = np.minimum.accumulate((p[order] * family / np.arange(1, len(p) + 1))[::-1])[::-1]
+        q_values = np.minimum.accumulate((p[order] * family / np.arange(1, len(p) + 1))[::-1])[::-1]
         q = np.empty(len(p))
-        q[order] = np.minimum(own, min(float(beyond.min()), 1.0))
+        q[order] = np.minimum(q_values, min(float(beyond.min()), 1.0))
         return kept, p, np.maximum(q, p)
 
 
@@ -170,7 +167,7 @@ def _products(a: Floats, b: Floats) -> Iterator[tuple[int, Floats]]:
 
 
 def p_of(r: Floats, observations: int) -> Floats:
-    """Of a correlation of so many observations: t with two fewer degrees of freedom."""
+    """The p of a correlation of this many observations: t with two fewer degrees of freedom."""
     with np.errstate(divide="ignore"):
         t = np.abs(r) * np.sqrt((observations - 2) / np.maximum(1.0 - r**2, 0.0))
     return np.asarray(2.0 * stdtr(observations - 2, -t))
@@ -198,7 +195,7 @@ def interval(r: Floats, observations: int, method: str) -> tuple[Floats, Floats]
     fitted = slope(
         r, np.arange(observations, dtype=np.float64), 1 + r**2 / 2 if method == "spearman" else 1.0
     )
-    # Three observations know nothing of a correlation, not even of a perfect one.
+    # Three observations give no interval, not even of a perfect correlation.
     return np.nan_to_num(fitted.low, nan=-1.0), np.nan_to_num(fitted.high, nan=1.0)
 
 

@@ -1,5 +1,4 @@
-"""Features of several SAEs at one site that do the same: each such set is one discovery, not
-several.
+"""Features of several SAEs at one site that do the same: each such set counts as one discovery.
 
 Imported when a step runs: it needs NumPy and SciPy.
 """
@@ -10,15 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from toolkit.arrays import Floats, Ints
 
 ALIKE = 0.95
-"""Features of different SAEs whose activations correlate by this much over the samples compared are
-taken for one.
+"""Features of different SAEs whose activations correlate at least this much over the compared
+samples count as one.
 """
 BLOCK = 256
 Entry = tuple[int, int]
@@ -32,19 +29,19 @@ def twins(
     order: Sequence[Floats],
     columns: Callable[[int], Any],
 ) -> list[list[Twin]]:
-    """By space, which of the given features do what another one does in another SAE at their site.
+    """By space, which of the given features do the same as one in another SAE at their site.
 
     `order` is as in `same_as`; `columns` reads what a space's given features did, for the sites
     that need it.
     """
     results: list[list[Twin]] = [[] for _ in facts]
     for site in _sites(facts):
-        places = [index for index in site if len(features[index])]
-        if len(places) < 2:
+        firing = [index for index in site if len(features[index])]
+        if len(firing) < 2:
             continue
-        alike = same_as([columns(index) for index in places], [order[index] for index in places])
+        alike = same_as([columns(index) for index in firing], [order[index] for index in firing])
         for (number, feature), (of_place, of_feature) in alike:
-            index, of = places[number], places[of_place]
+            index, of = firing[number], firing[of_place]
             results[index].append(
                 (
                     int(features[index][feature]),
@@ -56,7 +53,7 @@ def twins(
 
 
 def _sites(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """Spaces of several SAEs that read one place of one model."""
+    """Groups of spaces of several SAEs that read the same hookpoint of a model."""
     sites: dict[tuple[str, str, str], list[int]] = {}
     for index, fact in enumerate(facts):
         sites.setdefault((fact["model"], fact["revision"], fact["hookpoint"]), []).append(index)
@@ -73,10 +70,10 @@ def same_as(columns: Sequence[Any], order: Sequence[Floats]) -> list[tuple[Entry
     owner = np.repeat(np.arange(len(columns)), [part.shape[1] for part in columns])
     within = np.concatenate([np.arange(part.shape[1]) for part in columns])
     label = _sets(*_alike(sparse.hstack(columns, format="csc"), owner), owner)
-    first: dict[int, int] = {}
+    group_of: dict[int, int] = {}
     for index in np.lexsort((within, owner, *np.concatenate(order, axis=1)[::-1])).tolist():
-        first.setdefault(label[index], index)
-    pairs = [(index, first[label[index]]) for index in range(len(owner))]
+        group_of.setdefault(label[index], index)
+    pairs = [(index, group_of[label[index]]) for index in range(len(owner))]
     return [
         ((int(owner[a]), int(within[a])), (int(owner[b]), int(within[b])))
         for a, b in pairs
@@ -91,7 +88,7 @@ def _sets(a: Ints, b: Ints, r: Floats, owner: Ints) -> list[int]:
     An SAE keeps its features apart, so two of them are two discoveries, however much a feature of
     another SAE is like both.
     """
-    above, saes = list(range(len(owner))), [1 << int(one) for one in owner]
+    above, saes = list(range(len(owner))), [1 << int(a_root) for a_root in owner]
 
     def root(index: int) -> int:
         while above[index] != index:
@@ -99,10 +96,10 @@ def _sets(a: Ints, b: Ints, r: Floats, owner: Ints) -> list[int]:
         return index
 
     for index in np.lexsort((b, a, -r)).tolist():
-        one, other = root(int(a[index])), root(int(b[index]))
-        if one != other and not saes[one] & saes[other]:
-            above[other] = one
-            saes[one] |= saes[other]
+        a_root, b_root = root(int(a[index])), root(int(b[index]))
+        if a_root != b_root and not saes[a_root] & saes[b_root]:
+            above[b_root] = a_root
+            saes[a_root] |= saes[b_root]
     return [root(index) for index in range(len(owner))]
 
 

@@ -7,14 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
+from toolkit.arrays import Bools, Floats, Ints
 from toolkit_stats.math.auroc import auroc
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01)
 """Ridge penalties tried, in units of the mean eigenvalue; the first of equally good ones is taken.
@@ -22,8 +18,8 @@ STRENGTHS = (10.0, 1.0, 0.1, 0.01)
 
 
 def difference_of_means(x: Floats, row: Ints, positive: Bools) -> Floats:
-    """From the mean of the one group to that of the other. `row` says which row of `x` a sample
-    has.
+    """The direction from one group's mean to the other's. `row` gives the row of `x` of each
+    sample.
     """
     weights = np.zeros(len(x))
     np.add.at(weights, row, np.where(positive, 1.0 / positive.sum(), -1.0 / (~positive).sum()))

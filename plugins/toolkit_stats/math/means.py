@@ -14,14 +14,14 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.special import fdtrc, gammaln, stdtr
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from toolkit.arrays import Floats, Ints
+
 Spreads = Literal["guarded", "own"]
 
 Z = 1.959963984540054
 """Half the width of a 95 % interval in standard errors."""
 ROUNDING = 1e-12
-"""A standard deviation below this share of the mean is what rounding leaves of a constant column;
+"""A standard deviation below this share of the mean is rounding error of a constant column; real
 float32 spreads are larger.
 """
 
@@ -37,8 +37,8 @@ values: -1.2), the spread of a small group is too often far too small."""
 
 @dataclass(frozen=True)
 class Moments:
-    """What a test needs to know of one group, by column. `squares`: sum of squared deviations of
-    samples from their mean.
+    """The statistics of one group that tests need, by column. `squares`: sum of squared deviations
+    of samples from their mean.
     """
 
     samples: int
@@ -46,14 +46,14 @@ class Moments:
     mean: Floats
     fired: Ints
     squares: Floats
-    variance: Floats  # of the mean, from the sums of independent clusters
+    variance: Floats  # variance of the mean, from the sums of independent clusters
     skewness: Floats  # of the sums of clusters; NaN where the feature does not fire nearly always
     kurtosis: Floats  # in excess of the normal distribution's; of the same sums, NaN likewise
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two groups compared, by column. `d`, `t` and `df` are NaN where nothing spreads."""
+    """The comparison of two groups, by column. `d`, `t` and `df` are NaN where nothing varies."""
 
     d: Floats
     t: Floats
@@ -173,8 +173,8 @@ def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats,
         silent = (sizes**power).sum() - np.bincount(
             column, weights=size**power, minlength=len(mean)
         )
-        found: Floats = stored + silent * (-mean) ** power
-        return found
+        total: Floats = stored + silent * (-mean) ** power
+        return total
 
     between = powers(2)
     floor = (sizes**2).sum() * (ROUNDING * mean) ** 2
@@ -199,13 +199,13 @@ def wide(a: Moments, b: Moments) -> npt.NDArray[np.bool_]:
 
     Under the null both groups have the same shape, and the larger one shows it best.
     """
-    few, many = (a, b) if a.clusters <= b.clusters else (b, a)
-    if few.clusters < WIDE_CLUSTERS:
+    smaller, larger = (a, b) if a.clusters <= b.clusters else (b, a)
+    if smaller.clusters < WIDE_CLUSTERS:
         return np.zeros(a.mean.shape, dtype=np.bool_)
     is_wide: npt.NDArray[np.bool_] = (
-        (np.abs(many.skewness) <= WIDE_SKEWNESS)
-        & (np.abs(few.skewness) <= FEW_SKEWNESS)
-        & (many.kurtosis >= WIDE_KURTOSIS)
+        (np.abs(larger.skewness) <= WIDE_SKEWNESS)
+        & (np.abs(smaller.skewness) <= FEW_SKEWNESS)
+        & (larger.kurtosis >= WIDE_KURTOSIS)
     )
     return is_wide
 
@@ -240,8 +240,8 @@ def unpooled(a: Moments, b: Moments, spread: Spreads = "guarded") -> tuple[Float
 
 
 def arrangements(values: Floats) -> float:
-    """How many ways there are to deal out these values, equal ones alike, nearly; exact numbers of
-    thousands of digits take long.
+    """The approximate number of distinct arrangements of these values; exact numbers of thousands
+    of digits take long.
     """
     alike = np.unique(values, return_counts=True)[1]
     return float(np.exp(min(gammaln(len(values) + 1) - gammaln(alike + 1).sum(), 700.0)))
@@ -254,14 +254,14 @@ def _satterthwaite(a: Moments, b: Moments, of_a: Floats, of_b: Floats) -> Floats
 
 
 def _pooled(a: Moments, b: Moments) -> Floats:
-    """The variance between clusters, taken for one in both groups."""
+    """The variance between clusters, pooled over both groups."""
     of_a, of_b = (side.variance * side.clusters * (side.clusters - 1) for side in (a, b))
     return (of_a + of_b) / (a.clusters + b.clusters - 2)
 
 
 def _contrast(a: Moments, b: Moments, variance: Floats, df: Floats) -> Contrast:
-    """A column without spread in both groups is no evidence, whatever its means: one value seen
-    again and again says nothing about how far means wander. Its t is undefined and its p is 1.
+    """A column without spread in either group is no evidence, whatever its means: nothing shows how
+    far means vary. Its t is undefined and its p is 1.
     """
     difference = a.mean - b.mean
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,5 +1,5 @@
 """How sparse columns rise with an ordinal label: correlations, means by label, separation,
-thresholds and what exceeds them.
+thresholds and exceedance rates.
 
 Needs NumPy and SciPy. Rows are samples; zeros are not stored.
 """
@@ -10,22 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from toolkit.arrays import Bools, Floats, Ints
 from toolkit_stats.math.means import merged, moments_of, pearson, slope
 from toolkit_stats.math.ranks import ranked, spearman
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 SHARE = 0.95
-"""Of the lowest label's samples lie at or below the threshold."""
+"""The share of the lowest label's samples at or below the threshold."""
 
 
 @dataclass(frozen=True)
 class Ordinal:
-    """What is known of each column; NaN where it is undefined. `means`: a row a label, in order."""
+    """The statistics of each column; NaN where undefined. `means` has one row per label, in
+    order.
+    """
 
     pearson: Floats
     spearman: Floats
@@ -113,8 +111,8 @@ def quantile(columns: Any, share: float) -> Floats:
         zero = (rank >= below) & (rank < below + silent)
         return np.where(zero, 0.0, data[where] if len(data) else 0.0)
 
-    first, second = at(low), at(high)
-    return np.asarray(first + (position - low) * (second - first))
+    lower, upper = at(low), at(high)
+    return np.asarray(lower + (position - low) * (upper - lower))
 
 
 def exceeding(columns: Any, threshold: Floats) -> Floats:

@@ -15,27 +15,25 @@ from scipy import sparse
 from scipy.special import chdtrc, gammaln, ndtr, stdtr
 from scipy.stats import rankdata
 
+from toolkit.arrays import Bools, Floats, Ints
 from toolkit_stats.math.means import Moments, Spreads, Z, moments, moments_of, unpooled
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 EXACT = 20_000
-"""With no more ways than this to deal out the labels, a rank test counts them all."""
+"""With at most this many arrangements of the labels, a rank test enumerates them."""
 
 
 MANY = 30
 """Firing rows that the smallest group must expect for chi-squared to hold far out."""
 SMALL = 0.05
-"""A p of a rank test below this is computed anew where a column has zeros: the normal distribution
-is wrong far out."""
+"""A p below this is recomputed where a column has zeros: the normal approximation is wrong in the
+tail.
+"""
 WIDE = 14.0
 """Standard deviations of the number of firing rows in a group that such a p sums over."""
 GRID = 4096
 """Steps from the middle of the grid on which the distributions of strata are convolved."""
 TINY = 1e-18
-"""Numbers of firing rows in a group with less chance than this add nothing."""
+"""Numbers of firing rows with a smaller probability than this are ignored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +58,11 @@ class Ranked:
 
     @property
     def columns(self) -> int:
-        """How many columns."""
+        """The number of columns."""
         return len(self.zero)
 
     def of_entries(self, of_runs: Floats) -> Floats:
-        """A number of each run, for each of its entries."""
+        """Expands a number per run to its entries."""
         return (
             np.repeat(of_runs, np.diff(self.starts, append=len(self.row)))
             if len(of_runs) < len(self.row)
@@ -80,8 +78,8 @@ def ranked(matrix: Any) -> Ranked:
     order, stored = np.argsort(matrix.data), np.diff(matrix.indptr)
     ends, entries = matrix.indptr[1:].astype(np.int64), len(order)
     column = np.repeat(np.arange(columns), stored)
-    each = np.arange(entries + 1, dtype=matrix.indices.dtype)
-    dealt = sparse.csr_array((order, column[order], each), shape=(entries, columns)).tocsc()
+    entry = np.arange(entries + 1, dtype=matrix.indices.dtype)
+    dealt = sparse.csr_array((order, column[order], entry), shape=(entries, columns)).tocsc()
     row, value = matrix.indices[dealt.data].astype(np.int64), matrix.data[dealt.data]
     fresh = np.ones(entries, dtype=np.bool_)
     np.not_equal(value[1:], value[:-1], out=fresh[1:])
@@ -138,28 +136,28 @@ class Sided:
     p: Floats
 
 
-def mann_whitney(ranked: Ranked, first: npt.NDArray[np.bool_]) -> Sided:
+def mann_whitney(ranked: Ranked, in_first: npt.NDArray[np.bool_]) -> Sided:
     """Two-sided; exact where the ways to deal out the labels can be counted, else normal with ties
     and continuity corrected. Small p of columns with zeros are replaced (`_mixed`).
     """
-    a, n = int(first.sum()), ranked.rows
-    u = _sum(ranked, first) - a * (a + 1) / 2
+    a, n = int(in_first.sum()), ranked.rows
+    u = _sum(ranked, in_first) - a * (a + 1) / 2
     if _ways(n, a) <= EXACT + 0.5:
-        return Sided(u, _exact(ranked, first, u))
+        return Sided(u, _exact(ranked, in_first, u))
     variance = a * (n - a) / 12 * ((n + 1) - ranked.ties / (n * (n - 1)))
-    far = np.abs(u - a * (n - a) / 2)
-    p = _two_sided(far - 0.5, variance)
+    distance = np.abs(u - a * (n - a) / 2)
+    p = _two_sided(distance - 0.5, variance)
     small = np.flatnonzero((p < SMALL) & (_stored(ranked) < n))
-    p[small] = _mixed(ranked, a, far, small)
+    p[small] = _mixed(ranked, a, distance, small)
     return Sided(u, p)
 
 
 def _stored(ranked: Ranked) -> Ints:
-    """How many rows of each column are stored: those that fire."""
+    """How many rows of each column are stored, that is fire."""
     return np.diff(ranked.ends, prepend=0)
 
 
-def _mixed(ranked: Ranked, a: int, far: Floats, columns: Ints) -> Floats:
+def _mixed(ranked: Ranked, a: int, distance: Floats, columns: Ints) -> Floats:
     """The p of a rank sum `far` from its mean, for some columns.
 
     A column that fires in k of n rows has few distinct rank sums, and far out the normal
@@ -174,16 +172,16 @@ def _mixed(ranked: Ranked, a: int, far: Floats, columns: Ints) -> Floats:
     k, low, counts = _hits(stored[columns], a, n)
     index = np.repeat(np.arange(len(columns)), counts)
     hits = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[index]
-    of_k, mean, square, far = (
+    of_k, mean, square, distance = (
         k[index],
         mean[columns][index],
         square[columns][index],
-        far[columns][index],
+        distance[columns][index],
     )
     chance = np.exp(_log_choose(of_k, hits) + _log_choose(n - of_k, a - hits) - _log_choose(n, a))
     shift = (hits - a * of_k / n) * mean
     spread = hits * (of_k - hits) / np.maximum(of_k - 1, 1) * np.maximum(square - mean**2, 0.0)
-    tails = _tail(far - 0.5 - shift, spread) + _tail(far - 0.5 + shift, spread)
+    tails = _tail(distance - 0.5 - shift, spread) + _tail(distance - 0.5 + shift, spread)
     return np.minimum(np.bincount(index, weights=chance * tails, minlength=len(columns)), 1.0)
 
 
@@ -204,8 +202,8 @@ def _log_choose(n: Any, k: Any) -> Floats:
 
 
 def _tail(beyond: Floats, variance: Floats) -> Floats:
-    """The chance that a normal number with mean 0 is at least that large; without variance, whether
-    0 is.
+    """The probability that a normal variable with mean 0 is at least this large; without variance,
+    whether 0 is.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         normal = ndtr(-beyond / np.sqrt(variance))
@@ -213,7 +211,7 @@ def _tail(beyond: Floats, variance: Floats) -> Floats:
 
 
 def _ways(n: int, a: int) -> float:
-    """How many ways there are to choose `a` of `n`, nearly; exact numbers of thousands of digits
+    """The approximate number of ways to choose `a` of `n`; exact numbers of thousands of digits
     take long.
     """
     return float(np.exp(min(gammaln(n + 1) - gammaln(a + 1) - gammaln(n - a + 1), 700.0)))
@@ -224,9 +222,9 @@ def _two_sided(beyond: Floats, variance: Floats) -> Floats:
         return np.where(variance > 0, np.minimum(2.0 * ndtr(-beyond / np.sqrt(variance)), 1.0), 1.0)
 
 
-def _exact(ranked: Ranked, first: npt.NDArray[np.bool_], u: Floats, block: int = 1024) -> Floats:
-    """The share of all ways to deal out the labels that are at least as far from the middle."""
-    a, n = int(first.sum()), ranked.rows
+def _exact(ranked: Ranked, in_first: npt.NDArray[np.bool_], u: Floats, block: int = 1024) -> Floats:
+    """The share of all arrangements of the labels that are at least as far from the mean."""
+    a, n = int(in_first.sum()), ranked.rows
     chosen = np.array(list(combinations(range(n), a)))
     ways = np.zeros((len(chosen), n))
     np.put_along_axis(ways, chosen, 1.0, axis=1)
@@ -237,8 +235,8 @@ def _exact(ranked: Ranked, first: npt.NDArray[np.bool_], u: Floats, block: int =
     for start in range(0, ranked.columns, block):
         end = min(start + block, ranked.columns)
         dealt = ways @ above[:, start:end].toarray() + a * ranked.zero[start:end] - a * (a + 1) / 2
-        far = np.abs(u[start:end] - a * (n - a) / 2)
-        p[start:end] = (np.abs(dealt - a * (n - a) / 2) >= far - 1e-9).mean(axis=0)
+        distance = np.abs(u[start:end] - a * (n - a) / 2)
+        p[start:end] = (np.abs(dealt - a * (n - a) / 2) >= distance - 1e-9).mean(axis=0)
     return p
 
 
@@ -251,35 +249,39 @@ def van_elteren(parts: Strata) -> Floats:
     """
     columns = parts[0][0].columns
     away, spread, zeros = np.zeros(columns), np.zeros(columns), np.zeros(columns, dtype=np.bool_)
-    parts = [(found, first) for found, first in parts if 0 < first.sum() < found.rows]
-    for found, first in parts:
-        a, n = int(first.sum()), found.rows
-        away += (_sum(found, first) - a * (n + 1) / 2) / (n + 1)
-        spread += a * (n - a) / 12 * ((n + 1) - found.ties / (n * (n - 1))) / (n + 1) ** 2
-        zeros |= _stored(found) < n
+    parts = [
+        (stratum, in_first) for stratum, in_first in parts if 0 < in_first.sum() < stratum.rows
+    ]
+    for stratum, in_first in parts:
+        a, n = int(in_first.sum()), stratum.rows
+        away += (_sum(stratum, in_first) - a * (n + 1) / 2) / (n + 1)
+        spread += a * (n - a) / 12 * ((n + 1) - stratum.ties / (n * (n - 1))) / (n + 1) ** 2
+        zeros |= _stored(stratum) < n
     p = _two_sided(np.abs(away), np.where(spread > 1e-12, spread, 0.0))
     for column in np.flatnonzero((p < SMALL) & zeros):
         p[column] = _mixed_within(parts, int(column), abs(float(away[column])))
     return p
 
 
-def _mixed_within(parts: Strata, column: int, far: float) -> float:
+def _mixed_within(parts: Strata, column: int, distance: float) -> float:
     """The p of a sum over strata that lies `far` from its mean, for one column.
 
     In each stratum the rank sum is what `_mixed` takes it for. The distributions of the strata, on
     a common grid, are convolved. What falls between two points of the grid goes outwards, so that p
     is never too small for it.
     """
-    every = [_of_stratum(found, column, int(first.sum())) for found, first in parts]
-    widest = [np.abs(one.shift).max() + WIDE * np.sqrt(one.spread.max()) for one in every]
+    mixtures = [_of_stratum(stratum, column, int(in_first.sum())) for stratum, in_first in parts]
+    widest = [
+        np.abs(mixture.shift).max() + WIDE * np.sqrt(mixture.spread.max()) for mixture in mixtures
+    ]
     reach = 1.05 * float(sum(widest))
     step = reach / GRID
     edges: Floats = (np.arange(-GRID, GRID + 1, dtype=np.float64) - 0.5) * step
     transformed = np.ones(GRID + 1, dtype=np.complex128)
-    for one in every:
-        transformed *= np.fft.rfft(np.fft.ifftshift(_on_grid(one, edges, step)))
+    for mixture in mixtures:
+        transformed *= np.fft.rfft(np.fft.ifftshift(_on_grid(mixture, edges, step)))
     total = np.fft.fftshift(np.fft.irfft(transformed, 2 * GRID))
-    outside = np.abs(np.arange(-GRID, GRID)) * step >= far - 1e-9 * reach
+    outside = np.abs(np.arange(-GRID, GRID)) * step >= distance - 1e-9 * reach
     return float(np.clip(total[outside].sum(), np.finfo(np.float64).eps, 1.0))
 
 
@@ -292,13 +294,13 @@ class Mixture:
     spread: Floats
 
 
-def _of_stratum(found: Ranked, column: int, a: int) -> Mixture:
+def _of_stratum(stratum: Ranked, column: int, a: int) -> Mixture:
     """The weighted rank sum of one stratum, by how many of the rows that fire fall into the first
     group.
     """
-    n = found.rows
-    end = int(found.ends[column])
-    above = found.above[int(found.ends[column - 1]) if column else 0 : end]
+    n = stratum.rows
+    end = int(stratum.ends[column])
+    above = stratum.above[int(stratum.ends[column - 1]) if column else 0 : end]
     k, low, counts = _hits(np.array([len(above)]), a, n)
     hits = np.arange(counts[0]) + low[0]
     mean = float(above.mean()) if len(above) else 0.0
@@ -311,22 +313,22 @@ def _of_stratum(found: Ranked, column: int, a: int) -> Mixture:
     )
 
 
-def _on_grid(one: Mixture, edges: Floats, step: float) -> Floats:
-    """The chance of each point of the grid; distributions narrower than a step are points, rounded
+def _on_grid(mixture: Mixture, edges: Floats, step: float) -> Floats:
+    """The probability of each grid point; distributions narrower than a step are points, rounded
     away from zero.
     """
-    points = one.spread < step**2
-    outwards = np.sign(one.shift) * np.ceil(np.abs(one.shift) / step - 1e-9)
-    found = np.bincount(
+    points = mixture.spread < step**2
+    outwards = np.sign(mixture.shift) * np.ceil(np.abs(mixture.shift) / step - 1e-9)
+    chances = np.bincount(
         outwards[points].astype(np.int64) + GRID,
-        weights=one.chance[points],
+        weights=mixture.chance[points],
         minlength=len(edges) - 1,
     )[: len(edges) - 1].astype(np.float64)
-    wide = ~points & (one.chance > TINY)
-    sd = np.sqrt(one.spread[wide])[:, None]
-    cdf = ndtr((edges[None, :] - one.shift[wide][:, None]) / sd)
-    found += one.chance[wide] @ np.diff(cdf, axis=1)
-    return found
+    wide = ~points & (mixture.chance > TINY)
+    sd = np.sqrt(mixture.spread[wide])[:, None]
+    cdf = ndtr((edges[None, :] - mixture.shift[wide][:, None]) / sd)
+    chances += mixture.chance[wide] @ np.diff(cdf, axis=1)
+    return chances
 
 
 # --- the area under the curve ---------------------------------------------------------------------
@@ -360,7 +362,7 @@ class Area:
 
 
 def interval(
-    ranked: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
+    ranked: Ranked, in_first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
 ) -> Interval:
     """AUROC with DeLong's variance, summed over clusters (Obuchowski). Where nothing differs,
     placements are spread evenly and have short tails; guarded, the degrees of freedom are therefore
@@ -368,7 +370,7 @@ def interval(
     """
     (a, base), (b, _) = (
         _placements(ranked, side, labels)
-        for side, labels in ((first, clusters[0]), (~first, clusters[1]))
+        for side, labels in ((in_first, clusters[0]), (~in_first, clusters[1]))
     )
     variance, df = unpooled(a, b, spread)
     if spread == "guarded":
@@ -380,14 +382,14 @@ def interval(
 
 
 def area(
-    ranked: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
+    ranked: Ranked, in_first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
 ) -> Area:
     """AUROC and Brunner and Munzel's test.
 
     Groups without any overlap leave no variance to divide by; their p is that of the one most
     extreme way to deal out the labels.
     """
-    known = interval(ranked, first, clusters, spread)
+    known = interval(ranked, in_first, clusters, spread)
     counts = [int(codes.max()) + 1 for codes in clusters]
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(known.variance > 0, (known.auroc - 0.5) / np.sqrt(known.variance), np.nan)
@@ -461,8 +463,8 @@ def kruskal(ranked: Ranked, group_of: Ints) -> tuple[Floats, Floats]:
     expected = np.minimum(stored, n - stored) * sizes.min() / n
     few = (p < SMALL) & (stored < n) & (expected < MANY)
     if few.any():
-        each = [mann_whitney(ranked, group_of == group).p for group in range(len(sizes))]
-        p = np.where(few, np.maximum(p, np.minimum(len(sizes) * np.min(each, axis=0), 1.0)), p)
+        p_values = [mann_whitney(ranked, group_of == group).p for group in range(len(sizes))]
+        p = np.where(few, np.maximum(p, np.minimum(len(sizes) * np.min(p_values, axis=0), 1.0)), p)
     return h, p
 
 

@@ -12,46 +12,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from toolkit.arrays import Bools, Floats
 
 BLOCK, AT_ONCE = 1024, 512
-"""Columns and shuffles that are worked on together: their sums stay in the processor's caches."""
+"""Columns and shuffles processed together: their sums stay in the processor's caches."""
 TIED = 1e-9
-"""Two values of the statistic that differ by less, relatively, are equal but for rounding."""
+"""Values of the statistic with a smaller relative difference are equal up to rounding."""
 
 
 def shuffles(
-    first: Bools,
+    in_first: Bools,
     count: int,
     strata: npt.NDArray[np.int64] | None,
     draw: Callable[[int], np.random.Generator],
 ) -> Bools:
-    """Other ways to deal out the labels, a row each: `count` random ones, or, where there are no
-    more than that, each once.
+    """Permutations of the labels, one per row: `count` random ones, or all of them where there are
+    no more.
     """
-    ways = comb(len(first), int(first.sum()))
+    ways = comb(len(in_first), int(in_first.sum()))
     if strata is None and ways <= count + 1:
-        every = np.zeros((ways, len(first)), dtype=np.bool_)
+        every = np.zeros((ways, len(in_first)), dtype=np.bool_)
         np.put_along_axis(
-            every, np.array(list(combinations(range(len(first)), int(first.sum())))), True, axis=1
+            every,
+            np.array(list(combinations(range(len(in_first)), int(in_first.sum())))),
+            True,
+            axis=1,
         )
-        others: Bools = every[(every != first).any(axis=1)]
+        others: Bools = every[(every != in_first).any(axis=1)]
         return others
     members = (
-        [np.arange(len(first))]
+        [np.arange(len(in_first))]
         if strata is None
         else [np.flatnonzero(strata == stratum) for stratum in range(strata.max() + 1)]
     )
-    dealt = np.empty((count, len(first)), dtype=np.bool_)
+    dealt = np.empty((count, len(in_first)), dtype=np.bool_)
     for number in range(count):
         rng = draw(number)
         for indices in members:
-            dealt[number, indices] = first[rng.permutation(indices)]
+            dealt[number, indices] = in_first[rng.permutation(indices)]
     return dealt
 
 
-def permuted(matrix: Any, first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
+def permuted(matrix: Any, in_first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
     """Welch's t of rows that are exchangeable, and p: the share of labellings, this one included,
     with a t as far from zero.
     """
@@ -60,15 +62,15 @@ def permuted(matrix: Any, first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
     for start in range(0, len(p), BLOCK):
         block = columns[:, start : start + BLOCK]
         own = slice(start, start + block.shape[1])
-        t[own], p[own] = _block(block.T.tocsr(), first, dealt)
+        t[own], p[own] = _block(block.T.tocsr(), in_first, dealt)
     return t, p
 
 
-def _block(block: Any, first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
+def _block(block: Any, in_first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
     squared = block.copy()
     squared.data = squared.data**2
     totals = np.asarray(block.sum(axis=1)), np.asarray(squared.sum(axis=1))
-    t = _t(block, squared, totals, first[None])[:, 0]
+    t = _t(block, squared, totals, in_first[None])[:, 0]
     least = np.abs(t) * (1.0 - TIED)
     hits = np.zeros(len(t))
     for index in range(0, len(dealt), AT_ONCE):
@@ -78,7 +80,7 @@ def _block(block: Any, first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
 
 
 def _t(block: Any, squared: Any, totals: tuple[Floats, Floats], dealt: Bools) -> Floats:
-    """Columns by labellings. Where neither group spreads, infinite if the means differ, else
+    """t by column and labelling. Where neither group varies, infinite if the means differ, else
     undefined.
     """
     labels = np.ascontiguousarray(dealt.T, dtype=np.float64)
@@ -92,6 +94,6 @@ def _t(block: Any, squared: Any, totals: tuple[Floats, Floats], dealt: Bools) ->
 
 
 def _variance(sums: Floats, squares: Floats, count: int) -> Floats:
-    """Of the mean. What rounding leaves of no spread is none."""
+    """The variance of the mean; rounding error of a constant is zero."""
     spread = squares - sums**2 / count
     return np.where(spread > 1e-12 * squares, spread, 0.0) / (count * (count - 1))

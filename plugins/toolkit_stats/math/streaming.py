@@ -1,5 +1,5 @@
-"""Moments of two groups from rows that come by once, in any order: sums by group, and the sums of
-clusters still open. Needs NumPy.
+"""Moments of groups from rows that are read once, in any order: sums by group, and sums of open
+clusters. Needs NumPy.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from math import comb
 
 import numpy as np
-import numpy.typing as npt
 
+from toolkit.arrays import Floats, Ints
 from toolkit_stats.math.means import ROUNDING, Moments, shape_of
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 POWERS = 4
 """Sums of clusters are kept up to this power: the kurtosis needs the fourth."""
@@ -55,8 +52,8 @@ class Stream:
         self._fired += count * (row != 0)
         for cluster in clusters:
             self._left[cluster] -= 1
-            held = self._open.get(cluster)
-            self._open[cluster] = moved.copy() if held is None else held + moved
+            open_sum = self._open.get(cluster)
+            self._open[cluster] = moved.copy() if open_sum is None else open_sum + moved
         self.most_open = max(self.most_open, len(self._open))
         for cluster in {cluster for cluster in clusters if not self._left[cluster]}:
             done = self._open.pop(cluster)
@@ -65,7 +62,7 @@ class Stream:
                 self._powers[weight, power] += size**weight * done**power
 
     def moments(self) -> Moments:
-        """What a test needs to know of the group, once every sample has come."""
+        """The moments of the group, after the last sample."""
         assert self._shift is not None
         assert not self._open
         samples, count = self._sizes.sum(), len(self._sizes)
@@ -89,8 +86,8 @@ class Stream:
 
     def _central(self, power: int, centre: Floats) -> Floats:
         """The sum over clusters of (sum - size * centre) to this power."""
-        found: Floats = (-centre) ** power * (self._sizes**power).sum()
+        total: Floats = (-centre) ** power * (self._sizes**power).sum()
         for weight in range(power):
             term = self._powers[weight, power - weight]
-            found = found + comb(power, weight) * (-centre) ** weight * term
-        return found
+            total = total + comb(power, weight) * (-centre) ** weight * term
+        return total

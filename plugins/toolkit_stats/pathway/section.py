@@ -1,5 +1,5 @@
-"""The report section `pathway`: how far groups lie apart in followed features, layer by layer; what
-goes together; decisions as points.
+"""The report section `pathway`: differences of groups in followed features by layer, correlations
+across layers, and decisions as points.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ COLOURS = ("var(--computed)", "var(--failed)")
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
     """Effect sizes by layer, group means, the strongest links, and the signature of decisions."""
-    there = set(inputs.tables())
-    if not {"trajectories", "spaces"} <= there:
+    tables = set(inputs.tables())
+    if not {"trajectories", "spaces"} <= tables:
         return
     rows = inputs.read("trajectories").to_pylist()
-    links = inputs.read("links").to_pylist() if "links" in there else []
+    links = inputs.read("links").to_pylist() if "links" in tables else []
     followed = {row["space"] for row in rows} | {
         row[end] for row in links for end in ("space", "other_space")
     }
@@ -60,7 +60,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             _links(links, spaces),
             f"The {LISTED} strongest correlations.",
         )
-    signatures = inputs.read("signatures").to_pylist() if "signatures" in there else []
+    signatures = inputs.read("signatures").to_pylist() if "signatures" in tables else []
     if len({row["component"] for row in signatures}) > 1:
         label = _labels(
             inputs, {group for row in rows if row["stat"] == "mean" for group in [row["group"]]}
@@ -79,7 +79,7 @@ def _by_layer(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, s
 
 
 def _name(space: Mapping[str, Any], feature: int, spaces: Mapping[str, Any]) -> str:
-    """LAYER/INDEX where that means one space, else the whole address."""
+    """LAYER/INDEX where that is unique, else the full address."""
     same = [other for other in spaces.values() if layer_of(other) == layer_of(space)]
     return (
         f"{layer_of(space)}/{feature}"
@@ -119,10 +119,10 @@ def _forest(
         abs(float(row[end])) for row in shown for end in ("low", "high") if row[end] is not None
     ]
     reach = float(min(max([0.5, *ends]), 4.0)) * 1.05
-    left, foot = 18 + 7 * max(map(len, names), default=0), TOP + ROW * len(shown) + 4
+    x0, foot = 18 + 7 * max(map(len, names), default=0), TOP + ROW * len(shown) + 4
 
     def x(value: float) -> float:
-        return left + WIDE * (min(max(value, -reach), reach) / reach + 1) / 2
+        return x0 + WIDE * (min(max(value, -reach), reach) / reach + 1) / 2
 
     body = []
     for tick in draw.ticks(-reach, reach, 8):
@@ -130,7 +130,7 @@ def _forest(
         body.append(draw.text(x(tick), foot + 16, draw.number(tick), anchor="middle"))
     body.append(draw.text(x(0), foot + 36, EFFECTS["d"], anchor="middle", kind="strong"))
     for index, (row, name) in enumerate(zip(shown, names, strict=True)):
-        body += _dot(row, name, TOP + ROW * index + ROW / 2, left, x)
+        body += _dot(row, name, TOP + ROW * index + ROW / 2, x0, x)
     more = len([row for row in rows if row["value"] is not None]) - len(shown)
     tail = f'<p class="faint">{more} more are in the table `trajectories`.</p>' if more > 0 else ""
     legend = (
@@ -138,20 +138,20 @@ def _forest(
         if len(groups) == 2
         else ""
     )
-    return legend + draw.svg(left + WIDE + RIGHT, foot + 42, body) + tail
+    return legend + draw.svg(x0 + WIDE + RIGHT, foot + 42, body) + tail
 
 
 def _dot(
-    row: Mapping[str, Any], name: str, y: float, left: float, x: Callable[[float], float]
+    row: Mapping[str, Any], name: str, y: float, x0: float, x: Callable[[float], float]
 ) -> Iterator[str]:
     colour = COLOURS[row["value"] < 0]
-    yield draw.text(left - 10, y + 4, name, anchor="end")
+    yield draw.text(x0 - 10, y + 4, name, anchor="end")
     if row["low"] is not None:
         ends_at = f'x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}"'
         yield f'<line {ends_at} y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
     yield f'<circle cx="{x(row["value"]):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
-    said = "" if row["q"] is None else f"q {draw.small(row['q'])}"
-    yield draw.text(left + WIDE + 12, y + 4, f"d {draw.signed(row['value'])}  {said}")
+    q = "" if row["q"] is None else f"q {draw.small(row['q'])}"
+    yield draw.text(x0 + WIDE + 12, y + 4, f"d {draw.signed(row['value'])}  {q}")
 
 
 def _means(
@@ -178,9 +178,9 @@ def _means(
 
 
 def _mean(side: Mapping[str, Any]) -> str:
-    """With as many decimals as the mean and the width of its interval ask for."""
-    places = draw.decimals(side["value"], (side["high"] - side["low"]) / 2)
-    value, low, high = (draw.fixed(side[end], places) for end in ("value", "low", "high"))
+    """A mean with its interval, with as many decimals as both need."""
+    digits = draw.decimals(side["value"], (side["high"] - side["low"]) / 2)
+    value, low, high = (draw.fixed(side[end], digits) for end in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
@@ -194,8 +194,10 @@ def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
         named = [draw.escaped(_name(spaces[space], feature, spaces)) for space, feature in ends]
         q = "withheld" if row["q"] is None else draw.small(row["q"])
         cells.append((named[0], named[1], *_correlations(row), q))
-    said = draw.escaped(str(strongest[0]["text"]))
-    note = f'<p class="faint">{said}. A correlation is no path: both may follow the same words.</p>'
+    method = draw.escaped(str(strongest[0]["text"]))
+    note = (
+        f'<p class="faint">{method}. A correlation is no path: both may follow the same words.</p>'
+    )
     return note + draw.table(
         "The strongest first",
         ("feature", "with", "r", "95\N{NO-BREAK SPACE}% interval", "q"),
@@ -205,9 +207,9 @@ def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
 
 def _correlations(row: Mapping[str, Any]) -> tuple[str, str]:
     """r and its interval: two decimals, or four where two would make it 1."""
-    places = 4 if max(abs(row[end]) for end in ("r", "low", "high")) > 0.995 else 2
+    digits = 4 if max(abs(row[end]) for end in ("r", "low", "high")) > 0.995 else 2
     r, low, high = (
-        f"{row[end]:+.{places}f}".replace("-", "\N{MINUS SIGN}") for end in ("r", "low", "high")
+        f"{row[end]:+.{digits}f}".replace("-", "\N{MINUS SIGN}") for end in ("r", "low", "high")
     )
     return r, f"{low} to {high}"
 

@@ -1,7 +1,7 @@
 """The stage `trace.pathway`: features followed through layers, for each unit and decision, and
-which of different layers go together.
+correlations between layers.
 
-It shows sizes with intervals. Where a group is small it shows no p-values, and says so: see
+It gives effect sizes with intervals. Where a group is small it withholds p-values and says so: see
 `Pathway.p_from`.
 """
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from toolkit_stats.math.means import Contrast, Effects, Moments
 
 HELD = 4
-"""Spaces whose features are held scaled at a time."""
+"""Spaces whose scaled features are in memory at a time."""
 
 
 class Pathway(AtKept, Between):
-    """Which groups, which features are followed, and what is said about them."""
+    """Which groups, which features to follow, and which statistics to compute."""
 
     order: str | None = Field(
         None,
@@ -79,7 +79,7 @@ class Pathway(AtKept, Between):
 
 @dataclass(frozen=True)
 class _PathwaySpace:
-    """One space: what fired in the samples, and how both groups differ."""
+    """One space: the activations in the samples, and the test of both groups."""
 
     id: str
     facts: Mapping[str, Any]
@@ -91,7 +91,7 @@ class _PathwaySpace:
 
 @dataclass(frozen=True)
 class _Tracked:
-    """A feature that is followed: its space, and its column there; None if it never fired."""
+    """A followed feature: its space, and its column there; None if it never fired."""
 
     space: _PathwaySpace
     feature: int
@@ -100,7 +100,7 @@ class _Tracked:
     """Whether its |d| on these very units is why it is followed."""
 
     def values(self, samples: int) -> npt.NDArray[np.float64]:
-        """What it did in each sample."""
+        """Its activation in each sample."""
         import numpy as np
 
         if self.column is None:
@@ -129,7 +129,7 @@ def trace_pathway(work: Work) -> Rows:
 
 
 def _withheld(data: Labelled, least: int) -> str | None:
-    """Why p-values are not shown; None if they are."""
+    """Why p-values are withheld; None if they are given."""
     count, name = min((data.clusters(number), name) for number, name in enumerate(data.names))
     if count >= least:
         return None
@@ -234,7 +234,7 @@ def _traces(
 
 
 def _decisions(work: Work, data: Labelled) -> dict[str, int]:
-    """The place of each sample among those of its unit, from 0."""
+    """The number of each sample within its unit, from 0."""
     key: dict[str, float] = dict.fromkeys(data.samples, 0.0)
     if work.params.order is not None:
         from toolkit_stats.samples.metadata import read_keys
@@ -377,7 +377,7 @@ def _links(
     for number, pair in enumerate(space_pairs):
         for space in pair:
             if space.id not in scaled:
-                while len(scaled) >= HELD:  # the space that came first and is not in this pair goes
+                while len(scaled) >= HELD:  # drop the oldest space that is not in this pair
                     del scaled[next(id for id in scaled if id not in (pair[0].id, pair[1].id))]
                 observed = means(space.fired.matrix, data.cluster)
                 scaled[space.id] = columns(
@@ -389,7 +389,7 @@ def _links(
     observations = int(data.cluster.max()) + 1
     pairs, p, q = strongest.strongest(observations, max(strongest.tested, 1))
     low, high = interval(pairs.r, observations, params.method)
-    said = f"{params.method} over {observations} clusters; " + (
+    method = f"{params.method} over {observations} clusters; " + (
         withheld or f"bh over {strongest.tested} pairs"
     )
     for index in range(len(pairs.r)):
@@ -405,7 +405,7 @@ def _links(
             "p": None if withheld else float(p[index]),
             "q": None if withheld else float(q[index]),
             "units": observations,
-            "text": said,
+            "text": method,
         }
 
 
@@ -435,8 +435,8 @@ def _pairs(
 def _signature(
     data: Labelled, tracked: Sequence[_Tracked], values: Sequence[Any], count: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Where each decision lies on the principal components of the followed features, and what these
-    are made of.
+    """The scores of each decision on the principal components of the followed features, and their
+    loadings.
     """
     import numpy as np
 

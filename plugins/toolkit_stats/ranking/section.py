@@ -1,5 +1,5 @@
-"""The report section `ranking`: how many features pass as published and soundly, and the first of
-each.
+"""The report section `ranking`: how many features pass the published and the sound ranking, and the
+best of each.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     for comparison in ranked:
         rows, by = rows_of(features, comparison), comparison.by
         title = by if len(ranked) == 1 else titles[comparison.id].removeprefix("trend of ")
-        said = _counts_said(rows)
-        shown = f'<p class="faint">{draw.escaped(said)}.</p>'
+        counts = _counts_said(rows)
+        shown = f'<p class="faint">{draw.escaped(counts)}.</p>'
         yield Figure(
             f"{title}: ranked on units that chose nothing",
             shown + _table(rows, "rank_sound", SOUND, names),
-            said,
+            counts,
         )
         yield Figure(
-            f"{title}: ranked as published", shown + _table(rows, "rank", PUBLISHED, names), said
+            f"{title}: ranked as published", shown + _table(rows, "rank", PUBLISHED, names), counts
         )
 
 
 def findings(inputs: Inputs) -> Iterator[Finding]:
-    """How many features rise with each label, and the first of the sound ranking."""
+    """How many features rise with each label, and the best of the sound ranking."""
     features = inputs.read("features")
     names = prefixes(inputs.read("spaces").to_pylist())
     for number, comparison in enumerate(rankings(inputs)):
@@ -59,13 +59,13 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
                 sentence=f"{start} on units that chose nothing.", n=clusters, rank=40 + number
             )
             continue
-        first = ranked[0]
+        best = ranked[0]
         score = next(
             row["number"]
             for row in _of(rows, "score_sound")
-            if (row["space"], row["feature"]) == (first["space"], first["feature"])
+            if (row["space"], row["feature"]) == (best["space"], best["feature"])
         )
-        address = f"{names[first['space']]}{first['feature']}"
+        address = f"{names[best['space']]}{best['feature']}"
         yield Finding(
             sentence=f"{start} on units that chose nothing; the first is {address}, score "
             f"{score:.2f}.",
@@ -83,12 +83,12 @@ def _counts_said(rows: pa.Table) -> str:
         sum(row["number"] == 1 for row in _of(rows, stat)) for stat in ("passes_sound", "passes")
     )
     sound_twins, twins = (len(_of(rows, stat)) for stat in ("same_as_sound", "same_as"))
-    said = f"{sound} pass the sound filters, {published} the published ones"
+    counts = f"{sound} pass the sound filters, {published} the published ones"
     if not sound_twins + twins:
-        return said
+        return counts
     once = f"{sound - sound_twins} and {published - twins}"
     return (
-        f"{said}; with features that do the same in several SAEs of one site counted once: {once}"
+        f"{counts}; with features that do the same in several SAEs of one site counted once: {once}"
     )
 
 
@@ -106,7 +106,7 @@ def _table(rows: pa.Table, rank: str, stats: Sequence[str], names: Mapping[str, 
     ranked = sorted(_of(rows, rank), key=lambda row: float(row["number"]))
     if not ranked:
         return "<p>No feature passes.</p>"
-    first = [(row["space"], row["feature"]) for row in ranked[:LISTED]]
+    listed = [(row["space"], row["feature"]) for row in ranked[:LISTED]]
     numbers = {
         stat: {(row["space"], row["feature"]): row["number"] for row in _of(rows, stat)}
         for stat in stats
@@ -116,10 +116,10 @@ def _table(rows: pa.Table, rank: str, stats: Sequence[str], names: Mapping[str, 
             draw.escaped(f"{names[space]}{feature}"),
             *(_cell(stat, numbers[stat].get((space, feature))) for stat in stats),
         )
-        for space, feature in first
+        for space, feature in listed
     ]
     caption = (
-        f"The first {len(first)} of {len(ranked)} that pass; the sink ranking writes all of them "
+        f"The first {len(listed)} of {len(ranked)} that pass; the sink ranking writes all of them "
         "with examples"
     )
     return draw.table(caption, ("feature", *(stat.replace("_", " ") for stat in stats)), cells)

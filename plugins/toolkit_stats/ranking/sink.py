@@ -1,5 +1,5 @@
-"""The sink `ranking`: what compare.ranking found, in the shapes of the published trait pipeline,
-and the sound ranking beside it.
+"""The sink `ranking`: exports results of compare.ranking in the formats of the published trait
+pipeline, and the sound ranking.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toolkit.addresses import layer_of, neuronpedia_page
 from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError
 from toolkit.kept_positions import Activations, asked_of
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 from toolkit.saes import average_l0s
 from toolkit.tables import written
 from toolkit.work import Inputs, SinkWork
@@ -50,10 +50,9 @@ SOUND = (
 RANKS = ("rank", "rank_sound")
 
 
-class RankingFiles(Params):
-    """Where to, and how many examples."""
+class RankingFiles(SinkParams):
+    """The folder, and how many examples."""
 
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
     top: int = Field(
         50, ge=1, description="Features with examples: the first so many of the published ranking."
     )
@@ -95,7 +94,7 @@ def rankings(inputs: Inputs) -> list[Comparison]:
 def _read(work: SinkWork) -> list[tuple[Comparison, list[dict[str, Any]]]]:
     """Each ranking with its ranked features: statistics, space, and where Neuronpedia has it."""
     ranked = rankings(work.inputs)
-    count = Counter(one.by for one in ranked)
+    count = Counter(ranking.by for ranking in ranked)
     twice = next((by for by in count if count[by] > 1), None)
     if twice is not None:
         raise DataError(
@@ -158,7 +157,7 @@ def _placed(
 def _ordered(features: Sequence[dict[str, Any]], rank: str) -> list[dict[str, Any]]:
     return sorted(
         (feature for feature in features if feature.get(rank) is not None),
-        key=lambda one: float(one[rank]),
+        key=lambda row: float(row[rank]),
     )
 
 
@@ -175,7 +174,7 @@ def _published_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
     heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *PUBLISHED]
     heads += [*(f"mean_label_{label}" for label in labels), "monotonic"]
     lines = [
-        [number + 1, *_place(feature), *_published_numbers(feature, labels)]
+        [number + 1, *_location(feature), *_published_numbers(feature, labels)]
         for number, feature in enumerate(features)
     ]
     return _csv(heads, lines)
@@ -197,18 +196,18 @@ def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
     return _csv(
         heads,
         [
-            [number + 1, *_place(feature), *numbers[number]]
+            [number + 1, *_location(feature), *numbers[number]]
             for number, feature in enumerate(features)
         ],
     )
 
 
-def _place(row: Mapping[str, Any]) -> list[Any]:
+def _location(row: Mapping[str, Any]) -> list[Any]:
     return [row["layer"], row["l0"], row["feature"], row["url"]]
 
 
 def _csv(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
-    """What is unknown is an empty cell."""
+    """CSV; unknown values are empty cells."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(heads)
@@ -241,9 +240,7 @@ def _examples(
 def _hits(
     work: SinkWork, comparison: Comparison, features: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, list[dict[str, Any]]]]:
-    """For each feature and label the sentences in which it fires hardest at the final token. Where
-    it is silent is no example.
-    """
+    """For each feature and label the sentences with its largest activations at the final token."""
     import pyarrow.compute as pc
 
     samples = {
@@ -267,9 +264,9 @@ def _hits(
         fired.sort(key=lambda pair: (-pair[0], pair[1]))
         mine: dict[str, list[dict[str, Any]]] = {}
         for value, sample in fired:
-            held = mine.setdefault(label[sample], [])
-            if value > 0 and len(held) < work.params.per_label:
-                held.append({"sentence": samples[sample]["text"], "activation": value})
+            hits = mine.setdefault(label[sample], [])
+            if value > 0 and len(hits) < work.params.per_label:
+                hits.append({"sentence": samples[sample]["text"], "activation": value})
         results.append(mine)
     return results
 
@@ -277,7 +274,9 @@ def _hits(
 def _reader(
     work: SinkWork, comparison: Comparison, names: Sequence[str]
 ) -> Callable[[str], pa.Table]:
-    """What gives the rows of a space in these samples, at the positions that the ranking read."""
+    """A function that returns the rows of a space in these samples, at the positions that the
+    ranking read.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -292,7 +291,7 @@ def _reader(
 
 
 def _largest(rows: pa.Table) -> dict[str, dict[int, float]]:
-    """By sample what fired, each feature's largest value."""
+    """By sample, the largest value of each feature that fired."""
     results: dict[str, dict[int, float]] = {}
     for row in rows.to_pylist():
         values = results.setdefault(row["sample"], {})

@@ -35,7 +35,7 @@ PRESETS: Mapping[str, tuple[float, float, float]] = {
     "strict": (0.6, 0.7, 0.1),
     "loose": (0.3, 0.4, 0.3),
 }
-"""Least r, least true-positive rate, largest false-positive rate."""
+"""Smallest r, smallest true-positive rate, largest false-positive rate."""
 
 
 class Ranking(AtKept):
@@ -83,7 +83,7 @@ class Ranking(AtKept):
         return self
 
     def filters(self) -> tuple[float, float, float]:
-        """Least r, least TPR, largest FPR."""
+        """Smallest r, smallest TPR, largest FPR."""
         given = (self.min_r, self.min_tpr, self.max_fpr)
         r, tpr, fpr = (
             given_value if given_value is not None else usual
@@ -94,11 +94,10 @@ class Ranking(AtKept):
 
 @dataclass(frozen=True)
 class _RankedSpace:
-    """One space's features that fired and vary, with their numbers on all samples and on both
+    """The features of a space that fired and vary, with their statistics on all samples and on both
     halves.
 
-    `columns` are the values of those that may pass, whose places among the features `candidates`
-    names.
+    `columns` are the values of those that may pass; `candidates` are their indices.
     """
 
     facts: Mapping[str, Any]
@@ -166,8 +165,8 @@ def _recorded(
     halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     spaces: Mapping[str, Mapping[str, Any]],
 ) -> Comparison:
-    """What table `comparisons` says of it; samples are `shared` where the select half has the
-    prompts of the confirm half.
+    """The row of table `comparisons`; samples of the confirm half are `shared` if the select half
+    has their prompts.
     """
     import numpy as np
 
@@ -192,8 +191,8 @@ def _recorded(
 
 
 def _halves(work: Work, scale: OrdinalScale) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the samples of each half of the units stand; prompts that both halves have are chosen
-    on only.
+    """The samples of each half of the units; prompts that both halves have are used only in the
+    select half.
     """
     import numpy as np
 
@@ -203,15 +202,15 @@ def _halves(work: Work, scale: OrdinalScale) -> tuple[npt.NDArray[np.int64], npt
     seen = {prompt for prompt, own in zip(scale.prompts, side, strict=True) if own == "select"}
     fresh = np.array([prompt not in seen for prompt in scale.prompts])
     parts = np.flatnonzero(side == "select"), np.flatnonzero((side == "confirm") & fresh)
-    there = [value for value in scale.labels if value in scale.label]
+    present = [value for value in scale.labels if value in scale.label]
     for name, rows in zip(("select", "confirm"), parts, strict=True):
-        for value in there:
+        for value in present:
             count = len(set(scale.cluster[rows][scale.label[rows] == value].tolist()))
             least = FEWEST if value in (scale.labels[0], scale.labels[-1]) else 1
             if count < least:
                 raise DataError(
                     f"by: the {name} half of the units has {count} clusters with {work.params.by} "
-                    f"{written(value)} ({scale.said()}); at least {least} "
+                    f"{written(value)} ({scale.describe()}); at least {least} "
                     f"{'are' if least > 1 else 'is'} needed in each half. Give more samples of "
                     "this label."
                 )
@@ -220,9 +219,7 @@ def _halves(work: Work, scale: OrdinalScale) -> tuple[npt.NDArray[np.int64], npt
 
 
 def _check_spread(work: Work, scale: OrdinalScale, confirm: npt.NDArray[np.int64]) -> None:
-    """The test is over means of clusters: where each has every label alike, nothing can follow
-    them.
-    """
+    """Refuse clusters that all have the same mean label: nothing can correlate with it."""
     import numpy as np
 
     cluster = np.unique(scale.cluster[confirm], return_inverse=True)[1]
@@ -254,13 +251,13 @@ def _measured(
         varies = varying(fired.matrix)
         matrix, (select, confirm) = fired.matrix[:, varies], halves
         chosen = describe(matrix[select], scale.label[select], scale.labels)
-        held = describe(matrix[confirm], scale.label[confirm], scale.labels, chosen.threshold)
+        described = describe(matrix[confirm], scale.label[confirm], scale.labels, chosen.threshold)
         cluster = np.unique(scale.cluster[confirm], return_inverse=True)[1]
         p = trend_test(matrix[confirm], scale.label[confirm], cluster)
         every = describe(matrix, scale.label, scale.labels)
-        maybe = np.flatnonzero(_passes(every, work.params) | _holds(chosen, held, work.params))
+        maybe = np.flatnonzero(_passes(every, work.params) | _holds(chosen, described, work.params))
         yield _RankedSpace(
-            facts, fired.features[varies], every, chosen, held, p, maybe, matrix[:, maybe]
+            facts, fired.features[varies], every, chosen, described, p, maybe, matrix[:, maybe]
         )
         work.report.progress(done + 1, len(spaces))
 
@@ -277,12 +274,14 @@ def _passes(ordinal: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
 def _sound(
     space: _RankedSpace, q: npt.NDArray[np.float64], params: Ranking
 ) -> npt.NDArray[np.bool_]:
-    """Passes on both halves, and survives the correction."""
+    """Features that pass on both halves and survive the correction."""
     return _holds(space.select, space.confirm, params) & (q <= params.alpha)
 
 
 def _holds(select: Ordinal, confirm: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
-    """Passes where it was chosen, and holds where it was not: there the FPR filter can act."""
+    """Features that pass on the select half and hold on the confirm half, where the FPR filter is
+    effective.
+    """
     r, tpr, fpr = params.filters()
     return (
         _passes(select, params)
@@ -293,9 +292,7 @@ def _holds(select: Ordinal, confirm: Ordinal, params: Ranking) -> npt.NDArray[np
 
 
 def _sound_score(ordinal: Ordinal) -> npt.NDArray[np.float64]:
-    """The published weights, over a separation that cannot outweigh the rest, on samples that chose
-    nothing.
-    """
+    """The score with the published weights and a bounded separation, on the confirm half."""
     from toolkit_stats.math.ordinal import bounded
 
     return (
@@ -306,7 +303,9 @@ def _sound_score(ordinal: Ordinal) -> npt.NDArray[np.float64]:
 
 
 def _ranks(scores: list[Any], passes: list[Any], ends: Any) -> list[npt.NDArray[np.float64]]:
-    """1 for the best of those that pass, NaN for the others; equal scores by space and feature."""
+    """Ranks from 1 of the features that pass, NaN for the others; ties are broken by space and
+    feature.
+    """
     import numpy as np
 
     score, passing = np.concatenate(scores), np.concatenate(passes)
@@ -323,15 +322,15 @@ def _kept(
     import numpy as np
 
     keep = np.concatenate(passing)
-    for each in (scores, sound):
-        known = np.nan_to_num(np.concatenate(each), nan=-np.inf)
+    for values in (scores, sound):
+        known = np.nan_to_num(np.concatenate(values), nan=-np.inf)
         keep[np.argsort(-known, kind="stable")[:rows]] = True
     return np.split(keep, ends)
 
 
 def _twins(results: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
-    """By space, which of the features that pass do what a better one does in another SAE of the
-    same site.
+    """By space, the passing features that do the same as a better one in another SAE at the same
+    site.
     """
     import numpy as np
 
@@ -378,7 +377,7 @@ def _confirmed(space: _RankedSpace, score: Any, passes: Any, rank: Any) -> dict[
 
 
 def _twin_rows(space: _RankedSpace, stat: str, alike: list[Twin], comparison: Comparison) -> Rows:
-    """The twin's feature, and as text its space."""
+    """Rows `same_as`: the twin's feature as the number, its space as the text."""
     import pyarrow as pa
 
     fixed = {

@@ -1,1 +1,1 @@
-"""Who is compared: groups, labels, metadata, positions, and the values they are compared by."""
+"""The compared samples: groups, labels, metadata, positions and values."""

@@ -1,5 +1,5 @@
-"""From tables to a design: which samples are compared, in which groups, and which of them are one
-piece of evidence.
+"""Builds a design from tables: which samples are compared, in which groups, and which of them are
+one cluster.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 OWN_UNITS = ("unit", "game", "sentence")
 STATE = "state"
-"""The metadata key that holds what a game's state says."""
+"""The metadata key that holds the state of a game."""
 FEWEST = 3
-"""Independent clusters that a group must have: with fewer, a spread between them is hardly seen."""
+"""The fewest independent clusters of a group: with fewer, their spread cannot be estimated."""
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Samples that stand together: rows `start` to `end` of those compared, and the number of each
-    one's cluster.
+    """A group of samples: rows `start` to `end` of those compared, with the cluster number of
+    each.
     """
 
     name: str
@@ -41,8 +41,10 @@ class Group:
     clusters: npt.NDArray[np.int64]
     units: int
     prompts: int
-    left_out: int = 0  # samples that were not measured
-    shared: int = 0  # samples of this half that are left out: the select half has their prompts
+    not_measured: int = 0
+    """Samples that were left out because a space has no row of them."""
+    shared: int = 0
+    """Samples of this half that were left out: the select half has their prompts."""
 
     @property
     def count(self) -> int:
@@ -57,16 +59,16 @@ class Group:
             units=self.units,
             prompts=self.prompts,
             clusters=self.count,
-            not_measured=self.left_out,
+            not_measured=self.not_measured,
             shared=self.shared,
         )
 
     def size(self) -> str:
-        """What stands behind its numbers, for people."""
+        """The sizes, for people."""
         return self.compared().describe()
 
-    def without(self) -> str:
-        """What was left out of it, for people; empty where nothing was."""
+    def describe_left_out(self) -> str:
+        """What was left out, for people; empty where nothing was."""
         return self.compared().describe_left_out()
 
 
@@ -93,8 +95,8 @@ class Design:
 
 
 def group_design(work: Work, measured: Set[str] | None = None) -> Design:
-    """The groups that a comparison names; for `Several` without names, all that there are. Of
-    `measured` samples, if given.
+    """The groups that a comparison names; for `Several` without names, all groups. Only `measured`
+    samples, if given.
     """
     params = work.params
     label_of, rows = _labelled(work, words_of(work, params.by, "by"))
@@ -205,48 +207,50 @@ def _with_rest(label_of: Mapping[str, str], params: TwoGroups) -> dict[str, str]
 
 
 def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
-    asked = params.between if isinstance(params, TwoGroups | Several) else None
-    there = (
+    between = params.between if isinstance(params, TwoGroups | Several) else None
+    values = (
         ", ".join(
             f"{group} ({size} sample{'s'[: size != 1]})" for group, size in sorted(sizes.items())
         )
         or "none"
     )
-    for name in asked or ():
+    for name in between or ():
         if name not in sizes:
             raise DataError(
                 f"between: no sample has {params.by} '{name}'.{nearest(name, sizes)} Groups by "
-                f"'{params.by}': {there}."
+                f"'{params.by}': {values}."
             )
-    if asked is None and len(sizes) < 2:
+    if between is None and len(sizes) < 2:
         raise DataError(
             f"by: '{params.by}' does not tell groups apart; there must be two or more. Groups by "
-            f"'{params.by}': {there}."
+            f"'{params.by}': {values}."
         )
-    return asked or tuple(sorted(sizes))
+    return between or tuple(sorted(sizes))
 
 
 def _design(
     work: Work, names: Sequence[str], given: Sequence[list[Row]], measured: Set[str] | None
 ) -> Design:
-    """Clusters are made inside a group: a unit with samples in two is a cluster in each."""
+    """Build clusters within each group: a unit with samples in two groups is a cluster in each."""
     import numpy as np
 
     unit_of = _units(work)
     kept, shared = in_half(
         work.seed, _samples(work), work.params.half, prompts=work.params.cluster != "none"
     )
-    asked = [[row for row in rows_of_group if row["sample"] in kept] for rows_of_group in given]
+    of_groups = [[row for row in rows_of_group if row["sample"] in kept] for rows_of_group in given]
     rows = [
         _measured(work.params, name, rows_of_group, measured)
-        for name, rows_of_group in zip(names, asked, strict=True)
+        for name, rows_of_group in zip(names, of_groups, strict=True)
     ]
     groups: list[Group] = []
-    for name, rows_of_group, of_half, everything in zip(names, rows, asked, given, strict=True):
+    for name, rows_of_group, of_half, everything in zip(names, rows, of_groups, given, strict=True):
         crossing = sum(row["sample"] in shared for row in everything)
-        start, left = groups[-1].end if groups else 0, len(of_half) - len(rows_of_group)
+        start, left_out = groups[-1].end if groups else 0, len(of_half) - len(rows_of_group)
         groups.append(
-            _group(work.params, name, rows_of_group, start, unit_of, left_out=left, shared=crossing)
+            _group(
+                work.params, name, rows_of_group, start, unit_of, left_out=left_out, shared=crossing
+            )
         )
     counts = [group.count for group in groups]
     every = [row for rows_of_group in rows for row in rows_of_group]
@@ -306,7 +310,7 @@ def _group(
 ) -> Group:
     where = f"between: group '{name}'" if name else f"by: '{params.by}'"
     if not rows:
-        raise DataError(_nobody(params, name, shared))
+        raise DataError(_empty_group(params, name, shared))
     clusters = _clusters(params, rows, unit_of)
     group = Group(
         name,
@@ -315,7 +319,7 @@ def _group(
         clusters,
         units=len({row["unit"] for row in rows}),
         prompts=len({row["cluster"] for row in rows}),
-        left_out=left_out,
+        not_measured=left_out,
         shared=shared,
     )
     if group.count < FEWEST:
@@ -335,7 +339,7 @@ def _group(
     return group
 
 
-def _nobody(params: Compare, name: str, shared: int) -> str:
+def _empty_group(params: Compare, name: str, shared: int) -> str:
     """Why a group has no sample in its half."""
     with_key = f"with {params.by} '{name}'" if name else f"with '{params.by}'"
     start = "between" if name else "by"
@@ -344,13 +348,14 @@ def _nobody(params: Compare, name: str, shared: int) -> str:
             f"{start}: no unit {with_key} falls into the half '{params.half}'. Take `half: all`, "
             "or give the experiment more units."
         )
-    what = (
+    subject = (
         f"the one sample {with_key} in the half 'confirm' has a prompt"
         if shared == 1
         else (f"all {shared} samples {with_key} in the half 'confirm' have prompts")
     )
     return (
-        f"{start}: {what} that the select half has too, so that nothing new is left to confirm on. "
+        f"{start}: {subject} that the select half has too, so that nothing new is left to "
+        f"confirm on. "
         "Give the experiment more distinct prompts, or say `cluster: none` if units are "
         "independent all the same (games that open with one prompt)."
     )
@@ -359,7 +364,9 @@ def _nobody(params: Compare, name: str, shared: int) -> str:
 def _clusters(
     params: Compare, rows: Sequence[Row], unit_of: Callable[[Row], str]
 ) -> npt.NDArray[np.int64]:
-    """Samples of one unit, or with one prompt, belong together; and through others."""
+    """Cluster numbers: samples that share a unit or a prompt, directly or through others, are one
+    cluster.
+    """
     import numpy as np
 
     from toolkit_stats.math.means import clusters_of

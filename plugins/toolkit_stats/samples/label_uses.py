@@ -13,7 +13,7 @@ REST = "rest"
 
 
 def label_uses(params: Any) -> Iterator[LabelUse]:
-    """The key and groups that are compared, and every key that is held beside them."""
+    """The key and groups that are compared, and every other key that the params name."""
     groups = tuple(name for name in getattr(params, "between", None) or () if name != REST)
     yield LabelUse(field="by", key=params.by, values_field="between", values=groups)
     unit = getattr(params, "unit", OWN_UNITS[0])

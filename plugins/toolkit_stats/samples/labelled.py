@@ -23,10 +23,10 @@ __all__ = ["FEWEST", "Labelled", "blocks", "folds", "two_groups"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """The samples of the groups: `label` numbers the group of each by its place in `names`,
-    `cluster` what is independent.
+    """The samples of the groups: `label` is the index of each one's group in `names`, `cluster` its
+    independent cluster.
 
-    `without` says of each group what was left out of it.
+    `left_out` says what was left out of each group.
     """
 
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class Labelled:
     tokens: list[int]
     label: npt.NDArray[np.int64]
     cluster: npt.NDArray[np.int64]
-    without: tuple[str, ...]
+    left_out: tuple[str, ...]
 
     @property
     def contrast(self) -> str:
@@ -61,7 +61,7 @@ class Labelled:
             f"{len(sizes)} samples in {self.clusters(number)} clusters ({len(set(sizes))} distinct "
             "prompts)"
         )
-        return f"{self.names[number]}: {size}{self.without[number]}"
+        return f"{self.names[number]}: {size}{self.left_out[number]}"
 
 
 def two_groups(work: Work) -> Labelled:
@@ -70,13 +70,13 @@ def two_groups(work: Work) -> Labelled:
     """
     import numpy as np
 
-    asked = work.params
-    given = {name: getattr(asked, name) for name in Between.model_fields}
+    params = work.params
+    given = {name: getattr(params, name) for name in Between.model_fields}
     design = group_design(replace(work, params=TwoGroups.model_validate(given)))
     rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     tokens = {row["sample"]: len(row["token_ids"]) for row in rows}
     labelled = Labelled(
-        asked.between,
+        params.between,
         design.samples,
         [row["unit"] for row in design.rows],
         [row["cluster"] for row in design.rows],
@@ -85,14 +85,14 @@ def two_groups(work: Work) -> Labelled:
             np.arange(len(design.groups)), [group.end - group.start for group in design.groups]
         ),
         design.joined,
-        tuple(group.without() for group in design.groups),
+        tuple(group.describe_left_out() for group in design.groups),
     )
     _check_joined(labelled)
     return labelled
 
 
 def _check_joined(data: Labelled) -> None:
-    """Clusters that are apart inside a group may be joined through samples of the other one."""
+    """Refuse groups with too few clusters after joining units and prompts across both groups."""
     for number, name in enumerate(data.names):
         if data.clusters(number) < FEWEST:
             raise DataError(
@@ -104,8 +104,8 @@ def _check_joined(data: Labelled) -> None:
 
 
 def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """A fold for each sample. A cluster lies in one fold whole; groups are spread over folds as
-    evenly as clusters allow.
+    """The fold of each sample. A cluster is never split; groups are spread over folds as evenly as
+    clusters allow.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which layers of a model a stage looks at: `all`, `8`, `1-31`, `1-`, `[8, 15, 31]`, `kept`."""
+"""Parses which layers of a model a stage reads: `all`, `8`, `1-31`, `1-`, `[8, 15, 31]`, `kept`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = 10_000
 
 
 def hookpoints(requested: Layers, layers: int, model: str) -> list[str]:
-    """The streams after the layers asked for; one that the model does not have is an error."""
+    """The streams after the requested layers; one that the model does not have is an error."""
     if requested == KEPT:
         raise DataError(
             f"layers: {requested!r} is the layers whose stream an extraction kept, and none that "

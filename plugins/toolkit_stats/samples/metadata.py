@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from toolkit.arrays import Bools, Floats, Ints
 
 LEVELS, BINS = 30, 5
 """Words told apart in one key (the most frequent in the training folds), and equal shares a key of
@@ -22,7 +19,7 @@ numbers is cut into.
 
 @dataclass(frozen=True)
 class Key:
-    """One key's values, one a sample; None where a sample has none."""
+    """The values of one key, one per sample; None where missing."""
 
     name: str
     values: Sequence[float | str | None]
@@ -34,12 +31,12 @@ class Key:
 
     @property
     def constant(self) -> bool:
-        """Whether it tells nothing apart."""
+        """Whether all values are equal."""
         return len(set(self.values)) < 2
 
 
 def read_keys(meta: Any, samples: Sequence[str], leave_out: Sequence[str]) -> list[Key]:
-    """Every key of the samples, by name, but those left out."""
+    """Every key of the samples, by name, except those in `leave_out`."""
     numbers = {name: index for index, name in enumerate(samples)}
     results: dict[str, list[float | str | None]] = {}
     for row in meta.to_pylist():
@@ -72,17 +69,17 @@ def _numbers(key: Key, train: Bools) -> list[Floats]:
     a bent way).
     """
     number = np.array([np.nan if value is None else float(value) for value in key.values])
-    there = np.isfinite(number)
-    seen = number[train & there]
+    finite = np.isfinite(number)
+    seen = number[train & finite]
     if not len(seen):
         return []
-    filled = np.where(there, number, seen.mean())
+    filled = np.where(finite, number, seen.mean())
     if len(np.unique(seen)) <= LEVELS:
         parts = [(filled == value).astype(float) for value in np.unique(seen)]
     else:
         cuts = np.quantile(seen, np.arange(1, BINS) / BINS)
         parts = [(np.searchsorted(cuts, filled) == index).astype(float) for index in range(BINS)]
-    return [filled, (~there).astype(float), *parts]
+    return [filled, (~finite).astype(float), *parts]
 
 
 def _words(key: Key, train: Bools) -> list[Floats]:
@@ -124,7 +121,7 @@ def _loss(x: Floats, positive: Bools, weights: Floats, ridge: Floats) -> float:
 
 
 def predicted(keys: Sequence[Key], positive: Bools, fold: Ints) -> Floats:
-    """The log-odds of each sample, from a model that saw nothing of its fold."""
+    """The held-out log-odds of each sample."""
     scores = np.empty(len(positive))
     for number in np.unique(fold):
         out = fold == number
@@ -135,5 +132,5 @@ def predicted(keys: Sequence[Key], positive: Bools, fold: Ints) -> Floats:
 
 
 def lengths(tokens: Sequence[int]) -> Key:
-    """How long each prompt is: metadata that every sample has."""
+    """Prompt lengths: metadata that every sample has."""
     return Key("prompt length (tokens)", [float(count) for count in tokens])

@@ -1,4 +1,4 @@
-"""Samples on an ordinal scale, and what features did at their final tokens."""
+"""Samples on an ordinal scale, and the activations at their final tokens."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OrdinalScale:
-    """The labelled samples: what each one's label is, where its final token stands, and what is
-    independent.
-    """
+    """The labelled samples: their labels, positions of final tokens, and clusters."""
 
     samples: list[str]
     units: list[str]
@@ -34,7 +32,7 @@ class OrdinalScale:
     labels: npt.NDArray[np.float64]
     cluster: npt.NDArray[np.int64]
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """How many samples and clusters each label has, for people."""
         return "; ".join(self._count(float(value)) for value in self.labels)
 
@@ -98,7 +96,9 @@ def _numbers(work: Work, by: str) -> dict[str, float | None]:
 
 
 def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], params: Any) -> None:
-    """A label outside the scale is an error always; a missing one unless it may be unknown."""
+    """Check the labels: one outside the scale is an error, a missing one too unless `missing`
+    allows it.
+    """
     for row in rows:
         value = number.get(row["sample"])
         if value is None and params.missing == "error":
@@ -112,10 +112,10 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
                 f"the labels {', '.join(written(label) for label in params.labels)}. Mend the "
                 "label, or name all values under `labels`."
             )
-    there = set(number.values())
+    present = set(number.values())
     for label in params.labels:
         needed = params.missing == "error" or label in (params.labels[0], params.labels[-1])
-        if label not in there and needed:
+        if label not in present and needed:
             raise DataError(
                 f"by: no sample has {params.by} {written(label)}, so its mean is unknown, and a "
                 "feature cannot be said to rise over it. Add samples, name other `labels`, or say "
@@ -124,7 +124,7 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
 
 
 def reader(work: Work, scale: OrdinalScale) -> Callable[[str, str], pa.Table]:
-    """What gives the rows of a space, and how people name it, at the positions asked for."""
+    """A function that returns the rows of a space at the requested positions."""
     if work.params.at != "last":
         activations = Activations(work.inputs, work.params.at)
         return lambda space, named: activations.of(space, scale.samples, named)
@@ -133,8 +133,8 @@ def reader(work: Work, scale: OrdinalScale) -> Callable[[str, str], pa.Table]:
 
 
 def _final_rows(rows: pa.Table, scale: OrdinalScale, named: str) -> pa.Table:
-    """The rows at the final tokens; a sample without one is an error, since silence is not a
-    measurement.
+    """The rows at the final tokens; a sample without one is an error, since a missing row is not a
+    zero.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -146,9 +146,9 @@ def _final_rows(rows: pa.Table, scale: OrdinalScale, named: str) -> pa.Table:
         pc.fill_null(pc.equal(rows["position"], last.take(indices.combine_chunks())), False)
     )
     if rows.num_rows != len(scale.samples):
-        there = set(rows["sample"].to_pylist())
+        measured = set(rows["sample"].to_pylist())
         lacking = next(
-            (sample for sample in scale.samples if sample not in there), scale.samples[0]
+            (sample for sample in scale.samples if sample not in measured), scale.samples[0]
         )
         raise DataError(
             f"space {named}: sample '{lacking}' has no row at its final token (position "

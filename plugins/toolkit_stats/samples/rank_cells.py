@@ -1,4 +1,4 @@
-"""Which samples of each cluster a rank test takes. Imported when a step runs: it needs NumPy.
+"""Chooses the samples of each cluster for a rank test. Imported when a step runs: it needs NumPy.
 
 A rank test compares whole distributions. The mean of twelve rounds spreads less than one round and
 is seldom exactly zero, so that groups whose games differ in length differ in cluster means, though
@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import rankdata, spearmanr
 
+from toolkit.arrays import Floats, Ints
 from toolkit.work import Work
 from toolkit_stats.math.means import merged
 from toolkit_stats.math.ranks import rank_spread
 from toolkit_stats.samples.groups import Design
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 ALIKE = 0.2
-"""Above this p, the sizes of clusters do not go with the groups, and every sample is taken."""
+"""Above this p, cluster sizes do not depend on the group, and every sample is used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,7 @@ class RankCells:
         return means
 
     def describe(self) -> str:
-        """What is said behind the test's name; empty where every sample enters."""
+        """A note after the test's name; empty where every sample is used."""
         if self.rows is None:
             return ""
         return f" ({self.each} sample{'s'[: self.each != 1]} of each cluster)"
@@ -56,17 +54,17 @@ def rank_cells(work: Work, design: Design, numbers: Floats | None = None) -> Ran
     sizes = np.bincount(design.cells)
     if not np.ptp(sizes) or _alike(sizes.astype(np.float64), design, numbers):
         return RankCells(None, design.cells, 0)
-    each = int(sizes.min())
+    size = int(sizes.min())
     drawn = work.rng("rank.cells").random(design.size)
     order = np.lexsort((drawn, design.cells))
     starts = np.cumsum(sizes) - sizes
     rank = np.arange(design.size) - np.repeat(starts, sizes)
-    rows = np.sort(order[rank < each])
-    return RankCells(rows, design.cells[rows], each)
+    rows = np.sort(order[rank < size])
+    return RankCells(rows, design.cells[rows], size)
 
 
 def _alike(sizes: Floats, design: Design, numbers: Floats | None) -> bool:
-    """Whether the sizes of clusters may be independent of what is compared."""
+    """Whether cluster sizes are consistent with independence from the groups."""
     if numbers is not None and not np.ptp(numbers):
         return True
     if numbers is not None:

@@ -1,4 +1,4 @@
-"""The raw stream of many texts at many places, on disk when it is large. Needs NumPy."""
+"""The raw stream of many texts at many hookpoints, on disk when it is large. Needs NumPy."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ MOST_BYTES = 2**28
 def last_rows(
     model: Model,
     texts: Sequence[Text],
-    places: Sequence[str],
+    hookpoints: Sequence[str],
     tokens: int,
     done: Callable[[int], None],
 ) -> Iterator[Floats32]:
-    """(places, texts, width), float32, of each text's last token; gone at the end. One forward pass
-    a text.
+    """(hookpoints, texts, width), float32, of each text's last token; removed at the end. One
+    forward pass per text.
     """
-    shape = (len(places), len(texts), model.width)
+    shape = (len(hookpoints), len(texts), model.width)
     with tempfile.TemporaryDirectory(prefix="toolkit-rows-") as folder:
-        held = _held(Path(folder), shape)
+        stream = _stream_array(Path(folder), shape)
         number, seen = {text.ids: index for index, text in enumerate(texts)}, 0
-        for batch in passes(model, texts, places, tokens):
+        for batch in passes(model, texts, hookpoints, tokens):
             numbers = [number[text.ids] for text in batch.texts]
-            for index, hookpoint in enumerate(places):
-                held[index, numbers] = batch.rows[hookpoint].float().cpu().numpy()
+            for index, hookpoint in enumerate(hookpoints):
+                stream[index, numbers] = batch.rows[hookpoint].float().cpu().numpy()
             seen += len(numbers)
             done(seen)
-        yield held
-        del held
+        yield stream
+        del stream
 
 
-def _held(folder: Path, shape: tuple[int, ...]) -> Any:
+def _stream_array(folder: Path, shape: tuple[int, ...]) -> Any:
     if int(np.prod(shape)) * 4 <= MOST_BYTES:
         return np.empty(shape, dtype=np.float32)
     return np.lib.format.open_memmap(folder / "rows.npy", mode="w+", dtype=np.float32, shape=shape)

@@ -1,5 +1,5 @@
-"""The raw stream of final tokens as an extraction kept it (table `streams`): read place by place,
-without the model. Needs NumPy.
+"""The raw stream of final tokens as an extraction kept it (table `streams`): read one hookpoint at
+a time, without the model. Needs NumPy.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Floats32 = npt.NDArray[np.float32]
 
 
 class StoredStreams:
-    """Table `streams` of a step, for the layers asked for. `places` are their hookpoints, `width`
-    the numbers of a row.
+    """Table `streams` of a step, for the requested layers. `hookpoints` has their names, `width`
+    the length of a row.
     """
 
     def __init__(self, work: Work) -> None:
@@ -40,21 +40,22 @@ class StoredStreams:
                 "table 'streams' has no rows: the extraction's `stream` selects no token. Say "
                 "`stream: last`."
             )
-        there = (
+        stored = (
             self._rows.select(["hookpoint"])
             .group_by("hookpoint")
             .aggregate([])["hookpoint"]
             .to_pylist()
         )
-        self._there = sorted(
-            there, key=lambda place: (place.rpartition(".")[0], int(place.rpartition(".")[2]))
+        self._stored = sorted(
+            stored,
+            key=lambda hookpoint: (hookpoint.rpartition(".")[0], int(hookpoint.rpartition(".")[2])),
         )
-        self.places = self._chosen(work.params.layers, facts.get("layers"))
+        self.hookpoints = self._chosen(work.params.layers, facts.get("layers"))
         self.width = len(self._rows["values"][0].as_py())
 
     def _chosen(self, requested: Layers, layers: int | None) -> list[str]:
-        """The streams after the layers asked for; one that was not kept is an error."""
-        kept = [hookpoint for hookpoint in self._there if hookpoint.startswith("resid_post.")]
+        """The streams after the requested layers; one that was not kept is an error."""
+        kept = [hookpoint for hookpoint in self._stored if hookpoint.startswith("resid_post.")]
         if requested == KEPT:
             return kept or hookpoints(KEPT, 0, self.identity.name)
         if layers is None:
@@ -62,16 +63,17 @@ class StoredStreams:
                 f"layers: how many layers {self.identity.name} has is not known without loading "
                 f"it. Write `layers: {KEPT}`."
             )
-        asked = hookpoints(requested, int(layers), self.identity.name)
-        lacking = [hookpoint for hookpoint in asked if hookpoint not in kept]
+        requested_hookpoints = hookpoints(requested, int(layers), self.identity.name)
+        lacking = [hookpoint for hookpoint in requested_hookpoints if hookpoint not in kept]
         if lacking:
             raise DataError(
                 f"layers: {requested!r} asks for {lacking[0]}, and the extraction that this stage "
-                f"needs kept the stream at {choices(self._there)} only, where its SAEs stand. Name "
+                f"needs kept the stream at {choices(self._stored)} only, where its SAEs "
+                f"stand. Name "
                 f"these layers (`layers: {KEPT}` is all of them), or leave out `stream` in the "
                 "extraction: then the model is run."
             )
-        return asked
+        return requested_hookpoints
 
     def rows(self, hookpoint: str, texts: Sequence[Text]) -> Floats32:
         """(texts, width): the stream at each text's last token."""
@@ -89,14 +91,14 @@ class StoredStreams:
                 f"(position {last[lacking]}). This stage reads last tokens: extract with `stream: "
                 "last`, from the same samples and with the same model."
             )
-        held = (
+        rows = (
             rows_of_space["values"]
             .combine_chunks()
             .flatten()
             .to_numpy(zero_copy_only=False)
             .reshape(-1, self.width)
         )
-        return np.asarray(held[[index[text.samples[0]] for text in texts]], dtype=np.float32)
+        return np.asarray(rows[[index[text.samples[0]] for text in texts]], dtype=np.float32)
 
 
 def _at(rows: pa.Table, last: dict[str, int]) -> tuple[pa.Table, list[str]]:

@@ -185,7 +185,8 @@ def _attributions(inputs: Inputs) -> Iterator[Figure]:
         ]
         if not of_method:
             continue
-        check = max(of_method, key=lambda check: check["layer"] or -1)
+        # The lowest layer: at the last one, the decision's own token has taken everything in.
+        check = min(of_method, key=lambda check: -1 if check["layer"] is None else check["layer"])
         own = [
             row
             for row in rows
@@ -241,7 +242,7 @@ def _label(row: Mapping[str, Any], pieces: Mapping[str, Sequence[str]]) -> str:
 
 def _largest(steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """The largest parts, and the sum of the others, so that the bars add up."""
-    order = sorted(steps, key=lambda step: -abs(step[1]))
+    order = sorted((step for step in steps if step[1]), key=lambda step: -abs(step[1]))
     kept = order[:SHOWN_PARTS]
     others = order[SHOWN_PARTS:]
     if others:
@@ -297,14 +298,19 @@ def _of_hop(row: Mapping[str, Any]) -> Finding:
 
 def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     complete = [one for one in checks if one["measured"] is not None and one["part"] == "token"]
-    by_method: dict[str, list[float]] = {}
+    by_method: dict[str, list[Mapping[str, Any]]] = {}
     for one in complete:
-        by_method.setdefault(one["method"], []).append(abs(one["total"] - one["measured"]))
-    for method, gaps in sorted(by_method.items(), key=lambda entry: max(entry[1])):
+        by_method.setdefault(one["method"], []).append(one)
+    largest = {
+        method: max(abs(one["total"] - one["measured"]) for one in of_method)
+        for method, of_method in by_method.items()
+    }
+    for method in sorted(largest, key=largest.__getitem__):
         yield Finding(
-            sentence=f"{method}: its parts miss the measured change by at most {max(gaps):.3g}.",
-            number=max(gaps),
-            n=len(gaps),
+            sentence=f"{method}: its parts miss the measured change by at most "
+            f"{largest[method]:.3g}.",
+            number=largest[method],
+            n=len({one["sample"] for one in by_method[method]}),
             rank=30,
         )
 

@@ -15,10 +15,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from toolkit.addresses import layer_of
-from toolkit.parts import Params
+from toolkit.parts import SinkParams
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,10 +27,8 @@ DIGITS = 4
 """Significant digits of an activation, and decimals of a weight, which float16 does not exceed."""
 
 
-class Exp6Json(Params):
+class Exp6Json(SinkParams):
     """Where the file goes."""
-
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
 
 
 def write(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
@@ -41,15 +37,15 @@ def write(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
 
 
 def _pieces(work: SinkWork) -> Iterator[bytes]:
-    there = work.inputs.tables()
+    available = work.inputs.tables()
     samples = work.inputs.read("samples").to_pylist()
-    spaces = work.inputs.read("spaces").to_pylist() if "spaces" in there else []
-    names = {row["space"]: f"L{layer_of(row)}" for row in spaces}
-    shared = len(set(names.values())) < len(names)
-    if shared:
+    spaces = work.inputs.read("spaces").to_pylist() if "spaces" in available else []
+    layers = {row["space"]: layer_of(row) for row in spaces}
+    names = {space: f"L{layer}" for space, layer in layers.items()}
+    if len(set(names.values())) < len(names):
         names = {row["space"]: f"L{layer_of(row)}:{row['sae']}" for row in spaces}
     tables = {
-        name: work.inputs.read(name) for name in ("activations", "attention") if name in there
+        name: work.inputs.read(name) for name in ("activations", "attention") if name in available
     }
     yield (
         b'{"format": "sparse", "n_scenarios": '
@@ -67,47 +63,52 @@ def _pieces(work: SinkWork) -> Iterator[bytes]:
             "spans": sample["spans"],
         }
         yield _dumped(head)[:-1] + b', "layers": {'
-        yield from _layers(sample, names, tables)
+        yield from _layers(sample, names, layers, tables)
         yield b"}}"
     yield b"\n]}\n"
 
 
 def _layers(
-    sample: Mapping[str, Any], names: Mapping[str, str], tables: Mapping[str, pa.Table]
+    sample: Mapping[str, Any],
+    names: Mapping[str, str],
+    layers: Mapping[str, int | None],
+    tables: Mapping[str, pa.Table],
 ) -> Iterator[bytes]:
     import pyarrow.compute as pc
 
-    own = {
+    of_sample = {
         name: table.filter(pc.equal(table["sample"], sample["sample"]))
         for name, table in tables.items()
     }
-    found: dict[str, dict[str, bytes]] = {}
-    if "activations" in own:
+    by_name: dict[str, dict[str, bytes]] = {}
+    if "activations" in of_sample:
         for space, name in names.items():
-            rows = own["activations"].filter(pc.equal(own["activations"]["space"], space))
+            rows = of_sample["activations"].filter(
+                pc.equal(of_sample["activations"]["space"], space)
+            )
             if len(rows):
                 features = _features(rows, len(sample["token_ids"]))
-                found.setdefault(name, {})["features"] = _dumped(features)
-    if "attention" in own:
-        for layer in sorted(pc.unique(own["attention"]["layer"]).to_pylist()):
-            rows = own["attention"].filter(pc.equal(own["attention"]["layer"], layer))
+                by_name.setdefault(name, {})["features"] = _dumped(features)
+    if "attention" in of_sample:
+        for layer in sorted(pc.unique(of_sample["attention"]["layer"]).to_pylist()):
+            rows = of_sample["attention"].filter(pc.equal(of_sample["attention"]["layer"], layer))
             dumped = _dumped(_attention(rows))
-            at_layer = [name for name in names.values() if name.split(":")[0] == f"L{layer}"]
+            at_layer = [name for space, name in names.items() if layers[space] == layer]
             for name in at_layer or [f"L{layer}"]:
-                found.setdefault(name, {})["attention"] = dumped
-    for number, (name, parts) in enumerate(found.items()):
+                by_name.setdefault(name, {})["attention"] = dumped
+    for number, (name, parts) in enumerate(by_name.items()):
         inner = b", ".join(_dumped(key) + b": " + value for key, value in parts.items())
         yield (b", " if number else b"") + _dumped(name) + b": {" + inner + b"}"
 
 
 def _features(rows: pa.Table, tokens: int) -> list[dict[str, float] | None]:
-    found: list[dict[str, float] | None] = [None] * tokens
+    by_position: list[dict[str, float] | None] = [None] * tokens
     for row in rows.to_pylist():
-        found[row["position"]] = {
+        by_position[row["position"]] = {
             str(feature): float(f"{value:.{DIGITS}g}")
             for feature, value in zip(row["features"], row["values"], strict=True)
         }
-    return found
+    return by_position
 
 
 def _attention(rows: pa.Table) -> list[Any]:

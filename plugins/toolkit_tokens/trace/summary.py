@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.corrections import q_values
 from toolkit.errors import DataError
 from toolkit.tables import arrow_schema
 from toolkit_tokens.statistics import (
     MIN_UNITS,
-    benjamini_hochberg,
     mean,
     or_none,
     sign_flip_p,
@@ -46,7 +46,7 @@ def summarise(work: Work) -> Rows:
             )
         hops[row["path"], row["hop"]].append(row)
     rows = [_of_hop(work, of_hop, units) for _, of_hop in sorted(hops.items())]
-    for row, q in zip(rows, benjamini_hochberg([row["p"] for row in rows]), strict=True):
+    for row, q in zip(rows, q_values([row["p"] for row in rows]), strict=True):
         row["q"] = q
         row["verdict"] = _verdict(row, params)
     yield "paths", pa.Table.from_pylist(rows, schema=arrow_schema("paths"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from toolkit.addresses import layer_of, short
+from toolkit.corrections import q_values
 from toolkit.errors import BadInput, DataError, choices, nearest
 from toolkit.parts import LabelUse, Params
 from toolkit.selectors import At, Read, Where, selected
@@ -22,7 +23,6 @@ from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
 from toolkit_tokens.statistics import (
     MIN_UNITS,
-    benjamini_hochberg,
     difference,
     mean,
     or_none,
@@ -280,7 +280,7 @@ def _rows(
         row = _row(facts, " - ".join(params.between), found, sum(map(len, sides)), text or None)
         row["p"] = p
         tested.append(row)
-    for row, q in zip(tested, benjamini_hochberg([row["p"] for row in tested]), strict=True):
+    for row, q in zip(tested, q_values([row["p"] for row in tested]), strict=True):
         row["q"] = q
     return rows + tested
 

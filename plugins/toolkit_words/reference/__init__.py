@@ -1,1 +1,1 @@
-"""What different sources say of the same feature, held against each other."""
+"""Compares descriptions of the same feature from different sources."""

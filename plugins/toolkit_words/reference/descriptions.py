@@ -1,4 +1,4 @@
-"""How far descriptions of features agree, all features of a space at once."""
+"""Measures how well descriptions of features agree, for all features of a space at once."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse, stats
 
 from toolkit.agreement import polarity
+from toolkit.arrays import Floats
 
-Floats = npt.NDArray[np.float64]
 Bags = Mapping[int, frozenset[str]]
 """By feature, the stems of a description."""
 BLOCK = 2048
 FEWEST = 5
-"""Features that a correlation needs."""
+"""The fewest features for a correlation."""
 
 
 @dataclass(frozen=True)
 class Agreements:
-    """The agreement of each feature's two descriptions, and of all together."""
+    """The agreement of the two descriptions of each feature, and over all features."""
 
     features: list[int]
     score: Floats
@@ -39,11 +38,15 @@ class Agreements:
 def agreements(
     first: Bags, second: Bags, rng: np.random.Generator, count: int
 ) -> Agreements | None:
-    """Of the features that have both descriptions; None where fewer than two have."""
-    features = sorted(one for one in first if one in second and first[one] and second[one])
+    """The agreements of the features that have both descriptions; None with fewer than two."""
+    features = sorted(
+        feature for feature in first if feature in second and first[feature] and second[feature]
+    )
     if len(features) < 2:
         return None
-    a, b = _unit_rows([first[one] for one in features], [second[one] for one in features])
+    a, b = _unit_rows(
+        [first[feature] for feature in features], [second[feature] for feature in features]
+    )
     score = _rowwise(a, b)
     total, as_good = np.zeros(len(features)), np.zeros(len(features))
     for start in range(0, len(features), BLOCK):
@@ -64,15 +67,15 @@ def agreements(
 
 
 def _unit_rows(first: Sequence[frozenset[str]], second: Sequence[frozenset[str]]) -> Any:
-    """A row of length 1 for each set, over the stems of all."""
-    every = sorted({stem for own in (*first, *second) for stem in own})
-    column = {stem: at for at, stem in enumerate(every)}
+    """One row of length 1 per set, with a column per stem."""
+    all_stems = sorted({stem for stems in (*first, *second) for stem in stems})
+    column = {stem: index for index, stem in enumerate(all_stems)}
     made = []
     for sets in (first, second):
-        where = [(row, column[stem]) for row, own in enumerate(sets) for stem in sorted(own)]
+        where = [(row, column[stem]) for row, stems in enumerate(sets) for stem in sorted(stems)]
         rows, columns = np.array(where).T
-        size = np.array([len(own) for own in sets], float)
-        shape = (len(sets), len(every))
+        size = np.array([len(stems) for stems in sets], float)
+        shape = (len(sets), len(all_stems))
         made.append(sparse.csr_array((1 / np.sqrt(size[rows]), (rows, columns)), shape=shape))
     return made
 
@@ -101,19 +104,21 @@ def polarity_against_effects(
     """Whether features whose description names an outcome raise it, and those that name others
     lower it. `words`: the stems that stand for the outcome, and for the others.
     """
-    features = sorted(one for one in bags if one in effects and bags[one] & (words[0] | words[1]))
-    side = np.array([polarity(bags[one], *words) for one in features])
-    return rank_correlation(side, np.array([effects[one] for one in features]), rng, count)
+    features = sorted(
+        feature for feature in bags if feature in effects and bags[feature] & (words[0] | words[1])
+    )
+    side = np.array([polarity(bags[feature], *words) for feature in features])
+    return rank_correlation(side, np.array([effects[feature] for feature in features]), rng, count)
 
 
 def rank_correlation(
     x: Floats, y: Floats, rng: np.random.Generator, count: int
 ) -> RankCorrelation | None:
-    """Spearman's r, two-sided against shuffles; None where it has no value."""
+    """Spearman's r with a two-sided p from shuffles; None where it is undefined."""
     if len(x) < FEWEST or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
         return None
-    ranks = [stats.rankdata(one) for one in (x, y)]
-    a, b = ((one - one.mean()) / np.linalg.norm(one - one.mean()) for one in ranks)
+    ranks = [stats.rankdata(values) for values in (x, y)]
+    a, b = ((values - values.mean()) / np.linalg.norm(values - values.mean()) for values in ranks)
     r = float(a @ b)
     others = np.array([float(a @ b[rng.permutation(len(b))]) for _ in range(count)])
     p = (1 + (np.abs(others) >= abs(r) - 1e-12).sum()) / (1 + count)

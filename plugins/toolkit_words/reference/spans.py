@@ -1,4 +1,6 @@
-"""Where features fire: inside spans, against rotations of each text; and with what attention."""
+"""Tests whether features fire inside spans, against rotations of each text, and with attention to
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.arrays import Floats, Ints
+
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class KeptTexts:
-    """The kept positions of all texts, one after the other; text t has those from `start[t]`."""
+    """The kept positions of all texts, concatenated; those of text t begin at `start[t]`."""
 
     names: list[str]
     start: Ints
@@ -32,7 +33,7 @@ class KeptTexts:
 
 @dataclass(frozen=True)
 class SpanEntries:
-    """Activations of chosen features: where (a place of `Texts`), of which column, how strong."""
+    """Activations of chosen features: index among the kept positions, column, and value."""
 
     features: Ints
     place: Ints
@@ -47,38 +48,45 @@ def read_entries(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    asked = pc.index_in(rows["sample"], value_set=pa.array(samples, pa.string()))
-    rows, number = rows.filter(asked.is_valid()), asked.drop_null().to_numpy().astype(np.int64)
+    is_requested = pc.index_in(rows["sample"], value_set=pa.array(samples, pa.string()))
+    rows, number = (
+        rows.filter(is_requested.is_valid()),
+        is_requested.drop_null().to_numpy().astype(np.int64),
+    )
     order = np.lexsort((rows["position"].to_numpy(), number))
     rows, number = rows.take(pa.array(order)), number[order]
     start = np.searchsorted(number, np.arange(len(samples) + 1))
     texts = KeptTexts(list(samples), start, rows["position"].to_numpy().astype(np.int64))
     lists = rows["features"].combine_chunks()
-    place = np.repeat(np.arange(len(rows)), np.diff(lists.offsets.to_numpy()))
+    row_of_entry = np.repeat(np.arange(len(rows)), np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(float)
-    wanted = np.array(sorted(features), np.int64)
-    column = np.searchsorted(wanted, feature)
-    kept = (column < len(wanted)) & (value > 0)
-    kept[kept] = wanted[column[kept]] == feature[kept]
-    return texts, SpanEntries(wanted, place[kept], column[kept], value[kept])
+    chosen = np.array(sorted(features), np.int64)
+    column = np.searchsorted(chosen, feature)
+    kept = (column < len(chosen)) & (value > 0)
+    kept[kept] = chosen[column[kept]] == feature[kept]
+    return texts, SpanEntries(chosen, row_of_entry[kept], column[kept], value[kept])
 
 
 def inside(
     texts: KeptTexts, spans: Mapping[str, Sequence[tuple[int, int]]]
 ) -> npt.NDArray[np.bool_]:
     """Whether each kept position lies in one of its text's ranges."""
-    found = np.zeros(len(texts.position), bool)
+    is_inside = np.zeros(len(texts.position), bool)
     for text, name in enumerate(texts.names):
-        own = slice(texts.start[text], texts.start[text + 1])
+        positions_of_text = slice(texts.start[text], texts.start[text + 1])
         for first, last in spans.get(name, ()):
-            found[own] |= (texts.position[own] >= first) & (texts.position[own] < last)
-    return found
+            is_inside[positions_of_text] |= (texts.position[positions_of_text] >= first) & (
+                texts.position[positions_of_text] < last
+            )
+    return is_inside
 
 
 @dataclass(frozen=True)
 class SpanShares:
-    """Of each feature: the share of its activation inside a span, and what rotations give."""
+    """For each feature the share of its activation inside a span, and the shares under
+    rotations.
+    """
 
     share: Floats
     shuffled: Floats
@@ -90,19 +98,19 @@ class SpanShares:
 def shares(
     texts: KeptTexts, entries: SpanEntries, within: Any, rng: np.random.Generator, count: int
 ) -> SpanShares:
-    """A rotation moves all activations of a text by the same number of kept positions, round the
-    end: what neighbours share stays together.
+    """A rotation moves all activations of a text by the same number of kept positions, cyclically,
+    which preserves correlations between neighbours.
     """
     width = len(entries.features)
     sizes = texts.sizes
     text = np.searchsorted(texts.start, entries.place, side="right") - 1
     local = entries.place - texts.start[text]
-    whole = np.bincount(entries.column, entries.value, width)
+    totals = np.bincount(entries.column, entries.value, width)
 
-    def share(place: Ints) -> Floats:
-        there = np.bincount(entries.column, entries.value * within[place], width)
-        found: Floats = np.divide(there, whole, out=np.zeros(width), where=whole > 0)
-        return found
+    def share(positions: Ints) -> Floats:
+        inside_sums = np.bincount(entries.column, entries.value * within[positions], width)
+        fractions: Floats = np.divide(inside_sums, totals, out=np.zeros(width), where=totals > 0)
+        return fractions
 
     observed = share(entries.place)
     total, as_large = np.zeros(width), np.zeros(width)
@@ -138,8 +146,8 @@ def attention_to(
             continue
         weights = np.array(row["weights"], float)
         keys = np.arange(len(weights)) if row["keys"] is None else np.array(row["keys"])
-        there = np.zeros(len(weights), bool)
+        in_span = np.zeros(len(weights), bool)
         for first, last in ranges:
-            there |= (keys >= first) & (keys < last)
-        sums.setdefault((row["sample"], row["query"]), []).append(float(weights[there].sum()))
-    return {key: sum(own) / len(own) for key, own in sums.items()}
+            in_span |= (keys >= first) & (keys < last)
+        sums.setdefault((row["sample"], row["query"]), []).append(float(weights[in_span].sum()))
+    return {key: sum(masses) / len(masses) for key, masses in sums.items()}

@@ -1,8 +1,8 @@
-"""`words.cross_reference`: whether what is said of a feature from several sides is the same thing.
+"""`words.cross_reference`: whether several descriptions of a feature agree.
 
-Descriptions (a label, words of replies, promoted tokens) are held against each other, and against
-what patching did. Where features fire is held against the spans of the texts and against what the
-heads of their layer attend to. Each number stands beside what shuffles give. q runs over all
+Descriptions (a label, words of replies, promoted tokens) are compared with each other and with
+effects of patching. Positions where features fire are compared with spans of the texts and with the
+attention of their layer. Each number is given beside its value under shuffles. q runs over all
 numbers of single features, and over all numbers of whole spaces.
 """
 
@@ -34,7 +34,7 @@ Ranges = Mapping[str, Mapping[str, Sequence[tuple[int, int]]]]
 
 
 class CrossReference(Params):
-    """What is held against what, and how often it is shuffled."""
+    """What is compared, and the number of shuffles."""
 
     labels: dict[str, str] = Field(
         {},
@@ -105,26 +105,30 @@ def _row(space: str, feature: int | None, relation: str, **numbers: Any) -> dict
 
 
 def _described(work: Work, spaces: Mapping[str, Mapping[str, Any]]) -> Described:
-    """Everything that is said of features."""
-    there = work.inputs.tables()
-    said: dict[str, dict[tuple[str, int], list[str]]] = {kind: {} for kind in KINDS}
-    if "features" in there:
+    """All descriptions of features."""
+    tables = work.inputs.tables()
+    described: dict[str, dict[tuple[str, int], list[str]]] = {kind: {} for kind in KINDS}
+    if "features" in tables:
         for row in work.inputs.read("features").to_pylist():
             if row["stat"] == "label" and row["text"]:
-                said["label"].setdefault((row["space"], row["feature"]), []).append(row["text"])
+                described["label"].setdefault((row["space"], row["feature"]), []).append(
+                    row["text"]
+                )
     for address, text in work.params.labels.items():
         space, index = locate(address, spaces.values())
-        said["label"].setdefault((str(space["space"]), index), []).append(text)
-    if "feature_words" in there:
+        described["label"].setdefault((str(space["space"]), index), []).append(text)
+    if "feature_words" in tables:
         for row in work.inputs.read("feature_words").to_pylist():
             if row["verdict"] == CONFIRMED and row["value"] > 0:
-                said["words"].setdefault((row["space"], row["feature"]), []).append(row["word"])
-    if "promoted_tokens" in there:
+                described["words"].setdefault((row["space"], row["feature"]), []).append(
+                    row["word"]
+                )
+    if "promoted_tokens" in tables:
         for row in work.inputs.read("promoted_tokens").to_pylist():
             if row["method"] == "unembedding":
-                said["tokens"][row["space"], row["feature"]] = row["promoted_pieces"]
+                described["tokens"][row["space"], row["feature"]] = row["promoted_pieces"]
     made: dict[str, dict[str, dict[int, frozenset[str]]]] = {kind: {} for kind in KINDS}
-    for kind, features in said.items():
+    for kind, features in described.items():
         for (id, feature), texts in features.items():
             bag = stems(texts[0]) if kind == "label" else stems_of(texts)
             made[kind].setdefault(id, {})[feature] = bag
@@ -134,38 +138,38 @@ def _described(work: Work, spaces: Mapping[str, Mapping[str, Any]]) -> Described
 def _descriptions(
     work: Work, spaces: Mapping[str, Any], described: Described
 ) -> Iterator[dict[str, Any]]:
-    """Each pair of kinds in each space: every feature, and the mean over features."""
+    """Rows for each pair of kinds in each space: every feature, and the mean over features."""
     from toolkit_words.reference.descriptions import agreements
 
     for first, second in combinations(KINDS, 2):
         relation = f"{first}~{second}"
         for id in sorted(spaces):
-            found = agreements(
+            agreement = agreements(
                 described[first].get(id, {}),
                 described[second].get(id, {}),
                 work.rng("cross reference", relation, id),
                 work.params.permutations,
             )
-            if found is None:
+            if agreement is None:
                 continue
-            for at, feature in enumerate(found.features):
+            for index, feature in enumerate(agreement.features):
                 yield _row(
                     id,
                     feature,
                     relation,
-                    score=float(found.score[at]),
-                    baseline=float(found.baseline[at]),
-                    p=float(found.p[at]),
-                    n=len(found.features),
+                    score=float(agreement.score[index]),
+                    baseline=float(agreement.baseline[index]),
+                    p=float(agreement.p[index]),
+                    n=len(agreement.features),
                 )
             yield _row(
                 id,
                 None,
                 relation,
-                score=found.mean,
-                baseline=found.shuffled,
-                p=found.mean_p,
-                n=len(found.features),
+                score=agreement.mean,
+                baseline=agreement.shuffled,
+                p=agreement.mean_p,
+                n=len(agreement.features),
                 text="mean over features, against shuffles of which feature has which",
             )
 
@@ -185,7 +189,7 @@ def _effects(
     effects: dict[tuple[str, str], dict[int, float]] = {}
     for row in work.inputs.read("verdicts").to_pylist():
         effects.setdefault((row["space"], row["outcome"]), {})[row["feature"]] = row["effect"]
-    for (id, outcome), own in sorted(effects.items()):
+    for (id, outcome), effects_of in sorted(effects.items()):
         if outcome not in outcomes or id not in spaces:
             continue
         away = frozenset().union(*(bag for name, bag in outcomes.items() if name != outcome))
@@ -194,16 +198,18 @@ def _effects(
             bags: Bags = described[kind].get(id, {})
             words = (outcomes[outcome] - away, away - outcomes[outcome])
             rng = work.rng("cross reference", relation, id)
-            found = polarity_against_effects(bags, own, words, rng, work.params.permutations)
-            if found is not None:
+            correlation = polarity_against_effects(
+                bags, effects_of, words, rng, work.params.permutations
+            )
+            if correlation is not None:
                 yield _row(
                     id,
                     None,
                     relation,
-                    score=found.r,
-                    baseline=found.shuffled,
-                    p=found.p,
-                    n=found.n,
+                    score=correlation.r,
+                    baseline=correlation.shuffled,
+                    p=correlation.p,
+                    n=correlation.n,
                     text="Spearman's r over features; the baseline is the mean size under shuffles",
                 )
 
@@ -224,35 +230,35 @@ def _in_spans(
     ranges = _ranges(texts_of, work.params.spans)
     samples = [row["sample"] for row in texts_of]
     by_space = BySpace(work.inputs.read("activations"))
-    there = "attention" in work.inputs.tables()
-    attention = work.inputs.read("attention") if there else None
+    has_attention = "attention" in work.inputs.tables()
+    attention = work.inputs.read("attention") if has_attention else None
     for id in sorted(set(spaces) & set(by_space.spaces)):
         features = sorted({one for kind in KINDS for one in described[kind].get(id, {})})
         features = features[: work.params.max_features]
         if not features:
             continue
         texts, entries = read_entries(by_space.of(id), samples, features)
-        for span, own in ranges.items():
-            within = inside(texts, own)
+        for span, ranges_of in ranges.items():
+            within = inside(texts, ranges_of)
             if within.any() and not within.all():
                 rng = work.rng("cross reference", "fires in", span, id)
-                found = shares(texts, entries, within, rng, work.params.permutations)
+                result = shares(texts, entries, within, rng, work.params.permutations)
                 share = f"{within.mean():.1%} of the positions that were kept lie in it"
-                for at, feature in enumerate(entries.features.tolist()):
-                    if found.texts[at]:
+                for index, feature in enumerate(entries.features.tolist()):
+                    if result.texts[index]:
                         yield _row(
                             id,
                             feature,
                             f"fires in {span}",
-                            score=float(found.share[at]),
-                            baseline=float(found.shuffled[at]),
-                            p=float(found.p[at]),
-                            n=int(found.texts[at]),
+                            score=float(result.share[index]),
+                            baseline=float(result.shuffled[index]),
+                            p=float(result.p[index]),
+                            n=int(result.texts[index]),
                             text=share,
                         )
             layer = layer_of(spaces[id])
             if attention is not None and layer is not None:
-                yield from _attending(work, id, span, own, texts, entries, attention, layer)
+                yield from _attending(work, id, span, ranges_of, texts, entries, attention, layer)
 
 
 def _attending(
@@ -265,7 +271,9 @@ def _attending(
     attention: pa.Table,
     layer: int,
 ) -> Iterator[dict[str, Any]]:
-    """Over texts: a feature's activation at a query against the attention that goes to the span."""
+    """Correlations over texts of a feature's activation at a query with the attention to the
+    span.
+    """
     import numpy as np
 
     from toolkit_words.reference.descriptions import rank_correlation
@@ -274,28 +282,30 @@ def _attending(
     mass = attention_to(attention, layer, ranges)
     places, weights = [], []
     for text, name in enumerate(texts.names):
-        own = range(texts.start[text], texts.start[text + 1])
-        known = [at for at in own if (name, int(texts.position[at])) in mass]
+        positions_of_text = range(texts.start[text], texts.start[text + 1])
+        known = [at for at in positions_of_text if (name, int(texts.position[at])) in mass]
         if known:  # one query of each text: the last that both tables have
             places.append(known[-1])
             weights.append(mass[name, int(texts.position[known[-1]])])
-    row_of = {place: row for row, place in enumerate(places)}
+    row_of = {position: row for row, position in enumerate(places)}
     values = np.zeros((len(places), len(entries.features)))
-    for place, column, value in zip(entries.place, entries.column, entries.value, strict=True):
-        if int(place) in row_of:
-            values[row_of[int(place)], column] = value
+    for position, column, value in zip(entries.place, entries.column, entries.value, strict=True):
+        if int(position) in row_of:
+            values[row_of[int(position)], column] = value
     for at, feature in enumerate(entries.features.tolist()):
         rng = work.rng("cross reference", "attends", span, id, feature)
-        found = rank_correlation(values[:, at], np.array(weights), rng, work.params.permutations)
-        if found is not None:
+        correlation = rank_correlation(
+            values[:, at], np.array(weights), rng, work.params.permutations
+        )
+        if correlation is not None:
             yield _row(
                 id,
                 feature,
                 f"fires with attention to {span}",
-                score=found.r,
-                baseline=found.shuffled,
-                p=found.p,
-                n=found.n,
+                score=correlation.r,
+                baseline=correlation.shuffled,
+                p=correlation.p,
+                n=correlation.n,
                 text=f"Spearman's r over texts with the mean over heads of layer {layer}",
             )
 
@@ -309,15 +319,19 @@ def _distinct(samples: pa.Table) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _ranges(rows: Sequence[Mapping[str, Any]], asked: Sequence[str] | None) -> Ranges:
-    """Where each span stands; one that no sample has is refused."""
-    found: dict[str, dict[str, list[tuple[int, int]]]] = {}
+def _ranges(rows: Sequence[Mapping[str, Any]], requested: Sequence[str] | None) -> Ranges:
+    """The ranges of each span; one that no sample has is refused."""
+    ranges: dict[str, dict[str, list[tuple[int, int]]]] = {}
     for row in rows:
         for span in row["spans"]:
-            own = found.setdefault(span["name"], {}).setdefault(row["sample"], [])
-            own.append((span["start"], span["end"]))
-    if missing := [name for name in asked or () if name not in found]:
+            of_sample = ranges.setdefault(span["name"], {}).setdefault(row["sample"], [])
+            of_sample.append((span["start"], span["end"]))
+    if missing := [name for name in requested or () if name not in ranges]:
         raise DataError(
-            f"spans: no sample has a span '{missing[0]}'. Spans: {', '.join(sorted(found))}."
+            f"spans: no sample has a span '{missing[0]}'. Spans: {', '.join(sorted(ranges))}."
         )
-    return {name: own for name, own in sorted(found.items()) if asked is None or name in asked}
+    return {
+        name: of_sample
+        for name, of_sample in sorted(ranges.items())
+        if requested is None or name in requested
+    }

@@ -1,4 +1,4 @@
-"""Where features fire hardest: the token and the text around it, each prompt once."""
+"""The contexts with the largest activations: the token and the text around it, each prompt once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from toolkit.work import Inputs
 
 BEFORE, AFTER = 24, 12
-"""Tokens that are shown around one."""
+"""Tokens shown before and after the token."""
 
 
 def contexts(
@@ -23,7 +23,7 @@ def contexts(
     features: Sequence[tuple[str, int]],
     k: int,
 ) -> pa.Table:
-    """The k hardest places of each feature, given as (space, feature)."""
+    """The k contexts with the largest activations of each (space, feature)."""
     import pyarrow as pa
 
     texts = {row["sample"]: row for row in samples}
@@ -33,14 +33,14 @@ def contexts(
         wanted.setdefault(space, []).append(feature)
     rows = [
         row
-        for space, own in wanted.items()
-        for row in _of_space(space, own, by_space.of(space), texts, k)
+        for space, indices in wanted.items()
+        for row in _of_space(space, indices, by_space.of(space), texts, k)
     ]
     return pa.Table.from_pylist(rows, schema=arrow_schema("feature_contexts"))
 
 
 def _of_space(
-    space: str, wanted: Sequence[int], rows: pa.Table, texts: Mapping[str, Any], k: int
+    space: str, features: Sequence[int], rows: pa.Table, texts: Mapping[str, Any], k: int
 ) -> list[dict[str, Any]]:
     import numpy as np
 
@@ -48,24 +48,24 @@ def _of_space(
     row = np.repeat(np.arange(len(rows)), np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False)
     value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    kept = np.flatnonzero(np.isin(feature, wanted))
+    kept = np.flatnonzero(np.isin(feature, features))
     order = kept[np.lexsort((row[kept], -value[kept], feature[kept]))]
     sample, position = rows["sample"], rows["position"].to_numpy()
-    found: list[dict[str, Any]] = []
-    starts = np.searchsorted(feature[order], wanted)
-    ends = np.searchsorted(feature[order], wanted, side="right")
-    for one, start, end in zip(wanted, starts, ends, strict=True):
+    results: list[dict[str, Any]] = []
+    starts = np.searchsorted(feature[order], features)
+    ends = np.searchsorted(feature[order], features, side="right")
+    for one, start, end in zip(features, starts, ends, strict=True):
         seen: set[str] = set()
-        for at in order[start:end]:
-            text = texts.get(sample[int(row[at])].as_py())
+        for entry in order[start:end]:
+            text = texts.get(sample[int(row[entry])].as_py())
             if text is None or text["prompt_hash"] in seen:
                 continue
             seen.add(text["prompt_hash"])
-            place = int(position[row[at]])
-            found.append(_context(space, one, len(seen), text, place, float(value[at])))
+            token = int(position[row[entry]])
+            results.append(_context(space, one, len(seen), text, token, float(value[entry])))
             if len(seen) == k:
                 break
-    return found
+    return results
 
 
 def _context(

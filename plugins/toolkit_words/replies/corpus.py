@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ReplyCorpus:
-    """Samples with their words: a row of `counts` for each, a column for each of `words`."""
+    """Samples with their words: `counts` has one row per sample and one column per word."""
 
     samples: list[str]
     words: list[str]
@@ -33,8 +33,8 @@ class ReplyCorpus:
 
     def take(self, samples: Sequence[str]) -> ReplyCorpus:
         """Some of the samples, in this order."""
-        place = {sample: at for at, sample in enumerate(self.samples)}
-        return ReplyCorpus(list(samples), self.words, self.counts[[place[one] for one in samples]])
+        row_of = {sample: index for index, sample in enumerate(self.samples)}
+        return ReplyCorpus(list(samples), self.words, self.counts[[row_of[one] for one in samples]])
 
 
 def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> ReplyCorpus:
@@ -43,12 +43,12 @@ def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> ReplyC
     if not texts:
         raise DataError(_none_there(rows, span))
     counted = {sample: Counter(split(text, min_length)) for sample, text in texts.items()}
-    words = sorted({word for own in counted.values() for word in own})
-    column = {word: at for at, word in enumerate(words)}
+    words = sorted({word for counter in counted.values() for word in counter})
+    column = {word: index for index, word in enumerate(words)}
     cells = [
         (row, column[word], number)
-        for row, own in enumerate(counted.values())
-        for word, number in own.items()
+        for row, counter in enumerate(counted.values())
+        for word, number in counter.items()
     ]
     if not cells:
         raise DataError(
@@ -61,23 +61,25 @@ def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> ReplyC
 
 
 def split(text: str, min_length: int) -> list[str]:
-    """Letters and digits of any script in a row, in lower case; shorter ones are left out."""
+    """Words in lower case: runs of letters and digits of any script, without those that are too
+    short.
+    """
     return [word for word in re.findall(r"[^\W_]+", text.lower()) if len(word) >= min_length]
 
 
 def _text(row: Row, span: str | None) -> str | None:
     if span is None:
         return str(row["text"])
-    parts = [one for one in row["spans"] if one["name"] == span]
+    parts = [part for part in row["spans"] if part["name"] == span]
     if not parts:
         return None
-    return " ".join("".join(row["pieces"][one["start"] : one["end"]]) for one in parts)
+    return " ".join("".join(row["pieces"][part["start"] : part["end"]]) for part in parts)
 
 
 def _none_there(rows: Sequence[Row], span: str | None) -> str:
     if not rows:
         return "words: there are no samples, so there are no words. Give the stage samples."
-    known = sorted({one["name"] for row in rows for one in row["spans"]})
+    known = sorted({part["name"] for row in rows for part in row["spans"]})
     return (
         f"words: none of the {len(rows)} samples has a span '{span}'; spans: "
         f"{', '.join(known) or '(none)'}. Replies are there with `with_reply: true` of source "
@@ -86,15 +88,14 @@ def _none_there(rows: Sequence[Row], span: str | None) -> str:
 
 
 def one_each(seed: int, rows: Sequence[Row], half: str, measured: frozenset[str]) -> list[str]:
-    """Of each cluster in a half one sample, drawn by the seed: units and equal prompts that are
-    joined, also through others, are one cluster.
+    """One sample of each cluster in a half, drawn by the seed. Samples that share a unit or prompt,
+    directly or through others, are one cluster.
 
-    A prompt that was answered a hundred times is thus one piece of evidence and not a hundred, and
-    has no more words than another.
+    So a prompt that was answered a hundred times counts once.
     """
-    there = [row for row in rows if row["sample"] in measured]
-    own, _ = in_half(seed, there, half)
-    kept = [row for row in there if row["sample"] in own]
+    measured_rows = [row for row in rows if row["sample"] in measured]
+    in_this_half, _ = in_half(seed, measured_rows, half)
+    kept = [row for row in measured_rows if row["sample"] in in_this_half]
     unit_of = {row["sample"]: str(row["unit"]) for row in kept}
     by_cluster: dict[str, list[str]] = {}
     for row in joined_by_state(kept, unit_of):
@@ -102,6 +103,6 @@ def one_each(seed: int, rows: Sequence[Row], half: str, measured: frozenset[str]
     drawn = []
     for samples in by_cluster.values():
         ordered = sorted(samples)
-        at = int(generator(seed, "words", ordered[0]).integers(len(ordered)))
-        drawn.append(ordered[at])
+        index = int(generator(seed, "words", ordered[0]).integers(len(ordered)))
+        drawn.append(ordered[index])
     return sorted(drawn)

@@ -1,5 +1,5 @@
-"""In which samples a feature is high: where it fires, or above its median where it nearly always
-fires.
+"""In which samples a feature is high: where it fires, or above its median if it fires in more than
+half of them.
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-Floats = npt.NDArray[np.float64]
+from toolkit.arrays import Floats
+
 DENSE = 0.5
 """A feature that fires in a larger share of samples is cut at its median."""
 
@@ -21,10 +21,10 @@ def cuts(matrix: Any) -> Floats:
     """
     columns = matrix.tocsc()
     fired = np.diff(columns.indptr)
-    found = np.zeros(matrix.shape[1])
-    for at in np.flatnonzero(fired > DENSE * matrix.shape[0]):
-        found[at] = np.median(columns[:, [at]].toarray())
-    return found
+    results = np.zeros(matrix.shape[1])
+    for column in np.flatnonzero(fired > DENSE * matrix.shape[0]):
+        results[column] = np.median(columns[:, [column]].toarray())
+    return results
 
 
 def high(matrix: Any, cut: Floats) -> Any:
@@ -32,11 +32,11 @@ def high(matrix: Any, cut: Floats) -> Any:
     coo = matrix.tocoo()
     above = coo.data > cut[coo.col]
     given = (np.ones(int(above.sum()), np.int32), (coo.row[above], coo.col[above]))
-    found = sparse.csr_array(given, shape=matrix.shape)
+    result = sparse.csr_array(given, shape=matrix.shape)
     below = np.flatnonzero(cut < 0)  # zeros are high there
     if len(below):
-        columns = found.tolil()
-        for at in below:
-            columns[:, [at]] = (matrix[:, [at]].toarray() > cut[at]).astype(np.int32)
-        found = columns.tocsr()
-    return found
+        columns = result.tolil()
+        for column in below:
+            columns[:, [column]] = (matrix[:, [column]].toarray() > cut[column]).astype(np.int32)
+        result = columns.tocsr()
+    return result

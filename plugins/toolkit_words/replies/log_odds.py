@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from toolkit.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)
 class PairCounts:
-    """Of each pair of feature and word: clusters with both, and the margins."""
+    """Counts of each pair of feature and word: clusters with both, and the margins."""
 
     both: Ints
     """(features, words): clusters where the feature is high that have the word."""
@@ -38,20 +37,24 @@ class PairCounts:
     clusters: int
 
     def score(self) -> Floats:
-        """(features, words): how many standard deviations `both` lies from what is expected; 0
-        where nothing can vary.
+        """(features, words): how many standard deviations `both` lies from its expectation; 0 where
+        it cannot vary.
         """
         n = float(self.clusters)
         m, k = self.high.astype(float), self.words.astype(float)
         spread = np.outer(np.sqrt(m * (n - m)), np.sqrt(k * (n - k)))
         spread /= n * max(n - 1, 1.0) ** 0.5
-        far = self.both - np.outer(m / n, k)
-        found: Floats = np.divide(far, spread, out=np.zeros_like(far), where=spread > 0)
-        return found
+        deviation = self.both - np.outer(m / n, k)
+        scores: Floats = np.divide(
+            deviation, spread, out=np.zeros_like(deviation), where=spread > 0
+        )
+        return scores
 
 
 def count(high: Any, present: Any) -> PairCounts:
-    """From two sparse matrices of 0 and 1: clusters by features, and clusters by words."""
+    """The counts from two sparse matrices of 0 and 1: clusters by features, and clusters by
+    words.
+    """
     both = (high.T @ present).toarray()
     return PairCounts(
         both,
@@ -62,14 +65,18 @@ def count(high: Any, present: Any) -> PairCounts:
 
 
 def log_odds(
-    both: npt.ArrayLike, words: npt.ArrayLike, first: npt.ArrayLike, total: float, prior: float
+    both: npt.ArrayLike,
+    words: npt.ArrayLike,
+    first_total: npt.ArrayLike,
+    total: float,
+    prior: float,
 ) -> tuple[Floats, Floats]:
     """delta and z of words that `both` of their `words` have in the first corpus, which has
     `first` words of all `total`.
     """
     y_i = np.asarray(both, np.float64)
     y_j = np.asarray(words, np.float64) - y_i
-    n_i = np.asarray(first, np.float64)
+    n_i = np.asarray(first_total, np.float64)
     n_j = total - n_i
     a = prior * np.asarray(words, np.float64) / total
     delta = np.log((y_i + a) / (n_i + prior - y_i - a))
@@ -84,18 +91,20 @@ def exact_tails(both: Ints, high: Ints, words: Ints, clusters: int) -> tuple[Flo
     codes, back = np.unique(code, return_inverse=True)
     y, m, k = codes // base**2, codes // base % base, codes % base
     upper = _upper_tail(y, m, k, clusters)
-    lower = _upper_tail(m - y, m, clusters - k, clusters)  # without the word, so many have both
+    lower = _upper_tail(m - y, m, clusters - k, clusters)  # the fewest clusters with both
     return upper[back], lower[back]
 
 
 def two_sided(upper: Floats, lower: Floats) -> Floats:
     """Twice the smaller tail."""
-    found: Floats = np.minimum(2 * np.minimum(upper, lower), 1.0)
-    return found
+    doubled: Floats = np.minimum(2 * np.minimum(upper, lower), 1.0)
+    return doubled
 
 
 def _upper_tail(y: Ints, m: Ints, k: Ints, n: int) -> Floats:
-    """Terms are added from y upwards, each from the one before; past the mode they only fall."""
+    """Sum the terms from y upwards, each computed from the one before; past the mode they only
+    decrease.
+    """
     from scipy.special import gammaln
 
     def choose(a: npt.ArrayLike, b: npt.ArrayLike) -> Any:
@@ -105,18 +114,20 @@ def _upper_tail(y: Ints, m: Ints, k: Ints, n: int) -> Floats:
     least = np.maximum(0, m + k - n)
     start = np.maximum(y, least)
     term = np.exp(choose(k, start) + choose(n - k, m - start) - choose(n, m))
-    total, at = term.copy(), start.astype(float)
+    total, values = term.copy(), start.astype(float)
     mode = (m + 1.0) * (k + 1.0) / (n + 2.0)
     end = np.minimum(m, k)
-    live = np.flatnonzero(at < end)
+    live = np.flatnonzero(values < end)
     while len(live):
-        here = at[live]
+        live_values = values[live]
         ratio = (
-            (k[live] - here) * (m[live] - here) / ((here + 1) * (n - k[live] - m[live] + here + 1))
+            (k[live] - live_values)
+            * (m[live] - live_values)
+            / ((live_values + 1) * (n - k[live] - m[live] + live_values + 1))
         )
         term[live] *= ratio
-        at[live] += 1
+        values[live] += 1
         total[live] += term[live]
-        more = (at[live] < mode[live]) | (term[live] > 1e-17 * total[live])
-        live = live[(at[live] < end[live]) & more]
+        more = (values[live] < mode[live]) | (term[live] > 1e-17 * total[live])
+        live = live[(values[live] < end[live]) & more]
     return np.where(y <= least, 1.0, np.minimum(total, 1.0))

@@ -3,9 +3,9 @@ again on the other.
 
 Activations and words are joined once for each space: a sparse product of clusters by features and
 clusters by words gives every count that a test needs. Correction runs over every pair of a feature
-and a word whose margins allow a test, in all spaces together; margins do not depend on who goes
-with whom. What is discovered in the select half is tested in the confirm half in the direction that
-was found, and corrected over all that was discovered.
+and a word whose margins allow a test, in all spaces together; margins do not depend on the
+association. What is discovered in the select half is tested in the confirm half in the direction
+that was found, and corrected over all that was discovered.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from toolkit_words.replies.corpus import ReplyCorpus
 
 BLOCK_PAIRS = 4_000_000
-"""Pairs of features and words that are counted at a time."""
+"""Pairs of features and words counted at a time."""
 SCREEN = 1.6
-"""Pairs nearer to what is expected (in standard deviations) have p above 0.1, which is written 1.
+"""Pairs closer to expectation than this many standard deviations have p above 0.1, which is written
+as 1.
 """
 CONFIRMED, REFUTED, UNTESTED = "confirmed", "not confirmed", "not in the confirm half"
 PUBLISHED = "as published, not tested"
 
 
 class ReplyWords(AtKept):
-    """Which words and features are held together, and what counts as found."""
+    """Which words and features are tested, and the limits of a discovery."""
 
     span: str | None = Field(
         "generation",
@@ -58,6 +59,11 @@ class ReplyWords(AtKept):
     contexts: int = Field(
         5, ge=0, description="Places where a feature with words fires hardest that are kept."
     )
+    covariates: tuple[str, ...] = Field(
+        (),
+        description="Numbers of the samples' metadata, such as balance: beside each word stands "
+        "the one that goes with it most, and how much.",
+    )
     tf_idf: bool = Field(True, description="Also list words by TF-IDF as published.")
     pool: Literal["mean", "max"] = Field(
         "mean", description="What several positions of a sample are together."
@@ -66,7 +72,7 @@ class ReplyWords(AtKept):
 
 @dataclass(frozen=True)
 class HalfCounts:
-    """One half of a space: who is high, who has which word, and the margins."""
+    """One half of a space: the clusters where features are high, their words, and the margins."""
 
     high: Any
     present: Any
@@ -76,7 +82,9 @@ class HalfCounts:
 
 @dataclass(frozen=True)
 class SpaceHalves:
-    """A space with both halves; `features` are those that fired, `tested` columns of them."""
+    """A space with both halves; `features` are those that fired, `tested` the columns that are
+    tested.
+    """
 
     id: str
     features: np.ndarray[Any, Any]
@@ -87,7 +95,7 @@ class SpaceHalves:
 
 @dataclass(frozen=True)
 class DiscoveredPairs:
-    """Discovered pairs: space, column and word by number, and what was counted."""
+    """Discovered pairs: indices of space, column and word, and the counts."""
 
     space: np.ndarray[Any, Any]
     column: np.ndarray[Any, Any]
@@ -131,22 +139,44 @@ def reply_words(work: Work) -> Rows:
         work.report.progress(done + 1, len(facts))
     family = sum(len(space.tested) for space in spaces) * len(words)
     pairs = _discovered(spaces, words, family, params)
-    found = _confirmed(spaces, corpus, words, pairs, family, params)
+    confirmed = _confirmed(spaces, corpus, words, pairs, family, params)
+    _add_covariates(work, corpus, halves[0], words, confirmed)
     work.report.event(
         "feature_words",
         pairs=family,
         words=len(words),
         clusters=[len(half) for half in halves],
         discovered=len(pairs.p),
-        confirmed=sum(row["verdict"] == CONFIRMED for row in found),
+        confirmed=sum(row["verdict"] == CONFIRMED for row in confirmed),
     )
-    kept = [*_strongest(found, params.top), *listed]
+    kept = [*_strongest(confirmed, params.top), *listed]
     yield "feature_words", pa.Table.from_pylist(kept, schema=arrow_schema("feature_words"))
-    if params.contexts and found:
+    if params.contexts and confirmed:
         from toolkit_words.replies.contexts import contexts
 
-        named = sorted({(row["space"], row["feature"]) for row in found})
+        named = sorted({(row["space"], row["feature"]) for row in confirmed})
         yield "feature_contexts", contexts(work.inputs, rows, named, params.contexts)
+
+
+def _add_covariates(
+    work: Work,
+    corpus: ReplyCorpus,
+    samples: Sequence[str],
+    words: Any,
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """Put beside each word the metadata number that goes with it most in the select half."""
+    from toolkit_words.replies.covariates import strongest
+
+    params = work.params
+    if not params.covariates or not len(words):
+        return
+    meta = work.inputs.read("sample_meta").to_pylist()
+    present = corpus.take(samples).present
+    best = strongest(meta, params.covariates, samples, present, words, params.prior)
+    by_word = {corpus.words[int(word)]: one for word, one in zip(words, best, strict=True)}
+    for row in rows:
+        row["covariate"], row["covariate_z"] = by_word[row["word"]] or (None, None)
 
 
 def _check_halves(halves: Sequence[Sequence[str]], least: int) -> None:
@@ -162,19 +192,19 @@ def _check_halves(halves: Sequence[Sequence[str]], least: int) -> None:
 
 
 def summary(events: Sequence[Mapping[str, Any]]) -> str:
-    """How many pairs were tested, and what came of it, for the report's Methods."""
-    said = []
+    """How many pairs were tested, discovered and confirmed, for the report's Methods."""
+    sentences = []
     for event in events:
         if event.get("name") != "feature_words":
             continue
         select, confirm = event["clusters"]
-        said.append(
+        sentences.append(
             f"{event['pairs']:,} pairs of a feature and one of {event['words']:,} words were "
             f"tested on {select} clusters of the select half, one reply each; "
             f"{event['discovered']:,} were discovered, and {event['confirmed']:,} confirmed on "
             f"{confirm} clusters of the other half."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 # --- both halves of a space -----------------------------------------------------------------------
@@ -198,7 +228,7 @@ def _space(
     words: Any,
     params: ReplyWords,
 ) -> SpaceHalves:
-    """The features that fired in the select half, and those of them with enough on either side."""
+    """The features that fired in the select half, and those that can be tested."""
     import numpy as np
 
     from toolkit_words.replies.levels import cuts, high
@@ -239,12 +269,14 @@ def _columns_of(fired: Any, features: Any) -> Any:
 
 
 def _tested_words(corpus: ReplyCorpus, samples: Sequence[str], least: int) -> np.ndarray[Any, Any]:
-    """Words that enough clusters have, and enough do not."""
+    """Words that enough clusters have and enough lack."""
     import numpy as np
 
-    there = np.asarray(corpus.take(samples).present.sum(axis=0)).ravel()
-    found: np.ndarray[Any, Any] = np.flatnonzero((there >= least) & (len(samples) - there >= least))
-    return found
+    present = np.asarray(corpus.take(samples).present.sum(axis=0)).ravel()
+    chosen: np.ndarray[Any, Any] = np.flatnonzero(
+        (present >= least) & (len(samples) - present >= least)
+    )
+    return chosen
 
 
 # --- the select half ------------------------------------------------------------------------------
@@ -253,7 +285,9 @@ def _tested_words(corpus: ReplyCorpus, samples: Sequence[str], least: int) -> np
 def _discovered(
     spaces: Sequence[SpaceHalves], words: Any, family: int, params: ReplyWords
 ) -> DiscoveredPairs:
-    """Pairs with q of at most alpha. A pair with p above alpha cannot be one, so it is let go."""
+    """Pairs with q of at most alpha. Pairs with p above alpha cannot qualify and are dropped
+    early.
+    """
     import numpy as np
 
     from toolkit.corrections import CORRECTIONS
@@ -265,8 +299,8 @@ def _discovered(
         for start in range(0, len(space.tested), block):
             columns = space.tested[start : start + block]
             counts = count(space.select.high[:, columns], space.select.present)
-            far = counts.score()
-            feature, word = np.nonzero(np.abs(far) >= SCREEN)
+            deviations = counts.score()
+            feature, word = np.nonzero(np.abs(deviations) >= SCREEN)
             margins = (counts.both[feature, word], counts.high[feature], counts.words[word])
             p = two_sided(*exact_tails(*margins, counts.clusters))
             good = p <= params.alpha
@@ -278,7 +312,7 @@ def _discovered(
                     word,
                     margins[0][good],
                     p[good],
-                    far[feature, word] > 0,
+                    deviations[feature, word] > 0,
                 )
             )
     if not parts:
@@ -302,7 +336,7 @@ def _confirmed(
     family: int,
     params: ReplyWords,
 ) -> list[dict[str, Any]]:
-    """Rows of the discovered pairs, with what the other half says of them."""
+    """Rows of the discovered pairs, with their test on the confirm half."""
     import numpy as np
 
     from toolkit.corrections import CORRECTIONS
@@ -310,7 +344,7 @@ def _confirmed(
 
     total = len(pairs.p)
     numbers = {name: np.zeros(total) for name in ("delta", "z", "high", "low", "m", "rest")}
-    again = {name: np.zeros(total) for name in ("delta", "z", "p")}
+    confirmed_stats = {name: np.zeros(total) for name in ("delta", "z", "p")}
     possible = np.zeros(total, bool)
     for number, space in enumerate(spaces):
         at = np.flatnonzero(pairs.space == number)
@@ -320,15 +354,26 @@ def _confirmed(
         for name in numbers:
             numbers[name][at] = own[name]
         both = _both(space.confirm, pairs.column[at], pairs.word[at])
-        other = _effects(space.confirm, pairs.column[at], pairs.word[at], both, params.prior)
-        again["delta"][at], again["z"][at] = other["delta"], other["z"]
+        confirm_effects = _effects(
+            space.confirm, pairs.column[at], pairs.word[at], both, params.prior
+        )
+        confirmed_stats["delta"][at], confirmed_stats["z"][at] = (
+            confirm_effects["delta"],
+            confirm_effects["z"],
+        )
         clusters = space.confirm.present.shape[0]
-        upper, lower = exact_tails(both, other["m"], other["k"], clusters)
-        again["p"][at] = np.where(pairs.above[at], upper, lower)
-        possible[at] = (other["m"] > 0) & (other["rest"] > 0) & (other["k"] > 0)
-    again["p"][~possible] = 1.0
-    q = CORRECTIONS[params.correct](again["p"], max(total, 1))
-    stats = {**numbers, **{f"confirm_{name}": own for name, own in again.items()}, "confirm_q": q}
+        upper, lower = exact_tails(both, confirm_effects["m"], confirm_effects["k"], clusters)
+        confirmed_stats["p"][at] = np.where(pairs.above[at], upper, lower)
+        possible[at] = (
+            (confirm_effects["m"] > 0) & (confirm_effects["rest"] > 0) & (confirm_effects["k"] > 0)
+        )
+    confirmed_stats["p"][~possible] = 1.0
+    q = CORRECTIONS[params.correct](confirmed_stats["p"], max(total, 1))
+    stats = {
+        **numbers,
+        **{f"confirm_{name}": own for name, own in confirmed_stats.items()},
+        "confirm_q": q,
+    }
     stats["possible"] = possible
     return [
         _pair_row(spaces, corpus, words, pairs, at, {name: own[at] for name, own in stats.items()})
@@ -348,11 +393,11 @@ def _pair_row(
     corpus: ReplyCorpus,
     words: Any,
     pairs: DiscoveredPairs,
-    at: int,
+    index: int,
     stats: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The row of one pair; what could not be tested in the confirm half has no numbers."""
-    space = spaces[int(pairs.space[at])]
+    space = spaces[int(pairs.space[index])]
     confirm = {
         "confirm_value": float(stats["confirm_delta"]),
         "confirm_z": float(stats["confirm_z"]),
@@ -361,13 +406,13 @@ def _pair_row(
     }
     return {
         "space": space.id,
-        "feature": int(space.features[pairs.column[at]]),
+        "feature": int(space.features[pairs.column[index]]),
         "method": "log_odds",
-        "word": corpus.words[int(words[pairs.word[at]])],
+        "word": corpus.words[int(words[pairs.word[index]])],
         "value": float(stats["delta"]),
         "z": float(stats["z"]),
-        "p": float(pairs.p[at]),
-        "q": float(pairs.q[at]),
+        "p": float(pairs.p[index]),
+        "q": float(pairs.q[index]),
         "high": float(stats["high"]),
         "low": float(stats["low"]),
         "high_clusters": int(stats["m"]),
@@ -377,13 +422,13 @@ def _pair_row(
 
 
 def _both(side: HalfCounts, column: Any, word: Any) -> np.ndarray[Any, Any]:
-    """Clusters of each pair where the feature is high and that have the word."""
+    """For each pair the number of clusters that have the word and where the feature is high."""
     import numpy as np
 
-    features, at = np.unique(column, return_inverse=True)
+    features, feature_index = np.unique(column, return_inverse=True)
     counted = (side.high[:, features].T @ side.present).toarray()
-    found: np.ndarray[Any, Any] = np.asarray(counted[at, word], np.int64)
-    return found
+    both: np.ndarray[Any, Any] = np.asarray(counted[feature_index, word], np.int64)
+    return both
 
 
 def _effects(side: HalfCounts, column: Any, word: Any, both: Any, prior: float) -> dict[str, Any]:
@@ -395,9 +440,9 @@ def _effects(side: HalfCounts, column: Any, word: Any, both: Any, prior: float) 
     clusters = side.present.shape[0]
     m = np.asarray(side.high.sum(axis=0)).ravel()[column].astype(np.int64)
     k = np.asarray(side.present.sum(axis=0)).ravel()[word].astype(np.int64)
-    first = np.asarray(side.high.T @ side.words).ravel()[column]
+    first_totals = np.asarray(side.high.T @ side.words).ravel()[column]
     with np.errstate(divide="ignore", invalid="ignore"):
-        delta, z = log_odds(both, k, first, float(side.words.sum()), prior)
+        delta, z = log_odds(both, k, first_totals, float(side.words.sum()), prior)
         high, low = both / m, (k - both) / (clusters - m)
     return {"delta": delta, "z": z, "high": high, "low": low, "m": m, "rest": clusters - m, "k": k}
 
@@ -406,13 +451,13 @@ def _effects(side: HalfCounts, column: Any, word: Any, both: Any, prior: float) 
 
 
 def _strongest(rows: Sequence[Mapping[str, Any]], top: int) -> Iterator[Mapping[str, Any]]:
-    """The first of each feature and direction: confirmed ones before others, then by p."""
+    """The strongest pairs of each feature and direction: confirmed ones first, then by p."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["space"], row["feature"], row["value"] > 0), []).append(row)
-    for own in groups.values():
-        own.sort(key=lambda row: (row["verdict"] != CONFIRMED, row["p"], row["word"]))
-        yield from own[:top]
+    for group in groups.values():
+        group.sort(key=lambda row: (row["verdict"] != CONFIRMED, row["p"], row["word"]))
+        yield from group[:top]
 
 
 def _published(id: str, fired: Any, corpus: ReplyCorpus, top: int) -> list[dict[str, Any]]:
@@ -421,28 +466,30 @@ def _published(id: str, fired: Any, corpus: ReplyCorpus, top: int) -> list[dict[
 
     listed = published(fired.matrix, corpus.counts)
     groups: dict[int, list[int]] = {}
-    for place, feature in enumerate(listed.column.tolist()):
-        groups.setdefault(feature, []).append(place)
+    for row, feature in enumerate(listed.column.tolist()):
+        groups.setdefault(feature, []).append(row)
     rows = []
-    for feature, places in groups.items():
-        best = sorted(places, key=lambda at: (-listed.score[at], listed.word[at]))[:top]
+    for feature, rows_of_feature in groups.items():
+        best = sorted(rows_of_feature, key=lambda at: (-listed.score[at], listed.word[at]))[:top]
         rows += [_listed_row(id, int(fired.features[feature]), corpus, listed, at) for at in best]
     return rows
 
 
-def _listed_row(id: str, feature: int, corpus: ReplyCorpus, listed: Any, at: int) -> dict[str, Any]:
+def _listed_row(
+    id: str, feature: int, corpus: ReplyCorpus, listed: Any, index: int
+) -> dict[str, Any]:
     tested = ("z", "p", "q", "confirm_value", "confirm_z", "confirm_p", "confirm_q")
     return {
         **dict.fromkeys(tested),
         "space": id,
         "feature": feature,
         "method": "tf_idf",
-        "word": corpus.words[int(listed.word[at])],
-        "value": float(listed.score[at]),
-        "high": float(listed.high[at]),
-        "low": float(listed.low[at]),
-        "high_clusters": int(listed.high_samples[at]),
-        "low_clusters": len(corpus.samples) - int(listed.high_samples[at]),
+        "word": corpus.words[int(listed.word[index])],
+        "value": float(listed.score[index]),
+        "high": float(listed.high[index]),
+        "low": float(listed.low[index]),
+        "high_clusters": int(listed.high_samples[index]),
+        "low_clusters": len(corpus.samples) - int(listed.high_samples[index]),
         "family": 0,
         "verdict": PUBLISHED,
     }

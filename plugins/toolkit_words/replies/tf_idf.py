@@ -18,7 +18,7 @@ from scipy import sparse
 
 MIN_DIFFERENCE, LISTED = 0.01, 20
 BLOCK = 2048
-"""Features of a product."""
+"""Features per product."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def _listed(matrix: Any, counts: Any, columns: Any) -> tuple[Any, ...]:
     difference = np.nan_to_num(shares - others)
     order = np.argsort(difference, axis=1, kind="stable")
     ends = np.concatenate([order[:, :LISTED], order[:, LISTED:][:, -LISTED:]], axis=1)
-    feature, place = np.nonzero(np.abs(np.take_along_axis(difference, ends, 1)) > MIN_DIFFERENCE)
-    word = ends[feature, place]
+    feature, entry = np.nonzero(np.abs(np.take_along_axis(difference, ends, 1)) > MIN_DIFFERENCE)
+    word = ends[feature, entry]
     return (
         np.asarray(columns)[feature],
         word,

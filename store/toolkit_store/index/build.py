@@ -1,9 +1,7 @@
-"""The index of a run: derived when its steps have committed, in steps of its own that can be
-repeated and are never changed.
-
-One step numbers the samples (`sample_index`), one for each space holds its postings. Their keys
-follow from the activation steps they cover, so that a run that finds them there has nothing to do,
-and two runs of the same steps share them.
+"""Build the index of a run after its steps have committed, in separate steps that can be repeated
+and never change. One step numbers the samples (`sample_index`), and one per space holds its
+postings. Their keys are made from the activation steps that they cover, so that existing ones are
+reused and two runs of the same steps share them.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +20,6 @@ from toolkit.ledger import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import locks
 from toolkit_store.database import Database, among
-from toolkit_store.index import projections
 from toolkit_store.index.postings import (
     LAYOUT,
     Numbered,
@@ -33,47 +30,27 @@ from toolkit_store.index.postings import (
     posting_rows,
     space_key,
 )
+from toolkit_store.index.step_rows import PART, spaces_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit_store.store import Store, Tables
+    from toolkit_store.step_store import StepStore, Tables
 
-PART = "store.index"
 STAGE = "(index)"
 _COMMITTED_AT_ONCE = 16 << 20
 """The most entries committed together, unless a single space has more."""
 
 
-def is_index(row: StepRow) -> bool:
-    """Whether a step of the ledger belongs to an index."""
-    return row.part == PART
-
-
-def is_own(row: StepRow) -> bool:
-    """Whether a step is the store's own; such steps belong to no experiment."""
-    return row.part in (PART, projections.PART)
-
-
-def covered(rows: Iterable[StepRow]) -> list[str]:
-    """The activation steps among these, which an index covers."""
-    return sorted(row.key for row in rows if row.tables.get("activations") and not is_index(row))
-
-
-def spaces_of(row: StepRow) -> list[str]:
-    """The spaces of an index, from the step that numbers its samples."""
-    return list(json.loads(row.material)["spaces"])
-
-
 def build(
-    store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
+    store: StepStore, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
 ) -> int:
-    """Derive what is missing; return the number of new steps. `sampled` are the steps that wrote
-    the samples.
+    """Build what is missing; return the number of new steps. `sampled` are the steps that wrote the
+    samples.
     """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)
-    if known is not None and not _wanted(store, key, spaces_of(known)):
+    if known is not None and not _missing_spaces(store, key, spaces_of(known)):
         return 0
     with _scratch(store.folder / "scratch") as folder, store.reading():
         store.verify("activations")
@@ -83,16 +60,16 @@ def build(
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
         units = _units(database, sampled)
         made = _commit_numbers(store, key, numbers, units, run)
-        for spaces in _groups(scratch, _wanted(store, key, sorted(numbers.spaces))):
+        for spaces in _groups(scratch, _missing_spaces(store, key, sorted(numbers.spaces))):
             made += store.commit_derived(
                 [_space_step(key, space, scratch, numbers, run) for space in spaces]
             )
     return made
 
 
-def _wanted(store: Store, key: str, spaces: Sequence[str]) -> list[str]:
-    there = {row.key for row in store.index_steps([space_key(key, space) for space in spaces])}
-    return [space for space in spaces if space_key(key, space) not in there]
+def _missing_spaces(store: StepStore, key: str, spaces: Sequence[str]) -> list[str]:
+    existing = {row.key for row in store.index_steps([space_key(key, space) for space in spaces])}
+    return [space for space in spaces if space_key(key, space) not in existing]
 
 
 def _rows(
@@ -110,7 +87,7 @@ def _units(database: Database, steps: Sequence[str]) -> dict[str, str]:
 
 
 def _commit_numbers(
-    store: Store, key: str, numbered: Numbered, units: dict[str, str], run: str
+    store: StepStore, key: str, numbered: Numbered, units: dict[str, str], run: str
 ) -> int:
     import pyarrow as pa
 
@@ -143,7 +120,7 @@ def _space_step(
     step, summary = space_key(key, space), Summary()
     postings = posting_rows(step, space, scratch.chunks(space), numbered.bits, summary)
     index = (
-        summary.rows(space, scratch.places(space), scratch.samples(space)) for _ in range(1)
+        summary.rows(space, scratch.token_count(space), scratch.samples(space)) for _ in range(1)
     )  # after the postings
     row = _step(step, run, 1 + sorted(numbered.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}

@@ -1,8 +1,7 @@
-"""From rows to postings: the entries of `activations`, held by feature instead of by sample.
-
-Rows are read twice and in batches. The first time gives the samples their numbers; the second time
-each entry becomes a 64-bit key (feature, sample, position, from the highest bits down) and a value,
-written to one scratch file a space. Then each space is sorted on its own, so that memory does not
+"""Turn rows of `activations` into postings: the same entries, sorted by feature instead of by
+sample. Rows are read twice, in batches. The first pass numbers the samples; in the second, each
+entry becomes a 64-bit key (feature, sample, position, from the highest bits down) and a value,
+written to one scratch file per space. Then each space is sorted on its own, so that memory does not
 grow with the number of spaces; one with many entries is first divided into files by ranges of
 features, which are sorted one after the other. An entry that two stages have kept is kept once,
 with the larger value.
@@ -35,8 +34,8 @@ AT_ONCE = 4 << 20
 _ROWS_AT_ONCE = 1 << 16
 _READ_AT_ONCE = 1 << 20
 _BUCKET_BITS = 20
-"""Entries are counted by this many of a key's highest bits, which is by feature if there are not
-more than a million.
+"""Entries are counted by this many of a key's highest bits, which means by feature if there are at
+most a million.
 """
 _FEATURE_BITS, _BLOCK_BITS = 24, 16
 LAST_BLOCK = (1 << _BLOCK_BITS) - 1
@@ -59,7 +58,7 @@ def space_key(number_key: str, space: str) -> str:
     return f"{number_key}:{space}"
 
 
-def place(step: str, feature: int, block: int = 0) -> int:
+def lookup_number(step: str, feature: int, block: int = 0) -> int:
     """The number by which a block of postings is looked up: from the high bits down a hash of the
     step, feature and block.
 
@@ -74,9 +73,9 @@ def place(step: str, feature: int, block: int = 0) -> int:
     )
 
 
-def places(step: str) -> tuple[int, int]:
+def lookup_range(step: str) -> tuple[int, int]:
     """The lowest and the highest number that the blocks of a step may have."""
-    return place(step, 0), place(step, (1 << _FEATURE_BITS) - 1, LAST_BLOCK)
+    return lookup_number(step, 0), lookup_number(step, (1 << _FEATURE_BITS) - 1, LAST_BLOCK)
 
 
 @dataclass
@@ -147,14 +146,14 @@ class Scratch:
         """How many samples have rows in a space."""
         return int(self._seen[space].sum())
 
-    def places(self, space: str) -> int:
+    def token_count(self, space: str) -> int:
         """How many tokens of samples have rows in a space; one that two stages kept counts once."""
         import numpy as np
 
-        return len(np.unique(np.fromfile(self._places_file(space), np.uint64)))
+        return len(np.unique(np.fromfile(self._positions_file(space), np.uint64)))
 
-    def _places_file(self, space: str) -> Path:
-        return self._folder / f"{self._numbers[space]}.places"
+    def _positions_file(self, space: str) -> Path:
+        return self._folder / f"{self._numbers[space]}.positions"
 
     def _packed(self, space: str, rows: pa.Table, names: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """Key and value of each entry."""
@@ -186,7 +185,7 @@ class Scratch:
         index = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(
             np.uint64
         )
-        with self._places_file(space).open("ab") as file:
+        with self._positions_file(space).open("ab") as file:
             index.tofile(file)
         return (features << np.uint64(sample_bits + position_bits)) | np.repeat(
             index, lengths
@@ -194,7 +193,7 @@ class Scratch:
 
     def chunks(self, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The entries of a space in order, each once: keys and values, whole features at a time.
-        They are there to take once.
+        They can be read once.
         """
         for paths in self._divided(self._paths(space)):
             yield _sorted(*_taken(paths))
@@ -404,7 +403,7 @@ def _blocks(
     summary.counts.append(np.diff(np.append(firsts, len(keys))).astype(np.uint64))
     summary.fired.append(np.add.reduceat(begins, firsts, dtype=np.uint32))
     summary.maxima.append(np.maximum.reduceat(values, firsts))
-    base = np.int64(places(step)[0])
+    base = np.int64(lookup_range(step)[0])
     wrapped = features[starts].astype(np.int64) & np.int64((1 << _FEATURE_BITS) - 1)
     columns: dict[str, Any] = {
         "space": pa.repeat(pa.scalar(space), len(starts)),

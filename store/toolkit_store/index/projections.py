@@ -1,10 +1,10 @@
-"""Compact projections of decoder rows, kept in the store when asked: `similar` then works where the
-SAE files are not.
+"""Compact projections of decoder rows, stored on request: `similar` then works without the SAE
+files.
 
 A row of a decoder is projected onto `dims` directions, orthogonal to each other and drawn once for
 all (so that projections of the same SAE are the same everywhere), and kept as that many bytes.
-Angles between rows come out with an error of about 1 / sqrt(dims). The step that holds them is
-named after the hash of the SAE's files: runs of the same SAE share it.
+Angles between rows come out with an error of about 1 / sqrt(dims). The key of their step is made
+from the hash of the SAE's files, so that runs of the same SAE share it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from toolkit.ledger import StepRow
 from toolkit.randomness import generator
 from toolkit.tables import arrow_schema
 from toolkit_store.database import equals
+from toolkit_store.index.step_rows import PROJECTIONS_PART
 from toolkit_store.query.similar import Decoder
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from toolkit_store.store import Store
+    from toolkit_store.step_store import StepStore
 
-PART = "store.projections"
 DIMS = 512
 _LAYOUT = "1"
 _AT_ONCE = 1024
@@ -41,7 +41,7 @@ def projection_key(sae_hash: str) -> str:
 
 
 def project(
-    store: Store,
+    store: StepStore,
     space: str,
     sae_hash: str,
     width: int,
@@ -67,7 +67,7 @@ def project(
         key=projection_key(sae_hash),
         experiment="",
         stage="(projections)",
-        part=PART,
+        part=PROJECTIONS_PART,
         part_version=_LAYOUT,
         run=run,
         index=0,
@@ -80,7 +80,7 @@ def project(
     return store.commit_derived([(row, {"projections": _blocks(space, width, rows, dims)})]) == 1
 
 
-def projected(store: Store, sae_hash: str) -> np.ndarray | None:
+def projected(store: StepStore, sae_hash: str) -> np.ndarray | None:
     """One row of small numbers per feature, whose angles approximate those of the decoder's rows;
     None if they are not stored.
     """

@@ -1,7 +1,6 @@
 """Export runs to other programs' formats and import them: each export has its own folder, each
-import becomes a run of the store.
-
-    parquet      a run whole: every table, the ledger, the manifest; what is read back is identical
+import becomes a run of the store. parquet a whole run: every table, the ledger, the manifest; what
+is read back is identical
     safetensors  activations of each space in coordinates (COO)
     rows         npz, one per space: text fragments by features, dense
     tokens       npz, a folder per sample and a file per layer: tokens by features, dense, and
@@ -9,8 +8,8 @@ import becomes a run of the store.
     neuronpedia  Neuronpedia's bulk layout: features, activations and labels out, labels in
     lists        feature lists, as SAELens, SAEDashboard and Neuronpedia's quick lists take them
 
-An import is a step like any other: its key is the hash of what was read, so that the same import
-twice changes nothing.
+An import is a step like any other: its key is the hash of its input, so that repeating an import
+changes nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Checks of imported data before anything is written: ids, numbers, sizes.
 
-Files of other programs may be wrong, cut off or made to do harm. Nothing in them chooses a path,
-names a step or a run that this store would not make itself, or takes more memory than a file of
-honest data would; whatever a library raises on them leaves here as one sentence.
+Files of other programs may be wrong, truncated or malicious. They cannot choose a path, name a step
+or run that this store would not make itself, or take more memory than valid data would; errors of
+libraries become one sentence.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def write(
     """
     chosen = [
         feature
-        for feature in (found(run) if features is None else features)
+        for feature in (significant_features(run) if features is None else features)
         if spaces is None or feature[0] in spaces
     ]
     if not chosen:
@@ -84,7 +84,7 @@ def write(
     return [*files, write_json(folder / _ABOUT, {"name": name or run.row.name, "files": about})]
 
 
-def found(run: RunTables) -> list[Feature]:
+def significant_features(run: RunTables) -> list[Feature]:
     """The features that a test calls significant, or if there is no test, all with a row; by space
     and index.
     """

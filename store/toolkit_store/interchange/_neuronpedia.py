@@ -1,10 +1,10 @@
 """Neuronpedia's bulk layout: `v1/MODEL/SOURCE/` with features, activations and explanations in
 numbered, zipped JSON lines.
 
-A feature is known by (modelId, layer, index) and by nothing else: neither batch number nor line say
-which it is. Features stand in the order of their indices as text, as there. Labels come in as rows
-of `features` with the stat `label`; the group says by which method and model a label was made,
-since a feature has several. Those methods and models are entered in `v1/config/`.
+A feature is identified by (modelId, layer, index) alone: batch number and line do not matter.
+Features stand in the order of their indices as text, as there. Labels come in as rows of `features`
+with the stat `label`; the group says by which method and model a label was made, since a feature
+has several. Those methods and models are entered in `v1/config/`.
 """
 
 from __future__ import annotations

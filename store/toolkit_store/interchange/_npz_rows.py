@@ -1,5 +1,5 @@
-"""NumPy archives of fragments by features, one per space: what scripts that keep one dense matrix
-an SAE read and write.
+"""NumPy archives of fragments by features, one per space, as read and written by scripts that keep
+one dense matrix per SAE.
 
     layer_20_l0_71_activations.npz
         activations [n, width]    fragments [n]    original_sentences [n]    concept_strength_labels
@@ -8,9 +8,9 @@ an SAE read and write.
         in words
         layer    average_l0    num_features
 
-A fragment is the text up to and with its token. Ours also hold `samples` (ids) and `space` (JSON),
-by which they are read back as they were; of others, the model must be named. A zero is no entry:
-what is stored as exactly 0 does not come back.
+A fragment is the text up to and with its token. The toolkit's archives also hold `samples` (ids)
+and `space` (JSON), so that they are read back unchanged; for archives of other programs the model
+must be named. A zero is not an entry: a stored value of exactly 0 is not read back.
 """
 
 from __future__ import annotations

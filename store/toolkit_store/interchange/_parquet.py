@@ -1,5 +1,5 @@
-"""A run as Parquet: a file per table, rows with their step, row groups of one step each; the
-in `toolkit-run.json`, and with each step a hash of its rows in each table.
+"""A run as Parquet: a file per table, with row groups of one step each. `toolkit-run.json` has the
+run and its steps, with a hash of each step's rows in each table.
 
 Steps are committed again under their own keys, so that what is read back is identical and reading
 it twice adds nothing.
@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
 from toolkit.errors import BadInput, DataError
 from toolkit.ledger import RunRow, StepRow, key_of
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
+from toolkit.version import VERSION
 from toolkit_store.interchange._incoming import MAX_BYTES, check_id, checked, widths
 from toolkit_store.interchange._run import RunTables, read_index, write_json
 from toolkit_store.write.rows import digest
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from toolkit_store.store import Store
 
 INDEX = "toolkit-run.json"
-VERSION = 1
+EXPORT_VERSION = 1
 ROWS_OF_A_GROUP = 16_384
 """Rows that are written as one row group, and unpacked together."""
 MAX_VALUES = 1 << 27
@@ -51,8 +51,8 @@ def write(run: RunTables, folder: Path) -> list[Path]:
     ]
     index = {
         "format": "parquet",
-        "version": VERSION,
-        "toolkit": __version__,
+        "version": EXPORT_VERSION,
+        "toolkit": VERSION,
         "store_format": STORE_FORMAT,
         "tables": {path.stem: _facts(path) for path in files},
         "run": vars(run.row)
@@ -105,7 +105,7 @@ def read(store: Store, folder: Path) -> str:
     What the store computed itself is never replaced: a step that it has is left as it is, and a run
     that it has under this id must be the very same.
     """
-    index = read_index(folder, INDEX, "parquet", VERSION)
+    index = read_index(folder, INDEX, "parquet", EXPORT_VERSION)
     row, steps = _run_row(folder, index), _steps(folder, index)
     if not isinstance(index.get("tables"), dict):
         raise DataError(f"{folder / INDEX}: 'tables' must name the tables. Export the run again.")
@@ -133,7 +133,7 @@ def _run_row(folder: Path, index: dict[str, Any]) -> RunRow:
     check_id("the run's name", row.name, folder / INDEX)
     for key in row.steps:
         check_id("a step's key", key, folder / INDEX)
-    # here nobody goes on with it
+    # no process continues it here
     return replace(row, state="interrupted") if row.state == "running" else row
 
 
@@ -247,7 +247,7 @@ def _check_table(folder: Path, name: str, facts: Any) -> None:
         ours = f"version {TABLES[name].version}" if name in DATA_TABLES else "no such table"
         raise DataError(
             f"{folder / INDEX}: table '{name[:80]}' has version {version}; this toolkit "
-            f"({__version__}) has {ours}. Read it with the toolkit that wrote it, or upgrade: "
+            f"({VERSION}) has {ours}. Read it with the toolkit that wrote it, or upgrade: "
             "python -m pip install -U sae-toolkit"
         )
     if not path.is_file() or _sha256(path) != facts.get("sha256"):
@@ -277,11 +277,11 @@ def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:
 
 
 def _check_values(group: Any, where: str) -> None:
-    most = max(group.column(number).num_values for number in range(group.num_columns))
-    if most > MAX_VALUES:
+    count = max(group.column(number).num_values for number in range(group.num_columns))
+    if count > MAX_VALUES:
         raise DataError(
-            f"{where} has {most:,} values in a column; at most {MAX_VALUES:,} are unpacked. Export "
-            "the run again."
+            f"{where} has {count:,} values in a column; at most {MAX_VALUES:,} are unpacked. "
+            "Export the run again."
         )
 
 

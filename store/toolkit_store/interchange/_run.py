@@ -1,6 +1,4 @@
-"""A run's committed rows as an export reads them, and rows from elsewhere as a step and a run of
-this store.
-"""
+"""Read a run's committed rows for an export, and commit imported rows as a step and a run."""
 
 from __future__ import annotations
 
@@ -16,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
 from toolkit.errors import BadInput, DataError
 from toolkit.ledger import IMPORTED, RunRow, StepRow, key_of
 from toolkit.tables import arrow_schema, table
+from toolkit.version import VERSION
 from toolkit_store.database import among
 from toolkit_store.interchange._incoming import check_json_size, checked, widths
 from toolkit_store.query.committed_rows import CommittedRows
@@ -176,7 +174,7 @@ def id_of(*parts: str) -> str:
 
 def _material(part: str, digest: str, run: str = "") -> str:
     """The material of an import's key: what was read, and how."""
-    results = {"part": part, "version": __version__, "digest": digest, "run": run}
+    results = {"part": part, "version": VERSION, "digest": digest, "run": run}
     return json.dumps(results, sort_keys=True, separators=(",", ":"))
 
 
@@ -254,7 +252,7 @@ def _step(key: str, run: str, part: str, material: str, digest: str) -> StepRow:
         experiment=run,
         stage=part,
         part=part,
-        part_version=__version__,
+        part_version=VERSION,
         run=run,
         index=0,
         material=material,
@@ -273,7 +271,7 @@ def _write_manifest(
         "id": part,
         "experiment": run,
         "part": part,
-        "version": __version__,
+        "version": VERSION,
         "needs": [],
         "writes": list(writes),
         "key": key,
@@ -282,7 +280,7 @@ def _write_manifest(
         "format": 1,
         "run": run,
         "name": name,
-        "toolkit": __version__,
+        "toolkit": VERSION,
         "created_at": _now(),
         "executor": "import",
         "stages": [stage],
@@ -332,7 +330,7 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
         )
     if not isinstance(content.get("version"), int) or content["version"] > version:
         raise BadInput(
-            f"{path} has version {content.get('version')!r}; this toolkit ({__version__}) reads up "
+            f"{path} has version {content.get('version')!r}; this toolkit ({VERSION}) reads up "
             f"to version {version}. Upgrade: python -m pip install -U sae-toolkit"
         )
     return content

@@ -1,4 +1,5 @@
-"""Activations in coordinates: `run.json`, `samples.jsonl`, and a safetensors file a space.
+"""Activations as coordinates (COO): `run.json`, `samples.jsonl`, and one safetensors file per
+space.
 
 Each file holds `indices` (2, entries) and `values` (entries), which make a sparse matrix of rows by
 features, and for each row `sample` (the line of `samples.jsonl`, from 0) and `position`. In torch:

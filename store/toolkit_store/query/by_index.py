@@ -2,8 +2,8 @@
 row, found by a B-tree.
 
 `toolkit_store.query.by_rows.ByRows` gives the same answers, by the same methods, without an index.
-A lookup takes a few milliseconds, so what is done with its result is done on arrays: each step of a
-query engine costs as much as the reading.
+A lookup takes a few milliseconds, so its result is processed as arrays: each operation of a query
+engine costs as much as the lookup.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from toolkit_store.database import among, equals
-from toolkit_store.index.postings import BLOCK, LAST_BLOCK, place, places
+from toolkit_store.index.postings import BLOCK, LAST_BLOCK, lookup_number, lookup_range
 from toolkit_store.query.by_rows import coactive_schema
 from toolkit_store.query.committed_rows import CommittedRows
 
@@ -36,12 +36,12 @@ class Directory:
 
     features: pl.DataFrame
     samples: int
-    places: int
+    tokens: int
 
 
 class RunIndex:
-    """What the spaces of a run's index share: the samples' names, and the directories of the spaces
-    asked about.
+    """What the spaces of a run's index share: the names of samples, and cached directories of
+    spaces.
     """
 
     def __init__(self, rows: CommittedRows, numbering: str) -> None:
@@ -94,8 +94,8 @@ class RunIndex:
         fired = features.partition_by("step", as_dict=True, include_key=False)
         none = features.clear().drop("step")
         return {
-            step: Directory(fired.get((step,), none), samples, places)
-            for step, samples, places in sizes.iter_rows()
+            step: Directory(fired.get((step,), none), samples, tokens)
+            for step, samples, tokens in sizes.iter_rows()
         }
 
 
@@ -154,7 +154,7 @@ class ByIndex:
     def looked_at(self) -> tuple[int, int]:
         """How many samples, and how many of their tokens, have rows in the space."""
         known = self._index.directory(self._step)
-        return known.samples, known.places
+        return known.samples, known.tokens
 
     def coactive_counts(self, feature: int) -> pl.DataFrame:
         """Each feature, at how many places it fired together with this one (`both`), and at how
@@ -171,7 +171,7 @@ class ByIndex:
     def _all_blocks(self) -> Iterator[pl.DataFrame]:
         import polars as pl
 
-        first, last = places(self._step)
+        first, last = lookup_range(self._step)
         columns = ["step", "feature", "count", "samples", "positions"]
         for batch in self._rows.find_in_batches(
             "postings", f"place >= {first} AND place <= {last}", columns
@@ -211,10 +211,10 @@ class ByIndex:
         import polars as pl
 
         beyond = (
-            f"place > {place(self._step, feature)} AND place <= "
-            f"{place(self._step, feature, LAST_BLOCK)}"
+            f"place > {lookup_number(self._step, feature)} AND place <= "
+            f"{lookup_number(self._step, feature, LAST_BLOCK)}"
         )
-        heads = pl.DataFrame(self._own(feature, beyond, ["block", "max"]))
+        heads = pl.DataFrame(self._entries_at(feature, beyond, ["block", "max"]))
         if k is not None:
             heads = heads.sort(["max", "block"], descending=[True, False]).head(k)
         if k is not None and 0 < k <= BLOCK:
@@ -222,9 +222,11 @@ class ByIndex:
         return sorted(heads["block"].to_list())
 
     def _block(self, feature: int, number: int) -> pa.Table:
-        return self._own(feature, f"place = {place(self._step, feature, number)}", _LISTS)
+        return self._entries_at(
+            feature, f"place = {lookup_number(self._step, feature, number)}", _LISTS
+        )
 
-    def _own(self, feature: int, where: str, columns: Sequence[str]) -> pa.Table:
+    def _entries_at(self, feature: int, where: str, columns: Sequence[str]) -> pa.Table:
         """The blocks of this feature. Block numbers are hashes, so another step or feature may
         share one.
         """

@@ -1,5 +1,5 @@
-"""The committed rows of one run, read from the tables: what every answer of
-`toolkit_store.query.features` is made of.
+"""The committed rows of one run, read from the tables: the basis of every answer of
+`toolkit_store.query`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from toolkit.ledger import StepRow
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.database import among
-from toolkit_store.index import build as indexing
+from toolkit_store.index import step_rows
 from toolkit_store.store import Store
 from toolkit_store.write.rows import ordered
 
@@ -34,7 +34,7 @@ class CommittedRows:
     @cached_property
     def cover(self) -> list[str]:
         """The steps that wrote activations."""
-        return indexing.covered(self.steps)
+        return step_rows.covered(self.steps)
 
     def writers(self, name: str) -> list[str]:
         """The steps that wrote to a table."""
@@ -101,7 +101,7 @@ class CommittedRows:
         return out
 
     def values(self, name: str, column: str, where: Where, stage: str | None = None) -> list[str]:
-        """Which texts a column has in the rows that match, read a batch at a time."""
+        """The distinct texts of a column in matching rows, read a batch at a time."""
         keys = [key for keys in self.stages(name, stage).values() for key in keys]
         results: set[str] = set()
         for step_filter in among("step", keys):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-    from toolkit_store.query.features import RunView
+    from toolkit_store.query.run_view import RunView
 
 
 @dataclass(frozen=True)

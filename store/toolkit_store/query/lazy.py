@@ -1,10 +1,9 @@
-"""A table of a run as a lazy frame: what a SELECT asks of it is read when the answer is made, and
-no more than that.
+"""A table of a run as a lazy frame: a SELECT reads only what it needs, when its result is computed.
 
-Only the columns that are asked for are read, a batch of rows at a time, and no more rows than are
-wanted. Of a WHERE, comparisons of a column with a text or a whole number that all have to hold
-(`sample = 's1' AND space IN ('a', 'b')`) are handed to LanceDB, which finds samples by their index.
-polars applies the whole WHERE to what comes, so what is not handed on costs reading only.
+Only the selected columns are read, a batch of rows at a time, and no more rows than needed. Of a
+WHERE, comparisons of a column with a text or a whole number that all have to hold (`sample = 's1'
+AND space IN ('a', 'b')`) are handed to LanceDB, which finds samples by their index. polars applies
+the whole WHERE to the rows, so conditions that are not passed on only cost reading time.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.database import Database, among, equals
-from toolkit_store.index.postings import places
+from toolkit_store.index.postings import lookup_range
 from toolkit_store.query.committed_rows import matching
 
 if TYPE_CHECKING:
@@ -66,13 +65,13 @@ def _of_steps(name: str, steps: Sequence[str]) -> Iterator[str]:
         yield from among("step", steps)
         return
     for step in steps:
-        first, last = places(step)
+        first, last = lookup_range(step)
         yield f"place >= {first} AND place <= {last} AND {equals('step', step)}"
 
 
 def _handed_on(predicate: pl.Expr, columns: Any) -> Iterator[str]:
-    """Filters for LanceDB that hold wherever the predicate does: it is taken apart, and put
-    together again to see that it is that.
+    """Filters for LanceDB that the predicate implies. The predicate is taken apart and rebuilt, to
+    check that it was understood.
     """
     parts = predicate.meta.pop()
     if len(parts) != 2:

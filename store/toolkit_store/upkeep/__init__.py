@@ -1,1 +1,1 @@
-"""Checking what a store holds against what was written."""
+"""Checking that a store holds what was written."""

@@ -12,15 +12,13 @@ from functools import partial
 from toolkit.errors import StoreError
 from toolkit.ledger import StepRow
 from toolkit.tables import DATA_TABLES, TABLES
-from toolkit_store.place import Place
+from toolkit_store.location import Location
 from toolkit_store.write.ledger import stored_count
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` looked at, what is wrong (each with the file or the step), and what is only
-    worth knowing.
-    """
+    """What `check` read, its problems (each with the file or the step), and notes."""
 
     files: int
     bytes: int
@@ -29,47 +27,47 @@ class CheckReport:
 
 
 def report(
-    place: Place, ledger: Callable[[], Sequence[StepRow]], used_tables: Callable[[], set[str]]
+    location: Location, ledger: Callable[[], Sequence[StepRow]], used_tables: Callable[[], set[str]]
 ) -> CheckReport:
-    """Look at every file and at the record; and if they are whole, at every row. `used_tables`
-    tells which tables have rows of a step.
+    """Check every file and the record and, if they are sound, every row. `used_tables` tells which
+    tables have rows of a step.
     """
     problems: list[str] = []
-    notes = list(place.notes)
+    notes = list(location.notes)
     used: set[str] = set()
     with suppress(StoreError):  # a ledger that cannot be read has a damaged file, which is named
         used = used_tables()
     for name in TABLES:
-        problems += [f"{path}: {what}" for path, what in place.files.damaged(name)]
+        problems += [f"{path}: {what}" for path, what in location.files.damaged(name)]
         problems += [
             f"{path}: {what}"
-            for path, what in place.files.faults(name, partial(used.__contains__, name))
+            for path, what in location.files.faults(name, partial(used.__contains__, name))
         ]
-        problems += _lost(place, name)
-        unrecorded = len(place.files.unrecorded(name))
+        problems += _lost(location, name)
+        unrecorded = len(location.files.unrecorded(name))
         if unrecorded:
             notes.append(
                 f"table '{name}': {unrecorded} files of a write that is going on or was cut off"
             )
     steps = [] if problems else ledger()
-    problems += [] if problems else _miscounted(place, steps)
+    problems += [] if problems else _miscounted(location, steps)
     notes += _imported(steps)
-    sizes = [entry.bytes for name in TABLES for entry in place.files.known(name).values()]
+    sizes = [entry.bytes for name in TABLES for entry in location.files.known(name).values()]
     return CheckReport(len(sizes), sum(sizes), problems, notes)
 
 
-def _lost(place: Place, name: str) -> list[str]:
+def _lost(location: Location, name: str) -> list[str]:
     """Recorded files that are gone. Where removing old versions was cut off, only a table that
     cannot be read misses any.
     """
-    missing = place.files.missing(name)
-    folder = place.folder / "tables" / f"{name}.lance"
-    if not place.files.removing(name):
+    missing = location.files.missing(name)
+    folder = location.folder / "tables" / f"{name}.lance"
+    if not location.files.removing(name):
         return [f"{folder / path}: it is missing" for path in missing]
     if not missing:
         return []
     try:
-        for _ in place.database.batches(name):
+        for _ in location.database.batches(name):
             pass
     except StoreError as error:
         return [f"{folder / missing[0]}: it is missing. {error}"]
@@ -85,10 +83,10 @@ def _imported(steps: Sequence[StepRow]) -> list[str]:
     return [f"{count} imported, not computed here: {', '.join(sorted(set(origins))[:5])}"]
 
 
-def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
+def _miscounted(location: Location, steps: Sequence[StepRow]) -> Iterator[str]:
     """Steps whose rows are not as many as the ledger says."""
     for name in DATA_TABLES:
-        counts = place.database.count_by_step(name)
+        counts = location.database.count_by_step(name)
         for row in steps:
             expected = stored_count(row, name)
             if counts[row.key] != expected:

@@ -3,10 +3,9 @@ was written.
 
     <store>/files/<table>.jsonl   a seal, then one JSON line per file: {"file", "bytes", "sha256"}
 
-LanceDB returns wrong numbers without a word when a bit of a file has flipped. So `Store.check`
-compares every file with this record, and `verify` does so before files are joined, indexed or
-derived from: what is written from them gets a hash of its own, and the damage would be hidden for
-good.
+LanceDB silently returns wrong numbers when a bit of a file has flipped. So `Store.check` compares
+every file with this record, and `verify` does so before new files are made from old ones: the new
+files get hashes of their own, which would hide the damage for good.
 
 Table files never change once written; they only appear and disappear. The record exists before its
 table. It is written after the rows and before the ledger row that makes them exist, so a file that
@@ -54,7 +53,7 @@ class Entry:
 
 
 class Damaged(StoreError):
-    """A file is not what was written, and what was asked for would hide that."""
+    """A file is damaged, and the operation would hide the damage."""
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(
@@ -77,7 +76,7 @@ class _Record:
     fault: str | None = None
 
     def add(self, entries: dict[str, Entry]) -> bytes:
-        """Take entries in; their lines."""
+        """Add entries; return their lines."""
         lines = _lines(entries)
         self.entries.update(entries)
         self.hash.update(lines)
@@ -86,7 +85,7 @@ class _Record:
         return lines
 
     def sealed(self) -> bytes:
-        """The seal for what was taken in so far."""
+        """The seal for the entries so far."""
         self.seal = _seal(self.length, self.hash.hexdigest(), self.removing)
         return self.seal
 
@@ -130,7 +129,7 @@ class FileRecord:
             file.write(record.sealed())
 
     def begin_removal(self, table: str) -> None:
-        """Say that files of old versions are being removed, until `renew`."""
+        """Record that files of old versions are being removed, until `renew`."""
         self._refuse_faults(table)
         if not self._path(table).exists():
             return
@@ -170,7 +169,7 @@ class FileRecord:
     # --- checking ---
 
     def verify(self, table: str) -> None:
-        """Refuse to go on if a file of the table is not what was written.
+        """Raise an error if a file of the table is not what was written.
 
         A file is hashed once per process, and again when its size or times have changed.
         """
@@ -342,7 +341,7 @@ def _entry(path: Path) -> Entry:
 
 
 def _difference(path: Path, entry: Entry) -> str | None:
-    """How a file differs from what was written; None if it does not, or is gone."""
+    """How a file differs from what was written; None if it is unchanged or gone."""
     try:
         now = _entry(path)
     except FileNotFoundError:
@@ -357,7 +356,7 @@ def _difference(path: Path, entry: Entry) -> str | None:
 
 
 def _flush(file: Any) -> None:
-    """Have what was written on the disk."""
+    """Flush a file to disk."""
     file.flush()
     with suppress(OSError):  # some file systems cannot
         os.fdatasync(file.fileno())

@@ -1,1 +1,1 @@
-"""Rows on their way into a store: checked, ordered, hashed, entered in the ledger."""
+"""Writing rows into a store: check, sort and hash them, and enter their step into the ledger."""

@@ -1,8 +1,6 @@
-"""A table that may be larger than memory, read a part at a time: rows are divided by a column, and
-then put in order part by part.
-
-Divided rows lie in one scratch file, in pieces that each have one value of the column; it is
-mapped, so that what is in memory is the part in hand.
+"""Read a table that may be larger than memory one part at a time: rows are divided by a column,
+then sorted part by part. The divided rows are in one scratch file, in pieces that each have one
+value of the column; the file is memory-mapped, so that only one part is in memory.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""How tables are written to and kept: with the lease in hand, and never from a file that is not
-what was written.
+"""Write and maintain tables, only with the lease, and never from a damaged file.
 
 Joining files, making an index and deriving postings all write new files from old ones, with hashes
 of their own; so the files of the table are verified first (`FileRecord.verify`), and a damaged one
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING
 from toolkit.ledger import StepRow
 from toolkit.tables import DATA_TABLES, TABLES
 from toolkit_store.database import among
+from toolkit_store.location import Location
 from toolkit_store.locks import InUse
-from toolkit_store.place import Place
 from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import ledger
 
@@ -45,9 +44,9 @@ class CleanReport:
 class TableWriter:
     """Writes to the tables of a place."""
 
-    def __init__(self, place: Place, steps: Ledger) -> None:
-        self._place = place
-        self._database, self._files, self._lease = place.database, place.files, place.lease
+    def __init__(self, location: Location, steps: Ledger) -> None:
+        self._location = location
+        self._database, self._files, self._lease = location.database, location.files, location.lease
         self._ledger = steps
 
     def append(self, name: str, batch: pa.Table) -> None:
@@ -59,7 +58,7 @@ class TableWriter:
         if self._database.crowded(name):
             self._files.verify(name)
             self._database.join(name)
-            with suppress(InUse), self._place.alone(0):
+            with suppress(InUse), self._location.alone(0):
                 self._remove_old(name, reindexing=False)
         self._database.append(name, batch)
 
@@ -92,7 +91,7 @@ class TableWriter:
             self._files.note(name)
 
     def drop_old(self, *, reindexing: bool) -> None:
-        """Remove what no read needs any more; nobody may be reading."""
+        """Remove what no read needs any more. The caller has excluded readers."""
         for name in self._tables():
             self._remove_old(name, reindexing=reindexing)
 
@@ -142,7 +141,7 @@ class TableWriter:
     def report(
         self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]
     ) -> CleanReport:
-        """What is gone since the database used that much."""
+        """What was removed, given the earlier usage of the database."""
         after = self._database.usage()
         files, size = (
             sum(was[i] for was in before.values()) - sum(now[i] for now in after.values())

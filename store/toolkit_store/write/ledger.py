@@ -1,5 +1,5 @@
-"""The ledger's records as rows and back: one `StepRow` a committed step, one `RunRow` a change of a
-run's state.
+"""Convert the ledger's records to rows and back: one `StepRow` per committed step, one `RunRow` per
+change of a run's state.
 
 The columns are the records' fields by name; the two fields that Arrow has no plain type for
 (`StepRow.tables`, `RunRow.steps`) are JSON text.
@@ -59,7 +59,9 @@ def counts(text: str, step: str) -> dict[str, int]:
 
 
 def stored_count(row: StepRow, name: str) -> int:
-    """How many rows of a table are stored under a step: of shared rows, those it wrote first."""
+    """How many rows of a table are stored under a step; of shared rows, only those that it wrote
+    first.
+    """
     if not table(name).shared:
         return row.tables.get(name, 0)
     return sum(owner == row.key for owner in row.shared.values())

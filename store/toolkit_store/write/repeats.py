@@ -1,9 +1,8 @@
-"""Keys that come twice in a step's rows, found while they arrive in batches.
-
-Of a batch that has gone by, 16 bytes per row are kept: two hashes of its key, sorted by the first.
-A key of a later batch is looked up in them; where both hashes are there it is one of before (of a
-million rows, by chance, once in 1e26 steps). Sorted runs are joined as they grow equal in length,
-so that a step of n rows costs n log n, and no batch is looked at again.
+"""Find keys that occur twice in a step's rows while the rows arrive in batches. Of each earlier
+batch, 16 bytes per row are kept: two hashes of its key, sorted by the first. Keys of a later batch
+are looked up in them; if both hashes match, the key is a repeat (with a million rows, a false match
+occurs once in 1e26 steps). Sorted runs of equal length are merged, so that a step of n rows costs n
+log n, and no batch is read twice.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Keys:
         """Add the keys of another batch; refuse a repeated key."""
         self._refuse_within(keys)
         if self._first is None:
-            self._first = keys  # most steps have one batch, whose hashes nobody needs
+            self._first = keys  # most steps have one batch, whose hashes are not needed
             return
         if not self._runs:
             self._runs.append(_in_order(*_hashes(self._first)))

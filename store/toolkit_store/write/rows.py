@@ -1,4 +1,4 @@
-"""Rows written and read: fitted to the declared table, checked for repeated keys, ordered, hashed.
+"""Fit rows to the declared table, check them for repeated keys, sort and hash them.
 
 A table is declared by the host (`toolkit.tables`) as a map from column to type name. What parts
 hand over may differ in ways that carry no data (large strings, null flags inside lists, column
@@ -174,7 +174,7 @@ def _rows_at_once(rows: pa.Table) -> int:
 
 
 def digest(rows: pa.Table | Iterable[pa.Table]) -> str:
-    """sha256 of the rows as JSON lines: the same for equal rows, however they lie in files and
+    """SHA-256 of the rows as JSON lines: the same for equal rows, independent of files and
     buffers.
     """
     import pyarrow as pa

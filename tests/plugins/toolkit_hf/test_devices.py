@@ -21,7 +21,7 @@ from tests.plugins.toolkit_hf.families import FAMILIES, LAYERS, WIDTH, build
 from toolkit.edits import set_stream
 from toolkit.errors import BadInput
 from toolkit.testing.fakes import SilentReporter
-from toolkit.testing.loaded import check_model
+from toolkit.testing.loaded_models import check_model
 from toolkit_hf._devices import place_blocks, spread_blocks
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load

@@ -32,7 +32,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import SITES
 from toolkit.models import Model
 from toolkit.testing.fakes import SilentReporter
-from toolkit.testing.loaded import check_model
+from toolkit.testing.loaded_models import check_model
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_hf._structure import FAMILIES as KNOWN

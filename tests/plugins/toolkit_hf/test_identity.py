@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from toolkit.errors import BadInput
 from toolkit.families import Family
 from toolkit.hub import Snapshot
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted
@@ -356,7 +356,7 @@ def test_a_model_that_is_not_cached_offline(cache: Path) -> None:
         identify(HuggingFace(id="org/small", revision="v2"))
     assert str(caught.value) == (
         f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), and "
-        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, "
+        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached revision, "
         "or a folder with `path:`."
     )
 
@@ -411,7 +411,7 @@ def test_a_folder_with_part_of_a_model(sharded: Path) -> None:
 
 def test_what_is_fetched_is_what_is_read(cache: Path) -> None:
     (found,) = downloads(HuggingFace(id="org/small"))
-    assert found.wanted == Snapshot("org/small", COMMIT, cache / "snapshots" / COMMIT)
+    assert found.snapshot == Snapshot("org/small", COMMIT, cache / "snapshots" / COMMIT)
     read = {
         "config.json",
         "model.safetensors",

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.corrections import q_values
 from toolkit.errors import DataError
 from toolkit.games import state_hash
 from toolkit.parts import ReportSection, SinkPart, StagePart
@@ -23,7 +24,7 @@ from toolkit.work import SinkWork
 from toolkit_measure import indices as index_numbers
 from toolkit_measure import toolkit_parts
 from toolkit_measure.intervals import bootstrap_means, pearson, wilson
-from toolkit_measure.logistic import benjamini_hochberg, fit
+from toolkit_measure.logistic import fit
 from toolkit_measure.lookup import Measures
 from toolkit_measure.paired import sign_test
 from toolkit_measure.played import read_games, stated_goal
@@ -446,10 +447,12 @@ def test_robust_errors_of_a_single_rate_are_the_textbook_ones() -> None:
 
 
 def test_effects_are_corrected_over_all_of_them() -> None:
-    assert benjamini_hochberg([0.01, 0.02, 0.03, math.nan]) == pytest.approx(
-        [0.03, 0.03, 0.03, math.nan], nan_ok=True
-    )
-    assert benjamini_hochberg([0.04, 0.001]) == pytest.approx([0.04, 0.002])
+    assert q_values([0.01, 0.02, 0.03, math.nan, None]) == [
+        *(pytest.approx(0.03) for _ in range(3)),
+        None,
+        None,
+    ]
+    assert q_values([0.04, 0.001]) == pytest.approx([0.04, 0.002])
 
 
 # --- interventions --------------------------------------------------------------------------------

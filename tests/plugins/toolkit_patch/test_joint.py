@@ -11,8 +11,8 @@ import torch
 
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run, table
 from toolkit.edits import Editing
+from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
-from toolkit.parts import Identity
 from toolkit.saes import Sae, space_id, space_row
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work

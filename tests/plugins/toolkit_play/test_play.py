@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts
 from toolkit.errors import DataError
+from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
-from toolkit.parts import Identity, SourcePart, StagePart
+from toolkit.parts import SourcePart, StagePart
 from toolkit.sessions import Generated, Session
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part

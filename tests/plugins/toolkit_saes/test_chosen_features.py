@@ -17,7 +17,7 @@ from toolkit.errors import DataError
 from toolkit.saes import Sae
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
-from toolkit.testing.loaded import check_sae
+from toolkit.testing.loaded_saes import check_sae
 from toolkit_saes.encode.matrix import StoredMatrix
 from toolkit_saes.layouts import gemma_scope, llama_scope, saelens
 

@@ -57,8 +57,8 @@ def test_the_studys_extraction() -> None:
     """Its dense matrices are the 24 GiB that its plan feared; sparse it is megabytes."""
     cost = extraction(Extract(at="last"), load_of())
     assert cost.forwards == 1500
-    assert cost.dense == 6400 * 31 * 32_768 * 4
-    assert 24 < cost.dense / 2**30 < 25
+    assert cost.totals["dense_bytes"] == 6400 * 31 * 32_768 * 4
+    assert 24 < cost.totals["dense_bytes"] / 2**30 < 25
     assert 80e6 < cost.disk < 250e6
     assert cost.flops > 2 * 6.9e9 * 150_000
     assert cost.memory > 47 << 30
@@ -78,7 +78,8 @@ def test_kept_streams_cost_their_bytes_and_no_pass() -> None:
     alone, kept = (
         extraction(Extract(at="all", stream=stream), load_of()) for stream in (None, "last")
     )
-    assert (kept.forwards, kept.flops, kept.dense) == (alone.forwards, alone.flops, alone.dense)
+    assert (kept.forwards, kept.flops) == (alone.forwards, alone.flops)
+    assert kept.totals["dense_bytes"] == alone.totals["dense_bytes"]
     assert kept.disk - alone.disk == 6400 * 31 * (4096 * 4 + ROW)
     assert 3.0 < (kept.disk - alone.disk) / 2**30 < 3.1
 
@@ -212,8 +213,9 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
     assert found["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
     assert found["total"]["memory"] == max(cost["memory"] for cost in costs.values())
-    assert found["total"]["dense"] == found["total"]["dense_tokens"] == 12 * 256 * 2 * 512 * 4
-    assert found["total"]["dense_texts"] == 12 * 256 * 2 * 256 * 5 * 4
+    totals = found["total"]["totals"]
+    assert totals["dense_bytes"] == totals["dense_bytes_all_tokens"] == 12 * 256 * 2 * 512 * 4
+    assert found["total"]["totals"]["text_bytes"] == 12 * 256 * 2 * 256 * 5 * 4
 
 
 OF_A_FILE = """

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from toolkit.errors import BadInput
-from toolkit.testing.contracts import Broken
 from toolkit.testing.loaded import check_loaded
+from toolkit.testing.promises import Broken
 from toolkit_lab import saes_path
 from toolkit_saes import toolkit_parts
 from toolkit_saes.layouts import decoders as _decoders

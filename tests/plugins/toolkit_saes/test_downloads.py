@@ -47,7 +47,7 @@ def patterns(name: str, params: Any) -> list[str]:
     it.
     """
     (found,) = PARTS[name].downloads(params)
-    assert found.wanted == Snapshot(params.release, COMMIT, None)
+    assert found.snapshot == Snapshot(params.release, COMMIT, None)
     return list(found.patterns)
 
 

@@ -19,7 +19,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.testing import sae_files as write
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
-from toolkit.testing.loaded import check_sae
+from toolkit.testing.loaded_saes import check_sae
 from toolkit_saes import toolkit_parts
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.layouts import gemma_scope as _gemma_scope

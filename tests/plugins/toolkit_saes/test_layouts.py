@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from toolkit.errors import BadInput, DataError
 from toolkit.hub import HubFile
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 from toolkit.saes import space_id, space_row
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -269,6 +270,9 @@ def test_a_text_that_is_too_long_names_its_line(write: Write) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"is a folder; name a CSV file in it\."):
         tables(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="pipe is a named pipe, not a file"):
+        tables(tmp_path / "pipe")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

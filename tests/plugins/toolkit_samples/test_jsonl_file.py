@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -266,6 +267,9 @@ def test_a_text_too_long_for_the_model(write: Write) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"is a folder; name a JSONL file in it\."):
         tables(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="pipe is a named pipe, not a file"):
+        tables(tmp_path / "pipe")
 
 
 def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:

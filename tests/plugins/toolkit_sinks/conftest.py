@@ -114,7 +114,11 @@ def asked(
         del tables["spaces"], tables["activations"]
     given = SINKS[sink].params.model_validate(params)
     work = SinkWork(
-        given, Path("nowhere"), "run-1", TableInputs(tables), at="2025-10-17T12:00:00+00:00"
+        given,
+        Path("nowhere"),
+        "run-1",
+        TableInputs(tables),
+        committed_at="2025-10-17T12:00:00+00:00",
     )
     yield from SINKS[sink].run(work)
 

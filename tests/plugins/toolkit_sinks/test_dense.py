@@ -35,7 +35,7 @@ from toolkit._plan.texts import workload
 from toolkit.costs import Cost
 from toolkit.dense_layouts import folder_names, scenario
 from toolkit.errors import DataError
-from toolkit.parts import Identity
+from toolkit.identity import Identity
 from toolkit_saes.extract.costs import extraction
 from toolkit_saes.extract.stage import Extract
 from toolkit_sinks._dense import ALIASES
@@ -314,7 +314,13 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
 def test_npz_writes_zeros_only_when_asked() -> None:
     with pytest.raises(ValidationError, match="Say `dense: true` as well"):
         written("npz", {"layout": "layer"})
-    sink, cost = SINKS["npz"], Cost(dense=100, dense_tokens=20_000, dense_texts=3000, rows=2)
+    sink, cost = (
+        SINKS["npz"],
+        Cost(
+            totals={"dense_bytes": 100, "dense_bytes_all_tokens": 20_000, "text_bytes": 3000},
+            rows=2,
+        ),
+    )
     assert sink.disk is not None
     given = ({}, {"dense": True}, CONFIGURATION, LAYER)
     assert [sink.disk(sink.params.model_validate(params), cost) for params in given] == [

@@ -140,7 +140,11 @@ def written(
     tables = made(features, spaces, comparisons)
     given = SINK.params.model_validate(params)
     work = SinkWork(
-        given, Path("nowhere"), "run-1", TableInputs(tables), at="2026-11-21T19:45:54.123456+00:00"
+        given,
+        Path("nowhere"),
+        "run-1",
+        TableInputs(tables),
+        committed_at="2026-11-21T19:45:54.123456+00:00",
     )
     files = dict(SINK.run(work))
     assert set(files) == {"features.json"}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
-from toolkit.parts import Identity
 
 
 class Tiny(Model):

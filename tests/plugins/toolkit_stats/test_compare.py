@@ -333,10 +333,10 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
         run(part, unmeasured(), **asked)
     assert str(caught.value) == (
         "space s1 (m/resid_post.1/s1): 10 of 40 samples have no row in table 'activations' (the "
-        "first is 'n0030'). Where nothing fires there is a row with empty lists; without a row "
-        "nobody looked, as where a selector finds no token, and that is not silence. Extract at "
-        "tokens that each sample has, or leave such samples out: `missing: leave_out` of the "
-        "comparisons."
+        "first is 'n0030'). Where nothing fires there is a row with empty lists; a missing row "
+        "means that the sample was not measured (for example, because the selector matched no "
+        "token), which is not the same as nothing firing. Extract at tokens that each sample has, "
+        "or leave such samples out: `missing: leave_out` of the comparisons."
     )
     found = run(part, unmeasured(), missing="leave_out", **asked)
     assert not any(
@@ -368,7 +368,8 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
     assert str(caught.value) == (
         "no space has a row of any of the 40 samples in table 'activations' (the first is "
         "'n0000'). Where nothing fires there is a row with empty lists: these samples were not "
-        "looked at, as where a selector finds no token. Extract at tokens that they have."
+        "measured, for example because a selector matched no token. Extract at tokens that they "
+        "have."
     )
 
 

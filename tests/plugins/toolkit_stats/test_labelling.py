@@ -18,7 +18,7 @@ from toolkit_stats.figures.labelling import (
     RADIUS,
     Label,
     LabelledPoint,
-    placed,
+    place_labels,
 )
 
 ROOM = (52.0, 720.0, 22.0, 382.0)
@@ -42,7 +42,7 @@ def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(
     places: list[tuple[float, float]],
 ) -> None:
     points = [LabelledPoint(x, y, "12/34567", 1 if x > 386 else -1) for x, y in places]
-    labels = placed(points, NONE, ROOM)
+    labels = place_labels(points, NONE, ROOM)
     assert [label.of for label in labels] == points
     assert not any(overlap(one, two) for one, two in combinations(labels, 2))
     assert not any(hides(label, point) for label in labels for point in points)
@@ -55,7 +55,7 @@ def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(
 
 
 def test_a_point_by_itself_has_its_name_outwards_beside_it() -> None:
-    labels = placed(
+    labels = place_labels(
         [LabelledPoint(500, 100, "1/2", 1), LabelledPoint(200, 100, "3/4", -1)], NONE, ROOM
     )
     assert [(label.side, label.y, label.start) for label in labels] == [
@@ -65,13 +65,13 @@ def test_a_point_by_itself_has_its_name_outwards_beside_it() -> None:
 
 
 def test_a_name_turns_inwards_where_a_named_point_or_the_edge_is_outwards() -> None:
-    beside = placed(
+    beside = place_labels(
         [LabelledPoint(500, 100, "1/2", 1), LabelledPoint(500 + GAP + LETTER, 100, "3/4", 1)],
         NONE,
         ROOM,
     )
     assert [(label.side, label.y) for label in beside] == [(-1, 100), (1, 100)]
-    (edge,) = placed([LabelledPoint(710, 100, "1/2345", 1)], NONE, ROOM)
+    (edge,) = place_labels([LabelledPoint(710, 100, "1/2345", 1)], NONE, ROOM)
     assert (edge.side, edge.y) == (-1, 100)
 
 
@@ -79,7 +79,7 @@ def test_a_name_goes_aside_for_many_points_that_have_none() -> None:
     others = np.array(
         [(500 + GAP + at, 100.0) for at in range(4)] + [(500 - GAP - at, 100.0) for at in range(4)]
     )
-    (label,) = placed([LabelledPoint(500, 100, "1/2", 1)], others, ROOM)
+    (label,) = place_labels([LabelledPoint(500, 100, "1/2", 1)], others, ROOM)
     assert abs(label.y - 100) >= HEIGHT / 2 + RADIUS
 
 

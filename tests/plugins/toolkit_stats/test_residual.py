@@ -15,7 +15,8 @@ from scipy import stats
 from toolkit.addresses import find
 from toolkit.comparisons import comparisons_of
 from toolkit.errors import BadInput, DataError
-from toolkit.parts import Identity, StagePart
+from toolkit.identity import Identity
+from toolkit.parts import StagePart
 from toolkit.saes import raw_space_row, space_id
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_samples, make_work

@@ -352,10 +352,10 @@ def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(
     with peak() as memory:
         taken(PARTS[name].run(work))
         held = memory()
-    load = replace(load_of(held_of, facts), distinct=SAMPLES // 2, unloaded=True)
+    load = replace(load_of(held_of, facts), distinct=SAMPLES // 2, model_replaced=True)
     cost, computed = (
         cost_of(name, params, load),
-        cost_of(name, params, replace(load, unloaded=False)),
+        cost_of(name, params, replace(load, model_replaced=False)),
     )
     assert (cost.forwards, computed.forwards) == (0, SAMPLES // 2)
     assert held <= cost.memory <= 4 * held

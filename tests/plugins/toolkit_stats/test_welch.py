@@ -172,8 +172,8 @@ def test_samples_that_nobody_looked_at_are_refused(spaces: list[dict[str, Any]])
         "Where nothing fires there is a row "
     )
     message += (
-        "with empty lists: these samples were not looked at, as where a selector finds no token. "
-        "Extract at tokens that they have."
+        "with empty lists: these samples were not measured, for example because a selector matched "
+        "no token. Extract at tokens that they have."
     )
     refused(message, tables([sample(name) for name in SIX], list("aaabbb"), [], spaces))
 
@@ -367,8 +367,7 @@ def test_a_feature_outside_its_space_is_refused() -> None:
     given = small() | {"spaces": tables([], [], [], [space(width=5)])["spaces"]}
     message = (
         "space s1 (m/resid_post.1/s1): there is a feature 5, but its width is 5 (features 0 to 4). "
-        "The activations and the description of the space do not belong together; extract them "
-        "again."
+        "The activations do not match the description of the space; extract them again."
     )
     refused(message, given)
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.plugins.toolkit_tokens.conftest import run, table
+from toolkit.corrections import q_values
 from toolkit.errors import BadInput, DataError
-from toolkit_tokens.statistics import benjamini_hochberg, permutation_p, sign_flip_p
+from toolkit_tokens.statistics import permutation_p, sign_flip_p
 
 SPAN = [{"name": "balance", "start": 1, "end": 2}]
 
@@ -114,7 +115,7 @@ def test_on_the_scenarios(scenarios: Any, tracked: Any) -> None:
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=20))
 def test_q_is_never_below_p_and_keeps_its_order(values: list[float | None]) -> None:
-    found = benjamini_hochberg(values)
+    found = q_values(values)
     tested = sorted(
         (p, q) for p, q in zip(values, found, strict=True) if p is not None and q is not None
     )

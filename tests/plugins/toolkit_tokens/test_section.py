@@ -159,3 +159,34 @@ def test_features_are_drawn_through_a_game() -> None:
 
 def test_a_game_of_two_decisions_has_no_timeline() -> None:
     assert not list(timelines(TableInputs(game_tables(2))))
+
+
+def test_a_finding_counts_samples_and_a_waterfall_is_of_the_lowest_layer() -> None:
+    about = {"sample": "a", "against": "b", "outcome": "o", "method": "integrated_gradients"}
+    checks = [
+        {
+            **about, "part": "token", "layer": layer, "space": f"s{layer}", "total": 1.0,
+            "measured": 1.0 + layer / 100, "compared": 0, "r": None, "rank_r": None,
+            "same_sign": None,
+        }
+        for layer in (1, 3)
+    ]  # fmt: skip
+    parts = [
+        {
+            **about, "part": "token", "layer": layer, "position": position, "head": None,
+            "space": f"s{layer}", "feature": None, "value": float(position == 1), "exact": None,
+        }
+        for layer in (1, 3)
+        for position in (0, 1)
+    ]  # fmt: skip
+    inputs = TableInputs(
+        {
+            "attribution_checks": table("attribution_checks", checks),
+            "attributions": table("attributions", parts),
+        }
+    )
+    (said,) = findings(inputs)
+    assert (said.n, said.number) == (1, pytest.approx(0.03))
+    drawn = [figure for figure in figures(inputs) if figure.title.startswith("integrated")]
+    assert [figure.title for figure in drawn] == ["integrated_gradients, layer 1: a against b"]
+    assert drawn[0].html.count("<rect") == 3  # what gives nothing has no bar

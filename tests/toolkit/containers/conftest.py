@@ -80,17 +80,23 @@ def image(tmp_path_factory: pytest.TempPathFactory, wheelhouse: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def image_on_engine_with_gpus(image: Path) -> Path:
-    """The same image on the engine with GPUs; the path of the lock that pins it."""
+    """The same image on the engine with GPUs, by way of a file as for a machine without a network;
+    the path of the lock that pins it.
+    """
+    from toolkit._images.export import export_image
     from toolkit.engines import connect
     from toolkit.images import read_lock
 
-    pin = read_lock(image)["cpu"].image
+    pinned = read_lock(image)["cpu"]
+    archive = image.parent / "cpu.tar"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", _engine(ENGINE))
-        source = connect()
+        export_image("cpu", pinned, archive)
         patch.setenv("DOCKER_HOST", _engine(WITH_GPUS))
         target = connect()
-        target.images.load(source.images.get(pin).save(named=True))
-        source.close()
+        with archive.open("rb") as file:
+            target.images.load(file)
+        archive.unlink()
+        assert target.images.get(pinned.image).id == pinned.image
         target.close()
     return image

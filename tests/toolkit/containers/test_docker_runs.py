@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -30,6 +31,50 @@ def run(work):
 @hookimpl
 def toolkit_parts():
     yield StagePart(name="extract.hungry", help="Takes 2 GiB.", params=NoParams, run=run,
+                    reads=("samples",), writes=("activations", "spaces"))
+"""
+
+
+ADAPTING = """
+import pyarrow as pa
+from toolkit import hookimpl
+from pydantic import Field
+from toolkit.parts import Estimates, Params, StagePart, Steps
+from toolkit.tables import arrow_schema
+
+class Hungry(Params):
+    batch: int = Field(8, description="Samples of one step.")
+
+def run(work):
+    held = [bytearray(b"x" * (12 << 20)) for _ in range(work.batch["blocks"])]
+    empty = pa.Table.from_pylist
+    for table in ("activations", "spaces"):
+        yield table, empty([], schema=arrow_schema(table))
+
+def batch_plan(params, load, free, device):
+    return {"blocks": 64}
+
+@hookimpl
+def toolkit_parts():
+    yield StagePart(name="extract.hungry", help="Takes what it gets.", params=Hungry, run=run,
+                    reads=("samples",), writes=("activations", "spaces"), steps=Steps(size="batch"),
+                    estimates=Estimates(batch_plan=batch_plan))
+"""
+SHARING = """
+import mmap
+from toolkit import hookimpl
+from toolkit.parts import NoParams, StagePart
+
+def run(work):
+    with open("/dev/shm/large", "wb+") as file:
+        file.truncate(8 << 20)
+        with mmap.mmap(file.fileno(), 0) as memory:
+            memory[:] = b"x" * (8 << 20)
+    raise RuntimeError("it fitted")
+
+@hookimpl
+def toolkit_parts():
+    yield StagePart(name="extract.hungry", help="Fills /dev/shm.", params=NoParams, run=run,
                     reads=("samples",), writes=("activations", "spaces"))
 """
 
@@ -149,16 +194,88 @@ def test_a_killed_container_costs_its_step_another_try(
 def test_a_memory_limit_that_is_hit_is_named(
     engine: Any, toolkit: Any, toy: Any, tmp_path: Path
 ) -> None:
-    plugin = tmp_path / "hungry.py"
+    path, plugin = hungry_spec(toy, tmp_path, memory="512m")
     plugin.write_text(HUNGRY)
-    spec = yaml.safe_load(toy(n=2).read_text())
-    spec["stages"] = [{"id": "features", "uses": "extract.hungry"}]
-    spec["executors"] = {"docker": {"memory": "512m"}}
-    path = tmp_path / "hungry.yaml"
-    path.write_text(yaml.safe_dump(spec))
     result = toolkit.run("run", path, "--on", "docker", "--plugin", plugin)
     assert result.returncode == 3
     assert "out of memory: it took more than 0.5 GiB" in result.stderr
+
+
+def hungry_spec(toy: Any, folder: Path, **settings: str) -> tuple[Path, Path]:
+    """A spec of one stage that does what a scratch plugin says, and the plugin's path."""
+    plugin, path = folder / "hungry.py", folder / "hungry.yaml"
+    spec = yaml.safe_load(toy(n=2).read_text())
+    spec["stages"] = [{"id": "features", "uses": "extract.hungry"}]
+    spec["executors"] = {"docker": settings}
+    path.write_text(yaml.safe_dump(spec))
+    return path, plugin
+
+
+def test_a_step_that_hits_the_limit_is_tried_again_with_smaller_batches(
+    engine: Any, toolkit: Any, toy: Any, tmp_path: Path
+) -> None:
+    path, plugin = hungry_spec(toy, tmp_path, memory="512m")
+    plugin.write_text(ADAPTING)
+    result = toolkit.run("run", path, "--on", "docker", "--plugin", plugin)
+    assert result.returncode == 0, result.stderr
+    assert "out of memory: it took more than 0.5 GiB" in result.stderr
+    assert "its batches are halved: blocks 32" in result.stderr
+
+
+def test_shared_memory_that_is_too_small_is_named(
+    engine: Any, toolkit: Any, toy: Any, tmp_path: Path
+) -> None:
+    path, plugin = hungry_spec(toy, tmp_path, shm="1m")
+    plugin.write_text(SHARING)
+    result = toolkit.run("run", path, "--on", "docker", "--plugin", plugin)
+    assert result.returncode == 3
+    assert "/dev/shm may be too small; raise executors.docker.shm" in result.stderr
+
+
+def test_the_line_of_a_dry_run_can_be_pasted(engine: Any, toolkit: Any, toy: Any) -> None:
+    line = toolkit.run("run", toy(), "--on", "docker", "--dry-run").stdout.splitlines()[0]
+    opening = '{"type": "open", "plugins": [], "secrets": {}}\n'
+    with subprocess.Popen(
+        ["bash", "-c", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as pasted:
+        assert pasted.stdin is not None
+        assert pasted.stdout is not None
+        pasted.stdin.write(opening)
+        pasted.stdin.flush()
+        said = next(text for text in pasted.stdout if '"event": "hello"' in text)
+        pasted.stdin.close()
+    assert json.loads(said)["versions"]["toolkit"]
+
+
+def by_hand(root: Path, host: str, *words: str) -> str:
+    """What `docker run` of the whole program says."""
+    spec = root / "specs" / "toy.yaml"
+    command = ["docker", "run", "--rm", "--network", "none", "-v", f"{spec}:/tmp/specs/toy.yaml:ro"]
+    done = subprocess.run(
+        [*command, *words], env={**os.environ, "DOCKER_HOST": host}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_whole_program_runs_in_the_image_by_hand(image: Path, engine: Any, root: Path) -> None:
+    from toolkit.images import read_lock
+
+    pin = read_lock(image)["cpu"].image
+    run = ("toolkit", "run", "/tmp/specs/toy.yaml", "--store", "/tmp/store")
+    assert "report.html" in by_hand(root, os.environ["DOCKER_HOST"], pin, *run)
+
+
+def test_by_hand_on_the_gpu_that_is_named(
+    image_on_engine_with_gpus: Path, engine_with_gpus: Any, root: Path
+) -> None:
+    from toolkit.images import read_lock
+
+    pin = read_lock(image_on_engine_with_gpus)["cpu"].image
+    run = "toolkit run /tmp/specs/toy.yaml --store /tmp/store && env"
+    said = by_hand(root, os.environ["DOCKER_HOST"], "--gpus", "device=5", pin, "sh", "-c", run)
+    assert "NVIDIA_VISIBLE_DEVICES=5" in said
+    assert "report.html" in said
 
 
 def test_interrupting_a_run_ends_its_container(engine: Any, toolkit: Any, toy: Any) -> None:

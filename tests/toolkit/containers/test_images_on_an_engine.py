@@ -42,6 +42,35 @@ def test_an_image_is_what_its_pin_says(engine: Any, image: Path) -> None:
     assert "it holds toolkit 0.0.9" in problems_of(engine, "cpu", older)[0]
     gone = replace(pinned, image="sha256:" + "0" * 64)
     assert "is not on this engine" in problems_of(engine, "cpu", gone)[0]
+    other = replace(pinned, packages="sha256:" + "0" * 64)
+    assert "its lower layer is not sha256:000" in problems_of(engine, "cpu", other)[0]
+
+
+def test_the_commands_list_verify_and_refuse(
+    engine: Any, image: Path, toolkit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOOLKIT_IMAGES", str(image))
+    pin = read_lock(image)["cpu"].image
+    assert pin in toolkit.run("images", "list").stdout
+    verified = toolkit.run("images", "verify")
+    assert (verified.returncode, verified.stdout) == (0, f"cpu  {pin}  as pinned\n")
+    refused = toolkit.run("images", "export", "cpu", tmp_path / "cpu.zip")
+    assert refused.returncode == 2
+    assert "name a file that ends in .tar (Docker) or .sif (Apptainer)" in refused.stderr
+
+
+def test_base_and_packages_are_those_of_the_shipped_lock(engine: Any, image: Path) -> None:
+    """Where the interpreter is the one that they were built from: the digests are equal."""
+    pins, pinned = read_recipes()["cpu"].pins, read_lock(image)["cpu"]
+    assert pins is not None
+    layers = engine.images.get(pinned.image).attrs["RootFS"]["Layers"]
+    assert (len(layers), layers[0]) == (2, pinned.packages)
+    if (pinned.base, pinned.requirements) != (pins.base, pins.requirements):
+        pytest.skip(
+            "another interpreter or newer requirements than containers/lock.yaml pins. Seen here: "
+            f"base {pinned.base}, requirements {pinned.requirements}, packages {pinned.packages}"
+        )
+    assert pinned.packages == pins.packages
 
 
 def test_an_image_runs_without_root_and_says_what_is_in_it(engine: Any, image: Path) -> None:
@@ -117,6 +146,7 @@ def test_an_image_is_built_with_a_users_plugin(
     )
     assert pinned.plugins == (str(package),)
     assert pinned.image != read_lock(image)["cpu"].image
+    assert pinned.packages == read_lock(image)["cpu"].packages
     output = engine.containers.run(
         pinned.image, ["toolkit", "plugins"], network_mode="none", remove=True
     )

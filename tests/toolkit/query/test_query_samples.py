@@ -242,7 +242,7 @@ def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_ther
         "bet",
         "--position",
         "6",
-        message="no token that is in all of the places asked for",
+        message="no token that all of the options select",
     )
     refused(bets, "sample", "a1", "--layer", "3", message="no space at layer 3")
 

@@ -123,4 +123,4 @@ def test_labels_that_are_not_there_are_said(said: Path) -> None:
     )
     bare = _ask(said, "label", "zebra", run="bare-1").stderr
     assert "has no labels. Add some: toolkit store import neuronpedia FOLDER" in bare
-    refused(said, "label", "of the", message="has no word to look for", run=RUN)
+    refused(said, "label", "of the", message="has no word to search for", run=RUN)

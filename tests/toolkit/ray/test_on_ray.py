@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,53 @@ def test_the_tables_are_those_of_a_local_run(toolkit, spec, three_nodes, where):
         assert not file.is_file() or address not in file.read_bytes(), file
 
 
+EXP2 = (
+    "limit.units=200",
+    "stages.causes.with.points=12",
+    "stages.causes.with.directions=40",
+    "stages.causes.with.direction_points=4",
+    "stages.causes.with.step=8",
+    "stages.causes.with.candidates={top: 4, by: abs_d, per: layer, max_q: null, min_abs_d: 0}",
+    "stages.joint.with.top=4",
+    "stages.joint.with.points=6",
+    "stages.gradients.with.points=8",
+)
+"""Games enough for both outcomes, and few of everything else."""
+
+
+def study(root: Path, name: str, *sets: str) -> tuple[str | Path, ...]:
+    """The words for a spec of the studies on the lab's model."""
+    specs = root / "specs"
+    pairs = (word for text in sets for word in ("--set", text))
+    return (specs / f"{name}.yaml", "--overlay", specs / "lab.yaml", *pairs)
+
+
+@pytest.mark.timeout(900)
+def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root, tmp_path):
+    """Exp0 is the games of exp1 and exp2, which share them."""
+    studies = (
+        study(root, "exp1_sae_l1_31", f"sinks.published.with.path={tmp_path / 'exp1'}"),
+        study(root, "exp2_patching_l1_31", *EXP2),
+    )
+    actors = ("--on", "ray", "--set", "executors.ray={workers: 2, gpus: 1}")
+    here = ("--set", "executors.local.threads=1")  # as many as an actor: else last bits differ
+    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    elsewhere = toolkit.store.parent / "local"
+    for words in studies:
+        for more, env in (
+            (actors, {**three_nodes.env, **quiet}),
+            (here, {**quiet, "TOOLKIT_STORE": str(elsewhere)}),
+        ):
+            process = toolkit.start("run", *words, *more, **env)
+            out, err = process.communicate(timeout=600)
+            assert process.returncode == 0, out + err
+    local, store = open_store(elsewhere), open_store(toolkit.store)
+    keys = [key for run in local.run_states() for key in run.steps]
+    stages = {row.experiment for row in local.steps()}
+    assert {"exp0_llama", "exp1_sae_l1_31", "exp2_patching_l1_31"} <= stages
+    assert store.fingerprint(keys) == local.fingerprint(keys)
+
+
 def test_two_actors_share_a_gpu(toolkit, spec, three_nodes):
     small = three_nodes.add(num_cpus=1, num_gpus=1, resources={"small": 1})
     path = spec(seconds=1.0, workers=2, gpus=0.5, resources={"small": 0.1})
@@ -136,6 +184,62 @@ def test_a_hanging_actor_is_told_and_not_killed(toolkit, toy, three_nodes):
     stalled = [event for event in events(toolkit) if event.get("event") == "stalled"]
     assert any("thread MainThread" in event["stack"] for event in stalled)
     assert not [event for event in events(toolkit) if event.get("event") == "step_retried"]
+
+
+SLOW = """
+import os, time
+from toolkit import hookimpl
+from toolkit.parts import StagePart, Steps
+from toolkit_toy._parts import Hash, extract_hash
+
+def run(work):
+    time.sleep(6.0 if "TEST_SLOW_NODE" in os.environ else 0.0)
+    yield from extract_hash(work)
+
+@hookimpl
+def toolkit_parts():
+    yield StagePart(name="extract.slow", help="Slow on a slow node.", params=Hash, run=run,
+                    reads=("samples",), writes=("activations", "spaces"), steps=Steps(size="batch"),
+                    uses_model=True, uses_saes=True)
+"""
+
+
+def test_a_slow_node_gets_fewer_steps(toolkit, spec, three_nodes, tmp_path):
+    """No step waits for the slow node that another could take."""
+    nodes = [
+        three_nodes.add(num_cpus=1, resources={"pair": 1}, env_vars=env)
+        for env in ({"TEST_SLOW_NODE": "1"}, None)
+    ]
+    path = spec(seconds=0.3, n=36, workers=2, gpus=0, cpus=0, resources={"pair": 1})
+    path.write_text(path.read_text().replace("extract.hash", "extract.slow"))
+    plugin = tmp_path / "slow.py"
+    plugin.write_text(SLOW)
+    done = run(toolkit, path, three_nodes, "--plugin", str(plugin))
+    for node in nodes:
+        three_nodes.lose(node)
+    assert done.returncode == 0, done.stderr
+    took = Counter(
+        event["worker"]
+        for event in events(toolkit)
+        if event.get("event") == "step_done" and event["stage"] == "features"
+    )
+    assert sum(took.values()) == 12
+    assert max(took.values()) > 2 * min(took.values()), took
+    check(toolkit, path, "--plugin", str(plugin))
+
+
+def test_a_node_out_of_memory_is_told(toolkit, spec, three_nodes):
+    """Ray's monitor ends the actors of a node that it holds to be full."""
+    full = three_nodes.add(
+        num_cpus=1,
+        resources={"full": 1},
+        env_vars={"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"},
+    )
+    path = spec(seconds=1.0, n=6, workers=1, gpus=0, cpus=0, resources={"full": 1})
+    refused = run(toolkit, path, three_nodes)
+    three_nodes.lose(full)
+    assert refused.returncode == 3, refused.stderr
+    assert "out of memory: its node ran low on memory, and Ray ended its actor" in refused.stderr
 
 
 def test_what_no_node_has_is_refused(toolkit, spec, three_nodes):

@@ -8,14 +8,16 @@ import html
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
 import pytest
 
-from tests.toolkit.view.conftest import Get
+from tests.toolkit.view.conftest import Get, asked
 from tests.toolkit.view.seen import EVIL
-from toolkit._view.app import PAGES
+from toolkit._view.app import PAGES, make_app
+from toolkit._view.library import Library
 
 RUN = "/run/full-1"
 ADDRESSES = {
@@ -185,6 +187,32 @@ def test_the_progress_of_a_run_is_told_to_the_script(get: Get) -> None:
     assert get("/run/nix/progress.json").status == 404
 
 
+def test_what_was_found_does_not_hold_up_other_pages(
+    seen_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Findings wait for each other only: a page comes while they are being read."""
+    import threading
+
+    from toolkit._report import findings as module
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(inputs: object, parts: object) -> list[object]:
+        begun.set()
+        assert go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(module, "findings_of", slow)
+    fresh = make_app(Library(seen_store))
+    reading = threading.Thread(target=asked, args=(fresh, "/run/other-1/findings"))
+    reading.start()
+    assert begun.wait(60)
+    assert asked(fresh, "/run/other-1").status == 200
+    go_on.set()
+    reading.join(60)
+    assert not reading.is_alive()
+
+
 def test_the_report_is_an_origin_of_its_own(get: Get) -> None:
     answer = get("/run/full-1/report")
     assert "report of full-1" in answer.text
@@ -229,8 +257,6 @@ def test_what_is_not_there_is_said_and_nothing_else_is_read(
 
 
 def test_a_failure_is_a_page_too(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit._view.library import Library
-
     def broken(self: Library) -> None:
         raise RuntimeError(EVIL)
 

@@ -1,4 +1,4 @@
-"""A small Llama-architecture model and SAEs over it in which every feature's role is known by
+"""A small Llama-architecture model with SAEs in which every feature's role is known by
 construction.
 """
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from toolkit.arrays import Floats
 from toolkit.testing.planted import _words as words
 from toolkit.testing.planted._files import write_gemma_scope, write_llama_scope
 from toolkit.testing.planted._forward import ReferenceModel
@@ -28,8 +28,6 @@ from toolkit.testing.planted._saes import (
     shuffled,
 )
 from toolkit.testing.planted._truth import Duplicate, Kind, Planted, PlantedTruth, SaeTruth
-
-Floats = npt.NDArray[np.float64]
 
 N_MEASURED = 120  # prompts on which norms, L0 and explained variance are measured
 LLAMA_SCOPE, LOSSY, GEMMA_SCOPE = "Planted-LXR-{}x", "PlantedLossy-LXR-{}x", "planted-scope-res"

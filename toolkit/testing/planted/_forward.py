@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file
 
-Floats = npt.NDArray[np.float64]
+from toolkit.arrays import Floats
+
 Edit = Callable[[Floats], Floats]  # residual after a layer (T, d) -> edited residual (T, d)
 
 

@@ -27,13 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from toolkit.arrays import Floats
 from toolkit.randomness import generator
 from toolkit.testing.planted import _words as words
-
-Floats = npt.NDArray[np.float64]
 
 NAMES = (
     "const",

@@ -13,13 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from toolkit.arrays import Floats
 from toolkit.randomness import generator
 from toolkit.testing.planted._model import CONST, PAIR_NAMES, PlantedDesign
 from toolkit.testing.planted._truth import FeatureTruth, Kind, Role
-
-Floats = npt.NDArray[np.float64]
 
 N_BOS, N_DEAD = 6, 30
 TAIL_RATE = 0.01  # share of tokens a tail feature fires on

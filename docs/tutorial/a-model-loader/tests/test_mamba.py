@@ -65,7 +65,7 @@ def test_it_computes_what_transformers_does(tmp_path):
         wanted = theirs(torch.tensor([ids]), output_hidden_states=True)
         embedded = theirs.backbone.embeddings(torch.tensor([ids]))
     found = model.run([ids], [*names, "resid_pre.0", "resid_pre.2"])
-    # theirs goes on with the last norm's output
+    # theirs continues with the last norm's output
     for name, stream in zip(names, wanted.hidden_states, strict=False):
         torch.testing.assert_close(found[name], stream)
     assert found["resid_pre.0"].equal(embedded)

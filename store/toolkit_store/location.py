@@ -1,4 +1,4 @@
-"""Where a store is: a folder, or tables at a URI with a local part beside them.
+"""The location of a store: a folder, or tables at a URI with a local folder beside them.
 
     <folder>                         everything in it: tables, record of files, locks, run folders
     s3://bucket/prefix and the like  the tables and the lease (`toolkit_store.remote`); run folders
@@ -28,7 +28,7 @@ _QUICKLY_HASHED = 16 << 20
 
 
 def local_part(uri: str) -> Path:
-    """The local folder for what is not kept at a URI."""
+    """The local folder of a store at a URI."""
     return Path(_LOCAL_PART + quote(uri.rstrip("/"), safe=""))
 
 
@@ -42,10 +42,10 @@ def uri_of(path: str | Path) -> str | None:
     return unquote(name.removeprefix(_LOCAL_PART)) if name.startswith(_LOCAL_PART) else None
 
 
-def placed(path: str | Path, *, create: bool, read_only: bool, values: str | None) -> Place:
-    """The place of a store that can be used as asked, made if needed; else the error
-    that says what to do.
-    """
+def open_location(
+    path: str | Path, *, create: bool, read_only: bool, values: str | None
+) -> Location:
+    """The location of a usable store, created if requested; otherwise an error says what to do."""
     uri = uri_of(path)
     if uri is None:
         return _InFolder(folder.prepare(path, create=create, read_only=read_only, values=values))
@@ -70,7 +70,7 @@ class Record(Protocol):
     def unrecorded(self, table: str) -> list[str]: ...
 
 
-class Place(Protocol):
+class Location(Protocol):
     """What a store needs from its location."""
 
     uri: str
@@ -80,7 +80,7 @@ class Place(Protocol):
     files: Record
     lease: locks.Lease
     notes: tuple[str, ...]
-    """What cannot be checked there."""
+    """Notes about what cannot be checked at this location."""
 
     def reading(self) -> AbstractContextManager[None]:
         """Keep files that a read may need from being removed inside the block."""
@@ -110,7 +110,9 @@ class _InFolder:
 
 
 class _AtUri:
-    """Tables at a URI. Nobody knows its readers, so files go a day after they were last needed."""
+    """Tables at a URI. Its readers are unknown, so files are removed a day after they were last
+    needed.
+    """
 
     notes: tuple[str, ...] = (
         "the files at a URI have no record of sizes and hashes here; an object store checks its "

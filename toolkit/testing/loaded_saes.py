@@ -1,0 +1,191 @@
+"""Contract checks of a loaded SAE: its names, encoding, decoding and single features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.errors import BadInput
+from toolkit.hookpoints import hookpoint
+from toolkit.saes import Sae
+from toolkit.testing.promises import Broken
+from toolkit.testing.promises import kept as _kept
+from toolkit.testing.promises import near as _near
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) -> None:
+    """Check a loaded SAE on rows of its hookpoint's stream; without any, on made-up ones.
+    `tolerance` as for `check_model`.
+    """
+    import torch
+
+    _check_names(sae)
+    given = (
+        torch.randn((16, sae.inputs), generator=torch.Generator().manual_seed(0))
+        if rows is None
+        else rows
+    )
+    _check_encode(sae, given, tolerance)
+    _check_sparse(sae, given, tolerance)
+    _check_chosen(sae, given, tolerance)
+    _check_decode(sae, sae.encode(given), tolerance)
+    before = sae.encode(given)
+    sae.release_memory()
+    _kept(
+        sae,
+        _near(sae.encode(given), before, tolerance),
+        "encode gives something else after release_memory",
+    )
+
+
+def _check_names(sae: Sae) -> None:
+    for name in ("name", "release", "hookpoint", "digest", "recipe"):
+        _kept(sae, getattr(sae, name, ""), f"its {name} is empty")
+    try:
+        own = str(hookpoint(sae.hookpoint))
+    except BadInput as error:
+        raise Broken(f"SAE '{sae.name}': {error}") from None
+    _kept(
+        sae,
+        own == sae.hookpoint,
+        f"its hookpoint is '{sae.hookpoint}'; write it as '{own}': str(hookpoint(...))",
+    )
+    _kept(
+        sae,
+        str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint,
+        f"its output_hookpoint is '{sae.output_hookpoint}'",
+    )
+    _kept(sae, sae.layer == hookpoint(own).layer, f"its layer is {sae.layer}, its hookpoint {own}")
+    _kept(
+        sae,
+        min(sae.inputs, sae.width) > 0,
+        f"its inputs and width are {(sae.inputs, sae.width)}; each is at least 1",
+    )
+
+
+def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
+    import torch
+
+    result, expected = sae.encode(rows), (len(rows), sae.width)
+    _kept(
+        sae,
+        tuple(result.shape) == expected,
+        f"encode gave the shape {tuple(result.shape)}; wanted {expected}",
+    )
+    _kept(sae, result.dtype == torch.float32, f"encode gave {result.dtype}; wanted torch.float32")
+    _kept(
+        sae,
+        not result.requires_grad,
+        "encode gave a tensor that keeps its gradients; detach the weights",
+    )
+    meant = sae.signed or bool((result >= 0).all())
+    _kept(
+        sae,
+        result.isfinite().all() and meant,
+        "encode gave activations below zero, NaN or infinity",
+    )
+    single = torch.cat([sae.encode(row[None]) for row in rows])
+    _kept(
+        sae,
+        _near(single, result, tolerance),
+        "the activations of a row depend on the rows beside it",
+    )
+    short = rows.bfloat16()
+    try:
+        same = _near(sae.encode(short), sae.encode(short.float()), tolerance)
+    except RuntimeError as error:
+        raise Broken(
+            f"SAE '{sae.name}': encode does not take bfloat16, as models give it: {error}"
+        ) from None
+    _kept(
+        sae,
+        same,
+        "encode of bfloat16 differs from encode of the same numbers in float32; compute in float32",
+    )
+
+
+def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
+    import torch
+
+    dense = sae.encode(rows)
+    for chunk in (4096, 3):
+        result = sae.sparse(rows, chunk)
+        whole = len(result.counts) == len(rows) and int(result.counts.sum()) == len(
+            result.features
+        ) == len(result.values)
+        _kept(sae, whole, "sparse gave counts that do not add up to its features and values")
+        owner = torch.repeat_interleave(
+            torch.arange(len(rows), device=result.counts.device), result.counts
+        )
+        rebuilt = torch.zeros_like(dense)
+        rebuilt[owner, result.features] = result.values.to(rebuilt)
+        same = _near(rebuilt, dense, tolerance) and int((rebuilt != 0).sum()) == len(result.values)
+        _kept(sae, same, "sparse gave other activations than encode")
+
+
+def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
+    """Chosen features by themselves are what `encode` gives for them."""
+    features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
+    expected, result = sae.encode(rows)[:, features], sae.activations_of(rows, features)
+    _kept(
+        sae,
+        tuple(result.shape) == tuple(expected.shape),
+        f"activations_of gave the shape {tuple(result.shape)}; wanted {tuple(expected.shape)}",
+    )
+    _kept(
+        sae, _near(result, expected, tolerance), "activations_of gave other activations than encode"
+    )
+    if not sae.pointwise:
+        return
+    columns, count = sae.encoder_columns(features), len(features)
+    shapes = [tuple(columns.shape), tuple(sae.encoder_bias(features).shape)]
+    shapes.append(tuple(sae.thresholds(features).shape))
+    allowed = [(count, sae.inputs), (count,), (count,)]
+    _kept(
+        sae,
+        shapes == allowed,
+        "encoder_columns, encoder_bias and thresholds gave the shapes "
+        f"{shapes[0]}, {shapes[1]}, {shapes[2]}; wanted {allowed[0]}, {allowed[1]}, {allowed[2]}",
+    )
+    before, limits = sae.preactivations(rows, features), sae.thresholds(features)
+    fired = before * (before > limits.to(before.device))
+    _kept(
+        sae,
+        _near(fired, expected, tolerance),
+        "it is pointwise, and its pre-activations above their thresholds are not what encode gives",
+    )
+
+
+def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
+    """From encoded activations and from zeros: adding one feature adds its decoder row."""
+    import torch
+
+    expected = (len(activations), sae.outputs)
+    result = sae.decode(activations)
+    _kept(
+        sae,
+        tuple(result.shape) == expected,
+        f"decode gave the shape {tuple(result.shape)}; wanted {expected}",
+    )
+    _kept(sae, result.isfinite().all(), "decode gave NaN or infinity")
+    features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
+    rows = sae.decoder_rows(features)
+    shape = (len(features), sae.outputs)
+    _kept(
+        sae,
+        tuple(rows.shape) == shape,
+        f"decoder_rows gave the shape {tuple(rows.shape)}; wanted {shape}",
+    )
+    for start in (torch.zeros_like(activations[:1]), activations[:1]):
+        for feature, row in zip(features, rows, strict=True):
+            more = start.clone()
+            more[0, feature] += 2.5
+            same = _near(sae.decode(start)[0] + 2.5 * row.to(start), sae.decode(more)[0], tolerance)
+            _kept(
+                sae,
+                same,
+                f"decode adds something else for feature {feature} than decoder_rows says: it is "
+                "to be affine",
+            )
