@@ -42,12 +42,13 @@ def spec_of(folder: Path, steps: int) -> Path:
 
 def run(spec: Path, store: Path, executor: str) -> list[dict[str, Any]]:
     """The events of one run in a store of its own."""
-    words = ["run", str(spec), "--on", executor, "--store", str(store), "--json"]
+    words = ["run", str(spec), "--on", executor, "--store", str(store)]
     command = [sys.executable, "-m", "toolkit", *words]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(result.stderr)
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    (log,) = store.glob("runs/*/events.jsonl")
+    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def times(events: list[dict[str, Any]]) -> tuple[float, list[float]]:

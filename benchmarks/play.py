@@ -1,6 +1,7 @@
 """Playing games: the study's way, padded batches, transformers' continuous batching, and ours.
 
-    python benchmarks/play.py [restart|corrected|stand_in ...] [--tiny] [--games 128] [--rounds 3]
+    python benchmarks/play.py [--only restart corrected stand_in] [--games 128] [--rounds 3]
+    python benchmarks/play.py --tiny
     python benchmarks/gpu.py play [--tiny]
 
 The lab model plays the slot machine once, in each layout: its prompts and the lengths of its
@@ -295,7 +296,7 @@ def _line(way: Sequence[Took], own: Sequence[Took]) -> str:
 def main() -> None:
     """The lab model and the stand-in."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=PARTS, default=PARTS, metavar="|".join(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--games", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="see that it works; says nothing")
@@ -304,13 +305,13 @@ def main() -> None:
     rounds = 1 if options.tiny else options.rounds
     small = lab()
     print(f"{torch.get_num_threads()} threads; median of {rounds} interleaved rounds")
-    if "restart" in options.what:
+    if "restart" in options.only:
         script = lab_script(small, games, "restart_128")
         compare("lab model, layout restart", small, script, rounds)
     script = lab_script(small, games, "corrected_64")
-    if "corrected" in options.what:
+    if "corrected" in options.only:
         compare("lab model, layout corrected", small, script, rounds)
-    if "stand_in" not in options.what:
+    if "stand_in" not in options.only:
         return
     layers, width = (2, 64) if options.tiny else (4, 1024)
     mean, longest = (6, 8) if options.tiny else (40, 160)

@@ -480,4 +480,10 @@ def test_exp3_finds_the_words_of_the_decision_and_reuses_the_extraction_of_exp1(
     assert readings == {"unembedding", "input_embedding"}
     assert all(len(row["promoted"]) == len(row["suppressed"]) == 10 for row in tokens)
     relations = lab.rows("cross_references", "references", "exp3_feature_words")
-    assert "words~tokens" in {row["relation"] for row in relations}
+    named = {row["relation"] for row in relations}
+    assert {"words~tokens", "fires in balance", "fires with attention to balance"} <= named
+    of_features = [row for row in relations if row["relation"] == "fires in options"]
+    assert all(0 < row["p"] <= row["q"] <= 1 for row in of_features)
+    assert sum(row["q"] <= 0.05 for row in of_features) > 20
+    assert {row["covariate"] for row in confirmed} <= {"balance", "round"}
+    assert all(row["covariate_z"] is not None for row in confirmed)

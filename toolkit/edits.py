@@ -452,7 +452,8 @@ class Editing:
         model: str,
     ) -> None:
         """`shares`: for the edit number e, the rows of the pass that have it; by default all.
-        `editable`: sites at which the model, of that name and so many layers, makes edits.
+        `editable`: sites at which the model makes edits; `layers` and `model` are its number of
+        layers and its name.
         """
         self._rows = rows if isinstance(rows, PassRows) else PassRows.of_batch(rows)
         self._kept: dict[str, Tensor] = {}

@@ -304,7 +304,7 @@ class SourcePart(TablePart):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayedGame:
+class StagedGame:
     """The game of a stage that plays, and how often it asks for one decision."""
 
     game: UsedEnvironment
@@ -316,7 +316,7 @@ class StagePart(TablePart):
     """A stage of an experiment: extracts, compares, patches, plays, measures."""
 
     kind: ClassVar[str] = "stage"
-    plays: Callable[[Any], PlayedGame] | None = None
+    plays: Callable[[Any], StagedGame] | None = None
     """The game that these params play, so that its stored replies can be parsed again."""
 
 

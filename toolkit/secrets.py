@@ -98,7 +98,7 @@ class HidingFile:
         self._file, self._rest, self._turn = file, b"", threading.Lock()
 
     def write(self, data: bytes) -> int:
-        """Write what is no beginning of a value; nothing once the file is closed."""
+        """Write what cannot be the beginning of a value; nothing once the file is closed."""
         with self._turn:
             if self._file.closed:
                 return 0

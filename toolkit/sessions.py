@@ -222,7 +222,7 @@ class ReplyBuilder:
         return until in tail and until in _behind(self._model.decode(self.ids), until)
 
     def _tail(self, characters: int) -> str:
-        """The end of the reply, so many characters at least."""
+        """The end of the reply, at least this many characters."""
         return self._model.decode(self.ids[-characters - TAIL_TOKENS :])
 
     def generated(self) -> Generated:

@@ -609,7 +609,8 @@ _ALL = (
         "feature_words",
         "space feature method word",
         "a word of replies associated with a feature: selected in the select half "
-        "(value, z, p, and q over the whole family) and tested again in the confirm half",
+        "(value, z, p, and q over the whole family) and tested again in the confirm half; "
+        "`covariate` is the metadata number most associated with the word, by the same z",
         space="string",
         feature="uint32",
         method="string",
@@ -626,6 +627,8 @@ _ALL = (
         confirm_z="float64?",
         confirm_p="float64?",
         confirm_q="float64?",
+        covariate="string?",
+        covariate_z="float64?",
         family="uint64",
         verdict="string",
     ),

@@ -33,8 +33,10 @@ from .verdicts.stage import judge
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield from _interventions()
+    yield from _directions()
     yield from _judgements()
     yield from _sections()
+    yield from _other_sections()
 
 
 def _interventions() -> Iterator[Part]:
@@ -76,6 +78,10 @@ def _interventions() -> Iterator[Part]:
         uses_model=True,
         uses_saes=True,
     )
+
+
+def _directions() -> Iterator[Part]:
+    """Stages that give doses, move the stream, or play games under a change."""
     yield StagePart(
         name="patch.doses",
         help="Sets features with a verdict to doses, at decisions that the screen did not see.",
@@ -169,6 +175,10 @@ def _sections() -> Iterator[Part]:
         findings=feature_doses.findings,
         order=32,
     )
+
+
+def _other_sections() -> Iterator[Part]:
+    """Report sections of the other stages."""
     yield ReportSection(
         name="patch-doses",
         title="Steering by doses",

@@ -34,7 +34,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=replies.reply_words,
         estimates=Estimates(cost=costs.replies),
         summary=replies.summary,
-        reads=("samples", "activations", "spaces"),
+        reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("feature_words", "feature_contexts"),
     )
     yield StagePart(

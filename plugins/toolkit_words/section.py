@@ -198,6 +198,8 @@ def _word_table(
                     str(row["high_clusters"]),
                     draw.small(row["q"]),
                     draw.small(row["confirm_q"]),
+                    f"{row['z']:.1f}",
+                    _covariate(row),
                 )
             )
     heads = (
@@ -210,6 +212,8 @@ def _word_table(
         "clusters high",
         "q",
         "q confirmed",
+        "z",
+        "z of metadata",
     )
     note = (
         "Log-odds with a Dirichlet prior, one reply for each cluster; q over every pair "
@@ -218,6 +222,13 @@ def _word_table(
         "by it: both may follow the state of the game."
     )
     return STYLE + draw.table(note, heads, cells)
+
+
+def _covariate(row: Row) -> str:
+    """The metadata number that goes with the word most: what a feature has to beat."""
+    if row["covariate"] is None:
+        return "not asked"
+    return f"{draw.escaped(cell(row['covariate']))} {row['covariate_z']:.1f}"
 
 
 def _pieces(pieces: Sequence[str]) -> str:

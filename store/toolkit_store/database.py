@@ -191,8 +191,8 @@ class Database:
         """Remove old versions and what cut-off writes left; `reindexing`, not of large postings,
         which LanceDB would join with that.
 
-        In a folder nobody else may be at the table; elsewhere nobody can know that, and a day has
-        to pass.
+        In a folder the caller has excluded other users of the table; elsewhere this is impossible,
+        so a day has to pass.
         """
         with self._explained("clean", name):
             table = self._table(name)

@@ -242,7 +242,7 @@ class HeldLease:
         """Release the lease."""
         self._end.set()
         self._thread.join()
-        for _ in range(_ATTEMPTS):  # it frees itself when nobody renews it
+        for _ in range(_ATTEMPTS):  # it expires when it is not renewed
             with suppress(LanceFault), lance_faults():
                 self._table.update(where=f"epoch = {self._epoch}", values={"holder": ""})
                 return

@@ -110,7 +110,7 @@ def smallest_r(units: int, alpha: float) -> float | None:
     seen = atanh(edge / (units - 2 + edge**2) ** 0.5) + float(ndtri(POWER)) / (units - 3) ** 0.5
     r = tanh(seen)
     for _ in range(20):
-        r = tanh(seen - r / (2 * (units - 1)))  # z of a sample lies so much above that of all
+        r = tanh(seen - r / (2 * (units - 1)))  # the bias of a sample's z
     return r
 
 

@@ -142,7 +142,7 @@ def _coloured(text: str) -> str:
 
 
 def _faded(colour: str, percent: int) -> str:
-    """A colour of which so much is left on white."""
+    """A colour mixed with white in this share."""
     digits = colour.lstrip("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
     parts = (int(digits[at : at + 2], 16) for at in (0, 2, 4))

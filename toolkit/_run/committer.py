@@ -46,7 +46,7 @@ class Committer:
         return self._jobs / step.key
 
     def is_finished(self, step: Step) -> bool:
-        """Whether a worker finished the step before the last stop and nobody committed it."""
+        """Whether a worker finished the step before the last stop and it was not committed."""
         return collect(self.job_folder(step)) is not None
 
     def commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:

@@ -128,7 +128,7 @@ class Explorer:
         return self._error(404, "There is no such page.", request)
 
     def failed(self, request: Request, error: Exception) -> Response:
-        """The page of an error that nobody foresaw; its traceback is in the terminal."""
+        """The page of an unexpected error; its traceback is in the terminal."""
         message = f"{type(error).__name__}: {error}. The traceback is where toolkit view runs."
         return self._error(500, message, request)
 

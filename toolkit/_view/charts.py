@@ -42,7 +42,7 @@ class ChartAxis:
 
 
 def chart(name: str, body: Iterable[str], **data: float) -> str:
-    """A drawing that readers are told by its name."""
+    """A drawing whose name screen readers announce."""
     facts = "".join(f' data-{key}="{value:g}"' for key, value in data.items())
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
@@ -79,9 +79,9 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     dots = []
     for point in reversed(drawn):
         kind = "rest" if not point.significant else "more" if point.effect > 0 else "less"
-        told = f"{point.label}: {effect} {point.effect:.3g}, q {small(point.q)}"
+        tooltip = f"{point.label}: {effect} {point.effect:.3g}, q {small(point.q)}"
         place = f'cx="{x.at(point.effect):.1f}" cy="{y.at(_height(point.q)):.1f}" r="3.2"'
-        dots.append(f'<circle class="{kind}" {place}><title>{escaped(told)}</title></circle>')
+        dots.append(f'<circle class="{kind}" {place}><title>{escaped(tooltip)}</title></circle>')
     level = line(LEFT, y.at(_height(alpha)), WIDTH - RIGHT, y.at(_height(alpha)), "dash")
     name = f"Volcano of {len(points):,} features: {effect} against the corrected p-value"
     body = [*_axes(x, y, effect, "\N{MINUS SIGN}log10 q"), level, *dots]

@@ -234,10 +234,10 @@ def _cells(run: Run, cells: Sequence[dict[str, Any]], shown: Sequence[int]) -> s
     out = []
     for at in shown:
         if cell := known.get(at):
-            told = f"{run.label(cell['space'], cell['feature'])} {cell['value']:.3g}, "
-            told = escaped(plain(f"{told}{cell['count']} active"))
+            label = f"{run.label(cell['space'], cell['feature'])} {cell['value']:.3g}, "
+            label = escaped(plain(f"{label}{cell['count']} active"))
             kind = shade(cell["value"], largest)
-            out.append(f'<td data-at="{at}" class="{kind}" title="{told}"></td>')
+            out.append(f'<td data-at="{at}" class="{kind}" title="{label}"></td>')
         else:
             out.append(f'<td data-at="{at}"></td>')
     return "".join(out)
@@ -276,7 +276,7 @@ def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
     rows = run.read_stages("attributions", None, where).to_pylist()
     rows.sort(key=lambda row: -abs(row["value"]))
     pieces = text["pieces"]
-    told = [
+    rows_shown = [
         {
             **row,
             "token": None if row["position"] is None else token(pieces[row["position"]]),
@@ -284,7 +284,7 @@ def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
         }
         for row in rows[:200]
     ]
-    return answers.frame(told, heads)
+    return answers.frame(rows_shown, heads)
 
 
 def comparison(library: Library, query: Query, name: str) -> Page:

@@ -51,7 +51,7 @@ def token(piece: str) -> str:
 
 def shade(value: float | None, largest: float) -> str:
     """The class of a token that a feature fires on: `h1` to `h9`; `off` where it does not fire, and
-    nothing where nobody looked.
+    nothing where no value was measured.
     """
     if value is None:
         return ""

@@ -121,8 +121,8 @@ def _tables(run: Run) -> Any:
     for step in run.steps:
         for table, rows in step.tables.items():
             counts[table] = counts.get(table, 0) + rows
-    told = [{"table": table, "rows": counts[table]} for table in sorted(counts)]
-    return answers.frame(told, ("table", "rows"))
+    written = [{"table": table, "rows": counts[table]} for table in sorted(counts)]
+    return answers.frame(written, ("table", "rows"))
 
 
 def _comparisons(run: Run) -> list[dict[str, Any]]:

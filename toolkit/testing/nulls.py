@@ -230,9 +230,8 @@ def clusters_of_groups(
     """Two groups of clusters; no feature differs between them unless `d` says so.
 
     A cluster has between `rounds[0]` and `rounds[1]` samples, which share an effect; `later` makes
-    the clusters of the first group so many times as long on average as they would be. `rates` are
-    the shares of samples in which sparse features fire; `d` moves the first group by so many
-    standard deviations.
+    the clusters of the first group longer on average by this factor. `rates` are the shares of
+    samples in which sparse features fire; `d` moves the first group by so many standard deviations.
     """
     if values not in VALUES:
         raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")

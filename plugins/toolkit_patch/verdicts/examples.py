@@ -21,7 +21,7 @@ BEFORE, AFTER = 120, 40
 
 
 @dataclass(frozen=True)
-class Example:
+class FiringExample:
     """A token in which a feature fires, with the text around it."""
 
     value: float
@@ -30,7 +30,7 @@ class Example:
     after: str
 
 
-def examples_of(inputs: Inputs, rows: Sequence[Row]) -> dict[tuple[str, int], list[Example]]:
+def examples_of(inputs: Inputs, rows: Sequence[Row]) -> dict[tuple[str, int], list[FiringExample]]:
     """By (space, feature) of the first rows, the samples in which each fires hardest."""
     if not {"activations", "samples"} <= set(inputs.tables()):
         return {}
@@ -78,12 +78,12 @@ def _hardest(activations: pa.Table, space: str, feature: int) -> list[tuple[str,
     )
 
 
-def _example(pieces: Sequence[str], position: int, value: float) -> Example:
+def _example(pieces: Sequence[str], position: int, value: float) -> FiringExample:
     before, after = "".join(pieces[:position]), "".join(pieces[position + 1 :])
-    return Example(value, before[-BEFORE:], pieces[position], after[:AFTER])
+    return FiringExample(value, before[-BEFORE:], pieces[position], after[:AFTER])
 
 
-def shown(examples: Mapping[tuple[str, int], Sequence[Example]], rows: Sequence[Row]) -> str:
+def shown(examples: Mapping[tuple[str, int], Sequence[FiringExample]], rows: Sequence[Row]) -> str:
     """The examples of each feature, below its name and verdict."""
     parts = []
     for row in rows:

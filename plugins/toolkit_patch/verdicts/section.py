@@ -13,7 +13,7 @@ from toolkit.addresses import layer_of, prefixes
 from toolkit.work import Figure, Finding
 
 from .charts import forest, layer_map, naive_map, scatter
-from .examples import Example, examples_of, shown
+from .examples import FiringExample, examples_of, shown
 from .stage import CAUSAL, NOTHING, ORDER, REBUILT, SILENT, SMALL, UNSPECIFIC, signed
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
 
 
 def _of_family(
-    rows: Sequence[Row], examples: Mapping[tuple[str, int], Sequence[Example]]
+    rows: Sequence[Row], examples: Mapping[tuple[str, int], Sequence[FiringExample]]
 ) -> Iterable[Figure]:
     sentence, outcome = summary(rows), rows[0]["outcome"]
     group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]

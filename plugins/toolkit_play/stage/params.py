@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput
 from toolkit.games import HOST_OUTCOMES
-from toolkit.parts import Params, PlayedGame, UsedEnvironment, UsedParser
+from toolkit.parts import Params, StagedGame, UsedEnvironment, UsedParser
 
 
 class Reask(Params):
@@ -101,9 +101,9 @@ class Play(Params):
         return 1 + (self.reask.max if self.reask else 0)
 
 
-def played_game(params: Play) -> PlayedGame:
+def played_game(params: Play) -> StagedGame:
     """The game, and how often one decision is asked for."""
-    return PlayedGame(game=params.game, attempts=params.attempts)
+    return StagedGame(game=params.game, attempts=params.attempts)
 
 
 def count_games(params: Play) -> int:

@@ -59,6 +59,11 @@ class ReplyWords(AtKept):
     contexts: int = Field(
         5, ge=0, description="Places where a feature with words fires hardest that are kept."
     )
+    covariates: tuple[str, ...] = Field(
+        (),
+        description="Numbers of the samples' metadata, such as balance: beside each word stands "
+        "the one that goes with it most, and how much.",
+    )
     tf_idf: bool = Field(True, description="Also list words by TF-IDF as published.")
     pool: Literal["mean", "max"] = Field(
         "mean", description="What several positions of a sample are together."
@@ -135,6 +140,7 @@ def reply_words(work: Work) -> Rows:
     family = sum(len(space.tested) for space in spaces) * len(words)
     pairs = _discovered(spaces, words, family, params)
     confirmed = _confirmed(spaces, corpus, words, pairs, family, params)
+    _add_covariates(work, corpus, halves[0], words, confirmed)
     work.report.event(
         "feature_words",
         pairs=family,
@@ -150,6 +156,27 @@ def reply_words(work: Work) -> Rows:
 
         named = sorted({(row["space"], row["feature"]) for row in confirmed})
         yield "feature_contexts", contexts(work.inputs, rows, named, params.contexts)
+
+
+def _add_covariates(
+    work: Work,
+    corpus: ReplyCorpus,
+    samples: Sequence[str],
+    words: Any,
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """Put beside each word the metadata number that goes with it most in the select half."""
+    from toolkit_words.replies.covariates import strongest
+
+    params = work.params
+    if not params.covariates or not len(words):
+        return
+    meta = work.inputs.read("sample_meta").to_pylist()
+    present = corpus.take(samples).present
+    best = strongest(meta, params.covariates, samples, present, words, params.prior)
+    by_word = {corpus.words[int(word)]: one for word, one in zip(words, best, strict=True)}
+    for row in rows:
+        row["covariate"], row["covariate_z"] = by_word[row["word"]] or (None, None)
 
 
 def _check_halves(halves: Sequence[Sequence[str]], least: int) -> None:

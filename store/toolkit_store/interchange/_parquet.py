@@ -133,7 +133,7 @@ def _run_row(folder: Path, index: dict[str, Any]) -> RunRow:
     check_id("the run's name", row.name, folder / INDEX)
     for key in row.steps:
         check_id("a step's key", key, folder / INDEX)
-    # here nobody goes on with it
+    # no process continues it here
     return replace(row, state="interrupted") if row.state == "running" else row
 
 

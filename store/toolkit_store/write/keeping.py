@@ -91,7 +91,7 @@ class TableWriter:
             self._files.note(name)
 
     def drop_old(self, *, reindexing: bool) -> None:
-        """Remove what no read needs any more; nobody may be reading."""
+        """Remove what no read needs any more. The caller has excluded readers."""
         for name in self._tables():
             self._remove_old(name, reindexing=reindexing)
 

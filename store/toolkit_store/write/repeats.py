@@ -33,7 +33,7 @@ class Keys:
         """Add the keys of another batch; refuse a repeated key."""
         self._refuse_within(keys)
         if self._first is None:
-            self._first = keys  # most steps have one batch, whose hashes nobody needs
+            self._first = keys  # most steps have one batch, whose hashes are not needed
             return
         if not self._runs:
             self._runs.append(_in_order(*_hashes(self._first)))

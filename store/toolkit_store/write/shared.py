@@ -1,10 +1,10 @@
 """Rows that several steps write identically are stored once; this module tracks whose row each step
 refers to.
 
-The key of such a row follows from what it says (`spaces`), so whoever reads the table with another
-program finds each key once. A step that writes a row which a committed step has written already
-refers to that one (`StepRow.shared`). A different row under the same key is stored beside it, so
-that every step reads back what it wrote.
+The key of such a row follows from what it says (`spaces`), so another program that reads the table
+sees each key once. A step that writes a row which a committed step has written already refers to
+that one (`StepRow.shared`). A different row under the same key is stored beside it, so that every
+step reads back what it wrote.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ def word(feature: int, word: str, value: float = 1.0, verdict: str = "confirmed"
         name: 0 if pa.types.is_integer(schema.field(name).type) else 0.5 for name in schema.names
     }
     named = {"space": "s1", "feature": feature, "method": "log_odds", "word": word}
+    named["covariate"] = "balance"
     return {**row, **named, "value": value, "verdict": verdict}
 
 

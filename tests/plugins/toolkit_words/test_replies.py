@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from scipy import sparse, stats
 from tests.plugins.toolkit_words.replied import COMMON, PARTS, planted, replied, run, word_rows
 from toolkit.errors import DataError
 from toolkit.halves import in_half
+from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_words.replies.corpus import one_each, split
@@ -98,6 +100,32 @@ def test_planted_words_are_confirmed_with_their_direction() -> None:
     assert more["high"] == pytest.approx(0.9, abs=0.12)
     assert more["low"] == pytest.approx(0.1, abs=0.1)
     assert more["family"] == 12 * len({word for row in planted()[0] for word in row.split()})
+
+
+def test_the_number_that_goes_with_a_word_stands_beside_it() -> None:
+    """Feature 3 follows the balance; the number and the feature are held to the same z."""
+    replies, values = planted()
+    tables = replied(replies, values)
+    names = tables["samples"]["sample"].to_pylist()
+    draw = np.random.default_rng(5)
+    numbers = {"balance": (values[:, 3] > 0) * 50.0, "round": draw.random(len(names))}
+    meta = [
+        {"sample": name, "key": key, "number": float(value), "string": None}
+        for key, of_key in numbers.items()
+        for name, value in zip(names, of_key, strict=True)
+    ]
+    schema = arrow_schema("sample_meta")
+    known = {**tables, "sample_meta": pa.Table.from_pylist(meta, schema=schema)}
+    rows = run("words.replies", known, covariates=("round", "balance"))["feature_words"]
+    tested = [row for row in rows if row["method"] == "log_odds"]
+    assert {row["covariate"] for row in tested} == {"balance"}
+    for row in tested:
+        if row["feature"] == 3:
+            assert row["covariate_z"] == pytest.approx(row["z"], rel=1e-9)
+    without = run("words.replies", known)["feature_words"]
+    assert {row["covariate"] for row in without} == {None}
+    with pytest.raises(DataError, match="Did you mean 'balance'"):
+        run("words.replies", known, covariates=("balanc",))
 
 
 def test_shuffled_replies_give_no_more_discoveries_than_alpha() -> None:
@@ -263,7 +291,7 @@ def test_no_reply_is_an_error_and_not_an_empty_result() -> None:
         run("words.replies", tables, span="answer")
     with pytest.raises(DataError, match=r"none of the 30 replies has a word of at least 9 letters"):
         run("words.replies", tables, min_length=9)
-    with pytest.raises(DataError, match=r"not looked at"):
+    with pytest.raises(DataError, match=r"not measured"):
         run("words.replies", {**tables, "activations": tables["activations"].slice(0, 0)})
 
 
