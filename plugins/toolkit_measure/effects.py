@@ -14,12 +14,12 @@ from toolkit.corrections import q_values
 
 from .intervals import pearson, wilson
 from .logistic import FEWEST_CLUSTERS, fit
-from .played import PlayedGame
+from .played import GameRecord
 from .rows import row
 from .scopes import ALL
 
 
-def effects(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+def effects(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
     """Rows of the effects on the event, on leaving, and of the number of switches that are on."""
     switches = _varied(games)
     if not switches:
@@ -36,11 +36,11 @@ def effects(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
     yield _trend(kept, switches, event, clusters, note)
 
 
-def _events(games: Sequence[PlayedGame]) -> Floats:
+def _events(games: Sequence[GameRecord]) -> Floats:
     return np.array([float(game.outcome == game.event) for game in games])
 
 
-def _informative(games: Sequence[PlayedGame]) -> tuple[list[PlayedGame], str]:
+def _informative(games: Sequence[GameRecord]) -> tuple[list[GameRecord], str]:
     """The games of groups in which the event happened to some and not to others: beside the group
     itself, the others say nothing about a switch.
     """
@@ -54,13 +54,13 @@ def _informative(games: Sequence[PlayedGame]) -> tuple[list[PlayedGame], str]:
     return kept, f"left out, since all games ended alike: {'; '.join(silent)}"
 
 
-def _varied(games: Sequence[PlayedGame]) -> list[str]:
+def _varied(games: Sequence[GameRecord]) -> list[str]:
     """The switches that are on in some games and off in others."""
     names = sorted({name for game in games for name in game.switches})
     return [name for name in names if len({game.switches.get(name, False) for game in games}) > 1]
 
 
-def _clusters(games: Sequence[PlayedGame]) -> tuple[list[Hashable], str]:
+def _clusters(games: Sequence[GameRecord]) -> tuple[list[Hashable], str]:
     """Games of one repetition share their luck. With too few repetitions each game stands alone."""
     repetitions: list[Hashable] = [game.repetition for game in games]
     if len(set(repetitions)) >= FEWEST_CLUSTERS:
@@ -69,7 +69,7 @@ def _clusters(games: Sequence[PlayedGame]) -> tuple[list[Hashable], str]:
     return [game.name for game in games], few
 
 
-def _design(games: Sequence[PlayedGame], switches: Sequence[str]) -> Floats:
+def _design(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
     """A one, the switches, and all but the first group as columns."""
     columns = [np.ones(len(games))]
     columns += [
@@ -79,7 +79,7 @@ def _design(games: Sequence[PlayedGame], switches: Sequence[str]) -> Floats:
     return np.column_stack(columns)
 
 
-def _group_columns(games: Sequence[PlayedGame]) -> list[Floats]:
+def _group_columns(games: Sequence[GameRecord]) -> list[Floats]:
     groups = [game.group for game in games]
     return [
         np.array([float(group == level) for group in groups]) for level in sorted(set(groups))[1:]
@@ -87,7 +87,7 @@ def _group_columns(games: Sequence[PlayedGame]) -> list[Floats]:
 
 
 def _singly(
-    games: Sequence[PlayedGame],
+    games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
     clusters: Sequence[Hashable],
@@ -117,7 +117,7 @@ def _singly(
 
 
 def _in_pairs(
-    games: Sequence[PlayedGame],
+    games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
     clusters: Sequence[Hashable],
@@ -153,7 +153,7 @@ def _in_pairs(
             )
 
 
-def _leaving(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _leaving(games: Sequence[GameRecord], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
     """What the switches do to a single decision: whether it stakes nothing. Clusters are games."""
     decided = [(game, float(decision.bet is None)) for game in games for decision in game.decisions]
     if not decided:
@@ -166,13 +166,13 @@ def _leaving(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterator[d
         yield {**made, "n": len(games)}
 
 
-def _levels(games: Sequence[PlayedGame], switches: Sequence[str]) -> Floats:
+def _levels(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
     """How many switches are on in each game."""
     on = [sum(game.switches.get(name, False) for name in switches) for game in games]
     return np.array(on, dtype=np.float64)
 
 
-def _complexity(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _complexity(games: Sequence[GameRecord], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rate of the event by how many switches are on, and their correlation."""
     levels, event = _levels(games, switches), _events(games)
     rates = []
@@ -188,7 +188,7 @@ def _complexity(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterato
 
 
 def _trend(
-    games: Sequence[PlayedGame],
+    games: Sequence[GameRecord],
     switches: Sequence[str],
     event: Floats,
     clusters: Sequence[Hashable],

@@ -1,4 +1,4 @@
-"""Floats of one game: what it cost, how boldly it was played, and what was done after a loss.
+"""Numbers of one game: what it cost, how boldly it was played, and what was done after a loss.
 
 The composite and its parts follow the published gambling study. Each has a version: a number with
 another formula has another name.
@@ -24,13 +24,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
-from .played import Decision, PlayedGame
+from .played import Decision, GameRecord
 
 VERSION = "1"
 NAN = math.nan
 
 
-def numbers_of(game: PlayedGame) -> dict[str, float]:
+def numbers_of(game: GameRecord) -> dict[str, float]:
     """Every number of a game, by name. NaN: it does not apply to this game."""
     bets = game.bets
     indices = {
@@ -70,7 +70,7 @@ NAMES: Sequence[str] = (
 )
 
 
-def net(game: PlayedGame) -> float:
+def net(game: GameRecord) -> float:
     """What was won or lost since the first decision."""
     if game.final_balance is None or not game.decisions or game.decisions[0].before is None:
         return NAN if game.final_balance is None else 0.0

@@ -13,7 +13,7 @@ from toolkit.work import Work
 
 from . import indices
 from .intervals import bootstrap_means
-from .played import PlayedGame
+from .played import GameRecord
 from .rows import row
 from .scopes import ALL
 
@@ -21,13 +21,13 @@ NUMBERS = ("rounds", "total_bet", "net", "I")
 
 
 def paired(
-    work: Work, games: Sequence[PlayedGame], numbers: Mapping[str, Mapping[str, float]]
+    work: Work, games: Sequence[GameRecord], numbers: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
     """For each arm the mean difference to the unpatched games: of the event, with an exact sign
     test over the pairs that differ, and of the main numbers.
     """
     by_name = {game.name: game for game in games}
-    pairs: dict[str, list[tuple[PlayedGame, PlayedGame]]] = defaultdict(list)
+    pairs: dict[str, list[tuple[GameRecord, GameRecord]]] = defaultdict(list)
     for game in games:
         arm = game.groups.get("arm")
         base = by_name.get(game.name.removesuffix(f"-{arm}")) if arm else None
@@ -40,7 +40,7 @@ def paired(
 def _of_arm(
     work: Work,
     arm: str,
-    pairs: Sequence[tuple[PlayedGame, PlayedGame]],
+    pairs: Sequence[tuple[GameRecord, GameRecord]],
     numbers: Mapping[str, Mapping[str, float]],
 ) -> Iterator[dict[str, Any]]:
     differences = [

@@ -62,7 +62,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class PlayedGame:
+class GameRecord:
     """A game that was begun."""
 
     name: str
@@ -103,7 +103,7 @@ class PlayedGame:
 class Played:
     """All games of the stages that a measure needs."""
 
-    games: Sequence[PlayedGame]
+    games: Sequence[GameRecord]
     not_played: Mapping[str, int]
     """Games of a condition that were never begun, because its replies could not be read."""
 
@@ -135,13 +135,13 @@ def read_games(inputs: Inputs) -> Played:
     return Played(games, {name: count for name, count in waiting.items() if count})
 
 
-def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> PlayedGame:
+def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> GameRecord:
     meta = json.loads(row["meta"])
     ordered = sorted(replies, key=lambda reply: (reply["round"], reply["attempt"]))
     failed = [reply["parse"] for reply in ordered if reply["parse"] != "ok"]
     asked_rounds = {reply["round"] for reply in ordered}
     reasked_rounds = {reply["round"] for reply in ordered if reply["attempt"] > 1}
-    return PlayedGame(
+    return GameRecord(
         name=row["game"],
         condition=row["condition"],
         label=meta.get("label", row["condition"]),

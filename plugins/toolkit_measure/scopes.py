@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .played import PlayedGame
+from .played import GameRecord
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Scope:
 ALL = Scope("all", "all", "all games")
 
 
-def scopes_of(games: Sequence[PlayedGame]) -> dict[Scope, list[PlayedGame]]:
+def scopes_of(games: Sequence[GameRecord]) -> dict[Scope, list[GameRecord]]:
     """All games, those of each level of each group, of each combination, and of each condition."""
-    scopes: dict[Scope, list[PlayedGame]] = defaultdict(list)
+    scopes: dict[Scope, list[GameRecord]] = defaultdict(list)
     scopes[ALL] = list(games)
     for game in games:
         for name, level in sorted(game.groups.items()):
@@ -46,14 +46,14 @@ def scopes_of(games: Sequence[PlayedGame]) -> dict[Scope, list[PlayedGame]]:
     return dict(scopes)
 
 
-def group_scopes(games: Sequence[PlayedGame]) -> list[Scope]:
+def group_scopes(games: Sequence[GameRecord]) -> list[Scope]:
     """What the games are grouped by: the combinations of levels, or the levels of the one group;
     empty without groups.
     """
     return list(dict.fromkeys(_group_scope(game) for game in games if game.groups))
 
 
-def _group_scope(game: PlayedGame) -> Scope:
+def _group_scope(game: GameRecord) -> Scope:
     levels = [level for _, level in sorted(game.groups.items())]
     kind = "combination" if len(levels) > 1 else "level"
     return Scope(kind, game.group, " \N{MIDDLE DOT} ".join(levels))

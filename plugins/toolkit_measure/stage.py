@@ -18,7 +18,7 @@ from . import indices
 from .effects import effects
 from .intervals import bootstrap_means, bootstrap_ratios, pearson, wilson
 from .paired import paired
-from .played import Played, PlayedGame, read_games
+from .played import GameRecord, Played, read_games
 from .rows import row
 from .scopes import ALL, Scope, group_scopes, scopes_of
 
@@ -58,9 +58,9 @@ def measure(work: Work) -> Rows:
 
 def _rates(
     scope: Scope,
-    games: Sequence[PlayedGame],
+    games: Sequence[GameRecord],
     played: Played,
-    scopes: Mapping[Scope, Sequence[PlayedGame]],
+    scopes: Mapping[Scope, Sequence[GameRecord]],
 ) -> Iterator[dict[str, Any]]:
     """The share of each outcome among the games that were begun, the event first."""
     counts = Counter(game.outcome for game in games)
@@ -77,7 +77,7 @@ def _rates(
         yield row("not_played", NOT_PLAYED, scope, float(waiting), n=len(games) + waiting)
 
 
-def _replies(work: Work, scope: Scope, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+def _replies(work: Work, scope: Scope, games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
     """Rates of replies that were cut off or could not be read, and of decisions asked again; with
     intervals over games.
     """
@@ -101,7 +101,7 @@ def _replies(work: Work, scope: Scope, games: Sequence[PlayedGame]) -> Iterator[
 def _means(
     work: Work,
     scope: Scope,
-    games: Sequence[PlayedGame],
+    games: Sequence[GameRecord],
     numbers: Mapping[str, Mapping[str, float]],
 ) -> Iterator[dict[str, Any]]:
     values = np.array([[numbers[game.name][name] for name in indices.NAMES] for game in games])
@@ -120,7 +120,7 @@ def _version(name: str) -> str | None:
     return f"version {indices.VERSION}" if name.startswith("I") else None
 
 
-def _balances(scope: Scope, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+def _balances(scope: Scope, games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
     """The mean balance after each round and its quartiles; a game that has ended keeps its last."""
     paths = [path for game in games if (path := _path(game)) is not None]
     if not paths:
@@ -141,7 +141,7 @@ def _balances(scope: Scope, games: Sequence[PlayedGame]) -> Iterator[dict[str, A
         )
 
 
-def _path(game: PlayedGame) -> list[float] | None:
+def _path(game: GameRecord) -> list[float] | None:
     """The balance before the first decision and after each, to the last round that is shown."""
     if not game.decisions or game.decisions[0].before is None:
         return None
@@ -155,10 +155,10 @@ def _path(game: PlayedGame) -> list[float] | None:
 
 
 def _over_conditions(
-    games: Sequence[PlayedGame], numbers: Mapping[str, Mapping[str, float]]
+    games: Sequence[GameRecord], numbers: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
     """How the composite index goes with the event over conditions."""
-    by_condition: dict[str, list[PlayedGame]] = defaultdict(list)
+    by_condition: dict[str, list[GameRecord]] = defaultdict(list)
     for game in games:
         by_condition[game.condition].append(game)
     scores, rates = [], []
@@ -170,7 +170,7 @@ def _over_conditions(
         yield row("index_correlation", "I with the event", ALL, r, n=len(rates))
 
 
-def _states(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+def _states(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
     """How many decisions are at a state that another game has met as well, to the bit."""
     met: dict[str, set[str]] = defaultdict(set)
     for game in games:
@@ -184,7 +184,7 @@ def _states(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
     yield row("states", "distinct", ALL, float(len(met)), n=len(decisions))
 
 
-def _close_draws(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+def _close_draws(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
     """Tokens that another order of computation could have drawn differently."""
     close = sum(game.close_draws for game in games)
     tokens = sum(game.tokens for game in games)

@@ -67,6 +67,8 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
     with _reached(database):
         table = _opened(database)
         names = [] if table is not None else database.names()
+        if TABLE in names:  # another process made it in between
+            table = _opened(database)
     if table is None and names:
         listed = ", ".join(names[:5])
         raise StoreNotUsable(

@@ -235,6 +235,20 @@ def test_one_of_those_who_saw_the_same_gets_the_lease(uri: str) -> None:
     taken(uri, 0).let_go()
 
 
+def test_a_store_that_another_process_makes_just_then_is_opened(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Database.names
+
+    def made_meanwhile(database: Database) -> list[str]:
+        if not names(database):
+            remote._made(Database(uri), "float32")
+        return names(database)
+
+    monkeypatch.setattr(Database, "names", made_meanwhile)
+    assert open_store(uri, create=True).steps() == []
+
+
 class LostAnswers:
     """A table whose changes are made, and answered as if they were not."""
 

@@ -30,7 +30,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One training text: its ids, where the reply starts, and its free choices."""
 
     ids: tuple[int, ...]
@@ -73,7 +73,9 @@ def chat_text(tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
     return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
 
-def make_examples(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> list[Example]:
+def make_examples(
+    tokenizer: PreTrainedTokenizerFast, count: int, seed: int
+) -> list[TrainingExample]:
     """Draw `count` examples: transcripts in all layouts, raw and chat, and labelled sentences."""
     rng = Random(seed)
     known, _ = sentences.split()
@@ -106,14 +108,16 @@ def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[i
     return [list(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
 
 
-def _example(tokenizer: PreTrainedTokenizerFast, prompt: list[int], reply: _Reply) -> Example:
+def _example(
+    tokenizer: PreTrainedTokenizerFast, prompt: list[int], reply: _Reply
+) -> TrainingExample:
     ids, choices = list(prompt), []
     for index, piece in enumerate(reply.pieces):
         if index in reply.free:
             choices.append(_choice(tokenizer, len(ids), reply.free[index]))
         ids += tokenizer.encode(piece, add_special_tokens=False)
     ids += tokenizer.encode(EOS, add_special_tokens=False)
-    return Example(tuple(ids), len(prompt), tuple(choices))
+    return TrainingExample(tuple(ids), len(prompt), tuple(choices))
 
 
 def _choice(tokenizer: PreTrainedTokenizerFast, position: int, options: dict[str, float]) -> Choice:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from toolkit_lab.training import layout_files, policy, sentences
-from toolkit_lab.training.corpus import Example, make_examples
+from toolkit_lab.training.corpus import TrainingExample, make_examples
 from toolkit_lab.training.game import State, random_state
 from toolkit_lab.training.play import decide, play_games
 from toolkit_lab.training.saes import Folded, residuals
@@ -154,7 +154,11 @@ def measure_saes(
 
 
 def _quality(
-    model: LlamaForCausalLM, examples: list[Example], acts: torch.Tensor, layer: int, sae: Folded
+    model: LlamaForCausalLM,
+    examples: list[TrainingExample],
+    acts: torch.Tensor,
+    layer: int,
+    sae: Folded,
 ) -> Table:
     feature_acts = sae.encode(acts)
     active = feature_acts > 0
@@ -178,7 +182,7 @@ def _quality(
 @torch.no_grad()
 def _loss(
     model: LlamaForCausalLM,
-    examples: list[Example],
+    examples: list[TrainingExample],
     layer: int,
     edit: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> float:
@@ -195,7 +199,7 @@ def _loss(
     return sum(total for total, _ in sums) / sum(number for _, number in sums)
 
 
-def _loss_sum(model: LlamaForCausalLM, example: Example) -> tuple[float, int]:
+def _loss_sum(model: LlamaForCausalLM, example: TrainingExample) -> tuple[float, int]:
     ids = torch.tensor([example.ids])
     logits = model(input_ids=ids).logits[0, :-1]
     return functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item(), ids.shape[1] - 1

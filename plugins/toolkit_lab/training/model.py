@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from toolkit_lab.training.corpus import Example, make_examples
+from toolkit_lab.training.corpus import TrainingExample, make_examples
 from toolkit_lab.training.tokenizer import CONTEXT
 
 PROMPT_WEIGHT, REPLY_WEIGHT, CHOICE_WEIGHT = 0.3, 1.0, 2.0
@@ -88,7 +88,7 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     )
 
 
-def _batches(tokenizer: PreTrainedTokenizerFast, plan: Training) -> Iterator[list[Example]]:
+def _batches(tokenizer: PreTrainedTokenizerFast, plan: Training) -> Iterator[list[TrainingExample]]:
     """Yield batches of similar length: 16 batches are drawn at a time, sorted, and mixed again."""
     generator = torch.Generator().manual_seed(plan.seed)
     for start in range(0, plan.steps, 16):
@@ -99,7 +99,9 @@ def _batches(tokenizer: PreTrainedTokenizerFast, plan: Training) -> Iterator[lis
             yield drawn[index * plan.batch : (index + 1) * plan.batch]
 
 
-def _loss(model: LlamaForCausalLM, batch: list[Example], pad: int) -> tuple[torch.Tensor, str]:
+def _loss(
+    model: LlamaForCausalLM, batch: list[TrainingExample], pad: int
+) -> tuple[torch.Tensor, str]:
     width = max(len(example.ids) for example in batch)
     ids_BT = torch.tensor(
         [[*example.ids, *[pad] * (width - len(example.ids))] for example in batch]
@@ -122,7 +124,7 @@ def _loss(model: LlamaForCausalLM, batch: list[Example], pad: int) -> tuple[torc
     return total, f"prompt {prompt.item():.3f} reply {reply.item():.3f} choice {choice.item():.4f}"
 
 
-def _choice_loss(logp_BTV: torch.Tensor, batch: list[Example]) -> torch.Tensor:
+def _choice_loss(logp_BTV: torch.Tensor, batch: list[TrainingExample]) -> torch.Tensor:
     """Return the mean divergence between the policy and the model at the free choices."""
     flat = [
         (row, choice.position - 1, token, share)

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from toolkit_lab.training.corpus import Example
+from toolkit_lab.training.corpus import TrainingExample
 
 ROUND = torch.bfloat16
 FIT_TOKENS = 32_768
@@ -59,7 +59,7 @@ class Folded:
 
 @torch.no_grad()
 def residuals(
-    model: LlamaForCausalLM, examples: list[Example], batch: int = 64
+    model: LlamaForCausalLM, examples: list[TrainingExample], batch: int = 64
 ) -> list[torch.Tensor]:
     """Return the output of every layer, one row per token, BOS and padding left out."""
     kept: list[list[torch.Tensor]] = [[] for _ in model.model.layers]

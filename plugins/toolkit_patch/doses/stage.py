@@ -23,15 +23,12 @@ from toolkit_patch.screen.passes import push, read_prompt
 from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from toolkit.arrays import Floats
     from toolkit.saes import Sae
     from toolkit.work import Rows, Work
     from toolkit_patch.screen.candidates import ComparedFeatures
 
     from .params import Doses
-
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def dose(work: Work) -> Rows:
