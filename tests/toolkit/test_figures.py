@@ -65,7 +65,7 @@ def test_a_caption_stands_outside_of_what_scrolls_and_words_may_wrap() -> None:
     assert draw.table("x", ("a", "b"), [("1", "2")]).count('class="number"') == 1
 
 
-def baseline(name: str, text: str) -> dict[str, object]:
+def baseline(name: str, text: str | None = None) -> dict[str, object]:
     return {
         "kind": "metadata",
         "name": name,
@@ -74,15 +74,15 @@ def baseline(name: str, text: str) -> dict[str, object]:
         "low": 0.4,
         "high": 0.6,
         "chance": 0.5,
+        "folds": 5,
+        "groups": "a: 3 samples",
         "text": text,
     }
 
 
 def test_what_is_said_of_all_baselines_is_said_once_above() -> None:
-    made = baselines._table(
-        [baseline("x", "5 folds; a: 3 samples"), baseline("y", "chosen: 7; 5 folds; a: 3 samples")]
-    )
-    assert made.startswith('<p class="faint">5 folds; a: 3 samples.</p>')
+    made = baselines._table([baseline("x"), baseline("y", "chosen: 7")])
+    assert made.startswith('<p class="faint">5 folds by unit and prompt; a: 3 samples.</p>')
     assert made.count("5 folds") == 1
     assert re.findall(r'<td class="words"><span class="faint">(.*?)</span></td>', made) == [
         "",
@@ -91,7 +91,7 @@ def test_what_is_said_of_all_baselines_is_said_once_above() -> None:
 
 
 def test_baselines_of_which_all_is_said_above_have_no_column_for_it() -> None:
-    made = baselines._table([baseline("x", "5 folds"), baseline("y", "5 folds")])
+    made = baselines._table([baseline("x"), baseline("y")])
     assert "how" not in made
     assert "words" not in made
 

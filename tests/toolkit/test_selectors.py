@@ -135,7 +135,7 @@ def test_a_span_of_its_own_name_must_be_there() -> None:
 
 
 def test_generated_tokens_must_be_there() -> None:
-    with pytest.raises(DataError, match=r"sample 's2' holds no generated tokens.*with_reply: true"):
+    with pytest.raises(DataError, match=r"sample 's2' has no generated tokens.*with_reply: true"):
         chosen(text=Read("s2", [BOS, 1]), phase="generation")
     assert chosen(text=Read("s2", [BOS, 1]), phase="prompt") == [1]
 
