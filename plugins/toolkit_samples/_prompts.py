@@ -17,7 +17,7 @@ PromptEntry = Annotated[str, Field(min_length=1)] | dict[str, str | StrictInt | 
 
 
 class Prompts(Texts):
-    """The texts, and what the keys beside them mean."""
+    """The texts, and what their metadata keys mean."""
 
     prompts: tuple[PromptEntry, ...] = Field(
         min_length=1,
@@ -39,7 +39,7 @@ def max_rows(params: Prompts, available: Mapping[str, int]) -> Mapping[str, int]
 
 
 def labels(params: Prompts) -> Labels:
-    """The metadata keys beside the texts."""
+    """The metadata keys of the prompts, with their values."""
     return labels_of(_samples(params), params)
 
 

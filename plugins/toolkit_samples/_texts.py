@@ -223,7 +223,7 @@ def _required(row: Row, column: str) -> str:
     cell = row.cells.get(column)
     if cell is None:
         raise _empty(row, column)
-    return cell if isinstance(cell, str) else written(cell)
+    return cell if isinstance(cell, str) else number_text(cell)
 
 
 def _empty(row: Row, column: str) -> DataError:
@@ -234,7 +234,7 @@ def _empty(row: Row, column: str) -> DataError:
 
 def _quoted(cell: Cell) -> str:
     """A cell quoted for a message; a long one is cut."""
-    text = cell if isinstance(cell, str) else written(cell)
+    text = cell if isinstance(cell, str) else number_text(cell)
     return f"'{text}'" if len(text) <= 40 else f"'{text[:40]}...'"
 
 
@@ -245,8 +245,8 @@ def as_number(cell: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def written(number: float) -> str:
-    """A number as people write it: a whole one without a point."""
+def number_text(number: float) -> str:
+    """A number as text: a whole number without a decimal point."""
     return f"{int(number)}" if number.is_integer() else repr(number)
 
 
@@ -345,7 +345,11 @@ def _meta(
                 cell = sample.row.cells[column]
                 number = _number(cell, column, params) if column in numeric else None
                 text = (
-                    None if number is not None else cell if isinstance(cell, str) else written(cell)
+                    None
+                    if number is not None
+                    else cell
+                    if isinstance(cell, str)
+                    else number_text(cell)
                 )
                 yield {"sample": sample.id, "key": column, "number": number, "string": text}
 
@@ -360,7 +364,7 @@ def labels_of(samples: Sequence[Sample], params: Texts) -> dict[str, list[str] |
     """
     values: dict[str, dict[str, None]] = {}
     for row in _meta(samples, samples, params):
-        text = row["string"] if row["string"] is not None else written(row["number"])
+        text = row["string"] if row["string"] is not None else number_text(row["number"])
         values.setdefault(row["key"], {})[text] = None
     return {
         key: list(value) if len(value) <= MAX_LISTED_VALUES else None

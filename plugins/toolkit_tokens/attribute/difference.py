@@ -175,7 +175,7 @@ def check_exactly(
     attributions: Sequence[TokenAttribution],
     limit: int,
 ) -> None:
-    """Put the exact change beside each token, and beside the largest features of every method."""
+    """Add the exact change to each token, and to the largest features of every method."""
     of_tokens = exact_tokens(patching, name, parts.stream)
     for attribution in attributions:
         for row in attribution.rows:

@@ -68,7 +68,7 @@ def _first_token(model: Model, sample: Mapping[str, Any], text: str) -> int:
     extended_ids = model.encode(sample["text"] + text).ids
     if extended_ids[: len(ids)] != ids or len(extended_ids) == len(ids):
         raise DataError(
-            f"sample '{sample['sample']}': behind this prompt, {text!r} does not begin with a "
+            f"sample '{sample['sample']}': after this prompt, {text!r} does not begin with a "
             "token of its own, so that it has no logit. Begin it with a space, or leave out the "
             "space that ends the prompt."
         )

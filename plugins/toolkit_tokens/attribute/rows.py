@@ -30,7 +30,8 @@ class TokenAttribution:
     about: About
     method: str
     kind: str
-    """What its parts are: token, feature, head, or what attention or MLP of each block writes."""
+    """The kind of its parts: token, feature, head, or the output of each block's attention or MLP.
+    """
     layer: int | None
     space: str | None = None
     measured: float | None = None

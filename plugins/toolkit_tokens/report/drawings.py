@@ -134,7 +134,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
 
 
 def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float) -> str:
-    """Bars that begin where the one before ends, the sum, and the measured change."""
+    """Bars that each begin where the previous one ends, the sum, and the measured change."""
     ends = [0.0]
     for _, value in steps:
         ends.append(ends[-1] + value)

@@ -124,7 +124,7 @@ def _attention(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
     yield Figure(
         f"Attention from the decision back to the tokens: {sample['sample']}",
         bands(means, sample["pieces"], sample["spans"]),
-        "One band a layer, averaged over heads; darker is more attention.",
+        "One band per layer, averaged over heads; darker is more attention.",
         [
             {"layer": layer, "position": position, "weight": weight}
             for layer, weights in means.items()
@@ -146,7 +146,7 @@ def _spans(inputs: Inputs) -> Iterator[Figure]:
         yield Figure(
             f"Share of the decision's attention by layer, group {group}",
             lines(series, "layer", "share"),
-            "One line a span.",
+            "One line per span.",
             [
                 {"span": span, "layer": layer, "share": share}
                 for span, points in series.items()

@@ -53,7 +53,7 @@ class TracePath(Params):
         return value
 
     def label(self) -> str:
-        """The path in words."""
+        """The path as text, or its name."""
         outcome = f"{'|'.join(self.plus)} - {'|'.join(self.minus)}"
         end = self.to.span or "tokens"
         return self.name or " <- ".join([outcome, *self.through, end])

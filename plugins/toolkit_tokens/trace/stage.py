@@ -56,7 +56,7 @@ def _part_rows(path: str, sample: str, hops: Sequence[Hop]) -> list[dict[str, An
 
 
 def _nodes(work: Work) -> list[TraceNode]:
-    """The features of the path, from the outcome down; each below the one before it."""
+    """The features of the path, from the outcome down, each at a lower layer than the last."""
     rows = {sae.name: space_row(work.model.identity, sae) for sae in work.saes}
     saes = {str(rows[sae.name]["space"]): sae for sae in work.saes}
     nodes: list[TraceNode] = []

@@ -1,4 +1,4 @@
-"""`track.tokens` and `track.attention`: one pass over the distinct texts gives the features of all
+"""`track.tokens` and `track.attention`: one pass over the distinct texts yields the features of all
 SAEs at every chosen token and the attention of every head.
 
 Attention rows come from the model's fast path. Each layer of a batch is turned into rows and
