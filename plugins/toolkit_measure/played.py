@@ -80,7 +80,7 @@ class GameRecord:
     truncated: int
     """Replies that were cut off."""
     unreadable: int
-    """Replies that could not be read for another reason."""
+    """Replies that could not be read for any other reason."""
     reasked: int
     """Decisions that were asked for more than once."""
     asked_decisions: int
@@ -127,12 +127,14 @@ def read_games(inputs: Inputs) -> Played:
             "measure.games: two play stages have games of the same name. Measure each stage by "
             "itself, or give their environments other conditions."
         )
-    begun = [row for row in rows if row["outcome"] != NOT_PLAYED]
-    games = [_game(row, by_game[row["game"]]) for row in sorted(begun, key=lambda r: r["game"])]
-    waiting: dict[str, int] = defaultdict(int)
+    begun_games = [row for row in rows if row["outcome"] != NOT_PLAYED]
+    games = [
+        _game(row, by_game[row["game"]]) for row in sorted(begun_games, key=lambda r: r["game"])
+    ]
+    not_played: dict[str, int] = defaultdict(int)
     for row in rows:
-        waiting[row["condition"]] += row["outcome"] == NOT_PLAYED
-    return Played(games, {name: count for name, count in waiting.items() if count})
+        not_played[row["condition"]] += row["outcome"] == NOT_PLAYED
+    return Played(games, {name: count for name, count in not_played.items() if count})
 
 
 def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> GameRecord:

@@ -42,7 +42,7 @@ def export(work: SinkWork) -> Iterable[tuple[str, bytes]]:
 
 
 def outcome_table(measures: Measures) -> tuple[list[str], list[list[object]]]:
-    """The outcome table as numbers: a row for each group, and one for all games."""
+    """The outcome table as numbers: one row per group, and one for all games."""
     means = ("I", "rounds", "total_bet", "net")
     head = ["group", "games"]
     for name in measures.outcomes:

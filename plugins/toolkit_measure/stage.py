@@ -1,4 +1,4 @@
-"""`measure.games`: what played games say, for all games, for each group and for each condition."""
+"""`measure.games`: measures of played games, for all games, each group and each condition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .rows import row
 from .scopes import ALL, Scope, group_scopes, scopes_of
 
 SHOWN_ROUNDS = 30
-"""How far balances are followed."""
+"""Balances are followed for this many rounds."""
 
 
 class MeasureGames(NoParams):
@@ -38,11 +38,11 @@ def measure(work: Work) -> Rows:
     numbers = {game.name: indices.numbers_of(game) for game in played.games}
     rows: list[dict[str, Any]] = []
     scopes = scopes_of(played.games)
-    for done, (scope, games) in enumerate(scopes.items()):
+    for number, (scope, games) in enumerate(scopes.items()):
         rows += _rates(scope, games, played, scopes)
         rows += _replies(work, scope, games)
         rows += _means(work, scope, games, numbers)
-        work.report.progress(done + 1, len(scopes))
+        work.report.progress(number + 1, len(scopes))
     for scope in (ALL, *group_scopes(played.games)):
         rows += _balances(scope, scopes[scope])
     rows += effects(played.games)
@@ -72,9 +72,9 @@ def _rates(
         event = outcome in events
         yield row("outcome", outcome, scope, share, low, high, n=len(games), event=event)
     conditions = {game.condition for game in games}
-    waiting = sum(count for name, count in played.not_played.items() if name in conditions)
-    if waiting:
-        yield row("not_played", NOT_PLAYED, scope, float(waiting), n=len(games) + waiting)
+    not_played = sum(count for name, count in played.not_played.items() if name in conditions)
+    if not_played:
+        yield row("not_played", NOT_PLAYED, scope, float(not_played), n=len(games) + not_played)
 
 
 def _replies(work: Work, scope: Scope, games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
@@ -83,14 +83,14 @@ def _replies(work: Work, scope: Scope, games: Sequence[GameRecord]) -> Iterator[
     """
     replies = np.array([game.replies for game in games], dtype=np.float64)
     decisions = np.array([game.asked_decisions for game in games], dtype=np.float64)
-    above = np.array(
+    numerators = np.array(
         [[game.truncated, game.unreadable, game.reasked] for game in games], dtype=np.float64
     )
-    below = np.column_stack([replies, replies, decisions])
-    low, high = bootstrap_ratios(above, below, work.rng("measure.replies", scope.name))
-    totals = above.sum(0)
+    denominators = np.column_stack([replies, replies, decisions])
+    low, high = bootstrap_ratios(numerators, denominators, work.rng("measure.replies", scope.name))
+    totals = numerators.sum(0)
     for index, name in enumerate(("truncated", "unreadable", "asked_again")):
-        total = below[:, index].sum()
+        total = denominators[:, index].sum()
         value = totals[index] / total if total else None
         yield row("replies", name, scope, value, low[index], high[index], n=int(total))
 
@@ -108,11 +108,18 @@ def _means(
     low, high = bootstrap_means(values, work.rng("measure.means", scope.name))
     for index, name in enumerate(indices.NAMES):
         column = values[:, index]
-        kept = column[np.isfinite(column)]
-        if len(kept):
-            mean = float(kept.mean())
+        finite = column[np.isfinite(column)]
+        if len(finite):
+            mean = float(finite.mean())
             yield row(
-                "mean", name, scope, mean, low[index], high[index], n=len(kept), text=_version(name)
+                "mean",
+                name,
+                scope,
+                mean,
+                low[index],
+                high[index],
+                n=len(finite),
+                text=_version(name),
             )
 
 
@@ -157,7 +164,7 @@ def _path(game: GameRecord) -> list[float] | None:
 def _over_conditions(
     games: Sequence[GameRecord], numbers: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    """How the composite index goes with the event over conditions."""
+    """The correlation of the composite index with the event's rate over conditions."""
     by_condition: dict[str, list[GameRecord]] = defaultdict(list)
     for game in games:
         by_condition[game.condition].append(game)
@@ -171,17 +178,17 @@ def _over_conditions(
 
 
 def _states(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """How many decisions are at a state that another game has met as well, to the bit."""
-    met: dict[str, set[str]] = defaultdict(set)
+    """How many decisions are at a state that another game reached too, bit for bit."""
+    games_at: dict[str, set[str]] = defaultdict(set)
     for game in games:
         for decision in game.decisions:
-            met[decision.state].add(game.name)
+            games_at[decision.state].add(game.name)
     decisions = [decision.state for game in games for decision in game.decisions]
     if not decisions:
         return
-    shared = sum(len(met[state]) > 1 for state in decisions)
+    shared = sum(len(games_at[state]) > 1 for state in decisions)
     yield row("states", "shared", ALL, shared / len(decisions), n=len(decisions))
-    yield row("states", "distinct", ALL, float(len(met)), n=len(decisions))
+    yield row("states", "distinct", ALL, float(len(games_at)), n=len(decisions))
 
 
 def _close_draws(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:

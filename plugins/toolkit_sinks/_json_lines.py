@@ -24,7 +24,7 @@ def _known(name: str) -> str:
 
 
 class Json(SinkParams):
-    """Which tables go out, and where to."""
+    """Which tables are written, and where."""
 
     tables: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(
         ("features",), description="Names of the tables."
@@ -32,7 +32,7 @@ class Json(SinkParams):
 
 
 def write_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
-    """One file a table, rows sorted by the table's key."""
+    """One file per table, rows sorted by the table's key."""
     for name in work.params.tables:
         order = [(column, "ascending") for column in table(name).key]
         lines = (
