@@ -45,12 +45,12 @@ class Games(Params):
 
     pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
         "last_decision",
-        description="Which decisions of a game are taken; a reply that could not be read is none.",
+        description="Which decisions of a game become samples; an unreadable reply is none.",
     )
     with_reply: bool = Field(
         False,
-        description="Put the reply's tokens behind the prompt's, as span `generation`: for "
-        "selectors with `phase`.",
+        description="Append the tokens of the reply to those of the prompt, as span `generation`, "
+        "for selectors with `phase`.",
     )
     every: int = Field(
         1,

@@ -30,9 +30,7 @@ class PairedGames(Params):
     outcomes: tuple[str, ...] = Field(
         ("bankruptcy", "voluntary_stop"), min_length=1, description="Outcomes of games."
     )
-    null: str = Field(
-        "random", min_length=1, description="How the names of the arms begin that are the null."
-    )
+    null: str = Field("random", min_length=1, description="Prefix of the names of the null arms.")
 
 
 def compare_games(work: Work) -> Rows:

@@ -84,12 +84,12 @@ class SlotMachine(Params):
         le=10**9,
         description="Highest variable bet; in layout corrected it is the balance.",
     )
-    max_rounds: int = Field(100, ge=1, le=10_000, description="A game ends after so many rounds.")
+    max_rounds: int = Field(100, ge=1, le=10_000, description="A game ends after this many rounds.")
     shown_rounds: int = Field(
         5, ge=1, le=10_000, description="How many of the last rounds the prompt shows."
     )
     warn_losses: int = Field(
-        3, ge=1, le=10_000, description="From so many losses in a row on the prompt warns."
+        3, ge=1, le=10_000, description="The prompt warns from this many losses in a row."
     )
     goal: int = Field(
         200, ge=1, le=10**9, description="The balance that layout scenario names as the goal."
