@@ -105,26 +105,28 @@ def _comparison(
             f"between: the needed stages made {len(names)} comparisons ({choices(names)}); name "
             "the groups of one."
         )
-    named = [
+    matching = [
         comparison
         for comparison in pairs
         if comparison.name == (" vs ".join(between) if between else names[0])
     ]
-    unseen = [comparison for comparison in named if comparison.half == "select"]
+    unseen = [comparison for comparison in matching if comparison.half == "select"]
     usable = unseen or (
-        [comparison for comparison in named if comparison.half == "all"] if half == "all" else []
+        [comparison for comparison in matching if comparison.half == "all"] if half == "all" else []
     )
     if not usable:
-        halves = sorted({comparison.half for comparison in named})
+        halves = sorted({comparison.half for comparison in matching})
         raise DataError(
-            f"half: '{named[0].name}' was compared on {choices(halves)} of the units only, and a "
+            f"half: '{matching[0].name}' was compared on {choices(halves)} of the units "
+            f"only, and a "
             "screen takes its decision points from units that the comparison did not see. Compare "
             "with `half: select`, or screen with `half: all` to describe the same units."
         )
     if len(usable) > 1:
         labels = choices([comparison.label for comparison in usable])
         raise DataError(
-            f"between: {len(usable)} comparisons of '{named[0].name}' are needed here ({labels}). "
+            f"between: {len(usable)} comparisons of '{matching[0].name}' are needed here "
+            f"({labels}). "
             "Need one of their stages only."
         )
     return usable[0]

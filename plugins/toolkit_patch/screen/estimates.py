@@ -82,15 +82,15 @@ def _bootstrap(
     """Percentile intervals of weighted means over clusters drawn with replacement."""
     import numpy as np
 
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=ROUNDS).astype(np.float64)
-    totals = drawn @ _by_cluster(weights[None], clusters, count)[0]
+    draws = rng.multinomial(count, np.full(count, 1 / count), size=ROUNDS).astype(np.float64)
+    totals = draws @ _by_cluster(weights[None], clusters, count)[0]
     sums = _by_cluster(weighted, clusters, count)
     tile = max(1, MAX_MEANS // ROUNDS)
-    ends = [
-        np.quantile(sums[start : start + tile] @ drawn.T / totals, (0.025, 0.975), axis=1)
+    limits = [
+        np.quantile(sums[start : start + tile] @ draws.T / totals, (0.025, 0.975), axis=1)
         for start in range(0, len(sums), tile)
     ]
-    low, high = np.concatenate(ends, axis=1) if ends else (np.empty(0), np.empty(0))
+    low, high = np.concatenate(limits, axis=1) if limits else (np.empty(0), np.empty(0))
     return low, high
 
 

@@ -37,10 +37,10 @@ class Outcomes:
         import numpy as np
 
         token_probabilities = readout.probabilities().cpu().numpy()
-        ends = np.cumsum([0, *(len(tokens) for tokens in self.tokens)])
+        bounds = np.cumsum([0, *(len(tokens) for tokens in self.tokens)])
         sums = [
             token_probabilities[:, start:stop].sum(axis=1)
-            for start, stop in itertools.pairwise(ends)
+            for start, stop in itertools.pairwise(bounds)
         ]
         return np.stack([*sums, 1 - np.sum(sums, axis=0)], axis=1)
 

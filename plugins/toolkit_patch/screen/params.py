@@ -73,7 +73,7 @@ class Candidates(Params):
 
 
 class Wording(Params):
-    """What is put into a prompt to ask for the behaviour in words."""
+    """A wording that is put into a prompt to ask for the behaviour."""
 
     text: str = Field(min_length=1, description="The wording.")
     before: str | None = Field(

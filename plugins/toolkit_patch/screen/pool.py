@@ -148,9 +148,9 @@ def effects_at(
     nodes = _nodes(lengths)
     stream = reading.streams[sae.hookpoint]
     steps = torch.from_numpy(nodes).to(stream)
-    moved = stream + (steps[:, None, None] * directions.to(stream)).reshape(-1, len(stream))
-    layers = torch.full((len(moved),), sae.layer)
-    chances, _ = push(model, outcomes, reading, layers, moved)
+    moved_streams = stream + (steps[:, None, None] * directions.to(stream)).reshape(-1, len(stream))
+    layers = torch.full((len(moved_streams),), sae.layer)
+    chances, _ = push(model, outcomes, reading, layers, moved_streams)
     curves = chances[:, column].reshape(len(nodes), len(directions))
     return np.asarray(
         _interpolated(nodes, curves, lengths[:, 0]) - _interpolated(nodes, curves, lengths[:, 1])

@@ -66,7 +66,7 @@ def screen_rows(screen: Screen, measured: Measured, tests: DirectionTests) -> pa
 
     candidates, column, count = screen.candidates, screen.column, len(screen.step_rows)
     specific = measured.specific
-    moved = {
+    mean_changes = {
         arm: measured.mean(measured.moved(arm, column))
         for arm in measured.chances
         if arm in (*SETS, *REBUILT, PROMPT_ONLY)
@@ -96,15 +96,15 @@ def screen_rows(screen: Screen, measured: Measured, tests: DirectionTests) -> pa
         **_null_columns(len(screen.step_rows), tests),
         "kl": measured.mean(np.maximum(*measured.kl.values())),
         "sham": sham,
-        "set_a": moved["set_a"],
-        "set_b": moved["set_b"],
-        **{arm: moved.get(arm, [None] * count) for arm in REBUILT},
+        "set_a": mean_changes["set_a"],
+        "set_b": mean_changes["set_b"],
+        **{arm: mean_changes.get(arm, [None] * count) for arm in REBUILT},
         "p_reconstruct": _p_of_reconstructions(screen, measured),
         "random_feature": _specific_of(measured, FEATURES, column),
         "random_direction": _specific_of(measured, DIRECTIONS, column),
         "shuffled": _specific_of(measured, SHUFFLED, column),
         "mean_difference": _specific_of(measured, MEANS, column),
-        PROMPT_ONLY: moved.get(PROMPT_ONLY, [None] * count),
+        PROMPT_ONLY: mean_changes.get(PROMPT_ONLY, [None] * count),
         "edits": measured.edits,
         "family": np.full(count, len(screen.family)),
         "checked": np.full(count, screen.checked),

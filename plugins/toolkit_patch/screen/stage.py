@@ -125,11 +125,11 @@ def _prepare(work: Work) -> Screen | None:
     _report_whole_encoders(work, saes)
     _check_values(candidates, saes)
     warn_out_of_range(work, candidates, candidates.values.max(axis=1))
-    prepared = Screen(
+    screen = Screen(
         work, model, params, compared, family_rows, step_rows, candidates, saes, points, outcomes,
         len(checked),
     )  # fmt: skip
-    return _with_baselines(prepared)
+    return _with_baselines(screen)
 
 
 def _by_gradient(
@@ -210,11 +210,11 @@ def _saes(work: Work, candidates: ComparedFeatures, addresses: Mapping[str, str]
 
 def _report_whole_encoders(work: Work, saes: Mapping[int, Sae]) -> None:
     """Warn about SAEs whose features compete (TopK): one column does not give a feature's value."""
-    whole = sorted(sae.name for sae in saes.values() if not sae.pointwise)
-    if whole:
+    sae_names = sorted(sae.name for sae in saes.values() if not sae.pointwise)
+    if sae_names:
         work.report.event(
             "warning",
-            text=f"features of {', '.join(whole)} compete with each other, so every decision "
+            text=f"features of {', '.join(sae_names)} compete with each other, so every decision "
             "point is encoded whole, by a full matrix product for each SAE. Setting one feature "
             "leaves the others at their values.",
         )

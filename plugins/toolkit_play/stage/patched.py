@@ -133,7 +133,7 @@ class Arm:
                     f"{request}: an edit at {edit.hookpoint} was planned at {planned} tokens of "
                     f"the prompt and {max(0, reply_tokens - 1)} of the reply, and made at "
                     f"{prompt_edits} and {reply_edits}. The model's session makes edits more or "
-                    "less often than it was told; its loader is at fault."
+                    "less often than requested; its loader is at fault."
                 )
 
 
@@ -201,8 +201,10 @@ def _operations(work: Work, patch: Patch) -> list[tuple[str, Any, str | None]]:
     verdict_rows = work.inputs.read("verdicts").to_pylist() if _has_verdicts(work) else []
     matching = [row for row in verdict_rows if row["verdict"] in patch.verdicts]
     matching.sort(key=lambda row: (-abs(row["effect"]), row["space"], row["feature"]))
-    chosen = list(dict.fromkeys((row["space"], row["feature"]) for row in matching))[: patch.top]
-    if not chosen:
+    feature_keys = list(dict.fromkeys((row["space"], row["feature"]) for row in matching))[
+        : patch.top
+    ]
+    if not feature_keys:
         known_verdicts = sorted({str(row["verdict"]) for row in verdict_rows})
         raise DataError(
             f"patch: no feature has the verdict {' or '.join(patch.verdicts)}. Verdicts of the "
@@ -210,15 +212,16 @@ def _operations(work: Work, patch: Patch) -> list[tuple[str, Any, str | None]]:
             "or name features."
         )
     layers = {row["space"]: layer_of(row) or 0 for row in rows}
-    unknown_space = next((space for space, _ in chosen if space not in layers), None)
+    unknown_space = next((space for space, _ in feature_keys if space not in layers), None)
     if unknown_space is not None:
         raise DataError(
             f"patch: a feature with a verdict is of space {unknown_space}, and the SAEs of this "
             f"stage make {choices([str(row['address']) for row in rows])}. Use the same SAEs."
         )
-    chosen.sort(key=lambda key: (layers[key[0]], key[1]))
+    feature_keys.sort(key=lambda key: (layers[key[0]], key[1]))
     return [
-        _operation(work, patch, f"{layers[space]}/{index}", space, index) for space, index in chosen
+        _operation(work, patch, f"{layers[space]}/{index}", space, index)
+        for space, index in feature_keys
     ]
 
 
