@@ -50,9 +50,8 @@ def summary(numbers: dict[str, list[float]], screen_counts: tuple[int, int] | No
     return (
         f"Judged as published, {signs} of {count} features are causal by signs and {chi} by an "
         f"uncorrected test{screen_part}. With the stream rebuilt the safe value changes "
-        f"stopping by "
-        f"{safe:+.3f} on average and the risky value by {risky:+.3f}; one against the other, with "
-        f"the error kept, it is {specific:+.3f}"
+        f"stopping by {safe:+.3f} on average and the risky value by {risky:+.3f}; one against the "
+        f"other, with the error kept, it is {specific:+.3f}"
     )
 
 

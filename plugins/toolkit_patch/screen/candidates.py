@@ -118,16 +118,15 @@ def _comparison(
         halves = sorted({comparison.half for comparison in matching})
         raise DataError(
             f"half: '{matching[0].name}' was compared on {choices(halves)} of the units "
-            f"only, and a "
-            "screen takes its decision points from units that the comparison did not see. Compare "
-            "with `half: select`, or screen with `half: all` to describe the same units."
+            "only, and a screen takes its decision points from units that the comparison did not "
+            "see. Compare with `half: select`, or screen with `half: all` to describe the same "
+            "units."
         )
     if len(usable) > 1:
         labels = choices([comparison.label for comparison in usable])
         raise DataError(
             f"between: {len(usable)} comparisons of '{matching[0].name}' are needed here "
-            f"({labels}). "
-            "Need one of their stages only."
+            f"({labels}). Need one of their stages only."
         )
     return usable[0]
 
