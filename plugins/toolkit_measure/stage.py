@@ -47,7 +47,7 @@ def measure(work: Work) -> Rows:
         rows += _balances(scope, scopes[scope])
     rows += effects(played.games)
     rows += paired(work, played.games, numbers)
-    rows += _over_conditions(played.games, numbers)
+    rows += _index_correlation(played.games, numbers)
     rows += _states(played.games)
     rows += _close_draws(played.games)
     yield "measures", pa.Table.from_pylist(rows, schema=arrow_schema("measures"))
@@ -161,7 +161,7 @@ def _path(game: GameRecord) -> list[float] | None:
 # --- over conditions, states and tokens -----------------------------------------------------------
 
 
-def _over_conditions(
+def _index_correlation(
     games: Sequence[GameRecord], numbers: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
     """The correlation of the composite index with the event's rate over conditions."""

@@ -78,7 +78,7 @@ class Texts(Params):
 
     @field_validator("label_range")
     @classmethod
-    def _upwards(cls, pair: tuple[int, int]) -> tuple[int, int]:
+    def _check_label_range(cls, pair: tuple[int, int]) -> tuple[int, int]:
         if pair[0] >= pair[1]:
             raise ValueError(
                 f"{pair[0]} is not below {pair[1]}; write the lowest label, then the highest"
@@ -156,7 +156,7 @@ def tables(work: Work, all_samples: Sequence[Sample]) -> Rows:
     """
     import pyarrow as pa
 
-    samples = _limited(all_samples, work.limit_units)
+    samples = _first_units(all_samples, work.limit_units)
     work.report.phase("compute")
     rows, split_spans = [], list[str]()
     for number, sample in enumerate(samples):
@@ -253,7 +253,7 @@ def number_text(number: float) -> str:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
+def _first_units(samples: Sequence[Sample], units: int | None) -> list[Sample]:
     """All samples of the first units, in the order of the file."""
     kept_units = set(list(dict.fromkeys(sample.unit for sample in samples))[:units])
     return [sample for sample in samples if sample.unit in kept_units]

@@ -88,8 +88,8 @@ def attention_bytes(params: Any, load: Workload, layers: int) -> float:
     queries = load.samples if is_last else _tokens(load)
     row = WEIGHT * (mean if is_last else (mean + 1) / 2)
     if params.top is not None and params.top < mean:
-        early = 0.0 if is_last else params.top * (params.top - 1) / (2 * mean)
-        row = (WEIGHT + KEY) * (params.top - early)
+        mean_shortfall = 0.0 if is_last else params.top * (params.top - 1) / (2 * mean)
+        row = (WEIGHT + KEY) * (params.top - mean_shortfall)
     return float(queries * layers * heads * (row + ATTENTION_ROW))
 
 
@@ -124,9 +124,9 @@ def attributing(params: Any, load: Workload) -> Cost:
     model, saes = load.model, load.saes
     layers = max(1, len(saes.get("layers", [])) or 1)
     mean = load.tokens / max(1, load.distinct)
-    back = 3 * (3 + params.steps) * layers
-    patched = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
-    passes = load.samples * (back + patched)
+    gradient_passes = 3 * (3 + params.steps) * layers
+    patched_passes = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
+    passes = load.samples * (gradient_passes + patched_passes)
     return Cost(
         forwards=int(passes),
         flops=passes * mean * token_flops(model, mean),

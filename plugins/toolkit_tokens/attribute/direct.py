@@ -48,7 +48,7 @@ class DirectReader:
         return [float(value) for value in normed @ self.direction.to(normed.device)]
 
 
-def of_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
+def attribute_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
     """By embedding, head, what attention adds beyond its heads, and MLP."""
     attribution = TokenAttribution(about, METHOD, "head", None, measured=measured)
     streams, model = reader.streams, reader.model
@@ -67,7 +67,7 @@ def of_writers(about: About, reader: DirectReader, measured: float) -> TokenAttr
     return attribution
 
 
-def of_features(
+def attribute_features(
     about: About, reader: DirectReader, saes: Sequence[tuple[Sae, str]], measured: float, keep: int
 ) -> Iterator[TokenAttribution]:
     """By features of each layer, the SAE's error, and what later blocks write."""

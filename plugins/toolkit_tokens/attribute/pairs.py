@@ -65,7 +65,7 @@ def aligned(clean: Mapping[str, Any], changed: Mapping[str, Any]) -> Pair:
         positions += _checked_equal(
             clean, changed, (clean_done, clean_start), (changed_done, changed_start)
         )
-        positions += _matched(clean_end - clean_start, changed_start, changed_end)
+        positions += _match_from_end(clean_end - clean_start, changed_start, changed_end)
         names.append(name)
         clean_done, changed_done = clean_end, changed_end
     positions += _checked_equal(
@@ -94,7 +94,7 @@ def _common_spans(
     return [(key[0], sides[0][key], sides[1][key]) for key in ordered]
 
 
-def _matched(count: int, start: int, end: int) -> list[int]:
+def _match_from_end(count: int, start: int, end: int) -> list[int]:
     """For `count` clean tokens the tokens of a changed span, matched from the end."""
     length = end - start
     return [start + max(0, length - count + number) for number in range(count)]

@@ -62,7 +62,7 @@ class Scenarios(Params):
     )
 
     @model_validator(mode="after")
-    def _known(self) -> Scenarios:
+    def _check_names(self) -> Scenarios:
         known = [scenario.name for scenario in self.environment.make().scenarios()]
         if not known:
             raise ValueError(

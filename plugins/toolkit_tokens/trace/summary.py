@@ -45,7 +45,7 @@ def summarise(work: Work) -> Rows:
                 "this stage do not have. Give both stages the same `samples`."
             )
         hops[row["path"], row["hop"]].append(row)
-    rows = [_summary_row(work, of_hop, units) for _, of_hop in sorted(hops.items())]
+    rows = [_summary_row(work, hop_rows, units) for _, hop_rows in sorted(hops.items())]
     for row, q in zip(rows, q_values([row["p"] for row in rows]), strict=True):
         row["q"] = q
         row["verdict"] = _verdict(row, params)
