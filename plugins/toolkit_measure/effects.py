@@ -20,7 +20,7 @@ from .scopes import ALL
 
 
 def effects(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Rows of the effects on the event, on leaving, and of the number of switches that are on."""
+    """Rows of the effects of switches on the event and on leaving, and of how many are on."""
     switches = _varied(games)
     if not switches:
         return

@@ -62,7 +62,7 @@ def _rates(
     played: Played,
     scopes: Mapping[Scope, Sequence[GameRecord]],
 ) -> Iterator[dict[str, Any]]:
-    """The share of each outcome among the games that were begun, the event first."""
+    """The share of each outcome among the started games, the event first."""
     counts = Counter(game.outcome for game in games)
     known = {game.outcome for game in scopes[ALL]} | {game.event for game in games if game.event}
     events = {game.event for game in games}
@@ -78,7 +78,7 @@ def _rates(
 
 
 def _replies(work: Work, scope: Scope, games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Rates of replies that were cut off or could not be read, and of decisions asked again; with
+    """Rates of replies that were cut off or could not be read, and of re-asked decisions, with
     intervals over games.
     """
     replies = np.array([game.replies for game in games], dtype=np.float64)
@@ -192,7 +192,7 @@ def _states(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
 
 
 def _close_draws(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Tokens that another order of computation could have drawn differently."""
+    """Tokens that a different order of computation could have drawn differently."""
     close = sum(game.close_draws for game in games)
     tokens = sum(game.tokens for game in games)
     yield row("tokens", "close_draws", ALL, float(close), n=tokens)

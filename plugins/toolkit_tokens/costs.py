@@ -16,8 +16,8 @@ TYPICAL_L0 = 64.0
 """Active features per row where the SAE does not declare a number."""
 TYPICAL_HEADS = 32
 WEIGHT, KEY, ATTENTION_ROW = 1.9, 1.2, 1.0
-"""Bytes in the store: of an attention weight, of its key where only the largest are kept, and of a
-row besides. The store packs numbers, and keeps names once for many rows.
+"""Bytes in the store: of an attention weight, of its key where only the largest are kept, and of
+the rest of a row. The store packs numbers, and keeps names once for many rows.
 """
 DENSE_WEIGHT = 2
 """Bytes of an attention weight in a matrix."""
@@ -120,7 +120,7 @@ def contrasting(params: Any, load: Workload) -> Cost:
 
 
 def attributing(params: Any, load: Workload) -> Cost:
-    """Passes forward and back for each method, and one pass for each part that is patched."""
+    """Forward and backward passes for each method, and one pass for each patched part."""
     model, saes = load.model, load.saes
     layers = max(1, len(saes.get("layers", [])) or 1)
     mean = load.tokens / max(1, load.distinct)
@@ -138,7 +138,7 @@ def attributing(params: Any, load: Workload) -> Cost:
 
 
 def tracing(params: Any, load: Workload) -> Cost:
-    """A pass forward and back and two passes of checks for each hop of each sample."""
+    """A forward and backward pass and two check passes for each hop of each sample."""
     model, saes = load.model, load.saes
     hops = 1 + len(params.through)
     mean = load.tokens / max(1, load.distinct)

@@ -221,7 +221,7 @@ same machine the files are identical.
 
 
 def differences(table: Table, committed: Table) -> list[str]:
-    """Metrics that are farther from the committed ones than their tolerance allows."""
+    """The metrics that differ from the committed ones by more than their tolerance."""
     flat, expected = dict(_flat(table)), dict(_flat(committed))
     deviations = []
     for name, value in expected.items():

@@ -1,5 +1,5 @@
-"""The difference of two prompts at the output of a block, as tokens and as SAE features: a gradient
-times the difference, and each part patched exactly.
+"""The difference between two prompts at the output of a block, as tokens and as SAE features: a
+gradient times the difference, and each part patched exactly.
 
 The part of the difference that the features do not explain, with anything that a decoder adds
 beyond their directions, is one term per token: the SAE's error. Tokens, features and error add up.

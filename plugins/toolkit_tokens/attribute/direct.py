@@ -49,7 +49,7 @@ class DirectReader:
 
 
 def attribute_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
-    """By embedding, head, what attention adds beyond its heads, and MLP."""
+    """The attribution by embedding, head, what attention adds beyond its heads, and MLP."""
     attribution = TokenAttribution(about, METHOD, "head", None, measured=measured)
     streams, model = reader.streams, reader.model
     attribution.add("embedding", reader.values(streams["resid_pre.0"][None])[0])
@@ -70,7 +70,7 @@ def attribute_writers(about: About, reader: DirectReader, measured: float) -> To
 def attribute_features(
     about: About, reader: DirectReader, saes: Sequence[tuple[Sae, str]], measured: float, keep: int
 ) -> Iterator[TokenAttribution]:
-    """By features of each layer, the SAE's error, and what later blocks write."""
+    """The attribution by features of each layer, the SAE's error, and what later blocks write."""
     for sae, space in saes:
         stream = reader.streams[sae.hookpoint][None]
         parts = split(stream, sae.encode(stream), sae)

@@ -1,7 +1,7 @@
 """Clean and changed prompts, and which of their tokens correspond.
 
 Two prompts are aligned by their spans: between spans the tokens must be equal, and a span that
-differs may have another length. Its tokens are matched from the end, where a number's last digits
+differs may also differ in length. Its tokens are matched from the end, where a number's last digits
 are; surplus clean tokens are matched with the first token of the changed span.
 """
 
@@ -95,7 +95,7 @@ def _common_spans(
 
 
 def _match_from_end(count: int, start: int, end: int) -> list[int]:
-    """For `count` clean tokens the tokens of a changed span, matched from the end."""
+    """For each of `count` clean tokens, its token of the changed span, matched from the end."""
     length = end - start
     return [start + max(0, length - count + number) for number in range(count)]
 

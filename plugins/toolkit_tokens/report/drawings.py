@@ -182,7 +182,7 @@ def _title(pieces: Sequence[str], position: int, value: float) -> str:
 
 
 def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[str]:
-    """The tokens under their columns where there is room, else their positions."""
+    """The tokens under their columns if there is room, otherwise their positions."""
     if len(pieces) <= LABELLED:
         for position, piece in enumerate(pieces):
             x = LEFT + step * (position + 0.7)

@@ -53,7 +53,7 @@ def _first_sample(inputs: Inputs, available: set[str]) -> Mapping[str, Any] | No
 
 
 def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
-    """Of the last layer: the strongest features by position, and the text shaded by them."""
+    """For the last layer: the strongest features by position, and the text shaded by them."""
     import pyarrow.compute as pc
 
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}

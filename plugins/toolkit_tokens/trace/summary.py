@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .params import SummarisePaths
 
 ALL = "*"
-"""The sample of rows that sum up all samples."""
+"""The sample id of rows that summarise all samples."""
 
 
 def summarise(work: Work) -> Rows:
