@@ -28,7 +28,7 @@ Sample = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class _Site:
+class _CapturedSite:
     """An SAE, its space, and the importance that the spec assigns to its features."""
 
     sae: Sae
@@ -67,7 +67,7 @@ def attribute(work: Work) -> Rows:
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _sites(work: Work) -> list[_Site]:
+def _sites(work: Work) -> list[_CapturedSite]:
     """The SAEs, checked to read and rebuild the stream after a block."""
     model, saes = work.model, list(work.saes)
     for sae in saes:
@@ -83,13 +83,15 @@ def _sites(work: Work) -> list[_Site]:
         space, feature = locate(address, rows.values())
         important.setdefault(str(space["space"]), {})[feature] = factor
     spaces = [(sae, space_id(model.identity, sae)) for sae in saes]
-    return [_Site(sae, space, important.get(space, {})) for sae, space in spaces]
+    return [_CapturedSite(sae, space, important.get(space, {})) for sae, space in spaces]
 
 
 # --- one prompt -----------------------------------------------------------------------------------
 
 
-def _attribute_sample(work: Work, sample: Sample, sites: Sequence[_Site]) -> list[TokenAttribution]:
+def _attribute_sample(
+    work: Work, sample: Sample, sites: Sequence[_CapturedSite]
+) -> list[TokenAttribution]:
     """The attributions that need no second prompt."""
     params: Attribute = work.params
     model: Model = work.model
@@ -108,7 +110,7 @@ def _attribute_sample(work: Work, sample: Sample, sites: Sequence[_Site]) -> lis
 
 
 def _published(
-    work: Work, about: About, ids: tuple[int, ...], sites: Sequence[_Site]
+    work: Work, about: About, ids: tuple[int, ...], sites: Sequence[_CapturedSite]
 ) -> Iterator[TokenAttribution]:
     model: Model = work.model
     layers = sorted({site.sae.layer for site in sites})
@@ -141,7 +143,7 @@ def _direct(
     ids: tuple[int, ...],
     outcome: DecisionOutcome,
     patching: Patching,
-    sites: Sequence[_Site],
+    sites: Sequence[_CapturedSite],
 ) -> Iterator[TokenAttribution]:
     names = [site.sae.hookpoint for site in sites]
     reader = direct.DirectReader(work.model, ids, outcome, names)
@@ -156,7 +158,7 @@ def _gradient_activation(
     ids: tuple[int, ...],
     outcome: DecisionOutcome,
     patching: Patching,
-    sites: Sequence[_Site],
+    sites: Sequence[_CapturedSite],
 ) -> Iterator[TokenAttribution]:
     """Gradient times stream, against the outcome without any stream at that layer."""
     names = [site.sae.hookpoint for site in sites]
@@ -182,7 +184,9 @@ def _gradient_activation(
 # --- two prompts ----------------------------------------------------------------------------------
 
 
-def _attribute_pair(work: Work, pair: Pair, sites: Sequence[_Site]) -> list[TokenAttribution]:
+def _attribute_pair(
+    work: Work, pair: Pair, sites: Sequence[_CapturedSite]
+) -> list[TokenAttribution]:
     params: Attribute = work.params
     model: Model = work.model
     methods = [method for method in params.methods if method in OF_PAIRS]
