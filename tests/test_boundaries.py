@@ -248,6 +248,18 @@ def test_the_plan_is_pure() -> None:
         assert [name for name in imports(path) if package(name) in heavy] == [], label(path)
 
 
+def test_no_two_classes_share_a_name() -> None:
+    """A reader who meets a class's name anywhere knows which class it is."""
+    files: dict[str, list[str]] = {}
+    for path in [*HOST, *PLUGINS, *STORE]:
+        if "templates" in path.parts:  # a scaffold becomes another package
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                files.setdefault(node.name, []).append(label(path))
+    assert {name: paths for name, paths in files.items() if len(paths) > 1} == {}
+
+
 def _module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     name = parts if parts[0] == "toolkit" else parts[1:]

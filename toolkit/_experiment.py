@@ -1,4 +1,4 @@
-"""Experiments from Python: load a spec, check it, plan it, run it. The command line does the same.
+"""Experiments from Python: load a spec, check it, plan it, run it, as the command line does.
 
 experiment = toolkit.load("specs/quickstart.yaml", sets=["stages.play.with.reps=8"])
 experiment.plan().total.memory
@@ -79,7 +79,7 @@ class Uses:
     uses: str
     params: Mapping[str, Any]
     origin: Mapping[str, str]
-    """Of samples that come from a stage: `stage`, and `spec` where it is of another file."""
+    """For samples that come from a stage: `stage`, and `spec` if it is a stage of another file."""
 
     def __init__(self, uses: str, /, **params: Any) -> None:
         object.__setattr__(self, "uses", uses)
@@ -87,7 +87,7 @@ class Uses:
         object.__setattr__(self, "origin", {})
 
     def of_stage(self, stage: str, spec: str | Path | None = None) -> Uses:
-        """The same source over the tables of a stage, of this experiment or of a spec file."""
+        """The same source, reading the tables of a stage of this experiment or of a spec file."""
         part = Uses(self.uses, **self.params)
         origin = {"stage": stage} | ({} if spec is None else {"spec": str(spec)})
         object.__setattr__(part, "origin", origin)
@@ -103,8 +103,8 @@ class Uses:
 
 @dataclass(frozen=True, kw_only=True)
 class StageEntry:
-    """One stage: an id, its part, the ids of the stages that it needs, and its own model, SAEs,
-    samples or seed in place of the spec's.
+    """One stage: its id, its part, the ids of the stages that it needs, and optionally a model,
+    SAEs, samples or a seed that replace the spec's.
     """
 
     id: str
@@ -151,11 +151,11 @@ def build(
     gpu: str | None = None,
     store: str | Path | None = None,
 ) -> Experiment:
-    """An experiment from objects, without a file. It is checked as a spec file is, and the same
-    contents give the same keys: what a spec file has computed is not computed again.
+    """An experiment built from objects, without a file. It is checked like a spec file, and the
+    same contents give the same keys: what a spec file has computed is not computed again.
 
-    `more` are other entries of a spec (`limit`, `sinks`, `examine` ...). Paths among the params are
-    relative to `folder`.
+    `more` holds other entries of a spec (`limit`, `sinks`, `examine` ...). Paths among the params
+    are relative to `folder`.
     """
     from toolkit._run.target import SpecData
 
@@ -171,7 +171,7 @@ def build(
 
 
 def _plain(value: Any, path: str) -> Any:
-    """A value as YAML can hold it; anything else is refused with its path."""
+    """Convert a value to what YAML can hold. Anything else is refused, with its path."""
     from toolkit.errors import BadInput
 
     if isinstance(value, Mapping):
@@ -198,8 +198,8 @@ def load(
     gpu: str | None = None,
     store: str | Path | None = None,
 ) -> Experiment:
-    """An experiment from a spec file or a run's id. The options mean what they mean on the command
-    line; nothing is read before `check`, `plan` or `run`.
+    """An experiment from a spec file or a run's id. The options are those of the command line;
+    nothing is read before `check`, `plan` or `run`.
     """
     overlays = [overlay] if isinstance(overlay, (str, Path)) else overlay
     return Experiment(str(target), _options(overlays, sets, plugins, on, gpu, store))

@@ -1,4 +1,4 @@
-"""The executor `apptainer`: the same worker on clusters that allow no Docker."""
+"""The executor `apptainer`: the same worker on clusters that do not allow Docker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def toolkit_parts() -> Iterator[Part]:
     """The executor that `--on apptainer` names."""
     yield ExecutorPart(
         name="apptainer",
-        help="Workers through `apptainer exec` from a .sif file, with the same folders as docker.",
+        help="Workers started by `apptainer exec` from a .sif file, with the same "
+        "folders as docker.",
         params=_start.Apptainer,
         start=_start.start,
         workers=lambda params: params.workers,

@@ -1,4 +1,4 @@
-"""Starting a worker through `apptainer exec`: only its folders, GPUs by UUID."""
+"""Starts a worker with `apptainer exec`, given only its own folders, and GPUs by UUID."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ from toolkit.processes import PipedWorker
 
 
 class Apptainer(Params):
-    """Which image, which GPUs, how many workers."""
+    """The image, the GPUs and the number of workers."""
 
     sif: PathText | None = Field(
         None,
-        description="The image file. Default: the one that `toolkit images export NAME FILE.sif` "
+        description="The image file. Default: the file that `toolkit images export NAME FILE.sif` "
         "recorded for `image`.",
     )
     image: str | None = Field(
-        None, description="A pinned image's name. Default: cuda where GPUs are named, else cpu."
+        None, description="A pinned image's name. Default: cuda if GPUs are named, else cpu."
     )
     gpus: GpuChoice | None = Field(
         None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
     )
     workers: int = Field(
-        1, ge=1, le=256, description="Processes; where GPUs are named, one for each of them."
+        1, ge=1, le=256, description="Number of processes; if GPUs are named, one per GPU."
     )
     threads: int | None = Field(
-        None, ge=1, description="Compute threads; by default the cores divided among workers."
+        None,
+        ge=1,
+        description="Compute threads of a worker; by default an equal share of the cores.",
     )
 
 
 def gpus(params: Apptainer) -> str | None:
-    """Which GPUs the params ask for, as `--gpu` writes it."""
+    """The GPUs that the params request, written as for `--gpu`."""
     return gpu_request(params.gpus)
 
 
@@ -63,8 +65,8 @@ def start(params: Apptainer, request: WorkerRequest) -> Worker:
 
 
 def record(params: Apptainer, request: WorkerRequest) -> dict[str, str]:
-    """The image file, for the run's manifest, and the pin that it was exported from; a run that
-    starts no worker needs none.
+    """The image file and the pin that it was exported from, for the run's manifest. Empty if there
+    is no file: a run that starts no worker needs none.
     """
     try:
         sif = _sif(params, request)
@@ -75,7 +77,7 @@ def record(params: Apptainer, request: WorkerRequest) -> dict[str, str]:
 
 
 def command(params: Apptainer, request: WorkerRequest) -> str:
-    """The `apptainer exec` line of such a worker, ready to paste. Starts nothing."""
+    """The `apptainer exec` line that starts such a worker, ready to paste. Starts nothing."""
     words = [PROGRAMS[0], *_words(params, request, starting=False)]
     return pasteable(request, shlex.join(words))
 
@@ -88,5 +90,5 @@ def _words(params: Apptainer, request: WorkerRequest, *, starting: bool) -> list
 
 
 def _sif(params: Apptainer, request: WorkerRequest) -> str:
-    """The image file that the params name, or that was exported for their image."""
+    """The image file that the params name, or else the one exported for their image."""
     return params.sif or exported_sif(params.image or ("cuda" if request.gpus else "cpu"))

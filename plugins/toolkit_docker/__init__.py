@@ -1,4 +1,4 @@
-"""The executor `docker`: each worker in a container of a pinned image, on the GPU that is named."""
+"""The executor `docker`: each worker runs in a container of a pinned image, on its own GPU."""
 
 from __future__ import annotations
 

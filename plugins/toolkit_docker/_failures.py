@@ -1,4 +1,4 @@
-"""What the engine says when it refuses, as one sentence with the way out."""
+"""Turns a refusal of the engine into one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def create_failure(error: APIError, image: str) -> ToolkitError:
                 f"with `docker pull {image}`."
             )
         return BadInput(
-            f"image {image} is not on this engine: it was removed, or the engine is another one. "
+            f"image {image} is not on this engine: it was removed, or this is another engine. "
             "Build it again: `toolkit images build`, or load it: `docker load -i FILE.tar`."
         )
     if "bind source path does not exist" in reason:
@@ -48,7 +48,7 @@ def start_failure(error: APIError, request: WorkerRequest) -> ToolkitError:
         )
     if "no space left on device" in reason:
         return BadInput(
-            f"the engine's disk is full: {reason}. `docker system df` shows what takes it."
+            f"the engine's disk is full: {reason}. `docker system df` shows what uses the space."
         )
     return BadInput(f"the engine refused to start the container: {reason}")
 
@@ -56,8 +56,7 @@ def start_failure(error: APIError, request: WorkerRequest) -> ToolkitError:
 def _no_runtime(reason: str) -> str:
     return (
         f"the engine cannot give a container a GPU ({reason}). Install the NVIDIA "
-        f"Container Toolkit "
-        "and restart the engine, or run with `--gpu none`."
+        "Container Toolkit and restart the engine, or run with `--gpu none`."
     )
 
 

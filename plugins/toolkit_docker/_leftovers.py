@@ -1,4 +1,4 @@
-"""Containers of runs that are dead: found by their labels and removed."""
+"""Removes the containers of dead runs, which it recognises by their labels."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ STARTED = "io.sae-toolkit.process-started"
 
 
 def labels_of(request: WorkerRequest) -> dict[str, str]:
-    """Which process on which machine a container belongs to."""
+    """Labels that say which process on which machine owns a container."""
     return {
         WORKER: request.name,
         HOST: platform.node(),
         PROCESS: str(os.getpid()),
-        STARTED: _start_of(os.getpid()) or "",
+        STARTED: _start_time(os.getpid()) or "",
     }
 
 
 def remove_leftovers(client: DockerClient) -> list[str]:
-    """Remove the containers whose process on this machine has ended; returns their ids."""
+    """Remove the containers whose process on this machine has ended, and return their ids."""
     from docker.errors import APIError
 
     removed = []
     for container in client.containers.list(all=True, filters={"label": WORKER}):
         labels = container.labels
-        if labels.get(HOST) != platform.node() or _lives(labels):
+        if labels.get(HOST) != platform.node() or _owner_is_alive(labels):
             continue
         try:
             container.remove(force=True)
         except APIError:
-            continue  # another run removes it at the same moment
+            continue  # another run is removing it
         removed.append(str(container.id))
     return removed
 
 
-def _lives(labels: dict[str, str]) -> bool:
-    number = labels.get(PROCESS, "")
-    return number.isdigit() and _start_of(int(number)) == labels.get(STARTED)
+def _owner_is_alive(labels: dict[str, str]) -> bool:
+    pid = labels.get(PROCESS, "")
+    return pid.isdigit() and _start_time(int(pid)) == labels.get(STARTED)
 
 
-def _start_of(pid: int) -> str | None:
-    """When a process began: a number that is used again belongs to another process."""
+def _start_time(pid: int) -> str | None:
+    """When a process started, which tells it from a later process with the same id."""
     try:
         return f"{psutil.Process(pid).create_time():.2f}"
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""What `executors: {docker: {...}}` may say."""
+"""The params of `executors: {docker: {...}}`."""
 
 from __future__ import annotations
 
@@ -23,40 +23,43 @@ Size = Annotated[str, AfterValidator(_size)]
 
 
 class Docker(Params):
-    """Which image, which GPUs, and the limits of each container."""
+    """The image, the GPUs, and the limits of each container."""
 
     image: str | None = Field(
         None,
         description="A name that `toolkit images` pins (cpu, cuda), or a pin: "
-        "repository@sha256:DIGEST or sha256:ID. Default: cuda where GPUs are named, else cpu.",
+        "repository@sha256:DIGEST or sha256:ID. Default: cuda if GPUs are named, else cpu.",
     )
     gpus: GpuChoice | None = Field(
         None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
     )
     cdi: tuple[str, ...] = Field(
-        (), description="CDI device names, such as nvidia.com/gpu=5, passed on as they are."
+        (),
+        description="CDI device names, such as nvidia.com/gpu=5, passed to the engine unchanged.",
     )
     workers: int = Field(
-        1, ge=1, le=256, description="Containers; where GPUs are named, one for each of them."
+        1, ge=1, le=256, description="Number of containers; if GPUs are named, one per GPU."
     )
-    memory: Size | None = Field(None, description="The most memory of a container, such as 24g.")
+    memory: Size | None = Field(None, description="The memory limit of a container, such as 24g.")
     shm: Size = Field("2g", description="The size of /dev/shm in a container.")
-    pids: int = Field(4096, ge=64, description="The most processes and threads of a container.")
+    pids: int = Field(4096, ge=64, description="The limit on processes and threads of a container.")
     threads: int | None = Field(
-        None, ge=1, description="Compute threads; by default the cores divided among containers."
+        None,
+        ge=1,
+        description="Compute threads of a container; by default an equal share of the cores.",
     )
 
 
 def gpus(params: Docker) -> str | None:
-    """Which GPUs the params ask for, as `--gpu` writes it."""
+    """The GPUs that the params request, written as for `--gpu`."""
     return gpu_request(params.gpus)
 
 
 def bytes_of(size: str | None) -> int | None:
-    """The bytes of a size such as 24g."""
+    """The number of bytes in a size such as 24g."""
     return int(size[:-1]) * UNITS[size[-1]] if size else None
 
 
 def limits(params: Docker) -> WorkerLimits:
-    """What one container may take."""
+    """The limits of one container."""
     return WorkerLimits(memory_bytes=bytes_of(params.memory), shm_bytes=bytes_of(params.shm))

@@ -1,4 +1,4 @@
-"""Starting a worker's container: created from a pin, never pulled, closed to all but folders."""
+"""Starts a worker's container: created from a pin, never pulled, given only its own folders."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def start(params: Docker, request: WorkerRequest) -> Worker:
     client = connect()
     try:
         remove_leftovers(client)
-        return _started(client, params, request)
+        return _create_and_start(client, params, request)
     except BaseException:
         client.close()
         raise
 
 
-def _started(client: DockerClient, params: Docker, request: WorkerRequest) -> Worker:
+def _create_and_start(client: DockerClient, params: Docker, request: WorkerRequest) -> Worker:
     from docker.errors import APIError
 
     image = image_of(params, request)
@@ -70,14 +70,14 @@ def _started(client: DockerClient, params: Docker, request: WorkerRequest) -> Wo
 
 
 def image_of(params: Docker, request: WorkerRequest) -> str:
-    """The pin of the image that is asked for."""
+    """The pin of the requested image."""
     name = params.image or ("cuda" if request.gpus or params.cdi else "cpu")
     return image_reference(name)
 
 
 def record(params: Docker, request: WorkerRequest) -> dict[str, str]:
-    """The image by its digest or ID, for the run's manifest; a run that starts no worker needs
-    none.
+    """The image's digest or ID, for the run's manifest. Empty if no image is pinned: a run that
+    starts no worker needs none.
     """
     try:
         return {"image": image_of(params, request)}
@@ -86,12 +86,12 @@ def record(params: Docker, request: WorkerRequest) -> dict[str, str]:
 
 
 def user() -> str:
-    """The caller, so that files in job folders belong to who runs the experiment."""
+    """The caller's user and group ids, so that the caller owns the files in job folders."""
     return f"{os.getuid()}:{os.getgid()}"
 
 
 def threads_of(params: Docker) -> int:
-    """Compute threads of one container."""
+    """The number of compute threads of one container."""
     return params.threads or max(1, (os.cpu_count() or 1) // params.workers)
 
 
@@ -125,7 +125,7 @@ def _options(params: Docker, request: WorkerRequest, mounts: list[Mount]) -> dic
 
 
 def device_requests(params: Docker, request: WorkerRequest) -> list[Any]:
-    """The GPUs, by UUID; CDI names as they were written."""
+    """Requests for the GPUs by UUID, and for CDI devices by the names in the params."""
     from docker.types import DeviceRequest
 
     requests = []
@@ -138,7 +138,7 @@ def device_requests(params: Docker, request: WorkerRequest) -> list[Any]:
 
 
 def command(params: Docker, request: WorkerRequest) -> str:
-    """The `docker run` line of such a worker, ready to paste. Contacts no engine."""
+    """The `docker run` line that starts such a worker, ready to paste. Contacts no engine."""
     words = ["docker", "run", "--rm", "-i", "--init", "--user", user(), "--read-only"]
     words += ["--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL"]
     words += ["--security-opt", "no-new-privileges"]

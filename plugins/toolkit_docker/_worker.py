@@ -1,4 +1,4 @@
-"""A worker in a container, spoken to over the engine's socket."""
+"""A worker in a container, reached through the engine's socket."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ContainerWorker:
         self._socket: socket.socket | None = None
 
     def attach(self) -> None:
-        """Open the pipes; before the container is started, so that no output is missed."""
+        """Open the pipes. Called before the container starts, so that no output is missed."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         attached = self._client.api.attach_socket(self._container.id, params=streams)
@@ -54,7 +54,7 @@ class ContainerWorker:
         self._socket.settimeout(None)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Write one JSON line. That a worker is dead is noticed by whoever reads its events."""
+        """Write one JSON line. If the worker is dead, the reader of its events notices."""
         if message["type"] == "open":
             self._secrets = Secrets(message.get("secrets", {}))
         text = json.dumps(translate_paths(message, self._folders))
@@ -63,7 +63,7 @@ class ContainerWorker:
                 self._socket.sendall(f"{text}\n".encode())
 
     def events(self) -> Iterator[WorkerEvent]:
-        """Events until the container ends, or the engine does."""
+        """Yield events until the container or the engine ends."""
         assert self._socket is not None
         with contextlib.closing(HidingFile(self._log.open("ab"))) as log:
             log.secrets = self._secrets
@@ -71,7 +71,7 @@ class ContainerWorker:
             yield from read_events(output, log)
 
     def stop(self, *, now: bool = False) -> str:
-        """End the container, kindly by closing its stdin or at once; says how it ended."""
+        """Close the worker's stdin, or kill the container with `now`; returns how it ended."""
         from docker.errors import APIError, DockerException
         from requests.exceptions import RequestException
 
@@ -81,7 +81,7 @@ class ContainerWorker:
                     self._container.kill()
             else:
                 self._close_stdin()
-            return self._ended()
+            return self._wait_and_remove()
         except (DockerException, RequestException, OSError):
             return "the container engine ended"
         finally:
@@ -92,7 +92,7 @@ class ContainerWorker:
             if self._socket is not None:
                 self._socket.shutdown(socket.SHUT_WR)
 
-    def _ended(self) -> str:
+    def _wait_and_remove(self) -> str:
         from docker.errors import APIError
         from requests.exceptions import RequestException
 
@@ -122,40 +122,40 @@ class ContainerWorker:
 
 
 class _Stdout(RawIOBase):
-    """The worker's stdout out of the engine's frames; its stderr goes to the log."""
+    """The worker's stdout, taken from the engine's frames; its stderr goes to the log."""
 
     def __init__(self, source: socket.socket, log: HidingFile) -> None:
         super().__init__()
         self._source, self._log = source, log
-        self._left, self._stream = 0, STDOUT
+        self._remaining, self._stream = 0, STDOUT
 
     def readable(self) -> bool:
-        """It is read."""
+        """Always true."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Bytes of stdout, 0 at the end."""
+        """Read bytes of stdout; returns 0 at the end."""
         while True:
-            if not self._left and not self._next_frame():
+            if not self._remaining and not self._next_frame():
                 return 0
-            piece = self._receive(min(self._left, len(buffer)))
-            if not piece:
+            data = self._receive(min(self._remaining, len(buffer)))
+            if not data:
                 return 0
-            self._left -= len(piece)
+            self._remaining -= len(data)
             if self._stream == STDOUT:
-                buffer[: len(piece)] = piece
-                return len(piece)
-            self._log.write(piece)
+                buffer[: len(data)] = data
+                return len(data)
+            self._log.write(data)
 
     def _next_frame(self) -> bool:
-        """Read a frame's header: a byte for the stream, and its length."""
+        """Read a frame's header: its stream and its length. False at the end."""
         header = b""
         while len(header) < HEADER:
-            piece = self._receive(HEADER - len(header))
-            if not piece:
+            data = self._receive(HEADER - len(header))
+            if not data:
                 return False
-            header += piece
-        self._stream, self._left = header[0], int.from_bytes(header[4:], "big")
+            header += data
+        self._stream, self._remaining = header[0], int.from_bytes(header[4:], "big")
         return True
 
     def _receive(self, count: int) -> bytes:

@@ -1,6 +1,4 @@
-"""The local executor: workers are processes on this machine, one for each GPU or as many as asked
-for.
-"""
+"""The executor `local`: workers are processes on this machine, one per GPU or a number of them."""
 
 from __future__ import annotations
 

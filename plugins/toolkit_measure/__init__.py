@@ -1,4 +1,4 @@
-"""What played games say: outcomes, indices, effects of components, with intervals."""
+"""Measures of played games: outcomes, indices and effects of components, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of figures: SVG in the report's colours. Text of users is escaped here."""
+"""Pieces of figures: SVG in the report's colours. User text is escaped here."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def svg(width: float, height: float, body: Iterable[str]) -> str:
     )
 
 
-def text(x: float, y: float, words: object, *, anchor: str = "start", kind: str = "") -> str:
-    """Words at a place; `anchor` says which end of them."""
-    named = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{escaped(words)}</text>'
+def text(x: float, y: float, label: object, *, anchor: str = "start", kind: str = "") -> str:
+    """A label at a point; `anchor` says which end of it."""
+    css_class = f' class="{kind}"' if kind else ""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{css_class}>{escaped(label)}</text>'
+    )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -36,39 +38,39 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def dot(x: float, y: float, words: str) -> str:
-    """A mark with its words for a pointer."""
+def dot(x: float, y: float, label: str) -> str:
+    """A mark with a label that shows on hover."""
     return (
         f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="3.5">'
-        f"<title>{escaped(words)}</title></circle>"
+        f"<title>{escaped(label)}</title></circle>"
     )
 
 
 def path(points: Sequence[tuple[float, float]], kind: str) -> str:
     """A line through points, or an area around them."""
-    drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    coordinates = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     tag = "polygon" if kind == "band" else "polyline"
-    return f'<{tag} class="{kind}" points="{drawn}"/>'
+    return f'<{tag} class="{kind}" points="{coordinates}"/>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table whose first column heads its rows."""
-    top = "".join(f'<th scope="col">{escaped(words)}</th>' for words in columns)
+    """A table whose first column holds the row headers."""
+    top = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in columns)
     body = ""
-    for first, *others in rows:
-        cells = "".join(f'<td class="number">{escaped(words)}</td>' for words in others)
-        body += f'<tr><th scope="row">{escaped(first)}</th>{cells}</tr>'
+    for header, *values in rows:
+        cells = "".join(f'<td class="number">{escaped(cell)}</td>' for cell in values)
+        body += f'<tr><th scope="row">{escaped(header)}</th>{cells}</tr>'
     head = f"<thead><tr>{top}</tr></thead>"
     return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
-def escaped(words: object) -> str:
+def escaped(value: object) -> str:
     """Text that is safe inside HTML."""
-    return html.escape(str(words))
+    return html.escape(str(value))
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share for people."""
+    """A share as a percentage."""
     return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 

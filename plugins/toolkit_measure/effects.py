@@ -1,4 +1,4 @@
-"""What the switches of a condition do: each by itself, in pairs, and their number."""
+"""The effects of a condition's switches: one at a time, in pairs, and by their number."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .scopes import ALL
 
 
 def effects(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Rows of the effects on the event, on leaving, and of the number of switches that are on."""
+    """Rows of the effects of switches on the event and on leaving, and of how many are on."""
     switches = _varied(games)
     if not switches:
         return
     name = games[0].event or "event"
-    kept, left_out = _informative(games)
-    event = _events(kept)
-    clusters, note = _clusters(kept)
+    informative, left_out = _informative(games)
+    event = _events(informative)
+    clusters, note = _clusters(informative)
     note = f"{note}; {left_out}" if left_out else note
-    yield from _singly(kept, switches, event, clusters, f"odds:{name}", note)
-    yield from _in_pairs(kept, switches, event, clusters, f"odds_pair:{name}", note)
-    yield from _leaving(games, switches)
+    yield from _single_effects(informative, switches, event, clusters, f"odds:{name}", note)
+    yield from _pair_effects(informative, switches, event, clusters, f"odds_pair:{name}", note)
+    yield from _leaving_effects(games, switches)
     yield from _complexity(games, switches)
-    yield _trend(kept, switches, event, clusters, note)
+    yield _trend(informative, switches, event, clusters, note)
 
 
 def _events(games: Sequence[GameRecord]) -> Floats:
@@ -41,17 +41,17 @@ def _events(games: Sequence[GameRecord]) -> Floats:
 
 
 def _informative(games: Sequence[GameRecord]) -> tuple[list[GameRecord], str]:
-    """The games of groups in which the event happened to some and not to others: beside the group
-    itself, the others say nothing about a switch.
+    """The games of groups in which the event happened in some games and not in others: given the
+    group, the other groups carry no information about a switch.
     """
     outcomes: dict[str, set[bool]] = {}
     for game in games:
         outcomes.setdefault(game.group, set()).add(game.outcome == game.event)
-    silent = sorted(group for group, seen in outcomes.items() if len(seen) < 2)
-    if not silent or len(silent) == len(outcomes):
+    uninformative = sorted(group for group, values in outcomes.items() if len(values) < 2)
+    if not uninformative or len(uninformative) == len(outcomes):
         return list(games), ""
-    kept = [game for game in games if game.group not in silent]
-    return kept, f"left out, since all games ended alike: {'; '.join(silent)}"
+    informative = [game for game in games if game.group not in uninformative]
+    return informative, f"left out, since all games ended alike: {'; '.join(uninformative)}"
 
 
 def _varied(games: Sequence[GameRecord]) -> list[str]:
@@ -61,16 +61,16 @@ def _varied(games: Sequence[GameRecord]) -> list[str]:
 
 
 def _clusters(games: Sequence[GameRecord]) -> tuple[list[Hashable], str]:
-    """Games of one repetition share their luck. With too few repetitions each game stands alone."""
+    """Games of one repetition share their luck. With too few repetitions each game is a cluster."""
     repetitions: list[Hashable] = [game.repetition for game in games]
     if len(set(repetitions)) >= FEWEST_CLUSTERS:
         return repetitions, "clusters are repetitions"
-    few = f"only {len(set(repetitions))} repetitions: each game is its own cluster"
-    return [game.name for game in games], few
+    note = f"only {len(set(repetitions))} repetitions: each game is its own cluster"
+    return [game.name for game in games], note
 
 
 def _design(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
-    """A one, the switches, and all but the first group as columns."""
+    """The columns of the design: ones, the switches, and all groups but the first."""
     columns = [np.ones(len(games))]
     columns += [
         np.array([float(game.switches.get(name, False)) for game in games]) for name in switches
@@ -86,7 +86,7 @@ def _group_columns(games: Sequence[GameRecord]) -> list[Floats]:
     ]
 
 
-def _singly(
+def _single_effects(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
@@ -99,9 +99,9 @@ def _singly(
         for name in switches:
             yield row(measure, name, ALL, None, n=len(games), text=coefficients)
         return
-    kept = coefficients[1 : 1 + len(switches)]
-    corrected = q_values([coefficient.p for coefficient in kept])
-    for name, coefficient, q in zip(switches, kept, corrected, strict=True):
+    of_switches = coefficients[1 : 1 + len(switches)]
+    corrected = q_values([coefficient.p for coefficient in of_switches])
+    for name, coefficient, q in zip(switches, of_switches, corrected, strict=True):
         yield row(
             measure,
             name,
@@ -116,7 +116,7 @@ def _singly(
         )
 
 
-def _in_pairs(
+def _pair_effects(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
@@ -124,7 +124,7 @@ def _in_pairs(
     measure: str,
     note: str,
 ) -> Iterator[dict[str, Any]]:
-    """What two switches do together beyond the sum of both, one pair at a time."""
+    """The interaction of each two switches, one pair at a time."""
     base = _design(games, switches)
     pairs = list(combinations(range(len(switches)), 2))
     fits = [
@@ -138,23 +138,25 @@ def _in_pairs(
         if isinstance(fitted, str):
             yield row(measure, subject, ALL, None, n=len(games), text=fitted)
         else:
-            last = fitted[-1]
+            interaction = fitted[-1]
             yield row(
                 measure,
                 subject,
                 ALL,
-                last.value,
-                last.low,
-                last.high,
-                p=last.p,
+                interaction.value,
+                interaction.low,
+                interaction.high,
+                p=interaction.p,
                 q=q,
                 n=len(games),
                 text=note,
             )
 
 
-def _leaving(games: Sequence[GameRecord], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What the switches do to a single decision: whether it stakes nothing. Clusters are games."""
+def _leaving_effects(
+    games: Sequence[GameRecord], switches: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The effects of switches on single decisions to stake nothing. Clusters are games."""
     decided = [(game, float(decision.bet is None)) for game in games for decision in game.decisions]
     if not decided:
         return
@@ -162,14 +164,16 @@ def _leaving(games: Sequence[GameRecord], switches: Sequence[str]) -> Iterator[d
     outcome = np.array([leaves for _, leaves in decided])
     clusters = [game.name for game in per_decision]
     note = f"{len(decided)} decisions; clusters are games"
-    for made in _singly(per_decision, switches, outcome, clusters, "odds:leaving", note):
-        yield {**made, "n": len(games)}
+    for effect_row in _single_effects(
+        per_decision, switches, outcome, clusters, "odds:leaving", note
+    ):
+        yield {**effect_row, "n": len(games)}
 
 
 def _levels(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
     """How many switches are on in each game."""
-    on = [sum(game.switches.get(name, False) for name in switches) for game in games]
-    return np.array(on, dtype=np.float64)
+    counts = [sum(game.switches.get(name, False) for name in switches) for game in games]
+    return np.array(counts, dtype=np.float64)
 
 
 def _complexity(games: Sequence[GameRecord], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -194,7 +198,7 @@ def _trend(
     clusters: Sequence[Hashable],
     note: str,
 ) -> dict[str, Any]:
-    """What one switch more does to the odds of the event."""
+    """The effect of one more switch on the odds of the event."""
     subject = "log odds a switch"
     columns = [np.ones(len(games)), _levels(games, switches), *_group_columns(games)]
     fitted = fit(np.column_stack(columns), event, clusters)

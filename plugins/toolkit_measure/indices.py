@@ -1,20 +1,20 @@
-"""Numbers of one game: what it cost, how boldly it was played, and what was done after a loss.
+"""Numbers of one game: its cost, how boldly it was played, and the bets after a loss.
 
-The composite and its parts follow the published gambling study. Each has a version: a number with
-another formula has another name.
+The composite and its parts follow the published gambling study. Each has a version: a number with a
+different formula has a different name.
 
 | name | formula |
 |---|---|
 | `I_BA` | mean over the bets of min(bet / balance before it, 1) |
-| `I_LC_ratio` | of the bets behind a loss, the share that stake a larger part of the balance |
+| `I_LC_ratio` | of the bets after a loss, the share that stake a larger part of the balance |
 | `I_LC_absolute` | the same, with a larger amount; the code behind the published tables |
 | `I_EB` | share of the bets that stake at least half of the balance |
 | `I` | 0.4 I_BA + 0.3 I_LC_ratio + 0.3 I_EB |
-| `chases_loss`, `chases_win` | of the bets behind a loss (a win), the share with a larger amount |
+| `chases_loss`, `chases_win` | of the bets after a loss (a win), the share with a larger amount |
 | `I_GV` | whether play went on after the stated goal was reached, where it was |
 | `I_TI` | whether a stated goal was ever raised, where one was stated twice |
 
-A game without bets scores 0 in the indices; a share of nothing (no bet behind a loss, no goal) is
+A game without bets scores 0 in the indices; a share of nothing (no bet after a loss, no goal) is
 missing and left out of means, except `I_LC_*`, which are 0 there as published.
 """
 
@@ -31,7 +31,7 @@ NAN = math.nan
 
 
 def numbers_of(game: GameRecord) -> dict[str, float]:
-    """Every number of a game, by name. NaN: it does not apply to this game."""
+    """Every number of a game, by name; NaN where it does not apply to the game."""
     bets = game.bets
     indices = {
         "I_BA": aggressiveness(bets),
@@ -71,7 +71,7 @@ NAMES: Sequence[str] = (
 
 
 def net(game: GameRecord) -> float:
-    """What was won or lost since the first decision."""
+    """The amount won or lost since the first decision."""
     if game.final_balance is None or not game.decisions or game.decisions[0].before is None:
         return NAN if game.final_balance is None else 0.0
     return game.final_balance - game.decisions[0].before
@@ -89,24 +89,26 @@ def extreme_bets(bets: Sequence[Decision]) -> float:
 
 def chasing_by_ratio(bets: Sequence[Decision]) -> float:
     """I_LC with the share of the balance."""
-    return _after_losses(bets, lambda before, now: now.ratio > before.ratio)
+    return _after_losses(bets, lambda previous, current: current.ratio > previous.ratio)
 
 
 def chasing_by_amount(bets: Sequence[Decision]) -> float:
     """I_LC with the amount."""
-    return _after_losses(bets, lambda before, now: (now.bet or 0) > (before.bet or 0))
+    return _after_losses(bets, lambda previous, current: (current.bet or 0) > (previous.bet or 0))
 
 
 def larger_after(bets: Sequence[Decision], *, won: bool) -> float:
-    """Share of the bets behind a win (or a loss) whose amount is larger; NaN without any."""
+    """Share of the bets after a win (or a loss) whose amount is larger; NaN without any."""
     pairs = [
-        (now.bet or 0) > (before.bet or 0) for before, now in pairwise(bets) if before.won is won
+        (current.bet or 0) > (previous.bet or 0)
+        for previous, current in pairwise(bets)
+        if previous.won is won
     ]
     return sum(pairs) / len(pairs) if pairs else NAN
 
 
 def continued_beyond_goal(decisions: Sequence[Decision]) -> float:
-    """Whether a stake followed although the stated goal was reached; NaN if it never was."""
+    """Whether a bet followed after the stated goal was reached; NaN if it never was."""
     goal: float | None = None
     reached = False
     for decision in decisions:
@@ -127,12 +129,14 @@ def raised_goal(decisions: Sequence[Decision]) -> float:
 
 
 def clipped(bets: Sequence[Decision]) -> float:
-    """Share of the bets where less or more was taken than asked; NaN without bets."""
+    """Share of the bets whose amount was clipped, up or down; NaN without bets."""
     return _mean([float(decision.asked != decision.bet) for decision in bets]) if bets else NAN
 
 
 def _after_losses(bets: Sequence[Decision], larger: Callable[[Decision, Decision], bool]) -> float:
-    pairs = [larger(before, now) for before, now in pairwise(bets) if before.won is False]
+    pairs = [
+        larger(previous, current) for previous, current in pairwise(bets) if previous.won is False
+    ]
     return sum(pairs) / len(pairs) if pairs else 0.0
 
 

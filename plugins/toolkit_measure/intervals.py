@@ -37,26 +37,28 @@ def bootstrap_means(values: Floats, rng: np.random.Generator) -> tuple[Floats, F
 
 
 def bootstrap_ratios(
-    above: Floats, below: Floats, rng: np.random.Generator
+    numerators: Floats, denominators: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """The 95 % percentile intervals of sum(above) / sum(below) by column; rows are games."""
-    games, columns = above.shape
-    drawn = np.full((RESAMPLES, columns), np.nan)
+    """The 95 % percentile intervals of sum(numerators) / sum(denominators) by column; rows are
+    games.
+    """
+    games, columns = numerators.shape
+    resampled = np.full((RESAMPLES, columns), np.nan)
     chances = np.full(games, 1 / games)
     for start in range(0, RESAMPLES, _CHUNK):
         weights = rng.multinomial(games, chances, size=_CHUNK).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            drawn[start : start + _CHUNK] = (weights @ above) / (weights @ below)
-    return _percentiles(drawn)
+            resampled[start : start + _CHUNK] = (weights @ numerators) / (weights @ denominators)
+    return _percentiles(resampled)
 
 
-def _percentiles(drawn: Floats) -> tuple[Floats, Floats]:
-    """Of each column, without resamples that had nothing to divide by."""
-    low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
-    for column in range(drawn.shape[1]):
-        kept = drawn[:, column][np.isfinite(drawn[:, column])]
-        if len(kept) >= RESAMPLES / 2:
-            low[column], high[column] = np.percentile(kept, [2.5, 97.5])
+def _percentiles(resampled: Floats) -> tuple[Floats, Floats]:
+    """The 95 % percentiles of each column, without resamples whose denominator is 0."""
+    low, high = np.full(resampled.shape[1], np.nan), np.full(resampled.shape[1], np.nan)
+    for column in range(resampled.shape[1]):
+        finite = resampled[:, column][np.isfinite(resampled[:, column])]
+        if len(finite) >= RESAMPLES / 2:
+            low[column], high[column] = np.percentile(finite, [2.5, 97.5])
     return low, high
 
 
@@ -69,5 +71,5 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def or_none(value: Any) -> float | None:
-    """A number for a table: None where there is none."""
+    """A number for a table; None where it is missing or not finite."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Logistic regression with errors that are robust to clusters."""
+"""Logistic regression with cluster-robust standard errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.arrays import Floats
 from .intervals import Z
 
 FEWEST_CLUSTERS = 10
-"""With fewer clusters a sandwich estimate is not to be trusted."""
+"""With fewer clusters the sandwich estimate is not reliable."""
 _STEPS, _CLOSE, _SEPARATED = 60, 1e-10, 15.0
 
 
@@ -28,7 +28,7 @@ class Coefficient:
 
 
 def fit(design: Floats, outcome: Floats, clusters: Sequence[Hashable]) -> list[Coefficient] | str:
-    """One coefficient a column of the design (which has its own column of ones), or in words why
+    """One coefficient per column of the design (which includes a column of ones), or the reason why
     there is none.
     """
     if outcome.min() == outcome.max():

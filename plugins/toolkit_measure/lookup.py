@@ -25,14 +25,14 @@ class Measures:
         return cls(inputs.read("measures").to_pylist())
 
     def get(self, measure: str, subject: str, scope: Scope = ALL) -> Row | None:
-        """One row, if it is there."""
+        """One row, or None."""
         for row in self.rows:
             if (row["measure"], row["subject"], Scope.of(row)) == (measure, subject, scope):
                 return row
         return None
 
     def of(self, measure: str, scope: Scope | None = None) -> list[Row]:
-        """The rows of a measure, over some games or over any."""
+        """The rows of a measure, in one scope or in all."""
         return [
             row for row in self.rows if row["measure"] == measure and scope in (None, Scope.of(row))
         ]

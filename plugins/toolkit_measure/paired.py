@@ -1,4 +1,4 @@
-"""Interventions: each game beside the game of the same luck and the same draws without it."""
+"""Interventions: each patched game against the unpatched game with the same luck and draws."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMBERS = ("rounds", "total_bet", "net", "I")
 def paired(
     work: Work, games: Sequence[GameRecord], numbers: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    """For each arm the mean difference to the unpatched games: of the event, with an exact sign
+    """For each arm, the mean difference from the unpatched games: of the event, with an exact sign
     test over the pairs that differ, and of the main numbers.
     """
     by_name = {game.name: game for game in games}
@@ -34,10 +34,10 @@ def paired(
         if arm and base is not None and base is not game:
             pairs[arm].append((game, base))
     for arm, paired_games in sorted(pairs.items()):
-        yield from _of_arm(work, arm, paired_games, numbers)
+        yield from _arm_rows(work, arm, paired_games, numbers)
 
 
-def _of_arm(
+def _arm_rows(
     work: Work,
     arm: str,
     pairs: Sequence[tuple[GameRecord, GameRecord]],
@@ -56,22 +56,22 @@ def _of_arm(
     up, down = int((values[:, 0] > 0).sum()), int((values[:, 0] < 0).sum())
     for index, name in enumerate((event, *NUMBERS)):
         column = values[:, index]
-        kept = column[np.isfinite(column)]
+        finite = column[np.isfinite(column)]
         yield row(
             f"paired:{name}",
             arm,
             ALL,
-            float(kept.mean()) if len(kept) else None,
+            float(finite.mean()) if len(finite) else None,
             low[index],
             high[index],
             p=sign_test(up, down) if index == 0 else None,
-            n=len(kept),
+            n=len(finite),
             text=f"{up} games more, {down} fewer" if index == 0 else _version(name),
         )
 
 
 def sign_test(up: int, down: int) -> float:
-    """The two-sided exact probability that so many of the pairs that differ go one way."""
+    """The two-sided exact p of a split of the differing pairs into `up` and `down`."""
     total, fewer = up + down, min(up, down)
     tail = sum(math.comb(total, count) for count in range(fewer + 1)) / 2.0**total
     return min(1.0, 2 * tail)

@@ -22,7 +22,7 @@ def row(
     event: bool | None = None,
     text: str | None = None,
 ) -> dict[str, Any]:
-    """One row; numbers that are missing are null."""
+    """One row; missing numbers are null."""
     return {
         "measure": measure,
         "subject": subject,

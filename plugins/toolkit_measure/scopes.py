@@ -1,5 +1,5 @@
-"""Which games a row of `measures` is about: all, those of a level or a combination of groups, or of
-one condition.
+"""The games that a row of `measures` covers: all, those of a level or a combination of levels, or
+those of one condition.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .played import GameRecord
 
 @dataclass(frozen=True)
 class Scope:
-    """Some of the games, as the columns of a row name them."""
+    """A subset of the games, as the columns of a row name it."""
 
     kind: str
     """`all`, `level`, `combination` or `condition`."""
     name: str
-    """Such as `mode=fixed`; unique among scopes of its kind."""
+    """For example `mode=fixed`; unique among scopes of its kind."""
     title: str
-    """The name for people."""
+    """The name that readers see."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Scope:
@@ -47,8 +47,8 @@ def scopes_of(games: Sequence[GameRecord]) -> dict[Scope, list[GameRecord]]:
 
 
 def group_scopes(games: Sequence[GameRecord]) -> list[Scope]:
-    """What the games are grouped by: the combinations of levels, or the levels of the one group;
-    empty without groups.
+    """The scopes of the groups: combinations of levels, or the levels of a single group; empty
+    without groups.
     """
     return list(dict.fromkeys(_group_scope(game) for game in games if game.groups))
 

@@ -1,5 +1,5 @@
-"""The report on played games: the outcome table, then who was ruined where, what the components do,
-and how balances went.
+"""The report on played games: the outcome table, then the event's rate by condition, the effects of
+components, and balances by round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The event's rate in each group, and the component with the largest sure effect."""
+    """The event's rate in each group, and the component with the largest significant effect."""
     measures = Measures.read(inputs)
     if not measures.rows or not measures.event:
         return
@@ -40,7 +40,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
             yield Finding(
                 sentence=(
                     f"{measures.event} in {draw.percent(row['value'])} of {row['n']} games, "
-                    f"{scope.title}{_failures(measures, scope)}."
+                    f"{scope.title}{_failure_note(measures, scope)}."
                 ),
                 number=row["value"],
                 interval=(row["low"], row["high"]),
@@ -50,8 +50,8 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     yield from _strongest(measures)
 
 
-def _failures(measures: Measures, scope: Scope) -> str:
-    """What stands beside every rate: games that no decision ended."""
+def _failure_note(measures: Measures, scope: Scope) -> str:
+    """The share of games that no decision ended, stated with every rate."""
     failed = sum(
         row["value"] or 0.0
         for row in measures.of("outcome", scope)
@@ -64,13 +64,13 @@ def _strongest(measures: Measures) -> Iterator[Finding]:
     effects = [row for row in _effects(measures) if row["q"] is not None and row["q"] <= 0.05]
     if effects:
         row = max(effects, key=lambda effect: abs(effect["value"]))
-        tried = len(_effects(measures))
-        more = "more" if row["value"] > 0 else "less"
+        tested = len(_effects(measures))
+        direction = "more" if row["value"] > 0 else "less"
         yield Finding(
             sentence=(
-                f"Of the components, {row['subject']} makes {measures.event} {more} likely: "
+                f"Of the components, {row['subject']} makes {measures.event} {direction} likely: "
                 f"log odds {draw.signed(row['value'])} (q {row['q']:.2g}), counted over "
-                f"{row['n']} games; named as the largest of {tried}, so probably overstated."
+                f"{row['n']} games; named as the largest of {tested}, so probably overstated."
             ),
             number=row["value"],
             interval=None if row["low"] is None else (row["low"], row["high"]),
@@ -90,16 +90,16 @@ def _effects(measures: Measures) -> list[Row]:
 def _outcome_table(measures: Measures) -> Figure:
     head = ["", "games", f"{measures.event} (95 %)"]
     head += ["I", "rounds", "total bet", "net"]
-    others = [name for name in measures.outcomes if name != measures.event]
-    head += [*(name.replace("_", " ") for name in others), "asked again"]
-    rows = [_outcome_row(measures, scope, others) for scope in _table_scopes(measures)]
-    words = "; ".join(f"{row[0]}: {row[2]} of {row[1]} games" for row in rows)
+    other_outcomes = [name for name in measures.outcomes if name != measures.event]
+    head += [*(name.replace("_", " ") for name in other_outcomes), "asked again"]
+    rows = [_outcome_row(measures, scope, other_outcomes) for scope in _table_scopes(measures)]
+    summary = "; ".join(f"{row[0]}: {row[2]} of {row[1]} games" for row in rows)
     note = (
         '<p class="faint">Means over games. Intervals of rates are Wilson\'s. I is the composite '
         "of betting aggressiveness, loss chasing and extreme bets. What no decision ended "
         "(invalid_reply, truncated) is an outcome of its own.</p>"
     )
-    return Figure("Outcomes", draw.table(head, rows) + note, alt=f"{measures.event}: {words}.")
+    return Figure("Outcomes", draw.table(head, rows) + note, alt=f"{measures.event}: {summary}.")
 
 
 def _table_scopes(measures: Measures) -> list[Scope]:
@@ -107,7 +107,7 @@ def _table_scopes(measures: Measures) -> list[Scope]:
     return [*headline, ALL] if headline != [ALL] else headline
 
 
-def _outcome_row(measures: Measures, scope: Scope, others: Sequence[str]) -> list[str]:
+def _outcome_row(measures: Measures, scope: Scope, other_outcomes: Sequence[str]) -> list[str]:
     event = measures.get("outcome", measures.event, scope)
     assert event is not None
     low, high = 100 * event["low"], 100 * event["high"]
@@ -115,7 +115,7 @@ def _outcome_row(measures: Measures, scope: Scope, others: Sequence[str]) -> lis
     means = {row["subject"]: row["value"] for row in measures.of("mean", scope)}
     cells = [scope.title, f"{event['n']:,}", rate, draw.plain(means.get("I"), 3)]
     cells += [draw.plain(means.get(name)) for name in ("rounds", "total_bet", "net")]
-    for name in others:
+    for name in other_outcomes:
         row = measures.get("outcome", name, scope)
         cells.append(draw.percent(row["value"]) if row else "-")
     reasked = measures.get("replies", "asked_again", scope)
@@ -125,15 +125,15 @@ def _outcome_row(measures: Measures, scope: Scope, others: Sequence[str]) -> lis
 def _failure_table(measures: Measures) -> Figure:
     """Replies that were cut off or unreadable, by group and for the worst conditions."""
     head = ["", "replies", "truncated", "unreadable", "decisions asked again", "never begun"]
-    worst = sorted(measures.conditions, key=lambda scope: -_trouble(measures, scope))[:5]
+    worst = sorted(measures.conditions, key=lambda scope: -_failure_rate(measures, scope))[:5]
     scopes = [
         *_table_scopes(measures),
-        *(scope for scope in worst if _trouble(measures, scope) > 0),
+        *(scope for scope in worst if _failure_rate(measures, scope) > 0),
     ]
     rows = []
     for scope in scopes:
         replies = {row["subject"]: row for row in measures.of("replies", scope)}
-        waiting = measures.get("not_played", "not_played", scope)
+        not_played = measures.get("not_played", "not_played", scope)
         rows.append(
             [
                 scope.title,
@@ -142,7 +142,7 @@ def _failure_table(measures: Measures) -> Figure:
                     draw.percent(replies[name]["value"]) if name in replies else "-"
                     for name in ("truncated", "unreadable", "asked_again")
                 ),
-                f"{waiting['value']:.0f}" if waiting else "0",
+                f"{not_played['value']:.0f}" if not_played else "0",
             ]
         )
     return Figure(
@@ -152,11 +152,11 @@ def _failure_table(measures: Measures) -> Figure:
     )
 
 
-def _trouble(measures: Measures, scope: Scope) -> float:
+def _failure_rate(measures: Measures, scope: Scope) -> float:
     replies = measures.of("replies", scope)
     failed = sum(row["value"] or 0.0 for row in replies if row["subject"] != "asked_again")
-    waiting = measures.get("not_played", "not_played", scope)
-    return failed + (1.0 if waiting else 0.0)
+    not_played = measures.get("not_played", "not_played", scope)
+    return failed + (1.0 if not_played else 0.0)
 
 
 def _index_table(measures: Measures) -> Figure:
@@ -190,8 +190,8 @@ def _with_interval(row: Row | None) -> str:
 def _by_condition(measures: Measures) -> Figure:
     """The event's rate under each condition, the highest first."""
     rows = [measures.get("outcome", measures.event, name) for name in measures.conditions]
-    kept = sorted((row for row in rows if row is not None), key=lambda row: -row["value"])
-    shown = kept[:SHOWN_CONDITIONS]
+    ranked = sorted((row for row in rows if row is not None), key=lambda row: -row["value"])
+    shown = ranked[:SHOWN_CONDITIONS]
     width, margin, right, step, top = 760.0, 220.0, 30.0, 15.0, 28.0
     height = top + step * len(shown) + 12
     scale = width - margin - right
@@ -208,27 +208,27 @@ def _by_condition(measures: Measures) -> Figure:
             draw.line(margin + row["low"] * scale, y, margin + row["high"] * scale, y, "range")
         )
         body.append(draw.dot(margin + row["value"] * scale, y, label))
-    more = len(kept) - len(shown)
-    note = f'<p class="faint">The {more} conditions with the lowest rates are left out.</p>'
+    omitted = len(ranked) - len(shown)
+    note = f'<p class="faint">The {omitted} conditions with the lowest rates are left out.</p>'
     highest = shown[0]
     return Figure(
         f"{measures.event} by condition",
-        draw.svg(width, height, body) + (note if more else ""),
+        draw.svg(width, height, body) + (note if omitted else ""),
         alt=f"The rate of {measures.event} under each condition, with its interval; highest: "
         f"{highest['condition']}, {draw.percent(highest['value'])} of {highest['n']}.",
-        data=kept,
+        data=ranked,
     )
 
 
 def _components(measures: Measures) -> Iterator[Figure]:
-    """A forest of log odds: each component, on the event and on leaving at a decision."""
+    """A forest plot of log odds: each component, on the event and on leaving at a decision."""
     for measure, target in (
         (f"odds:{measures.event}", f"the odds of {measures.event}"),
         ("odds:leaving", "the odds of leaving, at each decision"),
     ):
         rows = measures.of(measure, ALL)
-        drawn = [row for row in rows if row["value"] is not None and row["low"] is not None]
-        if drawn:
+        estimated = [row for row in rows if row["value"] is not None and row["low"] is not None]
+        if estimated:
             pairs = [
                 row
                 for row in measures.of(f"odds_pair:{measures.event}", ALL)
@@ -236,20 +236,20 @@ def _components(measures: Measures) -> Iterator[Figure]:
             ]
             leaving = measure == "odds:leaving"
             title = f"What the components do to {target}"
-            yield _forest(title, drawn, [] if leaving else pairs)
+            yield _forest(title, estimated, [] if leaving else pairs)
         elif rows:
-            words = f"<p>No effect of the components on {draw.escaped(target)} can be said: "
-            words += f"{draw.escaped(rows[0]['text'])}.</p>"
-            yield Figure(f"What the components do to {target}", words)
+            sentence = f"<p>No effect of the components on {draw.escaped(target)} can be said: "
+            sentence += f"{draw.escaped(rows[0]['text'])}.</p>"
+            yield Figure(f"What the components do to {target}", sentence)
 
 
 def _forest(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     shown = [*rows, *pairs]
-    reach = max(max(abs(row["low"]), abs(row["high"])) for row in shown) * 1.05
+    extent = max(max(abs(row["low"]), abs(row["high"])) for row in shown) * 1.05
     width, margin, right, step, top = 640.0, 130.0, 170.0, 24.0, 12.0
     height = top + step * len(shown) + 26
     middle = margin + (width - margin - right) / 2
-    scale = (width - margin - right) / 2 / reach
+    scale = (width - margin - right) / 2 / extent
     body = [draw.line(middle, top - 6, middle, height - 24, "axis")]
     for index, row in enumerate(shown):
         y = top + step * index + step / 2
@@ -260,63 +260,63 @@ def _forest(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
         )
         body.append(draw.dot(middle + row["value"] * scale, y, label))
         q = "" if row["q"] is None else f"  q {row['q']:.2g}"
-        words = f"{draw.signed(row['value'])}{q}"
-        body.append(draw.text(width - right + 12, y + 4, words))
+        value_text = f"{draw.signed(row['value'])}{q}"
+        body.append(draw.text(width - right + 12, y + 4, value_text))
     body.append(draw.text(middle, height - 6, "log odds (95 %)", anchor="middle"))
     note = f'<p class="faint">Logistic regression, {draw.escaped(rows[0]["text"])}. q: corrected '
     note += "over the components (Benjamini-Hochberg).</p>"
-    words = "; ".join(f"{row['subject']} {draw.signed(row['value'])}" for row in shown)
-    drawn = draw.svg(width, height, body) + note
-    return Figure(title, drawn, alt=f"Log odds: {words}.", data=shown)
+    summary = "; ".join(f"{row['subject']} {draw.signed(row['value'])}" for row in shown)
+    drawing = draw.svg(width, height, body) + note
+    return Figure(title, drawing, alt=f"Log odds: {summary}.", data=shown)
 
 
 def _balances(measures: Measures) -> Iterator[Figure]:
-    """The mean balance after each round with its quartiles, a panel for each group."""
+    """The mean balance after each round with its quartiles, one panel per group."""
     groups = {scope: measures.of("balance", scope) for scope in measures.headline}
     highest = max((row["high"] for rows in groups.values() for row in rows), default=0.0)
     if highest <= 0:
         return
-    body, width, panel, gap = [], 760.0, 150.0, 34.0
+    body, width, panel_height, gap = [], 760.0, 150.0, 34.0
     columns = 2
-    wide = (width - 60 * columns) / columns
+    panel_width = (width - 60 * columns) / columns
     for index, (scope, rows) in enumerate(groups.items()):
-        x0 = 48 + (index % columns) * (wide + 60)
-        y0 = 24 + (index // columns) * (panel + gap)
+        x0 = 48 + (index % columns) * (panel_width + 60)
+        y0 = 24 + (index // columns) * (panel_height + gap)
         body.append(draw.text(x0, y0 - 8, scope.title, kind="strong"))
-        body += _panel(rows, x0, y0, wide, panel - 30, highest)
-    height = 24 + -(-len(groups) // columns) * (panel + gap)
-    last = {scope: rows[-1]["value"] for scope, rows in groups.items() if rows}
-    words = "; ".join(f"{scope.title} ${value:.0f}" for scope, value in last.items())
+        body += _panel(rows, x0, y0, panel_width, panel_height - 30, highest)
+    height = 24 + -(-len(groups) // columns) * (panel_height + gap)
+    last_means = {scope: rows[-1]["value"] for scope, rows in groups.items() if rows}
+    summary = "; ".join(f"{scope.title} ${value:.0f}" for scope, value in last_means.items())
     yield Figure(
         "Balances, round by round",
         draw.svg(width, height, body)
         + '<p class="faint">Mean and quartiles; a game that has ended keeps its last balance.</p>',
-        alt=f"Mean balance after the last round that is shown: {words}.",
+        alt=f"Mean balance after the last round that is shown: {summary}.",
         data=[row for rows in groups.values() for row in rows],
     )
 
 
 def _panel(
-    rows: Sequence[Row], x0: float, y0: float, wide: float, high: float, highest: float
+    rows: Sequence[Row], x0: float, y0: float, width: float, height: float, highest: float
 ) -> list[str]:
-    def place(number: int, value: float) -> tuple[float, float]:
-        return x0 + wide * number / max(len(rows) - 1, 1), y0 + high * (1 - value / highest)
+    def to_page(number: int, value: float) -> tuple[float, float]:
+        return x0 + width * number / max(len(rows) - 1, 1), y0 + height * (1 - value / highest)
 
-    above = [place(number, row["high"]) for number, row in enumerate(rows)]
-    below = [place(number, row["low"]) for number, row in enumerate(rows)]
+    above = [to_page(number, row["high"]) for number, row in enumerate(rows)]
+    below = [to_page(number, row["low"]) for number, row in enumerate(rows)]
     return [
-        draw.line(x0, y0 + high, x0 + wide, y0 + high, "axis"),
-        draw.line(x0, y0, x0, y0 + high, "axis"),
+        draw.line(x0, y0 + height, x0 + width, y0 + height, "axis"),
+        draw.line(x0, y0, x0, y0 + height, "axis"),
         draw.text(x0 - 6, y0 + 8, f"${highest:.0f}", anchor="end"),
-        draw.text(x0 - 6, y0 + high, "0", anchor="end"),
-        draw.text(x0 + wide, y0 + high + 15, f"round {len(rows) - 1}", anchor="end"),
+        draw.text(x0 - 6, y0 + height, "0", anchor="end"),
+        draw.text(x0 + width, y0 + height + 15, f"round {len(rows) - 1}", anchor="end"),
         draw.path([*above, *reversed(below)], "band"),
-        draw.path([place(number, row["value"]) for number, row in enumerate(rows)], "path"),
+        draw.path([to_page(number, row["value"]) for number, row in enumerate(rows)], "path"),
     ]
 
 
 def _paired_sentence(measures: Measures, row: Row) -> str:
-    """What an intervention did, game by game."""
+    """The effect of an intervention, over pairs of games."""
     points = f"{100 * row['value']:+.1f}".replace("-", "\N{MINUS SIGN}")
     low, high = 100 * (row["low"] or 0.0), 100 * (row["high"] or 0.0)
     return (
@@ -360,6 +360,6 @@ def _notes(measures: Measures) -> Iterator[Figure]:
             f"{close['value']:,.0f} of {close['n']:,} tokens were drawn so close to another token "
             "that a different order of computation could have chosen it."
         )
-    items = "".join(f"<li>{draw.escaped(words)}</li>" for words in lines)
+    items = "".join(f"<li>{draw.escaped(line)}</li>" for line in lines)
     if items:
         yield Figure("Also measured", f"<ul>{items}</ul>", alt="")

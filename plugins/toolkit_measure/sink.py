@@ -42,7 +42,7 @@ def export(work: SinkWork) -> Iterable[tuple[str, bytes]]:
 
 
 def outcome_table(measures: Measures) -> tuple[list[str], list[list[object]]]:
-    """The outcome table as numbers: a row for each group, and one for all games."""
+    """The outcome table as numbers: one row per group, and one for all games."""
     means = ("I", "rounds", "total_bet", "net")
     head = ["group", "games"]
     for name in measures.outcomes:
@@ -77,7 +77,7 @@ def _csv(head: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
 
 
 def _latex(head: list[str], rows: list[list[object]]) -> str:
-    """A booktabs table; shares are percentages."""
+    """A booktabs table; numbers have three decimals."""
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule"]
     lines.append(" & ".join(_escaped(name.replace("_", " ")) for name in head) + r" \\")
     lines.append(r"\midrule")

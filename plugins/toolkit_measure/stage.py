@@ -1,4 +1,4 @@
-"""`measure.games`: what played games say, for all games, for each group and for each condition."""
+"""`measure.games`: measures of played games, for all games, each group and each condition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .rows import row
 from .scopes import ALL, Scope, group_scopes, scopes_of
 
 SHOWN_ROUNDS = 30
-"""How far balances are followed."""
+"""Balances are followed for this many rounds."""
 
 
 class MeasureGames(NoParams):
@@ -38,16 +38,16 @@ def measure(work: Work) -> Rows:
     numbers = {game.name: indices.numbers_of(game) for game in played.games}
     rows: list[dict[str, Any]] = []
     scopes = scopes_of(played.games)
-    for done, (scope, games) in enumerate(scopes.items()):
+    for number, (scope, games) in enumerate(scopes.items()):
         rows += _rates(scope, games, played, scopes)
         rows += _replies(work, scope, games)
         rows += _means(work, scope, games, numbers)
-        work.report.progress(done + 1, len(scopes))
+        work.report.progress(number + 1, len(scopes))
     for scope in (ALL, *group_scopes(played.games)):
         rows += _balances(scope, scopes[scope])
     rows += effects(played.games)
     rows += paired(work, played.games, numbers)
-    rows += _over_conditions(played.games, numbers)
+    rows += _index_correlation(played.games, numbers)
     rows += _states(played.games)
     rows += _close_draws(played.games)
     yield "measures", pa.Table.from_pylist(rows, schema=arrow_schema("measures"))
@@ -62,7 +62,7 @@ def _rates(
     played: Played,
     scopes: Mapping[Scope, Sequence[GameRecord]],
 ) -> Iterator[dict[str, Any]]:
-    """The share of each outcome among the games that were begun, the event first."""
+    """The share of each outcome among the started games, the event first."""
     counts = Counter(game.outcome for game in games)
     known = {game.outcome for game in scopes[ALL]} | {game.event for game in games if game.event}
     events = {game.event for game in games}
@@ -72,25 +72,25 @@ def _rates(
         event = outcome in events
         yield row("outcome", outcome, scope, share, low, high, n=len(games), event=event)
     conditions = {game.condition for game in games}
-    waiting = sum(count for name, count in played.not_played.items() if name in conditions)
-    if waiting:
-        yield row("not_played", NOT_PLAYED, scope, float(waiting), n=len(games) + waiting)
+    not_played = sum(count for name, count in played.not_played.items() if name in conditions)
+    if not_played:
+        yield row("not_played", NOT_PLAYED, scope, float(not_played), n=len(games) + not_played)
 
 
 def _replies(work: Work, scope: Scope, games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Rates of replies that were cut off or could not be read, and of decisions asked again; with
+    """Rates of replies that were cut off or could not be read, and of re-asked decisions, with
     intervals over games.
     """
     replies = np.array([game.replies for game in games], dtype=np.float64)
     decisions = np.array([game.asked_decisions for game in games], dtype=np.float64)
-    above = np.array(
+    numerators = np.array(
         [[game.truncated, game.unreadable, game.reasked] for game in games], dtype=np.float64
     )
-    below = np.column_stack([replies, replies, decisions])
-    low, high = bootstrap_ratios(above, below, work.rng("measure.replies", scope.name))
-    totals = above.sum(0)
+    denominators = np.column_stack([replies, replies, decisions])
+    low, high = bootstrap_ratios(numerators, denominators, work.rng("measure.replies", scope.name))
+    totals = numerators.sum(0)
     for index, name in enumerate(("truncated", "unreadable", "asked_again")):
-        total = below[:, index].sum()
+        total = denominators[:, index].sum()
         value = totals[index] / total if total else None
         yield row("replies", name, scope, value, low[index], high[index], n=int(total))
 
@@ -108,11 +108,18 @@ def _means(
     low, high = bootstrap_means(values, work.rng("measure.means", scope.name))
     for index, name in enumerate(indices.NAMES):
         column = values[:, index]
-        kept = column[np.isfinite(column)]
-        if len(kept):
-            mean = float(kept.mean())
+        finite = column[np.isfinite(column)]
+        if len(finite):
+            mean = float(finite.mean())
             yield row(
-                "mean", name, scope, mean, low[index], high[index], n=len(kept), text=_version(name)
+                "mean",
+                name,
+                scope,
+                mean,
+                low[index],
+                high[index],
+                n=len(finite),
+                text=_version(name),
             )
 
 
@@ -154,10 +161,10 @@ def _path(game: GameRecord) -> list[float] | None:
 # --- over conditions, states and tokens -----------------------------------------------------------
 
 
-def _over_conditions(
+def _index_correlation(
     games: Sequence[GameRecord], numbers: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    """How the composite index goes with the event over conditions."""
+    """The correlation of the composite index with the event's rate over conditions."""
     by_condition: dict[str, list[GameRecord]] = defaultdict(list)
     for game in games:
         by_condition[game.condition].append(game)
@@ -171,21 +178,21 @@ def _over_conditions(
 
 
 def _states(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """How many decisions are at a state that another game has met as well, to the bit."""
-    met: dict[str, set[str]] = defaultdict(set)
+    """How many decisions are at a state that another game reached too, bit for bit."""
+    games_at: dict[str, set[str]] = defaultdict(set)
     for game in games:
         for decision in game.decisions:
-            met[decision.state].add(game.name)
+            games_at[decision.state].add(game.name)
     decisions = [decision.state for game in games for decision in game.decisions]
     if not decisions:
         return
-    shared = sum(len(met[state]) > 1 for state in decisions)
+    shared = sum(len(games_at[state]) > 1 for state in decisions)
     yield row("states", "shared", ALL, shared / len(decisions), n=len(decisions))
-    yield row("states", "distinct", ALL, float(len(met)), n=len(decisions))
+    yield row("states", "distinct", ALL, float(len(games_at)), n=len(decisions))
 
 
 def _close_draws(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Tokens that another order of computation could have drawn differently."""
+    """Tokens that a different order of computation could have drawn differently."""
     close = sum(game.close_draws for game in games)
     tokens = sum(game.tokens for game in games)
     yield row("tokens", "close_draws", ALL, float(close), n=tokens)

@@ -1,4 +1,4 @@
-"""The executor `ray`: warm workers as actors of a Ray cluster."""
+"""The executor `ray`: workers as actors of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def toolkit_parts() -> Iterator[Part]:
     """The executor that `--on ray` names."""
     yield ExecutorPart(
         name="ray",
-        help="Workers as actors of a Ray cluster (RAY_ADDRESS), or of a Ray of this machine's own.",
+        help="Workers as actors of a Ray cluster (RAY_ADDRESS), or of a Ray on this machine.",
         params=_params.RayParams,
         start=_start.start,
         workers=lambda params: params.workers,

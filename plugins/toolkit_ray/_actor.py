@@ -1,7 +1,7 @@
 """The actor: one worker process on a node, its messages, its events and its files.
 
-It holds no state that would be missed. Events are numbered and kept until the host has them, so
-that a call that got lost may be repeated.
+It holds no state that may not be lost. Events are numbered and kept until the host has them, so
+that a lost call can be repeated.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from toolkit.protocol import Alive, as_json
 
 COMMAND = (sys.executable, "-m", "toolkit.worker")
 GET_SECONDS = 300.0
-"""How long an input may take from another node's object store."""
+"""How long an input may take to arrive from another node's object store."""
 MAX_LOG = 1 << 20
 """Bytes of the worker's log that one answer carries."""
 
 
 @dataclass(frozen=True)
 class News:
-    """What the worker said since the host last asked."""
+    """What is new since the host last asked."""
 
     events: list[tuple[int, dict[str, Any]]]
     log: bytes
-    """What its log gained."""
+    """The bytes that its log has gained."""
     log_end: int
     ended: str | None
     """How it ended, once all its events are delivered."""
@@ -45,8 +45,8 @@ class WorkerActor:
     def __init__(
         self, name: str, env: Mapping[str, str], folders: Mapping[str, str], gpus: bool
     ) -> None:
-        """`folders` name those of the host's folders that this node does not see, by the name of
-        the folder that stands for each here.
+        """`folders` maps the host's folders that this node does not see to names of folders in the
+        actor's scratch folder.
         """
         self._scratch = Path(tempfile.mkdtemp(prefix="toolkit-worker-"))
         self._folders = {
@@ -68,7 +68,7 @@ class WorkerActor:
             number += 1
             with self._news:
                 if isinstance(event, Alive) and self._events:
-                    continue  # what waits is sign of life enough
+                    continue  # the events that wait show that it is alive
                 self._events.append((number, as_json(event)))
                 self._news.notify_all()
         with self._news:
@@ -82,20 +82,20 @@ class WorkerActor:
         import ray
 
         for path, reference in files.items():
-            local_path = self._here(path)
+            local_path = self._to_local(path)
             if not local_path.exists():
                 local_path.parent.mkdir(parents=True, exist_ok=True)
                 partial = local_path.with_name(f".{local_path.name}.partial")
                 partial.write_bytes(ray.get(reference, timeout=GET_SECONDS))
                 partial.replace(local_path)
         if message["type"] == "job":
-            folder = self._here(message["folder"])
+            folder = self._to_local(message["folder"])
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         self._worker.send(message)
 
     def news(self, after: int, log_from: int, wait: float) -> News:
-        """The events after a number, as soon as there are some, at most after `wait` seconds."""
+        """The events numbered above `after`, as soon as there are any, or after `wait` seconds."""
         with self._news:
             while self._events and self._events[0][0] <= after:
                 self._events.popleft()
@@ -107,22 +107,22 @@ class WorkerActor:
         return News(events, text, log_from + len(text), ended)
 
     def files(self, folder: str) -> dict[str, bytes]:
-        """The files of a finished job's folder, which is removed by the next call for another."""
-        local_folder = self._here(folder)
+        """The files of a finished job's folder, by name."""
+        local_folder = self._to_local(folder)
         paths = [local_folder / "done.json", *sorted(local_folder.glob("*.arrow"))]
         return {path.name: path.read_bytes() for path in paths}
 
     def forget(self, folder: str) -> None:
-        """Remove a job's folder, and the inputs that were its own."""
-        shutil.rmtree(self._here(folder), ignore_errors=True)
+        """Remove a job's folder."""
+        shutil.rmtree(self._to_local(folder), ignore_errors=True)
 
     def stop(self, now: bool) -> str:
-        """End the worker, and remove what was written here."""
+        """End the worker, and remove all files of the actor."""
         how = self._worker.stop(now=now)
         shutil.rmtree(self._scratch, ignore_errors=True)
         return how
 
-    def _here(self, path: str) -> Path:
+    def _to_local(self, path: str) -> Path:
         for outside, inside in self._folders.items():
             if Path(path).is_relative_to(outside):
                 return Path(inside) / Path(path).relative_to(outside)

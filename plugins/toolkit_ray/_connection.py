@@ -1,5 +1,5 @@
-"""Connecting to a Ray cluster: that of RAY_ADDRESS, else a Ray of this machine's own, on loopback,
-without dashboard and without telemetry.
+"""Connects to the Ray cluster at RAY_ADDRESS, or else starts a Ray on this machine, on loopback,
+without dashboard and telemetry.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ QUIET = {
 }
 """No usage report, wherever Ray is started from this process."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
-"""A Ray of this machine's own: its address is 127.0.0.1, and no token file is written."""
+"""For a Ray on this machine: its address is 127.0.0.1, and no token file is written."""
 NO_CLOUD = "provider: {type: local}\n"
-"""Without this file in its HOME the head asks a cloud's metadata service who it is."""
+"""Without this file in its HOME, the head node queries a cloud's metadata service."""
 OBJECT_STORE_BYTES = 512 << 20
 
 
 def connect() -> Any:
-    """Ray, connected. A process connects once."""
+    """The module `ray`, connected. A process connects once."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -48,7 +48,7 @@ def connect() -> Any:
 
 
 def is_local() -> bool:
-    """Whether Ray is this machine's own."""
+    """Whether Ray runs on this machine, for this process alone."""
     return not os.environ.get("RAY_ADDRESS")
 
 
@@ -60,7 +60,7 @@ def _connect(ray: Any) -> None:
     for name, value in LOOPBACK.items():
         os.environ.setdefault(name, value)
     folder = Path(tempfile.mkdtemp(prefix="tk-ray-"))
-    atexit.register(_leave, ray, folder)
+    atexit.register(_shut_down, ray, folder)
     with _home(folder):
         ray.init(
             include_dashboard=False,
@@ -71,14 +71,14 @@ def _connect(ray: Any) -> None:
         )
 
 
-def _leave(ray: Any, folder: Path) -> None:
+def _shut_down(ray: Any, folder: Path) -> None:
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _home(folder: Path) -> Iterator[None]:
-    """Give the processes that Ray starts a HOME that names no cloud."""
+    """Give the processes that Ray starts a HOME in which no cloud is configured."""
     (folder / "ray_bootstrap_config.yaml").write_text(NO_CLOUD)
     before = os.environ.get("HOME")
     os.environ["HOME"] = str(folder)
@@ -92,7 +92,7 @@ def _home(folder: Path) -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> str:
-    """Why there is no connection, without the address, which no record holds."""
+    """Why there is no connection. The address is left out, since it must not be recorded."""
     address = os.environ.get("RAY_ADDRESS", "")
     reason = " ".join(str(error).split())
     if address:

@@ -1,5 +1,5 @@
-"""What `executors: {ray: {...}}` may say. The cluster's address is not among it: RAY_ADDRESS says
-where it is, and no record holds it.
+"""The params of `executors: {ray: {...}}`. The cluster's address is not one of them: it comes from
+RAY_ADDRESS and is never recorded.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from toolkit.parts import Params
 
 
 class RayParams(Params):
-    """How many actors, what each asks of its node, and how tables travel."""
+    """The number of actors, what each requests of its node, and how tables travel."""
 
     workers: int = Field(1, ge=1, le=100_000, description="Actors; each holds one worker.")
     gpus: float = Field(0, ge=0, description="GPUs of an actor; 0.5 lets two actors share one GPU.")
     cpus: float | None = Field(
         None,
         ge=0,
-        description="Cores that an actor reserves: by default 1, and none where it has GPUs.",
+        description="Cores that an actor reserves; by default 1, or none if it has GPUs.",
     )
     threads: int = Field(1, ge=1, description="Compute threads of a worker.")
     memory: int | None = Field(None, ge=1, description="Bytes of memory that an actor reserves.")
@@ -39,7 +39,7 @@ class RayParams(Params):
     )
 
     def reserved(self) -> dict[str, float]:
-        """What an actor reserves, by Ray's names of resources."""
+        """The resources that an actor reserves, by Ray's names for them."""
         cpus = self.cpus if self.cpus is not None else (0 if self.gpus else 1)
         named = {"CPU": cpus, "GPU": self.gpus, "memory": float(self.memory or 0)}
         return {name: value for name, value in {**named, **self.resources}.items() if value}

@@ -1,4 +1,4 @@
-"""Starting a worker in an actor, after a look at whether some node could ever hold it."""
+"""Starts a worker in an actor, after checking that some node can hold it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ._params import RayParams
 from ._worker import RayWorker
 
 INHERITED = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
-"""Variables that a worker has from the host where Ray is this machine's own."""
+"""Variables that a worker inherits from the host if Ray runs on this machine."""
 
 _FEASIBLE: set[str] = set()
-"""Params for which there was a node. After it is lost, an actor waits for another."""
+"""Params for which a node exists, or existed: if it is lost, an actor waits for another."""
 
 
 def start(params: RayParams, request: WorkerRequest) -> Worker:
-    """Start one actor. It waits where the nodes that could hold it are busy."""
+    """Start one actor. It waits while all nodes that can hold it are busy."""
     ray = connect()
     if (requested := params.model_dump_json()) not in _FEASIBLE:
         _check_feasible(ray, params)
@@ -32,7 +32,7 @@ def start(params: RayParams, request: WorkerRequest) -> Worker:
 
 
 def environment(params: RayParams) -> dict[str, str]:
-    """What a worker's environment has beside its node's."""
+    """The variables that are added to the environment of a worker's node."""
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(params.threads)}
     if is_local():
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
@@ -41,13 +41,13 @@ def environment(params: RayParams) -> dict[str, str]:
 
 
 def command(params: RayParams, request: WorkerRequest) -> str:
-    """The actor in words: Ray starts it, no command line does. Contacts nothing."""
+    """A description of the actor, which no command line starts. Does not contact Ray."""
     settings = {**params.reserved(), **({"labels": params.labels} if params.labels else {})}
     return f"# {request.name}: an actor with {json.dumps(settings)}, tables by {params.where}"
 
 
 def _check_feasible(ray: Any, params: RayParams) -> None:
-    """Refuse what no node has: Ray would wait for ever, without a word."""
+    """Refuse a request that no node can meet: Ray would wait for ever and say nothing."""
     reserved = params.reserved()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for node in nodes:

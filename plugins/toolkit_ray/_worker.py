@@ -19,11 +19,11 @@ from ._params import RayParams
 WAIT_SECONDS = 1.0
 """How long an actor may wait for news before it answers that there are none."""
 CALL_SECONDS = 5.0
-"""How long the host waits for an answer before it looks whether it should go on waiting."""
+"""How long the host waits for an answer before it checks whether to wait on."""
 UNAVAILABLE_SECONDS = 60.0
 """How long an actor may be out of reach before it counts as lost."""
 STARTS = 3
-"""How often an actor is started that is lost before its worker said hello."""
+"""How often an actor is started if it is lost before its worker says hello."""
 
 
 class RayWorker:
@@ -37,7 +37,7 @@ class RayWorker:
         self._references: dict[str, Any] = {}
         self._opening: Mapping[str, Any] | None = None
         self._folders: dict[str, tuple[str, Path]] = {}
-        """For each job in hand the folder that the worker has, and the one that the host reads."""
+        """For each job in hand, the worker's private folder and the folder that the host reads."""
         self._stopped = False
         self._greeted = False
         self._how = ""
@@ -87,14 +87,14 @@ class RayWorker:
         self._actor.send.remote(dict(message), files)
 
     def _with_private_folder(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """A lost worker may go on writing: each attempt has a folder of its own."""
+        """Give each attempt a folder of its own, since a lost worker may go on writing."""
         job, public = message["job"], Path(message["folder"])
         private = str(public.parent / f".{job}-{uuid.uuid4().hex[:8]}")
         self._folders[job] = (private, public)
         return {**message, "folder": private}
 
     def _reference(self, path: str) -> Any:
-        """The file in Ray's object store. Inputs that several jobs share are put there once."""
+        """The file in Ray's object store. Inputs shared by several jobs are put there once."""
         if path not in self._references:
             reference = self._ray.put(Path(path).read_bytes())
             if not Path(path).is_relative_to(self._request.inputs):
@@ -105,52 +105,53 @@ class RayWorker:
     # --- from the worker ---
 
     def events(self) -> Iterator[WorkerEvent]:
-        """Its events, until the worker has ended or its node is lost."""
+        """Yield its events until the worker has ended or its node is lost."""
         while not self._stopped:
-            arrived: list[WorkerEvent] = []
+            events: list[WorkerEvent] = []
             try:
                 news = self._news()
                 if news is not None:
-                    arrived.extend(self._arrivals(news))
+                    events.extend(self._new_events(news))
             except self._lost_errors() as error:
-                yield from arrived
+                yield from events
                 if self._stopped or self._greeted or self._starts >= STARTS:
-                    self._how = _first_line(error)
+                    self._how = _loss_reason(error)
                     return
                 self._restart()
                 continue
             if news is None:
                 return
-            yield from arrived
+            yield from events
             if news.ended is not None and not news.events:
                 self._how = news.ended
                 return
 
     def _lost_errors(self) -> tuple[type[Exception], ...]:
-        """What Ray raises when an actor is no more: it died, or its node was out of memory."""
+        """The errors for a lost actor: it died, or its node was out of memory."""
         errors = self._ray.exceptions
         return errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError
 
-    def _arrivals(self, news: News) -> Iterator[WorkerEvent]:
-        """The events that the host may hear of, with the tables of finished steps in place."""
+    def _new_events(self, news: News) -> Iterator[WorkerEvent]:
+        """Yield the new events, each after the tables of its finished step are fetched."""
         self._write_log(news)
         for number, record in news.events:
             self._after = number
             event = _as_event(record)
-            if event is not None and self._arrived(event):
+            if event is not None:
+                self._settle(event)
                 yield event
 
     def _restart(self) -> None:
-        """Its node was lost before the worker had anything to do: start it elsewhere."""
+        """Start another actor: the node was lost before the worker had anything to do."""
         self._actor = self._start()
         if self._opening is not None:
             self._send(self._opening)
 
     def _news(self) -> News | None:
-        """The next answer of the actor, or None once it is stopped. An actor that waits for a node
-        answers late, one that is out of reach for a moment is asked again.
+        """The actor's next answer, or None once it is stopped. An actor that waits for a node
+        answers late; one that is briefly out of reach is asked again.
         """
-        lost_at = time.monotonic() + UNAVAILABLE_SECONDS
+        deadline = time.monotonic() + UNAVAILABLE_SECONDS
         while not self._stopped:
             reference = self._actor.news.remote(self._after, self._log_from, WAIT_SECONDS)
             try:
@@ -160,7 +161,7 @@ class RayWorker:
                         news: News = self._ray.get(reference, timeout=CALL_SECONDS)
                         return news
             except self._ray.exceptions.ActorUnavailableError:
-                if time.monotonic() > lost_at:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(1.0)
         return None
@@ -171,19 +172,18 @@ class RayWorker:
             with (self._request.folder / f"{self.name}.log").open("ab") as file:
                 file.write(news.log)
 
-    def _arrived(self, event: WorkerEvent) -> bool:
-        """Fetch the tables of a step that is done; whether the host may hear of the event."""
+    def _settle(self, event: WorkerEvent) -> None:
+        """Fetch the tables of a finished step, and have its private folder removed."""
         self._greeted = self._greeted or isinstance(event, Hello)
         if not isinstance(event, Done | Failed) or event.job not in self._folders:
-            return True
+            return
         private, public = self._folders.pop(event.job)
         if isinstance(event, Done):
             self._fetch(private, public)
         self._actor.forget.remote(private)
-        return True
 
     def _fetch(self, private: str, public: Path) -> None:
-        """Put the files of a finished step where the host looks, `done.json` last."""
+        """Put the files of a finished step where the host reads them, `done.json` last."""
         if self._params.where == "shared":
             for path in sorted(Path(private).glob("*.arrow")):
                 path.replace(public / path.name)
@@ -198,7 +198,7 @@ class RayWorker:
     # --- the end ---
 
     def stop(self, *, now: bool = False) -> str:
-        """End the worker, kindly or at once, and its actor."""
+        """End the worker, at once with `now`, and its actor."""
         if self._stopped:
             return self._how or "stopped"
         self._stopped = True
@@ -229,7 +229,7 @@ def _write(path: Path, data: bytes) -> None:
     scratch.replace(path)
 
 
-def _first_line(error: Exception) -> str:
+def _loss_reason(error: Exception) -> str:
     if "NODE_OUT_OF_MEMORY" in str(error) or "running low on memory" in str(error):
         return "out of memory: its node ran low on memory, and Ray ended its actor"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -15,7 +15,7 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield SourcePart(
         name="csv",
-        help="Samples from a CSV file: a text a row, other columns as metadata.",
+        help="Samples from a CSV file: one text per row, other columns as metadata.",
         params=_csv_file.Csv,
         run=_csv_file.read_samples,
         estimates=Estimates(max_rows=_csv_file.max_rows),
@@ -24,7 +24,7 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield SourcePart(
         name="jsonl",
-        help="Samples from a file of JSON lines: an object a line, its keys as columns.",
+        help="Samples from a file of JSON lines: one object per line, its keys as columns.",
         params=_jsonl_file.Jsonl,
         run=_jsonl_file.read_samples,
         estimates=Estimates(max_rows=_jsonl_file.max_rows),
@@ -33,7 +33,7 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield SourcePart(
         name="parquet",
-        help="Samples from a Parquet file: a text a row, other columns as metadata.",
+        help="Samples from a Parquet file: one text per row, other columns as metadata.",
         params=_parquet_file.Parquet,
         run=_parquet_file.read_samples,
         estimates=Estimates(max_rows=_parquet_file.max_rows),

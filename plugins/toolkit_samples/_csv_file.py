@@ -1,6 +1,4 @@
-"""The source `csv`: a row is a sample. The file enters keys by what it holds, never by where it
-lies.
-"""
+"""The source `csv`: one sample per row. The file's content enters keys, its path never does."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work
 
-from ._file import identity, not_utf8, the_file
+from ._file import identity, not_utf8, resolve_file
 from ._texts import Row, Sample, Texts, missing_column, samples_of, tables
 
 
@@ -37,21 +35,21 @@ class Csv(Texts):
 
 
 def identify(params: Csv, folder: Path) -> Identity:
-    """The file's SHA-256, after a look at every row: what is wrong in it is told before anything
-    runs.
+    """The file's SHA-256. Every row is checked first, so that a bad file is reported before
+    anything runs.
     """
-    path = the_file(params.path, "CSV")
+    path = resolve_file(params.path, "CSV")
     return identity(path, _samples(path, params), params)
 
 
 def max_rows(params: Csv, available: Mapping[str, int]) -> Mapping[str, int]:
-    """How many samples the file holds: `plan` knows before anything runs."""
-    return {"samples": len(_samples(the_file(params.path, "CSV"), params))}
+    """How many samples the file holds, known before anything runs."""
+    return {"samples": len(_samples(resolve_file(params.path, "CSV"), params))}
 
 
 def read_samples(work: Work) -> Rows:
-    """The tables of the file's rows."""
-    yield from tables(work, _samples(the_file(work.params.path, "CSV"), work.params))
+    """The tables that the file's rows become."""
+    yield from tables(work, _samples(resolve_file(work.params.path, "CSV"), work.params))
 
 
 def _samples(path: Path, params: Csv) -> list[Sample]:
@@ -82,11 +80,11 @@ def _rows(path: Path, params: Csv) -> Iterator[Row]:
 
 
 def _row_at(path: Path, line: int) -> int | None:
-    """The row that a line belongs to; None for the header, and where no CSV is read up to there."""
+    """The row that a line belongs to; None for the header and where the CSV cannot be read."""
     row = None
     try:
-        for number, (begun, _) in enumerate(_lines(path, errors="replace")):
-            if begun > line:
+        for number, (first_line, _) in enumerate(_lines(path, errors="replace")):
+            if first_line > line:
                 break
             row = number
     except DataError:
@@ -95,17 +93,17 @@ def _row_at(path: Path, line: int) -> int | None:
 
 
 def _lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[str]]]:
-    """Each row's cells, with the line on which it begins; blank lines are passed over."""
+    """Each row's cells, with the line on which it begins; blank lines are skipped."""
     with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
-        reader, begun, row = csv.reader(file, strict=True), 1, 0
+        reader, first_line, row = csv.reader(file, strict=True), 1, 0
         try:
             for cells in reader:
                 if cells:
-                    yield begun, cells
+                    yield first_line, cells
                     row += 1
-                begun = reader.line_num + 1
+                first_line = reader.line_num + 1
         except csv.Error as error:
-            where = f"{path}:{begun} (row {row})" if row else f"{path}:{begun}"
+            where = f"{path}:{first_line} (row {row})" if row else f"{path}:{first_line}"
             raise DataError(
                 f"{where}: this is no CSV: {error}. Put double quotes around cells, and double "
                 "those inside."
@@ -114,7 +112,7 @@ def _lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[str]]
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """Cells of any length: whether a text is too long for the model is the model's to say."""
+    """Allow cells of any length: the model itself refuses a text that is too long for it."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -128,10 +126,10 @@ def _check_header(path: Path, header: Sequence[str], params: Csv) -> None:
             f"{path}:1: the file is empty. Its first line names the columns, one of them "
             f"'{params.text}'."
         )
-    if twice := [name for name, count in Counter(header).items() if count > 1]:
+    if doubled := [name for name, count in Counter(header).items() if count > 1]:
         raise DataError(
-            f"{path}:1: there are {header.count(twice[0])} columns '{twice[0]}'. Give each its own "
-            "name."
+            f"{path}:1: there are {header.count(doubled[0])} columns '{doubled[0]}'. Give each its "
+            "own name."
         )
     for field, name in params.named():
         if name not in header:

@@ -1,4 +1,4 @@
-"""A file of samples: where it is, what it is, and where it stops being UTF-8."""
+"""A file of samples: its path, its identity, and the error where it is not UTF-8."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._texts import Sample, Texts, labels_of
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def the_file(text: str, kind: str) -> Path:
+def resolve_file(text: str, kind: str) -> Path:
     """The file that a param names."""
     path = locate(text)
     if path.is_dir():
@@ -25,7 +25,7 @@ def the_file(text: str, kind: str) -> Path:
 
 
 def identity(path: Path, samples: Sequence[Sample], params: Texts) -> Identity:
-    """What a file of samples is: its SHA-256, and how much is in it."""
+    """The identity of a file of samples: its SHA-256, and how much it holds."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = {
@@ -38,12 +38,12 @@ def identity(path: Path, samples: Sequence[Sample], params: Texts) -> Identity:
 
 
 def not_utf8(path: Path, row_at: Callable[[int], int | None] = lambda line: None) -> DataError:
-    """Where a file that cannot be read as UTF-8 stops being so: the line and the byte, and the row
-    where `row_at` knows it.
+    """The error for a file that is not UTF-8: it names the line and the byte, and the row where
+    `row_at` knows it.
     """
     with path.open(
         encoding="latin-1", newline=""
-    ) as file:  # a character a byte, cut where a file of text is
+    ) as file:  # one character per byte, lines cut as in a text file
         for number, text in enumerate(file, 1):
             line = text.encode("latin-1")
             try:

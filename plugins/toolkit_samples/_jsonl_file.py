@@ -1,4 +1,4 @@
-"""The source `jsonl`: a line is a JSON object is a sample; its keys are the columns."""
+"""The source `jsonl`: one JSON object per line, each a sample; its keys are the columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work
 
-from ._file import identity, not_utf8, the_file
+from ._file import identity, not_utf8, resolve_file
 from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of, tables
 
 KINDS = {
@@ -34,54 +34,54 @@ class Jsonl(Texts):
 
     path: PathText = Field(
         min_length=1,
-        description="The file, relative to the spec; UTF-8, an object a line.",
+        description="The file, relative to the spec; UTF-8, one object per line.",
         json_schema_extra=UNHASHED,
     )
 
 
-class _Twice(ValueError):
-    """A key stands twice in one object."""
+class _BadObject(ValueError):
+    """An object with a key twice, or with a constant that JSON does not have, such as NaN."""
 
 
 def identify(params: Jsonl, folder: Path) -> Identity:
-    """The file's SHA-256, after a look at every line: what is wrong in it is told before anything
-    runs.
+    """The file's SHA-256. Every line is checked first, so that a bad file is reported before
+    anything runs.
     """
-    path = the_file(params.path, "JSONL")
+    path = resolve_file(params.path, "JSONL")
     return identity(path, _samples(path, params), params)
 
 
 def max_rows(params: Jsonl, available: Mapping[str, int]) -> Mapping[str, int]:
-    """How many samples the file holds: `plan` knows before anything runs."""
-    return {"samples": len(_samples(the_file(params.path, "JSONL"), params))}
+    """How many samples the file holds, known before anything runs."""
+    return {"samples": len(_samples(resolve_file(params.path, "JSONL"), params))}
 
 
 def read_samples(work: Work) -> Rows:
-    """The tables of the file's lines."""
-    yield from tables(work, _samples(the_file(work.params.path, "JSONL"), work.params))
+    """The tables that the file's lines become."""
+    yield from tables(work, _samples(resolve_file(work.params.path, "JSONL"), work.params))
 
 
 def _samples(path: Path, params: Jsonl) -> list[Sample]:
-    results = [
+    objects = [
         (where, _object(where, line, is_complete)) for where, line, is_complete in _lines(path)
     ]
-    if not results:
+    if not objects:
         raise DataError(
             f"{path}:1: the file is empty. Write a JSON object a line, with the key "
             f"'{params.text}'."
         )
-    keys = list(dict.fromkeys(key for _, given in results for key in given))
+    keys = list(dict.fromkeys(key for _, content in objects for key in content))
     for field, name in params.named():
         if name not in keys:
             raise missing_column(f"{path}:1", field, name, keys)
     columns = {params.text, params.id, params.unit, params.spans, *params.metadata(keys)}
     return samples_of(
-        [Row(where, _cells(where, given, columns)) for where, given in results], params
+        [Row(where, _cells(where, content, columns)) for where, content in objects], params
     )
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
-    """Place and text of each line that is not blank, and whether it ends as a line does."""
+    """Location and text of each line that is not blank, and whether it ends in a newline."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -94,7 +94,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 def _object(where: str, line: str, is_complete: bool) -> dict[str, Any]:
     try:
-        content = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
+        content = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         if not is_complete:
             raise DataError(
@@ -105,7 +105,7 @@ def _object(where: str, line: str, is_complete: bool) -> dict[str, Any]:
             f"{where}: this line is not JSON: {error.msg.removesuffix(' at')} at character "
             f"{error.colno}. Write one object per line."
         ) from None
-    except _Twice as error:
+    except _BadObject as error:
         raise DataError(f"{where}: {error}") from None
     except RecursionError:
         raise DataError(
@@ -119,24 +119,24 @@ def _object(where: str, line: str, is_complete: bool) -> dict[str, Any]:
     return content
 
 
-def _no_number(name: str) -> float:
-    raise _Twice(f"{name} is not a number in JSON. Leave the key out, or write null.")
+def _refuse_constant(name: str) -> float:
+    raise _BadObject(f"{name} is not a number in JSON. Leave the key out, or write null.")
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    results = dict(pairs)
-    if len(results) != len(pairs):
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Twice(f"the key '{twice}' stands twice in one object. Keep one.")
-    return results
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise _BadObject(f"the key '{duplicate}' stands twice in one object. Keep one.")
+    return content
 
 
-def _cells(where: str, given: dict[str, Any], columns: set[str | None]) -> dict[str, Cell]:
-    """The cells asked for; null and blank texts are left out."""
+def _cells(where: str, content: dict[str, Any], columns: set[str | None]) -> dict[str, Cell]:
+    """The requested cells; null and blank texts are left out."""
     cells = {
         key: _cell(where, key, value)
-        for key, value in given.items()
+        for key, value in content.items()
         if key in columns and value is not None
     }
     return {key: cell for key, cell in cells.items() if not isinstance(cell, str) or cell.strip()}
@@ -159,7 +159,7 @@ def _cell(where: str, key: str, value: Any) -> Cell:
 
 
 def _finite(value: Any) -> float | None:
-    """A JSON number as a float; None for what is none, or is too large for one."""
+    """A JSON number as a float; None where it is not a number, or is too large for a float."""
     try:
         number = float(value)
     except (TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""The source `parquet`: a row is a sample. Of the columns only those that are used are read."""
+"""The source `parquet`: one sample per row. Only the columns that are used are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work
 
-from ._file import identity, the_file
+from ._file import identity, resolve_file
 from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of, tables
 
 if TYPE_CHECKING:
@@ -33,27 +33,27 @@ class Parquet(Texts):
 
 
 def identify(params: Parquet, folder: Path) -> Identity:
-    """The file's SHA-256, after a look at every row: what is wrong in it is told before anything
-    runs.
+    """The file's SHA-256. Every row is checked first, so that a bad file is reported before
+    anything runs.
     """
-    path = the_file(params.path, "Parquet")
+    path = resolve_file(params.path, "Parquet")
     return identity(path, _samples(path, params), params)
 
 
 def max_rows(params: Parquet, available: Mapping[str, int]) -> Mapping[str, int]:
-    """How many samples the file holds: `plan` knows before anything runs."""
-    return {"samples": len(_samples(the_file(params.path, "Parquet"), params))}
+    """How many samples the file holds, known before anything runs."""
+    return {"samples": len(_samples(resolve_file(params.path, "Parquet"), params))}
 
 
 def read_samples(work: Work) -> Rows:
-    """The tables of the file's rows."""
-    yield from tables(work, _samples(the_file(work.params.path, "Parquet"), work.params))
+    """The tables that the file's rows become."""
+    yield from tables(work, _samples(resolve_file(work.params.path, "Parquet"), work.params))
 
 
 def _samples(path: Path, params: Parquet) -> list[Sample]:
-    frame = _frame(path, params)
+    frame = _read_columns(path, params)
     if frame.is_empty():
-        raise DataError(f"{path}: the file has no rows. Write a text a row.")
+        raise DataError(f"{path}: the file has no rows. Write one text per row.")
     rows = [
         Row(f"{path} (row {number})", _cells(path, number, row))
         for number, row in enumerate(frame.iter_rows(named=True))
@@ -61,21 +61,21 @@ def _samples(path: Path, params: Parquet) -> list[Sample]:
     return samples_of(rows, params)
 
 
-def _frame(path: Path, params: Parquet) -> pl.DataFrame:
-    """The columns that are used, in the order of the file."""
+def _read_columns(path: Path, params: Parquet) -> pl.DataFrame:
+    """The columns that are used, in file order."""
     import polars as pl
 
     try:
-        there = list(pl.read_parquet_schema(path))
+        file_columns = list(pl.read_parquet_schema(path))
         for field, name in params.named():
-            if name not in there:
-                raise missing_column(str(path), field, name, there)
-        used = {params.text, params.id, params.unit, params.spans, *params.metadata(there)}
-        frame = pl.read_parquet(path, columns=[name for name in there if name in used])
+            if name not in file_columns:
+                raise missing_column(str(path), field, name, file_columns)
+        used = {params.text, params.id, params.unit, params.spans, *params.metadata(file_columns)}
+        frame = pl.read_parquet(path, columns=[name for name in file_columns if name in used])
     except (pl.exceptions.PolarsError, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{path}: this file cannot be read as Parquet: {first}. Copy or write it again."
+            f"{path}: this file cannot be read as Parquet: {reason}. Copy or write it again."
         ) from None
     return frame.select(_plain(path, frame[name]) for name in frame.columns)
 

@@ -18,7 +18,7 @@ _OFFSETS = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_-]*)\s*:\s*(\d{1,9})\s*-\s*(\d{1
 
 
 def from_marks(text: str, where: str) -> tuple[str, list[Span]]:
-    """The text without its marks, and what they mark. Marks do not lie inside one another."""
+    """The text without its marks, and the spans that they mark. Marks must not be nested."""
     plain, spans, end = "", [], 0
     for mark in _MARK.finditer(text):
         plain += text[end : mark.start()]
@@ -43,17 +43,18 @@ def from_offsets(cell: str, text: str, where: str, column: str) -> list[Span]:
     """The spans of a cell of offsets."""
     spans = []
     for part in filter(str.strip, cell.split(";")):
-        read = _OFFSETS.fullmatch(part)
-        if read is None:
+        match = _OFFSETS.fullmatch(part)
+        if match is None:
             raise DataError(
                 f"{where}: column '{column}' holds '{part.strip()}'; write NAME:FIRST-LAST, as in "
                 "balance:17-20, with semicolons between them."
             )
-        start, end = int(read[2]), int(read[3])
+        start, end = int(match[2]), int(match[3])
         if not start < end <= len(text):
             raise DataError(
-                f"{where}: column '{column}': span '{read[1]}' has the characters {start} to {end} "
+                f"{where}: column '{column}': span '{match[1]}' has the characters "
+                f"{start} to {end} "
                 f"of a text of {len(text)}. Offsets count from 0 and the last one is left out."
             )
-        spans.append((read[1], start, end))
+        spans.append((match[1], start, end))
     return spans

@@ -1,6 +1,4 @@
-"""What every source of texts shares: its params, a row as the file has it, and the tables that rows
-become.
-"""
+"""What all sources of texts share: the params, the rows of a file, and the tables they become."""
 
 from __future__ import annotations
 
@@ -24,16 +22,16 @@ if TYPE_CHECKING:
     from toolkit.models import Span, Tokens
 
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""What is read as a number. With a zero in front it is a name (`007`)."""
+"""A text that is read as a number. With a leading zero it is a name (`007`)."""
 
 Cell = str | float
 
 
 class Texts(Params):
-    """Which columns hold what, and how a text is put to the model."""
+    """Which columns hold what, and how a text is presented to the model."""
 
     numbers_in_texts: ClassVar[bool] = False
-    """Whether a text that looks like a number is one: CSV has nothing but texts."""
+    """Whether a text that looks like a number is read as one: every CSV cell is a text."""
 
     text: str = Field("text", min_length=1, description="The column that holds the text.")
     id: str | None = Field(
@@ -80,7 +78,7 @@ class Texts(Params):
 
     @field_validator("label_range")
     @classmethod
-    def _upwards(cls, pair: tuple[int, int]) -> tuple[int, int]:
+    def _check_label_range(cls, pair: tuple[int, int]) -> tuple[int, int]:
         if pair[0] >= pair[1]:
             raise ValueError(
                 f"{pair[0]} is not below {pair[1]}; write the lowest label, then the highest"
@@ -88,7 +86,7 @@ class Texts(Params):
         return pair
 
     def named(self) -> Iterator[tuple[str, str]]:
-        """Each param that names a column, with the column."""
+        """Each param that names a column, and the column's name."""
         single = (
             ("text", self.text),
             ("id", self.id),
@@ -100,7 +98,7 @@ class Texts(Params):
         yield from (("columns", name) for name in self.columns or ())
 
     def metadata(self, columns: Sequence[str]) -> list[str]:
-        """Of the columns there are, those that become metadata."""
+        """The columns of the file that become metadata."""
         if self.columns is None:
             left_out = (self.text, self.id, self.unit, self.spans)
             return [column for column in columns if column not in left_out]
@@ -109,8 +107,8 @@ class Texts(Params):
 
 @dataclass(frozen=True)
 class Row:
-    """A row as its file has it: where it stands (for people), and its cells by column; an empty
-    cell is left out.
+    """A row of a file: its location, for messages, and its cells by column; empty cells are left
+    out.
     """
 
     where: str
@@ -119,7 +117,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sample:
-    """A row that has been looked at: its id, its unit, the row and its number."""
+    """A checked row, with its id, its unit and its number."""
 
     id: str
     unit: str
@@ -128,54 +126,56 @@ class Sample:
 
 
 def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
-    """The rows as samples; an empty text, a wrong label or an id that stands twice is an error with
-    the row's place.
+    """The rows as samples; an empty text, a wrong label or a duplicate id is an error that names
+    the row's location.
     """
-    samples, seen = [], dict[str, str]()
+    samples, locations = [], dict[str, str]()
     for number, row in enumerate(rows):
         _check_number(row, params.row)
         _check_text(row, params.text)
-        _marked(row, params)
+        _text_and_spans(row, params)
         _check_label(row, params)
-        name = _required(row, params.id) if params.id else f"{number:06d}"
-        if name in seen:
+        sample_id = _required(row, params.id) if params.id else f"{number:06d}"
+        if sample_id in locations:
             raise DataError(
-                f"{row.where}: column '{params.id}' holds '{name}' again; it stands at "
-                f"{seen[name]} already. Give each its own id."
+                f"{row.where}: column '{params.id}' holds '{sample_id}' again; it stands at "
+                f"{locations[sample_id]} already. Give each its own id."
             )
-        seen[name] = row.where
+        locations[sample_id] = row.where
         samples.append(
-            Sample(name, _required(row, params.unit) if params.unit else name, row, number)
+            Sample(
+                sample_id, _required(row, params.unit) if params.unit else sample_id, row, number
+            )
         )
     return samples
 
 
-def tables(work: Work, every: Sequence[Sample]) -> Rows:
+def tables(work: Work, all_samples: Sequence[Sample]) -> Rows:
     """Tokenise each text, and give its other columns as metadata: numbers where a whole column
     holds numbers.
     """
     import pyarrow as pa
 
-    kept = _limited(every, work.limit_units)
+    samples = _first_units(all_samples, work.limit_units)
     work.report.phase("compute")
-    rows, split = [], list[str]()
-    for done, sample in enumerate(kept):
+    rows, split_spans = [], list[str]()
+    for number, sample in enumerate(samples):
         tokens = _tokens(work, sample)
-        split += _split_spans(sample, tokens, work.params)
+        split_spans += _split_spans(sample, tokens, work.params)
         rows.append(_sample(sample, tokens))
-        work.report.progress(done + 1, len(kept))
-    _say_split(work, split)
+        work.report.progress(number + 1, len(samples))
+    _warn_of_split_spans(work, split_spans)
     yield "samples", pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
     yield (
         "sample_meta",
         pa.Table.from_pylist(
-            list(_meta(kept, every, work.params)), schema=arrow_schema("sample_meta")
+            list(_meta(samples, all_samples, work.params)), schema=arrow_schema("sample_meta")
         ),
     )
 
 
 def missing_column(where: str, field: str, name: str, columns: Sequence[str]) -> DataError:
-    """The error for a column that a param names and that is not there."""
+    """The error for a column that a param names and the file does not have."""
     return DataError(
         f"{where}: {field}: there is no column '{name}'.{nearest(name, columns)} Columns: "
         f"{', '.join(columns)}."
@@ -212,7 +212,7 @@ def _check_label(row: Row, params: Texts) -> None:
     cell = row.cells.get(params.label)
     number = cell if isinstance(cell, float) else as_number(cell or "")
     if number is None or not number.is_integer() or not low <= number <= high:
-        problem = "is empty" if cell is None else f"holds {_shown(cell)}"
+        problem = "is empty" if cell is None else f"holds {_quoted(cell)}"
         raise DataError(
             f"{row.where}: column '{params.label}' {problem} here; a label is a whole number from "
             f"{low} to {high}. Correct it, or take the row out; a missing label is never a 0."
@@ -223,7 +223,7 @@ def _required(row: Row, column: str) -> str:
     cell = row.cells.get(column)
     if cell is None:
         raise _empty(row, column)
-    return cell if isinstance(cell, str) else written(cell)
+    return cell if isinstance(cell, str) else number_text(cell)
 
 
 def _empty(row: Row, column: str) -> DataError:
@@ -232,42 +232,42 @@ def _empty(row: Row, column: str) -> DataError:
     )
 
 
-def _shown(cell: Cell) -> str:
-    """A cell as a message shows it: a long one is cut."""
-    text = cell if isinstance(cell, str) else written(cell)
+def _quoted(cell: Cell) -> str:
+    """A cell quoted for a message; a long one is cut."""
+    text = cell if isinstance(cell, str) else number_text(cell)
     return f"'{text}'" if len(text) <= 40 else f"'{text[:40]}...'"
 
 
 def as_number(cell: str) -> float | None:
     """The number that a text is, if it is one."""
-    given = cell.strip()
-    match = float(given) if NUMBER.fullmatch(given) else math.nan
-    return match if math.isfinite(match) else None
+    stripped = cell.strip()
+    number = float(stripped) if NUMBER.fullmatch(stripped) else math.nan
+    return number if math.isfinite(number) else None
 
 
-def written(number: float) -> str:
-    """A number as people write it: a whole one without a point."""
+def number_text(number: float) -> str:
+    """A number as text: a whole number without a decimal point."""
     return f"{int(number)}" if number.is_integer() else repr(number)
 
 
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
-    """All samples of the first units, in the order of the file."""
-    kept = set(list(dict.fromkeys(sample.unit for sample in samples))[:units])
-    return [sample for sample in samples if sample.unit in kept]
+def _first_units(samples: Sequence[Sample], units: int | None) -> list[Sample]:
+    """All samples of the first units, in file order."""
+    kept_units = set(list(dict.fromkeys(sample.unit for sample in samples))[:units])
+    return [sample for sample in samples if sample.unit in kept_units]
 
 
 def _tokens(work: Work, sample: Sample) -> Tokens:
-    text, spans = _marked(sample.row, work.params)
+    text, spans = _text_and_spans(sample.row, work.params)
     tokens: Tokens = work.model.tokenise(
         text, chat=work.params.chat, spans=spans, name=f"{sample.id} at {sample.row.where}"
     )
     return tokens
 
 
-def _marked(row: Row, params: Texts) -> tuple[str, list[Span]]:
+def _text_and_spans(row: Row, params: Texts) -> tuple[str, list[Span]]:
     """A row's text without marks, and its spans."""
     text = str(row.cells[params.text])
     plain, spans = from_marks(text, row.where) if params.marks else (text, [])
@@ -279,7 +279,7 @@ def _marked(row: Row, params: Texts) -> tuple[str, list[Span]]:
 
 def _split_spans(sample: Sample, tokens: Tokens, params: Texts) -> list[str]:
     """Spans whose edges lie inside a token: the whole token counts."""
-    text, spans = _marked(sample.row, params)
+    text, spans = _text_and_spans(sample.row, params)
     pieces = {name: "".join(tokens.pieces[start:end]) for name, start, end in tokens.spans}
     return [
         f"'{name}' of {sample.id} ({text[start:end]!r} becomes {pieces[name]!r})"
@@ -290,12 +290,12 @@ def _split_spans(sample: Sample, tokens: Tokens, params: Texts) -> list[str]:
     ]
 
 
-def _say_split(work: Work, split: Sequence[str]) -> None:
+def _warn_of_split_spans(work: Work, split: Sequence[str]) -> None:
     if split:
-        others = f" and {len(split) - 1} more" if len(split) > 1 else ""
+        more = f" and {len(split) - 1} more" if len(split) > 1 else ""
         work.report.event(
             "warning",
-            text=f"The tokeniser splits spans: {split[0]}{others}. A token counts as a whole.",
+            text=f"The tokeniser splits spans: {split[0]}{more}. A token counts as a whole.",
         )
 
 
@@ -315,16 +315,16 @@ def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
 
 
 def _meta(
-    kept: Sequence[Sample], every: Sequence[Sample], params: Texts
+    samples: Sequence[Sample], all_samples: Sequence[Sample], params: Texts
 ) -> Iterator[dict[str, Any]]:
-    """What a column holds is decided by all rows, so that a limit does not change it. Empty cells
-    say nothing.
+    """All rows decide whether a column holds numbers, so that a limit does not change it. Empty
+    cells are ignored.
     """
     columns = params.metadata(
-        list(dict.fromkeys(column for sample in every for column in sample.row.cells))
+        list(dict.fromkeys(column for sample in all_samples for column in sample.row.cells))
     )
     values = {
-        column: [sample.row.cells[column] for sample in every if column in sample.row.cells]
+        column: [sample.row.cells[column] for sample in all_samples if column in sample.row.cells]
         for column in columns
     }
     numeric = {
@@ -332,7 +332,7 @@ def _meta(
         for column, cells in values.items()
         if all(_number(cell, column, params) is not None for cell in cells)
     }
-    for sample in kept:
+    for sample in samples:
         if params.row is not None:
             yield {
                 "sample": sample.id,
@@ -345,30 +345,35 @@ def _meta(
                 cell = sample.row.cells[column]
                 number = _number(cell, column, params) if column in numeric else None
                 text = (
-                    None if number is not None else cell if isinstance(cell, str) else written(cell)
+                    None
+                    if number is not None
+                    else cell
+                    if isinstance(cell, str)
+                    else number_text(cell)
                 )
                 yield {"sample": sample.id, "key": column, "number": number, "string": text}
 
 
-MOST_VALUES = 50
-"""A key with more distinct values is not one of groups; its values are not listed."""
+MAX_LISTED_VALUES = 50
+"""A key with more distinct values does not name groups; its values are not listed."""
 
 
 def labels_of(samples: Sequence[Sample], params: Texts) -> dict[str, list[str] | None]:
     """The metadata keys of samples, each with its values as a spec would name them; None where
-    these are many.
+    there are too many to list.
     """
     values: dict[str, dict[str, None]] = {}
     for row in _meta(samples, samples, params):
-        text = row["string"] if row["string"] is not None else written(row["number"])
+        text = row["string"] if row["string"] is not None else number_text(row["number"])
         values.setdefault(row["key"], {})[text] = None
     return {
-        key: list(value) if len(value) <= MOST_VALUES else None for key, value in values.items()
+        key: list(value) if len(value) <= MAX_LISTED_VALUES else None
+        for key, value in values.items()
     }
 
 
 def _number(cell: Cell, column: str, params: Texts) -> float | None:
-    """A cell as a number; a text is one only where the source has no other, and as a label."""
+    """A cell as a number; a text counts only where the source holds texts alone, or as a label."""
     if isinstance(cell, float):
         return cell
     return as_number(cell) if params.numbers_in_texts or column == params.label else None

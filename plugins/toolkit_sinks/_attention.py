@@ -1,4 +1,4 @@
-"""Attention of samples as matrices, from rows of queries."""
+"""The attention of samples as matrices, built from rows of queries."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class AttentionOfSamples:
         return list(self._ranges)
 
     def matrix(self, sample: str, layer: int, tokens: int) -> Any:
-        """(heads, queries, keys), float16: 0 at keys that a query does not see, not a number where
-        a weight or a query was not kept; None without any.
+        """(heads, queries, keys), float16: 0 at keys that a query does not see, NaN where a weight
+        or a query was not kept; None without any rows.
         """
         import numpy as np
 
@@ -52,18 +52,18 @@ class AttentionOfSamples:
             return None
         rows = self._rows.slice(start, end - start)
         heads, queries = (rows[name].to_numpy() for name in ("head", "query"))
-        found = np.full((int(heads.max()) + 1, tokens, tokens), np.nan, dtype=np.float16)
+        dense = np.full((int(heads.max()) + 1, tokens, tokens), np.nan, dtype=np.float16)
         keys, weights = rows["keys"].to_pylist(), rows["weights"].combine_chunks()
         values = weights.flatten().to_numpy(zero_copy_only=False)
         offsets = weights.offsets.to_numpy() - weights.offsets[0].as_py()
         for row, (head, query) in enumerate(zip(heads, queries, strict=True)):
             row_values = values[offsets[row] : offsets[row + 1]]
             if keys[row] is None:
-                found[head, query] = 0
-                found[head, query, : len(row_values)] = row_values
+                dense[head, query] = 0
+                dense[head, query, : len(row_values)] = row_values
             else:
-                found[head, query, keys[row]] = row_values
-        return found
+                dense[head, query, keys[row]] = row_values
+        return dense
 
     def members(self, sample: str, layer: int, tokens: int) -> Iterator[Any]:
         """Array `attention` of an archive, where it was kept."""

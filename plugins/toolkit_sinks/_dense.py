@@ -2,9 +2,9 @@
 layer of each sample.
 
 `configuration`: `layer_20_l0_71_activations.npz` with `activations` (fragments by features), a
-fragment being the text up to and with its token. `layer`: `SAMPLE/layer_15.npz` with `features`
-(tokens by features), `positions` (the tokens that were looked at; the rows of others are not a
-number), `attention` (heads, queries, keys) where a stage kept it and, beside them,
+fragment being the text up to and including its token. `layer`: `SAMPLE/layer_15.npz` with
+`features` (tokens by features), `positions` (the tracked tokens; the rows of others are NaN),
+`attention` (heads, queries, keys) where a stage kept it and, next to the folders,
 `metadata_L1_31.json` with each sample's tokens.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ._entries import Entries
 
 NUMBERS = 33
-"""Bytes of the numbers beside a fragment: label, sentence, position, words, and whether it is the
+"""Bytes of the numbers of a fragment: label, sentence, position, words, and whether it is the
 final one.
 """
 
@@ -39,7 +39,7 @@ Files = Iterator[tuple[str, bytes | Iterable[bytes]]]
 RowsOf = Callable[[Mapping[str, Any]], "Entries"]
 
 
-# --- one archive a configuration ------------------------------------------------------------------
+# --- one archive per configuration ----------------------------------------------------------------
 
 
 def configurations(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
@@ -52,27 +52,29 @@ def configurations(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: 
         name = stem if stems[stem] == 1 else f"{stem}_{space['space']}"
         entries = rows_of(space)
         sentences.check(entries)
-        beside = _fragments(space, entries, sentences, average.get(space["space"], math.nan))
-        members = fragment_members(entries.rows, space["width"], beside)
+        fragments = _fragments(space, entries, sentences, average.get(space["space"], math.nan))
+        members = fragment_members(entries.rows, space["width"], fragments)
         yield f"{name}_activations.npz", archive(members)
 
 
 def _fragments(
     space: Mapping[str, Any], entries: Entries, sentences: Sentences, average: float
 ) -> Fragments:
-    """The longest fragment of a sample is that of its last row."""
+    """The texts and numbers of the rows. A sample's longest fragment is that of its last row."""
     import numpy as np
 
     def per_row(value: Callable[[str], Any], kind: Any) -> Any:
         return np.array([value(name) for name in entries.names], dtype=kind)[entries.sample]
 
     ranges = entries.ranges()
-    lasts = [
+    last_positions = [
         (name, int(entries.positions[end - 1]))
         for name, end in zip(entries.names, ranges[1:], strict=True)
     ]
     texts = [sentences.reading(name).text for name in entries.names]
-    fragments = (len(sentences.reading(name).fragment(last)) for name, last in lasts)
+    fragments = (
+        len(sentences.reading(name).fragment(position)) for name, position in last_positions
+    )
     return Fragments(
         text=lambda row: sentences.reading(entries.name(row)).fragment(entries.positions[row]),
         longest=max(fragments, default=0),
@@ -82,13 +84,13 @@ def _fragments(
         numbers=per_row(sentences.number, np.int64),
         positions=entries.positions,
         is_final=entries.positions == per_row(sentences.tokens, np.int64) - 1,
-        words=_words(entries, sentences),
+        words=_word_counts(entries, sentences),
         layer=_layer(space),
         average_l0=average,
     )
 
 
-def _words(entries: Entries, sentences: Sentences) -> Any:
+def _word_counts(entries: Entries, sentences: Sentences) -> Any:
     import numpy as np
 
     ranges = entries.ranges()
@@ -103,27 +105,27 @@ def _stem(space: Mapping[str, Any], average: Mapping[str, float]) -> str:
     return f"layer_{_layer(space)}_l0_{average.get(space['space'], math.nan):g}"
 
 
-# --- one archive a sample and layer ---------------------------------------------------------------
+# --- one archive per sample and layer -------------------------------------------------------------
 
 ALIASES = {"win_rate": "probability", "options": "choices"}
-"""What the published files call spans of ours; they are written under both names."""
+"""The published names of some of our spans, which are written under both names."""
 
 
 def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
     """A folder per sample, a file per layer (with the space's id where a layer has several), then
-    what the tokens are. Without spaces, the files hold attention alone.
+    the metadata of the tokens. Without spaces, the files hold only attention.
     """
     sentences = Sentences(work.inputs)
     folders = folder_names(sentences.names())
     attention = AttentionOfSamples(work.inputs)
-    shared = Counter(_layer(space) for space in heads)
+    spaces_at = Counter(_layer(space) for space in heads)
     names: set[str] = set()
     files: dict[str, dict[str, Any]] = {}
     for space in heads:
         entries = rows_of(space)
         sentences.check(entries)
         names.update(entries.names)
-        suffix = f"_{space['space']}" if shared[_layer(space)] > 1 else ""
+        suffix = f"_{space['space']}" if spaces_at[_layer(space)] > 1 else ""
         file = f"layer_{_layer(space)}{suffix}.npz"
         files[file] = dict(space)
         ranges = entries.ranges()
@@ -139,7 +141,7 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
             yield f"{folders[name]}/{file}", archive([*members, *weights])
     numbers = sorted({_layer(space) for space in heads} | set(attention.layers))
     for name, layer in attention.pairs():
-        if layer not in shared:
+        if layer not in spaces_at:
             names.add(name)
             weights = attention.members(name, layer, sentences.tokens(name))
             yield f"{folders[name]}/layer_{layer}.npz", archive(weights)

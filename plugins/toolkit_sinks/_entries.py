@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Entries:
-    """The rows of one space, in order of sample and position. Row i is of sample
+    """The rows of one space, in order of sample and position. Row i belongs to sample
     `names[sample[i]]`, at `positions[i]`.
     """
 
@@ -33,11 +33,11 @@ class Entries:
         return len(self.positions)
 
     def name(self, row: int) -> str:
-        """The sample that a row is of."""
+        """The sample of a row."""
         return self.names[int(self.sample[row])]
 
     def ranges(self) -> Any:
-        """Where each sample's rows begin, and where the last one's end."""
+        """The first row of each sample, and the end of the last sample's rows."""
         import numpy as np
 
         return np.searchsorted(self.sample, np.arange(len(self.names) + 1))

@@ -1,7 +1,7 @@
 """The sink `exp1_json`: a comparison of two groups in the JSON that the study of SAE layers 1 to 31
 published, for scripts that read it.
 
-What the shape has no place for stands beside it under keys of its own: the space of each layer (a
+What the published format has no field for is added under extra keys: the space of each layer (a
 feature number means nothing without it), and how many features the corrected p alone would call
 significant.
 """
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 FILE = "features.json"
 PUBLISHED = {"p_value": "p", "cohen_d": "d", "p_corrected": "q"}
-"""What the study called a statistic of both groups, and its name in table `features`."""
+"""The study's name of a statistic of both groups, and its name in table `features`."""
 OF_GROUP = {"mean": "mean", "std": "std"}
 
 
 class Exp1Json(SinkParams):
-    """Where to, and which comparison."""
+    """Where the file goes, and which comparison it holds."""
 
     groups: tuple[str, str] = Field(
         ("bankruptcy", "voluntary_stop"),
@@ -48,7 +48,7 @@ class Exp1Json(SinkParams):
 
     @field_validator("groups")
     @classmethod
-    def _different(cls, pair: tuple[str, str]) -> tuple[str, str]:
+    def _check_groups_differ(cls, pair: tuple[str, str]) -> tuple[str, str]:
         if pair[0] == pair[1]:
             raise ValueError(f"both groups are '{pair[0]}'; name two different ones")
         return pair
@@ -60,7 +60,7 @@ class Exp1Json(SinkParams):
 
 
 def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
-    """One file: totals, and for each layer its significant features, the least p first."""
+    """One file: totals, and for each layer its significant features, smallest p first."""
     import pyarrow as pa
 
     chosen = _chosen(read_comparisons(work.inputs), work.params)
@@ -73,7 +73,7 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         str(layer): _layer(layer, facts, rows, work.params, sizes)
         for layer, facts in sorted(layers.items())
     }
-    matches = {
+    document = {
         "timestamp": stamp(work.committed_at),
         "feature_type": _kind(layers),
         "sae_source": _source(layers),
@@ -88,17 +88,19 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         },
         "layer_results": results,
     }
-    yield FILE, (json.dumps(matches, indent=1) + "\n").encode()
+    yield FILE, (json.dumps(document, indent=1) + "\n").encode()
 
 
 def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Comparison]:
-    """The comparison that is published, of each stage that made it for other spaces; two in one
-    space are an error.
+    """The comparison to publish, from each stage that made it in its own spaces; two in one space
+    are an error.
     """
-    of_groups = [comparison for comparison in comparisons if comparison.effect == "d"]
-    same = [comparison for comparison in of_groups if comparison.group_names == params.groups]
-    if not same:
-        known = sorted({comparison.name for comparison in of_groups})
+    group_comparisons = [comparison for comparison in comparisons if comparison.effect == "d"]
+    matching = [
+        comparison for comparison in group_comparisons if comparison.group_names == params.groups
+    ]
+    if not matching:
+        known = sorted({comparison.name for comparison in group_comparisons})
         available = (
             f" The run compares: {choices(known)}." if known else " The run compares no groups."
         )
@@ -106,7 +108,7 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
             f"exp1_json: no row compares "
             f"{params.contrast}.{nearest(params.contrast, known)}{available}"
         )
-    results = [comparison for comparison in same if comparison.half == params.half]
+    results = [comparison for comparison in matching if comparison.half == params.half]
     if not results:
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
@@ -125,14 +127,14 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
 
 
 def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
-    """The space of each layer, also where nothing fired; a second one at a layer is an error."""
+    """The space of each layer, also where nothing fired; two spaces at one layer are an error."""
     import pyarrow.compute as pc
 
     described = {row["space"]: row for row in spaces.to_pylist()}
     tested = {space for space in pc.unique(rows["space"]).to_pylist() if space in described}
     kinds = {described[space]["sae"] is None for space in tested}
     chosen = [row for row in described.values() if (row["sae"] is None) in kinds]
-    twice = next(
+    duplicate = next(
         (
             hookpoint_name
             for hookpoint_name, count in Counter(row["hookpoint"] for row in chosen).items()
@@ -141,8 +143,8 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
         None,
     )
     layers = {hookpoint(row["hookpoint"]).layer: row for row in chosen}
-    if twice is not None or len(layers) < len(chosen):
-        several = f"spaces are at {twice}" if twice else "places of one layer were compared"
+    if duplicate is not None or len(layers) < len(chosen):
+        several = f"spaces are at {duplicate}" if duplicate else "places of one layer were compared"
         raise DataError(
             f"exp1_json: several {several}; "
             "the file has place for one per layer. Take the sink `json`, which keeps the space in "
@@ -171,12 +173,12 @@ def _layer(
         "n_bankrupt": sizes[0],
         "n_safe": sizes[1],
         "n_significant": len(features),
-        "n_significant_by_p": _by_p(rows_of_space, len(features)),
+        "n_significant_by_p": _count_by_p(rows_of_space, len(features)),
         "significant_features": features,
     }
 
 
-def _by_p(rows: pa.Table, significant: int) -> int | None:
+def _count_by_p(rows: pa.Table, significant: int) -> int | None:
     """How many features the corrected p alone calls significant; None after a stage that does not
     mark them.
     """
@@ -187,17 +189,18 @@ def _by_p(rows: pa.Table, significant: int) -> int | None:
 
 
 def _features(rows: pa.Table, params: Exp1Json) -> list[dict[str, Any]]:
-    """Of a layer, the significant features with what the study published of each; a number that is
-    not there is null.
+    """The significant features of a layer, with the statistics that the study published; a missing
+    number is null.
     """
     import pyarrow.compute as pc
 
     marked = rows.filter(
         pc.and_(pc.equal(rows["stat"], "significant"), pc.greater(rows["number"], 0))
     )["feature"]
-    kept = rows.filter(pc.is_in(rows["feature"], value_set=marked.combine_chunks()))
+    marked_rows = rows.filter(pc.is_in(rows["feature"], value_set=marked.combine_chunks()))
     number = {
-        (row["feature"], row["stat"], row["group"]): row["number"] for row in kept.to_pylist()
+        (row["feature"], row["stat"], row["group"]): row["number"]
+        for row in marked_rows.to_pylist()
     }
     results = []
     for feature in marked.to_pylist():
@@ -211,12 +214,12 @@ def _features(rows: pa.Table, params: Exp1Json) -> list[dict[str, Any]]:
                 for name, stat in OF_GROUP.items()
             }
         results.append(facts)
-    return sorted(results, key=lambda one: (one["p_value"], one["feature_idx"]))
+    return sorted(results, key=lambda entry: (entry["p_value"], entry["feature_idx"]))
 
 
 def _kind(layers: Mapping[int, Mapping[str, Any]]) -> str:
-    """`SAE_features_32768_per_layer`, as published; of the raw stream its own name, so that nothing
-    takes its numbers for features.
+    """`SAE_features_32768_per_layer`, as published; the raw stream has its own name, so that its
+    dimensions are not taken for features.
     """
     widths = sorted({row["width"] for row in layers.values()})
     kind = "raw_residual" if all(row["sae"] is None for row in layers.values()) else "SAE_features"
@@ -224,7 +227,7 @@ def _kind(layers: Mapping[int, Mapping[str, Any]]) -> str:
 
 
 def _source(layers: Mapping[int, Mapping[str, Any]]) -> str | None:
-    """What the SAEs' names have in common, as a release is named: `Lab-LXR-4x` of Lab-L0R-4x,
+    """The common part of the SAEs' names, as a release is named: `Lab-LXR-4x` of Lab-L0R-4x,
     Lab-L1R-4x. None for the raw stream.
     """
     names = {

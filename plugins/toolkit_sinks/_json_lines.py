@@ -14,7 +14,7 @@ from toolkit.tables import DATA_TABLES, table
 from toolkit.work import SinkWork
 
 
-def _known(name: str) -> str:
+def _check_table(name: str) -> str:
     if name not in DATA_TABLES:
         raise ValueError(
             f"there is no table '{name}'.{nearest(name, DATA_TABLES)} Tables: "
@@ -24,15 +24,15 @@ def _known(name: str) -> str:
 
 
 class Json(SinkParams):
-    """Which tables go out, and where to."""
+    """Which tables are written, and where."""
 
-    tables: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(
+    tables: tuple[Annotated[str, AfterValidator(_check_table)], ...] = Field(
         ("features",), description="Names of the tables."
     )
 
 
 def write_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
-    """One file a table, rows sorted by the table's key."""
+    """One file per table, rows sorted by the table's key."""
     for name in work.params.tables:
         order = [(column, "ascending") for column in table(name).key]
         lines = (

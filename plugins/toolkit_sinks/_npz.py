@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Npz(SinkParams):
-    """Where to, and whether every zero is written too."""
+    """Where the archives go, and whether zeros are written too."""
 
     dense: bool = Field(False, description="Write every zero too: a matrix of rows by features.")
     layout: Literal["space", "configuration", "layer"] = Field(
@@ -40,7 +40,7 @@ class Npz(SinkParams):
     )
 
     @model_validator(mode="after")
-    def _asked_for(self) -> Npz:
+    def _check_layout(self) -> Npz:
         if self.layout != "space" and not self.dense:
             raise ValueError(
                 f"layout: {self.layout} writes every zero, which takes a lot of room. Say `dense: "
@@ -55,7 +55,7 @@ class Npz(SinkParams):
 
 
 def disk(params: Npz, cost: Cost) -> int:
-    """Bytes of the dense matrices and of the texts beside them, before they are compressed."""
+    """Bytes of the dense matrices and of the texts with them, before compression."""
     if not params.dense:
         return 0
     if params.layout == "layer":
@@ -67,8 +67,8 @@ def disk(params: Npz, cost: Cost) -> int:
 
 
 def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
-    """One archive a space: row i is `samples[i]` at `positions[i]`; entry j says that `feature[j]`
-    is `value[j]` in `row[j]`.
+    """One archive per space: row i is `samples[i]` at `positions[i]`; entry j says that
+    `feature[j]` is `value[j]` in `row[j]`.
     """
     import pyarrow.compute as pc
 
@@ -112,16 +112,16 @@ def _spaces(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _names(spaces: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> list[str]:
-    """Addresses as file names; those that would be equal (also where upper case counts for nothing)
-    get the space's id too.
+    """Addresses as file names; names that would collide, also when case is ignored, get the
+    space's id too.
     """
     safe = [
         re.sub(r"[^A-Za-z0-9._-]+", "-", spaces[space]["address"]).strip(".-") or space
         for space in ids
     ]
-    seen = Counter(name.lower() for name in safe)
+    counts = Counter(name.lower() for name in safe)
     return [
-        name if seen[name.lower()] == 1 else f"{name}-{space}"
+        name if counts[name.lower()] == 1 else f"{name}-{space}"
         for name, space in zip(safe, ids, strict=True)
     ]
 

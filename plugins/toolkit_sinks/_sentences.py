@@ -1,4 +1,4 @@
-"""What stands beside the rows of an archive: the samples' texts, up to each token and whole, their
+"""What accompanies the rows of an archive: the samples' texts, whole and up to each token, their
 labels and their numbers.
 """
 
@@ -24,20 +24,20 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class TextByTokens:
-    """A sample's text, and for each of its tokens: the characters and the words up to its end."""
+    """A sample's text, and the number of characters and of words up to each token's end."""
 
     text: str
     ends: Any
     words: Any
 
     def fragment(self, position: int) -> str:
-        """The text up to and with a token, without blanks around it."""
+        """The text up to and including a token, stripped of blanks."""
         return self.text[: self.ends[position]].strip()
 
 
 class Sentences:
-    """The samples of a run. A text is taken apart when its first row is met; fragments are made a
-    row at a time and not kept.
+    """The samples of a run. A text is split when its first row is met; fragments are built row by
+    row and not kept.
     """
 
     def __init__(self, inputs: Inputs, index: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Sentences:
         return self._readings[name]
 
     def label(self, name: str) -> float:
-        """Its label; not a number without one."""
+        """Its label; NaN without one."""
         return float(self._labels.get(name, math.nan))
 
     def number(self, name: str) -> int:
@@ -95,12 +95,12 @@ class Sentences:
         """Refuse rows at tokens that their sample does not have."""
         ranges = entries.ranges()
         for index, name in enumerate(entries.names):
-            last = int(entries.positions[ranges[index + 1] - 1])
-            if last >= self.tokens(name):
+            last_position = int(entries.positions[ranges[index + 1] - 1])
+            if last_position >= self.tokens(name):
                 raise DataError(
-                    f"sample '{name}' has activations at position {last}, but {self.tokens(name)} "
-                    "tokens in table 'samples', which this layout puts beside them. Use `layout: "
-                    "space`, or let the samples' source give `pieces`."
+                    f"sample '{name}' has activations at position {last_position}, but "
+                    f"{self.tokens(name)} tokens in table 'samples', which this layout puts "
+                    "beside them. Use `layout: space`, or let the samples' source give `pieces`."
                 )
 
     def _numbered(self, index: str) -> dict[str, int]:
@@ -125,14 +125,12 @@ def _reading(text: str, pieces: Sequence[str]) -> TextByTokens:
     import numpy as np
 
     ends = np.array(list(_ends(text, pieces)), dtype=np.int64)
-    begun = np.array([word.start() for word in _WORD.finditer(text)], dtype=np.int64)
-    return TextByTokens(text, ends, np.searchsorted(begun, ends))
+    word_starts = np.array([word.start() for word in _WORD.finditer(text)], dtype=np.int64)
+    return TextByTokens(text, ends, np.searchsorted(word_starts, ends))
 
 
 def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
-    """Where each token's piece ends in the text. Tokens that share a character have it all of them;
-    it is one character all the same.
-    """
+    """Where each token's piece ends in the text; tokens that share a character all end after it."""
     begin = end = 0
     for piece, run in groupby(pieces):
         count, start = len(list(run)), _begin(text, piece, begin, end)
@@ -148,8 +146,8 @@ def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
 
 
 def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
-    """Where a piece begins: where the last one ends, within that one (only characters of several
-    bytes are shared), or after a gap.
+    """Where a piece begins: at the end of the previous one, inside it (only multi-byte characters
+    are shared), or after a gap.
     """
     if not piece or text.startswith(piece, end):
         return end if piece else None
@@ -158,7 +156,7 @@ def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
 
 
 def _copies(text: str, piece: str, begin: int, limit: int) -> int:
-    """How often a piece stands there, one after the other."""
+    """How many times the piece repeats from `begin` on."""
     count = 0
     while count < limit and text.startswith(piece, begin + count * len(piece)):
         count += 1

@@ -1,4 +1,4 @@
-"""When, as published files write it."""
+"""Timestamps, as published files write them."""
 
 from __future__ import annotations
 

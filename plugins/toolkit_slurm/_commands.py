@@ -1,4 +1,4 @@
-"""The programs of Slurm: what is asked of them, and what they answer."""
+"""Runs the programs of Slurm and reads their output."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ ENDED = frozenset(
 )
 
 
-class Unanswered(BadInput):
-    """A program of Slurm failed, as it does while the controller restarts."""
+class SlurmUnavailable(BadInput):
+    """A program of Slurm failed, as happens while the controller restarts."""
 
 
 @dataclass(frozen=True)
@@ -47,39 +47,39 @@ class TaskState:
 
 def max_array_size() -> int:
     """The cluster's MaxArraySize; 0 allows no array."""
-    text = _answer(["scontrol", "show", "config"])
+    text = _run(["scontrol", "show", "config"])
     match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
     if match is None:
-        raise BadInput("`scontrol show config` says no MaxArraySize. Is this a Slurm cluster?")
+        raise BadInput("`scontrol show config` prints no MaxArraySize. Is this a Slurm cluster?")
     return int(match[1])
 
 
 def chunks(tasks: int, max_size: int) -> list[int]:
-    """So many tasks as array jobs, each below MaxArraySize."""
+    """The sizes of array jobs with this many tasks in total, each below MaxArraySize."""
     size = max(1, max_size - 1)
     full, remainder = divmod(tasks, size)
     return [size] * full + ([remainder] if remainder else [])
 
 
 def submit(script: Path, tasks: int, secrets: Mapping[str, str]) -> str:
-    """Submit one array job of so many tasks, and give its id. The values that the spec takes from
-    the environment are inherited by the job, and written nowhere else.
+    """Submit one array job with this many tasks, and return its id. The job inherits the values
+    that the spec takes from the environment; they are written nowhere else.
     """
     inherited = {name: value for name, value in os.environ.items() if not PRIVATE.search(name)}
     words = ["sbatch", "--parsable", f"--array=0-{tasks - 1}", str(script)]
     try:
-        return _answer(words, {**inherited, **secrets}).strip().split(";")[0]
-    except Unanswered as error:
+        return _run(words, {**inherited, **secrets}).strip().split(";")[0]
+    except SlurmUnavailable as error:
         raise BadInput(
-            f"{error}. Mend `executors.slurm` (the script is {script}), then issue the same "
+            f"{error}. Correct `executors.slurm` (the script is {script}), then issue the same "
             "command again."
         ) from None
 
 
 def tasks_named(name: str) -> dict[str, TaskState]:
-    """The tasks of this user with a job name, by `JOB_TASK`, that have not ended."""
+    """This user's tasks with a job name that have not ended, by `JOB_TASK`."""
     layout = "JobArrayID:64,State:32,RestartCnt:16"
-    text = _answer(["squeue", "--me", "--array", "--noheader", f"--name={name}", "-O", layout])
+    text = _run(["squeue", "--me", "--array", "--noheader", f"--name={name}", "-O", layout])
     tasks = {}
     for line in text.splitlines():
         words = line.split()
@@ -91,8 +91,8 @@ def tasks_named(name: str) -> dict[str, TaskState]:
 def how_ended(task: str) -> str:
     """How a task ended, as far as the controller still knows."""
     try:
-        text = _answer(["scontrol", "show", "job", "-o", task])
-    except Unanswered:
+        text = _run(["scontrol", "show", "job", "-o", task])
+    except SlurmUnavailable:
         return "its task ended"
     state = re.search(r"JobState=(\S+)", text)
     reason = re.search(r"Reason=(\S+)", text)
@@ -101,17 +101,17 @@ def how_ended(task: str) -> str:
 
 
 def cancel(name: str, *, pending_only: bool = False) -> None:
-    """Cancel the tasks with a job name. One that has ended meanwhile is no error."""
+    """Cancel the tasks with a job name. It is no error if they have ended already."""
     words = ["scancel", "--me", f"--name={name}"]
     try:
-        _answer([*words, "--state=PENDING"] if pending_only else words)
-    except Unanswered:
+        _run([*words, "--state=PENDING"] if pending_only else words)
+    except SlurmUnavailable:
         return
 
 
-def _answer(words: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+def _run(words: Sequence[str], env: Mapping[str, str] | None = None) -> str:
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             list(words),
             env=None if env is None else dict(env),
             stdin=subprocess.DEVNULL,
@@ -125,8 +125,8 @@ def _answer(words: Sequence[str], env: Mapping[str, str] | None = None) -> str:
             "Run there, or use `--on local`."
         ) from None
     except subprocess.TimeoutExpired:
-        raise Unanswered(f"Slurm gave no answer in {TIMEOUT_SECONDS} s: {words[0]}") from None
-    if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise Unanswered(f"{words[0]} failed: {reason}")
-    return done.stdout
+        raise SlurmUnavailable(f"Slurm gave no answer in {TIMEOUT_SECONDS} s: {words[0]}") from None
+    if result.returncode:
+        reason = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
+        raise SlurmUnavailable(f"{words[0]} failed: {reason}")
+    return result.stdout

@@ -1,4 +1,4 @@
-"""Reading a line that a task wrote: an event of its worker, or how the worker ended."""
+"""Reads a line that a task wrote: an event of its worker, or how the worker ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from toolkit.protocol import WorkerEvent, read_event
 
 
 def read_line(line: bytes) -> tuple[WorkerEvent | None, str | None]:
-    """The event, or how the worker ended; neither for a line that is none."""
+    """The event, or how the worker ended; for any other line, neither."""
     event = read_event(line)
     if event is not None:
         return event, None

@@ -1,4 +1,4 @@
-"""What `executors: {slurm: {...}}` may say."""
+"""The params of `executors: {slurm: {...}}`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _options(options: dict[str, str]) -> dict[str, str]:
 
 
 class Slurm(Params):
-    """How many tasks, what each of them asks for, and what is done before its worker starts."""
+    """The number of tasks, what each task requests, and what runs before its worker starts."""
 
     workers: int = Field(1, ge=1, le=100_000, description="Tasks; each runs one worker.")
     time: str = Field(
@@ -39,7 +39,7 @@ class Slurm(Params):
         120,
         ge=1,
         le=65_535,
-        description="Seconds before its time limit at which a task takes no further step.",
+        description="A task takes no further step this many seconds before its time limit.",
     )
     gpus: int = Field(0, ge=0, description="GPUs of a task.")
     cpus: int = Field(1, ge=1, description="Cores of a task, and compute threads of its worker.")
@@ -50,20 +50,20 @@ class Slurm(Params):
     account: str | None = Field(None, description="The account.")
     sbatch: Annotated[dict[str, str], AfterValidator(_options)] = Field(
         default_factory=dict,
-        description="Further options of sbatch, such as `constraint: a100`; an empty text for an "
-        "option without a value.",
+        description="Further options of sbatch, such as `constraint: a100`; an option without a "
+        "value has an empty text.",
     )
     setup: tuple[str, ...] = Field(
         (), description="Shell lines before the worker starts, such as `module load cuda`."
     )
     sif: PathText | None = Field(
-        None, description="An Apptainer image file; its worker then runs in a container."
+        None, description="An Apptainer image file, in which the worker then runs."
     )
     poll: float = Field(
-        10.0, gt=0, le=600, description="Seconds between two looks at the batch system's queue."
+        10.0, gt=0, le=600, description="Seconds between two checks of the batch system's queue."
     )
     wait: float = Field(
         600.0,
         gt=0,
-        description="Seconds that a task without a step waits for a host that is not heard of.",
+        description="Seconds that a task without a step waits for a silent host.",
     )

@@ -16,24 +16,24 @@ from toolkit.executors import WorkerRequest
 from ._params import Slurm
 from ._seats import Seat
 
-LOCAL = ("-m", "toolkit.worker")
+WORKER_MODULE = ("-m", "toolkit.worker")
 
 
 def seats_folder(request: WorkerRequest) -> Path:
-    """Where the host and the tasks of this executor speak."""
+    """The folder through which the host and its tasks communicate."""
     return request.folder.absolute() / "slurm"
 
 
 def job_name(folder: Path) -> str:
-    """The name of the run's jobs, by which the queue is asked: the run's id, and a hash of its
-    folder, since two stores may hold the same run.
+    """The name of the run's jobs, by which they are found in the queue: the run's id and a hash of
+    its folder, since two stores may hold the same run.
     """
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     return f"toolkit-{folder.parents[1].name}-{digest}"
 
 
 def script(params: Slurm, folder: Path) -> str:
-    """The script, for any number of tasks."""
+    """The batch script, the same for any number of tasks."""
     words = [sys.executable, "-m", "toolkit_slurm.task", str(folder)]
     lines = [
         "#!/bin/bash",
@@ -45,19 +45,19 @@ def script(params: Slurm, folder: Path) -> str:
 
 
 def dry_script(params: Slurm, requests: Sequence[WorkerRequest]) -> str:
-    """What `--dry-run` prints: how the script is submitted, and the script. Contacts nothing."""
+    """What `--dry-run` prints: the command that submits the script, and the script itself."""
     folder = seats_folder(requests[0])
-    submitted = (
+    comment = (
         f"# sbatch --array=0-{len(requests) - 1} {folder}/task.sh, in chunks below the cluster's "
         "MaxArraySize"
     )
-    return f"{submitted}\n{script(params, folder)}"
+    return f"{comment}\n{script(params, folder)}"
 
 
 def seat_for(params: Slurm, request: WorkerRequest, name: str) -> Seat:
     """A seat for the worker of a request."""
     folders: Mapping[str, str] = {}
-    command = [sys.executable, *LOCAL]
+    command = [sys.executable, *WORKER_MODULE]
     if params.sif is not None:
         words = exec_words(request, params.sif, params.cpus, gpus=params.gpus > 0)
         command = [PROGRAMS[0], *words]
@@ -77,8 +77,8 @@ def seat_for(params: Slurm, request: WorkerRequest, name: str) -> Seat:
 
 
 def _options(params: Slurm, folder: Path) -> Iterator[str]:
-    """The options of sbatch. The signal comes to the task itself (B:), which `exec` makes the
-    batch shell.
+    """The options of sbatch. The signal goes to the batch shell (B:), which `exec` replaces with
+    the task.
     """
     yield f"job-name={job_name(folder)}"
     yield f"output={shlex.quote(os.fspath(folder))}/task-%A_%a.log"

@@ -1,11 +1,11 @@
-"""The files through which a host and the tasks of its array jobs speak, on a shared file system.
+"""The shared files through which a host and the tasks of its array jobs communicate.
 
-    FOLDER/session                     id of the session of the host, empty when it is over
-    FOLDER/host                        a number that the living host changes
+    FOLDER/session                     id of the host's session, empty once it is over
+    FOLDER/host                        a number that the host changes while it is alive
     FOLDER/ID/free/SEAT.json           a worker that a task may start
     FOLDER/ID/taken/SEAT@TASK.json     the same, claimed by a task: one atomic rename
-    FOLDER/ID/SEAT.in                  messages of the host, one JSON line each
-    FOLDER/ID/SEAT.out                 events of the worker, one JSON line each
+    FOLDER/ID/SEAT.in                  the host's messages, one JSON line each
+    FOLDER/ID/SEAT.out                 the worker's events, one JSON line each
 
 Each file has one writer. Files are opened anew for each read and closed after each write, which is
 what makes changes visible on a network file system.
@@ -30,7 +30,7 @@ class Seat:
     name: str
     """Unique in its session."""
     worker: str
-    """The name of its worker."""
+    """The name of the worker."""
     command: list[str]
     log: str
     jobs: str
@@ -41,7 +41,7 @@ class Seat:
     secrets: list[str] = field(default_factory=list)
     """Names of environment variables that messages refer to as `${env:NAME}`."""
     wait: float = 600.0
-    """Seconds that it waits for a host that is not heard of."""
+    """Seconds that its task waits for a silent host."""
 
     def translations(self) -> dict[Path, PurePosixPath]:
         """The folders, for `PipedWorker`."""
@@ -57,25 +57,25 @@ class Seats:
     # --- the session ---
 
     def session(self) -> str:
-        """The id of the session that is open, or an empty text."""
+        """The id of the open session, or an empty text."""
         return _text(self.folder / "session")
 
     def open_session(self, session: str) -> None:
-        """Begin a session; that of an earlier host is over."""
+        """Begin a session, which ends that of an earlier host."""
         for name in ("free", "taken"):
             (self.folder / session / name).mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "session", session)
 
     def close_session(self) -> None:
-        """End the session: its tasks end."""
+        """End the session; its tasks then end too."""
         write_text(self.folder / "session", "")
 
     def beat(self, number: int) -> None:
-        """Show that the host lives."""
+        """Write the next heartbeat of the host."""
         write_text(self.folder / "host", str(number))
 
     def heartbeat(self) -> str:
-        """What the host wrote last to show that it lives."""
+        """The last heartbeat of the host."""
         return _text(self.folder / "host")
 
     # --- seats ---
@@ -86,7 +86,7 @@ class Seats:
         write_text(path, json.dumps(asdict(seat)))
 
     def withdraw(self, session: str, seat: str) -> bool:
-        """Take back a seat that no task has claimed; whether that was in time."""
+        """Withdraw a free seat. False if a task has claimed it already."""
         try:
             (self.folder / session / "free" / f"{seat}.json").unlink()
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class Seats:
         return True
 
     def claim(self, session: str, task: str) -> Seat | None:
-        """Claim a free seat for a task, by an atomic rename: of several claimants one gets it."""
+        """Claim a free seat by an atomic rename, so that only one of several tasks gets it."""
         free, taken = (self.folder / session / name for name in ("free", "taken"))
         for name in sorted(_names(free)):
             claimed = taken / f"{name.removesuffix('.json')}@{task}.json"
@@ -112,22 +112,22 @@ class Seats:
         return {seat: owner for seat, _, owner in pairs if owner}
 
     def inbox(self, session: str, seat: str) -> Path:
-        """The file of the host's messages."""
+        """The file with the host's messages."""
         return self.folder / session / f"{seat}.in"
 
     def outbox(self, session: str, seat: str) -> Path:
-        """The file of the worker's events."""
+        """The file with the worker's events."""
         return self.folder / session / f"{seat}.out"
 
 
 class LineReader:
-    """Reads the lines that a file gains; the last line counts once it is whole."""
+    """Reads the lines that are appended to a file, each once it is complete."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
 
     def lines(self) -> list[bytes]:
-        """The whole lines that have come since."""
+        """The complete lines since the last call."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -156,7 +156,7 @@ def read_message(line: bytes, names: Iterable[str], values: Mapping[str, str]) -
 
 
 def _as_in_json(names: Iterable[str], values: Mapping[str, str]) -> Secrets:
-    """Values as JSON text holds them, without quotation marks: a value may be a number there."""
+    """Values as they appear in JSON text, without quotation marks: JSON may hold a number."""
     return Secrets({name: json.dumps(values[name])[1:-1] for name in names})
 
 

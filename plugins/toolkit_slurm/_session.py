@@ -1,8 +1,8 @@
-"""The host's side: one session for each run that this process drives. It offers seats, submits as
-many tasks as there are seats without one, reads what workers say, and notices the dead.
+"""The host's side: one session for each run that this process drives. It offers seats, submits a
+task for each seat without one, reads the events of workers, and notices dead tasks.
 
-Tasks that an earlier host of the same run submitted are still in the queue or on their nodes: they
-take the seats of the new session, and count.
+Tasks that an earlier host of the same run submitted may still be in the queue or on their nodes.
+They take the seats of the new session, so fewer tasks are submitted.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ._seats import LineReader, Seats, append, write_text
 READ_SECONDS = 0.2
 BEAT_SECONDS = 5.0
 END_SECONDS = 10.0
-"""How long the tasks of a session that is over have to end on their own."""
-DEAD_LOOKS = 2
-"""A task is dead when so many looks at the queue in a row say so."""
+"""How long the tasks of a closed session have to end on their own."""
+DEAD_CHECKS = 2
+"""A task counts as dead after so many checks of the queue in a row without it."""
 RESEATINGS = 5
-"""How often a worker without a step gets another task before the host hears of it."""
+"""How often a worker without a step gets another task before the host is told that it ended."""
 
 
 class SlurmWorker:
@@ -46,11 +46,9 @@ class SlurmWorker:
         self.seat = f"{request.name}-{number}"
         self.number = number
         self.job: str | None = None
-        """The step that it has."""
+        """The job in hand."""
         self.reseated = 0
-        self.owner = ""
-        """The task that has claimed its seat."""
-        self.dead_looks = 0
+        self.dead_checks = 0
         self.ended = ""
         """How it ended."""
         self.stopped = False
@@ -67,7 +65,7 @@ class SlurmWorker:
         return self.request.name
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Append a message to its file, with references in place of secrets."""
+        """Append a message to the seat's inbox, with references in place of secrets."""
         record = {name: value for name, value in message.items() if name != "secrets"}
         if message["type"] == "open":
             self.opening = record
@@ -77,24 +75,24 @@ class SlurmWorker:
         append(inbox, [record], self._secrets)
 
     def events(self) -> Iterator[WorkerEvent]:
-        """Its events, until it has ended."""
+        """Yield its events until it has ended."""
         while (event := self._events.get()) is not None:
             yield event
 
     def stop(self, *, now: bool = False) -> str:
-        """Let its task go. The session ends with its last worker."""
+        """Release its task. The session ends with its last worker."""
         self._session.release(self, now=now)
         return self.ended or "stopped"
 
     def take(self, event: WorkerEvent) -> None:
-        """Note an event, and pass it on."""
+        """Record an event, and pass it to the host."""
         if isinstance(event, Done | Failed) and event.job == self.job:
             self.job = None
         self.greeted = self.greeted or isinstance(event, Hello)
         self._events.put(event)
 
     def end(self, how: str) -> None:
-        """It says nothing more."""
+        """Record how it ended, and end its stream of events."""
         if not self.ended:
             self.ended = how
             self._events.put(None)
@@ -111,8 +109,8 @@ class SlurmSession:
         self._workers: dict[str, SlurmWorker] = {}
         self._numbers = iter(range(1 << 62))
         self._secrets = dict(request.secrets)
-        self._over = threading.Event()
-        self._changing = threading.RLock()
+        self._closed = threading.Event()
+        self._lock = threading.RLock()
         self._max_size = slurm.max_array_size()
         make_folders(request)
         self.seats.open_session(self.id)
@@ -121,13 +119,13 @@ class SlurmSession:
         self._thread.start()
 
     def add(self, requests: Sequence[WorkerRequest]) -> list[Worker]:
-        """Offer a seat for each request, and submit the tasks that are missing."""
-        with self._changing:
-            workers = [self._seat(request) for request in requests]
+        """Offer a seat for each request, and submit the missing tasks."""
+        with self._lock:
+            workers = [self._offer_seat(request) for request in requests]
             self._submit_missing(slurm.tasks_named(self._job))
         return list(workers)
 
-    def _seat(self, request: WorkerRequest) -> SlurmWorker:
+    def _offer_seat(self, request: WorkerRequest) -> SlurmWorker:
         worker = SlurmWorker(self, request, next(self._numbers))
         self._workers[worker.seat] = worker
         self.seats.offer(self.id, seat_for(self._params, request, worker.seat))
@@ -148,29 +146,29 @@ class SlurmSession:
         return [
             owner
             for seat, owner in owners.items()
-            if seat in self._workers and not self._workers[seat].ended and lives(owner, tasks)
+            if seat in self._workers and not self._workers[seat].ended and holds_node(owner, tasks)
         ]
 
     # --- the thread ---
 
     def _watch(self) -> None:
-        """Read what workers say, look at the queue now and then, and show that the host lives."""
-        beats, beat_at, look_at = 0, 0.0, time.monotonic() + self._params.poll
-        while not self._over.wait(READ_SECONDS):
+        """Read the events of workers, check the queue now and then, and write heartbeats."""
+        beats, beat_at, check_at = 0, 0.0, time.monotonic() + self._params.poll
+        while not self._closed.wait(READ_SECONDS):
             try:
                 if time.monotonic() >= beat_at:
                     beats, beat_at = beats + 1, time.monotonic() + BEAT_SECONDS
                     self.seats.beat(beats)
                 self._read_all()
-                if time.monotonic() >= look_at:
-                    look_at = time.monotonic() + self._params.poll
-                    self._look()
+                if time.monotonic() >= check_at:
+                    check_at = time.monotonic() + self._params.poll
+                    self._check_queue()
             except (OSError, BadInput) as error:
                 self._fail(str(error))
                 return
 
     def _read_all(self) -> None:
-        with self._changing:
+        with self._lock:
             workers = list(self._workers.values())
         for worker in workers:
             self._read(worker)
@@ -181,55 +179,55 @@ class SlurmSession:
             if event is not None:
                 worker.take(event)
             elif how is not None:
-                self._ended(worker, how)
+                self._handle_end(worker, how)
                 return
 
-    def _look(self) -> None:
+    def _check_queue(self) -> None:
         """Compare the claimed seats with the queue."""
         try:
             owners = self.seats.owners(self.id)
             tasks = slurm.tasks_named(self._job)
-        except slurm.Unanswered:
-            return  # the controller restarts; the next look tells
-        with self._changing:
+        except slurm.SlurmUnavailable:
+            return  # the controller is restarting; the next check decides
+        with self._lock:
             for seat, owner in owners.items():
                 worker = self._workers.get(seat)
                 if worker is None or worker.ended:
                     continue
-                worker.dead_looks = 0 if lives(owner, tasks) else worker.dead_looks + 1
-                if worker.dead_looks >= DEAD_LOOKS:
-                    self._read(worker)  # it may have said how it ended
+                worker.dead_checks = 0 if holds_node(owner, tasks) else worker.dead_checks + 1
+                if worker.dead_checks >= DEAD_CHECKS:
+                    self._read(worker)  # it may have written how it ended
                     if not worker.ended and self._workers.get(seat) is worker:
-                        self._ended(worker, slurm.how_ended(owner.rpartition(".")[0]))
+                        self._handle_end(worker, slurm.how_ended(owner.rpartition(".")[0]))
             self._submit_missing(tasks)
 
-    def _ended(self, worker: SlurmWorker, how: str) -> None:
-        """A worker without a step is given another task; of one with a step the host hears."""
-        with self._changing:
+    def _handle_end(self, worker: SlurmWorker, how: str) -> None:
+        """Give a worker without a step another task; tell the host about one with a step."""
+        with self._lock:
             del self._workers[worker.seat]
             if worker.job is not None or worker.stopped or worker.reseated >= RESEATINGS:
                 worker.end(how)
                 return
             worker.seat = f"{worker.request.name}-{next(self._numbers)}"
-            worker.reseated, worker.dead_looks = worker.reseated + 1, 0
+            worker.reseated, worker.dead_checks = worker.reseated + 1, 0
             worker.reader = LineReader(self.seats.outbox(self.id, worker.seat))
             self._workers[worker.seat] = worker
             append(self.seats.inbox(self.id, worker.seat), [worker.opening])
             self.seats.offer(self.id, seat_for(self._params, worker.request, worker.seat))
 
     def _fail(self, message: str) -> None:
-        """The session cannot go on: say so in the name of each worker."""
-        with self._changing:
+        """Report to the host, for each worker, that the session cannot continue."""
+        with self._lock:
             for worker in self._workers.values():
                 worker.take(Failed(job=None, kind="BadInput", message=message))
 
     # --- the end ---
 
     def release(self, worker: SlurmWorker, *, now: bool) -> None:
-        """Let a worker go. The last one ends the session: its tasks end, and what waits in the
-        queue is cancelled.
+        """Release a worker. The last one ends the session: its tasks end, and tasks that wait in
+        the queue are cancelled.
         """
-        with self._changing:
+        with self._lock:
             was_stopped, worker.stopped = worker.stopped, True
             if self._workers.pop(worker.seat, None) is not None:
                 self.seats.withdraw(self.id, worker.seat)
@@ -240,24 +238,24 @@ class SlurmSession:
         self.close(now=now)
 
     def close(self, *, now: bool) -> None:
-        """End the session, once."""
-        with self._changing:
-            if self._over.is_set():
+        """End the session. Further calls do nothing."""
+        with self._lock:
+            if self._closed.is_set():
                 return
-            self._over.set()
+            self._closed.set()
         _SESSIONS.pop(self.folder, None)
         self.seats.close_session()
         slurm.cancel(self._job, pending_only=not now)
         if not now:
-            self._wait_for_the_end()
+            self._wait_for_tasks()
 
-    def _wait_for_the_end(self) -> None:
+    def _wait_for_tasks(self) -> None:
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
             try:
                 if not slurm.tasks_named(self._job):
                     return
-            except slurm.Unanswered:
+            except slurm.SlurmUnavailable:
                 break
             time.sleep(READ_SECONDS)
         slurm.cancel(self._job)
@@ -267,7 +265,7 @@ _SESSIONS: dict[Path, SlurmSession] = {}
 
 
 def start_all(params: Slurm, requests: Sequence[WorkerRequest]) -> Sequence[Worker]:
-    """Offer workers to the run's tasks, and submit those that are missing."""
+    """Offer workers to the run's tasks, and submit the missing tasks."""
     if params.sif is not None:
         locate(params.sif)
     folder = seats_folder(requests[0])
@@ -286,9 +284,9 @@ def start(params: Slurm, request: WorkerRequest) -> Worker:
     return start_all(params, [request])[0]
 
 
-def lives(owner: str, tasks: Mapping[str, slurm.TaskState]) -> bool:
-    """Whether an owner, `JOB_TASK.RESTARTS`, still holds a node: a task that was requeued since
-    then is another owner.
+def holds_node(owner: str, tasks: Mapping[str, slurm.TaskState]) -> bool:
+    """Whether an owner, `JOB_TASK.RESTARTS`, still holds a node. A task that was requeued since
+    then is a different owner.
     """
     name, _, restarts = owner.rpartition(".")
     task = tasks.get(name)

@@ -1,10 +1,10 @@
 """One task of an array job: `python -m toolkit_slurm.task FOLDER`. Takes a seat, starts its worker,
 and carries messages and events between the worker's pipes and the files of the shared folder.
 
-It may be requeued or die at any point: what it has not published does not exist. A worker writes
-into a job folder of the task's own; when the step is done its files are renamed into the job folder
-that the host reads, `done.json` last. When the host is gone, the step in hand is finished and
-published, for the next host to take over.
+A task may be requeued or die at any point; results that it has not published do not exist. Its
+worker writes into a private job folder. Once the step is done, the files are renamed into the job
+folder that the host reads, `done.json` last. If the host is gone, the step in hand is still
+finished and published, for the next host to take over.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ POLL_SECONDS = 0.2
 ALIVE_SECONDS = 5.0
 """How often the worker's sign of life is written to the shared folder."""
 SEATLESS_SECONDS = 30.0
-"""A task for which there is no seat ends after so long."""
+"""How long a task waits for a seat before it ends."""
 
 
 @dataclass
 class Signals:
-    """What the batch system asks of the task."""
+    """The signals that the batch system has sent to the task."""
 
     leave: bool = False
     """Take no further step: the time limit is near."""
@@ -44,25 +44,25 @@ class Signals:
     """End now: the time limit, a preemption or a cancellation."""
 
     def listen(self) -> None:
-        """Note the signals from now on."""
+        """Install the signal handlers."""
         signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "leave", True))
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "end", True))
 
 
 @dataclass
 class HostWatch:
-    """Tells how long nothing has been heard of the host, by this machine's clock alone."""
+    """Measures how long the host has been silent, by this machine's clock alone."""
 
     seats: Seats
-    _last: str = ""
-    _since: float = field(default_factory=time.monotonic)
+    _last_beat: str = ""
+    _changed_at: float = field(default_factory=time.monotonic)
 
     def silent_seconds(self) -> float:
-        """Seconds since its heartbeat changed."""
+        """Seconds since its heartbeat last changed."""
         beat = self.seats.heartbeat()
-        if beat != self._last:
-            self._last, self._since = beat, time.monotonic()
-        return time.monotonic() - self._since
+        if beat != self._last_beat:
+            self._last_beat, self._changed_at = beat, time.monotonic()
+        return time.monotonic() - self._changed_at
 
 
 def main() -> None:
@@ -86,14 +86,14 @@ def main() -> None:
 
 
 def task_name(environ: Mapping[str, str]) -> str:
-    """`JOB_TASK.RESTARTS`: a requeued task is another owner than it was before."""
+    """`JOB_TASK.RESTARTS`: a requeued task is a different owner."""
     job = environ.get("SLURM_ARRAY_JOB_ID") or environ["SLURM_JOB_ID"]
     index = environ.get("SLURM_ARRAY_TASK_ID", "0")
     return f"{job}_{index}.{environ.get('SLURM_RESTART_COUNT') or 0}"
 
 
 class SeatedTask:
-    """A task on its seat: one worker, from its start to its end."""
+    """A task that holds a seat: runs one worker from its start to its end."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class SeatedTask:
         self._inbox = LineReader(seats.inbox(session, seat.name))
         self._outbox = seats.outbox(session, seat.name)
         self._events: deque[Mapping[str, Any]] = deque()
-        self._alive_at = 0.0
+        self._last_alive = 0.0
         self._jobs: dict[str, Path] = {}
         """The private folder of each job in hand."""
         env = {**os.environ, **seat.env}
@@ -122,18 +122,18 @@ class SeatedTask:
         self._listener.start()
 
     def run(self) -> None:
-        """Carry messages and events until the worker ends, or has to."""
-        why = ""
-        while not why and self._listener.is_alive():
+        """Carry messages and events until the worker ends or has to end."""
+        reason = ""
+        while not reason and self._listener.is_alive():
             time.sleep(POLL_SECONDS)
             self._deliver()
             self._write_events()
-            why = self._reason_to_end()
+            reason = self._reason_to_end()
         status = self._worker.stop(now=bool(self._jobs))
         self._listener.join(timeout=10)
         for folder in self._jobs.values():
             shutil.rmtree(folder, ignore_errors=True)
-        self._events.append({"event": "ended", "how": why or status})
+        self._events.append({"event": "ended", "how": reason or status})
         self._write_events()
 
     def _reason_to_end(self) -> str:
@@ -147,7 +147,7 @@ class SeatedTask:
         if self._signals.leave:
             return "its task left before the time limit"
         if self._host.silent_seconds() > self._seat.wait:
-            return "nothing was heard of its host"
+            return "its host was silent for too long"
         return ""
 
     # --- from the host to the worker ---
@@ -173,14 +173,14 @@ class SeatedTask:
     def _listen(self) -> None:
         for event in self._worker.events():
             if isinstance(event, Alive):
-                if time.monotonic() - self._alive_at < ALIVE_SECONDS:
+                if time.monotonic() - self._last_alive < ALIVE_SECONDS:
                     continue
-                self._alive_at = time.monotonic()
-            if self._settled(event):
+                self._last_alive = time.monotonic()
+            if self._publish_if_done(event):
                 self._events.append(as_json(event))
 
-    def _settled(self, event: WorkerEvent) -> bool:
-        """Publish a step that is done; whether the host may hear of the event."""
+    def _publish_if_done(self, event: WorkerEvent) -> bool:
+        """Publish a finished step. False if the event must not reach the host."""
         if not isinstance(event, Done | Failed) or event.job not in self._jobs:
             return True
         folder = self._jobs[event.job]
@@ -192,8 +192,8 @@ class SeatedTask:
         return published
 
     def _publish(self, private: Path, public: Path) -> bool:
-        """Rename the files of a finished step to where the host looks, `done.json` last. A host
-        that came later has handed the step to another task: then it is that task's.
+        """Rename the files of a finished step into the folder that the host reads, `done.json`
+        last. False if a later host has taken over, since it has given the step to another task.
         """
         if self._seats.session() not in (self._session, ""):
             return False
@@ -207,7 +207,7 @@ class SeatedTask:
         return True
 
     def _write_events(self) -> None:
-        """Write what has come since. Each event is written once."""
+        """Append the events since the last call to the outbox."""
         records = [self._events.popleft() for _ in range(len(self._events))]
         if records:
             append(self._outbox, records)

@@ -1,4 +1,4 @@
-"""Token by token: features and attention of every token, what moves an outcome, by which path."""
+"""Features and attention of every token, what moves an outcome, and by which path."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def toolkit_parts() -> Iterator[Part]:
         labels=scenarios.labels,
         uses_model=True,
     )
-    yield from _tracking()
-    yield from _explaining()
+    yield from _tracking_parts()
+    yield from _attribution_parts()
     yield ReportSection(
         name="tokens",
         title="Tokens, attention and attribution",
@@ -61,7 +61,7 @@ def toolkit_parts() -> Iterator[Part]:
     )
 
 
-def _tracking() -> Iterator[Part]:
+def _tracking_parts() -> Iterator[Part]:
     yield StagePart(
         name="track.tokens",
         help="Features at every token, and attention of every head, all from one pass.",
@@ -69,7 +69,7 @@ def _tracking() -> Iterator[Part]:
         run=stage.track_tokens,
         reads=("samples",),
         writes=("activations", "spaces", "attention"),
-        writes_for=lambda given: tuple(stage.written(given)),
+        writes_for=lambda stage_params: tuple(stage.written_tables(stage_params)),
         steps=Steps(size="batch", group_equal_texts=True),
         estimates=Estimates(cost=costs.tracking),
         uses_model=True,
@@ -99,10 +99,11 @@ def _tracking() -> Iterator[Part]:
     )
 
 
-def _explaining() -> Iterator[Part]:
+def _attribution_parts() -> Iterator[Part]:
     yield StagePart(
         name="attribute.tokens",
-        help="What each token, head, block and feature gives to an outcome, by several methods.",
+        help="What each token, head, block and feature contributes to an outcome, by "
+        "several methods.",
         params=attribute_params.Attribute,
         run=attribute_stage.attribute,
         reads=("samples", "sample_meta"),

@@ -1,4 +1,4 @@
-"""What tracking, attribution and traces cost, from configs and headers alone."""
+"""The cost of tracking, attribution and traces, from configs and headers alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from toolkit.costs import Cost, Workload, pass_bytes, token_flops
 
-VALUE, PLACE, FIRED, ENTRY_ROW = 4.0, 5.8, 31.0, 12.0
+VALUE, FEATURE_ENTRY, FIRED_FEATURE, ENTRY_ROW = 4.0, 5.8, 31.0, 12.0
 """Bytes in the store: of an activation, of an entry in the layout by feature, of a feature there,
 and of a row in the layout by sample.
 """
 TYPICAL_L0 = 64.0
-"""Features of a row where an SAE does not declare how many."""
+"""Active features per row where the SAE does not declare a number."""
 TYPICAL_HEADS = 32
 WEIGHT, KEY, ATTENTION_ROW = 1.9, 1.2, 1.0
-"""Bytes in the store: of an attention weight, of its key where only the largest are kept, and of a
-row beside them. The store packs numbers, and names are there once for many rows.
+"""Bytes in the store: of an attention weight, of its key where only the largest are kept, and of
+the rest of a row. The store packs numbers, and keeps names once for many rows.
 """
 DENSE_WEIGHT = 2
 """Bytes of an attention weight in a matrix."""
@@ -32,13 +32,15 @@ def tracking(params: Any, load: Workload) -> Cost:
     count = saes.get("count", 0)
     entries = rows * saes.get("l0", TYPICAL_L0 * count)
     layers = saes.get("layers", [])
-    kept = params.attention
-    attention = 0.0 if kept is None else attention_bytes(kept, load, len(layers))
-    matrices = 0.0 if kept is None else _matrix_bytes(load, len(layers))
-    last = max(layers or [model.get("layers", 1) - 1])
+    attention_params = params.attention
+    attention = (
+        0.0 if attention_params is None else attention_bytes(attention_params, load, len(layers))
+    )
+    matrices = 0.0 if attention_params is None else _matrix_bytes(load, len(layers))
+    last_layer = max(layers or [model.get("layers", 1) - 1])
     return Cost(
         forwards=load.distinct,
-        flops=_pass_flops(load, last + 1) + rows * saes.get("row_flops", 0.0),
+        flops=_pass_flops(load, last_layer + 1) + rows * saes.get("row_flops", 0.0),
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(
             saes.get("bytes", 0)
@@ -57,42 +59,42 @@ def tracking(params: Any, load: Workload) -> Cost:
 def tracking_attention(params: Any, load: Workload) -> Cost:
     """One pass, and its attention rows."""
     layers = int(load.model.get("layers", 1))
-    named = params.layers
-    if isinstance(named, tuple | list):
-        chosen = len(named)
-    elif isinstance(named, int) or str(named).strip().isdigit():
+    requested = params.layers
+    if isinstance(requested, tuple | list):
+        chosen = len(requested)
+    elif isinstance(requested, int) or str(requested).strip().isdigit():
         chosen = 1
-    elif named == "all":
+    elif requested == "all":
         chosen = layers
     else:
-        first, _, last = str(named).partition("-")
-        chosen = max(1, (int(last) + 1 if last.strip() else layers) - int(first))
-    kept = attention_bytes(params, load, chosen)
+        start, _, end = str(requested).partition("-")
+        chosen = max(1, (int(end) + 1 if end.strip() else layers) - int(start))
+    disk = attention_bytes(params, load, chosen)
     return Cost(
         forwards=load.distinct,
         flops=_pass_flops(load, None),
         read=int(load.model.get("bytes", 0)),
         memory=pass_bytes(load.model, load.tokens, load.longest, 1),
-        disk=int(kept),
+        disk=int(disk),
         totals={"dense_bytes_all_tokens": int(_matrix_bytes(load, chosen))},
     )
 
 
 def attention_bytes(params: Any, load: Workload, layers: int) -> float:
-    """Rows of `attention` in the store at so many layers: a query sees what stands before it."""
+    """Bytes of `attention` in the store: a query sees only the keys up to it."""
     heads = load.model.get("heads", TYPICAL_HEADS)
     mean = load.tokens / max(1, load.distinct)
     is_last = params.queries == "last"
     queries = load.samples if is_last else _tokens(load)
     row = WEIGHT * (mean if is_last else (mean + 1) / 2)
     if params.top is not None and params.top < mean:
-        early = 0.0 if is_last else params.top * (params.top - 1) / (2 * mean)
-        row = (WEIGHT + KEY) * (params.top - early)
+        mean_shortfall = 0.0 if is_last else params.top * (params.top - 1) / (2 * mean)
+        row = (WEIGHT + KEY) * (params.top - mean_shortfall)
     return float(queries * layers * heads * (row + ATTENTION_ROW))
 
 
 def activation_bytes(rows: float, entries: float, saes: Mapping[str, Any]) -> float:
-    """Rows of `activations` in the store, by sample and by feature, where features fire equally
+    """Bytes of `activations` in the store, by sample and by feature, if all features fire equally
     often.
     """
     features, count = saes.get("features", 0), max(1, saes.get("count", 1))
@@ -100,7 +102,9 @@ def activation_bytes(rows: float, entries: float, saes: Mapping[str, Any]) -> fl
         return 0.0
     number = math.log2(max(2.0, features / count)) / 8
     fired = features * -math.expm1(-entries / features)
-    return float(entries * (VALUE + number + PLACE) + rows * ENTRY_ROW + fired * FIRED)
+    return float(
+        entries * (VALUE + number + FEATURE_ENTRY) + rows * ENTRY_ROW + fired * FIRED_FEATURE
+    )
 
 
 def _matrix_bytes(load: Workload, layers: int) -> float:
@@ -111,18 +115,18 @@ def _matrix_bytes(load: Workload, layers: int) -> float:
 
 
 def contrasting(params: Any, load: Workload) -> Cost:
-    """Reads what a tracking stored."""
+    """Reads the stored rows of tracking."""
     return Cost(memory=1 << 28, disk=SUMMARY_ROW * 1000, exact=False)
 
 
 def attributing(params: Any, load: Workload) -> Cost:
-    """Passes forward and back for each method, and one pass for each part that is patched."""
+    """Forward and backward passes for each method, and one pass for each patched part."""
     model, saes = load.model, load.saes
     layers = max(1, len(saes.get("layers", [])) or 1)
     mean = load.tokens / max(1, load.distinct)
-    back = 3 * (3 + params.steps) * layers
-    patched = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
-    passes = load.samples * (back + patched)
+    gradient_passes = 3 * (3 + params.steps) * layers
+    patched_passes = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
+    passes = load.samples * (gradient_passes + patched_passes)
     return Cost(
         forwards=int(passes),
         flops=passes * mean * token_flops(model, mean),
@@ -134,7 +138,7 @@ def attributing(params: Any, load: Workload) -> Cost:
 
 
 def tracing(params: Any, load: Workload) -> Cost:
-    """A pass forward and back and two passes of checks for each hop of each sample."""
+    """A forward and backward pass and two check passes for each hop of each sample."""
     model, saes = load.model, load.saes
     hops = 1 + len(params.through)
     mean = load.tokens / max(1, load.distinct)
@@ -150,7 +154,7 @@ def tracing(params: Any, load: Workload) -> Cost:
 
 
 def summarising(params: Any, load: Workload) -> Cost:
-    """Reads what a trace stored."""
+    """Reads the stored rows of traces."""
     return Cost(memory=1 << 26, disk=SUMMARY_ROW * 100, exact=False)
 
 

@@ -1,4 +1,4 @@
-"""Differences of two groups of units, and means over units, with intervals and p-values."""
+"""Differences between two groups of units, and means over units, with intervals and p-values."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from toolkit.arrays import Floats
 
 RESAMPLES = 2000
 MIN_UNITS = 5
-"""With fewer units on a side a p-value is withheld."""
+"""With fewer units in a group, the p-value is withheld."""
 
 
 def difference(a: Floats, b: Floats, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean of a minus mean of b, with its 95 % percentile bootstrap interval over units; an
-    interval of a group of one unit is not a number.
+    """Mean of a minus mean of b, with its 95 % percentile bootstrap interval over units; with a
+    group of one unit the interval is NaN.
     """
     value = float(a.mean() - b.mean())
     if len(a) < 2 or len(b) < 2:
         return value, float("nan"), float("nan")
-    drawn = _resampled(a, rng) - _resampled(b, rng)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    resampled = _resampled(a, rng) - _resampled(b, rng)
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return value, float(low), float(high)
 
 
@@ -34,28 +34,28 @@ def mean(values: Floats, rng: np.random.Generator) -> tuple[float, float, float]
 
 
 def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
-    drawn: Floats = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
-    return drawn
+    means: Floats = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+    return means
 
 
 def permutation_p(a: Floats, b: Floats, rng: np.random.Generator) -> float:
     """Two-sided p of the difference of means, by permuting units between the groups."""
-    both, size = np.concatenate([a, b]), len(a)
-    order = rng.permuted(np.tile(np.arange(len(both)), (RESAMPLES, 1)), axis=1)
-    drawn = both[order]
-    moved = np.abs(drawn[:, :size].mean(axis=1) - drawn[:, size:].mean(axis=1))
+    pooled, size = np.concatenate([a, b]), len(a)
+    order = rng.permuted(np.tile(np.arange(len(pooled)), (RESAMPLES, 1)), axis=1)
+    permuted = pooled[order]
+    differences = np.abs(permuted[:, :size].mean(axis=1) - permuted[:, size:].mean(axis=1))
     observed = abs(a.mean() - b.mean())
-    return float((1 + (moved >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
+    return float((1 + (differences >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
 
 
 def sign_flip_p(values: Floats, rng: np.random.Generator) -> float:
     """Two-sided p of a mean of 0, by flipping the signs of units."""
     signs = rng.choice([-1.0, 1.0], size=(RESAMPLES, len(values)))
-    moved = np.abs((signs * values).mean(axis=1))
+    means = np.abs((signs * values).mean(axis=1))
     observed = abs(values.mean())
-    return float((1 + (moved >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
+    return float((1 + (means >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
 
 
 def or_none(value: Any) -> float | None:
-    """A number for a table: None where there is none."""
+    """A number for a table; None where it is missing or not finite."""
     return float(value) if value is not None and np.isfinite(value) else None

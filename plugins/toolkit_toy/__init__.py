@@ -1,5 +1,5 @@
-"""The toy subject: parts that count and hash. They prove the house end to end and are the shortest
-example of each kind.
+"""The toy subject: parts that count and hash. They exercise the toolkit end to end and are the
+shortest example of each kind.
 
 Nothing here means anything about a language model; `specs/toy.yaml` uses all of them.
 """

@@ -1,5 +1,5 @@
-"""What the toy parts do. Slowness, crashes and failures can be asked for: the house is tested
-against them.
+"""The functions of the toy parts. Params can ask for slowness, crashes and failures, which the
+tests of the toolkit use.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MeansParams(Params):
 
 
 def identify(params: Toy) -> Identity:
-    """The salt is all there is to a toy."""
+    """A toy is identified by its salt alone."""
     return Identity(
         name="toy",
         revision=str(params.salt),
@@ -71,7 +71,7 @@ def identify(params: Toy) -> Identity:
 
 
 def load(params: Toy, report: Reporter) -> int:
-    """Takes its time, as loading does."""
+    """Sleep for `load_seconds`, and return the salt."""
     time.sleep(params.load_seconds)
     return params.salt
 
@@ -118,9 +118,9 @@ def extract_hash(work: Work) -> Rows:
     work.report.phase("compute")
     time.sleep(params.hang_seconds)
     rows = []
-    for done, sample in enumerate(samples):
+    for number, sample in enumerate(samples):
         rows.append(_activate(work, space, salt, sample))
-        work.report.progress(done + 1, len(samples))
+        work.report.progress(number + 1, len(samples))
     yield "activations", pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
     yield (
         "spaces",
@@ -171,7 +171,7 @@ def _space(space: str, width: int, salt: str) -> dict[str, Any]:
 
 
 def compare_means(work: Work) -> Rows:
-    """Sparse sums per group over the group's size: what does not fire counts as 0."""
+    """Sums per group over the group's size: a feature that does not fire counts as 0."""
     import pyarrow as pa
 
     group_of = _groups(work.inputs.read("sample_meta"), work.params.by)

@@ -112,7 +112,7 @@ def test_podman_is_refused_where_a_gpu_is_asked_for(
         name="docker-1", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
     )
     with pytest.raises(BadInput, match="ignores requests for GPUs without a word"):
-        _start._started(podman, Docker(cdi=("nvidia.com/gpu=5",)), request)  # type: ignore[arg-type]
+        _start._create_and_start(podman, Docker(cdi=("nvidia.com/gpu=5",)), request)  # type: ignore[arg-type]
 
 
 def test_the_choice_of_numeric_kernels_reaches_the_container(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from toolkit._images.archive import split_layers
-from toolkit._images.build import _hold_against_the_lock
+from toolkit._images.build import _check_against_lock
 from toolkit.errors import BadInput, StepFailed
 from toolkit.images import ID as ID_PATTERN
 from toolkit.images import (
@@ -157,7 +157,7 @@ SEEN = RecipePins(seen="2026-01-01, here", base=ID, requirements="c" * 64, packa
 def test_a_build_is_held_against_the_shipped_lock(fields: dict[str, str], said: str) -> None:
     recipe = replace(read_recipes()["cpu"], pins=SEEN)
     lines: list[str] = []
-    _hold_against_the_lock("cpu", recipe, built(**fields), lines.append)
+    _check_against_lock("cpu", recipe, built(**fields), lines.append)
     assert len(lines) == 1
     assert said in lines[0]
 
@@ -166,7 +166,7 @@ def test_packages_that_are_not_those_of_the_shipped_lock_are_refused() -> None:
     recipe = replace(read_recipes()["cpu"], pins=SEEN)
     other = built(packages="sha256:" + "e" * 64)
     with pytest.raises(StepFailed, match=r"cpu: base and packages .* pins sha256:a+ .2026-01-01"):
-        _hold_against_the_lock("cpu", recipe, other, lambda text: None)
+        _check_against_lock("cpu", recipe, other, lambda text: None)
 
 
 def test_the_shipped_lock_pins_digests_that_were_seen() -> None:

@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 
 
 def source_date_epoch() -> int:
-    """The time of every file of an image: SOURCE_DATE_EPOCH, else 1970."""
+    """The time of every file in an image: SOURCE_DATE_EPOCH, else 1970."""
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
@@ -34,7 +34,7 @@ class LayerWriter:
         self._written: set[str] = set()
 
     def folder(self, path: str, mode: int = 0o755) -> None:
-        """Add a folder and those above it."""
+        """Add a folder and its parents."""
         parts = path.strip("/").split("/")
         for count in range(1, len(parts) + 1):
             name = "/".join(parts[:count])
@@ -68,42 +68,45 @@ class LayerWriter:
         self._tar.addfile(entry, BytesIO(data) if data is not None else None)
 
 
-def split_layers(exported: Path, below: Path, above: Path, own_list: str) -> None:
-    """Rewrite an exported file system as two layers, with entries in order of names and times
-    fixed. The files that `own_list`, a file inside, names go into the layer above; what others
-    made, the same for every version of the toolkit, into the one below.
+def split_layers(exported: Path, below: Path, above: Path, toolkit_list: str) -> None:
+    """Rewrite an exported file system as two layers, with entries sorted by name and fixed times.
+    The upper layer gets the files that are listed in `toolkit_list`, a file of the image. The lower
+    layer gets all others, which are the same for every version of the toolkit.
     """
     with tarfile.open(exported) as source:
-        own = _names_in(source, own_list)
+        toolkit_files = _names_in(source, toolkit_list)
         # Hard links come after the files that they name.
-        entries = sorted(source.getmembers(), key=lambda one: (one.islnk(), one.name))
-        folders, own_folders = _folders_of(_others(entries, own)), _folders_of(own)
+        entries = sorted(source.getmembers(), key=lambda entry: (entry.islnk(), entry.name))
+        toolkit_folders = _folders_of(toolkit_files)
+        other_folders = _folders_of(_others(entries, toolkit_files))
         with _layer(below) as lower, _layer(above) as upper:
             for entry in entries:
                 if entry.name == ".dockerenv":
                     continue
-                # A folder above both kinds of files is in both layers: an engine that had to make
-                # it for the upper one would give it the time of its unpacking.
-                if entry.name in own or entry.name in own_folders:
+                # A folder with files of both kinds is in both layers: otherwise the engine would
+                # create it for the upper layer, with the time of unpacking.
+                if entry.name in toolkit_files or entry.name in toolkit_folders:
                     _copy_entry(source, upper, entry)
-                if entry.name not in own and (
-                    entry.name in folders or entry.name not in own_folders
+                if entry.name not in toolkit_files and (
+                    entry.name in other_folders or entry.name not in toolkit_folders
                 ):
                     _copy_entry(source, lower, entry)
 
 
-def _names_in(source: tarfile.TarFile, own_list: str) -> frozenset[str]:
-    listed = source.extractfile(own_list)
-    assert listed is not None, f"{own_list} is not a file"
+def _names_in(source: tarfile.TarFile, toolkit_list: str) -> frozenset[str]:
+    listed = source.extractfile(toolkit_list)
+    assert listed is not None, f"{toolkit_list} is not a file"
     return frozenset(listed.read().decode().splitlines())
 
 
-def _others(entries: Iterable[tarfile.TarInfo], own: frozenset[str]) -> Iterator[str]:
-    return (entry.name for entry in entries if not entry.isdir() and entry.name not in own)
+def _others(entries: Iterable[tarfile.TarInfo], toolkit_files: frozenset[str]) -> Iterator[str]:
+    return (
+        entry.name for entry in entries if not entry.isdir() and entry.name not in toolkit_files
+    )
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:
-    """Every folder above these files."""
+    """All parent folders of these files."""
     return {str(folder) for name in names for folder in PurePosixPath(name).parents}
 
 
@@ -120,7 +123,7 @@ def _copy_entry(source: tarfile.TarFile, target: tarfile.TarFile, entry: tarfile
 
 @dataclass(frozen=True)
 class Archived:
-    """What was written: the image's ID and the digests of its layers, lowest first."""
+    """A written archive: the image's ID and the digests of its layers, lowest first."""
 
     id: str
     layers: tuple[str, ...]
@@ -164,7 +167,7 @@ def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _digest(file: IO[bytes]) -> tuple[str, int]:
-    """SHA-256 and size of a file, which is then read from its beginning."""
+    """The SHA-256 and the size of a file, which is rewound to its beginning."""
     digest, size = hashlib.sha256(), 0
     while block := file.read(BLOCK):
         digest.update(block)

@@ -1,8 +1,8 @@
 """A base image from this machine's Python: the interpreter, its standard library, the shared
 libraries that they and torch load, and a shell.
 
-It replaces a published base image if no registry can be reached. The same interpreter gives the
-same bytes, and so the same image ID, on every build.
+It stands in for a published base image when no registry can be reached. The same interpreter gives
+the same bytes, and so the same image ID, on every build.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ FOR_TORCH = (
     "libpthread.so.0",
     "libutil.so.1",
 )
-"""Libraries that wheels load but that no file of the interpreter names."""
-LEFT_OUT = {
+"""Libraries that wheels load but no file of the interpreter links to."""
+EXCLUDED = {
     "test",
     "site-packages",
     "idlelib",
@@ -75,9 +75,9 @@ def _write_layer(writer: LayerWriter, busybox: Path) -> None:
     for name in ("python3", "python"):
         if interpreter != Path("/usr/bin") / name:
             writer.link(f"usr/bin/{name}", str(interpreter))
-        beside = interpreter.parent / name
-        if beside != interpreter and beside.parent != Path("/usr/bin"):
-            writer.link(str(beside), interpreter.name)
+        alias = interpreter.parent / name
+        if alias != interpreter and alias.parent != Path("/usr/bin"):
+            writer.link(str(alias), interpreter.name)
     writer.file("etc/passwd", _passwd())
     writer.file("etc/group", f"root:x:0:\n{USER}:x:{UID}:\n".encode())
     files = {**_python_files(interpreter), "/usr/bin/busybox": busybox}
@@ -110,7 +110,7 @@ def _python_files(interpreter: Path) -> dict[str, Path]:
 def _library_files(library: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(library):
         folders[:] = sorted(
-            name for name in folders if name not in LEFT_OUT and not name.startswith("config-")
+            name for name in folders if name not in EXCLUDED and not name.startswith("config-")
         )
         for name in sorted(names):
             if not name.startswith("_tkinter"):

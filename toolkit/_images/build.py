@@ -1,9 +1,9 @@
-"""Building an image: a context without an index, the engine's own builder, then the same bytes
-every time.
+"""Builds an image with the engine's builder from a folder of wheels, without a package index, and
+makes it reproducible.
 
 The engine's builder stamps layers with the time of the build. The file system that it made is
-therefore exported, written again with fixed times, and loaded: two builds from the same inputs have
-the same ID. There are two layers: the base with all packages, whose digest `containers/lock.yaml`
+therefore exported, rewritten with fixed times, and loaded: two builds from the same inputs have the
+same ID. There are two layers: the base with all packages, whose digest `containers/lock.yaml`
 pins, and above it the toolkit itself with the plugins that were added.
 """
 
@@ -21,7 +21,7 @@ import yaml
 
 from toolkit._images.archive import Archived, image_archive, split_layers
 from toolkit._images.base import UID, write_base
-from toolkit._images.wheelhouse import file_sha256, fill_wheelhouse, own_wheel, plugin_wheels
+from toolkit._images.wheelhouse import file_sha256, fill_wheelhouse, plugin_wheels, toolkit_wheel
 from toolkit.errors import BadInput, StepFailed
 from toolkit.images import PinnedImage, Recipe, containers_folder, read_lock, user_lock
 from toolkit.version import VERSION
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 LABEL = "io.sae-toolkit"
-OWN_FILES = "opt/toolkit/own-files.txt"
-"""The last build step lists there what belongs to the toolkit itself and to added plugins."""
+TOOLKIT_FILES = "opt/toolkit/own-files.txt"
+"""A file in which the last build step lists the files of the toolkit and of added plugins."""
 Say = Callable[[str], None]
 
 
@@ -65,12 +65,12 @@ def build_image(
         packages=image.layers[0],
         plugins=tuple(plugins),
     )
-    _hold_against_the_lock(name, recipe, pinned, say)
+    _check_against_lock(name, recipe, pinned, say)
     return pinned
 
 
-def _hold_against_the_lock(name: str, recipe: Recipe, image: PinnedImage, say: Say) -> None:
-    """Refuse packages that are not those of `containers/lock.yaml`, where they can be compared."""
+def _check_against_lock(name: str, recipe: Recipe, image: PinnedImage, say: Say) -> None:
+    """Refuse packages that differ from those of `containers/lock.yaml`, if comparable."""
     pins = recipe.pins
     if pins is None:
         return
@@ -89,7 +89,8 @@ def _hold_against_the_lock(name: str, recipe: Recipe, image: PinnedImage, say: S
         raise StepFailed(
             f"{name}: base and packages have the digest {image.packages}; containers/lock.yaml "
             f"pins {pins.packages} ({pins.seen}). The same wheels gave other files: the "
-            "Containerfile, finish.py or the engine's builder has changed. If that is meant, write "
+            "Containerfile, finish.py or the engine's builder has changed. If that is "
+            "intended, write "
             f"the new digest to containers/lock.yaml at {name}.pins.packages."
         )
     else:
@@ -108,8 +109,8 @@ def write_lock(name: str, image: PinnedImage, path: Path | None = None) -> Path:
 
 
 def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
-    return {key: value for key, value in kept.items() if value not in (None, [])}
+    lists = {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+    return {key: value for key, value in lists.items() if value not in (None, [])}
 
 
 def _base(client: DockerClient, base: str, folder: Path, say: Say) -> str:
@@ -131,7 +132,7 @@ def _context(
     wheel: Path | None,
     plugins: Sequence[str],
 ) -> Path:
-    """The folder that the builder sees: only wheels, requirements and the last step."""
+    """Make the folder that the builder sees: only wheels, requirements and the last step."""
     source, context = containers_folder(), folder / "context"
     requirements = source / recipe.requirements
     context.mkdir()
@@ -141,13 +142,13 @@ def _context(
     shutil.copytree(wheels, context / "wheelhouse", copy_function=_link_or_copy)
     installer = next((context / "wheelhouse").glob("pip-*.whl"))
     installer.rename(context / "wheelhouse" / "pip.whl")
-    own_folder = context / "own"
-    own_folder.mkdir()
+    wheel_folder = context / "own"
+    wheel_folder.mkdir()
     if wheel is not None:
-        shutil.copy(wheel, own_folder)
+        shutil.copy(wheel, wheel_folder)
     else:
-        own_wheel(own_folder)
-    plugin_wheels(own_folder, plugins)
+        toolkit_wheel(wheel_folder)
+    plugin_wheels(wheel_folder, plugins)
     shutil.copy(requirements, context / "requirements.txt")
     shutil.copy(source / recipe.containerfile, context / "Containerfile")
     shutil.copy(source / "finish.py", context)
@@ -219,7 +220,7 @@ def _reproducible(
     with _container(client, built) as container, exported.open("wb") as file:
         for piece in container.export():
             file.write(piece)
-    split_layers(exported, below, above, OWN_FILES)
+    split_layers(exported, below, above, TOOLKIT_FILES)
     exported.unlink()
     archive = folder / "image.tar"
     with below.open("rb") as lower, above.open("rb") as upper:

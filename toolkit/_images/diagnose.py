@@ -1,6 +1,4 @@
-"""The container checks of `toolkit doctor`: the engine, its GPU support, disk space for images,
-pins.
-"""
+"""The container checks of `toolkit doctor`: the engine, its GPU support, disk space and pins."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ class ContainerFact:
 
 
 def examine_containers() -> Iterator[ContainerFact]:
-    """The engine and its features. A missing engine is not a fault: stages run without one."""
+    """Facts about the engine. A missing engine is not a problem: stages run without one."""
     try:
         client = connect(timeout=20)
     except BadInput:
@@ -61,7 +59,11 @@ def _engine(client: DockerClient) -> Iterator[ContainerFact]:
     except OSError:
         yield ContainerFact("room for images", f"{root} cannot be read from here")
         return
-    cure = "" if free >= ROOM_FOR_IMAGES else "Make room: `docker system df` shows what takes it."
+    cure = (
+        ""
+        if free >= ROOM_FOR_IMAGES
+        else "Make room: `docker system df` shows what uses the space."
+    )
     yield ContainerFact("room for images", f"{free / 2**30:.1f} GiB free in {root}", cure)
 
 

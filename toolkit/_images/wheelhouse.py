@@ -1,4 +1,4 @@
-"""The folder of wheels that an image is built from, so that the build itself needs no index."""
+"""The folder of wheels from which an image is built, so that the build needs no package index."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from toolkit.errors import BadInput
 
 
 def fill_wheelhouse(folder: Path, requirements: Path) -> None:
-    """Download the wheels of a requirements file with hashes; wheels that are there already are
-    kept.
-    """
+    """Download the wheels of a requirements file with hashes, unless they are in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _pip("download", "--require-hashes", "--no-deps", "-d", str(folder), "-r", str(requirements))
     if not list(folder.glob("pip-*.whl")):
         _pip("download", "--no-deps", "-d", str(folder), "pip")
 
 
-def own_wheel(folder: Path) -> Path:
+def toolkit_wheel(folder: Path) -> Path:
     """Build the wheel of the checkout from which this toolkit runs."""
     checkout = Path(__file__).parents[2]
     if not (checkout / "pyproject.toml").exists():

@@ -1,7 +1,7 @@
 """The explorer's addresses: which function makes which page.
 
-Pages are made one at a time, off the event loop, but for what a run found, which may take seconds.
-An address that names what is not there is a page that says so.
+Pages are made one at a time, off the event loop, except for findings, which may take seconds. An
+address of something that does not exist gives a page that says so.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 )
-"""A report is a page of its own with a policy of its own, which names its script by hash. Here it
-is an origin of its own besides: it can read nothing of these pages.
+"""A report is a separate page with its own policy, which names its script by hash. Served here, it
+is sandboxed as well, as a separate origin that cannot read these pages.
 """
 
 
@@ -92,64 +92,69 @@ class Explorer:
     def _answer(self, maker: Maker, request: Request) -> Response:
         query = Query(dict(request.query_params))
         try:
-            with nullcontext() if maker is pages.findings else self.library.turn:
+            with nullcontext() if maker is pages.findings else self.library.lock:
                 page = maker(self.library, query, **request.path_params)
                 return self._download(page, query) or self._html(page, request)
         except ToolkitError as error:
             return self._error(404 if isinstance(error, BadInput) else 500, str(error), request)
 
     def _html(self, page: Page, request: Request, status: int = 200) -> Response:
-        def taken(table: str, form: str) -> str:
-            return str(request.url.include_query_params(table=table, **{"as": form}).query)
+        def download_query(table: str, file_format: str) -> str:
+            return str(request.url.include_query_params(table=table, **{"as": file_format}).query)
 
         path = request.url.path
         states = [row.run for row in self.library.states()] if page.run is None else []
-        common = {"path": path, "taken": taken, "runs": states, "q": request.query_params.get("q")}
+        common = {
+            "path": path,
+            "download_query": download_query,
+            "runs": states,
+            "q": request.query_params.get("q"),
+        }
         return HTMLResponse(page.html(**common), status)
 
     def _download(self, page: Page, query: Query) -> Response | None:
-        """A table of the page, where one is taken away."""
-        form, table = query.text("as"), query.text("table")
-        if form is None:
+        """The download of a table, if the address requests one."""
+        file_format, table = query.text("as"), query.text("table")
+        if file_format is None:
             return None
         grids = {grid.name: grid for grid in page.grids}
-        if form not in FORMATS or table not in grids:
+        if file_format not in FORMATS or table not in grids:
             raise BadInput("Tables are taken away as ?table=NAME&as=csv or as=parquet.")
-        write, kind = FORMATS[form]
-        name = f'attachment; filename="{table}.{form}"'
+        write, kind = FORMATS[file_format]
+        name = f'attachment; filename="{table}.{file_format}"'
         return Response(write(grids[table]), media_type=kind, headers={"Content-Disposition": name})
 
     def _error(self, status: int, message: str, request: Request) -> Response:
-        page = Page("error.html", "Not there" if status == 404 else "Failed", {"message": message})
+        page = Page("error.html", "Not found" if status == 404 else "Failed", {"message": message})
         return self._html(page, request, status)
 
     def missing(self, request: Request, error: Exception) -> Response:
-        """The page of an address that there is not."""
+        """The page for an unknown address."""
         return self._error(404, "There is no such page.", request)
 
     def failed(self, request: Request, error: Exception) -> Response:
-        """The page of an unexpected error; its traceback is in the terminal."""
+        """The page for an unexpected error, whose traceback is in the terminal."""
         message = f"{type(error).__name__}: {error}. The traceback is where toolkit view runs."
         return self._error(500, message, request)
 
     async def progress(self, request: Request) -> Response:
-        """How far a run is, for the script."""
+        """The progress of a run, for the page's script."""
         return await run_in_threadpool(self._progress, request.path_params["name"])
 
     def _progress(self, name: str) -> Response:
         try:
-            with self.library.turn:
+            with self.library.lock:
                 return JSONResponse(pages.progress_facts(self.library, name))
         except ToolkitError as error:
             return JSONResponse({"error": str(error)}, 404)
 
     async def report(self, request: Request) -> Response:
-        """The report of a run, as it stands in its folder."""
+        """The report of a run, from its folder."""
         return await run_in_threadpool(self._report, request)
 
     def _report(self, request: Request) -> Response:
         try:
-            with self.library.turn:
+            with self.library.lock:
                 run = self.library.run(request.path_params["name"])
             text = (run_folder(self.library.folder, run.id) / REPORT).read_text("utf-8")
         except BadInput as error:

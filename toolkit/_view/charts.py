@@ -1,4 +1,4 @@
-"""The charts of the pages as SVG without any style of its own: the style sheet colours them."""
+"""The charts of the pages, as SVG without styles: the style sheet colours them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
 BINS = 30
 LOWEST_Q = 1e-300
 MAX_POINTS = 4_000
-"""Points of a volcano; of more, the surest."""
+"""The most points of a volcano; if there are more, those with the lowest q are drawn."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class VolcanoPoint:
 
 @dataclass(frozen=True)
 class ChartAxis:
-    """Numbers to places."""
+    """Maps numbers to coordinates."""
 
     low: float
     high: float
-    first: float
-    last: float
+    start: float
+    end: float
 
     def at(self, value: float) -> float:
-        """Where a number stands."""
+        """The coordinate of a number."""
         share = (value - self.low) / (self.high - self.low or 1.0)
-        return self.first + share * (self.last - self.first)
+        return self.start + share * (self.end - self.start)
 
 
 def chart(name: str, body: Iterable[str], **data: float) -> str:
-    """A drawing whose name screen readers announce."""
+    """An SVG chart, whose name screen readers announce."""
     facts = "".join(f' data-{key}="{value:g}"' for key, value in data.items())
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
@@ -51,7 +51,7 @@ def chart(name: str, body: Iterable[str], **data: float) -> str:
 
 
 def histogram(values: Sequence[float], title: str) -> str:
-    """How often a feature takes each value."""
+    """A histogram of a feature's values."""
     low, high = min(0.0, *values), max(values)
     width = (high - low) / BINS or 1.0
     counts = [0] * BINS
@@ -63,13 +63,13 @@ def histogram(values: Sequence[float], title: str) -> str:
     for index, count in enumerate(counts):
         left, top = x.at(low + index * width), y.at(count)
         size = f'width="{x.at(low + (index + 1) * width) - left - 1:.1f}" '
-        size += f'height="{y.first - top:.1f}"'
+        size += f'height="{y.start - top:.1f}"'
         bars.append(f'<rect class="more" x="{left:.1f}" y="{top:.1f}" {size}/>')
     return chart(title, [*_axes(x, y, "value where it fires", "tokens", whole=True), *bars])
 
 
 def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
-    """Each feature by its effect and its corrected p-value. The script lets it be brushed."""
+    """Each feature by its effect and its corrected p-value. A reader can select a part of it."""
     drawn = sorted(points, key=lambda point: point.q)[:MAX_POINTS]
     far = max((abs(point.effect) for point in drawn), default=1.0) * 1.05 or 1.0
     high = max((_height(point.q) for point in drawn), default=1.0)
@@ -80,8 +80,8 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     for point in reversed(drawn):
         kind = "rest" if not point.significant else "more" if point.effect > 0 else "less"
         tooltip = f"{point.label}: {effect} {point.effect:.3g}, q {small(point.q)}"
-        place = f'cx="{x.at(point.effect):.1f}" cy="{y.at(_height(point.q)):.1f}" r="3.2"'
-        dots.append(f'<circle class="{kind}" {place}><title>{escaped(tooltip)}</title></circle>')
+        position = f'cx="{x.at(point.effect):.1f}" cy="{y.at(_height(point.q)):.1f}" r="3.2"'
+        dots.append(f'<circle class="{kind}" {position}><title>{escaped(tooltip)}</title></circle>')
     level = line(LEFT, y.at(_height(alpha)), WIDTH - RIGHT, y.at(_height(alpha)), "dash")
     name = f"Volcano of {len(points):,} features: {effect} against the corrected p-value"
     body = [*_axes(x, y, effect, "\N{MINUS SIGN}log10 q"), level, *dots]
@@ -119,14 +119,14 @@ def _height(q: float) -> float:
 
 def _axes(x: ChartAxis, y: ChartAxis, across: str, up: str, *, whole: bool = False) -> list[str]:
     out = [
-        line(x.first, y.first, x.last, y.first, "axis"),
-        line(x.first, y.first, x.first, y.last, "axis"),
-        text((x.first + x.last) / 2, HEIGHT - 8, across, anchor="middle"),
-        text(14, (y.first + y.last) / 2, up, anchor="middle", turn=-90),
+        line(x.start, y.start, x.end, y.start, "axis"),
+        line(x.start, y.start, x.start, y.end, "axis"),
+        text((x.start + x.end) / 2, HEIGHT - 8, across, anchor="middle"),
+        text(14, (y.start + y.end) / 2, up, anchor="middle", turn=-90),
     ]
     for tick in ticks(x.low, x.high, 6):
-        out.append(text(x.at(tick), y.first + 16, number(tick), anchor="middle"))
+        out.append(text(x.at(tick), y.start + 16, number(tick), anchor="middle"))
     for tick in ticks(y.low, y.high, 4, whole=whole):
-        out.append(line(x.first, y.at(tick), x.last, y.at(tick), "grid"))
-        out.append(text(x.first - 6, y.at(tick) + 4, number(tick), anchor="end"))
+        out.append(line(x.start, y.at(tick), x.end, y.at(tick), "grid"))
+        out.append(text(x.start - 6, y.at(tick) + 4, number(tick), anchor="end"))
     return out

@@ -10,7 +10,7 @@ from toolkit._view import charts
 from toolkit._view.grid import Grid
 from toolkit._view.library import Library
 from toolkit._view.page import Page, plain, shade, token
-from toolkit._view.pages import MOST, feature_link, run_href, sample_link
+from toolkit._view.pages import MAX_DOWNLOAD_ROWS, feature_link, run_href, sample_link
 from toolkit._view.request import Query
 from toolkit.errors import BadInput
 from toolkit.figures import escaped
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from toolkit._query.run import Run
 
 TEXTS = 8
-"""Texts of a feature that are shown with their tokens."""
+"""The most texts of a feature that are shown with their tokens."""
 BEFORE, AFTER = 40, 12
-"""Tokens around the one where it fires hardest."""
+"""Tokens shown before and after the one on which the feature fires hardest."""
 ARMS = 14
-"""Arms of a feature that are drawn."""
+"""The most arms of a feature in the chart."""
 BLOCK = 400
 """Tokens of a sample that are shown at once."""
 
@@ -31,7 +31,7 @@ BLOCK = 400
 def feature(library: Library, query: Query, name: str) -> Page:
     """One feature: where it fires, what it promotes, what patching it does."""
     run = library.run(name)
-    space, index = run.feature(query.needed("address"))
+    space, index = run.feature(query.required("address"))
     address = run.label(space, index)
     row = next(row for row in run.spaces if row["space"] == space)
     where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
@@ -68,14 +68,14 @@ def feature(library: Library, query: Query, name: str) -> Page:
 
 
 def _statistics(library: Library, run: Run, space: str, index: int) -> Grid:
-    """What every run of the store says about the feature, a row per run, stage and group."""
+    """Statistics of the feature in every run of the store, one row per run, stage and group."""
     columns = ("stat", "group", "number", "text")
     where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
     rows = []
     for state in reversed(library.states()):
         other = run if state.run == run.id else library.run(state.run)
-        found = other.read_stages("features", None, where, columns).to_pylist()
-        rows += [{"run": other.id, **row} for row in found if row["stat"] != "label"]
+        statistics = other.read_stages("features", None, where, columns).to_pylist()
+        rows += [{"run": other.id, **row} for row in statistics if row["stat"] != "label"]
     heads = ("run", "stage", "group", "stat", "number", "text")
     links = {"run": lambda row: run_href(row["run"], "feature", address=run.label(space, index))}
     return Grid("statistics", "Statistics, over all runs", answers.frame(rows, heads), links)
@@ -108,13 +108,13 @@ def _coactive(run: Run, space: str, index: int, fires: bool) -> tuple[Any, Any]:
 
 
 def _similar(run: Run, space: str, index: int) -> tuple[Any, Any, str]:
-    """From the projections that the store keeps: SAE files are not opened for a page."""
+    """The nearest features by the store's projections: a page opens no SAE files."""
     rows = run.view.projections(space)
     if rows is None:
         why = "The store keeps no projections of this SAE. To add them: toolkit store project"
         return answers.frame([], ("address", "cosine", "label")), {}, why
-    near = run.view.similar(space, index, 20, rows)
-    return answers.named(run, space, near), {"address": feature_link(run.id)}, ""
+    neighbours = run.view.similar(space, index, 20, rows)
+    return answers.named(run, space, neighbours), {"address": feature_link(run.id)}, ""
 
 
 def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
@@ -128,23 +128,23 @@ def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
 
 
 def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
-    """The texts where the feature fires hardest, each once, with its value at every token."""
+    """The texts in which the feature fires hardest, each once, with its value at every token."""
     hits = run.view.top(space, index, TEXTS * 8).to_dicts()
-    known = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
+    texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
     largest = max((hit["value"] for hit in hits), default=0.0)
     out: dict[str, dict[str, Any]] = {}
     for hit in hits:
-        text = known.get(hit["sample"])
+        text = texts.get(hit["sample"])
         if text is None or text["text"] in out or len(out) == TEXTS:
             continue
         tokens = run.view.tokens(space, index, hit["sample"])
-        first = max(0, hit["position"] - BEFORE)
-        part = tokens.slice(first, BEFORE + AFTER + 1).to_dicts()
+        start = max(0, hit["position"] - BEFORE)
+        part = tokens.slice(start, BEFORE + AFTER + 1).to_dicts()
         out[text["text"]] = {
             "sample": hit["sample"],
             "href": run_href(run.id, "sample", sample=hit["sample"], position=hit["position"]),
             "value": hit["value"],
-            "cut": (first > 0, first + len(part) < tokens.height),
+            "cut": (start > 0, start + len(part) < tokens.height),
             "tokens": [
                 (token(row["piece"]), shade(row["value"], largest), row["value"]) for row in part
             ],
@@ -153,16 +153,16 @@ def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
 
 
 def sample(library: Library, query: Query, name: str) -> Page:
-    """One sample: its tokens against the spaces, and what is active at one of them."""
+    """One sample: its tokens by layer, and the features that are active at one of them."""
     run = library.run(name)
-    text = run.sample(query.needed("sample"))
-    position, space = query.whole("position"), query.text("space")
+    text = run.sample(query.required("sample"))
+    position, space = query.integer("position"), query.text("space")
     pieces: list[str] = text["pieces"]
     if position is not None and position >= len(pieces):
         raise BadInput(f"Sample '{text['sample']}' has {len(pieces)} tokens, from 0.")
     if space is not None:
         run.view.check_space(space)
-    first = (position or 0) // BLOCK * BLOCK
+    start = (position or 0) // BLOCK * BLOCK
     rows = run.view.sample(text["sample"]) if run.stages("activations") else None
     chosen = None if space is None else [space]
     heads = ("address", "position", "token", "value")
@@ -180,21 +180,21 @@ def sample(library: Library, query: Query, name: str) -> Page:
         Grid("attributions", "Parts that move the outcome", _attributions(run, text, position)),
     ]
     kept = set() if rows is None else set(rows["position"].unique().to_list())
-    shown = [at for at in range(first, min(first + BLOCK, len(pieces))) if at in kept]
+    shown = [index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept]
     layers = [] if rows is None or query.flag("part") else _layers(run, rows, shown)
     facts = {
         "sample": text,
         "position": position,
         "space": space,
-        "first": first,
+        "start": start,
         "block": BLOCK,
         "tokens": [
-            {"index": at, "text": token(piece), "kept": at in kept, "here": at == position}
-            for at, piece in enumerate(pieces[first : first + BLOCK], first)
+            {"index": index, "text": token(piece), "kept": index in kept, "here": index == position}
+            for index, piece in enumerate(pieces[start : start + BLOCK], start)
         ],
         "count": len(pieces),
         "layers": layers,
-        "columns": [(at, token(pieces[at])) for at in shown] if layers else [],
+        "columns": [(index, token(pieces[index])) for index in shown] if layers else [],
         "meta": _meta(run, text["sample"]),
         "addresses": {row["space"]: row["address"] for row in run.spaces},
     }
@@ -202,7 +202,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
 
 
 def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
-    """One line per space: the strongest feature at each of these tokens, shaded within the line."""
+    """One row per space: the strongest feature at each of these tokens, shaded within the row."""
     import polars as pl
 
     from toolkit.addresses import layer_of
@@ -228,29 +228,29 @@ def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _cells(run: Run, cells: Sequence[dict[str, Any]], shown: Sequence[int]) -> str:
-    """The cells of a line as HTML: there are thousands, which a template writes too slowly."""
+    """The cells of a row as HTML. A template would be too slow for thousands of them."""
     largest = max(cell["value"] for cell in cells)
-    known = {cell["position"]: cell for cell in cells}
+    by_position = {cell["position"]: cell for cell in cells}
     out = []
-    for at in shown:
-        if cell := known.get(at):
+    for index in shown:
+        if cell := by_position.get(index):
             label = f"{run.label(cell['space'], cell['feature'])} {cell['value']:.3g}, "
             label = escaped(plain(f"{label}{cell['count']} active"))
             kind = shade(cell["value"], largest)
-            out.append(f'<td data-at="{at}" class="{kind}" title="{label}"></td>')
+            out.append(f'<td data-at="{index}" class="{kind}" title="{label}"></td>')
         else:
-            out.append(f'<td data-at="{at}"></td>')
+            out.append(f'<td data-at="{index}"></td>')
     return "".join(out)
 
 
 def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:
     rows = run.read_stages("sample_meta", None, {"sample": [sample]}).to_pylist()
-    told = {row["key"]: row["string"] if row["number"] is None else row["number"] for row in rows}
-    return list(told.items())
+    values = {row["key"]: row["string"] if row["number"] is None else row["number"] for row in rows}
+    return list(values.items())
 
 
 def _attention(run: Run, text: dict[str, Any], position: int | None) -> Any:
-    """Where each head looks from a token, the largest weights first."""
+    """The attention of each head from a token, the largest weights first."""
     heads = ("layer", "head", "key", "token", "weight")
     if position is None or not run.stages("attention"):
         return answers.frame([], heads)
@@ -260,8 +260,8 @@ def _attention(run: Run, text: dict[str, Any], position: int | None) -> Any:
         keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
         for key, weight in zip(keys, row["weights"], strict=True):
             piece = token(text["pieces"][key]) if key < len(text["pieces"]) else ""
-            found = {"layer": row["layer"], "head": row["head"], "key": key, "token": piece}
-            rows.append({**found, "weight": float(weight)})
+            source = {"layer": row["layer"], "head": row["head"], "key": key, "token": piece}
+            rows.append({**source, "weight": float(weight)})
     rows.sort(key=lambda row: -row["weight"])
     return answers.frame(rows[:200], heads)
 
@@ -288,17 +288,19 @@ def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
 
 
 def comparison(library: Library, query: Query, name: str) -> Page:
-    """One comparison as a volcano, and the features in a part of it as a table."""
+    """One comparison as a volcano, and the features within the chosen bounds as a table."""
     import polars as pl
 
     run = library.run(name)
-    wanted = query.needed("comparison")
-    found = run.read_stages("comparisons", None, {"comparison": [wanted]}).to_pylist()
-    if not found:
-        raise BadInput(f"Run {name} has no comparison '{wanted}'.")
-    facts = found[0]
+    comparison_id = query.required("comparison")
+    rows = run.read_stages("comparisons", None, {"comparison": [comparison_id]}).to_pylist()
+    if not rows:
+        raise BadInput(f"Run {name} has no comparison '{comparison_id}'.")
+    facts = rows[0]
     effect = facts["effect"] or "d"
-    frame = library.once(run, "volcano", lambda: _tested(run, wanted, effect), wanted)
+    frame = library.cached(
+        run, "volcano", lambda: _tested(run, comparison_id, effect), comparison_id
+    )
     points = [
         charts.VolcanoPoint(row["address"], row[effect], row["q"], row["significant"] == 1)
         for row in frame.filter(pl.col("q").is_not_null()).head(charts.MAX_POINTS).to_dicts()
@@ -313,7 +315,7 @@ def comparison(library: Library, query: Query, name: str) -> Page:
         if (bound := bounds[end]) is not None:
             inside = pl.col(column) >= bound if above else pl.col(column) <= bound
             frame = frame.filter(inside)
-    shown = frame if query.downloads else frame.head(MOST)
+    shown = frame if query.downloads else frame.head(MAX_DOWNLOAD_ROWS)
     grid = Grid("features", "Features in this part", shown, {"address": feature_link(name)})
     named = {
         "comparison": facts,
@@ -326,7 +328,7 @@ def comparison(library: Library, query: Query, name: str) -> Page:
 
 
 def _tested(run: Run, comparison: str, effect: str) -> Any:
-    """One row per feature of a comparison: effect, p, q, significant; the surest first."""
+    """One row per feature of a comparison: effect, p, q, significant; the lowest q first."""
     import polars as pl
 
     stats = [effect, "p", "q", "significant"]

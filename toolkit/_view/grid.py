@@ -1,4 +1,4 @@
-"""A table of a page, which can be taken away as CSV or Parquet."""
+"""A table of a page, which can be downloaded as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ if TYPE_CHECKING:
     import polars as pl
 
 Row = Mapping[str, Any]
-SHOWN = 200
-"""Rows of a table that a page shows; the download has all."""
+MAX_ROWS = 200
+"""The most rows of a table that a page shows; the download has all rows."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows under a name. `links` gives, by column, the address behind a cell."""
+    """A table with a name. `links` has, by column, the function for the address behind a cell."""
 
     name: str
     caption: str
     frame: pl.DataFrame
     links: Mapping[str, Callable[[Row], str | None]] = field(default_factory=dict)
     why: str = "No rows."
-    """What an empty table says."""
+    """The text in place of an empty table."""
 
     @property
     def heads(self) -> Sequence[str]:
-        """The columns that have a value."""
-        shown = self.frame.head(SHOWN)
+        """The columns with at least one value."""
+        shown = self.frame.head(MAX_ROWS)
         return [name for name in shown.columns if shown[name].null_count() < shown.height]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows that the page shows."""
-        return self.frame.head(SHOWN).to_dicts()
+        return self.frame.head(MAX_ROWS).to_dicts()
 
     @property
     def hidden(self) -> int:
-        """How many rows only the download has."""
-        return max(0, self.frame.height - SHOWN)
+        """The number of rows that only the download has."""
+        return max(0, self.frame.height - MAX_ROWS)
 
     def is_number(self, head: str) -> bool:
-        """Whether a column stands to the right."""
+        """Whether a column is numeric, and so aligned to the right."""
         return self.frame[head].dtype.is_numeric()
 
     def link(self, head: str, row: Row) -> str | None:
@@ -56,9 +56,9 @@ class Grid:
 
     def parquet(self) -> bytes:
         """All rows as a Parquet file."""
-        out = io.BytesIO()
-        self.frame.write_parquet(out)
-        return out.getvalue()
+        buffer = io.BytesIO()
+        self.frame.write_parquet(buffer)
+        return buffer.getvalue()
 
 
 FORMATS: Mapping[str, tuple[Callable[[Grid], bytes], str]] = {

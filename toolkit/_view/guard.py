@@ -2,9 +2,9 @@
 
 A page on another site can make a browser send requests to this machine, and by rebinding its own
 name to 127.0.0.1 it can make them same-origin. Comparing `Origin` with `Host` does not help: both
-then have the attacker's name. So `Host` must be one of a fixed list of loopback names; the port is
-free, since ports are forwarded. Where the server listens to other machines a host name proves
-nothing, and every request needs the token.
+then have the attacker's name. So `Host` must be one of a fixed list of loopback names; any
+port is allowed, since ports are forwarded. If the server listens to other machines, a host name
+proves nothing, and every request needs the token.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server that listens at `host` is reached from this machine alone."""
+    """Whether a server that listens at `host` can be reached only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -46,7 +46,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_name(header: str) -> str:
-    """The name in a `Host` header, without its port; empty where it is none."""
+    """The name in a `Host` header, without its port; empty if the header is malformed."""
     if header.startswith("["):
         name, bracket, rest = header.partition("]")
         return f"{name}]" if bracket and _is_port(rest) else ""
@@ -59,7 +59,7 @@ def _is_port(text: str) -> bool:
 
 
 class Guard:
-    """Refuses what may not read the pages, and puts the headers on every answer."""
+    """Refuses requests that may not read the pages, and adds the headers to every answer."""
 
     def __init__(self, app: ASGIApp, token: str | None = None) -> None:
         self.app, self.token = app, token
@@ -95,18 +95,18 @@ class Guard:
                 "toolkit view --host HOST, which asks for a token.",
                 403,
             )
-        return self._without_token(scope, headers, self.token)
+        return self._check_token(scope, headers, self.token)
 
-    def _without_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
-        """The refusal of a request that has no token. One that has it in its address gets it as a
-        cookie, and goes on without it in the address.
+    def _check_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
+        """The answer to a request without the token's cookie. If the token is in the address, it is
+        set as a cookie and the request is redirected to the address without it.
         """
-        known = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        if secrets.compare_digest(known.encode(), token.encode()):
+        cookie_token = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        if secrets.compare_digest(cookie_token.encode(), token.encode()):
             return None
         pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = dict(pairs).get("token", "")
-        if not secrets.compare_digest(given.encode(), token.encode()):
+        address_token = dict(pairs).get("token", "")
+        if not secrets.compare_digest(address_token.encode(), token.encode()):
             return PlainTextResponse("Open the address with the token that was printed.", 401)
         rest = urlencode([pair for pair in pairs if pair[0] != "token"])
         path = "/" + scope["path"].lstrip("/\\")

@@ -1,4 +1,4 @@
-"""The store that the pages show: its runs, opened once and kept as long as they do not change."""
+"""The store that the pages show. Its runs are opened once and kept until they change."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from toolkit.ledger import RunRow
     from toolkit.work import Finding
 
-KEPT = 16
-"""Opened runs and computed answers that are kept: those used last."""
+CACHE_SIZE = 16
+"""How many opened runs and computed answers are kept: the most recently used."""
 
 
 class Library:
-    """A store, opened read-only. One request at a time uses it, the one that has `turn`; findings,
-    which take longest, are read beside the others.
+    """A store, opened read-only. One request at a time uses it, the one that holds `lock`.
+    Findings, which take longest, are read meanwhile under a lock of their own.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,14 +30,14 @@ class Library:
 
         self.folder = folder
         self.store = open_store(folder, read_only=True)
-        self.turn = threading.RLock()
-        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._findings_turn = threading.Lock()
+        self.lock = threading.RLock()
+        self._cache: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._findings_lock = threading.Lock()
         self._findings: dict[tuple[str, int], Sequence[Finding]] = {}
 
     @property
     def uri(self) -> str:
-        """Where the store is."""
+        """The location of the store."""
         return self.store.uri
 
     def states(self) -> Sequence[RunRow]:
@@ -45,7 +45,7 @@ class Library:
         return self.store.run_states()
 
     def run(self, name: str) -> Run:
-        """A run by its whole id; one that goes on is opened anew when it has changed."""
+        """A run by its full id. A run in progress is opened again once it has changed."""
         from toolkit._query.run import run_of
         from toolkit._run.run_folder import run_folder, run_ids
 
@@ -57,11 +57,11 @@ class Library:
         journal = run_folder(self.folder, name) / "events.jsonl"
         size = journal.stat().st_size if journal.exists() else 0
         key = ("run", name, state and (state.seq, state.state), size)
-        opened: Run = self._once(key, lambda: run_of(self.store, name, states))
+        opened: Run = self._cached(key, lambda: run_of(self.store, name, states))
         return opened
 
     def progress(self, name: str) -> RunProgress:
-        """How far a run is."""
+        """The progress of a run."""
         from toolkit._run.event_log import read_events
         from toolkit._run.progress import progress_of
         from toolkit._run.run_folder import run_folder
@@ -69,26 +69,26 @@ class Library:
         return progress_of(read_events(run_folder(self.folder, self.run(name).id)))
 
     def findings(self, run: Run) -> Sequence[Finding]:
-        """What a run found, as its report says it."""
+        """The findings of a run, as its report states them."""
         from toolkit._plugins.loading import load_parts
         from toolkit._report.findings import findings_of
         from toolkit._run.inputs import StoreInputs
 
         key = (run.id, len(run.steps))
-        with self._findings_turn:
+        with self._findings_lock:
             if key not in self._findings:
                 inputs = StoreInputs(self.store, {"": run.steps})
                 self._findings[key] = findings_of(inputs, load_parts())
             return self._findings[key]
 
-    def once(self, run: Run, name: str, make: Callable[[], Any], *facts: Any) -> Any:
-        """An answer about a run, computed once as long as the run does not change."""
-        return self._once((name, run.id, len(run.steps), *facts), make)
+    def cached(self, run: Run, name: str, make: Callable[[], Any], *facts: Any) -> Any:
+        """An answer about a run, which is computed again only if the run has changed."""
+        return self._cached((name, run.id, len(run.steps), *facts), make)
 
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        if key not in self._kept:
-            self._kept[key] = make()
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+    def _cached(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = make()
+            while len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]

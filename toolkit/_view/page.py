@@ -1,4 +1,4 @@
-"""A page: a template, what it shows, and the tables that can be taken away."""
+"""A page: a template, its contents, and the tables that can be downloaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page's function gives. `run` is the run that it is about."""
+    """What a page's function returns. `run` is the id of the run that it shows."""
 
     template: str
     title: str
@@ -34,7 +34,7 @@ class Page:
 
 
 def plain(value: Any) -> Any:
-    """A text without signs that steer a terminal or turn the direction of writing."""
+    """A text without characters that control a terminal or change the writing direction."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     if value.isprintable():
@@ -45,13 +45,13 @@ def plain(value: Any) -> Any:
 
 
 def token(piece: str) -> str:
-    """A token as it is shown: line ends as a mark."""
+    """A token as pages show it, with line ends as visible marks."""
     return plain(piece.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")) or " "
 
 
 def shade(value: float | None, largest: float) -> str:
-    """The class of a token that a feature fires on: `h1` to `h9`; `off` where it does not fire, and
-    nothing where no value was measured.
+    """The CSS class of a token by a feature's value: `h1` to `h9`, `off` if the feature does not
+    fire, and empty if no value was measured.
     """
     if value is None:
         return ""
@@ -62,10 +62,10 @@ def shade(value: float | None, largest: float) -> str:
 
 @cache
 def environment() -> Environment:
-    """The templates. Everything that they write is escaped but what this package has drawn."""
+    """The templates. They escape everything except the charts that this package draws."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    made = Environment(
+    jinja = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -73,8 +73,8 @@ def environment() -> Environment:
         finalize=plain,
         loader=FunctionLoader(resource),
     )
-    made.filters.update(shown=shown, token=token)
-    return made
+    jinja.filters.update(shown=shown, token=token)
+    return jinja
 
 
 @cache

@@ -1,5 +1,5 @@
-"""The pages about a store and its runs: each function gets the library and what the address asks,
-and gives a `Page`.
+"""The pages about a store and its runs. Each function gets the library and the query of the
+address, and returns a `Page`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from toolkit._query.run import Run
 
 PAGE_ROWS = 100
-"""Rows of a list that is leafed through."""
-MOST = 100_000
-"""Rows of a table that is taken away."""
+"""Rows on one page of a list."""
+MAX_DOWNLOAD_ROWS = 100_000
+"""The most rows of a downloaded table."""
 
 
 def runs(library: Library, query: Query) -> Page:
@@ -37,7 +37,7 @@ def run_href(name: str, page: str = "", **values: object) -> str:
 
 
 def feature_link(run: str) -> Any:
-    """The link behind an address in a table."""
+    """The function that links a feature's address in a table to its page."""
 
     def link(row: Row) -> str | None:
         address = row["address"]
@@ -47,14 +47,14 @@ def feature_link(run: str) -> Any:
 
 
 def sample_link(run: str) -> Any:
-    """The link behind a sample in a table."""
+    """The function that links a sample in a table to its page."""
     return lambda row: run_href(run, "sample", sample=row["sample"], position=row.get("position"))
 
 
 def run(library: Library, query: Query, name: str) -> Page:
     """One run: its question, plan, progress and tables."""
-    found, progress = library.run(name), library.progress(name)
-    manifest = found.manifest
+    opened, progress = library.run(name), library.progress(name)
+    manifest = opened.manifest
     spec = manifest.get("spec") if isinstance(manifest.get("spec"), Mapping) else {}
     stages = [
         {
@@ -70,7 +70,7 @@ def run(library: Library, query: Query, name: str) -> Page:
         Grid(
             "stages", "The plan", answers.frame(stages, ("stage", "part", "needs", *STATES, "key"))
         ),
-        Grid("tables", "Rows by table", _tables(found)),
+        Grid("tables", "Rows by table", _tables(opened)),
     ]
     facts = {
         "question": (spec or {}).get("question") or "",
@@ -78,9 +78,9 @@ def run(library: Library, query: Query, name: str) -> Page:
         "command": manifest.get("command") or f"toolkit run {name}",
         "spec": _yaml(spec or {}),
         "progress": progress_facts(library, name),
-        "notes": found.notes,
-        "comparisons": _comparisons(found),
-        "has": {table: bool(found.stages(table)) for table in LISTED},
+        "notes": opened.notes,
+        "comparisons": _comparisons(opened),
+        "has": {table: bool(opened.stages(table)) for table in LISTED},
     }
     return Page("run.html", name, facts, grids, name)
 
@@ -90,7 +90,7 @@ LISTED = ("features", "samples", "games", "effects", "verdicts")
 
 
 def progress_facts(library: Library, name: str) -> dict[str, Any]:
-    """How far a run is, for its page and for the script that keeps the page up to date."""
+    """The progress of a run, for its page and for the script that updates the page."""
     from toolkit._query.run import state_of
 
     progress = library.progress(name)
@@ -110,10 +110,10 @@ def progress_facts(library: Library, name: str) -> dict[str, Any]:
 
 
 def findings(library: Library, query: Query, name: str) -> Page:
-    """What a run found: a piece of its page, since reading it takes longer than the rest."""
-    with library.turn:
-        found = library.run(name)
-    return Page("findings.html", name, {"findings": library.findings(found)}, (), name)
+    """The findings of a run: a part of its page that is loaded later, since it takes longer."""
+    with library.lock:
+        opened = library.run(name)
+    return Page("findings.html", name, {"findings": library.findings(opened)}, (), name)
 
 
 def _tables(run: Run) -> Any:
@@ -146,27 +146,27 @@ def _yaml(spec: Mapping[str, Any]) -> str:
 
 def features(library: Library, query: Query, name: str) -> Page:
     """The features of a run, ranked as on the command line."""
-    found = library.run(name)
-    layer, stage, by = query.whole("layer"), query.text("stage"), query.text("by")
+    opened = library.run(name)
+    layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
     frame = answers.features(
-        found,
-        spaces=found.spaces_of(None, layer),
+        opened,
+        spaces=opened.spaces_of(None, layer),
         stage=stage,
         by=by,
         significant=query.flag("significant"),
         every_stat=query.downloads,
-        k=MOST if query.downloads else PAGE_ROWS,
+        k=MAX_DOWNLOAD_ROWS if query.downloads else PAGE_ROWS,
     )
     links = {"address": feature_link(name)}
-    grid = Grid("features", "Features, the surest first", frame, links, found.why("features"))
+    grid = Grid("features", "Features, the surest first", frame, links, opened.why("features"))
     from toolkit.addresses import layer_of
 
-    layers = sorted({number for row in found.spaces if (number := layer_of(row)) is not None})
+    layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
     facts = {
         "layers": layers,
-        "stages": sorted(found.stages("features")),
+        "stages": sorted(opened.stages("features")),
         "chosen": {"layer": layer, "stage": stage, "significant": query.flag("significant")},
-        "comparisons": _comparisons(found),
+        "comparisons": _comparisons(opened),
     }
     return Page("features.html", f"Features of {name}", facts, [grid], name)
 
@@ -175,49 +175,49 @@ def samples(library: Library, query: Query, name: str) -> Page:
     """The samples of a run, a hundred at a time."""
     import polars as pl
 
-    found = library.run(name)
-    offset = query.whole("offset") or 0
-    rows = found.view.lazy("samples").select(
+    opened = library.run(name)
+    offset = query.integer("offset") or 0
+    rows = opened.view.lazy("samples").select(
         "sample", "unit", tokens=pl.col("pieces").list.len(), text=pl.col("text").str.slice(0, 120)
     )
-    count = MOST if query.downloads else PAGE_ROWS + 1
+    count = MAX_DOWNLOAD_ROWS if query.downloads else PAGE_ROWS + 1
     frame = rows.slice(offset, count).collect()
     more = href(f"/run/{name}/samples", offset=offset + PAGE_ROWS)
     shown = frame if query.downloads else frame.head(PAGE_ROWS)
-    grid = Grid("samples", "Samples", shown, {"sample": sample_link(name)}, found.why("samples"))
+    grid = Grid("samples", "Samples", shown, {"sample": sample_link(name)}, opened.why("samples"))
     facts = {"offset": offset, "more": more if frame.height > PAGE_ROWS else None}
     return Page("samples.html", f"Samples of {name}", facts, [grid], name)
 
 
 def games(library: Library, query: Query, name: str) -> Page:
     """The games of a run."""
-    found = library.run(name)
+    opened = library.run(name)
     columns = ("game", "condition", "outcome", "rounds", "total_bet", "final_balance")
-    rows = found.read_stages("games", None, None, columns).to_pylist()
+    rows = opened.read_stages("games", None, None, columns).to_pylist()
     outcome = query.text("outcome")
     known = sorted({row["outcome"] for row in rows})
     if outcome is not None:
         rows = [row for row in rows if row["outcome"] == outcome]
     links = {"game": lambda row: run_href(name, "game", game=row["game"])}
-    grid = Grid("games", "Games", answers.frame(rows, columns), links, found.why("games"))
+    grid = Grid("games", "Games", answers.frame(rows, columns), links, opened.why("games"))
     counted = {"outcomes": known, "outcome": outcome, "count": len(rows)}
     return Page("games.html", f"Games of {name}", counted, [grid], name)
 
 
 def game(library: Library, query: Query, name: str) -> Page:
-    """One game: what the model read, what it replied, and what came of it."""
-    found, wanted = library.run(name), query.needed("game")
-    rows = found.read_stages("games", None, {"game": [wanted]}).to_pylist()
+    """One game: what the model read, what it replied, and how the game ended."""
+    opened, game_id = library.run(name), query.required("game")
+    rows = opened.read_stages("games", None, {"game": [game_id]}).to_pylist()
     if not rows:
-        raise BadInput(f"Run {name} has no game '{wanted}'.")
-    turns = found.read_stages("rounds", None, {"game": [wanted]}).to_pylist()
+        raise BadInput(f"Run {name} has no game '{game_id}'.")
+    turns = opened.read_stages("rounds", None, {"game": [game_id]}).to_pylist()
     turns.sort(key=lambda row: (row["round"], row["attempt"]))
     columns = (
         *("round", "attempt", "action", "asked", "bet", "won", "parse", "finish"),
         *("balance_before", "balance_after", "reply"),
     )
     grid = Grid("rounds", "Rounds", answers.frame(turns, columns))
-    return Page("game.html", f"Game {wanted}", {"game": rows[0], "turns": turns}, [grid], name)
+    return Page("game.html", f"Game {game_id}", {"game": rows[0], "turns": turns}, [grid], name)
 
 
 def search(library: Library, query: Query) -> Page:
@@ -227,7 +227,9 @@ def search(library: Library, query: Query) -> Page:
     text = query.text("q")
     parts = []
     for state in reversed(library.states()) if text else ():
-        hits = answers.search(library.run(state.run), text or "", MOST if query.downloads else 50)
+        hits = answers.search(
+            library.run(state.run), text or "", MAX_DOWNLOAD_ROWS if query.downloads else 50
+        )
         parts.append(hits.select(pl.lit(state.run).alias("run"), pl.all().cast(pl.String)))
     columns = ("run", "address", "match", "text")
     frame = pl.concat(parts) if parts else answers.frame([], columns)
@@ -241,22 +243,24 @@ def search(library: Library, query: Query) -> Page:
 
 
 def compare(library: Library, query: Query) -> Page:
-    """Two runs beside each other, and the features that fire more, or less, in the second."""
-    first, second = library.run(query.needed("a")), library.run(query.needed("b"))
-    beside = [
-        {"fact": fact, "first": one, "second": other}
-        for (fact, one), other in zip(_facts(first).items(), _facts(second).values(), strict=True)
+    """Two runs side by side, and the features that fire more or less often in the second."""
+    first, second = library.run(query.required("a")), library.run(query.required("b"))
+    compared = [
+        {"fact": fact, "first": first_text, "second": second_text}
+        for (fact, first_text), second_text in zip(
+            _facts(first).items(), _facts(second).values(), strict=True
+        )
     ]
-    rows, left_out = _changes(first, second, MOST if query.downloads else 1000)
+    rows, left_out = _changes(first, second, MAX_DOWNLOAD_ROWS if query.downloads else 1000)
     heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
     grids = [
-        Grid("runs", "The two runs", answers.frame(beside, ("fact", "first", "second"))),
+        Grid("runs", "The two runs", answers.frame(compared, ("fact", "first", "second"))),
         Grid(
             "changes",
             f"Change from {first.id} to {second.id}, the largest first",
             answers.frame(rows, heads),
             {"address": feature_link(second.id)},
-            "No feature fires in another share of samples, or no space can be compared.",
+            "No feature fires in a different share of samples, or no space can be compared.",
         ),
     ]
     facts = {"first": first.id, "second": second.id, "left_out": left_out}

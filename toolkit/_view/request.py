@@ -1,4 +1,4 @@
-"""What an address asks: read and bounded here, before anything of it reaches the store."""
+"""The query of an address: read and checked here, before it reaches the store."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from urllib.parse import urlencode
 
 from toolkit.errors import BadInput
 
-LONGEST = 500
-"""Letters of a value in an address."""
-LARGEST = 1_000_000_000
+MAX_LENGTH = 500
+"""The most characters of a value in an address."""
+MAX_NUMBER = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Query:
-    """The values of an address, by name."""
+    """The query values of an address, by name."""
 
     values: Mapping[str, str]
 
     def text(self, name: str) -> str | None:
-        """A text; None where it is not given."""
+        """A text, or None if it is missing."""
         value = self.values.get(name, "")
-        if len(value) > LONGEST:
-            raise BadInput(f"{name}: at most {LONGEST} letters are read.")
+        if len(value) > MAX_LENGTH:
+            raise BadInput(f"{name}: at most {MAX_LENGTH} letters are read.")
         return value or None
 
-    def needed(self, name: str) -> str:
-        """A text that has to be given."""
+    def required(self, name: str) -> str:
+        """A text that must be there."""
         value = self.text(name)
         if value is None:
             raise BadInput(f"The address needs ?{name}=...")
         return value
 
-    def whole(self, name: str) -> int | None:
-        """A whole number of 0 or more; None where it is not given."""
+    def integer(self, name: str) -> int | None:
+        """A whole number of 0 or more, or None if it is missing."""
         value = self.text(name)
         if value is None:
             return None
-        if not (value.isascii() and value.isdigit()) or int(value[:11]) > LARGEST:
+        if not (value.isascii() and value.isdigit()) or int(value[:11]) > MAX_NUMBER:
             raise BadInput(f"{name}={value[:20]}: write a whole number of 0 or more.")
         return int(value)
 
     def number(self, name: str) -> float | None:
-        """A number; None where it is not given."""
+        """A number, or None if it is missing."""
         value = self.text(name)
         if value is None:
             return None
@@ -57,16 +57,16 @@ class Query:
         return number
 
     def flag(self, name: str) -> bool:
-        """Whether something is asked for."""
+        """Whether the address has a value of this name."""
         return self.text(name) is not None
 
     @property
     def downloads(self) -> bool:
-        """Whether a table is taken away, so that all its rows are needed."""
+        """Whether a table is downloaded, which takes all its rows."""
         return self.flag("as")
 
 
 def href(path: str, **values: object) -> str:
-    """An address of these pages."""
-    given = {name: str(value) for name, value in values.items() if value not in (None, "")}
-    return f"{path}?{urlencode(given)}" if given else path
+    """The address of a page."""
+    query = {name: str(value) for name, value in values.items() if value not in (None, "")}
+    return f"{path}?{urlencode(query)}" if query else path

@@ -12,24 +12,26 @@ from toolkit._view.guard import is_loopback
 from toolkit._view.library import Library
 from toolkit.errors import BadInput
 
-SHORTEST = 16
-"""Letters of a token."""
+MIN_TOKEN_LENGTH = 16
+"""The fewest characters of a token."""
 
 
 def serve(
     store: Path, host: str, port: int, token: str | None, ready: Callable[[str], None]
 ) -> None:
-    """Serve a store at `host`; `ready` gets the address to open. A host that is not loopback needs
-    a token: one is made where none is given.
+    """Serve a store at `host`; `ready` is called with the address to open. A host other than
+    loopback needs a token, which is generated if none is given.
     """
     import uvicorn
 
-    if token is not None and (len(token) < SHORTEST or not token.isascii() or not token.isalnum()):
-        raise BadInput(f"--token: give {SHORTEST} letters and digits or more.")
+    if token is not None and (
+        len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isalnum()
+    ):
+        raise BadInput(f"--token: give {MIN_TOKEN_LENGTH} letters and digits or more.")
     if token is None and not is_loopback(host):
         token = secrets.token_hex(16)
     library = Library(store)
-    library.states()  # what reading needs is imported before the address is printed
+    library.states()  # imports what reading needs before the address is printed
     app = make_app(library, token)
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -42,7 +44,7 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """The socket that the server listens at; another is not taken in its stead."""
+    """The socket that the server listens at. If the port is taken, no other is tried."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,8 +1,8 @@
 """Make the lab's files: `python -m toolkit_lab.training --out DIR [--quick] [--stage NAME]`.
 
 DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/ and metrics.json.
-Everything is seeded; `--quick` is the same road in well under a minute, for the tests, with weights
-that are good for nothing else.
+Everything is seeded. `--quick` takes the same steps in well under a minute, for the tests; its
+weights are good for nothing else.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FULL = Training(seed=SEED)
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """How much of everything: the committed files are made with the defaults."""
+    """How much to train and measure; the defaults make the committed files."""
 
     training: Training = FULL
     sae_examples: int = 1600

@@ -34,10 +34,10 @@ def parse(reply: str) -> int | None:
     """Read a reply strictly by its last line: 0 = stop, a positive number = a bet, None =
     unreadable.
     """
-    last = reply.strip().rsplit("\n", 1)[-1]
-    if _STOP.fullmatch(last):
+    last_line = reply.strip().rsplit("\n", 1)[-1]
+    if _STOP.fullmatch(last_line):
         return 0
-    bet = _BET.fullmatch(last)
+    bet = _BET.fullmatch(last_line)
     return int(bet[1]) if bet and int(bet[1]) > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""What README.md states, measured: does it play, do the causes hold, how good are the SAEs."""
+"""Measures what README.md states: the model's play, its causes, and the quality of the SAEs."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -42,17 +42,17 @@ def measure_play(
     rng = Random(1)
     states = [random_state(rng) for _ in range(decisions)]
     half = decisions // 2
-    made = decide(model, tokenizer, states[:half]) + decide(
+    decided = decide(model, tokenizer, states[:half]) + decide(
         model, tokenizer, states[half:], chat=True
     )
     played = play_games(model, tokenizer, games, rng)
     outcomes = [game.outcome for game in played]
     return {
         "decisions": decisions,
-        "parsed": sum(bet is not None for bet in made) / decisions,
-        "legal": sum(_legal(state, bet) for state, bet in zip(states, made, strict=True))
+        "parsed": sum(bet is not None for bet in decided) / decisions,
+        "legal": sum(_legal(state, bet) for state, bet in zip(states, decided, strict=True))
         / decisions,
-        "causes": cause_rows(states, made),
+        "causes": cause_rows(states, decided),
         "games": {name: outcomes.count(name) for name in sorted(set(outcomes))},
         "mean_rounds": sum(len(game.state.history) for game in played) / games,
     }
@@ -62,14 +62,14 @@ def _legal(state: State, bet: int | None) -> bool:
     return bet == 0 or (bet is not None and bet in policy.bet_probabilities(state))
 
 
-def cause_rows(states: list[State], made: list[int | None]) -> list[Table]:
-    """Return one row per documented cause or null: rates with and without it, and what the policy
-    would give.
+def cause_rows(states: list[State], decided: list[int | None]) -> list[Table]:
+    """Return one row per documented cause or null: rates with and without it, and the policy's
+    rates.
     """
-    read = [(state, bet) for state, bet in zip(states, made, strict=True) if bet is not None]
-    big = [(state, bet) for state, bet in read if bet and state.variable and state.limit >= 100]
+    readable = [(state, bet) for state, bet in zip(states, decided, strict=True) if bet is not None]
+    big = [(state, bet) for state, bet in readable if bet and state.variable and state.limit >= 100]
     stops = [
-        _row("stop", name, read, lambda bet: bet == 0, policy.stop_probability)
+        _row("stop", name, readable, lambda bet: bet == 0, policy.stop_probability)
         for name in _stop_names()
     ]
     bets = [
@@ -126,8 +126,8 @@ def measure_trait(
     texts = [sentence + sentences.LABEL for sentence, _ in held_out[:count]]
     inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
     likeliest = model(**inputs).logits[:, -1, labels].argmax(dim=1).tolist()
-    right = sum(level == row[1] for level, row in zip(likeliest, held_out, strict=False))
-    return {"sentences": len(texts), "right": right / len(texts)}
+    correct = sum(level == row[1] for level, row in zip(likeliest, held_out, strict=False))
+    return {"sentences": len(texts), "right": correct / len(texts)}
 
 
 def measure_saes(
@@ -215,13 +215,13 @@ TOLERANCES = {
     "ev": 0.01,
     "loss_recovered": 0.005,
 }
-"""How far a retraining may be from the committed metrics where arithmetic differs; on the same
-machine the files are the same.
+"""How far a retraining may be from the committed metrics where arithmetic differs; on the
+same machine the files are identical.
 """
 
 
 def differences(table: Table, committed: Table) -> list[str]:
-    """Metrics that are farther from the committed ones than their tolerance allows."""
+    """The metrics that differ from the committed ones by more than their tolerance."""
     flat, expected = dict(_flat(table)), dict(_flat(committed))
     deviations = []
     for name, value in expected.items():

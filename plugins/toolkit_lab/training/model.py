@@ -1,7 +1,7 @@
 """The model: a four-layer Llama trained from scratch on the corpus, saved as bfloat16 weights.
 
-config.json says float32 on purpose: the stored weights are rounded to bfloat16, computing is in
-float32, so that a CPU is fast and a batch of 32 gives what a batch of 1 gives.
+config.json says float32 on purpose: the stored weights are rounded to bfloat16, computation is in
+float32, so that it is fast on a CPU and a batch of 32 gives the same as a batch of 1.
 """
 
 import json
@@ -93,10 +93,10 @@ def _batches(tokenizer: PreTrainedTokenizerFast, plan: Training) -> Iterator[lis
     generator = torch.Generator().manual_seed(plan.seed)
     for start in range(0, plan.steps, 16):
         number = min(16, plan.steps - start)
-        drawn = make_examples(tokenizer, number * plan.batch, seed=plan.seed * 1_000_003 + start)
-        drawn.sort(key=lambda example: len(example.ids))
+        examples = make_examples(tokenizer, number * plan.batch, seed=plan.seed * 1_000_003 + start)
+        examples.sort(key=lambda example: len(example.ids))
         for index in torch.randperm(number, generator=generator).tolist():
-            yield drawn[index * plan.batch : (index + 1) * plan.batch]
+            yield examples[index * plan.batch : (index + 1) * plan.batch]
 
 
 def _loss(
@@ -108,13 +108,13 @@ def _loss(
     )
     logp_BTV = functional.log_softmax(model(input_ids=ids_BT).logits[:, :-1], dim=-1)
     loss_BT = -logp_BTV.gather(-1, ids_BT[:, 1:, None]).squeeze(-1)
-    place_T = torch.arange(1, width)
+    position_T = torch.arange(1, width)
     start_B, end_B = (
         torch.tensor(column)
         for column in zip(*[(e.reply_start, len(e.ids)) for e in batch], strict=True)
     )
-    reply_BT = (place_T >= start_B[:, None]) & (place_T < end_B[:, None])
-    prompt_BT = place_T < start_B[:, None]
+    reply_BT = (position_T >= start_B[:, None]) & (position_T < end_B[:, None])
+    prompt_BT = position_T < start_B[:, None]
     prompt, reply, choice = (
         loss_BT[prompt_BT].mean(),
         loss_BT[reply_BT].mean(),

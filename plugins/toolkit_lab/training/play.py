@@ -1,6 +1,4 @@
-"""Letting the model play: sampled replies for a batch of prompts, and whole games with many tables
-at once.
-"""
+"""Letting the model play: sampled replies for a batch of prompts, and many whole games at once."""
 
 from dataclasses import dataclass, replace
 from random import Random
@@ -17,7 +15,7 @@ MAX_NEW_TOKENS = 32
 
 @dataclass(frozen=True)
 class FinishedGame:
-    """A finished game; an unreadable reply ends a game at once, as an outcome of its own."""
+    """A finished game; an unreadable reply ends a game at once, with its own outcome."""
 
     state: State
     outcome: str
@@ -47,10 +45,10 @@ def replies(
             return_tensors="pt",
             return_token_type_ids=False,
         )
-        made = model.generate(  # type: ignore[misc]
+        generated = model.generate(  # type: ignore[misc]
             **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=MAX_NEW_TOKENS
         )
-        for index, ids in zip(chosen, made[:, inputs["input_ids"].shape[1] :], strict=True):
+        for index, ids in zip(chosen, generated[:, inputs["input_ids"].shape[1] :], strict=True):
             results[index] = str(tokenizer.decode(ids, skip_special_tokens=True))
     return results
 
@@ -78,19 +76,19 @@ def play_games(
     chat: bool = False,
 ) -> list[FinishedGame]:
     """Play games under random conditions until a stop, ruin, or the 100th round."""
-    live = [_opening(rng) for _ in range(count)]
-    done: list[FinishedGame] = []
-    while live:
+    running = [_opening(rng) for _ in range(count)]
+    finished: list[FinishedGame] = []
+    while running:
         ongoing = []
-        for state, bet in zip(live, decide(model, tokenizer, live, chat=chat), strict=True):
-            after = step(state, bet, won=rng.random() < WIN_RATE) if bet else state
-            outcome = _outcome(after, bet)
+        for state, bet in zip(running, decide(model, tokenizer, running, chat=chat), strict=True):
+            next_state = step(state, bet, won=rng.random() < WIN_RATE) if bet else state
+            outcome = _outcome(next_state, bet)
             if outcome:
-                done.append(FinishedGame(after, outcome))
+                finished.append(FinishedGame(next_state, outcome))
             else:
-                ongoing.append(after)
-        live = ongoing
-    return done
+                ongoing.append(next_state)
+        running = ongoing
+    return finished
 
 
 def _opening(rng: Random) -> State:

@@ -62,7 +62,7 @@ def residuals(
     model: LlamaForCausalLM, examples: list[TrainingExample], batch: int = 64
 ) -> list[torch.Tensor]:
     """Return the output of every layer, one row per token, BOS and padding left out."""
-    kept: list[list[torch.Tensor]] = [[] for _ in model.model.layers]
+    by_layer: list[list[torch.Tensor]] = [[] for _ in model.model.layers]
     pad = int(model.config.pad_token_id or 0)
     ordered = sorted(examples, key=lambda example: len(example.ids))
     for start in range(0, len(ordered), batch):
@@ -73,14 +73,14 @@ def residuals(
         )
         real = (ids != pad) & (torch.arange(width) > 0)
         for layer, acts in enumerate(_layer_outputs(model, ids)):
-            kept[layer].append(acts[real])
-    return [torch.cat(parts) for parts in kept]
+            by_layer[layer].append(acts[real])
+    return [torch.cat(parts) for parts in by_layer]
 
 
 def _layer_outputs(model: LlamaForCausalLM, ids: torch.Tensor) -> list[torch.Tensor]:
-    seen: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     hooks = [
-        layer.register_forward_hook(lambda _m, _a, out: seen.append(_tensor(out)))
+        layer.register_forward_hook(lambda _m, _a, out: outputs.append(_tensor(out)))
         for layer in model.model.layers
     ]
     try:
@@ -88,7 +88,7 @@ def _layer_outputs(model: LlamaForCausalLM, ids: torch.Tensor) -> list[torch.Ten
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return outputs
 
 
 def _tensor(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -144,8 +144,8 @@ def _reconstruct(
     encoder, encoder_bias, decoder, decoder_bias = weights
     before = functional.relu(functional.linear(rows, encoder, encoder_bias))
     score = before.detach() * decoder.detach().norm(dim=0) if by_norm else before.detach()
-    few = score[:256].flatten()
-    lowest = few.topk(256 * k, sorted=False).values.min().clamp(min=1e-6)
+    subset = score[:256].flatten()
+    lowest = subset.topk(256 * k, sorted=False).values.min().clamp(min=1e-6)
     return functional.linear(before * (score >= lowest), decoder, decoder_bias)
 
 

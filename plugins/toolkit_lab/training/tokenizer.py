@@ -2,7 +2,7 @@
 lacks.
 
 The rarest Hangul syllables of the Korean rule lines are left to the bytes on purpose: code that
-maps characters to tokens has to survive a character that is three tokens, and here it meets one.
+maps characters to tokens has to handle a character of three tokens, and here it meets one.
 """
 
 import json
@@ -28,16 +28,16 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 900) -> PreTrainedTokenizerFast:
-    """Train on texts and wrap as an ordinary fast tokenizer; `vocabulary` counts everything but the
-    bytes.
+    """Train on texts and wrap as an ordinary fast tokenizer; `vocabulary` counts everything except
+    the bytes.
     """
-    words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.Split(WORDS, behavior="isolated")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS, behavior="isolated")
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(SPECIALS), show_progress=False, min_frequency=2
     )
-    words.train_from_iterator([*_numbers(), *map(_without_byte_characters, texts)], trainer)
-    return _wrap(_with_bytes(words))
+    tokenizer.train_from_iterator([*_numbers(), *map(_without_byte_characters, texts)], trainer)
+    return _wrap(_with_bytes(tokenizer))
 
 
 def _numbers() -> list[str]:
@@ -48,13 +48,13 @@ def _without_byte_characters(text: str) -> str:
     return "".join(" " if character in AS_BYTES else character for character in text)
 
 
-def _with_bytes(words: Tokenizer) -> Tokenizer:
-    trained = json.loads(words.to_str())["model"]
+def _with_bytes(word_tokenizer: Tokenizer) -> Tokenizer:
+    trained = json.loads(word_tokenizer.to_str())["model"]
     names = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *trained["vocab"]]
     vocab = {name: index for index, name in enumerate(names)}
     merges = [(left, right) for left, right in trained["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab, merges, byte_fallback=True))
-    tokenizer.pre_tokenizer = words.pre_tokenizer
+    tokenizer.pre_tokenizer = word_tokenizer.pre_tokenizer
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, vocab[BOS])]

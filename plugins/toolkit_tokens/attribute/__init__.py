@@ -1,1 +1,1 @@
-"""What a token, head, block or feature gives to an outcome."""
+"""What each token, head, block and feature contributes to an outcome."""

@@ -1,8 +1,8 @@
-"""The difference of two prompts at the output of a block, as tokens and as SAE features: a gradient
-times the difference, and each part patched exactly.
+"""The difference between two prompts at the output of a block, as tokens and as SAE features: a
+gradient times the difference, and each part patched exactly.
 
-What the features do not explain of the difference, with anything that a decoder adds beyond their
-directions, is one term a token: the SAE's error. Tokens, features and error add up.
+The part of the difference that the features do not explain, with anything that a decoder adds
+beyond their directions, is one term per token: the SAE's error. Tokens, features and error add up.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ FROZEN: Mapping[str, tuple[Frozen, ...]] = {"relp": RELP}
 
 @dataclass(frozen=True)
 class Split:
-    """A stream, or a difference of two, as features and the rest: `entries` are (position, feature,
-    amount); `directions[k]` is what entry k adds; `error` (tokens, width) is the rest.
+    """A stream, or a difference of two, as features and an error. Entry k is the feature
+    `features[k]` at `positions[k]`: it adds `amounts[k]` times `directions[k]`; `error` (tokens,
+    width) is what remains.
     """
 
-    whole: Tensor
+    stream: Tensor
     positions: Tensor
     features: Tensor
     amounts: Tensor
@@ -42,35 +43,35 @@ class Split:
     error: Tensor
 
     def values(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What tokens, entries and the error of each token give, float64 on the CPU."""
+        """The contributions of tokens, of entries and of each token's error, float64 on the CPU."""
         slope = gradient.double()
-        of_tokens = (slope * self.whole.double()).sum(dim=1)
+        of_tokens = (slope * self.stream.double()).sum(dim=1)
         along = (slope[self.positions] * self.directions.double()).sum(dim=1)
         of_error = (slope * self.error.double()).sum(dim=1)
         return of_tokens.cpu(), (along * self.amounts.double()).cpu(), of_error.cpu()
 
 
-def split(whole: Tensor, activations: Tensor, sae: Sae) -> Split:
-    """`whole` (tokens, width) as features of `activations` (tokens, features) and the rest."""
+def split(stream: Tensor, activations: Tensor, sae: Sae) -> Split:
+    """`stream` (tokens, width) as the features of `activations` (tokens, features) and an error."""
     import torch
 
     entries = activations.nonzero()
     positions, features = entries[:, 0], entries[:, 1]
     amounts = activations[positions, features]
     used, inverse = torch.unique(features, return_inverse=True)
-    directions = sae.decoder_rows(used).to(whole.device).float()[inverse]
-    explained = torch.zeros_like(whole, dtype=torch.float32)
+    directions = sae.decoder_rows(used).to(stream.device).float()[inverse]
+    explained = torch.zeros_like(stream, dtype=torch.float32)
     explained.index_add_(0, positions, directions * amounts[:, None].float())
-    return Split(whole, positions, features, amounts, directions, whole.float() - explained)
+    return Split(stream, positions, features, amounts, directions, stream.float() - explained)
 
 
 def streams_of(model: Model, ids: Sequence[int], names: Sequence[str]) -> dict[str, Tensor]:
     """One prompt's streams, (tokens, width), float32."""
-    found = model.run([list(ids)], list(names))
-    return {name: found[name][0, : len(ids)].float().clone() for name in names}
+    captured = model.run([list(ids)], list(names))
+    return {name: captured[name][0, : len(ids)].float().clone() for name in names}
 
 
-def slope(
+def outcome_gradients(
     model: Model,
     ids: Sequence[int],
     names: Sequence[str],
@@ -78,11 +79,11 @@ def slope(
     freeze: Sequence[Frozen] = (),
 ) -> dict[str, Tensor]:
     """The gradient of the outcome at hookpoints, (tokens, width)."""
-    found = model.gradients([list(ids)], list(names), outcome.objective, freeze=freeze)
-    return {name: found.gradients[name][0].float() for name in names}
+    result = model.gradients([list(ids)], list(names), outcome.objective, freeze=freeze)
+    return {name: result.gradients[name][0].float() for name in names}
 
 
-def mean_slope(
+def mean_gradient(
     model: Model,
     ids: Sequence[int],
     name: str,
@@ -91,19 +92,19 @@ def mean_slope(
     delta: Tensor,
     steps: int,
 ) -> Tensor:
-    """The mean gradient on the straight way from the clean stream to the changed one."""
+    """The mean gradient on the straight line from the clean stream to the changed one."""
     import torch
 
     count, total = len(ids), torch.zeros_like(clean)
     for step in range(steps):
         values = clean + (step + 0.5) / steps * delta
         edit = Edit(name, OnStream(Set(values)), tokens([0] * count, range(count)))
-        found = model.gradients([list(ids)], [name], outcome.objective, edits=[edit])
-        total += found.gradients[name][0].float()
+        result = model.gradients([list(ids)], [name], outcome.objective, edits=[edit])
+        total += result.gradients[name][0].float()
     return total / steps
 
 
-def features_of(
+def attribute_features(
     about: About,
     method: str,
     sae: Sae,
@@ -121,11 +122,11 @@ def features_of(
     by_feature = TokenAttribution(about, method, "feature", sae.layer, space, measured)
     order = of_entries.abs().argsort(descending=True, stable=True).tolist()
     for entry in order[:keep]:
-        place = {
+        location = {
             "position": int(parts.positions[entry]),
             "feature": int(parts.features[entry]),
         }
-        by_feature.add("feature", float(of_entries[entry]), **place)
+        by_feature.add("feature", float(of_entries[entry]), **location)
     if len(order) > keep:
         by_feature.add("other_features", float(of_entries[order[keep:]].sum()))
     for position, value in enumerate(of_error.tolist()):
@@ -137,55 +138,59 @@ def features_of(
 
 
 def exact_tokens(patching: Patching, name: str, delta: Tensor) -> list[float]:
-    """What each token's difference does alone."""
+    """The effect of each token's difference alone."""
     count = len(delta)
     edit = Edit(name, OnStream(Add(delta)), tokens(range(count), range(count)))
     return [float(value) - patching.clean for value in patching.values([edit], count)]
 
 
 def exact_features(
-    patching: Patching, name: str, parts: Split, wanted: Sequence[tuple[int, int]]
+    patching: Patching, name: str, parts: Split, requested: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], float]:
-    """What each (position, feature) does alone, the error and all others kept."""
+    """The effect of each (position, feature) alone; the error and all other features stay."""
     import torch
 
-    place = {
+    entry_of = {
         (int(position), int(feature)): number
         for number, (position, feature) in enumerate(
             zip(parts.positions.tolist(), parts.features.tolist(), strict=True)
         )
     }
-    known = [pair for pair in wanted if pair in place]
+    known = [pair for pair in requested if pair in entry_of]
     if not known:
         return {}
-    chosen = torch.tensor([place[pair] for pair in known])
+    chosen = torch.tensor([entry_of[pair] for pair in known])
     chosen = chosen.to(parts.directions.device)
     moves = parts.directions[chosen] * parts.amounts[chosen][:, None].float()
     targets = tokens(range(len(known)), [position for position, _ in known])
-    found = patching.values([Edit(name, OnStream(Add(moves)), targets)], len(known))
-    changes = [float(value) - patching.clean for value in found]
+    outcomes = patching.values([Edit(name, OnStream(Add(moves)), targets)], len(known))
+    changes = [float(value) - patching.clean for value in outcomes]
     return dict(zip(known, changes, strict=True))
 
 
 def check_exactly(
-    patching: Patching, name: str, parts: Split, found: Sequence[TokenAttribution], limit: int
+    patching: Patching,
+    name: str,
+    parts: Split,
+    attributions: Sequence[TokenAttribution],
+    limit: int,
 ) -> None:
-    """Put the exact change beside each token, and beside the largest features of every method."""
-    of_tokens = exact_tokens(patching, name, parts.whole)
-    for one in found:
-        for row in one.rows:
+    """Add the exact change to each token, and to the largest features of every method."""
+    of_tokens = exact_tokens(patching, name, parts.stream)
+    for attribution in attributions:
+        for row in attribution.rows:
             if row["part"] == "token" and row["position"] is not None:
                 row["exact"] = of_tokens[row["position"]]
-    wanted: dict[tuple[int, int], float] = {}
-    for one in found:
-        for row in one.rows:
+    magnitudes: dict[tuple[int, int], float] = {}
+    for attribution in attributions:
+        for row in attribution.rows:
             if row["part"] == "feature":
                 key = (row["position"], row["feature"])
-                wanted[key] = max(wanted.get(key, 0.0), abs(row["value"]))
-    largest = sorted(wanted, key=lambda key: -wanted[key])[:limit]
+                magnitudes[key] = max(magnitudes.get(key, 0.0), abs(row["value"]))
+    largest = sorted(magnitudes, key=lambda key: -magnitudes[key])[:limit]
     exact = exact_features(patching, name, parts, largest)
-    for one in found:
-        for row in one.rows:
+    for attribution in attributions:
+        for row in attribution.rows:
             if row["part"] == "feature":
                 row["exact"] = exact.get((row["position"], row["feature"]))
 
@@ -193,7 +198,7 @@ def check_exactly(
 # --- blocks and heads -----------------------------------------------------------------------------
 
 
-def of_heads(
+def attribute_heads(
     about: About,
     model: Model,
     patching: Patching,
@@ -204,30 +209,30 @@ def of_heads(
     heads: int,
     exact: bool,
 ) -> list[TokenAttribution]:
-    """The difference that each head writes, by gradient and exactly, at some layers."""
+    """The effect of the difference that each head writes, by gradient and exactly."""
     names = [f"attn_z.{layer}" for layer in layers]
     clean, changed = (streams_of(model, side, names) for side in ids)
-    gradients = slope(model, ids[0], names, outcome)
-    found = []
+    gradients = outcome_gradients(model, ids[0], names, outcome)
+    attributions = []
     for layer, name in zip(layers, names, strict=True):
         delta = changed[name][list(positions)] - clean[name]
         by_head = (gradients[name].double() * delta.double()).sum(dim=0).reshape(heads, -1)
         values = by_head.sum(dim=1).cpu()
         size = delta.shape[1] // heads
-        one = TokenAttribution(about, "attribution_patching", "head", layer)
+        attribution = TokenAttribution(about, "attribution_patching", "head", layer)
         for head in range(heads):
             change = None
             if exact:
                 columns = (head * size, (head + 1) * size)
-                given = clean[name][:, slice(*columns)] + delta[:, slice(*columns)]
+                patched = clean[name][:, slice(*columns)] + delta[:, slice(*columns)]
                 targets = tokens([0] * len(delta), range(len(delta)))
-                change = patching.change([Edit(name, OnStream(Set(given), columns), targets)])
-            one.add("head", float(values[head]), change, head=head)
-        found.append(one)
-    return found
+                change = patching.change([Edit(name, OnStream(Set(patched), columns), targets)])
+            attribution.add("head", float(values[head]), change, head=head)
+        attributions.append(attribution)
+    return attributions
 
 
-def of_blocks(
+def attribute_blocks(
     about: About,
     model: Model,
     patching: Patching,
@@ -236,18 +241,18 @@ def of_blocks(
     positions: Sequence[int],
     exact: bool,
 ) -> list[TokenAttribution]:
-    """The difference that attention and MLP of each block write. Parts overlap: a later block also
-    carries what an earlier one changed.
+    """The effect of the difference that attention and MLP of each block write. Parts overlap: a
+    later block also carries what an earlier one changed.
     """
     names = [f"{site}.{layer}" for layer in range(model.layers) for site in ("attn_out", "mlp_out")]
     clean, changed = (streams_of(model, side, names) for side in ids)
     try:
-        gradients = slope(model, ids[0], names, outcome)
-    except BadInput:  # a branch that is scaled as it enters the stream has no gradient here
+        gradients = outcome_gradients(model, ids[0], names, outcome)
+    except BadInput:  # the model scales its branches: no gradient
         return []
-    found = []
+    attributions = []
     for site in ("attn_out", "mlp_out"):
-        one = TokenAttribution(about, "attribution_patching", site, None)
+        attribution = TokenAttribution(about, "attribution_patching", site, None)
         for layer in range(model.layers):
             name = f"{site}.{layer}"
             delta = changed[name][list(positions)] - clean[name]
@@ -256,13 +261,13 @@ def of_blocks(
             if exact:
                 targets = tokens([0] * len(delta), range(len(delta)))
                 change = patching.change([Edit(name, OnStream(Add(delta)), targets)])
-            one.add(site, value, change, layer=layer)
-        found.append(one)
-    return found
+            attribution.add(site, value, change, layer=layer)
+        attributions.append(attribution)
+    return attributions
 
 
-def zeroed(patching: Patching, name: str, width: int) -> float:
-    """The outcome without any stream after a block."""
+def effect_of_zeroing(patching: Patching, name: str, width: int) -> float:
+    """The change of the outcome when the stream after a block is set to zero."""
     import torch
 
     count = len(patching.ids)

@@ -1,8 +1,8 @@
 """Direct logit attribution: the last token's stream as the sum of what the embedding and every head
-and MLP wrote, or as features of a layer and the rest, each read through the final norm as it
-stands.
+and MLP wrote, or as features of a layer and a remainder, each read through the final norm with its
+scale frozen.
 
-Both sums are complete: with the constant of norm and head they are the outcome itself.
+Both sums are complete: with the constant of norm and head they equal the outcome.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ METHOD = "direct"
 
 
 class DirectReader:
-    """Reads parts of one prompt's last stream as what they give to the outcome."""
+    """Reads what parts of a prompt's last stream contribute to the outcome."""
 
     def __init__(
         self, model: Model, ids: Sequence[int], outcome: DecisionOutcome, names: Sequence[str]
@@ -36,55 +36,57 @@ class DirectReader:
             for layer in range(model.layers)
             for site in ("attn_z", "attn_out", "mlp_out")
         ]
-        wanted = dict.fromkeys(("resid_pre.0", *blocks, *names, self.last))
-        captured = streams_of(model, ids, list(wanted))
+        captured_names = dict.fromkeys(("resid_pre.0", *blocks, *names, self.last))
+        captured = streams_of(model, ids, list(captured_names))
         self.streams: Mapping[str, Tensor] = {name: rows[-1] for name, rows in captured.items()}
         self.direction, self.constant = outcome.direction(model)
 
     def values(self, parts: Tensor) -> list[float]:
-        """(n, width) -> what each gives."""
-        whole = self.streams[self.last].expand_as(parts)
-        read = self.model.fold_final_norm(parts, whole).double()
-        return [float(value) for value in read @ self.direction.to(read.device)]
+        """The contribution of each row of `parts`, (n, width)."""
+        last_stream = self.streams[self.last].expand_as(parts)
+        normed = self.model.fold_final_norm(parts, last_stream).double()
+        return [float(value) for value in normed @ self.direction.to(normed.device)]
 
 
-def of_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
-    """By embedding, head, what attention adds beyond its heads, and MLP."""
-    found = TokenAttribution(about, METHOD, "head", None, measured=measured)
+def attribute_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
+    """The attribution by embedding, head, what attention adds beyond its heads, and MLP."""
+    attribution = TokenAttribution(about, METHOD, "head", None, measured=measured)
     streams, model = reader.streams, reader.model
-    found.add("embedding", reader.values(streams["resid_pre.0"][None])[0])
+    attribution.add("embedding", reader.values(streams["resid_pre.0"][None])[0])
     for layer in range(model.layers):
         heads = model.head_outputs(layer, streams[f"attn_z.{layer}"])
-        written = streams[f"attn_out.{layer}"].to(heads.device)
+        attention_out = streams[f"attn_out.{layer}"].to(heads.device)
         for head, value in enumerate(reader.values(heads)):
-            found.add("head", value, layer=layer, head=head)
-        rest, mlp = reader.values(_stacked(written - heads.sum(dim=0), streams[f"mlp_out.{layer}"]))
-        found.add("attention_rest", rest, layer=layer)
-        found.add("mlp", mlp, layer=layer)
-    found.add("constant", reader.constant)
-    return found
+            attribution.add("head", value, layer=layer, head=head)
+        remainder, mlp = reader.values(
+            _stacked(attention_out - heads.sum(dim=0), streams[f"mlp_out.{layer}"])
+        )
+        attribution.add("attention_rest", remainder, layer=layer)
+        attribution.add("mlp", mlp, layer=layer)
+    attribution.add("constant", reader.constant)
+    return attribution
 
 
-def of_features(
+def attribute_features(
     about: About, reader: DirectReader, saes: Sequence[tuple[Sae, str]], measured: float, keep: int
 ) -> Iterator[TokenAttribution]:
-    """By features of each layer, the SAE's error, and what later blocks write."""
+    """The attribution by features of each layer, the SAE's error, and what later blocks write."""
     for sae, space in saes:
         stream = reader.streams[sae.hookpoint][None]
         parts = split(stream, sae.encode(stream), sae)
         later = reader.streams[reader.last] - stream[0]
-        found = TokenAttribution(about, METHOD, "feature", sae.layer, space, measured)
-        moved = reader.values(parts.directions * parts.amounts[:, None].float())
-        order = sorted(range(len(moved)), key=lambda entry: -abs(moved[entry]))
+        attribution = TokenAttribution(about, METHOD, "feature", sae.layer, space, measured)
+        contributions = reader.values(parts.directions * parts.amounts[:, None].float())
+        order = sorted(range(len(contributions)), key=lambda entry: -abs(contributions[entry]))
         for entry in order[:keep]:
-            found.add("feature", moved[entry], feature=int(parts.features[entry]))
+            attribution.add("feature", contributions[entry], feature=int(parts.features[entry]))
         if len(order) > keep:
-            found.add("other_features", sum(moved[entry] for entry in order[keep:]))
+            attribution.add("other_features", sum(contributions[entry] for entry in order[keep:]))
         error, after = reader.values(_stacked(parts.error[0], later))
-        found.add("error", error)
-        found.add("later_blocks", after)
-        found.add("constant", reader.constant)
-        yield found
+        attribution.add("error", error)
+        attribution.add("later_blocks", after)
+        attribution.add("constant", reader.constant)
+        yield attribution
 
 
 def _stacked(*rows: Tensor) -> Tensor:

@@ -31,18 +31,18 @@ class DecisionOutcome:
         """(n, vocabulary) -> (n,)."""
         return logits[:, list(self.plus)].mean(dim=1) - logits[:, list(self.minus)].mean(dim=1)
 
-    def objective(self, given: Mapping[str, Tensor]) -> Tensor:
+    def objective(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """For `Model.gradients`."""
-        return self.of(given[LOGITS])
+        return self.of(outputs[LOGITS])
 
     def of_states(self, model: Model, states: Tensor) -> Tensor:
-        """(n, width) -> (n,), float64 on the CPU, without rows x vocabulary."""
+        """(n, width) -> (n,), float64 on the CPU, without the logits of the whole vocabulary."""
         logits = model.readout(states, self.tokens).logits.double().cpu()
         count = len(self.plus)
         return logits[:, :count].mean(dim=1) - logits[:, count:].mean(dim=1)
 
     def direction(self, model: Model) -> tuple[Tensor, float]:
-        """What the number reads behind the final norm, (width,), and its value without a stream."""
+        """The direction that the outcome reads after the final norm, (width,), and its constant."""
         rows = model.unembedding_rows(self.tokens).double()
         offsets = model.unembedding_offsets(self.tokens).double()
         count = len(self.plus)
@@ -51,13 +51,13 @@ class DecisionOutcome:
 
 
 def outcome_of(model: Model, params: Any, sample: Mapping[str, Any]) -> DecisionOutcome:
-    """The outcome of a sample: continuations are tokenised behind its own text."""
+    """The outcome of a sample: continuations are tokenised after its own text."""
     plus = tuple(_first_token(model, sample, text) for text in params.plus)
     minus = tuple(_first_token(model, sample, text) for text in params.minus)
-    if both := set(plus) & set(minus):
+    if shared := set(plus) & set(minus):
         raise DataError(
             f"sample '{sample['sample']}': a continuation of `plus` and one of `minus` begin with "
-            f"the same token, {model.decode([min(both)])!r}. Name words that differ from their "
+            f"the same token, {model.decode([min(shared)])!r}. Name words that differ from their "
             "first token on."
         )
     return DecisionOutcome(f"{'|'.join(params.plus)} - {'|'.join(params.minus)}", plus, minus)
@@ -65,18 +65,18 @@ def outcome_of(model: Model, params: Any, sample: Mapping[str, Any]) -> Decision
 
 def _first_token(model: Model, sample: Mapping[str, Any], text: str) -> int:
     ids = tuple(sample["token_ids"])
-    whole = model.encode(sample["text"] + text).ids
-    if whole[: len(ids)] != ids or len(whole) == len(ids):
+    extended_ids = model.encode(sample["text"] + text).ids
+    if extended_ids[: len(ids)] != ids or len(extended_ids) == len(ids):
         raise DataError(
-            f"sample '{sample['sample']}': behind this prompt, {text!r} does not begin with a "
+            f"sample '{sample['sample']}': after this prompt, {text!r} does not begin with a "
             "token of its own, so that it has no logit. Begin it with a space, or leave out the "
             "space that ends the prompt."
         )
-    return whole[len(ids)]
+    return extended_ids[len(ids)]
 
 
 class Patching:
-    """One clean prompt under many edits: its work up to the first edited position is done once."""
+    """One clean prompt under many edits: positions before the first edit are computed once."""
 
     def __init__(self, model: Model, ids: Sequence[int], outcome: DecisionOutcome) -> None:
         self.model, self.ids, self.outcome = model, tuple(ids), outcome
@@ -84,10 +84,10 @@ class Patching:
         self.clean = float(self.values([], 1)[0])
 
     def values(self, edits: Sequence[Edit], count: int) -> Tensor:
-        """The outcome of `count` copies; edits name the copies as rows."""
+        """The outcome of `count` copies; the rows of an edit are the copies."""
         states = self.model.edited_states(self._prefix, edits, count)
         return self.outcome.of_states(self.model, states)
 
     def change(self, edits: Sequence[Edit]) -> float:
-        """What edits of one copy do together."""
+        """The joint effect of edits of one copy."""
         return float(self.values(edits, 1)[0]) - self.clean

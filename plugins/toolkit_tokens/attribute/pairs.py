@@ -1,8 +1,8 @@
-"""Clean and changed prompts, and which of their tokens belong together.
+"""Clean and changed prompts, and which of their tokens correspond.
 
 Two prompts are aligned by their spans: between spans the tokens must be equal, and a span that
-differs may have another length. Its tokens are matched from the end, where a number's last digits
-are; what one side has more of is matched with the other's first token of the span.
+differs may also differ in length. Its tokens are matched from the end, where a number's last digits
+are; surplus clean tokens are matched with the first token of the changed span.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from typing import Any
 
 from toolkit.errors import DataError
 
-SHOWN = 6
-"""Tokens before the place where two texts part that a message shows."""
+TOKENS_BEFORE = 6
+"""How many tokens a message shows before the first difference of two texts."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A clean sample, the changed one, and for each clean position the changed one that is put
-    there.
-    """
+    """A clean and a changed sample; for each clean position, the changed one to patch in."""
 
     clean: Mapping[str, Any]
     changed: Mapping[str, Any]
@@ -35,7 +33,7 @@ def pairs_of(
 ) -> list[Pair]:
     """Each changed sample with the clean one that its metadata names."""
     rows = {row["sample"]: row for row in samples}
-    found = []
+    pairs = []
     for entry in meta:
         if entry["key"] != key or entry["sample"] not in rows:
             continue
@@ -45,36 +43,42 @@ def pairs_of(
                 "not among the samples of its unit. Keep both in one file or scenario list, with "
                 "the same unit."
             )
-        found.append(aligned(rows[entry["string"]], rows[entry["sample"]]))
-    return found
+        pairs.append(aligned(rows[entry["string"]], rows[entry["sample"]]))
+    return pairs
 
 
 def aligned(clean: Mapping[str, Any], changed: Mapping[str, Any]) -> Pair:
-    """The pair, or an error that shows both texts where they part."""
-    left, right = list(clean["token_ids"]), list(changed["token_ids"])
-    if len(left) == len(right) and not _common_spans(clean, changed):
-        return Pair(clean, changed, tuple(range(len(left))), ())
+    """The pair, or an error that shows both texts where they differ."""
+    clean_ids, changed_ids = list(clean["token_ids"]), list(changed["token_ids"])
+    if len(clean_ids) == len(changed_ids) and not _common_spans(clean, changed):
+        return Pair(clean, changed, tuple(range(len(clean_ids))), ())
     positions: list[int] = []
     names: list[str] = []
-    at_left = at_right = 0
-    for name, (left_start, left_end), (right_start, right_end) in _common_spans(clean, changed):
-        if left_start < at_left or right_start < at_right:
+    clean_done = changed_done = 0
+    for name, (clean_start, clean_end), (changed_start, changed_end) in _common_spans(
+        clean, changed
+    ):
+        if clean_start < clean_done or changed_start < changed_done:
             continue  # inside a span that has been matched
-        if left[left_start:left_end] == right[right_start:right_end]:
+        if clean_ids[clean_start:clean_end] == changed_ids[changed_start:changed_end]:
             continue
-        positions += _equal(clean, changed, (at_left, left_start), (at_right, right_start))
-        positions += _matched(left_end - left_start, right_start, right_end)
+        positions += _checked_equal(
+            clean, changed, (clean_done, clean_start), (changed_done, changed_start)
+        )
+        positions += _match_from_end(clean_end - clean_start, changed_start, changed_end)
         names.append(name)
-        at_left, at_right = left_end, right_end
-    positions += _equal(clean, changed, (at_left, len(left)), (at_right, len(right)))
+        clean_done, changed_done = clean_end, changed_end
+    positions += _checked_equal(
+        clean, changed, (clean_done, len(clean_ids)), (changed_done, len(changed_ids))
+    )
     return Pair(clean, changed, tuple(positions), tuple(names))
 
 
 def _common_spans(
     clean: Mapping[str, Any], changed: Mapping[str, Any]
 ) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
-    """Spans that both have equally often, in the order of the clean text; of nested ones the
-    shorter first.
+    """Spans that both have, by name and occurrence, in the order of the clean text; of nested spans
+    the shorter one first.
     """
     sides = []
     for row in (clean, changed):
@@ -85,42 +89,44 @@ def _common_spans(
             counts[span["name"]] = number + 1
             numbered[span["name"], number] = (span["start"], span["end"])
         sides.append(numbered)
-    both = [key for key in sides[0] if key in sides[1]]
-    ordered = sorted(both, key=lambda key: (sides[0][key][0], sides[0][key][1]))
+    common = [key for key in sides[0] if key in sides[1]]
+    ordered = sorted(common, key=lambda key: (sides[0][key][0], sides[0][key][1]))
     return [(key[0], sides[0][key], sides[1][key]) for key in ordered]
 
 
-def _matched(count: int, start: int, end: int) -> list[int]:
-    """For `count` clean tokens the tokens of a changed span, matched from the end."""
+def _match_from_end(count: int, start: int, end: int) -> list[int]:
+    """For each of `count` clean tokens, its token of the changed span, matched from the end."""
     length = end - start
     return [start + max(0, length - count + number) for number in range(count)]
 
 
-def _equal(
+def _checked_equal(
     clean: Mapping[str, Any],
     changed: Mapping[str, Any],
-    left: tuple[int, int],
-    right: tuple[int, int],
+    clean_range: tuple[int, int],
+    changed_range: tuple[int, int],
 ) -> range:
-    ids = clean["token_ids"][slice(*left)], changed["token_ids"][slice(*right)]
+    ids = clean["token_ids"][slice(*clean_range)], changed["token_ids"][slice(*changed_range)]
     if ids[0] == ids[1]:
-        return range(*right)
-    apart = next(
+        return range(*changed_range)
+    offset = next(
         (number for number, pair in enumerate(zip(*ids, strict=False)) if pair[0] != pair[1]),
         min(map(len, ids)),
     )
-    shown = [
-        _around(row["pieces"], start + apart)
-        for row, start in ((clean, left[0]), (changed, right[0]))
+    excerpts = [
+        _excerpt(row["pieces"], start + offset)
+        for row, start in ((clean, clean_range[0]), (changed, changed_range[0]))
     ]
     raise DataError(
         f"samples '{clean['sample']}' and '{changed['sample']}' cannot be aligned: they part "
-        f"outside of any span that both have.\n  {clean['sample']}: {shown[0]}\n  "
-        f"{changed['sample']}: {shown[1]}\nMark what differs as a span of one name in both."
+        f"outside of any span that both have.\n  {clean['sample']}: {excerpts[0]}\n  "
+        f"{changed['sample']}: {excerpts[1]}\nMark what differs as a span of one name in both."
     )
 
 
-def _around(pieces: Sequence[str], at: int) -> str:
-    before = "".join(pieces[max(0, at - SHOWN) : at])
-    here = pieces[at] if at < len(pieces) else "(end)"
-    return f"...{before}>>>{here}<<<{''.join(pieces[at + 1 : at + 3])}".replace("\n", "\\n")
+def _excerpt(pieces: Sequence[str], position: int) -> str:
+    before = "".join(pieces[max(0, position - TOKENS_BEFORE) : position])
+    piece = pieces[position] if position < len(pieces) else "(end)"
+    return f"...{before}>>>{piece}<<<{''.join(pieces[position + 1 : position + 3])}".replace(
+        "\n", "\\n"
+    )

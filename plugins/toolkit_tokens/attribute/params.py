@@ -1,4 +1,4 @@
-"""What a spec says of an attribution."""
+"""The params of an attribution."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OutcomeParams(Params):
 
 
 class Attribute(OutcomeParams):
-    """Methods, pairs of prompts, and how much is checked by exact patching."""
+    """The methods, the pairs of prompts, and how much is checked by exact patching."""
 
     methods: tuple[Method, ...] = Field(METHODS, min_length=1, description="Which methods.")
     pair: str = Field(

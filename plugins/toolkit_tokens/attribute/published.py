@@ -1,8 +1,9 @@
-"""What the token study wrote, for comparison: attention times magnitude, head by head, and rollout.
+"""The attributions of the published token study, for comparison: attention times magnitude, head by
+head, and rollout.
 
 The study's formula is importance = A * |f|, normalised to sum 1, with A the attention that the last
-token pays (its code took the last *column*, which is what others pay to the last token: 0 but for
-itself). None of these adds up to a change of anything, so they have no measured total.
+token pays (its code took the last *column*, the attention that tokens pay to the last one: 0 except
+for itself). None of these adds up to a measured change, so they have no measured total.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def published(
     space: str,
     importance: Mapping[int, float],
 ) -> Iterator[TokenAttribution]:
-    """`attention`: the last token's, (heads, tokens); `features`: (tokens, width)."""
+    """The published attributions. `attention`: the last token's, (heads, tokens); `features`:
+    (tokens, width)."""
     magnitude = features.norm(dim=1).double().cpu()
     weights = attention.double().cpu()
     mean = TokenAttribution(about, "attention_magnitude", "token", sae.layer, space)
@@ -38,9 +40,9 @@ def published(
     yield mean
     by_head = TokenAttribution(about, "attention_magnitude_by_head", "token", sae.layer, space)
     for head, row in enumerate((weights * magnitude).tolist()):
-        whole = sum(row) or 1.0
+        head_total = sum(row) or 1.0
         for position, value in enumerate(row):
-            by_head.add("token_by_head", value / whole, position=position, head=head)
+            by_head.add("token_by_head", value / head_total, position=position, head=head)
     yield by_head
     if importance:
         named = TokenAttribution(
@@ -59,7 +61,7 @@ def rollout(about: About, attention: Sequence[Tensor], layers: Sequence[int]) ->
     """
     import torch
 
-    found = TokenAttribution(about, "rollout", "token", max(layers))
+    attribution = TokenAttribution(about, "rollout", "token", max(layers))
     tokens = attention[0].shape[0]
     flow = torch.zeros(tokens, dtype=torch.float64)
     flow[-1] = 1.0
@@ -67,12 +69,12 @@ def rollout(about: About, attention: Sequence[Tensor], layers: Sequence[int]) ->
         mean = weights.double().cpu().mean(dim=1)
         flow = 0.5 * flow + 0.5 * flow @ mean
     for position, value in enumerate(flow.tolist()):
-        found.add("token", value, position=position)
-    return found
+        attribution.add("token", value, position=position)
+    return attribution
 
 
-def all_attention(model: Model, ids: Sequence[int], last: int) -> dict[int, Any]:
-    """Every query of a prompt, for every layer up to `last`."""
-    layers = list(range(last + 1))
-    shown = model.attention([list(ids)], [list(range(len(ids)))], layers)
-    return {layer: shown.weights[layer][0] for layer in layers}
+def all_attention(model: Model, ids: Sequence[int], last_layer: int) -> dict[int, Any]:
+    """The attention of every query of a prompt, for every layer up to `last_layer`."""
+    layers = list(range(last_layer + 1))
+    result = model.attention([list(ids)], [list(range(len(ids)))], layers)
+    return {layer: result.weights[layer][0] for layer in layers}

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-TOLD_APART = 1e-9
+MIN_EXACT = 1e-9
 """An exact change below this has no sign to agree with."""
 CHECKED = ("token", "feature", "head", "attn_out", "mlp_out")
-"""Parts that exact patching is compared on."""
+"""Parts that are compared with exact patching."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What an attribution is of."""
+    """The sample of an attribution, the sample it is compared with, and the outcome."""
 
     sample: str
     against: str
@@ -25,31 +25,32 @@ class About:
 
 @dataclass
 class TokenAttribution:
-    """The parts of one method at one place, and what they should add up to."""
+    """The parts of one method at one site, and the change that they should add up to."""
 
     about: About
     method: str
     kind: str
-    """What its parts are: token, feature, head, or what attention or MLP of each block writes."""
+    """The kind of its parts: token, feature, head, or the output of each block's attention or MLP.
+    """
     layer: int | None
     space: str | None = None
     measured: float | None = None
     """The change that all parts together make; None where parts overlap and do not add up."""
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, part: str, value: float, exact: float | None = None, **place: Any) -> None:
-        """One part."""
+    def add(self, part: str, value: float, exact: float | None = None, **location: Any) -> None:
+        """Add one part."""
         row = {
             "sample": self.about.sample,
             "against": self.about.against,
             "outcome": self.about.outcome,
             "method": self.method,
             "part": part,
-            "layer": place.get("layer", self.layer),
-            "position": place.get("position"),
-            "head": place.get("head"),
+            "layer": location.get("layer", self.layer),
+            "position": location.get("position"),
+            "head": location.get("head"),
             "space": self.space,
-            "feature": place.get("feature"),
+            "feature": location.get("feature"),
             "value": float(value),
             "exact": exact,
         }
@@ -82,29 +83,35 @@ class TokenAttribution:
         }
 
 
-def pearson(first: Any, second: Any) -> float | None:
-    """The correlation; None of fewer than three, or where one side does not vary."""
-    if len(first) < 3 or first.std() == 0 or second.std() == 0:
+def pearson(x: Any, y: Any) -> float | None:
+    """The correlation; None for fewer than three values, or where one side does not vary."""
+    if len(x) < 3 or x.std() == 0 or y.std() == 0:
         return None
-    centred = (first - first.mean()) * (second - second.mean())
-    return float(centred.mean() / (first.std() * second.std()))
+    centred = (x - x.mean()) * (y - y.mean())
+    return float(centred.mean() / (x.std() * y.std()))
 
 
 def _ranks(values: Any) -> Any:
-    """Ranks, equal values sharing the mean of theirs."""
+    """Ranks; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts - 1) / 2)[inverse]
 
 
 def _same_sign(values: Any, exact: Any) -> float | None:
-    told = np.abs(exact) > TOLD_APART
-    return float((np.sign(values[told]) == np.sign(exact[told])).mean()) if told.any() else None
+    has_sign = np.abs(exact) > MIN_EXACT
+    return (
+        float((np.sign(values[has_sign]) == np.sign(exact[has_sign])).mean())
+        if has_sign.any()
+        else None
+    )
 
 
 def all_rows(
-    found: Iterable[TokenAttribution],
+    attributions: Iterable[TokenAttribution],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of both tables."""
-    held: Sequence[TokenAttribution] = list(found)
-    return [row for one in held for row in one.rows], [one.check() for one in held]
+    """The rows of `attributions`, and of `attribution_checks`."""
+    listed: Sequence[TokenAttribution] = list(attributions)
+    return [row for attribution in listed for row in attribution.rows], [
+        attribution.check() for attribution in listed
+    ]

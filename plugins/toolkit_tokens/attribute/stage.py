@@ -1,5 +1,5 @@
-"""`attribute.tokens`: what each token, head, block and feature gives to an outcome, by several
-methods side by side, with their completeness and their agreement with exact patching.
+"""`attribute.tokens`: what each token, head, block and feature contributes to an outcome, by
+several methods side by side, with their completeness and their agreement with exact patching.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Sample = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class _Place:
-    """An SAE, its space, and the importance that a spec gives to features of it."""
+class _CapturedSite:
+    """An SAE, its space, and the importance that the spec assigns to its features."""
 
     sae: Sae
     space: str
@@ -41,7 +41,7 @@ def attribute(work: Work) -> Rows:
     import pyarrow as pa
 
     params: Attribute = work.params
-    model, places = work.model, _places(work)
+    model, sites = work.model, _sites(work)
     samples = work.inputs.read("samples").to_pylist()
     meta = work.inputs.read("sample_meta").to_pylist()
     pairs = pairs_of(samples, meta, params.pair)
@@ -54,21 +54,21 @@ def attribute(work: Work) -> Rows:
             "prompts (`changes` of source `scenarios`), or another method."
         )
     work.report.phase("compute")
-    for done, sample in enumerate(clean, 1):
-        found = _of_sample(work, sample, places)
+    for number, sample in enumerate(clean, 1):
+        attributions = _attribute_sample(work, sample, sites)
         for pair in (pair for pair in pairs if pair.clean["sample"] == sample["sample"]):
-            found += _of_pair(work, pair, places)
-        rows, checks = all_rows(found)
+            attributions += _attribute_pair(work, pair, sites)
+        rows, checks = all_rows(attributions)
         yield "attributions", pa.Table.from_pylist(rows, schema=arrow_schema("attributions"))
         schema = arrow_schema("attribution_checks")
         yield "attribution_checks", pa.Table.from_pylist(checks, schema=schema)
-        work.report.progress(done, len(clean))
-    spaces = [space_row(model.identity, place.sae) for place in places]
+        work.report.progress(number, len(clean))
+    spaces = [space_row(model.identity, site.sae) for site in sites]
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _places(work: Work) -> list[_Place]:
-    """The SAEs, which have to read and rebuild the stream after a block."""
+def _sites(work: Work) -> list[_CapturedSite]:
+    """The SAEs, checked to read and rebuild the stream after a block."""
     model, saes = work.model, list(work.saes)
     for sae in saes:
         if not sae.hookpoint.startswith("resid_post.") or sae.output_hookpoint != sae.hookpoint:
@@ -83,55 +83,57 @@ def _places(work: Work) -> list[_Place]:
         space, feature = locate(address, rows.values())
         important.setdefault(str(space["space"]), {})[feature] = factor
     spaces = [(sae, space_id(model.identity, sae)) for sae in saes]
-    return [_Place(sae, space, important.get(space, {})) for sae, space in spaces]
+    return [_CapturedSite(sae, space, important.get(space, {})) for sae, space in spaces]
 
 
 # --- one prompt -----------------------------------------------------------------------------------
 
 
-def _of_sample(work: Work, sample: Sample, places: Sequence[_Place]) -> list[TokenAttribution]:
-    """What needs no second prompt."""
+def _attribute_sample(
+    work: Work, sample: Sample, sites: Sequence[_CapturedSite]
+) -> list[TokenAttribution]:
+    """The attributions that need no second prompt."""
     params: Attribute = work.params
     model: Model = work.model
     ids, outcome = tuple(sample["token_ids"]), outcome_of(work.model, params, sample)
     about = About(sample["sample"], "", outcome.name)
-    found: list[TokenAttribution] = []
+    attributions: list[TokenAttribution] = []
     if {"published", "rollout"} & set(params.methods):
-        found += _published(work, about, ids, places)
+        attributions += _published(work, about, ids, sites)
     if {"direct", "gradient_activation"} & set(params.methods):
         patching = Patching(model, ids, outcome)
         if "direct" in params.methods:
-            found += _direct(work, about, ids, outcome, patching, places)
+            attributions += _direct(work, about, ids, outcome, patching, sites)
         if "gradient_activation" in params.methods:
-            found += _gradient_activation(work, about, ids, outcome, patching, places)
-    return found
+            attributions += _gradient_activation(work, about, ids, outcome, patching, sites)
+    return attributions
 
 
 def _published(
-    work: Work, about: About, ids: tuple[int, ...], places: Sequence[_Place]
+    work: Work, about: About, ids: tuple[int, ...], sites: Sequence[_CapturedSite]
 ) -> Iterator[TokenAttribution]:
     model: Model = work.model
-    layers = sorted({place.sae.layer for place in places})
-    is_whole = "rollout" in work.params.methods
-    shown = published.all_attention(model, ids, max(layers)) if is_whole else {}
-    if is_whole:
-        yield published.rollout(about, [shown[layer] for layer in sorted(shown)], layers)
+    layers = sorted({site.sae.layer for site in sites})
+    with_rollout = "rollout" in work.params.methods
+    attention = published.all_attention(model, ids, max(layers)) if with_rollout else {}
+    if with_rollout:
+        yield published.rollout(about, [attention[layer] for layer in sorted(attention)], layers)
     if "published" not in work.params.methods:
         return
-    if not is_whole:
-        last = model.attention([list(ids)], [[len(ids) - 1]], layers)
-        shown = {layer: last.weights[layer][0] for layer in layers}
-    streams = difference.streams_of(model, ids, [place.sae.hookpoint for place in places])
-    for place in places:
-        features = place.sae.encode(streams[place.sae.hookpoint])
+    if not with_rollout:
+        result = model.attention([list(ids)], [[len(ids) - 1]], layers)
+        attention = {layer: result.weights[layer][0] for layer in layers}
+    streams = difference.streams_of(model, ids, [site.sae.hookpoint for site in sites])
+    for site in sites:
+        features = site.sae.encode(streams[site.sae.hookpoint])
         features[0] = 0 if model.bos_id is not None and ids[0] == model.bos_id else features[0]
         yield from published.published(
             about,
-            shown[place.sae.layer][-1],
+            attention[site.sae.layer][-1],
             features,
-            place.sae,
-            place.space,
-            place.importance,
+            site.sae,
+            site.space,
+            site.importance,
         )
 
 
@@ -141,13 +143,13 @@ def _direct(
     ids: tuple[int, ...],
     outcome: DecisionOutcome,
     patching: Patching,
-    places: Sequence[_Place],
+    sites: Sequence[_CapturedSite],
 ) -> Iterator[TokenAttribution]:
-    names = [place.sae.hookpoint for place in places]
+    names = [site.sae.hookpoint for site in sites]
     reader = direct.DirectReader(work.model, ids, outcome, names)
-    yield direct.of_writers(about, reader, patching.clean)
-    saes = [(place.sae, place.space) for place in places]
-    yield from direct.of_features(about, reader, saes, patching.clean, work.params.keep)
+    yield direct.attribute_writers(about, reader, patching.clean)
+    saes = [(site.sae, site.space) for site in sites]
+    yield from direct.attribute_features(about, reader, saes, patching.clean, work.params.keep)
 
 
 def _gradient_activation(
@@ -156,22 +158,22 @@ def _gradient_activation(
     ids: tuple[int, ...],
     outcome: DecisionOutcome,
     patching: Patching,
-    places: Sequence[_Place],
+    sites: Sequence[_CapturedSite],
 ) -> Iterator[TokenAttribution]:
     """Gradient times stream, against the outcome without any stream at that layer."""
-    names = [place.sae.hookpoint for place in places]
+    names = [site.sae.hookpoint for site in sites]
     streams = difference.streams_of(work.model, ids, names)
-    gradients = difference.slope(work.model, ids, names, outcome)
-    for place in places:
-        name = place.sae.hookpoint
+    gradients = difference.outcome_gradients(work.model, ids, names, outcome)
+    for site in sites:
+        name = site.sae.hookpoint
         stream = streams[name]
-        parts = difference.split(stream, place.sae.encode(stream), place.sae)
-        measured = -difference.zeroed(patching, name, stream.shape[1])
-        yield from difference.features_of(
+        parts = difference.split(stream, site.sae.encode(stream), site.sae)
+        measured = -difference.effect_of_zeroing(patching, name, stream.shape[1])
+        yield from difference.attribute_features(
             about,
             "gradient_activation",
-            place.sae,
-            place.space,
+            site.sae,
+            site.space,
             parts,
             gradients[name],
             measured,
@@ -182,7 +184,9 @@ def _gradient_activation(
 # --- two prompts ----------------------------------------------------------------------------------
 
 
-def _of_pair(work: Work, pair: Pair, places: Sequence[_Place]) -> list[TokenAttribution]:
+def _attribute_pair(
+    work: Work, pair: Pair, sites: Sequence[_CapturedSite]
+) -> list[TokenAttribution]:
     params: Attribute = work.params
     model: Model = work.model
     methods = [method for method in params.methods if method in OF_PAIRS]
@@ -192,44 +196,48 @@ def _of_pair(work: Work, pair: Pair, places: Sequence[_Place]) -> list[TokenAttr
     outcome = outcome_of(model, params, pair.clean)
     about = About(pair.clean["sample"], pair.changed["sample"], outcome.name)
     patching = Patching(model, ids[0], outcome)
-    names = [place.sae.hookpoint for place in places]
+    names = [site.sae.hookpoint for site in sites]
     clean, changed = (difference.streams_of(model, side, names) for side in ids)
-    slopes = {
-        method: difference.slope(model, ids[0], names, outcome, difference.FROZEN.get(method, ()))
+    gradients = {
+        method: difference.outcome_gradients(
+            model, ids[0], names, outcome, difference.FROZEN.get(method, ())
+        )
         for method in methods
         if method != "integrated_gradients"
     }
-    found: list[TokenAttribution] = []
-    for place in places:
-        name = place.sae.hookpoint
-        other = changed[name][list(pair.positions)]
-        delta = other - clean[name]
-        moved = place.sae.encode(other) - place.sae.encode(clean[name])
-        parts = difference.split(delta, moved, place.sae)
+    attributions: list[TokenAttribution] = []
+    for site in sites:
+        name = site.sae.hookpoint
+        changed_stream = changed[name][list(pair.positions)]
+        delta = changed_stream - clean[name]
+        activation_delta = site.sae.encode(changed_stream) - site.sae.encode(clean[name])
+        parts = difference.split(delta, activation_delta, site.sae)
         targets = tokens([0] * len(delta), range(len(delta)))
-        measured = patching.change([Edit(name, OnStream(Set(other)), targets)])
-        at_place: list[TokenAttribution] = []
+        measured = patching.change([Edit(name, OnStream(Set(changed_stream)), targets)])
+        site_attributions: list[TokenAttribution] = []
         for method in methods:
             gradient = (
-                difference.mean_slope(
+                difference.mean_gradient(
                     model, ids[0], name, outcome, clean[name], delta, params.steps
                 )
                 if method == "integrated_gradients"
-                else slopes[method][name]
+                else gradients[method][name]
             )
-            at_place += difference.features_of(
-                about, method, place.sae, place.space, parts, gradient, measured, params.keep
+            site_attributions += difference.attribute_features(
+                about, method, site.sae, site.space, parts, gradient, measured, params.keep
             )
         if params.exact:
-            difference.check_exactly(patching, name, parts, at_place, params.exact_features)
-        found += at_place
+            difference.check_exactly(
+                patching, name, parts, site_attributions, params.exact_features
+            )
+        attributions += site_attributions
     if "attribution_patching" in methods:
-        layers = sorted({place.sae.layer for place in places})
-        found += _of_heads_and_blocks(work, about, pair, patching, outcome, layers)
-    return found
+        layers = sorted({site.sae.layer for site in sites})
+        attributions += _attribute_heads_and_blocks(work, about, pair, patching, outcome, layers)
+    return attributions
 
 
-def _of_heads_and_blocks(
+def _attribute_heads_and_blocks(
     work: Work,
     about: About,
     pair: Pair,
@@ -239,11 +247,11 @@ def _of_heads_and_blocks(
 ) -> list[TokenAttribution]:
     model: Model = work.model
     ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
-    shown = model.attention([list(ids[0])], [[len(ids[0]) - 1]], layers[:1])
-    heads = int(shown.weights[layers[0]][0].shape[1])
+    result = model.attention([list(ids[0])], [[len(ids[0]) - 1]], layers[:1])
+    heads = int(result.weights[layers[0]][0].shape[1])
     exact = work.params.exact
     common = (about, model, patching, outcome, ids, pair.positions)
     return [
-        *difference.of_heads(*common, layers, heads, exact),
-        *difference.of_blocks(*common, exact),
+        *difference.attribute_heads(*common, layers, heads, exact),
+        *difference.attribute_blocks(*common, exact),
     ]

@@ -14,17 +14,17 @@ LEFT, RIGHT, TOP = 150.0, 12.0, 16.0
 WIDTH, ROW = 760.0, 16.0
 COLOURS = ("var(--computed)", "var(--failed)", "var(--part)", "var(--faint)", "var(--fg)")
 CELLS = 6000
-"""Cells of a drawing, at most: of a text of many tokens the weakest are left out, so that a page
-with it scrolls as any other.
+"""The most cells of a drawing: the weakest of a long text are left out, so that its page scrolls
+smoothly.
 """
 LABELLED = 60
-"""Up to so many tokens are written under their columns."""
+"""A text of at most this many tokens has them written under their columns."""
 
 
 def heatmap(
     names: Sequence[str], grid: Sequence[Mapping[int, float]], pieces: Sequence[str]
 ) -> str:
-    """Rows of values by position; a row is shaded by its own largest value."""
+    """Rows of values by position; each row is shaded relative to its largest value."""
     step = (WIDTH - LEFT - RIGHT) / max(1, len(pieces))
     height = TOP + ROW * len(names)
     body: list[str] = []
@@ -33,12 +33,12 @@ def heatmap(
         {position: value / peak for position, value in cells.items()}
         for cells, peak in zip(grid, peaks, strict=True)
     ]
-    least = _least(shares)
+    min_drawn = _min_drawn(shares)
     for number, (name, cells, peak) in enumerate(zip(names, grid, peaks, strict=True)):
         y = TOP + ROW * number
         body.append(draw.text(LEFT - 8, y + 12, name, anchor="end"))
         for position, value in cells.items():
-            if value / peak < least:
+            if value / peak < min_drawn:
                 continue
             body.append(
                 _cell(
@@ -46,13 +46,13 @@ def heatmap(
                 )
             )
     body += _token_axis(pieces, step, height)
-    return draw.svg(WIDTH, height + _under(pieces), body)
+    return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
 
 def bands(
     layers: Mapping[int, Mapping[int, float]], pieces: Sequence[str], spans: Iterable[Any]
 ) -> str:
-    """One band a layer, shaded by the square root of the weight; spans are named above."""
+    """One band per layer, shaded by the square root of the weight; spans are named above."""
     step = (WIDTH - LEFT - RIGHT) / max(1, len(pieces))
     top = TOP + 30
     height = top + ROW * len(layers)
@@ -68,19 +68,19 @@ def bands(
                 max(x2, middle) if anchor == "end" else middle, y, span["name"], anchor=anchor
             )
         )
-    least = max(0.001, _least(list(layers.values())))
+    min_drawn = max(0.001, _min_drawn(list(layers.values())))
     for number, (layer, cells) in enumerate(layers.items()):
         y = top + ROW * number
         body.append(draw.text(LEFT - 8, y + 12, f"layer {layer}", anchor="end"))
         for position, value in cells.items():
-            if value >= least:
+            if value >= min_drawn:
                 title = _title(pieces, position, value)
                 body.append(_cell(LEFT + step * position, y, step, value**0.5, title))
     body += _token_axis(pieces, step, height)
-    return draw.svg(WIDTH, height + _under(pieces), body)
+    return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
 
-def _least(rows: Sequence[Mapping[int, float]]) -> float:
+def _min_drawn(rows: Sequence[Mapping[int, float]]) -> float:
     """The weakest value that is drawn."""
     values = sorted((value for cells in rows for value in cells.values()), reverse=True)
     if len(values) <= CELLS:
@@ -101,62 +101,64 @@ def highlighted(pieces: Sequence[str], values: Mapping[int, float]) -> str:
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str) -> str:
-    """One line a series."""
-    points = [point for of_one in series.values() for point in of_one]
+    """One line per series."""
+    points = [point for curve in series.values() for point in curve]
     if not points:
         return ""
     low, high = min(x for x, _ in points), max(x for x, _ in points)
     top = max(y for _, y in points) or 1.0
-    height, left = 220.0, 56.0
+    height, margin = 220.0, 56.0
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        wide = (x - low) / ((high - low) or 1.0)
-        return left + wide * (WIDTH - left - RIGHT), TOP + (1 - y / top) * (height - TOP - 30)
+    def to_page(x: float, y: float) -> tuple[float, float]:
+        share = (x - low) / ((high - low) or 1.0)
+        return margin + share * (WIDTH - margin - RIGHT), TOP + (1 - y / top) * (height - TOP - 30)
 
-    body = [draw.line(*place(low, 0), *place(high, 0), "axis")]
+    body = [draw.line(*to_page(low, 0), *to_page(high, 0), "axis")]
     for tick in draw.ticks(0, top, 4):
-        body.append(draw.line(*place(low, tick), *place(high, tick), "grid"))
-        body.append(draw.text(left - 6, place(low, tick)[1] + 4, draw.number(tick), anchor="end"))
+        body.append(draw.line(*to_page(low, tick), *to_page(high, tick), "grid"))
+        body.append(
+            draw.text(margin - 6, to_page(low, tick)[1] + 4, draw.number(tick), anchor="end")
+        )
     for tick in draw.ticks(low, high, 8, whole=True):
-        x, _ = place(tick, 0)
+        x, _ = to_page(tick, 0)
         body.append(draw.text(x, height - 14, draw.number(tick), anchor="middle"))
     named = [(_stroke(number), name) for number, name in enumerate(series)]
-    for number, of_one in enumerate(series.values()):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in of_one))
+    for number, curve in enumerate(series.values()):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (to_page(*point) for point in curve))
         dash = f' stroke-dasharray="{2 + 3 * (number // len(COLOURS))} 3"' if number >= 5 else ""
         style = f'fill="none" stroke="{_stroke(number)}" stroke-width="2"{dash}'
         body.append(f'<polyline points="{path}" {style}/>')
     body.append(draw.text(WIDTH - RIGHT, height - 2, x_name, anchor="end"))
-    body.append(draw.text(left, TOP - 4, y_name))
+    body.append(draw.text(margin, TOP - 4, y_name))
     return draw.key(named) + draw.svg(WIDTH, height, body)
 
 
 def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float) -> str:
-    """Bars that begin where the one before ends, the sum, and the measured change."""
+    """Bars that each begin where the previous one ends, the sum, and the measured change."""
     ends = [0.0]
     for _, value in steps:
         ends.append(ends[-1] + value)
-    reach = [*ends, total, measured, 0.0]
-    low, high = min(reach), max(reach)
-    left = 220.0
+    extent = [*ends, total, measured, 0.0]
+    low, high = min(extent), max(extent)
+    margin = 220.0
 
-    def place(value: float) -> float:
-        return left + (value - low) / ((high - low) or 1.0) * (WIDTH - left - 90)
+    def to_page(value: float) -> float:
+        return margin + (value - low) / ((high - low) or 1.0) * (WIDTH - margin - 90)
 
     height = TOP + ROW * (len(steps) + 2)
-    body = [draw.line(place(0), TOP - 4, place(0), height, "axis")]
+    body = [draw.line(to_page(0), TOP - 4, to_page(0), height, "axis")]
     for number, (name, value) in enumerate(steps):
         y = TOP + ROW * number
         kind = "more" if value >= 0 else "less"
-        body += _bar(place(ends[number]), place(ends[number + 1]), y, kind)
-        body.append(draw.text(left - 8, y + 11, name[:34], anchor="end"))
-        x = max(place(ends[number]), place(ends[number + 1])) + 6
+        body += _bar(to_page(ends[number]), to_page(ends[number + 1]), y, kind)
+        body.append(draw.text(margin - 8, y + 11, name[:34], anchor="end"))
+        x = max(to_page(ends[number]), to_page(ends[number + 1])) + 6
         body.append(draw.text(x, y + 11, draw.signed(value)))
     for number, (name, value) in enumerate((("sum of parts", total), ("measured", measured))):
         y = TOP + ROW * (len(steps) + number)
-        body += _bar(place(0), place(value), y, "rest")
-        body.append(draw.text(left - 8, y + 11, name, anchor="end", kind="strong"))
-        x = max(place(0), place(value)) + 6
+        body += _bar(to_page(0), to_page(value), y, "rest")
+        body.append(draw.text(margin - 8, y + 11, name, anchor="end", kind="strong"))
+        x = max(to_page(0), to_page(value)) + 6
         body.append(draw.text(x, y + 11, draw.signed(value), kind="strong"))
     return draw.svg(WIDTH, height + 8, body)
 
@@ -180,7 +182,7 @@ def _title(pieces: Sequence[str], position: int, value: float) -> str:
 
 
 def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[str]:
-    """The tokens under their columns where there is room, else their positions."""
+    """The tokens under their columns if there is room, otherwise their positions."""
     if len(pieces) <= LABELLED:
         for position, piece in enumerate(pieces):
             x = LEFT + step * (position + 0.7)
@@ -190,7 +192,7 @@ def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[s
         yield draw.text(LEFT + step * (tick + 0.5), height + 14, draw.number(tick), anchor="middle")
 
 
-def _under(pieces: Sequence[str]) -> float:
+def _axis_height(pieces: Sequence[str]) -> float:
     return 62.0 if len(pieces) <= LABELLED else 22.0
 
 

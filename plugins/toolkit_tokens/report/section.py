@@ -20,29 +20,29 @@ ALL = "*"
 
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
-    """What the tables of this run can show."""
-    there = set(inputs.tables())
-    sample = _first_sample(inputs, there)
-    if sample is not None and {"activations", "spaces", "span_contrasts"} <= there:
+    """The figures that the tables of this run allow."""
+    available = set(inputs.tables())
+    sample = _first_sample(inputs, available)
+    if sample is not None and {"activations", "spaces", "span_contrasts"} <= available:
         yield from _features(inputs, sample)
         yield from timelines(inputs)
-    if sample is not None and "attention" in there:
+    if sample is not None and "attention" in available:
         yield from _attention(inputs, sample)
-    if "span_contrasts" in there:
+    if "span_contrasts" in available:
         yield from _spans(inputs)
-    if {"attributions", "attribution_checks"} <= there:
+    if {"attributions", "attribution_checks"} <= available:
         yield from _attributions(inputs)
-    if "paths" in there:
+    if "paths" in available:
         yield from _paths(inputs)
 
 
-def _first_sample(inputs: Inputs, there: set[str]) -> Mapping[str, Any] | None:
-    """The sample that is drawn: the first whose attention or contrasts are there."""
-    if "samples" not in there:
+def _first_sample(inputs: Inputs, available: set[str]) -> Mapping[str, Any] | None:
+    """The sample that is drawn: the first with attention, or else with activations."""
+    if "samples" not in available:
         return None
     rows = {row["sample"]: row for row in inputs.read("samples").to_pylist()}
     for table in ("attention", "activations"):
-        if table in there:
+        if table in available:
             named = next(iter(inputs.read(table).slice(0, 1)["sample"].to_pylist()), None)
             if named in rows:
                 return dict(rows[named])
@@ -53,14 +53,14 @@ def _first_sample(inputs: Inputs, there: set[str]) -> Mapping[str, Any] | None:
 
 
 def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
-    """Of the last layer: the strongest features by position, and the text shaded by them."""
+    """For the last layer: the strongest features by position, and the text shaded by them."""
     import pyarrow.compute as pc
 
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     chosen = last_space(spaces)
     table = inputs.read("activations")
-    kept = pc.and_(pc.equal(table["sample"], sample["sample"]), pc.equal(table["space"], chosen))
-    rows = table.filter(kept).to_pylist()
+    mask = pc.and_(pc.equal(table["sample"], sample["sample"]), pc.equal(table["space"], chosen))
+    rows = table.filter(mask).to_pylist()
     cells: dict[tuple[int, int], float] = {}
     for row in rows:
         for feature, value in zip(row["features"], row["values"], strict=True):
@@ -73,8 +73,12 @@ def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
         return
     names = [short(spaces[chosen], feature) for feature in top]
     grid = [
-        {position: value for (feature, position), value in cells.items() if feature == wanted}
-        for wanted in top
+        {
+            position: value
+            for (feature, position), value in cells.items()
+            if feature == shown_feature
+        }
+        for shown_feature in top
     ]
     title = f"Features by position: {sample['sample']}, layer {layer_of(spaces[chosen])}"
     alt = f"The {len(top)} strongest features of the layer at each of its tokens."
@@ -95,14 +99,16 @@ def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 def _attention(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
-    """From the last token back to all, one band a layer, averaged over heads."""
-    last = len(sample["token_ids"]) - 1
+    """From the last token back to all others, one band per layer, averaged over heads."""
+    last_position = len(sample["token_ids"]) - 1
     layers: dict[int, list[dict[int, float]]] = {}
     table = inputs.read("attention")
     import pyarrow.compute as pc
 
-    kept = pc.and_(pc.equal(table["sample"], sample["sample"]), pc.equal(table["query"], last))
-    for row in table.filter(kept).to_pylist():
+    mask = pc.and_(
+        pc.equal(table["sample"], sample["sample"]), pc.equal(table["query"], last_position)
+    )
+    for row in table.filter(mask).to_pylist():
         keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
         weights = {key: float(value) for key, value in zip(keys, row["weights"], strict=True)}
         layers.setdefault(row["layer"], []).append(weights)
@@ -118,7 +124,7 @@ def _attention(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
     yield Figure(
         f"Attention from the decision back to the tokens: {sample['sample']}",
         bands(means, sample["pieces"], sample["spans"]),
-        "One band a layer, averaged over heads; darker is more attention.",
+        "One band per layer, averaged over heads; darker is more attention.",
         [
             {"layer": layer, "position": position, "weight": weight}
             for layer, weights in means.items()
@@ -140,7 +146,7 @@ def _spans(inputs: Inputs) -> Iterator[Figure]:
         yield Figure(
             f"Share of the decision's attention by layer, group {group}",
             lines(series, "layer", "share"),
-            "One line a span.",
+            "One line per span.",
             [
                 {"span": span, "layer": layer, "share": share}
                 for span, points in series.items()
@@ -176,31 +182,33 @@ def _attributions(inputs: Inputs) -> Iterator[Figure]:
     yield _agreement(checks)
     sample = min(row["sample"] for row in checks)
     for method in WATERFALLS:
-        of_method = [
+        method_checks = [
             check
             for check in checks
             if (check["sample"], check["method"]) == (sample, method)
             and check["measured"] is not None
             and check["part"] in ("token", "head")
         ]
-        if not of_method:
+        if not method_checks:
             continue
-        # The lowest layer: at the last one, the decision's own token has taken everything in.
-        check = min(of_method, key=lambda check: -1 if check["layer"] is None else check["layer"])
-        own = [
+        # The lowest layer: at the last one, the last token carries nearly everything.
+        check = min(
+            method_checks, key=lambda check: -1 if check["layer"] is None else check["layer"]
+        )
+        part_rows = [
             row
             for row in rows
             if all(row[key] == check[key] for key in ("sample", "against", "method", "space"))
             and (row["space"] is None or row["part"] == check["part"])
             and (row["space"] is not None or row["layer"] == check["layer"] or method == "direct")
         ]
-        steps = _largest([(_label(row, pieces), row["value"]) for row in own])
-        where = "" if check["layer"] is None else f", layer {check['layer']}"
-        title = f"{method}{where}: {sample} against {check['against'] or 'nothing'}"
-        drawn = waterfall(steps, check["total"], check["measured"])
+        steps = _largest([(_label(row, pieces), row["value"]) for row in part_rows])
+        layer_text = "" if check["layer"] is None else f", layer {check['layer']}"
+        title = f"{method}{layer_text}: {sample} against {check['against'] or 'nothing'}"
+        drawing = waterfall(steps, check["total"], check["measured"])
         data = [{"part": part, "value": value} for part, value in steps]
-        words = "Bars add up to the sum, beside the measured change."
-        yield Figure(title, drawn, words, data)
+        alt = "Bars add up to the sum, beside the measured change."
+        yield Figure(title, drawing, alt, data)
 
 
 def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:
@@ -208,17 +216,21 @@ def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:
     for check in checks:
         by_method.setdefault((check["method"], check["part"]), []).append(check)
     cells = []
-    for (method, part), of_method in sorted(by_method.items()):
+    for (method, part), method_checks in sorted(by_method.items()):
         gaps = [
-            abs(one["total"] - one["measured"]) for one in of_method if one["measured"] is not None
+            abs(attribution["total"] - attribution["measured"])
+            for attribution in method_checks
+            if attribution["measured"] is not None
         ]
-        agreements = [one["r"] for one in of_method if one["r"] is not None]
+        agreements = [
+            attribution["r"] for attribution in method_checks if attribution["r"] is not None
+        ]
         cells.append(
             [
                 draw.escaped(f"{method}, by {part}"),
                 _number(max(gaps)) if gaps else "adds up to nothing",
                 _number(sum(agreements) / len(agreements)) if agreements else "not patched",
-                str(len(of_method)),
+                str(len(method_checks)),
             ]
         )
     title = "Methods: completeness, and agreement with exact patching"
@@ -230,24 +242,24 @@ def _label(row: Mapping[str, Any], pieces: Mapping[str, Sequence[str]]) -> str:
     texts = pieces.get(row["sample"], ())
     position = row["position"]
     token = texts[position] if position is not None and position < len(texts) else ""
-    place = [
+    fields = [
         row["part"] if row["part"] != "token" else "",
         "" if row["layer"] is None or row["part"] == "token" else f"L{row['layer']}",
         "" if row["head"] is None else f"head {row['head']}",
         "" if row["feature"] is None else f"feature {row['feature']}",
         "" if position is None else f"{position} {token.strip() or '(blank)'}",
     ]
-    return " ".join(part for part in place if part)
+    return " ".join(field for field in fields if field)
 
 
 def _largest(steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     """The largest parts, and the sum of the others, so that the bars add up."""
     order = sorted((step for step in steps if step[1]), key=lambda step: -abs(step[1]))
-    kept = order[:SHOWN_PARTS]
-    others = order[SHOWN_PARTS:]
-    if others:
-        kept.append((f"{len(others)} others", sum(value for _, value in others)))
-    return kept
+    shown = order[:SHOWN_PARTS]
+    omitted = order[SHOWN_PARTS:]
+    if omitted:
+        shown.append((f"{len(omitted)} others", sum(value for _, value in omitted)))
+    return shown
 
 
 # --- paths ----------------------------------------------------------------------------------------
@@ -275,18 +287,18 @@ def _paths(inputs: Inputs) -> Iterator[Figure]:
 
 def findings(inputs: Inputs) -> Iterator[Finding]:
     """Paths first, then how well attributions add up, then the largest difference of a span."""
-    there = set(inputs.tables())
-    if "paths" in there:
+    available = set(inputs.tables())
+    if "paths" in available:
         for row in inputs.read("paths").to_pylist():
             if row["sample"] == ALL:
-                yield _of_hop(row)
-    if "attribution_checks" in there:
-        yield from _of_checks(inputs.read("attribution_checks").to_pylist())
-    if "span_contrasts" in there:
-        yield from _of_spans(inputs.read("span_contrasts").to_pylist())
+                yield _hop_finding(row)
+    if "attribution_checks" in available:
+        yield from _completeness_findings(inputs.read("attribution_checks").to_pylist())
+    if "span_contrasts" in available:
+        yield from _span_findings(inputs.read("span_contrasts").to_pylist())
 
 
-def _of_hop(row: Mapping[str, Any]) -> Finding:
+def _hop_finding(row: Mapping[str, Any]) -> Finding:
     sentence = f"Hop {row['hop'] + 1} of {row['path']}: {row['verdict']}"
     if row["effect"] is not None and row["strength"] is not None:
         sentence += f" (strength {row['strength']:+.3g}, intervention {row['effect']:+.3g})"
@@ -296,26 +308,28 @@ def _of_hop(row: Mapping[str, Any]) -> Finding:
     )
 
 
-def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    complete = [one for one in checks if one["measured"] is not None and one["part"] == "token"]
+def _completeness_findings(checks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    complete = [
+        check for check in checks if check["measured"] is not None and check["part"] == "token"
+    ]
     by_method: dict[str, list[Mapping[str, Any]]] = {}
-    for one in complete:
-        by_method.setdefault(one["method"], []).append(one)
+    for check in complete:
+        by_method.setdefault(check["method"], []).append(check)
     largest = {
-        method: max(abs(one["total"] - one["measured"]) for one in of_method)
-        for method, of_method in by_method.items()
+        method: max(abs(check["total"] - check["measured"]) for check in method_checks)
+        for method, method_checks in by_method.items()
     }
     for method in sorted(largest, key=largest.__getitem__):
         yield Finding(
             sentence=f"{method}: its parts miss the measured change by at most "
             f"{largest[method]:.3g}.",
             number=largest[method],
-            n=len({one["sample"] for one in by_method[method]}),
+            n=len({check["sample"] for check in by_method[method]}),
             rank=30,
         )
 
 
-def _of_spans(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _span_findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     tested = [
         row for row in rows if " - " in row["group"] and row["statistic"] == "attention_share"
     ]

@@ -25,7 +25,7 @@ class _Decision:
 
     sample: str
     round: float
-    last: int
+    last_position: int
 
 
 def last_space(spaces: Mapping[str, Mapping[str, Any]]) -> str:
@@ -34,14 +34,16 @@ def last_space(spaces: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def timelines(inputs: Inputs) -> Iterator[Figure]:
-    """Of the longest games: the features of the last layer that change most at the decision."""
+    """For the longest games, the features of the last layer that change most at the decision."""
     games = _games(inputs)
     longest = sorted(games, key=lambda game: (-len(games[game]), game))[:GAMES]
     if not longest:
         return
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     chosen = last_space(spaces)
-    values = _at_decisions(inputs, chosen, [one for game in longest for one in games[game]])
+    values = _at_decisions(
+        inputs, chosen, [decision for game in longest for decision in games[game]]
+    )
     for game in longest:
         series = _series(games[game], values)
         named = {short(spaces[chosen], feature): points for feature, points in series.items()}
@@ -55,7 +57,7 @@ def timelines(inputs: Inputs) -> Iterator[Figure]:
 
 
 def _games(inputs: Inputs) -> dict[str, list[_Decision]]:
-    """The decisions of each game with enough of them, in the order of play."""
+    """The decisions of each game that has enough of them, in the order of play."""
     if not {"samples", "sample_meta"} <= set(inputs.tables()):
         return {}
     rounds = {
@@ -63,15 +65,17 @@ def _games(inputs: Inputs) -> dict[str, list[_Decision]]:
         for row in inputs.read("sample_meta").to_pylist()
         if row["key"] == ROUND and row["number"] is not None
     }
-    found: dict[str, list[_Decision]] = defaultdict(list)
+    games: dict[str, list[_Decision]] = defaultdict(list)
     for row in inputs.read("samples").select(["sample", "unit", "token_ids"]).to_pylist():
         if row["sample"] in rounds:
-            last = len(row["token_ids"]) - 1
-            found[row["unit"]].append(_Decision(row["sample"], rounds[row["sample"]], last))
+            last_position = len(row["token_ids"]) - 1
+            games[row["unit"]].append(
+                _Decision(row["sample"], rounds[row["sample"]], last_position)
+            )
     return {
-        game: sorted(decisions, key=lambda one: one.round)
-        for game, decisions in found.items()
-        if len({one.round for one in decisions}) >= MIN_ROUNDS
+        game: sorted(decisions, key=lambda decision: decision.round)
+        for game, decisions in games.items()
+        if len({decision.round for decision in decisions}) >= MIN_ROUNDS
     }
 
 
@@ -82,36 +86,39 @@ def _at_decisions(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    last = {one.sample: one.last for one in decisions}
+    last_positions = {decision.sample: decision.last_position for decision in decisions}
     table = inputs.read("activations")
-    kept = pc.and_(
-        pc.equal(table["space"], space), pc.is_in(table["sample"], value_set=pa.array(list(last)))
+    mask = pc.and_(
+        pc.equal(table["space"], space),
+        pc.is_in(table["sample"], value_set=pa.array(list(last_positions))),
     )
     return {
         row["sample"]: dict(zip(row["features"], row["values"], strict=True))
-        for row in table.filter(kept).to_pylist()
-        if row["position"] == last[row["sample"]]
+        for row in table.filter(mask).to_pylist()
+        if row["position"] == last_positions[row["sample"]]
     }
 
 
 def _series(
     decisions: Sequence[_Decision], values: Mapping[str, Mapping[int, float]]
 ) -> dict[int, list[tuple[float, float]]]:
-    """The features with the widest range over the decisions that were looked at; 0 where one does
-    not fire.
+    """The features with the widest range over the tracked decisions; a feature that does not fire
+    counts as 0.
     """
-    there = [one for one in decisions if one.sample in values]
-    if len(there) < MIN_ROUNDS:
+    observed = [decision for decision in decisions if decision.sample in values]
+    if len(observed) < MIN_ROUNDS:
         return {}
-    features = sorted({feature for one in there for feature in values[one.sample]})
+    features = sorted({feature for decision in observed for feature in values[decision.sample]})
     points = {
-        feature: [(one.round, values[one.sample].get(feature, 0.0)) for one in there]
+        feature: [
+            (decision.round, values[decision.sample].get(feature, 0.0)) for decision in observed
+        ]
         for feature in features
     }
 
-    def reach(feature: int) -> float:
+    def spread(feature: int) -> float:
         heights = [value for _, value in points[feature]]
         return max(heights) - min(heights)
 
-    widest = sorted(features, key=lambda feature: (-reach(feature), feature))[:FEATURES]
-    return {feature: points[feature] for feature in widest if reach(feature) > 0}
+    widest = sorted(features, key=lambda feature: (-spread(feature), feature))[:FEATURES]
+    return {feature: points[feature] for feature in widest if spread(feature) > 0}

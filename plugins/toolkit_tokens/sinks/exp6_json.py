@@ -1,12 +1,12 @@
-"""The sink `exp6_json`: `tokens.json`, the shape of the token study with its zeros left out.
+"""The sink `exp6_json`: `tokens.json`, in the format of the token study with the zeros left out.
 
     {"scenarios": [{"scenario": ..., "tokens": [...], "layers": {"L8": {
         "features": [{"2059": 1.25, ...}, ...],     one map per token: feature -> activation
         "attention": [[[...], ...], ...]            (heads, queries, keys up to the query)
     }}}]}
 
-The study wrote every zero: 119 million numbers, 2.4 GB. A token whose features were not looked at
-(BOS) has null. Written in pieces: one sample at one layer is held at a time.
+The study wrote every zero: 119 million numbers, 2.4 GB. A token whose features were not tracked
+(BOS) has null. The file is written in pieces, with one layer of one sample in memory at a time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _pieces(work: SinkWork) -> Iterator[bytes]:
         b'{"format": "sparse", "n_scenarios": '
         + str(len(samples)).encode()
         + b', "spaces": '
-        + _dumped({names[row["space"]]: row for row in spaces})
+        + _json_bytes({names[row["space"]]: row for row in spaces})
         + b', "scenarios": ['
     )
     for number, sample in enumerate(samples):
@@ -62,7 +62,7 @@ def _pieces(work: SinkWork) -> Iterator[bytes]:
             "token_ids": sample["token_ids"],
             "spans": sample["spans"],
         }
-        yield _dumped(head)[:-1] + b', "layers": {'
+        yield _json_bytes(head)[:-1] + b', "layers": {'
         yield from _layers(sample, names, layers, tables)
         yield b"}}"
     yield b"\n]}\n"
@@ -76,29 +76,31 @@ def _layers(
 ) -> Iterator[bytes]:
     import pyarrow.compute as pc
 
-    of_sample = {
+    sample_tables = {
         name: table.filter(pc.equal(table["sample"], sample["sample"]))
         for name, table in tables.items()
     }
     by_name: dict[str, dict[str, bytes]] = {}
-    if "activations" in of_sample:
+    if "activations" in sample_tables:
         for space, name in names.items():
-            rows = of_sample["activations"].filter(
-                pc.equal(of_sample["activations"]["space"], space)
+            rows = sample_tables["activations"].filter(
+                pc.equal(sample_tables["activations"]["space"], space)
             )
             if len(rows):
                 features = _features(rows, len(sample["token_ids"]))
-                by_name.setdefault(name, {})["features"] = _dumped(features)
-    if "attention" in of_sample:
-        for layer in sorted(pc.unique(of_sample["attention"]["layer"]).to_pylist()):
-            rows = of_sample["attention"].filter(pc.equal(of_sample["attention"]["layer"], layer))
-            dumped = _dumped(_attention(rows))
+                by_name.setdefault(name, {})["features"] = _json_bytes(features)
+    if "attention" in sample_tables:
+        for layer in sorted(pc.unique(sample_tables["attention"]["layer"]).to_pylist()):
+            rows = sample_tables["attention"].filter(
+                pc.equal(sample_tables["attention"]["layer"], layer)
+            )
+            dumped = _json_bytes(_attention(rows))
             at_layer = [name for space, name in names.items() if layers[space] == layer]
             for name in at_layer or [f"L{layer}"]:
                 by_name.setdefault(name, {})["attention"] = dumped
     for number, (name, parts) in enumerate(by_name.items()):
-        inner = b", ".join(_dumped(key) + b": " + value for key, value in parts.items())
-        yield (b", " if number else b"") + _dumped(name) + b": {" + inner + b"}"
+        inner = b", ".join(_json_bytes(key) + b": " + value for key, value in parts.items())
+        yield (b", " if number else b"") + _json_bytes(name) + b": {" + inner + b"}"
 
 
 def _features(rows: pa.Table, tokens: int) -> list[dict[str, float] | None]:
@@ -119,14 +121,14 @@ def _attention(rows: pa.Table) -> list[Any]:
     ordered = rows.sort_by([("head", "ascending"), ("query", "ascending")])
     for row in ordered.select(["head", "keys", "weights"]).to_pylist():
         weights = [round(float(weight), DIGITS) for weight in row["weights"]]
-        kept = (
+        entries = (
             weights
             if row["keys"] is None
             else [list(pair) for pair in zip(row["keys"], weights, strict=True)]
         )
-        heads.setdefault(row["head"], []).append(kept)
+        heads.setdefault(row["head"], []).append(entries)
     return [heads[head] for head in sorted(heads)]
 
 
-def _dumped(value: Any) -> bytes:
+def _json_bytes(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,1 +1,1 @@
-"""Samples whose states have names."""
+"""Samples of named game states."""

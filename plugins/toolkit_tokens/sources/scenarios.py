@@ -1,8 +1,8 @@
 """`scenarios`: named situations of a game as samples, with the spans that the game's own prompt
 builder marks.
 
-What contradicts the rules in a situation is the game's to say; such a sample is kept and flagged
-(`consistent: no`), beside its consistent twin. A changed copy (`changes`) is the other prompt of a
+The game itself finds what contradicts its rules in a situation; such a sample is kept and flagged
+(`consistent: no`), next to its consistent twin. A changed copy (`changes`) is the other prompt of a
 pair: its key `changed_from` names the sample that it was made from.
 """
 
@@ -30,7 +30,7 @@ CHANGED_FROM = "changed_from"
 
 
 class ScenarioChange(Params):
-    """One copy of a scenario with another number in its state."""
+    """A copy of a scenario with changed values in its state."""
 
     of: str = Field(min_length=1, description="The scenario that is copied.")
     set: dict[str, int | float | str] = Field(
@@ -62,7 +62,7 @@ class Scenarios(Params):
     )
 
     @model_validator(mode="after")
-    def _known(self) -> Scenarios:
+    def _check_names(self) -> Scenarios:
         known = [scenario.name for scenario in self.environment.make().scenarios()]
         if not known:
             raise ValueError(
@@ -100,26 +100,26 @@ def texts(params: Scenarios) -> list[tuple[str, str]]:
 
 
 def labels(params: Scenarios) -> Labels:
-    """The metadata keys of the situations; numbers are many."""
-    found: dict[str, list[str] | None] = {}
+    """The metadata keys of the situations with their values; None for keys that hold numbers."""
+    labels: dict[str, list[str] | None] = {}
     for sample in _samples(params):
         for key, value in sample.facts.items():
             if isinstance(value, str):
-                values = found.setdefault(key, [])
+                values = labels.setdefault(key, [])
                 if values is not None and value not in values:
                     values.append(value)
             else:
-                found[key] = None
-    return found
+                labels[key] = None
+    return labels
 
 
 def read_samples(work: Work) -> Rows:
-    """The tables of the situations; their unit is the scenario, which a twin and copies share."""
+    """The tables of the situations; the unit is the scenario, which its twin and copies share."""
     import pyarrow as pa
 
     samples = _samples(work.params)
-    kept = set(list(dict.fromkeys(sample.unit for sample in samples))[: work.limit_units])
-    samples = [sample for sample in samples if sample.unit in kept]
+    kept_units = set(list(dict.fromkeys(sample.unit for sample in samples))[: work.limit_units])
+    samples = [sample for sample in samples if sample.unit in kept_units]
     work.report.phase("compute")
     rows = [_row(work.model, sample) for sample in samples]
     meta = [
@@ -141,7 +141,7 @@ def _samples(params: Scenarios) -> list[_Sample]:
     game = params.environment.make()
     known = {scenario.name: scenario for scenario in game.scenarios()}
     replaced = {scenario.twin_of for scenario in known.values() if scenario.twin_of}
-    found = []
+    results = []
     for name, scenario in known.items():
         if params.pick != "all" and not {name, scenario.twin_of} & set(params.pick):
             continue
@@ -149,10 +149,10 @@ def _samples(params: Scenarios) -> list[_Sample]:
             continue
         if params.inconsistent == "replace" and name in replaced:
             continue
-        more = {"twin_of": scenario.twin_of} if scenario.twin_of else {}
-        more |= {"group": scenario.group} if scenario.group else {}
+        extra_facts = {"twin_of": scenario.twin_of} if scenario.twin_of else {}
+        extra_facts |= {"group": scenario.group} if scenario.group else {}
         unit = scenario.twin_of or name
-        found.append(_sample(game, name, unit, scenario.state, more))
+        results.append(_sample(game, name, unit, scenario.state, extra_facts))
     for change in params.changes:
         origin = known[change.of]
         for key in change.set:
@@ -164,35 +164,41 @@ def _samples(params: Scenarios) -> list[_Sample]:
             _check_kind(change, key, origin.state[key])
         state = {**origin.state, **change.set}
         unit = origin.twin_of or origin.name
-        found.append(_sample(game, change.label(), unit, state, {CHANGED_FROM: change.of}))
-    return found
+        results.append(_sample(game, change.label(), unit, state, {CHANGED_FROM: change.of}))
+    return results
 
 
 def _check_kind(change: ScenarioChange, key: str, before: object) -> None:
-    """Refuse a value of another kind than the one that it replaces."""
+    """Refuse a value of a different kind from the one that it replaces."""
     after = change.set[key]
-    whole = isinstance(before, int) and not isinstance(before, bool)
-    if whole and isinstance(after, int):
+    is_whole = isinstance(before, int) and not isinstance(before, bool)
+    if is_whole and isinstance(after, int):
         return
     if isinstance(before, float) and isinstance(after, int | float) and math.isfinite(after):
         return
     if isinstance(before, str) and isinstance(after, str):
         return
-    kind = "a whole number" if whole else "a number" if isinstance(before, float) else "a text"
-    said = kind if isinstance(before, int | float | str) else "an entry that no change can replace"
+    kind = "a whole number" if is_whole else "a number" if isinstance(before, float) else "a text"
+    expected = (
+        kind if isinstance(before, int | float | str) else "an entry that no change can replace"
+    )
     raise BadInput(
-        f"changes: '{key}' of '{change.of}' is {said}, got {str(after)[:80]!r}. Give a value of "
-        "the same kind, or change another entry."
+        f"changes: '{key}' of '{change.of}' is {expected}, got {str(after)[:80]!r}. "
+        "Give a value of the same kind, or change another entry."
     )
 
 
 def _sample(
-    game: Environment, name: str, unit: str, state: Mapping[str, Any], more: Mapping[str, str]
+    game: Environment,
+    name: str,
+    unit: str,
+    state: Mapping[str, Any],
+    extra_facts: Mapping[str, str],
 ) -> _Sample:
-    wrong = list(game.contradictions(state))
-    facts: dict[str, str | float] = {**more, "consistent": "no" if wrong else "yes"}
-    if wrong:
-        facts["contradiction"] = "; ".join(wrong)
+    contradictions = list(game.contradictions(state))
+    facts: dict[str, str | float] = {**extra_facts, "consistent": "no" if contradictions else "yes"}
+    if contradictions:
+        facts["contradiction"] = "; ".join(contradictions)
     facts |= game.numbers(state)
     return _Sample(name, unit, game.prompt(state), facts)
 

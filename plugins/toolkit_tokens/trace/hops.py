@@ -1,10 +1,11 @@
-"""One prompt's hops: gradients through frozen attention and norms, split into what each position
-and feature gives, and an intervention on each.
+"""One prompt's hops: gradients through frozen attention and norms, split into the contributions of
+positions and features, and an intervention on each.
 
-A hop's gradient is the mean over the way from a stream without the lower feature to the stream as
-it is, so that a gate which the feature opens counts in full. The strength is what the feature gives
-by that gradient; its parts are the positions where it fires. The `whole` is the gradient times the
-stream at the lower layer: the feature, all others, the SAE's error and its bias add up to it.
+A hop's gradient is the mean along the straight line from a stream without the lower feature to the
+stream as it is, so that a gate which the feature opens counts in full. The strength is the
+feature's contribution by that gradient; its parts are the positions where it fires. The `whole` is
+the gradient times the stream at the lower layer: the feature, all others, the SAE's error and its
+bias add up to it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NOTHING = "no strength"
 NO_OTHERS = "no other token to take its place"
 EMBEDDING = "resid_pre.0"
 ROWS = 8
-"""Points of the way in one pass forward and back."""
+"""Interpolation points in one forward and backward pass."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class TraceNode:
 
     @property
     def hookpoint(self) -> str:
-        """Where it is read and written."""
+        """The hookpoint where it is read and written."""
         return self.sae.hookpoint
 
     @property
     def feature_type(self) -> FeatureType:
-        """What graphs of features call it."""
+        """The type of the node, as feature graphs name it."""
         return self.sae.feature_type
 
 
@@ -60,7 +61,7 @@ class Hop:
     upper: str
     lower: str
     position: int | None
-    """Where the upper end is."""
+    """The position of the upper end."""
     strength: float | None = None
     whole: float | None = None
     effect: float | None = None
@@ -68,13 +69,13 @@ class Hop:
     parts: list[tuple[str, int | None, float]] = field(default_factory=list)
 
     def sum_of_parts(self) -> float | None:
-        """What all parts add up to: `whole`, but for rounding."""
+        """The sum of all parts: `whole`, up to rounding."""
         return sum(value for _, _, value in self.parts) if self.parts else None
 
 
 @dataclass(frozen=True)
 class _Target:
-    """The upper end of a hop: a number of the pass, and how it is measured under edits."""
+    """The upper end of a hop: a scalar of the forward pass, and how it is measured under edits."""
 
     name: str
     position: int | None
@@ -98,7 +99,7 @@ class PathTracer:
         self.freeze, self.min_effect = tuple(freeze), min_effect
 
     def hops(self, sample: Mapping[str, Any], outcome: DecisionOutcome, to: Selector) -> list[Hop]:
-        """All hops; behind a feature that is inactive the path is not followed."""
+        """All hops; the path is not followed beyond an inactive feature."""
         ids = tuple(sample["token_ids"])
         names = list(dict.fromkeys([EMBEDDING, *(node.hookpoint for node in self.nodes)]))
         captured = self.model.run([list(ids)], names)
@@ -113,7 +114,7 @@ class PathTracer:
                 return hops
             position = _strongest(hop)
             target = _Target(
-                node.address, position, (node.hookpoint,), _reads_feature(node, position), node
+                node.address, position, (node.hookpoint,), _feature_objective(node, position), node
             )
         positions = selected(to, Read.of(sample), self.model.bos_id)
         hops.append(self._token_hop(len(self.nodes), ids, streams, target, positions, outcome, to))
@@ -134,23 +135,27 @@ class PathTracer:
         hop = Hop(number, target.name, node.address, target.position)
         stream = streams[node.hookpoint]
         activations = node.sae.encode(stream)
-        own = activations[:, node.feature].float()
+        feature_acts = activations[:, node.feature].float()
         if at_last:  # the decision is read at the last token, so that is where the feature counts
-            own = own * _only(len(own), target.position, own)
-        places = [place for place in own.nonzero()[:, 0].tolist() if not self._is_bos(ids, place)]
-        if not places:
+            feature_acts = feature_acts * _one_hot(len(feature_acts), target.position, feature_acts)
+        active = [
+            position
+            for position in feature_acts.nonzero()[:, 0].tolist()
+            if not self._is_bos(ids, position)
+        ]
+        if not active:
             return hop
         direction = node.sae.decoder_rows([node.feature])[0].to(stream.device).double()
-        given = (own[places][:, None].double() * direction).float()
-        way = [1 - (step + 0.5) / self.steps for step in range(self.steps)]
-        gradient = self._gradient(ids, node.hookpoint, target, places, given, way)
+        contribution = (feature_acts[active][:, None].double() * direction).float()
+        absent = [1 - (step + 0.5) / self.steps for step in range(self.steps)]
+        gradient = self._gradient(ids, node.hookpoint, target, active, contribution, absent)
         along = gradient @ direction
-        for place in places:
-            hop.parts.append(("feature", place, float(along[place] * own[place])))
+        for position in active:
+            hop.parts.append(("feature", position, float(along[position] * feature_acts[position])))
         hop.strength = sum(value for _, _, value in hop.parts)
         hop.whole = float((gradient * stream.double()).sum())
         self._add_others(hop, node.sae, stream, activations, gradient)
-        edit = Edit(node.hookpoint, OnStream(Add(-given)), tokens([0] * len(places), places))
+        edit = Edit(node.hookpoint, OnStream(Add(-contribution)), tokens([0] * len(active), active))
         hop.effect = -self._change(ids, [edit], target, outcome)
         hop.verdict = self._verdict(hop)
         return hop
@@ -165,9 +170,9 @@ class PathTracer:
         outcome: DecisionOutcome,
         to: Selector,
     ) -> Hop:
-        """What the embeddings of some tokens give beyond the mean embedding of the prompt's other
-        tokens; checked by putting that mean in their place. The gradient is taken at the prompt
-        itself: attention patterns follow the tokens, and half a token has patterns of its own.
+        """The contribution of some tokens' embeddings beyond the mean embedding of the prompt's
+        other tokens, checked by putting that mean in their place. The gradient is taken at the
+        prompt itself, because a half-way embedding would have attention patterns of its own.
         """
         import torch
 
@@ -175,24 +180,26 @@ class PathTracer:
         if not positions:
             return hop
         stream = streams[EMBEDDING]
-        others = [
-            place
-            for place in range(len(ids))
-            if place not in positions and not self._is_bos(ids, place)
+        other_positions = [
+            position
+            for position in range(len(ids))
+            if position not in positions and not self._is_bos(ids, position)
         ]
-        if not others:
+        if not other_positions:
             hop.verdict = NO_OTHERS
             return hop
-        mean = stream[torch.tensor(others)].mean(dim=0)
-        given = stream[list(positions)] - mean
-        gradient = self._gradient(ids, EMBEDDING, target, list(positions), given, [0.0])
+        mean = stream[torch.tensor(other_positions)].mean(dim=0)
+        contribution = stream[list(positions)] - mean
+        gradient = self._gradient(ids, EMBEDDING, target, list(positions), contribution, [0.0])
         of_tokens = (gradient * stream.double()).sum(dim=1)
         of_means = gradient @ mean.double()
-        for place in range(len(ids)):
-            if place in positions:
-                hop.parts.append(("token", place, float(of_tokens[place] - of_means[place])))
+        for position in range(len(ids)):
+            if position in positions:
+                hop.parts.append(
+                    ("token", position, float(of_tokens[position] - of_means[position]))
+                )
             else:
-                hop.parts.append(("other_token", place, float(of_tokens[place])))
+                hop.parts.append(("other_token", position, float(of_tokens[position])))
         hop.parts.append(("mean_token", None, float(of_means[list(positions)].sum())))
         hop.strength = sum(value for part, _, value in hop.parts if part == "token")
         hop.whole = float(of_tokens.sum())
@@ -205,7 +212,9 @@ class PathTracer:
     def _add_others(
         self, hop: Hop, sae: Sae, stream: Tensor, activations: Tensor, gradient: Tensor
     ) -> None:
-        """What else the stream at the lower layer gives: other features, the error, constants."""
+        """Add the other parts of the stream at the lower layer: other features, the error, the
+        bias.
+        """
         from toolkit_tokens.attribute.difference import split
 
         parts = split(stream, activations, sae)
@@ -213,10 +222,10 @@ class PathTracer:
         of_features = float((along * parts.amounts.double()).sum())
         rebuilt = sae.reconstruct(stream, activations).to(gradient.device).double()
         error = float((gradient * (stream.double() - rebuilt)).sum())
-        rest = float((gradient * parts.error.double()).sum())
+        unexplained = float((gradient * parts.error.double()).sum())
         hop.parts.append(("other_features", None, of_features - (hop.strength or 0.0)))
         hop.parts.append(("error", None, error))
-        hop.parts.append(("bias", None, rest - error))
+        hop.parts.append(("bias", None, unexplained - error))
 
     # --- gradients and interventions ---
 
@@ -225,22 +234,24 @@ class PathTracer:
         ids: tuple[int, ...],
         name: str,
         target: _Target,
-        places: Sequence[int],
-        given: Tensor,
+        positions: Sequence[int],
+        contribution: Tensor,
         absent: Sequence[float],
     ) -> Tensor:
-        """The mean gradient over streams that lack a share of `given` (a row for each place), one
-        for each entry of `absent`: (tokens, width), float64.
+        """The mean gradient over streams that lack a share of `contribution` (one row per
+        position), one stream per share in `absent`: (tokens, width), float64.
         """
         import torch
 
-        total = torch.zeros(len(ids), given.shape[1], dtype=torch.float64, device=given.device)
+        total = torch.zeros(
+            len(ids), contribution.shape[1], dtype=torch.float64, device=contribution.device
+        )
         for start in range(0, len(absent), ROWS):
             shares = absent[start : start + ROWS]
-            values = torch.cat([-share * given for share in shares])
-            rows = [row for row in range(len(shares)) for _ in places]
-            targets = tokens(rows, list(places) * len(shares))
-            found = self.model.gradients(
+            values = torch.cat([-share * contribution for share in shares])
+            rows = [row for row in range(len(shares)) for _ in positions]
+            targets = tokens(rows, list(positions) * len(shares))
+            result = self.model.gradients(
                 [list(ids)] * len(shares),
                 [name],
                 target.objective,
@@ -248,14 +259,14 @@ class PathTracer:
                 edits=[Edit(name, OnStream(Add(values)), targets)],
                 freeze=self.freeze,
             )
-            total += found.gradients[name].double().sum(dim=0)
+            total += result.gradients[name].double().sum(dim=0)
         return total / len(absent)
 
     def _change(
         self, ids: tuple[int, ...], edits: Sequence[Edit], target: _Target, outcome: DecisionOutcome
     ) -> float:
-        """What edits do to the upper end, nothing frozen."""
-        values = [self._measure(ids, given, target, outcome) for given in ((), edits)]
+        """The effect of edits on the upper end, with nothing frozen."""
+        values = [self._measure(ids, applied, target, outcome) for applied in ((), edits)]
         return values[1] - values[0]
 
     def _measure(
@@ -273,31 +284,31 @@ class PathTracer:
             return NOTHING if abs(strength) < self.min_effect else REFUTED
         return CONFIRMED if (strength > 0) == (effect > 0) else REFUTED
 
-    def _is_bos(self, ids: Sequence[int], place: int) -> bool:
-        return place == 0 and ids[0] == self.model.bos_id and len(ids) > 1
+    def _is_bos(self, ids: Sequence[int], position: int) -> bool:
+        return position == 0 and ids[0] == self.model.bos_id and len(ids) > 1
 
 
-def _reads_feature(node: TraceNode, position: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
+def _feature_objective(node: TraceNode, position: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
     """The pre-activation of a feature at a position, or its activation where it has none."""
 
-    def read(given: Mapping[str, Tensor]) -> Tensor:
-        rows = given[node.hookpoint][:, position].float()
+    def objective(captured: Mapping[str, Tensor]) -> Tensor:
+        rows = captured[node.hookpoint][:, position].float()
         if node.sae.pointwise:
-            found: Tensor = node.sae.preactivations(rows, [node.feature])[:, 0]
-            return found
-        encoded: Tensor = node.sae.encode(rows)[:, node.feature]
-        return encoded
+            preactivations: Tensor = node.sae.preactivations(rows, [node.feature])[:, 0]
+            return preactivations
+        activations: Tensor = node.sae.encode(rows)[:, node.feature]
+        return activations
 
-    return read
+    return objective
 
 
-def _only(count: int, position: int | None, like: Tensor) -> Tensor:
-    kept = like.new_zeros(count)
-    kept[-1 if position is None else position] = 1
-    return kept
+def _one_hot(count: int, position: int | None, template: Tensor) -> Tensor:
+    mask = template.new_zeros(count)
+    mask[-1 if position is None else position] = 1
+    return mask
 
 
 def _strongest(hop: Hop) -> int:
-    """Where the lower feature gives most: the upper end of the next hop."""
-    own = [(abs(value), place) for part, place, value in hop.parts if part == "feature"]
-    return int(max(own)[1] or 0)
+    """The position where the lower feature contributes most: the upper end of the next hop."""
+    sizes = [(abs(value), position) for part, position, value in hop.parts if part == "feature"]
+    return int(max(sizes)[1] or 0)

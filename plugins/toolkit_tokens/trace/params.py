@@ -1,4 +1,4 @@
-"""What a spec says of a path."""
+"""The params of traced paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIN_EFFECT = 1e-3
 
 
 class TracePath(Params):
-    """From an outcome through features, the last one first, to tokens."""
+    """A path from an outcome through features, top layer first, to tokens."""
 
     plus: tuple[str, ...] = Field(
         min_length=1, description="Continuations of the prompt that the path explains."
@@ -47,20 +47,20 @@ class TracePath(Params):
 
     @field_validator("to", mode="before")
     @classmethod
-    def _is_selector(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            raise ValueError(f"write a selector, such as {{span: balance}}, not '{given}'")
-        return given
+    def _is_selector(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"write a selector, such as {{span: balance}}, not '{value}'")
+        return value
 
     def label(self) -> str:
-        """The path in words."""
+        """The path as text, or its name."""
         outcome = f"{'|'.join(self.plus)} - {'|'.join(self.minus)}"
-        where = self.to.span or "tokens"
-        return self.name or " <- ".join([outcome, *self.through, where])
+        end = self.to.span or "tokens"
+        return self.name or " <- ".join([outcome, *self.through, end])
 
 
 class SummarisePaths(Params):
-    """What a hop is over all prompts."""
+    """The conditions for a hop to be confirmed over all prompts."""
 
     min_effect: float = Field(
         MIN_EFFECT,

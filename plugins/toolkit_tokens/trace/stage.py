@@ -28,14 +28,14 @@ def trace(work: Work) -> Rows:
     tracer = PathTracer(work.model, nodes, params.freeze, params.min_effect, params.steps)
     samples = work.inputs.read("samples").to_pylist()
     work.report.phase("compute")
-    for done, sample in enumerate(samples, 1):
+    for number, sample in enumerate(samples, 1):
         outcome = outcome_of(work.model, params, sample)
         hops = tracer.hops(sample, outcome, params.to)
         rows = [_row(path, sample, hop) for hop in hops]
         parts = _part_rows(path, sample["sample"], hops)
         yield "paths", pa.Table.from_pylist(rows, schema=arrow_schema("paths"))
         yield "path_parts", pa.Table.from_pylist(parts, schema=arrow_schema("path_parts"))
-        work.report.progress(done, len(samples))
+        work.report.progress(number, len(samples))
     spaces = {node.sae.name: space_row(work.model.identity, node.sae) for node in nodes}
     yield "spaces", pa.Table.from_pylist(list(spaces.values()), schema=arrow_schema("spaces"))
 
@@ -56,14 +56,14 @@ def _part_rows(path: str, sample: str, hops: Sequence[Hop]) -> list[dict[str, An
 
 
 def _nodes(work: Work) -> list[TraceNode]:
-    """The features of the path, from the outcome down; each below the one before it."""
+    """The features of the path, from the outcome down, each at a lower layer than the last."""
     rows = {sae.name: space_row(work.model.identity, sae) for sae in work.saes}
     saes = {str(rows[sae.name]["space"]): sae for sae in work.saes}
     nodes: list[TraceNode] = []
     for address in work.params.through:
         space, feature = locate(address, rows.values())
         node = TraceNode(address, saes[str(space["space"])], feature)
-        _check_place(node)
+        _check_hookpoint(node)
         if nodes and node.sae.layer >= nodes[-1].sae.layer:
             raise BadInput(
                 f"through: {address} is not below {nodes[-1].address}. Name features from the "
@@ -73,7 +73,7 @@ def _nodes(work: Work) -> list[TraceNode]:
     return nodes
 
 
-def _check_place(node: TraceNode) -> None:
+def _check_hookpoint(node: TraceNode) -> None:
     """Refuse a feature that is not one of the stream after a block."""
     if node.feature_type != "sae" or not node.hookpoint.startswith("resid_post."):
         raise BadInput(

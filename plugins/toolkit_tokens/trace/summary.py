@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .params import SummarisePaths
 
 ALL = "*"
-"""The sample of rows that sum up all samples."""
+"""The sample id of rows that summarise all samples."""
 
 
 def summarise(work: Work) -> Rows:
@@ -45,14 +45,14 @@ def summarise(work: Work) -> Rows:
                 "this stage do not have. Give both stages the same `samples`."
             )
         hops[row["path"], row["hop"]].append(row)
-    rows = [_of_hop(work, of_hop, units) for _, of_hop in sorted(hops.items())]
+    rows = [_summary_row(work, hop_rows, units) for _, hop_rows in sorted(hops.items())]
     for row, q in zip(rows, q_values([row["p"] for row in rows]), strict=True):
         row["q"] = q
         row["verdict"] = _verdict(row, params)
     yield "paths", pa.Table.from_pylist(rows, schema=arrow_schema("paths"))
 
 
-def _of_hop(
+def _summary_row(
     work: Work, rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]
 ) -> dict[str, Any]:
     import numpy as np
@@ -63,14 +63,14 @@ def _of_hop(
         unit = units[row["sample"]]
         strengths[unit].append(row["strength"] or 0.0)
         effects[unit].append(row["effect"] or 0.0)
-    first = rows[0]
-    name = first["path"], first["hop"]
+    first_row = rows[0]
+    name = first_row["path"], first_row["hop"]
     by_unit = np.array([np.mean(values) for values in effects.values()])
     effect, low, high = mean(by_unit, work.rng("trace.mean", *name))
     is_active = any(row["verdict"] != INACTIVE for row in rows)
     has_p = is_active and len(by_unit) >= MIN_UNITS
     return {
-        **first,
+        **first_row,
         "sample": ALL,
         "position": None,
         "strength": float(np.mean([np.mean(values) for values in strengths.values()])),

@@ -1,1 +1,1 @@
-"""Features at every token, and attention of every head."""
+"""Features at every token, and the attention of every head."""

@@ -1,8 +1,8 @@
 """`track.contrasts`: for each span and layer, how much the decision attends to it and how strongly
 features fire on it, in two groups of samples and between them.
 
-A value is first averaged inside a unit. A p-value is given where both groups have at least
-`min_units` units, and q runs over all that were tested.
+Values are first averaged within each unit. A p-value is given where both groups have at least
+`min_units` units, and q is computed over all tested differences.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Contrasts(Params):
 
     @field_validator("queries", mode="before")
     @classmethod
-    def _as_at(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            At.model_validate({"at": given})
-        return given
+    def _check_queries(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            At.model_validate({"at": value})
+        return value
 
 
 def label_uses(params: Contrasts) -> Iterator[LabelUse]:
@@ -89,7 +89,7 @@ def contrast(work: Work) -> Rows:
     import pyarrow as pa
 
     samples = _samples(work)
-    values = {**_shares(work, samples), **_firing(work, samples)}
+    values = {**_shares(work, samples), **_activation_sums(work, samples)}
     if not values:
         raise DataError(
             "track.contrasts: the needed stages kept neither attention nor activations of these "
@@ -106,27 +106,27 @@ def _samples(work: Work) -> dict[str, _TrackedSample]:
     for row in work.inputs.read("sample_meta").to_pylist():
         text = row["string"] if row["string"] is not None else written(row["number"])
         meta[row["sample"]][row["key"]] = text
-    found = {}
+    chosen = {}
     for row in work.inputs.read("samples").to_pylist():
         facts = meta[row["sample"]]
         if any(facts.get(key) != value for key, value in params.where.items()):
             continue
         if facts.get(params.by) not in params.between:
             continue
-        read = Read.of(row)
+        read_sample = Read.of(row)
         spans: dict[str, set[int]] = defaultdict(set)
-        for name, start, end in read.spans:
+        for name, start, end in read_sample.spans:
             spans[name] |= set(range(start, end))
-        queries = selected(params.queries, read, None)
-        frozen = {name: frozenset(places) for name, places in spans.items()}
+        queries = selected(params.queries, read_sample, None)
+        frozen = {name: frozenset(positions) for name, positions in spans.items()}
         group = facts[params.by]
-        found[row["sample"]] = _TrackedSample(
+        chosen[row["sample"]] = _TrackedSample(
             row["sample"], row["unit"], group, frozen, frozenset(queries)
         )
-    _check_groups(params, found, meta)
+    _check_groups(params, chosen, meta)
     if not params.spans:
-        return found
-    return {name: _with_spans(sample, params.spans) for name, sample in found.items()}
+        return chosen
+    return {name: _with_spans(sample, params.spans) for name, sample in chosen.items()}
 
 
 def _with_spans(sample: _TrackedSample, names: Sequence[str]) -> _TrackedSample:
@@ -135,17 +135,17 @@ def _with_spans(sample: _TrackedSample, names: Sequence[str]) -> _TrackedSample:
 
 
 def _check_groups(
-    params: Contrasts, found: Mapping[str, _TrackedSample], meta: Mapping[str, Mapping[str, str]]
+    params: Contrasts, samples: Mapping[str, _TrackedSample], meta: Mapping[str, Mapping[str, str]]
 ) -> None:
     for group in params.between:
-        if not any(sample.group == group for sample in found.values()):
+        if not any(sample.group == group for sample in samples.values()):
             known = sorted({facts[params.by] for facts in meta.values() if params.by in facts})
-            also = " and the metadata of `where`" if params.where else ""
+            condition = " and the metadata of `where`" if params.where else ""
             raise DataError(
-                f"between: no sample has {params.by} = '{group}'{also}."
+                f"between: no sample has {params.by} = '{group}'{condition}."
                 f"{nearest(group, known)} Values of {params.by}: {choices(known) or '(none)'}."
             )
-    known_spans = {name for sample in found.values() for name in sample.spans}
+    known_spans = {name for sample in samples.values() for name in sample.spans}
     for name in params.spans:
         if name not in known_spans:
             raise BadInput(
@@ -172,21 +172,21 @@ def _shares(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
                 continue
             weights = np.array(row["weights"], dtype=np.float64)
             keys = range(len(weights)) if row["keys"] is None else row["keys"]
-            place = {key: number for number, key in enumerate(keys)}
+            index_of = {key: number for number, key in enumerate(keys)}
             for name, tokens in sample.spans.items():
-                mass = sum(float(weights[place[token]]) for token in tokens if token in place)
+                mass = sum(float(weights[index_of[token]]) for token in tokens if token in index_of)
                 sums[SHARE, name, row["layer"]][sample.name].append(mass)
     return {
-        key: {name: float(np.mean(shares)) for name, shares in of_samples.items()}
-        for key, of_samples in sums.items()
+        key: {name: float(np.mean(shares)) for name, shares in by_sample.items()}
+        for key, by_sample in sums.items()
     }
 
 
-def _firing(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
-    """The sum of a token's activations, averaged over the tokens of a span that were looked at."""
+def _activation_sums(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
+    """The sum of a token's activations, averaged over the tracked tokens of a span."""
     import numpy as np
 
-    found: dict[_Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    totals: dict[_Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row, layer in _activations(work):
         sample = samples.get(row["sample"])
         if sample is None:
@@ -194,10 +194,10 @@ def _firing(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
         total = float(np.sum(row["values"], dtype=np.float64))
         for name, tokens in sample.spans.items():
             if row["position"] in tokens:
-                found[FIRING, name, layer][sample.name].append(total)
+                totals[FIRING, name, layer][sample.name].append(total)
     return {
-        key: {name: float(np.mean(sums)) for name, sums in of_samples.items()}
-        for key, of_samples in found.items()
+        key: {name: float(np.mean(sums)) for name, sums in by_sample.items()}
+        for key, by_sample in totals.items()
     }
 
 
@@ -216,11 +216,11 @@ def _activations(work: Work) -> Iterator[tuple[Mapping[str, Any], int]]:
 def _largest_differences(
     work: Work, samples: Mapping[str, _TrackedSample]
 ) -> dict[tuple[str, int], str]:
-    """By span and layer, the feature whose mean differs most between the groups: a description, no
-    test.
+    """By span and layer, the feature whose mean differs most between the groups: a description, not
+    a test.
     """
-    first, second = work.params.between
-    sizes = {group: 0 for group in (first, second)}
+    group_a, group_b = work.params.between
+    sizes = {group: 0 for group in (group_a, group_b)}
     for sample in samples.values():
         sizes[sample.group] += 1
     sums: dict[tuple[str, int], dict[tuple[str, int], float]] = defaultdict(
@@ -230,21 +230,21 @@ def _largest_differences(
     if "spaces" in work.inputs.tables():
         spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     for row, layer in _activations(work):
-        known = samples.get(row["sample"])
-        if known is None:
+        tracked = samples.get(row["sample"])
+        if tracked is None:
             continue
-        weight = (1.0 if known.group == first else -1.0) / sizes[known.group]
-        for name, tokens in known.spans.items():
+        weight = (1.0 if tracked.group == group_a else -1.0) / sizes[tracked.group]
+        for name, tokens in tracked.spans.items():
             if row["position"] in tokens:
-                of_span = sums[name, layer]
+                feature_sums = sums[name, layer]
                 for feature, value in zip(row["features"], row["values"], strict=True):
-                    of_span[row["space"], feature] += weight * value / len(tokens)
-    found = {}
-    for key, of_span in sums.items():
-        if of_span:
-            (space, feature), moved = max(of_span.items(), key=lambda entry: abs(entry[1]))
-            found[key] = f"largest difference: {short(spaces[space], feature)} {moved:+.3g}"
-    return found
+                    feature_sums[row["space"], feature] += weight * value / len(tokens)
+    labels = {}
+    for key, feature_sums in sums.items():
+        if feature_sums:
+            (space, feature), gap = max(feature_sums.items(), key=lambda entry: abs(entry[1]))
+            labels[key] = f"largest difference: {short(spaces[space], feature)} {gap:+.3g}"
+    return labels
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -261,23 +261,23 @@ def _rows(
     tested: list[dict[str, Any]] = []
     for key in sorted(values):
         statistic, span, layer = key
-        sides = [_of_units(samples, values[key], group) for group in params.between]
+        sides = [_unit_means(samples, values[key], group) for group in params.between]
         facts = {"statistic": statistic, "span": span, "layer": layer}
         for group, side in zip(params.between, sides, strict=True):
             if len(side):
-                found = mean(side, work.rng("track.mean", *key, group))
-                rows.append(_row(facts, group, found, len(side)))
+                estimate = mean(side, work.rng("track.mean", *key, group))
+                rows.append(_row(facts, group, estimate, len(side)))
         if not all(map(len, sides)):
             continue
-        found = difference(sides[0], sides[1], work.rng("track.difference", *key))
-        small = min(map(len, sides)) < params.min_units
-        p = None if small else permutation_p(sides[0], sides[1], work.rng("track.p", *key))
+        estimate = difference(sides[0], sides[1], work.rng("track.difference", *key))
+        is_small = min(map(len, sides)) < params.min_units
+        p = None if is_small else permutation_p(sides[0], sides[1], work.rng("track.p", *key))
         text = named.get((span, layer), "") if statistic == FIRING else ""
-        if small:
+        if is_small:
             counts = " and ".join(str(len(side)) for side in sides)
             withheld = f"p withheld: {counts} units, fewer than {params.min_units} in a group"
             text = f"{text}; {withheld}" if text else withheld
-        row = _row(facts, " - ".join(params.between), found, sum(map(len, sides)), text or None)
+        row = _row(facts, " - ".join(params.between), estimate, sum(map(len, sides)), text or None)
         row["p"] = p
         tested.append(row)
     for row, q in zip(tested, q_values([row["p"] for row in tested]), strict=True):
@@ -285,7 +285,7 @@ def _rows(
     return rows + tested
 
 
-def _of_units(
+def _unit_means(
     samples: Mapping[str, _TrackedSample], values: Mapping[str, float], group: str
 ) -> np.ndarray[Any, Any]:
     import numpy as np
@@ -294,17 +294,17 @@ def _of_units(
     for name, value in values.items():
         if samples[name].group == group:
             units[samples[name].unit].append(value)
-    return np.array([np.mean(of_unit) for of_unit in units.values()], dtype=np.float64)
+    return np.array([np.mean(unit_values) for unit_values in units.values()], dtype=np.float64)
 
 
 def _row(
     facts: Mapping[str, Any],
     group: str,
-    found: Sequence[float],
+    estimate: Sequence[float],
     units: int,
     text: str | None = None,
 ) -> dict[str, Any]:
-    value, low, high = map(or_none, found)
+    value, low, high = map(or_none, estimate)
     return {
         **facts,
         "group": group,

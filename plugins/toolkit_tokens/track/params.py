@@ -1,4 +1,4 @@
-"""What a spec says of token tracking."""
+"""The params of token tracking."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Attention(Params):
 
     @field_validator("queries", mode="before")
     @classmethod
-    def _as_at(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            At.model_validate({"at": given})
-        return given
+    def _check_positions(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            At.model_validate({"at": value})
+        return value
 
 
 class Batch(Params):
-    """How much is done at once."""
+    """How many samples and tokens are computed at once."""
 
     batch: int = Field(
         32, ge=1, description="Samples of one step; samples of equal tokens share one."
@@ -52,7 +52,7 @@ class Batch(Params):
 
 
 class TrackTokens(Batch):
-    """Features at the chosen tokens, and the attention of every head, from the same pass."""
+    """Features at the chosen tokens, and the attention of every head, from one pass."""
 
     at: Where = Field(
         "all", description="Tokens whose features are kept: last, all (but BOS) or a selector."
@@ -64,10 +64,10 @@ class TrackTokens(Batch):
 
     @field_validator("at", mode="before")
     @classmethod
-    def _as_at(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            At.model_validate({"at": given})
-        return given
+    def _check_positions(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            At.model_validate({"at": value})
+        return value
 
 
 class TrackAttention(Batch, Attention):

@@ -1,8 +1,8 @@
-"""`track.tokens` and `track.attention`: one pass over the distinct texts gives the features of all
+"""`track.tokens` and `track.attention`: one pass over the distinct texts yields the features of all
 SAEs at every chosen token and the attention of every head.
 
-Attention rows come from the model's fast path. A layer of a batch is turned into rows and let go of
-before the next one, so the host holds one layer of one batch.
+Attention rows come from the model's fast path. Each layer of a batch is turned into rows and
+released before the next one, so that the host holds only one layer of one batch.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from toolkit.models import AttentionRows, Model
 
 ATTENTION_NUMBERS = 1 << 28
-"""Attention weights that one pass holds, at most: a gigabyte in float32."""
+"""The most attention weights that one pass holds: a gigabyte in float32."""
 ROWS_AT_ONCE = 64
-"""Rows of SAE input that are tried when more did not fit in memory."""
+"""Rows of SAE input per call after a larger batch did not fit in memory."""
 
 
 def track_tokens(work: Work) -> Rows:
@@ -44,7 +44,7 @@ def track_tokens(work: Work) -> Rows:
     attention: Attention | None = work.params.attention
     layers = sorted({sae.layer for sae in saes}) if attention is not None else []
     texts = _texts(work, work.params.at, attention)
-    yield from _tracked(work, texts, saes, layers, None if attention is None else attention.top)
+    yield from _run_passes(work, texts, saes, layers, None if attention is None else attention.top)
     spaces = [space_row(model.identity, sae) for sae in saes]
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
@@ -53,11 +53,13 @@ def track_attention(work: Work) -> Rows:
     """Attention of every head at the chosen layers; no SAE is opened."""
     layers = layer_numbers(work.params.layers, work.model.layers, work.model.identity.name)
     texts = _texts(work, None, work.params)
-    yield from _tracked(work, texts, [], layers, work.params.top)
+    yield from _run_passes(work, texts, [], layers, work.params.top)
 
 
-def _texts(work: Work, at: Where | None, attention: Attention | None) -> list[TrackedText]:
-    """The distinct texts, shortest first, with what each of their samples asks for."""
+def _texts(
+    work: Work, feature_positions: Where | None, attention: Attention | None
+) -> list[TrackedText]:
+    """The distinct texts, shortest first, with what each of their samples needs."""
     columns = ["sample", "token_ids", "pieces", "spans"]
     owners: dict[tuple[int, ...], list[Owner]] = {}
     bos = work.model.bos_id
@@ -73,19 +75,21 @@ def _texts(work: Work, at: Where | None, attention: Attention | None) -> list[Tr
                 f"{work.model.identity.name} reads at most {work.model.context}. Shorten it, or "
                 "leave it out."
             )
-        read = Read.of(row)
-        positions = () if at is None else selected(at, read, bos)
-        queries = () if attention is None else selected(attention.queries, read, bos)
+        read_sample = Read.of(row)
+        positions = (
+            () if feature_positions is None else selected(feature_positions, read_sample, bos)
+        )
+        queries = () if attention is None else selected(attention.queries, read_sample, bos)
         owner = Owner(row["sample"], tuple(positions), tuple(queries))
         owners.setdefault(tuple(row["token_ids"]), []).append(owner)
-    texts = [TrackedText(ids, tuple(found)) for ids, found in owners.items()]
+    texts = [TrackedText(ids, tuple(text_owners)) for ids, text_owners in owners.items()]
     return sorted(texts, key=lambda text: (len(text.ids), text.ids))
 
 
 # --- passes ---------------------------------------------------------------------------------------
 
 
-def _tracked(
+def _run_passes(
     work: Work,
     texts: Sequence[TrackedText],
     saes: Sequence[Sae],
@@ -97,15 +101,15 @@ def _tracked(
     budget = Budget(_pass_tokens(work, texts, len(layers)))
     hookpoints = list(dict.fromkeys(sae.hookpoint for sae in saes))
     total = sum(len(text.owners) for text in texts)
-    done = start = passes = 0
+    samples_done = start = passes = 0
     work.report.phase("compute")
     while start < len(texts):
-        batch, shown = _next_pass(model, texts, start, layers, hookpoints, budget)
+        batch, result = _next_pass(model, texts, start, layers, hookpoints, budget)
         start, passes = start + len(batch), passes + 1
-        yield from _attention(model, batch, shown, top)
-        yield from _features(model, batch, dict(shown.captured), saes)
-        done += sum(len(text.owners) for text in batch)
-        work.report.progress(done, total)
+        yield from _attention(model, batch, result, top)
+        yield from _features(model, batch, dict(result.captured), saes)
+        samples_done += sum(len(text.owners) for text in batch)
+        work.report.progress(samples_done, total)
     facts = {"texts": len(texts), "samples": total, "passes": passes, "halved": budget.halved}
     work.report.event("tracked", **facts, saes=len(saes), attention_layers=len(layers))
 
@@ -120,7 +124,7 @@ def _check_layers(model: Model, saes: Sequence[Sae]) -> None:
 
 
 def _pass_tokens(work: Work, texts: Sequence[TrackedText], layers: int) -> int:
-    """Padded tokens of a pass: what a spec says, else as many as keep its attention small."""
+    """Padded tokens of a pass: the spec's number, or as many as keep its attention small."""
     if work.params.tokens != "auto":
         return int(work.params.tokens)
     longest = max((len(text.ids) for text in texts), default=1)
@@ -136,29 +140,29 @@ def _next_pass(
     hookpoints: Sequence[str],
     budget: Budget,
 ) -> tuple[Sequence[TrackedText], AttentionRows]:
-    """As many texts as there is memory for, and what their pass shows."""
+    """The next texts, as many as fit in memory, and the result of their pass."""
     while True:
         end = start + 1
         while end < len(texts) and len(texts[end].ids) * (end + 1 - start) <= budget.tokens:
             end += 1
         batch = texts[start:end]
         try:
-            return batch, _shown(model, batch, layers, hookpoints)
+            return batch, _run_pass(model, batch, layers, hookpoints)
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            said = type(error).__name__
+            reason = type(error).__name__
         if len(batch) == 1:
             raise DataError(
                 f"sample '{batch[0].owners[0].sample}': its {len(batch[0].ids)} tokens do not fit "
-                f"in memory with the attention of {len(layers)} layers ({said}). Choose fewer "
+                f"in memory with the attention of {len(layers)} layers ({reason}). Choose fewer "
                 "`queries` or layers, or a larger device."
             )
         budget.halve(len(batch) * len(batch[-1].ids))
         free_memory()
 
 
-def _shown(
+def _run_pass(
     model: Model, batch: Sequence[TrackedText], layers: Sequence[int], hookpoints: Sequence[str]
 ) -> AttentionRows:
     from toolkit.models import AttentionRows
@@ -173,14 +177,14 @@ def _shown(
 
 
 def _attention(
-    model: Model, batch: Sequence[TrackedText], shown: AttentionRows, top: int | None
+    model: Model, batch: Sequence[TrackedText], result: AttentionRows, top: int | None
 ) -> Rows:
     name = model.identity.name
-    weights: dict[int, Any] = dict(shown.weights)
+    weights: dict[int, Any] = dict(result.weights)
     for layer in sorted(weights):
         rows = weights.pop(layer)
-        for text, of_text in zip(batch, rows, strict=True):
-            yield "attention", attention_rows(name, layer, text, of_text, top, model.causal)
+        for text, text_weights in zip(batch, rows, strict=True):
+            yield "attention", attention_rows(name, layer, text, text_weights, top, model.causal)
 
 
 def _features(
@@ -188,8 +192,8 @@ def _features(
 ) -> Rows:
     import torch
 
-    row = torch.tensor([at for at, text in enumerate(batch) for _ in text.positions])
-    position = torch.tensor([place for text in batch for place in text.positions])
+    row = torch.tensor([index for index, text in enumerate(batch) for _ in text.positions])
+    position = torch.tensor([token_position for text in batch for token_position in text.positions])
     if not len(row):
         return
     for sae in saes:
@@ -202,14 +206,14 @@ def _features(
 
 
 def _sparse(sae: Sae, inputs: Tensor, saes: Sequence[Sae]) -> Sparse:
-    """Active features; where memory runs out, the other SAEs are let go of first."""
+    """Active features; when memory runs out, all SAEs are released and fewer rows go in at once."""
     try:
         return sae.sparse(inputs)
     except Exception as error:
         if not out_of_memory(error):
             raise
-    for other in saes:
-        other.release_memory()
+    for other_sae in saes:
+        other_sae.release_memory()
     free_memory()
     return sae.sparse(inputs, ROWS_AT_ONCE)
 
@@ -217,16 +221,16 @@ def _sparse(sae: Sae, inputs: Tensor, saes: Sequence[Sae]) -> Sparse:
 def _not_finite(
     sae: Sae, batch: Sequence[TrackedText], inputs: Tensor, row: Tensor, position: Tensor
 ) -> DataError:
-    at = int((~inputs.isfinite()).any(dim=-1).nonzero()[0])
-    sample = batch[int(row[at])].owners[0].sample
+    index = int((~inputs.isfinite()).any(dim=-1).nonzero()[0])
+    sample = batch[int(row[index])].owners[0].sample
     return DataError(
-        f"sample '{sample}': the stream at {sae.hookpoint}, position {int(position[at])}, is not "
-        f"finite (NaN or infinity). The weights are damaged, or {inputs.dtype} overflows: try "
+        f"sample '{sample}': the stream at {sae.hookpoint}, position {int(position[index])}, is "
+        f"not finite (NaN or infinity). The weights are damaged, or {inputs.dtype} overflows: try "
         "`dtype: float32` or `bfloat16` under model.with."
     )
 
 
-def written(params: Any) -> Iterator[str]:
+def written_tables(params: Any) -> Iterator[str]:
     """The tables that `track.tokens` writes with these params."""
     yield from ("activations", "spaces")
     if params.attention is not None:

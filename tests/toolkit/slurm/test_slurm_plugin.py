@@ -22,7 +22,7 @@ from toolkit_slurm import _commands, _script
 from toolkit_slurm._events import read_line
 from toolkit_slurm._params import Slurm
 from toolkit_slurm._seats import LineReader, Seat, Seats, append, read_message
-from toolkit_slurm._session import lives
+from toolkit_slurm._session import holds_node
 from toolkit_slurm.task import HostWatch, task_name
 
 
@@ -155,10 +155,10 @@ def test_the_queue_is_read(monkeypatch, tmp_path):
     assert sorted(tasks) == ["7_0", "7_1"]
     assert tasks["7_1"] == _commands.TaskState("PENDING", 2)
     assert _commands.max_array_size() == 1001
-    assert lives("7_0.0", tasks)
-    assert not lives("7_0.1", tasks), "another incarnation"
-    assert not lives("7_1.1", tasks), "requeued, and waits"
-    assert not lives("9_0.0", tasks), "not in the queue"
+    assert holds_node("7_0.0", tasks)
+    assert not holds_node("7_0.1", tasks), "another incarnation"
+    assert not holds_node("7_1.1", tasks), "requeued, and waits"
+    assert not holds_node("9_0.0", tasks), "not in the queue"
 
 
 def test_a_refusal_of_sbatch_is_told(monkeypatch, tmp_path):
@@ -252,7 +252,7 @@ def test_the_host_is_silent_when_its_heartbeat_does_not_change(tmp_path, monkeyp
     monkeypatch.setattr("toolkit_slurm.task.time.monotonic", lambda: next(moments))
     seats = Seats(tmp_path)
     seats.beat(1)
-    watch = HostWatch(seats, _since=0.0)
+    watch = HostWatch(seats, _changed_at=0.0)
     next(moments)
     assert watch.silent_seconds() == 0.0  # heard at 1.0
     assert watch.silent_seconds() == 49.0

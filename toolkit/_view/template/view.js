@@ -1,15 +1,15 @@
-// What the pages do beyond links: everything here works without it, by addresses and forms.
+// Conveniences: every page also works without this script, by links and forms.
 const find = (selector) => document.querySelector(selector);
 
-// A piece of a page that takes longer than the rest.
-for (const place of document.querySelectorAll("[data-fetch]")) {
-  fetch(place.dataset.fetch)
+// A part of a page that is loaded later, since it takes longer.
+for (const part of document.querySelectorAll("[data-fetch]")) {
+  fetch(part.dataset.fetch)
     .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
-    .then((text) => place.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes))
+    .then((text) => part.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes))
     .catch(() => {});
 }
 
-// How far a run is, every two seconds while it runs.
+// The progress of a run, every two seconds while it runs.
 const progress = find("#progress");
 if (progress && progress.dataset.progress) {
   const timer = setInterval(async () => {
@@ -30,7 +30,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// A token of a sample: its features take the place of those that are shown, and the address follows.
+// A click on a token of a sample shows its features and changes the address.
 async function show(address) {
   const part = new URL(address);
   part.searchParams.set("part", "1"); // without the tokens by layer, which stay as they are
@@ -64,7 +64,7 @@ const volcano = find("#volcano svg");
 if (volcano) {
   const [width, height, bottom, top] = [640, 300, 256, 12];
   const facts = Object.fromEntries(Object.entries(volcano.dataset).map(([name, text]) => [name, Number(text)]));
-  const place = (event) => {
+  const position = (event) => {
     const box = volcano.getBoundingClientRect();
     const within = (value, low, high) => Math.min(high, Math.max(low, value));
     return [
@@ -77,7 +77,7 @@ if (volcano) {
   let start = null;
   let brush = null;
   volcano.addEventListener("pointerdown", (event) => {
-    start = place(event);
+    start = position(event);
     brush = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     brush.setAttribute("class", "brush");
     volcano.append(brush);
@@ -85,7 +85,7 @@ if (volcano) {
   });
   volcano.addEventListener("pointermove", (event) => {
     if (!start) return;
-    const [x, y] = place(event);
+    const [x, y] = position(event);
     const sides = { x: Math.min(x, start[0]), y: Math.min(y, start[1]) };
     sides.width = Math.abs(x - start[0]);
     sides.height = Math.abs(y - start[1]);
@@ -93,7 +93,7 @@ if (volcano) {
   });
   volcano.addEventListener("pointerup", (event) => {
     if (!start) return;
-    const [x, y] = place(event);
+    const [x, y] = position(event);
     const wide = Math.abs(x - start[0]) > 4 && Math.abs(y - start[1]) > 4;
     if (wide) {
       const form = find("#bounds");
