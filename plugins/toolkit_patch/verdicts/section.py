@@ -96,9 +96,8 @@ def _family_figures(
             rows,
         )
     if None not in {row["reconstruct_a"] for row in rows}:
-        yield Figure(
-            "Specific against naive", naive_map(rows, TONES), "Effects with and without the error."
-        )
+        words = "Effects with and without the error."
+        yield Figure("Specific against naive", naive_map(rows, TONES), words, rows)
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
         description = "Sizes of effects at each layer."
