@@ -70,7 +70,7 @@ def test_the_time_left_comes_from_what_the_first_step_has_done():
     run.take(phase("compute", ago(5)))
     run.take(ev.WorkerProgress(worker="w", job="k", done=10, total=40, at=ago(0)))
     assert run.seconds_left(NOW.isoformat()) == pytest.approx(15 + 2 * 20)
-    assert re.search(r"ETA [45]\ds \+ 1 stage\(s\) to come", status_line(run))
+    assert re.search(r"ETA [45]\ds \+ 1 stage to come", status_line(run))
 
 
 def test_the_time_left_comes_from_the_steps_that_are_done_and_is_shared_by_workers():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query.text import Row
+from toolkit.terminal import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -216,7 +217,9 @@ class Run:
     def _why_stage(self, entry: Mapping[str, Any]) -> str:
         done = sum(step.stage == entry.get("id") for step in self.steps)
         said = (
-            f"its {done} committed step(s) wrote none" if done else "it has committed no step yet"
+            f"its {counted(done, 'committed step')} wrote none"
+            if done
+            else "it has committed no step yet"
         )
         return f"stage '{entry.get('id')}' ({entry.get('part')}) writes it and {said}"
 

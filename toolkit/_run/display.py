@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from toolkit._run import events as ev
 from toolkit._run.events import RunEvent, as_json, now
 from toolkit._run.progress import RunProgress, seconds_between
-from toolkit.terminal import printable
+from toolkit.terminal import counted, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -167,7 +167,7 @@ def _time_left(run: RunProgress) -> str:
     seconds = run.seconds_left(now())
     if seconds is None or not run.planned or run.done >= run.planned:
         return ""
-    later = f" + {run.open_stages} stage(s) to come" if run.open_stages else ""
+    later = f" + {counted(run.open_stages, 'stage')} to come" if run.open_stages else ""
     return f"ETA {_short(seconds)}{later}"
 
 

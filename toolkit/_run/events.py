@@ -363,8 +363,10 @@ class Interrupting(RunEvent):
     """The user pressed Ctrl-C once."""
 
     event: ClassVar[str] = "interrupting"
-    words: ClassVar[str] = "finishing {running} step(s) in flight; Ctrl-C again stops at once"
     running: int
+
+    def sentence(self) -> str:
+        return f"finishing {counted(self.running, 'step')} in flight; Ctrl-C again stops at once"
 
 
 @dataclass(frozen=True, kw_only=True)

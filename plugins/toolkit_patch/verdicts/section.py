@@ -132,7 +132,7 @@ def _closest(rows: Sequence[Row]) -> str:
     unspecific = [row for row in rows if row["verdict"] == UNSPECIFIC]
     if not unspecific:
         return ": none moves it by enough to be compared with random directions"
-    best = min(unspecific, key=lambda row: (row["p"], -abs(row["effect"])))
+    best = unspecific[0]
     null = "other features" if best["null"] == "features" else "random directions"
     verb = "does" if len(unspecific) == 1 else "do"
     return (

@@ -101,9 +101,12 @@ def test_a_screen_that_finds_nothing_says_what_came_closest(world, screened):
         {**row, "verdict": "unspecific"} if row["verdict"] == "causal" else row for row in verdicts
     ]
     work = make_work(None, world.tables | screened | {"verdicts": table("verdicts", weaker)})
-    sentence = next(iter(findings(work.inputs))).sentence
+    finding = next(iter(findings(work.inputs)))
+    sentence = finding.sentence
     assert sentence.startswith("No feature is causal for P(stop). 4 of 16 do move it, but no more")
     assert "0 of 3" in sentence
+    strongest = sentence.split("the strongest, ")[1].split(",")[0]
+    assert f"as long as {strongest}'s edit" in finding.baseline
 
 
 def test_two_screens_of_the_same_features_are_told_apart(world, screened):

@@ -192,7 +192,7 @@ def test_features_say_why_nothing_is_shown(folder: Path) -> None:
     empty = ask(folder, "features", run="none-1")
     assert empty.stdout == ""
     assert (
-        "stage 'groups' (compare.welch) writes it and its 1 committed step(s) wrote none"
+        "stage 'groups' (compare.welch) writes it and its 1 committed step wrote none"
         in empty.stderr
     )
     assert "stage 'cause' (patch.delta) writes it and it has committed no step yet" in empty.stderr
