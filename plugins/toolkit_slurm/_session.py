@@ -33,7 +33,7 @@ BEAT_SECONDS = 5.0
 END_SECONDS = 10.0
 """How long the tasks of a closed session have to end on their own."""
 DEAD_CHECKS = 2
-"""A task counts as dead after so many checks of the queue in a row without it."""
+"""A task counts as dead when it is missing in this many checks of the queue in a row."""
 RESEATINGS = 5
 """How often a worker without a step gets another task before the host is told that it ended."""
 
