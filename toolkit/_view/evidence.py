@@ -47,7 +47,7 @@ def feature(library: Library, query: Query, name: str) -> Page:
             {"sample": sample_link(name)},
             "It fires at no kept position of this run.",
         ),
-        Grid("effects", "What interventions on it did, every arm", effects),
+        Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
         Grid("words", "Words that go with it", _words(run, where)),
         Grid("coactive", "Fires together with", *_coactive(run, space, index, fires)),
@@ -323,7 +323,7 @@ def comparison(library: Library, query: Query, name: str) -> Page:
             inside = pl.col(column) >= bound if above else pl.col(column) <= bound
             frame = frame.filter(inside)
     shown = frame if query.downloads else frame.head(MAX_DOWNLOAD_ROWS)
-    grid = Grid("features", "Features in this part", shown, {"address": feature_link(name)})
+    grid = Grid("features", "Features within these bounds", shown, {"address": feature_link(name)})
     named = {
         "comparison": facts,
         "contrast": " vs ".join(group["name"] for group in facts["groups"]),
