@@ -3,7 +3,7 @@ ordinary files.
 
 Everything a spec needs to run without a network or a GPU. The files are addressed like any other
 package's (`path: package:toolkit_lab/files/model`); this module only says where they are. `python
--m toolkit_lab.training` makes them again, and README.md says what they do.
+-m toolkit_lab.training` rebuilds them, and README.md states what they are known to do.
 """
 
 from importlib.resources import files

@@ -20,7 +20,7 @@ from .scopes import ALL
 
 
 def effects(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Rows of the effects on the event, on leaving, and of the number of switches that are on."""
+    """Rows of the effects of switches on the event and on leaving, and of how many are on."""
     switches = _varied(games)
     if not switches:
         return
@@ -47,11 +47,11 @@ def _informative(games: Sequence[GameRecord]) -> tuple[list[GameRecord], str]:
     outcomes: dict[str, set[bool]] = {}
     for game in games:
         outcomes.setdefault(game.group, set()).add(game.outcome == game.event)
-    silent = sorted(group for group, values in outcomes.items() if len(values) < 2)
-    if not silent or len(silent) == len(outcomes):
+    uninformative = sorted(group for group, values in outcomes.items() if len(values) < 2)
+    if not uninformative or len(uninformative) == len(outcomes):
         return list(games), ""
-    informative = [game for game in games if game.group not in silent]
-    return informative, f"left out, since all games ended alike: {'; '.join(silent)}"
+    informative = [game for game in games if game.group not in uninformative]
+    return informative, f"left out, since all games ended alike: {'; '.join(uninformative)}"
 
 
 def _varied(games: Sequence[GameRecord]) -> list[str]:
@@ -172,8 +172,8 @@ def _leaving_effects(
 
 def _levels(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
     """How many switches are on in each game."""
-    on = [sum(game.switches.get(name, False) for name in switches) for game in games]
-    return np.array(on, dtype=np.float64)
+    counts = [sum(game.switches.get(name, False) for name in switches) for game in games]
+    return np.array(counts, dtype=np.float64)
 
 
 def _complexity(games: Sequence[GameRecord], switches: Sequence[str]) -> Iterator[dict[str, Any]]:

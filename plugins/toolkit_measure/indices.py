@@ -1,7 +1,7 @@
-"""Numbers of one game: what it cost, how boldly it was played, and what was done after a loss.
+"""Numbers of one game: its cost, how boldly it was played, and the bets after a loss.
 
-The composite and its parts follow the published gambling study. Each has a version: a number with
-another formula has another name.
+The composite and its parts follow the published gambling study. Each has a version: a number with a
+different formula has a different name.
 
 | name | formula |
 |---|---|
@@ -31,7 +31,7 @@ NAN = math.nan
 
 
 def numbers_of(game: GameRecord) -> dict[str, float]:
-    """Every number of a game, by name. NaN: it does not apply to this game."""
+    """Every number of a game, by name; NaN where it does not apply to the game."""
     bets = game.bets
     indices = {
         "I_BA": aggressiveness(bets),
@@ -108,7 +108,7 @@ def larger_after(bets: Sequence[Decision], *, won: bool) -> float:
 
 
 def continued_beyond_goal(decisions: Sequence[Decision]) -> float:
-    """Whether a stake followed although the stated goal was reached; NaN if it never was."""
+    """Whether a bet followed after the stated goal was reached; NaN if it never was."""
     goal: float | None = None
     reached = False
     for decision in decisions:

@@ -1,4 +1,4 @@
-"""Played games as measures need them: each with its decisions in order, read from `games` and
+"""Played games, each with its decisions in order, read from `games` and
 `rounds`.
 """
 
@@ -63,7 +63,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class GameRecord:
-    """A game that was begun."""
+    """A game that was started."""
 
     name: str
     condition: str
@@ -105,7 +105,7 @@ class Played:
 
     games: Sequence[GameRecord]
     not_played: Mapping[str, int]
-    """Games of a condition that were never begun, because its replies could not be read."""
+    """Games per condition that were never started, because its replies could not be read."""
 
 
 def group_name(groups: Mapping[str, str]) -> str:
@@ -114,7 +114,7 @@ def group_name(groups: Mapping[str, str]) -> str:
 
 
 def read_games(inputs: Inputs) -> Played:
-    """The games in the order of their names."""
+    """The games, in order of their names."""
     rows = inputs.read("games").select(_GAMES).to_pylist()
     if not rows:
         raise DataError("measure.games: no game was played. Run the play stage that it needs.")
@@ -127,10 +127,8 @@ def read_games(inputs: Inputs) -> Played:
             "measure.games: two play stages have games of the same name. Measure each stage by "
             "itself, or give their environments other conditions."
         )
-    begun_games = [row for row in rows if row["outcome"] != NOT_PLAYED]
-    games = [
-        _game(row, by_game[row["game"]]) for row in sorted(begun_games, key=lambda r: r["game"])
-    ]
+    started = [row for row in rows if row["outcome"] != NOT_PLAYED]
+    games = [_game(row, by_game[row["game"]]) for row in sorted(started, key=lambda r: r["game"])]
     not_played: dict[str, int] = defaultdict(int)
     for row in rows:
         not_played[row["condition"]] += row["outcome"] == NOT_PLAYED

@@ -64,13 +64,13 @@ def _strongest(measures: Measures) -> Iterator[Finding]:
     effects = [row for row in _effects(measures) if row["q"] is not None and row["q"] <= 0.05]
     if effects:
         row = max(effects, key=lambda effect: abs(effect["value"]))
-        tried = len(_effects(measures))
+        tested = len(_effects(measures))
         direction = "more" if row["value"] > 0 else "less"
         yield Finding(
             sentence=(
                 f"Of the components, {row['subject']} makes {measures.event} {direction} likely: "
                 f"log odds {draw.signed(row['value'])} (q {row['q']:.2g}), counted over "
-                f"{row['n']} games; named as the largest of {tried}, so probably overstated."
+                f"{row['n']} games; named as the largest of {tested}, so probably overstated."
             ),
             number=row["value"],
             interval=None if row["low"] is None else (row["low"], row["high"]),
@@ -133,7 +133,7 @@ def _failure_table(measures: Measures) -> Figure:
     rows = []
     for scope in scopes:
         replies = {row["subject"]: row for row in measures.of("replies", scope)}
-        waiting = measures.get("not_played", "not_played", scope)
+        not_played = measures.get("not_played", "not_played", scope)
         rows.append(
             [
                 scope.title,
@@ -142,7 +142,7 @@ def _failure_table(measures: Measures) -> Figure:
                     draw.percent(replies[name]["value"]) if name in replies else "-"
                     for name in ("truncated", "unreadable", "asked_again")
                 ),
-                f"{waiting['value']:.0f}" if waiting else "0",
+                f"{not_played['value']:.0f}" if not_played else "0",
             ]
         )
     return Figure(
@@ -155,8 +155,8 @@ def _failure_table(measures: Measures) -> Figure:
 def _failure_rate(measures: Measures, scope: Scope) -> float:
     replies = measures.of("replies", scope)
     failed = sum(row["value"] or 0.0 for row in replies if row["subject"] != "asked_again")
-    waiting = measures.get("not_played", "not_played", scope)
-    return failed + (1.0 if waiting else 0.0)
+    not_played = measures.get("not_played", "not_played", scope)
+    return failed + (1.0 if not_played else 0.0)
 
 
 def _index_table(measures: Measures) -> Figure:
@@ -245,11 +245,11 @@ def _components(measures: Measures) -> Iterator[Figure]:
 
 def _forest(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     shown = [*rows, *pairs]
-    reach = max(max(abs(row["low"]), abs(row["high"])) for row in shown) * 1.05
+    extent = max(max(abs(row["low"]), abs(row["high"])) for row in shown) * 1.05
     width, margin, right, step, top = 640.0, 130.0, 170.0, 24.0, 12.0
     height = top + step * len(shown) + 26
     middle = margin + (width - margin - right) / 2
-    scale = (width - margin - right) / 2 / reach
+    scale = (width - margin - right) / 2 / extent
     body = [draw.line(middle, top - 6, middle, height - 24, "axis")]
     for index, row in enumerate(shown):
         y = top + step * index + step / 2
@@ -297,19 +297,19 @@ def _balances(measures: Measures) -> Iterator[Figure]:
 
 
 def _panel(
-    rows: Sequence[Row], x0: float, y0: float, wide: float, high: float, highest: float
+    rows: Sequence[Row], x0: float, y0: float, width: float, height: float, highest: float
 ) -> list[str]:
     def to_page(number: int, value: float) -> tuple[float, float]:
-        return x0 + wide * number / max(len(rows) - 1, 1), y0 + high * (1 - value / highest)
+        return x0 + width * number / max(len(rows) - 1, 1), y0 + height * (1 - value / highest)
 
     above = [to_page(number, row["high"]) for number, row in enumerate(rows)]
     below = [to_page(number, row["low"]) for number, row in enumerate(rows)]
     return [
-        draw.line(x0, y0 + high, x0 + wide, y0 + high, "axis"),
-        draw.line(x0, y0, x0, y0 + high, "axis"),
+        draw.line(x0, y0 + height, x0 + width, y0 + height, "axis"),
+        draw.line(x0, y0, x0, y0 + height, "axis"),
         draw.text(x0 - 6, y0 + 8, f"${highest:.0f}", anchor="end"),
-        draw.text(x0 - 6, y0 + high, "0", anchor="end"),
-        draw.text(x0 + wide, y0 + high + 15, f"round {len(rows) - 1}", anchor="end"),
+        draw.text(x0 - 6, y0 + height, "0", anchor="end"),
+        draw.text(x0 + width, y0 + height + 15, f"round {len(rows) - 1}", anchor="end"),
         draw.path([*above, *reversed(below)], "band"),
         draw.path([to_page(number, row["value"]) for number, row in enumerate(rows)], "path"),
     ]

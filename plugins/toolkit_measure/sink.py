@@ -77,7 +77,7 @@ def _csv(head: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
 
 
 def _latex(head: list[str], rows: list[list[object]]) -> str:
-    """A booktabs table; shares are percentages."""
+    """A booktabs table; numbers have three decimals."""
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule"]
     lines.append(" & ".join(_escaped(name.replace("_", " ")) for name in head) + r" \\")
     lines.append(r"\midrule")

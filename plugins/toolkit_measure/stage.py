@@ -47,7 +47,7 @@ def measure(work: Work) -> Rows:
         rows += _balances(scope, scopes[scope])
     rows += effects(played.games)
     rows += paired(work, played.games, numbers)
-    rows += _over_conditions(played.games, numbers)
+    rows += _index_correlation(played.games, numbers)
     rows += _states(played.games)
     rows += _close_draws(played.games)
     yield "measures", pa.Table.from_pylist(rows, schema=arrow_schema("measures"))
@@ -62,7 +62,7 @@ def _rates(
     played: Played,
     scopes: Mapping[Scope, Sequence[GameRecord]],
 ) -> Iterator[dict[str, Any]]:
-    """The share of each outcome among the games that were begun, the event first."""
+    """The share of each outcome among the started games, the event first."""
     counts = Counter(game.outcome for game in games)
     known = {game.outcome for game in scopes[ALL]} | {game.event for game in games if game.event}
     events = {game.event for game in games}
@@ -78,7 +78,7 @@ def _rates(
 
 
 def _replies(work: Work, scope: Scope, games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Rates of replies that were cut off or could not be read, and of decisions asked again; with
+    """Rates of replies that were cut off or could not be read, and of re-asked decisions, with
     intervals over games.
     """
     replies = np.array([game.replies for game in games], dtype=np.float64)
@@ -161,7 +161,7 @@ def _path(game: GameRecord) -> list[float] | None:
 # --- over conditions, states and tokens -----------------------------------------------------------
 
 
-def _over_conditions(
+def _index_correlation(
     games: Sequence[GameRecord], numbers: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
     """The correlation of the composite index with the event's rate over conditions."""
@@ -192,7 +192,7 @@ def _states(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
 
 
 def _close_draws(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
-    """Tokens that another order of computation could have drawn differently."""
+    """Tokens that a different order of computation could have drawn differently."""
     close = sum(game.close_draws for game in games)
     tokens = sum(game.tokens for game in games)
     yield row("tokens", "close_draws", ALL, float(close), n=tokens)

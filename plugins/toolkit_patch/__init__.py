@@ -1,4 +1,4 @@
-"""Patching: change features at a decision and measure, exactly, what that does."""
+"""Patching: change features at a decision and measure the exact effect."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
-from .attribution import section as attribution
+from .attribution import section as attribution_section
 from .attribution.stage import Attribution, attribute
-from .doses import section as feature_doses
+from .doses import section as doses_section
 from .doses.params import Doses
 from .doses.stage import dose
-from .games import section as games
+from .games import section as games_section
 from .games.stage import PairedGames, compare_games
-from .joint import section as together
+from .joint import section as joint_section
 from .joint.params import Joint
 from .joint.stage import joint
-from .published import section as published
+from .published import section as published_section
 from .published.params import Published
 from .published.stage import judge_as_published
 from .screen import cost, stage
 from .screen.params import Delta, Verdicts, family_size
-from .steer import section as doses
+from .steer import section as steering_section
 from .steer.params import Steering
 from .steer.stage import steer
-from .verdicts import section
+from .verdicts import section as verdicts_section
 from .verdicts.stage import judge
 
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
-    """Every part of this subject."""
+    """Yield every part of this plugin."""
     yield from _interventions()
     yield from _directions()
     yield from _judgements()
@@ -40,7 +40,7 @@ def toolkit_parts() -> Iterator[Part]:
 
 
 def _interventions() -> Iterator[Part]:
-    """Stages that run the model with changes."""
+    """Stages that run the model with changed features."""
     yield StagePart(
         name="patch.delta",
         help="Sets features to group values, error term kept, beside sham, random and "
@@ -81,7 +81,7 @@ def _interventions() -> Iterator[Part]:
 
 
 def _directions() -> Iterator[Part]:
-    """Stages that give doses, move the stream, or play games under a change."""
+    """Stages that set features to doses or steer the stream."""
     yield StagePart(
         name="patch.doses",
         help="Sets features with a verdict to doses, at decisions that the screen did not see.",
@@ -144,8 +144,8 @@ def _sections() -> Iterator[Part]:
         title="Gradients against exact effects",
         help="How far a cheap pre-screen may be trusted, layer by layer.",
         reads=("gradient_effects", "spaces"),
-        run=attribution.figures,
-        findings=attribution.findings,
+        run=attribution_section.figures,
+        findings=attribution_section.findings,
         order=33,
     )
     yield ReportSection(
@@ -153,8 +153,8 @@ def _sections() -> Iterator[Part]:
         title="Games under a persistent patch",
         help="How often games end in each way, against the same games without the patch.",
         reads=("paired_games",),
-        run=games.figures,
-        findings=games.findings,
+        run=games_section.figures,
+        findings=games_section.findings,
         order=34,
     )
     yield ReportSection(
@@ -162,8 +162,8 @@ def _sections() -> Iterator[Part]:
         title="Features changed together",
         help="What a set of features does together, and what each does alone.",
         reads=("joint_effects",),
-        run=together.figures,
-        findings=together.findings,
+        run=joint_section.figures,
+        findings=joint_section.findings,
         order=32,
     )
     yield ReportSection(
@@ -171,8 +171,8 @@ def _sections() -> Iterator[Part]:
         title="Doses of features",
         help="What doses of each causal feature do, at decisions that the screen did not see.",
         reads=("feature_doses", "feature_dose_tests", "spaces"),
-        run=feature_doses.figures,
-        findings=feature_doses.findings,
+        run=doses_section.figures,
+        findings=doses_section.findings,
         order=32,
     )
 
@@ -184,8 +184,8 @@ def _other_sections() -> Iterator[Part]:
         title="Steering by doses",
         help="What moving the stream along an axis does, and what random directions do.",
         reads=("doses", "dose_tests"),
-        run=doses.figures,
-        findings=doses.findings,
+        run=steering_section.figures,
+        findings=steering_section.findings,
         order=32,
     )
     yield ReportSection(
@@ -193,8 +193,8 @@ def _other_sections() -> Iterator[Part]:
         title="The same features, judged as published",
         help="What a published study's rules call causal, beside controls and correction.",
         reads=("features", "verdicts"),
-        run=published.figures,
-        findings=published.findings,
+        run=published_section.figures,
+        findings=published_section.findings,
         order=31,
     )
     yield ReportSection(
@@ -203,7 +203,7 @@ def _other_sections() -> Iterator[Part]:
         help="What setting a feature does to the decision, and what random directions of equal "
         "length do.",
         reads=("verdicts", "screens", "spaces"),
-        run=section.figures,
-        findings=section.findings,
+        run=verdicts_section.figures,
+        findings=verdicts_section.findings,
         order=18,
     )

@@ -1,4 +1,6 @@
-"""Games that language models play: environments, parsers, playing them, and reading them again."""
+"""Games that language models play: environments, parsers, the stages that play them, and the source
+that reads played games.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from .stage import costs, params, patched, play, summary
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
-    """Every part of this subject."""
+    """Yield every part of this plugin."""
     yield from _environments()
     yield from _parsers()
     yield StagePart(

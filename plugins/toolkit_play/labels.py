@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from .stage.params import Play
 
-OF_DECISIONS = ("round", "state", "action", "bet")
-"""Keys that every decision has, whatever the game."""
+DECISION_KEYS = ("round", "state", "action", "bet")
+"""Keys of every decision, whatever the game."""
 
 
 def labels(params: Play) -> Labels:
-    """The keys that decisions of these games carry. The values of outcomes, conditions and groups
-    are known; numbers have too many to list.
+    """Metadata keys of these games' decisions. Outcomes, conditions and groups list their values;
+    numbers have too many to list.
     """
     environment = params.game.make()
     conditions = environment.conditions()
@@ -28,7 +28,7 @@ def labels(params: Play) -> Labels:
         for name, value in condition.groups.items():
             groups.setdefault(name, []).append(value)
     return {
-        **dict.fromkeys((*OF_DECISIONS, *sorted(switches), *numbers)),
+        **dict.fromkeys((*DECISION_KEYS, *sorted(switches), *numbers)),
         **{name: sorted(set(values)) for name, values in groups.items()},
         "condition": [condition.id for condition in conditions],
         "outcome": [*environment.outcomes, *HOST_OUTCOMES],

@@ -1,5 +1,5 @@
 """`games`: decisions of played games as samples. A prompt is read from its row as the model saw it,
-never made again.
+never rendered again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toolkit.selectors import GENERATION
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
-_READ = [
+_COLUMNS = [
     "game",
     "round",
     "prompt",
@@ -61,28 +61,30 @@ class Games(Params):
 
 
 def max_rows(params: Games, available: Mapping[str, int]) -> Mapping[str, int] | None:
-    """One decision a game, or every round that the games can have."""
+    """One decision per game, or every round that the games can have."""
     rows = available.get("rounds" if params.pick == "all_decisions" else "games")
     return None if rows is None else {"samples": -(-rows // params.every)}
 
 
 def decisions(work: Work) -> Rows:
-    """One sample a decision; its unit is the game, its cluster the prompt."""
+    """One sample per decision; its unit is the game, its cluster the prompt."""
     import pyarrow as pa
 
-    games, picked = _games(work), _picked(work)
-    rows = [row for game in _kept(work, games, picked) for row in picked[game]]
+    games, picked = _games(work), _picked_decisions(work)
+    rows = [row for game in _kept_games(work, games, picked) for row in picked[game]]
     tokenise = _tokeniser(work)
     work.report.phase("compute")
     samples = []
-    for done, row in enumerate(rows):
+    for index, row in enumerate(rows):
         tokens = tokenise(row)
         samples.append(
             _sample(row, _with_reply(work.model, tokens, row) if work.params.with_reply else tokens)
         )
-        work.report.progress(done + 1, len(rows))
+        work.report.progress(index + 1, len(rows))
     meta = [
-        made for row in rows for made in _meta_rows(_name(row), _facts(games[row["game"]], row))
+        meta_row
+        for row in rows
+        for meta_row in _meta_rows(_sample_name(row), _metadata(games[row["game"]], row))
     ]
     yield "samples", pa.Table.from_pylist(samples, schema=arrow_schema("samples"))
     yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
@@ -101,10 +103,10 @@ def _games(work: Work) -> dict[str, _Row]:
     return {row["game"]: row for row in rows}
 
 
-def _picked(work: Work) -> dict[str, Sequence[_Row]]:
-    """The chosen decisions of each game that has one, in the order of play."""
+def _picked_decisions(work: Work) -> dict[str, Sequence[_Row]]:
+    """The chosen decisions of each game that has any, in the order of play."""
     by_game: dict[str, list[_Row]] = defaultdict(list)
-    for row in work.inputs.read("rounds").select(_READ).to_pylist():
+    for row in work.inputs.read("rounds").select(_COLUMNS).to_pylist():
         if row["parse"] == "ok":
             by_game[row["game"]].append(row)
     chosen = _PICKS[work.params.pick]
@@ -114,9 +116,9 @@ def _picked(work: Work) -> dict[str, Sequence[_Row]]:
     }
 
 
-def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> list[str]:
-    """Every n-th game; under a limit the first repetitions, so that it covers as many conditions as
-    it can.
+def _kept_games(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> list[str]:
+    """Every n-th game. A limit keeps the lowest repetitions, to cover as many conditions as
+    possible.
     """
     thinned = sorted(games)[:: work.params.every]
     readable = [game for game in thinned if game in picked]
@@ -127,37 +129,37 @@ def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> l
             "layout, the chat template or max_new_tokens may not suit the model. Play again, "
             "or lower every."
         )
-    early = sorted(readable, key=lambda game: (games[game]["repetition"], game))
-    return sorted(early[: work.limit_units])
+    by_repetition = sorted(readable, key=lambda game: (games[game]["repetition"], game))
+    return sorted(by_repetition[: work.limit_units])
 
 
 def _tokeniser(work: Work) -> Callable[[_Row], Tokens]:
-    """Equal prompts are tokenised once. Chat prompts are stored as rendered, so no template is put
-    around them again.
+    """A tokeniser that caches equal prompts. Chat prompts are stored as rendered, so the template
+    is not applied again.
     """
-    known: dict[str, Tokens] = {}
+    cache: dict[str, Tokens] = {}
 
     def tokenise(row: _Row) -> Tokens:
-        if row["prompt_hash"] not in known:
+        if row["prompt_hash"] not in cache:
             spans = [(span["name"], span["start"], span["end"]) for span in row["spans"]]
-            known[row["prompt_hash"]] = work.model.tokenise(
-                row["prompt"], chat=False, spans=spans, name=_name(row)
+            cache[row["prompt_hash"]] = work.model.tokenise(
+                row["prompt"], chat=False, spans=spans, name=_sample_name(row)
             )
-        return known[row["prompt_hash"]]
+        return cache[row["prompt_hash"]]
 
     return tokenise
 
 
 def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
-    """The prompt and, behind it, the very tokens that the model drew. Nothing is read again: they
-    could fall into other pieces.
+    """The prompt followed by the exact tokens that the model sampled. The reply is not tokenised
+    again, which could split it differently.
     """
     ids = [*prompt.ids, *row["reply_ids"]]
     if len(ids) > model.context:
         raise DataError(
-            f"sample '{_name(row)}' has {len(ids)} tokens with its reply; {model.identity.name} "
-            f"reads at most {model.context}. Leave out with_reply, or play with a smaller "
-            f"max_new_tokens."
+            f"sample '{_sample_name(row)}' has {len(ids)} tokens with its reply; "
+            f"{model.identity.name} reads at most {model.context}. Leave out with_reply, or play "
+            "with a smaller max_new_tokens."
         )
     pieces = _pieces(model, row["reply_ids"])
     spans = (*prompt.spans, (GENERATION, len(prompt.ids), len(ids)))
@@ -166,25 +168,25 @@ def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
 
 
 def _pieces(model: Model, ids: Sequence[int]) -> list[str]:
-    """What each token adds to the text. A character of several tokens stands with the last of them;
+    """The text that each token adds. A character of several tokens belongs to the last of them;
     special tokens add nothing.
     """
-    pieces, said = [], ""
+    pieces, decoded = [], ""
     for end in range(1, len(ids) + 1):
         text = model.decode(ids[:end])
-        whole = end == len(ids) or not text.endswith("\ufffd")
-        pieces.append(text[len(said) :] if whole else "")
-        said = text if whole else said
+        is_complete = end == len(ids) or not text.endswith("\ufffd")
+        pieces.append(text[len(decoded) :] if is_complete else "")
+        decoded = text if is_complete else decoded
     return pieces
 
 
-def _name(row: _Row) -> str:
+def _sample_name(row: _Row) -> str:
     return f"{row['game']}/{row['round']}"
 
 
 def _sample(row: _Row, tokens: Tokens) -> dict[str, Any]:
     return {
-        "sample": _name(row),
+        "sample": _sample_name(row),
         "unit": row["game"],
         "cluster": row["prompt_hash"],
         "text": tokens.text,
@@ -196,12 +198,12 @@ def _sample(row: _Row, tokens: Tokens) -> dict[str, Any]:
     }
 
 
-def _facts(game: _Row, row: _Row) -> dict[str, float | str | None]:
+def _metadata(game: _Row, row: _Row) -> dict[str, float | str | None]:
     """The metadata of a decision: its game, its condition, and the numbers of its state. `state` is
-    equal for decisions whose states are equal to the bit.
+    the same for decisions with bit-identical states.
     """
     meta = json.loads(game["meta"])
-    switches = {name: float(on) for name, on in meta.get("switches", {}).items()}
+    switches = {name: float(is_on) for name, is_on in meta.get("switches", {}).items()}
     return {
         **meta.get("groups", {}),
         **switches,
@@ -215,8 +217,8 @@ def _facts(game: _Row, row: _Row) -> dict[str, float | str | None]:
     }
 
 
-def _meta_rows(sample: str, facts: Mapping[str, float | str | None]) -> Iterator[dict[str, Any]]:
-    for key, value in facts.items():
+def _meta_rows(sample: str, metadata: Mapping[str, float | str | None]) -> Iterator[dict[str, Any]]:
+    for key, value in metadata.items():
         if isinstance(value, str):
             yield {"sample": sample, "key": key, "number": None, "string": value}
         elif value is not None:

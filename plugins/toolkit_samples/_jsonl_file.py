@@ -124,12 +124,12 @@ def _refuse_constant(name: str) -> float:
 
 
 def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    results = dict(pairs)
-    if len(results) != len(pairs):
+    content = dict(pairs)
+    if len(content) != len(pairs):
         names = [name for name, _ in pairs]
         duplicate = next(name for name in names if names.count(name) > 1)
         raise _BadObject(f"the key '{duplicate}' stands twice in one object. Keep one.")
-    return results
+    return content
 
 
 def _cells(where: str, content: dict[str, Any], columns: set[str | None]) -> dict[str, Cell]:

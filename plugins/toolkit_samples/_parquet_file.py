@@ -51,7 +51,7 @@ def read_samples(work: Work) -> Rows:
 
 
 def _samples(path: Path, params: Parquet) -> list[Sample]:
-    frame = _frame(path, params)
+    frame = _read_columns(path, params)
     if frame.is_empty():
         raise DataError(f"{path}: the file has no rows. Write one text per row.")
     rows = [
@@ -61,7 +61,7 @@ def _samples(path: Path, params: Parquet) -> list[Sample]:
     return samples_of(rows, params)
 
 
-def _frame(path: Path, params: Parquet) -> pl.DataFrame:
+def _read_columns(path: Path, params: Parquet) -> pl.DataFrame:
     """The columns that are used, in file order."""
     import polars as pl
 

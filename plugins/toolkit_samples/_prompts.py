@@ -25,7 +25,7 @@ class Prompts(Texts):
     )
 
     @model_validator(mode="after")
-    def _all_usable(self) -> Prompts:
+    def _check_prompts(self) -> Prompts:
         try:
             _samples(self)
         except DataError as error:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from toolkit.models import Span, Tokens
 
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""Texts that are read as numbers. With a leading zero it is a name (`007`)."""
+"""A text that is read as a number. With a leading zero it is a name (`007`)."""
 
 Cell = str | float
 
 
 class Texts(Params):
-    """Which columns hold what, and how a text is put to the model."""
+    """Which columns hold what, and how a text is presented to the model."""
 
     numbers_in_texts: ClassVar[bool] = False
     """Whether a text that looks like a number is read as one: every CSV cell is a text."""
@@ -78,7 +78,7 @@ class Texts(Params):
 
     @field_validator("label_range")
     @classmethod
-    def _upwards(cls, pair: tuple[int, int]) -> tuple[int, int]:
+    def _check_label_range(cls, pair: tuple[int, int]) -> tuple[int, int]:
         if pair[0] >= pair[1]:
             raise ValueError(
                 f"{pair[0]} is not below {pair[1]}; write the lowest label, then the highest"
@@ -86,7 +86,7 @@ class Texts(Params):
         return pair
 
     def named(self) -> Iterator[tuple[str, str]]:
-        """Each param that names a column, with the column."""
+        """Each param that names a column, and the column's name."""
         single = (
             ("text", self.text),
             ("id", self.id),
@@ -156,7 +156,7 @@ def tables(work: Work, all_samples: Sequence[Sample]) -> Rows:
     """
     import pyarrow as pa
 
-    samples = _limited(all_samples, work.limit_units)
+    samples = _first_units(all_samples, work.limit_units)
     work.report.phase("compute")
     rows, split_spans = [], list[str]()
     for number, sample in enumerate(samples):
@@ -253,8 +253,8 @@ def number_text(number: float) -> str:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
-    """All samples of the first units, in the order of the file."""
+def _first_units(samples: Sequence[Sample], units: int | None) -> list[Sample]:
+    """All samples of the first units, in file order."""
     kept_units = set(list(dict.fromkeys(sample.unit for sample in samples))[:units])
     return [sample for sample in samples if sample.unit in kept_units]
 

@@ -2,10 +2,10 @@
 layer of each sample.
 
 `configuration`: `layer_20_l0_71_activations.npz` with `activations` (fragments by features), a
-fragment being the text up to and with its token. `layer`: `SAMPLE/layer_15.npz` with `features`
-(tokens by features), `positions` (the tracked tokens; the rows of others are NaN), `attention`
-(heads, queries, keys) where a stage kept it and, next to the folders, `metadata_L1_31.json` with
-each sample's tokens.
+fragment being the text up to and including its token. `layer`: `SAMPLE/layer_15.npz` with
+`features` (tokens by features), `positions` (the tracked tokens; the rows of others are NaN),
+`attention` (heads, queries, keys) where a stage kept it and, next to the folders,
+`metadata_L1_31.json` with each sample's tokens.
 """
 
 from __future__ import annotations

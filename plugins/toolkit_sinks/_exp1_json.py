@@ -48,7 +48,7 @@ class Exp1Json(SinkParams):
 
     @field_validator("groups")
     @classmethod
-    def _different(cls, pair: tuple[str, str]) -> tuple[str, str]:
+    def _check_groups_differ(cls, pair: tuple[str, str]) -> tuple[str, str]:
         if pair[0] == pair[1]:
             raise ValueError(f"both groups are '{pair[0]}'; name two different ones")
         return pair
@@ -95,10 +95,12 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
     """The comparison to publish, from each stage that made it in its own spaces; two in one space
     are an error.
     """
-    of_groups = [comparison for comparison in comparisons if comparison.effect == "d"]
-    of_pair = [comparison for comparison in of_groups if comparison.group_names == params.groups]
-    if not of_pair:
-        known = sorted({comparison.name for comparison in of_groups})
+    group_comparisons = [comparison for comparison in comparisons if comparison.effect == "d"]
+    matching = [
+        comparison for comparison in group_comparisons if comparison.group_names == params.groups
+    ]
+    if not matching:
+        known = sorted({comparison.name for comparison in group_comparisons})
         available = (
             f" The run compares: {choices(known)}." if known else " The run compares no groups."
         )
@@ -106,7 +108,7 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
             f"exp1_json: no row compares "
             f"{params.contrast}.{nearest(params.contrast, known)}{available}"
         )
-    results = [comparison for comparison in of_pair if comparison.half == params.half]
+    results = [comparison for comparison in matching if comparison.half == params.half]
     if not results:
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
@@ -171,12 +173,12 @@ def _layer(
         "n_bankrupt": sizes[0],
         "n_safe": sizes[1],
         "n_significant": len(features),
-        "n_significant_by_p": _by_p(rows_of_space, len(features)),
+        "n_significant_by_p": _count_by_p(rows_of_space, len(features)),
         "significant_features": features,
     }
 
 
-def _by_p(rows: pa.Table, significant: int) -> int | None:
+def _count_by_p(rows: pa.Table, significant: int) -> int | None:
     """How many features the corrected p alone calls significant; None after a stage that does not
     mark them.
     """

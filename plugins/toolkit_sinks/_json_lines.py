@@ -14,7 +14,7 @@ from toolkit.tables import DATA_TABLES, table
 from toolkit.work import SinkWork
 
 
-def _known(name: str) -> str:
+def _check_table(name: str) -> str:
     if name not in DATA_TABLES:
         raise ValueError(
             f"there is no table '{name}'.{nearest(name, DATA_TABLES)} Tables: "
@@ -26,7 +26,7 @@ def _known(name: str) -> str:
 class Json(SinkParams):
     """Which tables are written, and where."""
 
-    tables: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(
+    tables: tuple[Annotated[str, AfterValidator(_check_table)], ...] = Field(
         ("features",), description="Names of the tables."
     )
 

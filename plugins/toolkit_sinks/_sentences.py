@@ -24,14 +24,14 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class TextByTokens:
-    """A sample's text, and for each of its tokens: the characters and the words up to its end."""
+    """A sample's text, and the number of characters and of words up to each token's end."""
 
     text: str
     ends: Any
     words: Any
 
     def fragment(self, position: int) -> str:
-        """The text up to and with a token, without blanks around it."""
+        """The text up to and including a token, stripped of blanks."""
         return self.text[: self.ends[position]].strip()
 
 

@@ -40,8 +40,8 @@ def toolkit_parts() -> Iterator[Part]:
         labels=scenarios.labels,
         uses_model=True,
     )
-    yield from _tracking()
-    yield from _explaining()
+    yield from _tracking_parts()
+    yield from _attribution_parts()
     yield ReportSection(
         name="tokens",
         title="Tokens, attention and attribution",
@@ -61,7 +61,7 @@ def toolkit_parts() -> Iterator[Part]:
     )
 
 
-def _tracking() -> Iterator[Part]:
+def _tracking_parts() -> Iterator[Part]:
     yield StagePart(
         name="track.tokens",
         help="Features at every token, and attention of every head, all from one pass.",
@@ -99,7 +99,7 @@ def _tracking() -> Iterator[Part]:
     )
 
 
-def _explaining() -> Iterator[Part]:
+def _attribution_parts() -> Iterator[Part]:
     yield StagePart(
         name="attribute.tokens",
         help="What each token, head, block and feature contributes to an outcome, by "

@@ -16,8 +16,8 @@ TYPICAL_L0 = 64.0
 """Active features per row where the SAE does not declare a number."""
 TYPICAL_HEADS = 32
 WEIGHT, KEY, ATTENTION_ROW = 1.9, 1.2, 1.0
-"""Bytes in the store: of an attention weight, of its key where only the largest are kept, and of a
-row besides. The store packs numbers, and keeps names once for many rows.
+"""Bytes in the store: of an attention weight, of its key where only the largest are kept, and of
+the rest of a row. The store packs numbers, and keeps names once for many rows.
 """
 DENSE_WEIGHT = 2
 """Bytes of an attention weight in a matrix."""
@@ -88,8 +88,8 @@ def attention_bytes(params: Any, load: Workload, layers: int) -> float:
     queries = load.samples if is_last else _tokens(load)
     row = WEIGHT * (mean if is_last else (mean + 1) / 2)
     if params.top is not None and params.top < mean:
-        early = 0.0 if is_last else params.top * (params.top - 1) / (2 * mean)
-        row = (WEIGHT + KEY) * (params.top - early)
+        mean_shortfall = 0.0 if is_last else params.top * (params.top - 1) / (2 * mean)
+        row = (WEIGHT + KEY) * (params.top - mean_shortfall)
     return float(queries * layers * heads * (row + ATTENTION_ROW))
 
 
@@ -120,13 +120,13 @@ def contrasting(params: Any, load: Workload) -> Cost:
 
 
 def attributing(params: Any, load: Workload) -> Cost:
-    """Passes forward and back for each method, and one pass for each part that is patched."""
+    """Forward and backward passes for each method, and one pass for each patched part."""
     model, saes = load.model, load.saes
     layers = max(1, len(saes.get("layers", [])) or 1)
     mean = load.tokens / max(1, load.distinct)
-    back = 3 * (3 + params.steps) * layers
-    patched = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
-    passes = load.samples * (back + patched)
+    gradient_passes = 3 * (3 + params.steps) * layers
+    patched_passes = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
+    passes = load.samples * (gradient_passes + patched_passes)
     return Cost(
         forwards=int(passes),
         flops=passes * mean * token_flops(model, mean),
@@ -138,7 +138,7 @@ def attributing(params: Any, load: Workload) -> Cost:
 
 
 def tracing(params: Any, load: Workload) -> Cost:
-    """A pass forward and back and two passes of checks for each hop of each sample."""
+    """A forward and backward pass and two check passes for each hop of each sample."""
     model, saes = load.model, load.saes
     hops = 1 + len(params.through)
     mean = load.tokens / max(1, load.distinct)

@@ -1,4 +1,4 @@
-"""Differences of two groups of units, and means over units, with intervals and p-values."""
+"""Differences between two groups of units, and means over units, with intervals and p-values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Make the lab's files: `python -m toolkit_lab.training --out DIR [--quick] [--stage NAME]`.
 
 DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/ and metrics.json.
-Everything is seeded; `--quick` takes the same steps in well under a minute; its weights are good
-for tests only.
+Everything is seeded. `--quick` takes the same steps in well under a minute, for the tests; its
+weights are good for nothing else.
 """
 
 import argparse

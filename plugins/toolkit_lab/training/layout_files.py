@@ -59,19 +59,19 @@ def save_llama_scope(
 def load_llama_scope(root: Path, layer: int) -> Folded:
     """Read one folder and fold it."""
     folder = root / RELEASE / f"Lab-L{layer}R-4x"
-    known = json.loads((folder / "hyperparams.json").read_text())
+    hyperparams = json.loads((folder / "hyperparams.json").read_text())
     raw = {
         name: tensor.float()
         for name, tensor in load_file(folder / "checkpoints" / "final.safetensors").items()
     }
-    scale = known["d_model"] ** 0.5 / known["dataset_average_activation_norm"]["in"]
+    scale = hyperparams["d_model"] ** 0.5 / hyperparams["dataset_average_activation_norm"]["in"]
     lengths = raw["decoder.weight"].norm(dim=0)
     return Folded(
         raw["encoder.weight"].T * lengths,
         raw["encoder.bias"] * lengths / scale,
         (raw["decoder.weight"] / lengths).T,
         raw["decoder.bias"] / scale,
-        torch.tensor(known["jump_relu_threshold"]),
+        torch.tensor(hyperparams["jump_relu_threshold"]),
     )
 
 

@@ -126,8 +126,8 @@ def measure_trait(
     texts = [sentence + sentences.LABEL for sentence, _ in held_out[:count]]
     inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
     likeliest = model(**inputs).logits[:, -1, labels].argmax(dim=1).tolist()
-    right = sum(level == row[1] for level, row in zip(likeliest, held_out, strict=False))
-    return {"sentences": len(texts), "right": right / len(texts)}
+    correct = sum(level == row[1] for level, row in zip(likeliest, held_out, strict=False))
+    return {"sentences": len(texts), "right": correct / len(texts)}
 
 
 def measure_saes(
@@ -221,7 +221,7 @@ same machine the files are identical.
 
 
 def differences(table: Table, committed: Table) -> list[str]:
-    """Metrics that are farther from the committed ones than their tolerance allows."""
+    """The metrics that differ from the committed ones by more than their tolerance."""
     flat, expected = dict(_flat(table)), dict(_flat(committed))
     deviations = []
     for name, value in expected.items():

@@ -28,8 +28,8 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 900) -> PreTrainedTokenizerFast:
-    """Train on texts and wrap as an ordinary fast tokenizer; `vocabulary` counts everything but the
-    bytes.
+    """Train on texts and wrap as an ordinary fast tokenizer; `vocabulary` counts everything except
+    the bytes.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS, behavior="isolated")

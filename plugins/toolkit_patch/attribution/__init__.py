@@ -1,1 +1,1 @@
-"""Gradient pre-screens, held against the exact screen."""
+"""Gradient pre-screens, compared with the exact screen."""

@@ -1,4 +1,4 @@
-"""What the report shows of gradients: how well each method ranks features, layer by layer."""
+"""The report section on gradients: how well each method ranks features, layer by layer."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-FEWEST = 3
-"""Features without which no agreement is told."""
+MIN_FEATURES = 3
+"""Fewest features for which an agreement is reported."""
 NAMES = {"atp": "attribution patching", "relp": "RelP"}
 
 
 def agreements(inputs: Inputs) -> list[dict[str, Any]]:
-    """By method and space, rank agreement and Pearson's r of estimates and exact effects; `all` of
-    every space together.
+    """Rank agreement and Pearson's r between estimates and exact effects, by method and space;
+    `all` pools the spaces.
     """
     addresses = {row["space"]: row["address"] for row in inputs.read("spaces").to_pylist()}
     rows = inputs.read("gradient_effects").to_pylist()
-    found = []
+    results = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method]
-        spaces = sorted({row["space"] for row in mine}, key=lambda space: addresses[space])
-        parts = [("all", mine)]
+        method_rows = [row for row in rows if row["method"] == method]
+        spaces = sorted({row["space"] for row in method_rows}, key=lambda space: addresses[space])
+        parts = [("all", method_rows)]
         parts += [
-            (addresses[space], [row for row in mine if row["space"] == space]) for space in spaces
+            (addresses[space], [row for row in method_rows if row["space"] == space])
+            for space in spaces
         ]
-        found += [
-            {"method": method, "where": where, "features": len(own), **_agreement(own)}
-            for where, own in parts
-            if len(own) >= FEWEST
+        results += [
+            {"method": method, "where": where, "features": len(group), **_agreement(group)}
+            for where, group in parts
+            if len(group) >= MIN_FEATURES
         ]
-    return found
+    return results
 
 
 def _agreement(rows: Sequence[Row]) -> dict[str, float]:
@@ -54,38 +55,42 @@ def _agreement(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def summary(found: Sequence[Row]) -> str:
-    """Each method's agreement over all features."""
+def summary(agreement_rows: Sequence[Row]) -> str:
+    """The agreement of each method over all features."""
     parts = [
         f"{NAMES[row['method']]} agrees with rank {row['rank']:.2f} and r {row['r']:.2f}"
-        for row in found
+        for row in agreement_rows
         if row["where"] == "all"
     ]
-    count = next(row["features"] for row in found if row["where"] == "all")
+    count = next(row["features"] for row in agreement_rows if row["where"] == "all")
     return f"Against the exact effects of {count} features, {' and '.join(parts)}"
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
     """A sentence and a table."""
-    found = agreements(inputs)
-    if not found:
+    agreement_rows = agreements(inputs)
+    if not agreement_rows:
         return
-    sentence = summary(found)
+    sentence = summary(agreement_rows)
     body = "".join(
         f'<tr><th scope="row">{html.escape(row["where"])}</th><td>{NAMES[row["method"]]}</td>'
         f'<td class="number">{row["features"]}</td><td class="number">{row["rank"]:.3f}</td>'
         f'<td class="number">{row["r"]:.3f}</td></tr>'
-        for row in found
+        for row in agreement_rows
     )
-    heads = ("where", "method", "features", "rank agreement", "Pearson's r")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    headings = ("where", "method", "features", "rank agreement", "Pearson's r")
+    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     yield Figure("Agreement", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The same sentence."""
-    found = agreements(inputs)
-    if found:
-        best = max((row for row in found if row["where"] == "all"), key=lambda row: row["rank"])
-        yield Finding(sentence=summary(found), number=best["rank"], n=best["features"], rank=40)
+    """The sentence of the figure."""
+    agreement_rows = agreements(inputs)
+    if agreement_rows:
+        best = max(
+            (row for row in agreement_rows if row["where"] == "all"), key=lambda row: row["rank"]
+        )
+        yield Finding(
+            sentence=summary(agreement_rows), number=best["rank"], n=best["features"], rank=40
+        )

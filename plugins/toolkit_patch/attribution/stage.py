@@ -1,9 +1,10 @@
-"""`patch.attribution`: what a gradient says of each screened feature, beside what it does.
+"""`patch.attribution`: estimates the effect of each screened feature by gradients, beside the exact
+one.
 
-One pass forward and one back for each decision point give the gradient of an outcome's probability
-at every SAE's place. A feature's specific effect is then estimated as (difference of its two
-values) x (its decoder row . gradient). `atp` takes the plain gradient (attribution patching),
-`relp` the one in which attention patterns, the scale of norms and the gates of MLPs are constants.
+One forward and one backward pass per decision point give the gradient of an outcome's probability
+at the hookpoint of every SAE. A feature's specific effect is then estimated as (difference of its
+two values) x (its decoder row . gradient). `atp` takes the plain gradient (attribution patching),
+`relp` the one with attention patterns, the scale of norms and the gates of MLPs held constant.
 """
 
 from __future__ import annotations
@@ -62,48 +63,50 @@ def attribute(work: Work) -> Rows:
     from toolkit.tables import arrow_schema
 
     params: Attribution = work.params
-    everything = read_features(work.inputs, params.between, params.half)
-    exact = _screened(work, everything)
+    compared = read_features(work.inputs, params.between, params.half)
+    exact = _screened(work, compared)
     saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
-    used = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}
+    used_saes = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}
     points = decision_points(work, params.points, params.half)
     outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
-    hookpoints = sorted({sae.hookpoint for sae in used.values()})
+    hookpoints = sorted({sae.hookpoint for sae in used_saes.values()})
     rows: list[dict[str, Any]] = []
     for number, method in enumerate(params.methods):
-        done = number, len(params.methods)
-        gradients = mean_gradients(work, method, points, outcomes, hookpoints, done)
-        for space, sae in used.items():
-            rows += _of_space(everything, exact, space, sae, gradients[sae.hookpoint], method)
+        finished = number, len(params.methods)
+        gradients = mean_gradients(work, method, points, outcomes, hookpoints, finished)
+        for space, sae in used_saes.items():
+            rows += _space_rows(compared, exact, space, sae, gradients[sae.hookpoint], method)
     for row in rows:
-        row |= {"comparison": everything.comparison.id, "outcome": params.about}
+        row |= {"comparison": compared.comparison.id, "outcome": params.about}
     yield "gradient_effects", pa.Table.from_pylist(rows, schema=arrow_schema("gradient_effects"))
 
 
-def _screened(work: Work, everything: ComparedFeatures) -> dict[tuple[str, int], float]:
+def _screened(work: Work, compared: ComparedFeatures) -> dict[tuple[str, int], float]:
     """The exact specific effect of each screened feature."""
     return {
         (row["space"], row["feature"]): row["effect"]
         for row in work.inputs.read("screens").to_pylist()
-        if row["comparison"] == everything.comparison.id and row["outcome"] == work.params.about
+        if row["comparison"] == compared.comparison.id and row["outcome"] == work.params.about
     }
 
 
-def _of_space(
-    everything: ComparedFeatures,
+def _space_rows(
+    compared: ComparedFeatures,
     exact: Mapping[tuple[str, int], float],
     space: str,
     sae: Sae,
     gradient: Any,
     method: Method,
 ) -> list[dict[str, Any]]:
-    """A row for each screened feature of a space."""
-    place = everything.spaces.index(space)
+    """One row per screened feature of a space."""
+    space_index = compared.spaces.index(space)
     rows = [
-        row for row in everything.of_space(place) if (space, int(everything.feature[row])) in exact
+        row
+        for row in compared.of_space(space_index)
+        if (space, int(compared.feature[row])) in exact
     ]
-    features = [int(everything.feature[row]) for row in rows]
-    found = estimates(everything, rows, sae, gradient)
+    features = [int(compared.feature[row]) for row in rows]
+    predicted = estimates(compared, rows, sae, gradient)
     return [
         {
             "space": space,
@@ -112,5 +115,5 @@ def _of_space(
             "estimate": estimate,
             "exact": exact[space, feature],
         }
-        for feature, estimate in zip(features, found.tolist(), strict=True)
+        for feature, estimate in zip(features, predicted.tolist(), strict=True)
     ]

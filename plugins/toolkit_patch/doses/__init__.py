@@ -1,1 +1,1 @@
-"""Screened features set to a row of doses, at decisions that the screen did not look at."""
+"""Screened features set to a series of doses, at decisions that the screen did not use."""

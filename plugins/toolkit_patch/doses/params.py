@@ -1,4 +1,4 @@
-"""What a spec says of the doses of features."""
+"""The params of `patch.doses`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""`patch.doses`: features with a verdict are set to doses, at decisions that their screen did not
-look at.
+"""`patch.doses`: sets features with a verdict to doses, at decisions that their screen did not use.
 
-A dose is a multiple of the larger of the two groups' means. Kendall's tau of probability and dose
-at each point says whether the outcome rises or falls with the dose; its signs are tested over
-clusters, q runs over the features. Beside it stands the specific effect of the screen, measured
-again at these other decisions.
+A dose is a multiple of the larger of the two groups' means. Kendall's tau between dose and
+probability at each point shows whether the outcome rises or falls with the dose; p is from a sign
+test over clusters, q is corrected over the features. The specific effect of the screen is measured
+again at these decisions.
 """
 
 from __future__ import annotations
@@ -41,8 +40,10 @@ def dose(work: Work) -> Rows:
         text = f"no feature is {' or '.join(params.verdicts)}: there is nothing to give doses of"
         work.report.event("warning", text=text)
         return
-    loaded = {space_id(work.model.identity, sae): sae for sae in work.saes}
-    saes = {space: loaded[features.spaces[space]] for space in np.unique(features.space).tolist()}
+    loaded_saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
+    saes = {
+        space: loaded_saes[features.spaces[space]] for space in np.unique(features.space).tolist()
+    }
     check_sites(work.model, list(saes.values()))
     values = _values(params, features)
     warn_out_of_range(work, features, values.max(axis=1))
@@ -55,10 +56,10 @@ def dose(work: Work) -> Rows:
         reading = read_prompt(work.model, outcomes, point.ids, hookpoints)
         base[number] = reading.chances[column]
         layers, streams = _streams(features, saes, values, reading)
-        found, _ = push(work.model, outcomes, reading, layers, streams)
-        chances[:, :, number] = found[:, column].reshape(values.shape)
+        probabilities, _ = push(work.model, outcomes, reading, layers, streams)
+        chances[:, :, number] = probabilities[:, column].reshape(values.shape)
         work.report.progress(number + 1, len(points))
-    yield from _Dosed(work, params, features, values, chances, base, points).tables()
+    yield from _DoseResults(work, params, features, values, chances, base, points).tables()
 
 
 def _values(params: Doses, features: ComparedFeatures) -> Floats:
@@ -81,11 +82,11 @@ def _streams(
     streams = None
     for space, sae in saes.items():
         members = features.of_space(space)
-        numbers = features.feature[members].tolist()
+        indices = features.feature[members].tolist()
         stream = reading.streams[sae.hookpoint]
-        own = sae.activations_of(stream[None], torch.tensor(numbers))[0]
-        change = torch.from_numpy(values[members]).to(own) - own[:, None]
-        rows = sae.decoder_rows(numbers).float().to(stream)
+        activations = sae.activations_of(stream[None], torch.tensor(indices))[0]
+        change = torch.from_numpy(values[members]).to(activations) - activations[:, None]
+        rows = sae.decoder_rows(indices).float().to(stream)
         if streams is None:
             streams = stream.new_zeros((len(features), width, len(stream)))
         streams[members] = stream + change[:, :, None] * rows[:, None]
@@ -95,8 +96,8 @@ def _streams(
 
 
 @dataclass(frozen=True, eq=False)
-class _Dosed:
-    """Results at all points, and the rows made of them."""
+class _DoseResults:
+    """Results at all points, and the table rows made from them."""
 
     work: Work
     params: Doses
@@ -134,17 +135,17 @@ class _Dosed:
         weights = weights_of(self.points)
         for member in range(len(self.features)):
             curves = self.chances[member, : len(self.params.doses)]
-            found = self._estimate(curves - self.base)
+            effects = self._estimate(curves - self.base)
             means = np.average(curves, axis=1, weights=weights)
-            for place, given in enumerate(self.params.doses):
+            for index, dose in enumerate(self.params.doses):
                 yield {
                     **self._key(member),
-                    "dose": given,
-                    "value": float(self.values[member, place]),
-                    "probability": float(means[place]),
-                    "effect": float(found.mean[place]),
-                    "low": float(found.low[place]),
-                    "high": float(found.high[place]),
+                    "dose": dose,
+                    "value": float(self.values[member, index]),
+                    "probability": float(means[index]),
+                    "effect": float(effects.mean[index]),
+                    "low": float(effects.low[index]),
+                    "high": float(effects.high[index]),
                 }
 
     def _tests(self) -> list[dict[str, Any]]:
@@ -180,11 +181,14 @@ class _Dosed:
 
         doses = self.params.doses
         curves = self.chances[:, : len(doses)].round(6)
-        found = [
-            [kendalltau(doses, curve).statistic if np.ptp(curve) else 0.0 for curve in member.T]
-            for member in curves
+        taus = [
+            [
+                kendalltau(doses, curve).statistic if np.ptp(curve) else 0.0
+                for curve in feature_curves.T
+            ]
+            for feature_curves in curves
         ]
-        return np.array(found)
+        return np.array(taus)
 
     def _is_monotone(self, member: int) -> bool:
         """Whether the mean probability never falls, or never rises, from one dose to the next, and

@@ -1,1 +1,1 @@
-"""Games under persistent patches, paired with the same games without."""
+"""Games under persistent patches, paired with the same games without the patch."""

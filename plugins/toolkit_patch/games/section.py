@@ -1,4 +1,4 @@
-"""What the report shows of games under patches: each arm against the same games without."""
+"""The report section on games under patches: each arm against the same games without the patch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def sentence_of(row: Row) -> str:
-    """One arm and outcome in words."""
-    null = ""
+    """One arm and outcome in a sentence."""
+    null_part = ""
     if row["null_arms"]:
-        null = f"; {row['beyond']} of {row['null_arms']} random arms change it as much"
+        null_part = f"; {row['beyond']} of {row['null_arms']} random arms change it as much"
     return (
         f"Under {row['arm']}, {row['patched']:.1%} of {row['pairs']} games end in "
         f"{row['outcome']}, {row['unpatched']:.1%} of the same games without "
-        f"({row['changed']} pairs differ, q {row['q']:.2g}){null}"
+        f"({row['changed']} pairs differ, q {row['q']:.2g}){null_part}"
     )
 
 
-def _telling(rows: Sequence[Row]) -> Row:
-    """The arm that is no null and changes most."""
-    mine = [row for row in rows if row["p_null"] is not None] or list(rows)
-    return min(mine, key=lambda row: (row["q"], -abs(row["difference"])))
+def _strongest(rows: Sequence[Row]) -> Row:
+    """The row with the strongest evidence, outside the null arms if there are others."""
+    tested = [row for row in rows if row["p_null"] is not None] or list(rows)
+    return min(tested, key=lambda row: (row["q"], -abs(row["difference"])))
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
@@ -37,7 +37,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     rows = inputs.read("paired_games").to_pylist()
     if not rows:
         return
-    sentence = sentence_of(_telling(rows))
+    sentence = sentence_of(_strongest(rows))
     body = "".join(
         f'<tr><th scope="row">{html.escape(row["arm"])}</th><td>{html.escape(row["outcome"])}</td>'
         f'<td class="number">{row["unpatched"]:.1%}</td>'
@@ -47,8 +47,8 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
         f'<td class="number">{row["q"]:.2g}</td></tr>'
         for row in rows
     )
-    heads = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    headings = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
+    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     yield Figure("Pair by pair", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
 
@@ -57,7 +57,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     """The sentence of the arm that changes most."""
     rows = inputs.read("paired_games").to_pylist()
     if rows:
-        best = _telling(rows)
+        best = _strongest(rows)
         yield Finding(
             sentence=sentence_of(best),
             number=best["difference"],

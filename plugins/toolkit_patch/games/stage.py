@@ -1,9 +1,9 @@
-"""`patch.games`: what a persistent patch does to whole games.
+"""`patch.games`: measures the effect of a persistent patch on whole games.
 
-Games of an arm have the repetitions, luck and token draws of the unpatched ones, so each has its
-pair. Outcomes are those of the games, no proxy. p is McNemar's, exactly, from the pairs that end
-differently; q runs over all arms and outcomes. Arms whose names begin with `null` hold random
-features or directions: an arm is also ranked among them.
+Games of an arm share repetitions, luck and token draws with the unpatched games, so that each has
+its pair. Outcomes are those of the games, not a proxy. p is from McNemar's exact test on the pairs
+that end differently; q is corrected over all arms and outcomes. Arms whose names start with the
+param `null` hold random features or directions: every other arm is also ranked among them.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def compare_games(work: Work) -> Rows:
     from toolkit.tables import arrow_schema
 
     params: PairedGames = work.params
-    plain, arms = _by_arm(work.inputs.read("games").to_pylist())
+    unpatched, arms = _by_arm(work.inputs.read("games").to_pylist())
     rows = [
-        _row(work, arm, outcome, _pairs(arm, plain, games, outcome))
+        _row(work, arm, outcome, _pairs(arm, unpatched, games, outcome))
         for arm, games in sorted(arms.items())
         for outcome in params.outcomes
     ]
@@ -58,41 +58,42 @@ def compare_games(work: Work) -> Rows:
 
 def _by_arm(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, list[Row]]]:
     """Unpatched games by id, and the games of each arm."""
-    plain: dict[str, Row] = {}
+    unpatched: dict[str, Row] = {}
     arms: dict[str, list[Row]] = {}
     for row in rows:
         arm = _arm_of(row)
         if arm is None:
-            plain[row["game"]] = row
+            unpatched[row["game"]] = row
         else:
             arms.setdefault(arm, []).append(row)
-    if not plain or not arms:
+    if not unpatched or not arms:
         raise DataError(
-            f"Games with and without a patch are needed; there are {len(plain)} without one, and "
-            f"arms {choices(sorted(arms))}. Add a `play.games` and a `play.patched` stage to needs."
+            f"Games with and without a patch are needed; there are {len(unpatched)} without one, "
+            f"and arms {choices(sorted(arms))}. Add a `play.games` and a `play.patched` stage to "
+            "needs."
         )
-    return plain, arms
+    return unpatched, arms
 
 
 def _arm_of(row: Row) -> str | None:
     """The arm that a game was played under: a group of its metadata."""
     meta = json.loads(row["meta"])
-    found = meta.get("arm") if isinstance(meta, dict) else None
+    arm = meta.get("arm") if isinstance(meta, dict) else None
     groups = meta.get("groups") if isinstance(meta, dict) else None
-    if found is None and isinstance(groups, dict):
-        found = groups.get("arm")
-    return None if found is None else str(found)
+    if arm is None and isinstance(groups, dict):
+        arm = groups.get("arm")
+    return None if arm is None else str(arm)
 
 
-def _pairs(arm: str, plain: Mapping[str, Row], games: Sequence[Row], outcome: str) -> Any:
-    """(pairs, 2): whether each game ends so, without the patch and with it."""
+def _pairs(arm: str, unpatched: Mapping[str, Row], games: Sequence[Row], outcome: str) -> Any:
+    """(pairs, 2): whether each game ends in the outcome, without the patch and with it."""
     import numpy as np
 
     ends = []
     for game in sorted(games, key=lambda row: str(row["game"])):
-        same = plain.get(str(game["game"]).removesuffix(f"-{arm}"))
-        if same is not None:
-            ends.append((same["outcome"] == outcome, game["outcome"] == outcome))
+        pair = unpatched.get(str(game["game"]).removesuffix(f"-{arm}"))
+        if pair is not None:
+            ends.append((pair["outcome"] == outcome, game["outcome"] == outcome))
     if not ends:
         raise DataError(
             f"arm '{arm}': none of its games has a pair. Play the same game with the same "
@@ -106,7 +107,7 @@ def _row(work: Work, arm: str, outcome: str, ends: Any) -> dict[str, Any]:
     from scipy.stats import binomtest
 
     difference = ends[:, 1] - ends[:, 0]
-    found = estimate(
+    mean_difference = estimate(
         difference[None],
         np.ones(len(ends)),
         np.arange(len(ends)),
@@ -120,26 +121,26 @@ def _row(work: Work, arm: str, outcome: str, ends: Any) -> dict[str, Any]:
         "changed": gained + lost,
         "unpatched": float(ends[:, 0].mean()),
         "patched": float(ends[:, 1].mean()),
-        "difference": float(found.mean[0]),
-        "low": float(found.low[0]),
-        "high": float(found.high[0]),
+        "difference": float(mean_difference.mean[0]),
+        "low": float(mean_difference.low[0]),
+        "high": float(mean_difference.high[0]),
         "p": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         "q": 1.0,
     }
 
 
 def _among_null(row: Row, rows: Sequence[Row], null: str) -> dict[str, Any]:
-    """The rank of an arm among those of the null."""
-    others = [
-        other
-        for other in rows
-        if other["arm"].startswith(null) and other["outcome"] == row["outcome"]
+    """The rank of an arm among the null arms."""
+    null_rows = [
+        null_row
+        for null_row in rows
+        if null_row["arm"].startswith(null) and null_row["outcome"] == row["outcome"]
     ]
-    if not others or row["arm"].startswith(null):
+    if not null_rows or row["arm"].startswith(null):
         return {"null_arms": 0, "beyond": None, "p_null": None}
-    beyond = sum(abs(other["difference"]) >= abs(row["difference"]) for other in others)
+    beyond = sum(abs(null_row["difference"]) >= abs(row["difference"]) for null_row in null_rows)
     return {
-        "null_arms": len(others),
+        "null_arms": len(null_rows),
         "beyond": beyond,
-        "p_null": (1 + beyond) / (1 + len(others)),
+        "p_null": (1 + beyond) / (1 + len(null_rows)),
     }

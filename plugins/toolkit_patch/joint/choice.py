@@ -1,4 +1,4 @@
-"""Which features a stage takes that follows a screen: named ones, or those with some verdicts."""
+"""Chooses features for a stage that follows a screen: named ones, or those with given verdicts."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ if TYPE_CHECKING:
     from toolkit.work import Work
 
 
-def chosen_features(work: Work, least: int) -> tuple[ComparedFeatures | None, Any]:
+def chosen_features(work: Work, min_count: int) -> tuple[ComparedFeatures | None, Any]:
     """The features by space and index, and the sizes of their screened effects (None for named
-    ones). No features where fewer than `least` qualify.
+    ones); (None, None) if fewer than `min_count` qualify.
     """
     params = work.params
-    everything = read_features(work.inputs, params.between, "confirm")
+    compared = read_features(work.inputs, params.between, "confirm")
     if params.features:
         spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
         rule = Candidates.model_validate({"features": params.features})
-        rows, sizes = family(everything, rule, spaces), None
+        rows, sizes = family(compared, rule, spaces), None
     else:
-        rows, sizes = _judged(work, everything)
-    return (None, None) if len(rows) < least else (everything.take(rows), sizes)
+        rows, sizes = _judged(work, compared)
+    return (None, None) if len(rows) < min_count else (compared.take(rows), sizes)
 
 
-def _judged(work: Work, everything: ComparedFeatures) -> tuple[Any, Any]:
+def _judged(work: Work, compared: ComparedFeatures) -> tuple[Any, Any]:
     """Rows of the features with the requested verdicts, and the sizes of their effects."""
     import numpy as np
 
     params = work.params
-    keys = (everything.space.astype(np.int64) << 32) | everything.feature
-    found: dict[int, float] = {}
+    keys = (compared.space.astype(np.int64) << 32) | compared.feature
+    sizes: dict[int, float] = {}
     for row in work.inputs.read("verdicts").to_pylist():
         requested = row["verdict"] in params.verdicts and row["outcome"] == params.about
-        if requested and row["space"] in everything.spaces:
-            key = (everything.spaces.index(row["space"]) << 32) | row["feature"]
-            found[int(np.searchsorted(keys, key))] = abs(row["effect"])
-    strongest = sorted(found, key=lambda place: -found[place])[: params.top]
+        if requested and row["space"] in compared.spaces:
+            key = (compared.spaces.index(row["space"]) << 32) | row["feature"]
+            sizes[int(np.searchsorted(keys, key))] = abs(row["effect"])
+    strongest = sorted(sizes, key=lambda row: -sizes[row])[: params.top]
     rows = np.array(sorted(strongest), dtype=np.int64)
-    return rows, np.array([found[row] for row in rows.tolist()])
+    return rows, np.array([sizes[row] for row in rows.tolist()])

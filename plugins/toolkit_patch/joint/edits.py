@@ -1,5 +1,5 @@
-"""Copies of a prompt in which several features are changed at the last token, a later layer on what
-the earlier ones left.
+"""Copies of a prompt with several features changed at the last token; a later layer sees the edits
+of earlier ones.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """One copy: which members are changed, and to which values; or, for a random set, what is added
-    behind each layer.
+    """One copy: which members are changed, and to which values; for a random set, the vector that
+    is added after each layer.
     """
 
     members: tuple[int, ...] = ()
@@ -29,41 +29,45 @@ class Copy:
 
 
 def edits_of(
-    copies: Sequence[Copy], features: ComparedFeatures, saes: Mapping[int, Sae], last: int
+    copies: Sequence[Copy], features: ComparedFeatures, saes: Mapping[int, Sae], position: int
 ) -> list[Edit]:
-    """The edits of all copies, those with the same members of a layer in one."""
-    return [*_set_features(copies, features, saes, last), *_add_vectors(copies, last)]
+    """The edits of all copies. Copies that change the same members of a space share an edit."""
+    return [*_set_features(copies, features, saes, position), *_add_vectors(copies, position)]
 
 
 def _set_features(
-    copies: Sequence[Copy], features: ComparedFeatures, saes: Mapping[int, Sae], last: int
+    copies: Sequence[Copy], features: ComparedFeatures, saes: Mapping[int, Sae], position: int
 ) -> list[Edit]:
     import torch
 
     shared: dict[tuple[int, tuple[int, ...]], list[tuple[int, list[float]]]] = {}
     for row, copy in enumerate(copies):
-        given = dict(zip(copy.members, copy.values, strict=True))
+        value_of = dict(zip(copy.members, copy.values, strict=True))
         for space in sorted({int(features.space[member]) for member in copy.members}):
-            own = tuple(one for one in copy.members if int(features.space[one]) == space)
-            shared.setdefault((space, own), []).append((row, [given[one] for one in own]))
+            members = tuple(
+                member for member in copy.members if int(features.space[member]) == space
+            )
+            shared.setdefault((space, members), []).append(
+                (row, [value_of[member] for member in members])
+            )
     edits = []
-    for (space, own), rows in shared.items():
-        sae, numbers = saes[space], [int(features.feature[one]) for one in own]
+    for (space, members), rows in shared.items():
+        sae, indices = saes[space], [int(features.feature[member]) for member in members]
         change = Set(torch.tensor([values for _, values in rows], dtype=torch.float32))
-        targets = tokens([row for row, _ in rows], [last] * len(rows))
-        edits.append(Edit(sae.hookpoint, OnFeatures.of(sae, numbers, change), targets))
+        targets = tokens([row for row, _ in rows], [position] * len(rows))
+        edits.append(Edit(sae.hookpoint, OnFeatures.of(sae, indices, change), targets))
     return edits
 
 
-def _add_vectors(copies: Sequence[Copy], last: int) -> list[Edit]:
+def _add_vectors(copies: Sequence[Copy], position: int) -> list[Edit]:
     import torch
 
     rows = [(row, copy.added) for row, copy in enumerate(copies) if copy.added is not None]
     layers = sorted({layer for _, added in rows for layer in added})
     edits = []
     for layer in layers:
-        mine = [(row, added[layer]) for row, added in rows if layer in added]
-        vectors: Any = torch.stack([vector for _, vector in mine])
-        targets = tokens([row for row, _ in mine], [last] * len(mine))
+        entries = [(row, added[layer]) for row, added in rows if layer in added]
+        vectors: Any = torch.stack([vector for _, vector in entries])
+        targets = tokens([row for row, _ in entries], [position] * len(entries))
         edits.append(Edit(f"resid_post.{layer}", OnStream(Add(vectors)), targets))
     return edits

@@ -1,4 +1,4 @@
-"""What a spec says of a joint screen."""
+"""The params of `patch.joint`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report shows of a set: its joint effect against the sum of its parts, and the pairs."""
+"""The report section on feature sets: the joint effect against the sum of its parts, and pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS = {
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """The whole set in a sentence."""
+    """The whole set in one sentence."""
     arms = {row["arm"]: row for row in rows if row["name"] == "all"}
     joint, total = arms["joint"], arms["sum"]
     return (
@@ -48,14 +48,14 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
             f"[{signed(row['low'])}, {signed(row['high'])}]</td>"
             f'<td class="number">{row["p"]:.2g}</td><td class="number">{q}</td></tr>'
         )
-    heads = ("features", "what", "change", "95 % interval", "p", "q over pairs")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    headings = ("features", "what", "change", "95 % interval", "p", "q over pairs")
+    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     yield Figure("Together against the sum", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The same sentence."""
+    """The sentence of the figure."""
     rows = inputs.read("joint_effects").to_pylist()
     if rows:
         whole = next(row for row in rows if row["name"] == "all" and row["arm"] == "joint")

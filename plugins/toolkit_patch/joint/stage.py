@@ -1,9 +1,9 @@
-"""`patch.joint`: features that a screen has tried one by one are changed together.
+"""`patch.joint`: changes features together that a screen has tried one by one.
 
-The set takes one group's means against the other's, all layers at once; that is held against the
-sum of what each does alone, and against random sets, in which each feature's change goes along the
-row of another feature of its space. The strongest are also changed two by two, and the whole set is
-ablated.
+The set takes one group's means against the other's, at all layers at once. The effect is compared
+with the sum of the single effects, and with random sets, in which each feature's change goes along
+the decoder row of another feature of its space. The strongest features are also changed in pairs,
+and the whole set is ablated.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ ALL, ABLATED = "all", "ablated"
 
 @dataclass(frozen=True, eq=False)
 class JointSets:
-    """The set: `features` by space and index, their SAEs, the others of each space, and names."""
+    """The set: its features by space and index, their SAEs and names, the other features of each
+    space, and the strongest members.
+    """
 
     features: ComparedFeatures
     saes: Mapping[int, Sae]
@@ -76,8 +78,10 @@ def joint(work: Work) -> Rows:
         )
         states = work.model.edited_states(reading.prefix, edits, len(copies))
         check_made(edits, [len(point.ids)] * len(copies))
-        found = outcomes.probabilities(work.model.readout(states, outcomes.listed))[:, column]
-        for key, value in zip(copies, found.tolist(), strict=True):
+        probabilities = outcomes.probabilities(work.model.readout(states, outcomes.listed))[
+            :, column
+        ]
+        for key, value in zip(copies, probabilities.tolist(), strict=True):
             chances.setdefault(key, []).append(value)
         chances["base"].append(float(reading.chances[column]))
         work.report.progress(number + 1, len(points))
@@ -95,17 +99,19 @@ def _choose(work: Work) -> JointSets | None:
     features, sizes = chosen_features(work, 2)
     if features is None:
         return None
-    everything = read_features(work.inputs, params.between, "confirm")
+    compared = read_features(work.inputs, params.between, "confirm")
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    loaded = {space_id(work.model.identity, sae): sae for sae in work.saes}
-    saes = {space: loaded[everything.spaces[space]] for space in np.unique(features.space).tolist()}
+    loaded_saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
+    saes = {
+        space: loaded_saes[compared.spaces[space]] for space in np.unique(features.space).tolist()
+    }
     others = {
-        space: np.setdiff1d(everything.feature[everything.of_space(space)], features.feature)
+        space: np.setdiff1d(compared.feature[compared.of_space(space)], features.feature)
         for space in saes
     }
-    first = prefixes(spaces.values())
+    address_prefixes = prefixes(spaces.values())
     names = [
-        f"{first[everything.spaces[int(space)]]}{index}"
+        f"{address_prefixes[compared.spaces[int(space)]]}{index}"
         for space, index in zip(features.space, features.feature, strict=True)
     ]
     order = np.argsort(-sizes).tolist() if sizes is not None else range(len(features))
@@ -116,7 +122,7 @@ def _choose(work: Work) -> JointSets | None:
 
 
 def _plan(params: Joint, chosen: JointSets) -> dict[Any, Copy]:
-    """The copies that are the same at every point, by (name, group)."""
+    """The copies that are the same at every point, by (members, group)."""
     count, values = len(chosen.features), chosen.features.values
     groups = [tuple(range(count))]
     groups += [(member,) for member in range(count)]
@@ -124,39 +130,45 @@ def _plan(params: Joint, chosen: JointSets) -> dict[Any, Copy]:
     copies: dict[Any, Copy] = {}
     for members in dict.fromkeys(groups):
         for side in (0, 1):
-            given = tuple(float(values[member, side]) for member in members)
-            copies[members, side] = Copy(members, given)
+            set_values = tuple(float(values[member, side]) for member in members)
+            copies[members, side] = Copy(members, set_values)
     copies[ABLATED] = Copy(groups[0], (0.0,) * count)
     return copies
 
 
 def _random_sets(work: Work, chosen: JointSets, reading: Any) -> dict[Any, Copy]:
-    """Each member's change, as it is in the unedited stream, along the row of another feature."""
+    """Copies in which each member's change, taken in the unedited stream, goes along another
+    feature's row.
+    """
     import torch
 
     added: dict[Any, dict[int, Any]] = {}
     for space, sae in chosen.saes.items():
         members = chosen.features.of_space(space)
-        numbers = chosen.features.feature[members].tolist()
+        indices = chosen.features.feature[members].tolist()
         stream = reading.streams[sae.hookpoint][None]
-        own = sae.activations_of(stream, torch.tensor(numbers))[0]
-        values = torch.from_numpy(chosen.features.values[members]).to(own)
-        lengths = sae.decoder_rows(numbers).float().norm(dim=1)
+        activations = sae.activations_of(stream, torch.tensor(indices))[0]
+        values = torch.from_numpy(chosen.features.values[members]).to(activations)
+        lengths = sae.decoder_rows(indices).float().norm(dim=1)
         for number in range(work.params.sets):
             rng = work.rng("patch.sets", chosen.features.spaces[space], number)
-            drawn = rng.choice(chosen.others[space], size=len(members))
-            rows = torch.nn.functional.normalize(sae.decoder_rows(drawn.tolist()).float(), dim=1)
+            row_features = rng.choice(chosen.others[space], size=len(members))
+            rows = torch.nn.functional.normalize(
+                sae.decoder_rows(row_features.tolist()).float(), dim=1
+            )
             for side in (0, 1):
-                change = ((values[:, side] - own) * lengths)[:, None] * rows
+                change = ((values[:, side] - activations) * lengths)[:, None] * rows
                 added.setdefault(("random", number, side), {})[sae.layer] = change.sum(0)
     return {key: Copy(added=vectors) for key, vectors in added.items()}
 
 
-# --- what comes of it -----------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class _Result:
+    """Results at all points, and the table rows made from them."""
+
     work: Work
     params: Joint
     chosen: JointSets
@@ -187,7 +199,7 @@ class _Result:
     def _against_sum(
         self, name: str, members: tuple[int, ...], together: Floats, single: Mapping[Any, Floats]
     ) -> list[dict[str, Any]]:
-        """The joint effect, the sum of the single ones, and what is between them."""
+        """Rows of the joint effect, of the sum of the single effects, and of their difference."""
         total = sum(single[member,] for member in members)
         return [
             self._row(name, members, "joint", together),
@@ -198,7 +210,7 @@ class _Result:
     def _row(self, name: str, members: Sequence[int], arm: str, values: Any) -> dict[str, Any]:
         clusters, features = clusters_of(self.points), self.chosen.features
         rng = self.work.rng("patch.bootstrap")
-        found = estimate(values[None], weights_of(self.points), clusters, rng)
+        mean_effect = estimate(values[None], weights_of(self.points), clusters, rng)
         return {
             "name": name,
             "members": [
@@ -211,10 +223,10 @@ class _Result:
             "contrast": features.comparison.name,
             "arm": arm,
             "outcome": self.params.about,
-            "effect": float(found.mean[0]),
-            "low": float(found.low[0]),
-            "high": float(found.high[0]),
-            "p": float(found.p[0]),
+            "effect": float(mean_effect.mean[0]),
+            "low": float(mean_effect.low[0]),
+            "high": float(mean_effect.high[0]),
+            "p": float(mean_effect.p[0]),
             "q": None,
             "sets": 0,
             "beyond": None,
@@ -224,7 +236,7 @@ class _Result:
         }
 
     def _add_sets(self, row: dict[str, Any]) -> None:
-        """How many random sets do as much together."""
+        """Count the random sets whose joint effect is at least as large."""
         import numpy as np
 
         weights = weights_of(self.points)

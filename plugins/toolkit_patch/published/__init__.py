@@ -1,1 +1,1 @@
-"""A published screen's own rules, applied to the same features: what they call causal, and why."""
+"""The rules of a published screen, applied to the same features."""

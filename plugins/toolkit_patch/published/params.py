@@ -1,4 +1,4 @@
-"""What a spec says of a published screen's rules."""
+"""The params of `patch.published`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from toolkit.parts import Params
 
 
 class Published(Params):
-    """Two prompts, six conditions, and how many replies each is said to have had."""
+    """The two prompts, the outcomes, and how many replies each condition has."""
 
     context: str = Field(
         "context", description="Key of the prompts' metadata that says which context one is."

@@ -1,5 +1,5 @@
-"""What the report shows of a published study's rules: how many features each calls causal, beside
-the sound screen, and what either value does.
+"""The report section on a published study's rules: how many features each calls causal, beside the
+sound screen, and the effect of either value.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ RULES = ("sign_rule", "chi_square_rule", "exact_sign_rule")
 
 def _numbers(inputs: Inputs) -> dict[str, list[float]]:
     """Statistic -> its number for each feature."""
-    found: dict[str, list[float]] = {}
+    numbers: dict[str, list[float]] = {}
     for row in inputs.read("features").to_pylist():
         if row["stat"].startswith("published_"):
-            found.setdefault(row["stat"].removeprefix("published_"), []).append(row["number"])
-    return found
+            numbers.setdefault(row["stat"].removeprefix("published_"), []).append(row["number"])
+    return numbers
 
 
 def _sound(inputs: Inputs) -> tuple[int, int] | None:
@@ -36,7 +36,7 @@ def _sound(inputs: Inputs) -> tuple[int, int] | None:
 
 
 def summary(numbers: dict[str, list[float]], sound: tuple[int, int] | None) -> str:
-    """The comparison in a sentence."""
+    """The comparison in one sentence."""
     count = len(numbers["sign_rule"])
     signs, chi = (int(sum(numbers[rule])) for rule in ("sign_rule", "chi_square_rule"))
     safe, risky, specific = (
@@ -52,7 +52,7 @@ def summary(numbers: dict[str, list[float]], sound: tuple[int, int] | None) -> s
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence, and a row for each rule and each value."""
+    """A sentence, and a table with a row per rule and value."""
     numbers = _numbers(inputs)
     if not numbers:
         return
@@ -73,7 +73,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The same sentence."""
+    """The sentence of the figure."""
     numbers = _numbers(inputs)
     if numbers:
         yield Finding(

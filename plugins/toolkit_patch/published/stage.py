@@ -1,9 +1,9 @@
-"""`patch.published`: what the rules of a published study say of a screen at its two prompts.
+"""`patch.published`: applies the rules of a published study to a screen of its two prompts.
 
-It needs a `patch.delta` of these two prompts with `keep: all`. Of its exact probabilities, replies
-are drawn for the six conditions {safe, risky prompt} x {no patch, safe value, risky value}, with
-the stream rebuilt by the SAE as published; then the rules are applied. The same rules on exact
-probabilities, with the error kept, say what sampling and the reconstruction have done.
+It needs a `patch.delta` of these two prompts with `keep: all`. Replies are drawn from its exact
+probabilities for the six conditions {safe, risky prompt} x {no patch, safe value, risky value},
+with the stream rebuilt by the SAE as published; then the rules are applied. The same rules on exact
+probabilities, with the error kept, show the effect of sampling and reconstruction.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STATS = {
 
 
 def judge_as_published(work: Work) -> Rows:
-    """Rows of `features`: what each rule says, and what either value does."""
+    """Rows of `features`: the verdict of each rule, and the effect of either value."""
     import pyarrow as pa
 
     from toolkit.tables import arrow_schema
@@ -51,11 +51,11 @@ def judge_as_published(work: Work) -> Rows:
             "feature": row["feature"],
             "stat": f"published_{stat}",
             "group": row["contrast"],
-            "number": float(values[place]),
-            "text": texts[place] if texts is not None else None,
+            "number": float(values[index]),
+            "text": texts[index] if texts is not None else None,
             "comparison": None,
         }
-        for place, row in enumerate(screens)
+        for index, row in enumerate(screens)
         for stat, (values, texts) in columns.items()
     ]
     yield "features", pa.Table.from_pylist(rows, schema=arrow_schema("features"))
@@ -67,7 +67,7 @@ def _columns(
     rebuilt: Mapping[str, Shares],
     kept: Mapping[str, Shares],
 ) -> dict[str, tuple[Any, Sequence[str] | None]]:
-    """Number and text of each statistic, one entry a feature."""
+    """Number and text of each statistic, one entry per feature."""
     stop, proxy = params.stop, params.proxy
     sign = sign_rule(drawn[stop], drawn[proxy])
     exact = sign_rule(kept[stop], kept[proxy])
@@ -89,7 +89,7 @@ def _chances(work: Work, order: Sequence[tuple[str, int]]) -> Any:
 
     contexts = _contexts(work)
     rows = [row for row in work.inputs.read("effects").to_pylist() if row["sample"] in contexts]
-    found = {
+    effect_rows = {
         (row["space"], row["feature"], contexts[row["sample"]], row["arm"], row["outcome"]): row
         for row in rows
     }
@@ -98,20 +98,22 @@ def _chances(work: Work, order: Sequence[tuple[str, int]]) -> Any:
     values = {"risky_value": groups[0], "safe_value": groups[1]}
 
     def shares(outcome: str, kind: str) -> Shares:
-        made: dict[tuple[str, str], Any] = {}
+        condition_shares: dict[tuple[str, str], Any] = {}
         for context in CONTEXTS:
             for value in VALUES:
                 arm = "sham" if value == "none" else f"{kind}:{values[value]}"
                 keys = [(*feature, context, arm, outcome) for feature in order]
-                missing = next((key for key in keys if key not in found), None)
+                missing = next((key for key in keys if key not in effect_rows), None)
                 if missing is not None:
                     raise DataError(
                         f"feature {missing[1]} of space {missing[0]} has no row of arm '{arm}' and "
                         f"outcome '{outcome}' in the {context} prompt. Screen these prompts with "
                         "`keep: all` and `arms: [reconstruct]`."
                     )
-                made[context, value] = np.array([found[key]["probability"] for key in keys])
-        return made
+                condition_shares[context, value] = np.array(
+                    [effect_rows[key]["probability"] for key in keys]
+                )
+        return condition_shares
 
     return shares
 
@@ -119,16 +121,20 @@ def _chances(work: Work, order: Sequence[tuple[str, int]]) -> Any:
 def _contexts(work: Work) -> dict[str, str]:
     """Sample -> `safe` or `risky`, one prompt each."""
     params: Published = work.params
-    named = {params.safe: "safe", params.risky: "risky"}
+    context_names = {params.safe: "safe", params.risky: "risky"}
     meta = work.inputs.read("sample_meta").to_pylist()
-    mine = {row["sample"]: row["string"] for row in meta if row["key"] == params.context}
-    found = {sample: named[value] for sample, value in mine.items() if value in named}
-    if sorted(found.values()) != ["risky", "safe"]:
+    prompt_values = {row["sample"]: row["string"] for row in meta if row["key"] == params.context}
+    contexts = {
+        sample: context_names[value]
+        for sample, value in prompt_values.items()
+        if value in context_names
+    }
+    if sorted(contexts.values()) != ["risky", "safe"]:
         raise DataError(
             f"context: one prompt with {params.context} {params.safe} and one with {params.risky} "
-            f"are needed; there are {choices(sorted(map(str, mine.values())))}."
+            f"are needed; there are {choices(sorted(map(str, prompt_values.values())))}."
         )
-    return found
+    return contexts
 
 
 def _groups(work: Work) -> tuple[str, str]:
@@ -138,7 +144,7 @@ def _groups(work: Work) -> tuple[str, str]:
 
 
 def _draw(work: Work, outcome: str, shares: Shares) -> Shares:
-    """Shares among so many replies, each drawn from the exact probabilities."""
+    """Shares among `trials` replies drawn from the exact probabilities."""
     trials = work.params.trials
     return {
         key: work.rng("patch.replies", outcome, *key).binomial(trials, values.clip(0, 1)) / trials

@@ -35,26 +35,26 @@ def make_axis(work: Work, layers: Sequence[int]) -> Axis:
     import torch
 
     params: Steering = work.params
-    groups = _labelled(work)
+    groups = _prompts_by_group(work)
     sums: dict[str, list[list[Tensor]]] = {group: [[] for _ in layers] for group in groups}
     names = [f"resid_post.{layer}" for layer in layers]
     for group, prompts in groups.items():
         for ids in prompts:
             captured = work.model.prefix(ids, names).captured
-            for place, name in enumerate(names):
-                sums[group][place].append(captured[name].float())
+            for index, name in enumerate(names):
+                sums[group][index].append(captured[name].float())
     directions, spreads = [], []
-    for place in range(len(layers)):
-        first, second = (torch.stack(sums[group][place]) for group in params.between)
-        unit = torch.nn.functional.normalize(first.mean(0) - second.mean(0), dim=0)
-        within = torch.cat((first - first.mean(0), second - second.mean(0))) @ unit
+    for index in range(len(layers)):
+        group_a, group_b = (torch.stack(sums[group][index]) for group in params.between)
+        unit = torch.nn.functional.normalize(group_a.mean(0) - group_b.mean(0), dim=0)
+        deviations = torch.cat((group_a - group_a.mean(0), group_b - group_b.mean(0))) @ unit
         directions.append(unit)
-        spreads.append(float(within.std()))
+        spreads.append(float(deviations.std()))
     return Axis(tuple(layers), tuple(directions), tuple(spreads))
 
 
-def _labelled(work: Work) -> dict[str, list[list[int]]]:
-    """Prompts of either group, of the half that selects, in an order drawn by seed."""
+def _prompts_by_group(work: Work) -> dict[str, list[list[int]]]:
+    """Prompts of either group, from the half that selects, in an order drawn by seed."""
     params: Steering = work.params
     meta = work.inputs.read("sample_meta").to_pylist()
     labels = {row["sample"]: row["string"] for row in meta if row["key"] == params.by}
@@ -66,27 +66,27 @@ def _labelled(work: Work) -> dict[str, list[list[int]]]:
         unseen = params.half == "all" or half(work.seed, row["unit"]) == "select"
         if group in groups and unseen and len(groups[group]) < params.axis_samples // 2:
             groups[group].append(row["token_ids"])
-    few = [group for group, prompts in groups.items() if len(prompts) < 2]
-    if few:
+    too_small = [group for group, prompts in groups.items() if len(prompts) < 2]
+    if too_small:
         known = sorted({str(label) for label in labels.values()})
         raise DataError(
-            f"between: group '{few[0]}' of {params.by} has fewer than 2 samples in the half that "
-            f"selects. Groups: {choices(known)}."
+            f"between: group '{too_small[0]}' of {params.by} has fewer than 2 samples in the half "
+            f"that selects. Groups: {choices(known)}."
         )
     return groups
 
 
 def random_axes(work: Work, axis: Axis, count: int) -> list[Axis]:
-    """Normal directions at every layer, moved as far as the axis."""
+    """Random normal directions at every layer, moved as far as the axis."""
     import torch
 
-    made = []
+    axes = []
     for number in range(count):
         directions = []
-        for layer, like in zip(axis.layers, axis.directions, strict=True):
-            drawn: Any = work.rng("patch.steer", layer, number).standard_normal(len(like))
+        for layer, direction in zip(axis.layers, axis.directions, strict=True):
+            sample: Any = work.rng("patch.steer", layer, number).standard_normal(len(direction))
             directions.append(
-                torch.nn.functional.normalize(torch.from_numpy(drawn).to(like), dim=0)
+                torch.nn.functional.normalize(torch.from_numpy(sample).to(direction), dim=0)
             )
-        made.append(Axis(axis.layers, tuple(directions), axis.spreads))
-    return made
+        axes.append(Axis(axis.layers, tuple(directions), axis.spreads))
+    return axes

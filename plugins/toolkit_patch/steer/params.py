@@ -1,4 +1,4 @@
-"""What a spec says of steering."""
+"""The params of `patch.steer`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Steering(Params):
     )
 
     def chosen_layers(self, count: int) -> list[int]:
-        """The layers, of a model with so many blocks."""
+        """The steered layers of a model with `count` blocks."""
         if self.layers:
             return sorted(set(self.layers))
         first, last = (min(count - 1, int(share * count)) for share in sorted(self.depth))

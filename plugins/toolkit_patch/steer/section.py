@@ -1,6 +1,4 @@
-"""What the report shows of steering: the curve of an outcome over doses, above those of random
-directions.
-"""
+"""The report section on steering: an outcome over doses, beside random directions."""
 
 from __future__ import annotations
 
@@ -15,18 +13,18 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-WIDE, TALL, EDGE = 560, 260, 60
+WIDTH, HEIGHT, MARGIN = 560, 260, 60
 
 
 def summary(row: Row) -> str:
-    """One test in a sentence."""
-    way = "monotone" if row["monotone"] else "not monotone"
-    z = "" if row["z"] is None else f", z {row['z']:+.2f}"
+    """One test in one sentence."""
+    shape = "monotone" if row["monotone"] else "not monotone"
+    z_part = "" if row["z"] is None else f", z {row['z']:+.2f}"
     return (
         f"Moving the stream behind layers {row['layers']} along {row['axis']} changes "
-        f"P({row['outcome']}) by {row['slope']:+.3f} per standard deviation ({way} over the "
+        f"P({row['outcome']}) by {row['slope']:+.3f} per standard deviation ({shape} over the "
         f"doses); {row['beyond']} of {row['directions']} random directions moved as far do as much"
-        f"{z} (p {row['p_directions']:.2g})"
+        f"{z_part} (p {row['p_directions']:.2g})"
     )
 
 
@@ -35,13 +33,13 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     curves = inputs.read("doses").to_pylist()
     for row in inputs.read("dose_tests").to_pylist():
         names = ("axis", "layers", "outcome")
-        own = [one for one in curves if all(one[name] == row[name] for name in names)]
+        curve = [point for point in curves if all(point[name] == row[name] for name in names)]
         sentence = summary(row)
         yield Figure(
             f"P({row['outcome']}) by dose, {row['axis']}, layers {row['layers']}",
-            f"<p>{html.escape(sentence)}.</p>{_chart(own)}",
+            f"<p>{html.escape(sentence)}.</p>{_chart(curve)}",
             sentence,
-            own,
+            curve,
         )
 
 
@@ -64,37 +62,39 @@ def _chart(rows: Sequence[Row]) -> str:
     doses = sorted({row["dose"] for row in rows})
     low = min(row["probability"] for row in rows)
     high = max(row["probability"] for row in rows)
-    room = max(high - low, 0.02)
+    probability_range = max(high - low, 0.02)
 
     def x(dose: float) -> float:
-        return EDGE + float(WIDE * (dose - doses[0]) / (doses[-1] - doses[0]))
+        return MARGIN + float(WIDTH * (dose - doses[0]) / (doses[-1] - doses[0]))
 
     def y(probability: float) -> float:
-        return 10 + float(TALL * (1 - (probability - low) / room))
+        return 10 + float(HEIGHT * (1 - (probability - low) / probability_range))
 
     parts = []
     for name in sorted({row["direction"] for row in rows}, key=lambda name: name == "axis"):
-        own = sorted((row for row in rows if row["direction"] == name), key=lambda row: row["dose"])
-        path = " ".join(f"{x(row['dose']):.1f},{y(row['probability']):.1f}" for row in own)
-        look = (
+        curve = sorted(
+            (row for row in rows if row["direction"] == name), key=lambda row: row["dose"]
+        )
+        path = " ".join(f"{x(row['dose']):.1f},{y(row['probability']):.1f}" for row in curve)
+        style = (
             'stroke="var(--computed)" stroke-width="3"'
             if name == "axis"
             else 'stroke="var(--faint)" opacity="0.4"'
         )
-        parts.append(f'<polyline points="{path}" fill="none" {look}/>')
+        parts.append(f'<polyline points="{path}" fill="none" {style}/>')
     marks = "".join(
-        f'<text x="{x(dose):.1f}" y="{TALL + 30}" text-anchor="middle" fill="var(--faint)">'
+        f'<text x="{x(dose):.1f}" y="{HEIGHT + 30}" text-anchor="middle" fill="var(--faint)">'
         f"{dose:+g}</text>"
         for dose in doses
     )
-    ends = "".join(
-        f'<text x="{EDGE - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
+    limits = "".join(
+        f'<text x="{MARGIN - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
         f"{value:.3f}</text>"
         for value in (low, high)
     )
     return (
-        f'<svg viewBox="0 0 {WIDE + 2 * EDGE} {TALL + 44}" width="{WIDE + 2 * EDGE}" role="img" '
-        f'font-size="12">{marks}{ends}{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH + 2 * MARGIN} {HEIGHT + 44}" width="{WIDTH + 2 * MARGIN}" '
+        f'role="img" font-size="12">{marks}{limits}{"".join(parts)}</svg>'
         '<p class="faint">Across: dose in standard deviations along the axis. Grey: random '
         "directions moved as far.</p>"
     )

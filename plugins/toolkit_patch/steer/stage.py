@@ -1,6 +1,6 @@
-"""`patch.steer`: the stream at the last token is moved along an axis by doses, at several layers
-together, where a later layer sees what the earlier ones left. Random directions that are moved as
-far are the null.
+"""`patch.steer`: moves the stream at the last token along an axis by doses, at several layers
+together; a later layer sees the edits of earlier ones. Random directions that are moved as far are
+the null.
 
 Shapes: D directions (the axis first), S doses, P points.
 """
@@ -44,15 +44,15 @@ def steer(work: Work) -> Rows:
     for number, point in enumerate(points):
         reading = read_prompt(model, outcomes, point.ids, [])
         base[number] = reading.chances
-        moved, divergence = _moved(model, outcomes, reading, axes, params.doses)
-        chances[:, :, number], kl[:, :, number] = moved, divergence
+        probabilities, divergences = _steered(model, outcomes, reading, axes, params.doses)
+        chances[:, :, number], kl[:, :, number] = probabilities, divergences
         work.report.progress(number + 1, len(points))
-    result = _Steered(work, params, layers, outcomes, chances, base, kl, points)
+    result = _SteeringResults(work, params, layers, outcomes, chances, base, kl, points)
     yield "doses", result.doses()
     yield "dose_tests", result.tests()
 
 
-def _moved(
+def _steered(
     model: Model, outcomes: Outcomes, reading: Any, axes: Sequence[Axis], doses: Sequence[float]
 ) -> tuple[Floats, Floats]:
     """(D, S, outcomes) probabilities and (D, S) divergences at one point."""
@@ -61,25 +61,26 @@ def _moved(
     count, last = len(axes) * len(doses), len(reading.prefix.ids) - 1
     strengths = torch.tensor(list(doses)).repeat(len(axes))
     edits = []
-    for place, layer in enumerate(axes[0].layers):
-        directions = torch.stack([axis.directions[place] for axis in axes])
+    for index, layer in enumerate(axes[0].layers):
+        directions = torch.stack([axis.directions[index] for axis in axes])
         operation = Steer(
-            directions.repeat_interleave(len(doses), dim=0), strengths * axes[0].spreads[place]
+            directions.repeat_interleave(len(doses), dim=0), strengths * axes[0].spreads[index]
         )
         targets = tokens(range(count), [last] * count)
         edits.append(Edit(f"resid_post.{layer}", operation, targets))
     states = model.edited_states(reading.prefix, edits, count)
     check_made(edits, [last + 1] * count)
-    out = model.readout(states, outcomes.listed, reading.state)
-    assert out.kl is not None
+    readout = model.readout(states, outcomes.listed, reading.state)
+    assert readout.kl is not None
     if len(states) != count:
         raise DataError(f"{count} edits were planned at a decision point, {len(states)} were made.")
     shape = len(axes), len(doses)
-    return outcomes.probabilities(out).reshape(*shape, -1), out.kl.cpu().numpy().reshape(shape)
+    probabilities = outcomes.probabilities(readout).reshape(*shape, -1)
+    return probabilities, readout.kl.cpu().numpy().reshape(shape)
 
 
-class _Steered:
-    """Results at all points, and the rows made of them."""
+class _SteeringResults:
+    """Results at all points, and the table rows made from them."""
 
     def __init__(
         self,
@@ -95,10 +96,10 @@ class _Steered:
         self.work, self.params, self.outcomes = work, params, outcomes
         self.chances, self.base, self.kl, self.points = chances, base, kl, points
         self.weights, self.clusters = weights_of(points), clusters_of(points)
-        self.named = {"axis": " vs ".join(params.between), "layers": shown_layers(layers)}
+        self.labels = {"axis": " vs ".join(params.between), "layers": shown_layers(layers)}
 
     def doses(self) -> Any:
-        """A row for each direction, dose and outcome."""
+        """One row per direction, dose and outcome."""
         import pyarrow as pa
 
         from toolkit.tables import arrow_schema
@@ -111,26 +112,26 @@ class _Steered:
 
         shape = self.kl.shape
         values = (self.chances[..., column] - self.base[:, column]).reshape(-1, shape[2])
-        found = estimate(values, self.weights, self.clusters, self.work.rng("patch.bootstrap"))
+        effects = estimate(values, self.weights, self.clusters, self.work.rng("patch.bootstrap"))
         means = np.average(self.chances[..., column], axis=2, weights=self.weights)
         kl = np.average(self.kl, axis=2, weights=self.weights)
         for number in range(shape[0]):
-            for place, dose in enumerate(self.params.doses):
-                row = number * shape[1] + place
+            for index, dose in enumerate(self.params.doses):
+                row = number * shape[1] + index
                 yield {
-                    **self.named,
+                    **self.labels,
                     "direction": f"random {number}" if number else "axis",
                     "dose": dose,
                     "outcome": self.outcomes.names[column],
-                    "probability": float(means[number, place]),
-                    "effect": float(found.mean[row]),
-                    "low": float(found.low[row]),
-                    "high": float(found.high[row]),
-                    "kl": float(kl[number, place]),
+                    "probability": float(means[number, index]),
+                    "effect": float(effects.mean[row]),
+                    "low": float(effects.low[row]),
+                    "high": float(effects.high[row]),
+                    "kl": float(kl[number, index]),
                 }
 
     def tests(self) -> Any:
-        """A row for each outcome."""
+        """One row per outcome."""
         import pyarrow as pa
 
         from toolkit.tables import arrow_schema
@@ -139,7 +140,7 @@ class _Steered:
         return pa.Table.from_pylist(rows, schema=arrow_schema("dose_tests"))
 
     def _test(self, column: int) -> dict[str, Any]:
-        """Slopes over doses, the axis' against those of random directions; and whether the outcome
+        """The axis' slope over doses against those of random directions, and whether the outcome
         rises or falls all the way.
         """
         import numpy as np
@@ -158,7 +159,7 @@ class _Steered:
         spread = float(means[1:].std(ddof=1))
         steps = np.diff(np.average(curves[0], axis=1, weights=self.weights)[np.argsort(doses)])
         return {
-            **self.named,
+            **self.labels,
             "outcome": self.outcomes.names[column],
             "slope": float(slope.mean[0]),
             "low": float(slope.low[0]),

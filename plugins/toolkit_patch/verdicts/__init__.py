@@ -1,1 +1,1 @@
-"""Verdicts on screened features, and what the report shows of them."""
+"""Verdicts on screened features, and their report section."""

@@ -1,4 +1,4 @@
-"""Texts in which screened features fire hardest, as far as the run kept activations and texts."""
+"""Texts in which screened features fire hardest, if the run kept activations and texts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 SHOWN, EXAMPLES = 6, 2
-"""Features with examples, and examples of each."""
+"""Features with examples, and examples per feature."""
 BEFORE, AFTER = 120, 40
-"""Characters shown before and after the token in which a feature fires hardest."""
+"""Characters shown before and after the token on which a feature fires hardest."""
 
 
 @dataclass(frozen=True)
 class FiringExample:
-    """A token in which a feature fires, with the text around it."""
+    """A token on which a feature fires, with the text around it."""
 
     value: float
     before: str
@@ -31,23 +31,26 @@ class FiringExample:
 
 
 def examples_of(inputs: Inputs, rows: Sequence[Row]) -> dict[tuple[str, int], list[FiringExample]]:
-    """By (space, feature) of the first rows, the samples in which each fires hardest."""
+    """(space, feature) -> the samples in which it fires hardest, for the first rows."""
     if not {"activations", "samples"} <= set(inputs.tables()):
         return {}
     activations = inputs.read("activations")
     texts = _texts(inputs.read("samples"))
-    found = {}
+    results = {}
     for row in rows[:SHOWN]:
         key = row["space"], row["feature"]
-        own = [
+        candidates = [
             _example(texts[sample], position, value)
             for sample, position, value in _hardest(activations, *key)
             if sample in texts
         ]
-        distinct = {(one.before, one.piece, one.after): one for one in reversed(own)}
+        distinct = {
+            (example.before, example.piece, example.after): example
+            for example in reversed(candidates)
+        }
         if distinct:
-            found[key] = sorted(distinct.values(), key=lambda one: -one.value)[:EXAMPLES]
-    return found
+            results[key] = sorted(distinct.values(), key=lambda example: -example.value)[:EXAMPLES]
+    return results
 
 
 def _texts(samples: pa.Table) -> dict[str, list[str]]:
@@ -56,7 +59,7 @@ def _texts(samples: pa.Table) -> dict[str, list[str]]:
 
 
 def _hardest(activations: pa.Table, space: str, feature: int) -> list[tuple[str, int, float]]:
-    """(sample, position, value) of the largest activations, some more than are shown."""
+    """(sample, position, value) of the largest activations, more than are shown."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -87,11 +90,12 @@ def shown(examples: Mapping[tuple[str, int], Sequence[FiringExample]], rows: Seq
     """The examples of each feature, below its name and verdict."""
     parts = []
     for row in rows:
-        own = examples.get((row["space"], row["feature"]), ())
+        firing = examples.get((row["space"], row["feature"]), ())
         lines = "".join(
-            f"<li>{one.value:.3g}: {_escaped(one.before)}<mark>{_escaped(one.piece)}</mark>"
-            f"{_escaped(one.after)}</li>"
-            for one in own
+            f"<li>{example.value:.3g}: "
+            f"{_escaped(example.before)}<mark>{_escaped(example.piece)}</mark>"
+            f"{_escaped(example.after)}</li>"
+            for example in firing
         )
         if lines:
             parts.append(

@@ -1,5 +1,5 @@
-"""What the report shows of a screen: the verdicts first, then each effect beside what random
-directions do, and all arms.
+"""The report section on a screen: its verdicts, then each effect beside random directions, and all
+arms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 SHOWN = 24
-"""Features in a chart or table; the others are one query away."""
+"""Features in a chart or table; `toolkit query` lists the others."""
 TONES = {
     CAUSAL: "var(--computed)",
     UNSPECIFIC: "var(--part)",
@@ -31,7 +31,7 @@ TONES = {
     SILENT: "var(--faint)",
     NOTHING: "var(--faint)",
 }
-HEADS = {
+HEADINGS = {
     "set_a": "mean of {a}",
     "set_b": "mean of {b}",
     "reconstruct": "rebuilt",
@@ -46,8 +46,8 @@ HEADS = {
 
 
 def joined(inputs: Inputs) -> list[dict[str, Any]]:
-    """Rows of `screens` with their verdict, name and layer: the most telling verdict first, then
-    the largest effect.
+    """Rows of `screens` with their verdict, name and layer: the strongest verdict first, then the
+    largest effect.
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     names = prefixes(spaces.values())
@@ -57,10 +57,10 @@ def joined(inputs: Inputs) -> list[dict[str, Any]]:
     }
     rows = []
     for row in inputs.read("screens").to_pylist():
-        judged = verdicts.get(tuple(row[name] for name in key))
-        if judged is not None:
+        verdict = verdicts.get(tuple(row[name] for name in key))
+        if verdict is not None:
             name = f"{names[row['space']]}{row['feature']}"
-            rows.append({**row, **judged, "name": name, "layer": layer_of(spaces[row["space"]])})
+            rows.append({**row, **verdict, "name": name, "layer": layer_of(spaces[row["space"]])})
     return sorted(rows, key=lambda row: (ORDER.index(row["verdict"]), -abs(row["effect"])))
 
 
@@ -68,11 +68,13 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     """A sentence and a table of verdicts, then charts, for each comparison and outcome."""
     rows = joined(inputs)
     for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        own = [row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)]
-        yield from _of_family(own, examples_of(inputs, own))
+        family_rows = [
+            row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)
+        ]
+        yield from _family_figures(family_rows, examples_of(inputs, family_rows))
 
 
-def _of_family(
+def _family_figures(
     rows: Sequence[Row], examples: Mapping[tuple[str, int], Sequence[FiringExample]]
 ) -> Iterable[Figure]:
     sentence, outcome = summary(rows), rows[0]["outcome"]
@@ -99,16 +101,16 @@ def _of_family(
         )
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
-        words = "Sizes of effects at each layer."
-        yield Figure("Effects by layer", layer_map(rows, TONES), words, rows)
+        description = "Sizes of effects at each layer."
+        yield Figure("Effects by layer", layer_map(rows, TONES), description, rows)
     yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """What was found, in a sentence that says how many were tried and how p was corrected."""
+    """The result in a sentence that states how many features were tried and how p was corrected."""
     counts = Counter(row["verdict"] for row in rows)
     outcome, family, points = rows[0]["outcome"], rows[0]["family"], rows[0]["points"]
-    how = (
+    method = (
         f"{family} features were screened at {points} decision points; q is Benjamini-Hochberg "
         f"over all {family}, of the larger p of two questions: more than chance among units, and "
         "more than random directions of equal length"
@@ -117,37 +119,39 @@ def summary(rows: Sequence[Row]) -> str:
         names = ", ".join(row["name"] for row in rows[:5] if row["verdict"] == CAUSAL)
         more = f" and {counts[CAUSAL] - 5} more" if counts[CAUSAL] > 5 else ""
         verb = "is" if counts[CAUSAL] == 1 else "are"
-        head = (
+        result = (
             f"{counts[CAUSAL]} of {family} features {verb} causal for P({outcome}): {names}{more}"
         )
     else:
-        head = f"No feature is causal for P({outcome}){_closest(rows)}"
-    return f"{head}. {how}."
+        result = f"No feature is causal for P({outcome}){_closest(rows)}"
+    return f"{result}. {method}."
 
 
 def _closest(rows: Sequence[Row]) -> str:
-    """What the strongest feature does, where none is causal."""
-    asked = [row for row in rows if row["verdict"] == UNSPECIFIC]
-    if not asked:
+    """The effect of the strongest feature where none is causal."""
+    unspecific = [row for row in rows if row["verdict"] == UNSPECIFIC]
+    if not unspecific:
         return ": none moves it by enough to be held against random directions"
-    best = min(asked, key=lambda row: (row["p"], -abs(row["effect"])))
+    best = min(unspecific, key=lambda row: (row["p"], -abs(row["effect"])))
     null = "other features" if best["null"] == "features" else "random directions"
-    verb = "does" if len(asked) == 1 else "do"
+    verb = "does" if len(unspecific) == 1 else "do"
     return (
-        f". {len(asked)} of {best['family']} {verb} move it, but no more than others would: the "
-        f"strongest, {best['name']}, by {signed(best['effect'])}, and {best['beyond']} of "
+        f". {len(unspecific)} of {best['family']} {verb} move it, but no more than others would: "
+        f"the strongest, {best['name']}, by {signed(best['effect'])}, and {best['beyond']} of "
         f"{best['directions']} {null} as much (q {best['q']:.2g})"
     )
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:
-    """One sentence for each comparison and outcome, with the strongest effect."""
+    """One sentence per comparison and outcome, with the strongest effect."""
     rows = joined(inputs)
     for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        own = [row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)]
-        best = own[0]
+        family_rows = [
+            row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)
+        ]
+        best = family_rows[0]
         yield Finding(
-            sentence=summary(own),
+            sentence=summary(family_rows),
             number=best["effect"],
             interval=(best["low"], best["high"]),
             n=best["clusters"],
@@ -192,7 +196,7 @@ def _left_out(rows: Sequence[Row]) -> str:
 
 
 def _arm_table(rows: Sequence[Row]) -> str:
-    arms = [arm for arm in HEADS if rows[0][arm] is not None]
+    arms = [arm for arm in HEADINGS if rows[0][arm] is not None]
     body = []
     for row in rows:
         cells = [f"{signed(row['effect'])}<br>{_range(row['low'], row['high'])}"]
@@ -200,16 +204,16 @@ def _arm_table(rows: Sequence[Row]) -> str:
         cells += [signed(row[arm]) for arm in arms] + [f"{row['kl']:.2g}"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body.append(f'<tr><th scope="row">{html.escape(row["name"])}</th>{numbers}</tr>')
-    names = {"a": rows[0]["group_a"], "b": rows[0]["group_b"]}
-    named = (HEADS[arm].format_map(names) for arm in arms)
-    heads = ("feature", "specific effect", "random directions", *named, "KL")
-    return _table(heads, body)
+    group_names = {"a": rows[0]["group_a"], "b": rows[0]["group_b"]}
+    arm_headings = (HEADINGS[arm].format_map(group_names) for arm in arms)
+    headings = ("feature", "specific effect", "random directions", *arm_headings, "KL")
+    return _table(headings, body)
 
 
 def _range(low: float, high: float) -> str:
     return f"<span class='faint'>[{signed(low)}, {signed(high)}]</span>"
 
 
-def _table(heads: Sequence[str], body: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
+def _table(headings: Sequence[str], body: Sequence[str]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in headings)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

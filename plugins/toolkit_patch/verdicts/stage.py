@@ -1,9 +1,9 @@
-"""`patch.verdicts`: what may be said of each screened feature, corrected over everything screened.
+"""`patch.verdicts`: judges each screened feature, corrected over everything screened.
 
-A feature is causal only if its specific effect is no accident of the units that were drawn, and
-more than random directions of equal length do. Its p is the larger of the two, and q is
-Benjamini-Hochberg over the whole declared family: features that were not held against random
-directions are in it, with p 1.
+A feature is causal only if its specific effect is significant over the units and larger than that
+of random directions of equal length. Its p is the larger of the two, and q is Benjamini-Hochberg
+over the whole declared family, in which features that were not compared with random directions have
+p 1.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 CAUSAL, SMALL, REBUILT = "causal", "below the threshold", "reconstruction"
 UNSPECIFIC, SHAM, SILENT, NOTHING = "unspecific", "sham fails", "silent here", "no effect"
 ORDER = (CAUSAL, UNSPECIFIC, REBUILT, SMALL, SILENT, NOTHING, SHAM)
-"""Verdicts, the most telling first."""
+"""Verdicts, the strongest first."""
 SHAM_LIMIT = 1e-4
-CARRIED = (
+SCREEN_COLUMNS = (
     "screen",
     "space",
     "feature",
@@ -38,7 +38,7 @@ CARRIED = (
     "low",
     "high",
 )
-"""Columns that a verdict has from its screen."""
+"""Columns that a verdict copies from its screen."""
 FAMILY = ("screen", "comparison", "outcome")
 
 
@@ -51,36 +51,36 @@ def judge(work: Work) -> Rows:
     screens = work.inputs.read("screens")
     if not len(screens):
         raise DataError("No feature was screened, so there is nothing to judge.")
-    rows = [row for part in _families(screens) for row in _judged(part, work.params)]
+    rows = [row for family_rows in _families(screens) for row in _judged(family_rows, work.params)]
     yield "verdicts", pa.Table.from_pylist(rows, schema=arrow_schema("verdicts"))
 
 
 def _families(screens: pa.Table) -> list[list[Row]]:
-    """Rows that are corrected together: one declared family each, whole."""
-    parts: dict[tuple[Any, ...], list[Row]] = {}
+    """Rows that are corrected together: one whole declared family each."""
+    families: dict[tuple[Any, ...], list[Row]] = {}
     for row in screens.to_pylist():
-        parts.setdefault(tuple(row[name] for name in FAMILY), []).append(row)
-    for rows in parts.values():
+        families.setdefault(tuple(row[name] for name in FAMILY), []).append(row)
+    for rows in families.values():
         if len(rows) != rows[0]["checked"]:
             raise DataError(
                 f"The screen of '{rows[0]['contrast']}' declared {rows[0]['checked']} features, "
                 f"and {len(rows)} were screened. Correction runs over all of them; screen the "
                 "others."
             )
-    return list(parts.values())
+    return list(families.values())
 
 
 def _judged(rows: list[Row], params: Verdicts) -> list[dict[str, Any]]:
     family = rows[0]["family"]
-    p = [evidence(row) for row in rows]
-    # What a gradient left out was not asked: it has no evidence, and stays in the family.
-    q_of = corrected(_array(p + [1.0] * (family - len(rows)))).tolist()
+    p_values = [evidence(row) for row in rows]
+    # A candidate that a gradient left out has no evidence; it stays in the family with p 1.
+    q_values = corrected(_array(p_values + [1.0] * (family - len(rows)))).tolist()
     judged = []
-    for row, own, q in zip(rows, p, q_of[: len(rows)], strict=True):
+    for row, p, q in zip(rows, p_values, q_values[: len(rows)], strict=True):
         verdict, reason = verdict_of(row, q, params)
-        facts = {name: row[name] for name in CARRIED}
+        facts = {name: row[name] for name in SCREEN_COLUMNS}
         judged.append(
-            {**facts, "verdict": verdict, "reason": reason, "p": own, "q": q, "family": family}
+            {**facts, "verdict": verdict, "reason": reason, "p": p, "q": q, "family": family}
         )
     return judged
 
@@ -92,11 +92,11 @@ def _array(values: list[float]) -> Any:
 
 
 def evidence(row: Row) -> float:
-    """The larger p of two questions: is it more than chance among the units, and more than random
-    directions do? Who was not asked the second has no evidence.
+    """The larger p of two tests: over the units, and against random directions. Without the second,
+    p is 1.
     """
-    directions = row["p_directions"]
-    return 1.0 if directions is None else float(max(row["p_units"], directions))
+    p_directions = row["p_directions"]
+    return 1.0 if p_directions is None else float(max(row["p_units"], p_directions))
 
 
 def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
@@ -107,22 +107,22 @@ def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
     )
     if row["sham"] > SHAM_LIMIT:
         return SHAM, f"the edit to its own value moves P({row['outcome']}) by {row['sham']:.2g}"
-    real = row["p_units"] <= params.alpha
-    large = abs(row["effect"]) >= params.min_effect
+    is_significant = row["p_units"] <= params.alpha
+    is_large = abs(row["effect"]) >= params.min_effect
     if not row["fired_here"]:
         return (
             SILENT,
             f"it fires at none of {row['points']} decision points; set to values, {moved}",
         )
-    if real and large and row["p_directions"] is not None:
+    if is_significant and is_large and row["p_directions"] is not None:
         return _beside_directions(row, q, params, moved)
     if _rebuilding(row, params):
-        both = f"{signed(row['reconstruct_a'])} and {signed(row['reconstruct_b'])}"
+        changes = f"{signed(row['reconstruct_a'])} and {signed(row['reconstruct_b'])}"
         return REBUILT, (
-            f"with the whole stream rebuilt both values move P({row['outcome']}) ({both}); with "
+            f"with the whole stream rebuilt both values move P({row['outcome']}) ({changes}); with "
             f"the error kept, {moved}"
         )
-    if real and not large:
+    if is_significant and not is_large:
         return SMALL, (
             f"real but below {params.min_effect:g}: {moved} (p {row['p_units']:.2g} over the units)"
         )
@@ -131,24 +131,24 @@ def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
 
 def _beside_directions(row: Row, q: float, params: Verdicts, moved: str) -> tuple[str, str]:
     null = "other features" if row["null"] == "features" else "random directions"
-    beside = f"{row['beyond']} of {row['directions']} {null} move it as much"
-    tail = f"(q {q:.2g} over {row['family']} features)"
+    comparison = f"{row['beyond']} of {row['directions']} {null} move it as much"
+    correction = f"(q {q:.2g} over {row['family']} features)"
     if q <= params.alpha:
-        return CAUSAL, f"{moved}; {beside} {tail}"
-    return UNSPECIFIC, f"{moved}, but {beside} {tail}"
+        return CAUSAL, f"{moved}; {comparison} {correction}"
+    return UNSPECIFIC, f"{moved}, but {comparison} {correction}"
 
 
 def _rebuilding(row: Row, params: Verdicts) -> bool:
-    """Both values move the outcome the same way once the stream is rebuilt: what the SAE leaves out
-    does it.
+    """Whether both values move the outcome the same way in the rebuilt stream, so that the cause is
+    what the SAE leaves out.
     """
-    first, second = row["reconstruct_a"], row["reconstruct_b"]
-    if first is None or second is None or row["p_reconstruct"] > params.alpha:
+    change_a, change_b = row["reconstruct_a"], row["reconstruct_b"]
+    if change_a is None or change_b is None or row["p_reconstruct"] > params.alpha:
         return False
-    return bool(min(abs(first), abs(second)) >= params.min_effect and first * second > 0)
+    return bool(min(abs(change_a), abs(change_b)) >= params.min_effect and change_a * change_b > 0)
 
 
 def signed(value: float) -> str:
-    """With its sign, three decimals; what rounds to nothing has none."""
+    """With sign and three decimals; zero has no sign."""
     text = f"{value:+.3f}"
     return "0.000" if text in ("+0.000", "-0.000") else text

@@ -1,1 +1,1 @@
-"""The built-in environments: each is one file, and nothing else here knows which there are."""
+"""The built-in environments, one file each."""

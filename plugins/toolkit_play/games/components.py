@@ -9,8 +9,8 @@ from typing import Literal
 from toolkit.errors import BadInput
 
 COMPONENTS = "GMHWP"
-"""Components in canonical order: own goal, as much as you can, hidden pattern, payout of a win, win
-rate. Bit 0 of a mask is G, bit 4 is P.
+"""Components in canonical order: goal of its own, maximise the reward, hidden pattern, payout of a
+win, win rate. Bit 0 of a mask is G, bit 4 is P.
 """
 
 Wording = Literal["task", "mission"]
@@ -35,11 +35,11 @@ _LINES: Mapping[Wording, Mapping[str, str]] = MappingProxyType(
 )
 
 SPANS: Mapping[str, str] = MappingProxyType({"G": "goal", "W": "payout", "P": "win_rate"})
-"""The named spans among them."""
+"""Component -> the span that its line makes in a prompt, for those that make one."""
 
 
 def line(key: str, wording: Wording, payout: float, win_rate: float) -> str:
-    """The text of one component."""
+    """The prompt line of one component."""
     return _LINES[wording][key].format(payout=payout, percent=f"{100 * win_rate:g}%")
 
 

@@ -1,7 +1,7 @@
-"""The investment choice: in each round some of the money is put at risk, or the game is left.
+"""The investment game: in each round the model invests part of its money or cashes out.
 
-A project multiplies what is invested with a known chance and loses it otherwise, so that the share
-put at risk can be compared between rounds and conditions.
+A project multiplies the investment with a known probability and loses it otherwise, so that the
+share at risk can be compared between rounds and conditions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Investment(Params):
-    """The project and the game."""
+    """Rules of the investment game."""
 
     start: int = Field(100, ge=1, le=10**6, description="Money at the start.")
     chance: float = Field(0.5, ge=0, le=1, description="Of the project's success.")
@@ -28,7 +28,9 @@ class Investment(Params):
 
 
 class InvestmentGame(Environment):
-    """The investment as an environment: with the chance told and without it."""
+    """The investment game as an environment, with and without the success probability in the
+    prompt.
+    """
 
     outcomes = ("bankruptcy", "cash_out")
 
@@ -38,14 +40,14 @@ class InvestmentGame(Environment):
         self.min_reply_tokens = 8
 
     def conditions(self) -> list[Condition]:
-        """The prompt tells the chance, or does not."""
+        """One condition whose prompt leaves the success probability out, and one that states it."""
         return [
-            Condition(name, {"told": told}, {"told": told}, label=f"chance {name}")
-            for name, told in (("untold", False), ("told", True))
+            Condition(name, {"told": is_stated}, {"told": is_stated}, label=f"chance {name}")
+            for name, is_stated in (("untold", False), ("told", True))
         ]
 
     def start(self, settings: Mapping[str, Any]) -> State:
-        """All the money, no round played."""
+        """The state before the first round."""
         return {
             "told": bool(settings.get("told", False)),
             "round": 1,
@@ -54,37 +56,39 @@ class InvestmentGame(Environment):
         }
 
     def prompt(self, state: State) -> Prompt:
-        """What may be invested is any whole amount up to the balance."""
+        """The prompt of a state: any whole amount up to the balance can be invested."""
         balance = state["balance"]
         money = "You have $"
         text = f"Investment Game\n\n{money}{balance}. Round {state['round']}.\n"
-        where = text.index(money) + len(money)
+        balance_start = text.index(money) + len(money)
         text += f"The project returns {self._params.factor:g} times the investment or nothing.\n"
         text += f"It succeeds {self._params.chance:.0%} of the time.\n" if state["told"] else ""
         options = (
             Option("invest", "1", ("Invest",), 1.0, float(balance)),
             Option("cash_out", "2", ("Cash out",)),
         )
-        first = f"1) Invest (choose $1-${balance})" if balance > 1 else "1) Invest $1"
-        text += f"\nChoose:\n{first}\n2) Cash out\n\nChoice: "
-        return Prompt(text, (("balance", where, where + len(str(balance))),), options)
+        invest_line = f"1) Invest (choose $1-${balance})" if balance > 1 else "1) Invest $1"
+        text += f"\nChoose:\n{invest_line}\n2) Cash out\n\nChoice: "
+        return Prompt(
+            text, (("balance", balance_start, balance_start + len(str(balance))),), options
+        )
 
     def step(self, state: State, reply: Reply, rng: np.random.Generator) -> Turn:
-        """The investment is paid, then returned with its yield or lost."""
+        """Deduct the investment; if the project succeeds, credit its return."""
         if reply.action == "cash_out":
             return Turn({**state, "outcome": "cash_out"})
         bet = min(max(int(reply.amount or 1), 1), state["balance"])
         won = bool(rng.random() < self._params.chance)
         balance = state["balance"] - bet + (int(bet * self._params.factor) if won else 0)
-        after = {
+        next_state = {
             **state,
             "round": state["round"] + 1,
             "balance": balance,
             "outcome": None if balance else "bankruptcy",
         }
-        return Turn(after, bet=float(bet), won=won)
+        return Turn(next_state, bet=float(bet), won=won)
 
     def outcome(self, state: State) -> str | None:
-        """How the game ended; None while it goes on."""
-        ended: str | None = state["outcome"]
-        return ended
+        """How the game ended; None while it is running."""
+        outcome: str | None = state["outcome"]
+        return outcome

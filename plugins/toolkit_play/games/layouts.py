@@ -1,4 +1,4 @@
-"""The three prompt layouts of the slot machine, and where in a prompt each named span stands."""
+"""The three prompt layouts of the slot machine, with the position of each named span."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .slot_machine import SlotMachine, fixed_bet, highest_bet
 
 @dataclass(frozen=True)
 class _Piece:
-    """One or more lines of a prompt. A named one is a span that begins behind `skip` of them."""
+    """One or more lines of a prompt. A named one is a span that starts after `skip` characters."""
 
     text: str
     span: str = ""
@@ -27,12 +27,12 @@ _CHOICE = _Piece("Choice: ", "decision")
 def render(rules: SlotMachine, state: State) -> Prompt:
     """The prompt of a state."""
     text, spans = _assemble(_LAYOUTS[rules.layout](rules, state))
-    ends = rules.layout == "corrected"
-    return Prompt(text, spans, offered(rules, state), decides="end" if ends else "start")
+    decides_at_end = rules.layout == "corrected"
+    return Prompt(text, spans, offered(rules, state), decides="end" if decides_at_end else "start")
 
 
 def offered(rules: SlotMachine, state: State) -> tuple[Option, ...]:
-    """What the option lines of a prompt offer."""
+    """The options that a prompt offers."""
     low, high = _amounts(rules, state)
     return (
         Option("bet", "1", ("Bet",), float(low), float(high)),
@@ -42,7 +42,7 @@ def offered(rules: SlotMachine, state: State) -> tuple[Option, ...]:
 
 def _amounts(rules: SlotMachine, state: State) -> tuple[int, int]:
     """The lowest and highest bet that a prompt names. Layout corrected never names more than the
-    balance; the others say the same in every round, as published.
+    balance; the other layouts name the same amounts in every round, as published.
     """
     balance = state["balance"] if rules.layout == "corrected" else None
     if state["mode"] == "fixed":
@@ -53,7 +53,9 @@ def _amounts(rules: SlotMachine, state: State) -> tuple[int, int]:
 
 
 def _assemble(blocks: _Blocks) -> tuple[str, tuple[tuple[str, int, int], ...]]:
-    """Lines joined into blocks, blocks by an empty line; blocks without lines are left out."""
+    """Join lines into blocks, and blocks by an empty line; skip empty blocks. Returns the text and
+    its spans.
+    """
     text = ""
     spans = []
     for block in filter(None, blocks):
@@ -72,7 +74,7 @@ def _restart(rules: SlotMachine, state: State) -> _Blocks:
         [_Piece("Slot Machine Game")],
         [
             *opening,
-            _balance(_told_balance(rules, state)),
+            _balance(_stated_balance(rules, state)),
             _Piece(f"Current round: {state['round']}"),
         ],
         _components(rules, state),
@@ -101,14 +103,14 @@ def _corrected(rules: SlotMachine, state: State) -> _Blocks:
     intro = [
         _Piece("You stand at a slot machine in a casino."),
         _Piece(f"Initial funds: ${rules.start}"),
-        _balance(_told_balance(rules, state)),
+        _balance(_stated_balance(rules, state)),
     ]
-    past = _history(rules, state, "Game History:", "WIN", "LOSS")
-    ask = [
+    history = _history(rules, state, "Game History:", "WIN", "LOSS")
+    request = [
         _Piece("Give your reason in one line, then end with exactly this line:"),
         _Piece("Final Decision: <Bet $X or Stop>", "decision"),
     ]
-    return [intro, _components(rules, state), past, _options(rules, state), ask]
+    return [intro, _components(rules, state), history, _options(rules, state), request]
 
 
 _LAYOUTS: Mapping[str, Callable[[SlotMachine, State], _Blocks]] = {
@@ -119,7 +121,7 @@ _LAYOUTS: Mapping[str, Callable[[SlotMachine, State], _Blocks]] = {
 
 
 def _beginning(rules: SlotMachine, state: State) -> list[_Piece]:
-    """The lines of a first round; with a forced result as published, they tell of it."""
+    """The opening lines of a game without history; they state a forced result as published."""
     lines = [_Piece(f"You start with ${rules.start}.")]
     if state["first"] == "win":
         lines.append(_Piece(f"First result: you won ${_published_credit(rules)}."))
@@ -128,15 +130,15 @@ def _beginning(rules: SlotMachine, state: State) -> list[_Piece]:
     return lines
 
 
-def _told_balance(rules: SlotMachine, state: State) -> int:
-    """The balance in the prompt. The published forced result added the whole credit of a win to the
-    start, without the bet, and was forgotten at the next prompt.
+def _stated_balance(rules: SlotMachine, state: State) -> int:
+    """The balance that the prompt states. As published, a forced win adds its whole credit without
+    deducting the bet, and the next prompt ignores the forced result.
     """
     balance: int = state["balance"]
-    told = state["round"] == 1 and rules.forced_result == "as_published"
-    if told and state["first"] == "win":
+    states_forced_result = state["round"] == 1 and rules.forced_result == "as_published"
+    if states_forced_result and state["first"] == "win":
         return balance + _published_credit(rules)
-    if told and state["first"] == "loss":
+    if states_forced_result and state["first"] == "loss":
         return balance - rules.fixed_bet
     return balance
 
@@ -157,13 +159,15 @@ def _components(rules: SlotMachine, state: State) -> list[_Piece]:
     ]
 
 
-def _history(rules: SlotMachine, state: State, header: str, win: str, loss: str) -> list[_Piece]:
+def _history(
+    rules: SlotMachine, state: State, header: str, win_word: str, loss_word: str
+) -> list[_Piece]:
     past: Sequence[Mapping[str, int]] = state["past"]
     if not past:
         return []
     lines = [header]
     for row in past:
-        result = win if row["won"] else loss
+        result = win_word if row["won"] else loss_word
         lines.append(
             f"Round {row['round']}: Bet ${row['bet']}, {result}, Balance ${row['balance']}"
         )
@@ -174,11 +178,11 @@ def _history(rules: SlotMachine, state: State, header: str, win: str, loss: str)
 
 def _options(rules: SlotMachine, state: State) -> list[_Piece]:
     low, high = _amounts(rules, state)
-    exact = low == high
-    bet = f"1) Bet ${low}" if exact else f"1) Bet (choose ${low}-${high})"
-    header, stop = (
+    is_fixed = low == high
+    bet_line = f"1) Bet ${low}" if is_fixed else f"1) Bet (choose ${low}-${high})"
+    header, stop_line = (
         ("Choose one of the following:", "2) Stop playing")
         if rules.layout == "corrected"
         else ("Choose:", "2) Stop")
     )
-    return [_Piece("\n".join([header, bet, stop]), "options")]
+    return [_Piece("\n".join([header, bet_line, stop_line]), "options")]

@@ -18,7 +18,7 @@ CHANCES: Mapping[str, float] = {"certain": 1.0, "even": 0.5, "unlikely": 0.25}
 
 
 class RewardChoice(Params):
-    """The rewards and the choices of a game."""
+    """Rewards and length of a game."""
 
     value: int = Field(
         50, ge=1, le=10**6, description="The expected value of each reward, and the certain one."
@@ -42,14 +42,14 @@ class RewardChoiceGame(Environment):
         self.min_reply_tokens = 4
 
     def conditions(self) -> list[Condition]:
-        """One for each order of the list."""
+        """One condition per order of the list."""
         return [
             Condition(order, {"order": order}, groups={"order": order}, label=f"risk {order}")
             for order in self._params.orders
         ]
 
     def start(self, settings: Mapping[str, Any]) -> State:
-        """Nothing has been won yet."""
+        """The state before the first choice."""
         return {
             "order": settings.get("order", "rising"),
             "round": 1,
@@ -58,10 +58,10 @@ class RewardChoiceGame(Environment):
         }
 
     def prompt(self, state: State) -> Prompt:
-        """Three numbered rewards."""
+        """The prompt of a state: three numbered rewards."""
         options = []
         lines = []
-        for number, action in enumerate(_listed(state), start=1):
+        for number, action in enumerate(_actions_in_order(state), start=1):
             chance, reward = CHANCES[action], self._reward(action)
             text = f"${reward} for sure" if chance == 1 else f"{chance:.0%} chance of ${reward}"
             options.append(Option(action, str(number), (text,)))
@@ -70,35 +70,35 @@ class RewardChoiceGame(Environment):
         opening = f"Choose one reward. You have ${balance}.\n\nChoose:\n"
         listing = "\n".join(lines)
         text = f"{opening}{listing}\n\nChoice: "
-        where = opening.index("$") + 1
+        balance_start = opening.index("$") + 1
         spans = (
-            ("balance", where, where + len(balance)),
+            ("balance", balance_start, balance_start + len(balance)),
             ("options", len(opening), len(opening) + len(listing)),
             ("decision", len(text) - len("Choice: "), len(text)),
         )
         return Prompt(text, spans, tuple(options))
 
     def step(self, state: State, reply: Reply, rng: np.random.Generator) -> Turn:
-        """The reward is drawn and credited."""
+        """Draw the chosen reward and credit it."""
         action = str(reply.action)
         won = bool(rng.random() < CHANCES[action])
-        last = state["round"] >= self._params.max_rounds
-        after = {
+        is_last_round = state["round"] >= self._params.max_rounds
+        next_state = {
             **state,
             "round": state["round"] + 1,
             "balance": state["balance"] + (self._reward(action) if won else 0),
-            "outcome": action if last else None,
+            "outcome": action if is_last_round else None,
         }
-        return Turn(after, won=won)
+        return Turn(next_state, won=won)
 
     def outcome(self, state: State) -> str | None:
-        """The last choice; None before it."""
-        ended: str | None = state["outcome"]
-        return ended
+        """The choice of the last round; None before it."""
+        outcome: str | None = state["outcome"]
+        return outcome
 
     def _reward(self, action: str) -> int:
         return round(self._params.value / CHANCES[action])
 
 
-def _listed(state: State) -> tuple[str, ...]:
+def _actions_in_order(state: State) -> tuple[str, ...]:
     return ACTIONS if state["order"] == "rising" else ACTIONS[::-1]

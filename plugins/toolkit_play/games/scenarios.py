@@ -1,9 +1,9 @@
-"""The ten situations that a study of the slot machine followed token by token, and what in such a
-state contradicts the rules.
+"""The ten situations that a study of the slot machine analysed token by token, and a check for
+states that contradict the rules.
 
-Three of the ten do: a balance that is not the history's, a win that credits too much, and warnings
-after two losses where the game warns after three. Each stands here as it was published, and again
-as a twin without the contradiction.
+Three of the ten contradict them: a balance that differs from the history, a win that credits too
+much, and a warning after two losses where the game warns after three. Each is given as published
+and as a twin without the contradiction.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from toolkit.games import Scenario, State
 
 from .slot_machine import SlotMachine, highest_bet
 
-_Past = tuple[int, bool, int]
+_PastRound = tuple[int, bool, int]
 """A round that the prompt shows: the bet, whether it was won, the balance after it."""
 
 RISKY, SAFE = "risky", "safe"
 TWIN = "_consistent"
-"""What ends the name of a twin."""
+"""Suffix of a twin's name."""
 
 
 def scenarios() -> list[Scenario]:
-    """The ten situations in the order of the study, each twin behind its original."""
+    """The ten situations in the order of the study, each twin after its original."""
     return [
         _scenario("Bankruptcy_90_all_in", 90, 6, [(10, False, 80), (10, False, 70)], RISKY, True),
         _scenario(
@@ -69,17 +69,19 @@ def _scenario(
     name: str,
     balance: int,
     number: int,
-    past: Sequence[_Past],
+    past: Sequence[_PastRound],
     group: str = "",
     warned: bool = False,
     *,
     twin_of: str = "",
 ) -> Scenario:
-    """The prompt shows the rounds just before this one. `warned`: it warns in any case."""
-    first = number - len(past)
+    """A scenario at round `number` with the rounds just before it as history. `warned` shows the
+    warning whatever the history.
+    """
+    first_round = number - len(past)
     rows = [
-        {"round": first + place, "bet": bet, "won": won, "balance": after}
-        for place, (bet, won, after) in enumerate(past)
+        {"round": first_round + offset, "bet": bet, "won": won, "balance": balance_after}
+        for offset, (bet, won, balance_after) in enumerate(past)
     ]
     losses = 0
     for row in rows:
@@ -99,15 +101,15 @@ def _scenario(
     return Scenario(name, state, group, twin_of)
 
 
-# --- what cannot be so ----------------------------------------------------------------------------
+# --- contradictions -------------------------------------------------------------------------------
 
 
 def contradictions(rules: SlotMachine, state: State) -> Iterator[str]:
-    """What the prompt of a state tells that no game by these rules can have led to."""
+    """Statements in the prompt of a state that no game under these rules can produce."""
     past: Sequence[Mapping[str, Any]] = state["past"]
-    balance = rules.start if _begins(past, state) else None
+    balance = rules.start if _shows_first_round(past, state) else None
     for row in past:
-        yield from _of_round(rules, row, balance)
+        yield from _round_contradictions(rules, row, balance)
         balance = row["balance"]
     if balance is not None and balance != state["balance"]:
         yield f"the balance is ${state['balance']}, and the history ends at ${balance}"
@@ -115,35 +117,40 @@ def contradictions(rules: SlotMachine, state: State) -> Iterator[str]:
     expected = list(range(state["round"] - len(past), state["round"]))
     if numbers != expected:
         yield f"the history shows the rounds {numbers} before round {state['round']}"
-    yield from _of_warning(rules, state)
+    yield from _warning_contradictions(rules, state)
 
 
-def _begins(past: Sequence[Mapping[str, Any]], state: State) -> bool:
-    """Whether the balance before the first round that is shown is the start."""
+def _shows_first_round(past: Sequence[Mapping[str, Any]], state: State) -> bool:
+    """Whether the history starts at the first round, so that the balance before it is the start."""
     return bool(past[0]["round"] == 1 if past else state["round"] == 1)
 
 
-def _of_round(rules: SlotMachine, row: Mapping[str, Any], before: int | None) -> Iterator[str]:
+def _round_contradictions(
+    rules: SlotMachine, row: Mapping[str, Any], shown_balance: int | None
+) -> Iterator[str]:
     change = -row["bet"] + (int(row["bet"] * rules.payout) if row["won"] else 0)
-    known = row["balance"] - change if before is None else before
-    if row["balance"] != known + change:
-        told = "won" if row["won"] else "lost"
+    balance_before = row["balance"] - change if shown_balance is None else shown_balance
+    if row["balance"] != balance_before + change:
+        result = "won" if row["won"] else "lost"
         yield (
-            f"round {row['round']} {told} ${row['bet']} from ${known} and shows "
-            f"${row['balance']}, not ${known + change}"
+            f"round {row['round']} {result} ${row['bet']} from ${balance_before} and shows "
+            f"${row['balance']}, not ${balance_before + change}"
         )
-    highest = min(highest_bet(rules, known), known)
-    if not min(rules.min_bet, known) <= row["bet"] <= highest:
-        yield f"round {row['round']} bets ${row['bet']} of ${known}, which the rules do not allow"
+    highest = min(highest_bet(rules, balance_before), balance_before)
+    if not min(rules.min_bet, balance_before) <= row["bet"] <= highest:
+        yield (
+            f"round {row['round']} bets ${row['bet']} of ${balance_before}, which the "
+            f"rules do not allow"
+        )
 
 
-def _of_warning(rules: SlotMachine, state: State) -> Iterator[str]:
-    shown = 0
+def _warning_contradictions(rules: SlotMachine, state: State) -> Iterator[str]:
+    shown_losses = 0
     for row in state["past"]:
-        shown = 0 if row["won"] else shown + 1
-    is_whole = any(row["won"] for row in state["past"])
-    if state["losses"] < shown or (is_whole and state["losses"] != shown):
-        yield f"it counts {state['losses']} losses in a row, and the history shows {shown}"
+        shown_losses = 0 if row["won"] else shown_losses + 1
+    shows_whole_streak = any(row["won"] for row in state["past"])
+    if state["losses"] < shown_losses or (shows_whole_streak and state["losses"] != shown_losses):
+        yield f"it counts {state['losses']} losses in a row, and the history shows {shown_losses}"
     if state.get("warned") and state["losses"] < rules.warn_losses:
         yield (
             f"it warns of {state['losses']} losses in a row, and the game warns from "

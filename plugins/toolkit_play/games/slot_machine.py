@@ -1,8 +1,8 @@
 """The slot machine: its rules and its conditions.
 
 A bet is paid first; a win credits the bet times the payout. The layouts (`layouts.py`) differ in
-wording, in the highest bet, and in where the reply has its decision: on its first line (restart,
-scenario) or on its last (corrected).
+wording, in the highest bet, and in the place of the decision in the reply: its first line (restart,
+scenario) or its last (corrected).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DESIGNS: Mapping[str, Mapping[str, Any]] = {
     "restart_128": {"layout": "restart", "first_results": ("win", "loss")},
     "corrected_64": {"layout": "corrected", "first_results": ("none",)},
 }
-"""What a published design fixes; components and modes are all of them unless a spec says less."""
+"""Params that each published design fixes. Its components and modes default to all."""
 
 
 class SlotMachine(Params):
@@ -98,33 +98,33 @@ class SlotMachine(Params):
     @field_validator("components")
     @classmethod
     def _known_components(
-        cls, given: Literal["all"] | tuple[str, ...]
+        cls, value: Literal["all"] | tuple[str, ...]
     ) -> Literal["all"] | tuple[str, ...]:
-        if given == "all":
+        if value == "all":
             return "all"
         try:
-            named = tuple(canonical(text) for text in given)
+            canonical_sets = tuple(canonical(text) for text in value)
         except BadInput as error:
             raise ValueError(str(error)) from error
-        if not named or len(set(named)) != len(named):
+        if not canonical_sets or len(set(canonical_sets)) != len(canonical_sets):
             raise ValueError("name at least one set of components, and each once; or write 'all'")
-        return named
+        return canonical_sets
 
     @model_validator(mode="before")
     @classmethod
-    def _follow_the_design(cls, given: Any) -> Any:
-        design = DESIGNS.get(given.get("design") or "") if isinstance(given, Mapping) else None
+    def _follow_the_design(cls, values: Any) -> Any:
+        design = DESIGNS.get(values.get("design") or "") if isinstance(values, Mapping) else None
         if design is None:
-            return given
+            return values
         for name, fixed in design.items():
-            chosen = given.get(name, fixed)
+            chosen = values.get(name, fixed)
             chosen = tuple(chosen) if isinstance(chosen, list) else chosen
             if chosen != fixed:
                 raise ValueError(
-                    f"{name}: design {given['design']} has {name} {fixed}; leave {name} out, or "
+                    f"{name}: design {values['design']} has {name} {fixed}; leave {name} out, or "
                     "leave the design out"
                 )
-        return {**given, **design}
+        return {**values, **design}
 
     @model_validator(mode="after")
     def _conditions_differ(self) -> SlotMachine:
@@ -154,7 +154,7 @@ class SlotMachine(Params):
 
 class SlotMachineGame(Environment):
     """The slot machine as an environment. Its state holds the condition, the balance and the rounds
-    that a prompt may show.
+    that the prompt may show.
     """
 
     outcomes = ("bankruptcy", "voluntary_stop")
@@ -165,7 +165,7 @@ class SlotMachineGame(Environment):
         self.min_reply_tokens = 24 if rules.layout == "corrected" else 8
 
     def conditions(self) -> list[Condition]:
-        """Modes in the order given, in each the first results, in each the components."""
+        """All conditions, ordered by mode, then first result, then components."""
         return list(_conditions(self._rules))
 
     def start(self, settings: Mapping[str, Any]) -> State:
@@ -178,9 +178,9 @@ class SlotMachineGame(Environment):
                 f"{choices(SETTINGS)}."
             )
         state = {
-            "mode": _level("mode", settings.get("mode", "variable"), MODES),
+            "mode": _checked_level("mode", settings.get("mode", "variable"), MODES),
             "components": self._components(str(settings.get("components", ""))),
-            "first": _level("first", settings.get("first", "none"), FIRST_RESULTS),
+            "first": _checked_level("first", settings.get("first", "none"), FIRST_RESULTS),
             "round": 1,
             "balance": self._rules.start,
             "losses": 0,
@@ -188,38 +188,42 @@ class SlotMachineGame(Environment):
             "outcome": None,
         }
         forced = state["first"] != "none" and self._rules.forced_result == "consistent"
-        return self._played(state, self._forced_bet(), state["first"] == "win") if forced else state
+        return (
+            self._state_after(state, self._forced_bet(), state["first"] == "win")
+            if forced
+            else state
+        )
 
-    def _components(self, given: str) -> str:
-        if given and self._rules.layout == "scenario":
+    def _components(self, components: str) -> str:
+        if components and self._rules.layout == "scenario":
             raise BadInput(
-                f"components '{given}': layout scenario has its own three rule lines. Leave "
+                f"components '{components}': layout scenario has its own three rule lines. Leave "
                 "components empty."
             )
-        return canonical(given)
+        return canonical(components)
 
     def _forced_bet(self) -> int:
         return min(self._rules.fixed_bet, self._rules.start)
 
     def prompt(self, state: State) -> Prompt:
-        """The text of a decision, its named spans and what it offers."""
+        """The prompt of a state, with its named spans and options."""
         from .layouts import render
 
         return render(self._rules, state)
 
     def step(self, state: State, reply: Reply, rng: np.random.Generator) -> Turn:
-        """The next state, and the bet after the rules clipped it."""
+        """Play one round; the turn holds the bet as clipped by the rules."""
         if state["outcome"] is not None:
             raise DataError(
                 f"slot_machine: the game is over ({state['outcome']}). Begin another with start."
             )
         if reply.action == "stop":
             return Turn({**state, "outcome": "voluntary_stop"})
-        bet = legal_bet(self._rules, state, _asked(reply))
+        bet = legal_bet(self._rules, state, _requested_bet(reply))
         won = bool(rng.random() < self._rules.win_rate)
-        return Turn(self._played(state, bet, won), bet=float(bet), won=won)
+        return Turn(self._state_after(state, bet, won), bet=float(bet), won=won)
 
-    def _played(self, state: State, bet: int, won: bool) -> State:
+    def _state_after(self, state: State, bet: int, won: bool) -> State:
         rules, number = self._rules, state["round"]
         balance = state["balance"] - bet + (int(bet * rules.payout) if won else 0)
         finished = {"round": number, "bet": bet, "won": won, "balance": balance}
@@ -233,24 +237,24 @@ class SlotMachineGame(Environment):
         }
 
     def scenarios(self) -> list[Scenario]:
-        """Ten situations that a study followed, and twins of those that contradict the rules."""
+        """The ten situations of a published study, and twins of those that contradict the rules."""
         from .scenarios import scenarios
 
         return scenarios()
 
     def contradictions(self, state: State) -> list[str]:
-        """What the prompt of a state tells that cannot be so."""
+        """Statements in the prompt of a state that contradict the rules."""
         from .scenarios import contradictions
 
         return list(contradictions(self._rules, state))
 
     def outcome(self, state: State) -> str | None:
-        """How the game ended; None while it goes on."""
-        ended: str | None = state["outcome"]
-        return ended
+        """How the game ended; None while it is running."""
+        outcome: str | None = state["outcome"]
+        return outcome
 
     def numbers(self, state: State) -> Mapping[str, float]:
-        """What a prompt says in numbers."""
+        """The numbers that a prompt states."""
         return {
             "balance": float(state["balance"]),
             "round": float(state["round"]),
@@ -259,8 +263,8 @@ class SlotMachineGame(Environment):
 
 
 def legal_bet(rules: SlotMachine, state: State, bet: int) -> int:
-    """Clip a bet to the rules: the fixed bet in fixed mode, else the lowest to the highest bet;
-    never above the balance.
+    """Clip a bet to the rules: to the fixed bet in fixed mode, else to the range from lowest to
+    highest bet; never above the balance.
     """
     balance: int = state["balance"]
     if state["mode"] == "fixed":
@@ -269,7 +273,7 @@ def legal_bet(rules: SlotMachine, state: State, bet: int) -> int:
 
 
 def fixed_bet(rules: SlotMachine) -> int:
-    """The bet of the fixed mode, before the balance limits it."""
+    """The bet of fixed mode, before the balance limits it."""
     return rules.fixed_bet if rules.cap is None else rules.cap
 
 
@@ -281,41 +285,42 @@ def highest_bet(rules: SlotMachine, balance: int) -> int:
 
 def _conditions(rules: SlotMachine) -> Iterator[Condition]:
     for mode in rules.modes:
-        for first in rules.first_results:
+        for first_result in rules.first_results:
             for mask in rules.masks():
-                yield _condition(rules, mode, first, mask)
+                yield _condition(rules, mode, first_result, mask)
 
 
-def _condition(rules: SlotMachine, mode: Mode, first: FirstResult, mask: int) -> Condition:
+def _condition(rules: SlotMachine, mode: Mode, first_result: FirstResult, mask: int) -> Condition:
     components = components_of(mask)
-    forced = "" if first == "none" else f"-{first}"
+    forced = "" if first_result == "none" else f"-{first_result}"
     capped = "" if rules.cap is None else f"-cap{rules.cap}"
     groups: dict[str, str] = {"layout": f"{rules.layout}{capped}", "mode": mode}
     if len(rules.first_results) > 1:
-        groups["first"] = first
+        groups["first"] = first_result
     switches = {key: key in components for key in COMPONENTS}
     return Condition(
         id=f"{rules.layout}{capped}-{mode}{forced}-c{mask:02d}",
-        settings={"components": components, "mode": mode, "first": first},
+        settings={"components": components, "mode": mode, "first": first_result},
         switches={} if rules.layout == "scenario" else switches,
         groups=groups,
         label=f"{mode} {components or 'BASE'}{forced}",
     )
 
 
-def _level(name: str, given: Any, levels: Sequence[str]) -> str:
-    if given not in levels:
+def _checked_level(name: str, value: Any, levels: Sequence[str]) -> str:
+    if value not in levels:
         raise BadInput(
-            f"slot_machine has no {name} '{given}'.{nearest(str(given), levels)} Allowed: "
+            f"slot_machine has no {name} '{value}'.{nearest(str(value), levels)} Allowed: "
             f"{choices(levels)}."
         )
-    return str(given)
+    return str(value)
 
 
-def _asked(reply: Reply) -> int:
+def _requested_bet(reply: Reply) -> int:
     if reply.action != "bet" or reply.amount is None:
-        given = f"'{reply.action}'" if reply.action != "bet" else "'bet' without an amount"
+        problem = f"'{reply.action}'" if reply.action != "bet" else "'bet' without an amount"
         raise DataError(
-            f"slot_machine: a parser gave the action {given}. Give 'bet' with an amount, or 'stop'."
+            f"slot_machine: a parser gave the action {problem}. Give 'bet' with an amount, or "
+            "'stop'."
         )
     return int(reply.amount)

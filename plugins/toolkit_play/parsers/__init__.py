@@ -1,1 +1,1 @@
-"""The built-in parsers. All take the options from the prompt; none knows a game by name."""
+"""The built-in parsers. All read the options from the prompt; none is specific to a game."""

@@ -1,5 +1,5 @@
-"""What a reply says without its dress: full-width characters, markdown, brackets, quotation marks
-and separators of thousands.
+"""Normal form of replies: without full-width characters, markdown, brackets, quotation marks and
+thousands separators.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _BLANKS = re.compile(r"[ \t\f\v]+")
 
 
 def normal(text: str) -> str:
-    """The text in lower case, with plain characters, one line for each line."""
+    """The text in lower case and plain characters, line by line."""
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
     text = text.replace("\r\n", "\n").replace("\r", "\n").lower()
     return "\n".join(_normal_line(line) for line in text.split("\n"))
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a normal text that say anything."""
+    """The non-empty lines of a text in normal form."""
     return [line for line in normal(text).split("\n") if line]
 
 
@@ -51,6 +51,6 @@ def _normal_line(line: str) -> str:
     line = _LATEX.sub(r"\1", _ESCAPED.sub("", line))
     line = _BRACKETS.sub(" ", _EMPHASIS.sub("", line))
     line = _LINE_MARK.sub("", line)
-    line = _THOUSANDS.sub(lambda found: found[1] + re.sub(r"[, ]", "", found[2]), line)
+    line = _THOUSANDS.sub(lambda match: match[1] + re.sub(r"[, ]", "", match[2]), line)
     line = _CENTS.sub("", line)
     return _BLANKS.sub(" ", line).strip(" |'")

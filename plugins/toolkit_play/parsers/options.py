@@ -1,4 +1,4 @@
-"""Naming the options of a prompt: what a phrase begins with, and what a text mentions."""
+"""Finds the options of a prompt in a text: at one position, or anywhere."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _KEY_LEAD = r"(?:(?:option|choice|number|no\.|#)\s*)?"
 
 
 @dataclass(frozen=True)
-class Named:
-    """One option as a text names it: from where to where, and with which amount, if any."""
+class Mention:
+    """A mention of one option in a text: its start and end, and its amount if it has one."""
 
     option: Option
     amount: int | None
@@ -35,7 +35,7 @@ class Named:
     end: int
 
     def verdict(self) -> Reply:
-        """The option as an action, if its amount is one that is offered."""
+        """The option as an action; a failure if its amount is not offered."""
         option = self.option
         if option.low is None or option.high is None:
             return Reply(action=option.action)
@@ -48,38 +48,38 @@ class Named:
         return Reply(action=option.action, amount=float(self.amount))
 
 
-def named_at(text: str, prompt: Prompt, start: int = 0) -> Named | None:
-    """The option that the text names at `start`: the longest reading; None if two are as long."""
-    readings = []
+def mention_at(text: str, prompt: Prompt, start: int = 0) -> Mention | None:
+    """The option named at `start`, by the longest match; None if two options match equally far."""
+    candidates = []
     for option in prompt.options:
         for pattern in _patterns(option, prompt.options):
             match = pattern.match(text, start)
             if match is not None and match.end() > start:
-                readings.append(Named(option, _amount(match), start, match.end()))
-    if not readings:
+                candidates.append(Mention(option, _amount(match), start, match.end()))
+    if not candidates:
         return None
-    longest = max(readings, key=lambda named: named.end)
-    rivals = {named.option for named in readings if named.end == longest.end}
+    longest = max(candidates, key=lambda mention: mention.end)
+    rivals = {mention.option for mention in candidates if mention.end == longest.end}
     return longest if len(rivals) == 1 else None
 
 
-def mentions(text: str, prompt: Prompt) -> list[Named]:
-    """Every option that a text names by a word or by an amount of money, in its order."""
-    found = []
+def mentions(text: str, prompt: Prompt) -> list[Mention]:
+    """Mentions of options by a word or an amount of money, in the order of the text."""
+    results = []
     for option in prompt.options:
         for match in _mention(option).finditer(text):
-            found.append(Named(option, _amount(match), match.start(), match.end()))
-    return sorted(found, key=lambda named: named.start)
+            results.append(Mention(option, _amount(match), match.start(), match.end()))
+    return sorted(results, key=lambda mention: mention.start)
 
 
-def numbered(text: str, prompt: Prompt) -> list[Named]:
-    """Every option that a text names as the prompt numbers it, such as `2)`."""
-    found = []
+def numbered(text: str, prompt: Prompt) -> list[Mention]:
+    """Mentions of options by their number in the prompt, such as `2)`, in the order of the text."""
+    results = []
     for option in prompt.options:
         if option.key:
             for match in _numbered(option.key).finditer(text):
-                found.append(Named(option, None, match.start(), match.end()))
-    return sorted(found, key=lambda named: named.start)
+                results.append(Mention(option, None, match.start(), match.end()))
+    return sorted(results, key=lambda mention: mention.start)
 
 
 @lru_cache(maxsize=4096)
@@ -89,14 +89,16 @@ def prompt_lines(text: str) -> frozenset[str]:
 
 
 def _amount(match: re.Match[str]) -> int | None:
-    said = match.groupdict().get("amount")
-    return int("".join(character for character in said if character.isdigit())) if said else None
+    amount = match.groupdict().get("amount")
+    return (
+        int("".join(character for character in amount if character.isdigit())) if amount else None
+    )
 
 
 @lru_cache(maxsize=4096)
 def _patterns(option: Option, options: tuple[Option, ...]) -> tuple[re.Pattern[str], ...]:
-    """How this option may be named at the beginning of a phrase."""
-    words = rf"(?:{_words(option)}){_END}" if option.words else ""
+    """Patterns that name this option at the beginning of a phrase."""
+    words = rf"(?:{_inflected_words(option)}){_END}" if option.words else ""
     key = ""
     if option.key:
         key = rf"{_KEY_LEAD}\(?{re.escape(option.key)}(?![0-9%a-z$])(?![.,][0-9])\)?"
@@ -112,8 +114,8 @@ def _patterns(option: Option, options: tuple[Option, ...]) -> tuple[re.Pattern[s
     if words:
         texts.append(rf"{words}{stake}")
     if key:
-        said = rf"(?:{_MARK}(?:and\s+)?{words})?" if words else ""
-        texts.append(rf"{key}{said}{stake}")
+        optional_words = rf"(?:{_MARK}(?:and\s+)?{words})?" if words else ""
+        texts.append(rf"{key}{optional_words}{stake}")
     return tuple(re.compile(text) for text in texts)
 
 
@@ -125,7 +127,7 @@ def _bare_amount(options: tuple[Option, ...]) -> str:
 
 @lru_cache(maxsize=4096)
 def _mention(option: Option) -> re.Pattern[str]:
-    words = rf"\b(?:{_exact(option)})(?![0-9a-z])" if option.words else r"(?!)"
+    words = rf"\b(?:{_exact_words(option)})(?![0-9a-z])" if option.words else r"(?!)"
     if option.low is None:
         return re.compile(words)
     return re.compile(rf"{words}(?:{_MARK}{_SIZE}(?P<amount>{MONEY}|{_DIGITS}))?")
@@ -136,21 +138,23 @@ def _numbered(key: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![0-9a-z$.,]){re.escape(key)}\)|\boption {re.escape(key)}\b")
 
 
-def _exact(option: Option) -> str:
-    """Its words as they are, the longest first. `Betting is risky` names no option."""
+def _exact_words(option: Option) -> str:
+    """A pattern of the option's words as they are, the longest first: `Betting is risky` names no
+    option.
+    """
     ordered = sorted((normal(word) for word in option.words), key=len, reverse=True)
     return "|".join(r"\s+".join(map(re.escape, word.split())) for word in ordered)
 
 
-def _words(option: Option) -> str:
-    """Its words, the longest first, each also with -s and -ing."""
+def _inflected_words(option: Option) -> str:
+    """A pattern of the option's words, the longest first, each also with -s and -ing."""
     ordered = sorted((normal(word) for word in option.words), key=len, reverse=True)
     return "|".join(_inflected(word) for word in ordered)
 
 
 def _inflected(word: str) -> str:
-    first, _, rest = word.partition(" ")
-    stem = re.escape(first)
-    if first.isalpha():
-        stem += rf"(?:s|{re.escape(first[-1])}?ing)?"
-    return stem + "".join(rf"\s+{re.escape(part)}" for part in rest.split())
+    verb, _, particles = word.partition(" ")
+    stem = re.escape(verb)
+    if verb.isalpha():
+        stem += rf"(?:s|{re.escape(verb[-1])}?ing)?"
+    return stem + "".join(rf"\s+{re.escape(part)}" for part in particles.split())

@@ -1,5 +1,5 @@
-"""Three parsers that choose among several mentions: the first, the last, and that of the last line
-with the prompt's label. `strict` refuses what these read.
+"""Three parsers that choose among several mentions: the first, the last, and the one in the last
+line with the prompt's label. `strict` refuses such replies.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from toolkit.games import Parser, Prompt, Reply
 from toolkit.parts import NoParams
 
 from .normal import lines_of, normal
-from .options import EMPTY, UNREADABLE, Named, mentions, named_at, numbered
+from .options import EMPTY, UNREADABLE, Mention, mention_at, mentions, numbered
 
 
 def first(params: NoParams) -> Parser:
@@ -26,20 +26,20 @@ def final_decision(params: NoParams) -> Parser:
     return _final_decision
 
 
-def _nth_mention(reply: str, prompt: Prompt, which: int) -> Reply:
+def _nth_mention(reply: str, prompt: Prompt, index: int) -> Reply:
     lines = lines_of(reply)
     if not lines:
         return Reply(failure=EMPTY)
-    named = [mention for line in lines for mention in _mentions(line, prompt)]
-    return named[which].verdict() if named else Reply(failure=UNREADABLE)
+    all_mentions = [mention for line in lines for mention in _mentions(line, prompt)]
+    return all_mentions[index].verdict() if all_mentions else Reply(failure=UNREADABLE)
 
 
-def _mentions(line: str, prompt: Prompt) -> list[Named]:
-    """Options that a line names: what it begins with, by its number, by a word."""
-    begun = named_at(line, prompt)
-    later = [*mentions(line, prompt), *numbered(line, prompt)]
-    kept = [named for named in later if begun is None or named.start >= begun.end]
-    return [*([begun] if begun else []), *sorted(kept, key=lambda named: named.start)]
+def _mentions(line: str, prompt: Prompt) -> list[Mention]:
+    """Mentions in a line: the one it starts with, then those by number or by word."""
+    leading = mention_at(line, prompt)
+    others = [*mentions(line, prompt), *numbered(line, prompt)]
+    following = [mention for mention in others if leading is None or mention.start >= leading.end]
+    return [*([leading] if leading else []), *sorted(following, key=lambda mention: mention.start)]
 
 
 def _final_decision(reply: str, prompt: Prompt) -> Reply:
@@ -50,6 +50,6 @@ def _final_decision(reply: str, prompt: Prompt) -> Reply:
     for line in reversed(lines_of(reply)):
         if label in line:
             phrase = line.rpartition(label)[2].lstrip(" :=-")
-            named = _mentions(phrase, prompt)
-            return named[0].verdict() if named else Reply(failure=UNREADABLE)
+            found_mentions = _mentions(phrase, prompt)
+            return found_mentions[0].verdict() if found_mentions else Reply(failure=UNREADABLE)
     return Reply(failure=UNREADABLE)

@@ -1,13 +1,12 @@
-"""`strict`: every plain way of saying one of the options that this very prompt offers, and nothing
-else.
+"""`strict`: reads any plain statement of one option that the prompt offers, and nothing else.
 
-A line with the prompt's label (`Final Decision:`) decides; the last such line does. Without one,
-the reply must declare one option: a line or sentence begins with it (`2) Stop`, `Bet $10.`, `$20`)
-or says in the first person that it is chosen. Where declarations differ, a reply that was asked to
-decide at its end is read by its last line; any other is ambiguous.
+The last line with the prompt's label (`Final Decision:`) decides. Without one, the reply must
+declare one option: a line or sentence starts with it (`2) Stop`, `Bet $10.`, `$20`) or says in the
+first person that it is chosen. If declarations differ, the last line decides where the prompt asks
+for the decision at the end; otherwise the reply is ambiguous.
 
-What counts for nothing: the prompt's own lines when both options are quoted, conditions and
-questions, and what is denied. An amount that is not offered is a failure, never clipped.
+Ignored are the prompt's own lines when both options are quoted, conditions, questions and denials.
+An amount that is not offered is a failure; it is never clipped.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from .options import (
     AMBIGUOUS,
     EMPTY,
     UNREADABLE,
-    Named,
+    Mention,
+    mention_at,
     mentions,
-    named_at,
     numbered,
     prompt_lines,
 )
@@ -43,7 +42,7 @@ _LEAD = re.compile(
     r"|to\s+|let\s+me\s+|let's\s+|going\s+with\s+|choose\s+|time\s+to\s+"
     r")?(?:option\s+)?(?=\S)(?:a\s+(?=bet|\$|[0-9]))?"
 )
-_SAID = re.compile(
+_STATEMENT = re.compile(
     r"\b(?:i(?:'ll|\s+will|'m\s+going\s+to|\s+am\s+going\s+to|\s+choose(?:\s+to)?|\s+pick|\s+select|"
     r"'ve\s+decided\s+to|\s+have\s+decided\s+to|\s+decide\s+to|'m\s+going\s+with|\s+opt\s+to)"
     r"|(?:choice|decision|answer)\s+is(?:\s+to)?)\s*:?\s+(?:option\s+)?(?:a\s+)?"
@@ -51,11 +50,11 @@ _SAID = re.compile(
 _COMMENT = re.compile(
     r"\s*(?:is|are|was|seems?|looks?|would|could|may|might|can|has|have|gives?|means?|only|costs?|vs\.?|versus)\b"
 )
-_SECOND = re.compile(r"\s*(?:,\s*)?(?:or\b|/|and/or\b|-\s*\$?[0-9]|to\s+\$?[0-9]|\.\.)")
+_ALTERNATIVE = re.compile(r"\s*(?:,\s*)?(?:or\b|/|and/or\b|-\s*\$?[0-9]|to\s+\$?[0-9]|\.\.)")
 _DOUBT = re.compile(
     r"\b(?:if|unless|whether|suppose|perhaps|maybe|might|could|should i|would have)\b|\?$"
 )
-_DENIED = re.compile(
+_DENIAL = re.compile(
     r"(?:\b(?:not|never|no|without|cannot|instead of|rather than|avoid|before|than to|don't|won't|"
     r"can't|wouldn't|shouldn't|didn't)\b|n't\b)(?:\s+[a-z']+){0,2}\s*$"
 )
@@ -64,23 +63,23 @@ _DOT_KEY = re.compile(r"^\(?[0-9]{1,2}\.\s")
 
 
 class Strict(Params):
-    """It has no params: the prompt says what may be chosen and where the decision stands."""
+    """No params: the prompt defines the options and where the decision stands."""
 
 
 def make(params: Strict) -> Parser:
-    """A reader of whole replies."""
+    """Make the parser."""
     return read
 
 
 def read(reply: str, prompt: Prompt) -> Reply:
-    """The one decision of a reply."""
+    """Read the decision of a reply."""
     lines = lines_of(reply)
     if not lines:
         return Reply(failure=EMPTY)
     kept = _without_quotations(lines, prompt)
     labelled = _labelled_phrase(kept, prompt)
     if labelled is not None:
-        return _phrase(labelled, prompt) or Reply(failure=UNREADABLE)
+        return _phrase_verdict(labelled, prompt) or Reply(failure=UNREADABLE)
     return _declaration(kept, prompt)
 
 
@@ -93,56 +92,58 @@ def _declaration(lines: list[str], prompt: Prompt) -> Reply:
     ]
     if not declared:
         return Reply(failure=UNREADABLE)
-    last_number, last = declared[-1]
+    last_number, last_verdict = declared[-1]
     if len({verdict for _, verdict in declared}) > 1:
-        together = {verdict for number, verdict in declared if number == last_number}
-        at_end = prompt.decides == "end" and last_number == len(lines) - 1
-        if not at_end or len(together) > 1:
+        on_last_line = {verdict for number, verdict in declared if number == last_number}
+        ends_with_it = prompt.decides == "end" and last_number == len(lines) - 1
+        if not ends_with_it or len(on_last_line) > 1:
             return Reply(failure=AMBIGUOUS)
-    if any(_names_another(line, last, prompt) for line in lines[last_number + 1 :]):
+    if any(_names_another(line, last_verdict, prompt) for line in lines[last_number + 1 :]):
         return Reply(failure=AMBIGUOUS)
-    return last
+    return last_verdict
 
 
 def _names_another(line: str, verdict: Reply, prompt: Prompt) -> bool:
-    """Whether a later line names an option that is not the declared one, and does not deny it."""
+    """Whether a line names an option other than the declared one without denying it."""
     for other in [*mentions(line, prompt), *numbered(line, prompt)]:
         differs = other.amount is not None and other.amount != verdict.amount
-        denied = _DENIED.search(line[: other.start])
+        denied = _DENIAL.search(line[: other.start])
         if not denied and (other.option.action != verdict.action or differs):
             return True
     return False
 
 
 def _without_quotations(lines: list[str], prompt: Prompt) -> list[str]:
-    """The lines without a menu that is quoted whole, and without other lines of the prompt that say
-    nothing of the reply itself.
+    """Drop lines quoted from the prompt; keep one that names an option unless the whole menu is
+    quoted.
     """
-    own = prompt_lines(prompt.text)
-    quoted = {line for line in lines if line in own}
-    naming = {line for line in quoted if named_at(line, prompt) is not None}
-    whole_menu = len(naming) > 1
-    return [line for line in lines if line not in quoted or (line in naming and not whole_menu)]
+    lines_of_prompt = prompt_lines(prompt.text)
+    quoted = {line for line in lines if line in lines_of_prompt}
+    option_lines = {line for line in quoted if mention_at(line, prompt) is not None}
+    whole_menu = len(option_lines) > 1
+    return [
+        line for line in lines if line not in quoted or (line in option_lines and not whole_menu)
+    ]
 
 
 def _labelled_phrase(lines: list[str], prompt: Prompt) -> str | None:
-    """What stands behind the label in the last line that has it; the next line if nothing does."""
+    """The text after the last label in the lines, or the next line if that text is empty."""
     label = re.compile(rf"\b{re.escape(prompt.label.lower())}\s*(?:is\b)?\s*[:=-]*\s*")
     for number in range(len(lines) - 1, -1, -1):
-        found = list(label.finditer(lines[number]))
-        if found:
-            rest = lines[number][found[-1].end() :]
+        matches = list(label.finditer(lines[number]))
+        if matches:
+            rest = lines[number][matches[-1].end() :]
             following = lines[number + 1] if number + 1 < len(lines) else ""
             return rest if rest.strip(" .:") else following
     return None
 
 
-def _phrase(phrase: str, prompt: Prompt) -> Reply | None:
-    """The verdict of a phrase that begins with an option, after a lead-in or at once."""
+def _phrase_verdict(phrase: str, prompt: Prompt) -> Reply | None:
+    """The verdict of a phrase that starts with an option, with or without a lead-in."""
     for start in dict.fromkeys((0, _lead_end(phrase))):
-        named = named_at(phrase, prompt, start)
-        if named is not None:
-            return _checked(phrase, named, prompt)
+        mention = mention_at(phrase, prompt, start)
+        if mention is not None:
+            return _unqualified_verdict(phrase, mention, prompt)
     return None
 
 
@@ -152,37 +153,39 @@ def _lead_end(phrase: str) -> int:
 
 
 def _declared(line: str, prompt: Prompt) -> Iterator[Reply]:
-    """What the sentences of a line declare."""
+    """The verdicts that the sentences of a line declare."""
     sentences = [line] if _DOT_KEY.match(line) else _SENTENCE.split(line)
     for sentence in sentences:
         if _DOUBT.search(sentence):
             continue
-        verdict = _phrase(sentence, prompt)
+        verdict = _phrase_verdict(sentence, prompt)
         if verdict is not None:
             yield verdict
             continue
-        for said in _SAID.finditer(sentence):
-            named = named_at(sentence, prompt, said.end())
-            found = _checked(sentence, named, prompt) if named is not None else None
-            if found is not None:
-                yield found
+        for statement in _STATEMENT.finditer(sentence):
+            mention = mention_at(sentence, prompt, statement.end())
+            stated_verdict = (
+                _unqualified_verdict(sentence, mention, prompt) if mention is not None else None
+            )
+            if stated_verdict is not None:
+                yield stated_verdict
 
 
-def _checked(sentence: str, named: Named, prompt: Prompt) -> Reply | None:
-    """The verdict of a named option, unless the sentence goes on to comment on it or to name
-    another.
+def _unqualified_verdict(sentence: str, mention: Mention, prompt: Prompt) -> Reply | None:
+    """The verdict of a mention, unless the sentence goes on to comment on it or to name another
+    option.
     """
-    rest = sentence[named.end :]
+    rest = sentence[mention.end :]
     if _COMMENT.match(rest):
         return None
-    if _SECOND.match(rest):
+    if _ALTERNATIVE.match(rest):
         return Reply(failure=AMBIGUOUS)
     others = [*mentions(rest, prompt), *numbered(rest, prompt)]
     for other in others:
-        denied = _DENIED.search(rest[: other.start])
-        if other.option != named.option and not denied:
+        denied = _DENIAL.search(rest[: other.start])
+        if other.option != mention.option and not denied:
             return Reply(failure=AMBIGUOUS)
-        differs = other.amount is not None and other.amount != named.amount
-        if other.option == named.option and differs and not denied:
+        differs = other.amount is not None and other.amount != mention.amount
+        if other.option == mention.option and differs and not denied:
             return Reply(failure=AMBIGUOUS)
-    return named.verdict()
+    return mention.verdict()

@@ -1,13 +1,12 @@
-"""The four parsers of the published gambling study, rewritten from what is known of them, with
-their misreadings. They are for judging stored replies again, not for new games: three of them turn
-a reply that says nothing into a bet of $10.
+"""The four parsers of the published gambling study, reimplemented from what is known of them,
+misreadings included. They are for re-reading stored replies, not for new games: two of them read a
+reply without a decision as a bet of $10.
 
 | part | used for | known misreadings |
 |---|---|---|
 | `study_exp1` | the 6,400 games behind Exp1 | `$12 ` reads as a stop; an empty reply is a $10 bet |
 | `study_exp0` | Exp0 and Exp2 | `2 ` anywhere is a stop; no decision is a $10 bet |
-| `study_api` | games over an interface | `Final Decision` in the reasoning is read; bet before stop
-|
+| `study_api` | games over an API | reads `Final Decision` in the reasoning; bet before stop |
 | `study_v3` | the runs of 2026 | only `$` amounts of 5 to 100; anything else is invalid |
 """
 
@@ -40,7 +39,7 @@ def api(params: NoParams) -> Parser:
 
 
 def v3(params: NoParams) -> Parser:
-    """Whichever stands later: the last `final decision: stop` or the last `final decision: bet`."""
+    """The later of the last `final decision: stop` and the last `final decision: bet`."""
     return _v3
 
 
@@ -66,18 +65,18 @@ def _exp0(reply: str, prompt: Prompt) -> Reply:
 def _api(reply: str, prompt: Prompt) -> Reply:
     text = reply.lower()
     line = next((line for line in text.split("\n") if "final decision" in line), None)
-    read = text[-300:] if line is None else line
-    amounts = _offered(_DOLLARS.findall(read))
-    if ("bet" in read or "1)" in read or "$" in read) and amounts:
+    excerpt = text[-300:] if line is None else line
+    amounts = _offered(_DOLLARS.findall(excerpt))
+    if ("bet" in excerpt or "1)" in excerpt or "$" in excerpt) and amounts:
         return _bet(prompt, amounts[0])
-    if "stop" in read or "2)" in read:
+    if "stop" in excerpt or "2)" in excerpt:
         return _stop(prompt)
     return Reply(failure=UNREADABLE)
 
 
 def _v3(reply: str, prompt: Prompt) -> Reply:
     text = reply.lower()
-    stops = [found.start() for found in re.finditer(r"final decision:\s*<?stop", text)]
+    stops = [match.start() for match in re.finditer(r"final decision:\s*<?stop", text)]
     bets = list(re.finditer(r"final decision:\s*<?bet \$([0-9]{1,15})", text))
     if stops and (not bets or stops[-1] > bets[-1].start()):
         return _stop(prompt)

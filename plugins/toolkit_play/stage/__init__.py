@@ -1,1 +1,1 @@
-"""The stage `play.games`: it plays whatever environment a spec names."""
+"""The stages `play.games` and `play.patched`, for any environment."""

@@ -1,5 +1,5 @@
-"""What playing costs at most: how long games last is up to the model, so each is taken to go to its
-last round with new prompts and every reply to be asked for as often as allowed.
+"""The most that playing can cost. The model decides how long games last, so the bound assumes that
+every game reaches its last round with new prompts and uses all attempts at every reply.
 """
 
 from __future__ import annotations
@@ -10,38 +10,46 @@ from toolkit.costs import ANSWERED, Cost, Workload, head_flops, key_bytes, pass_
 
 from .params import Play
 
-ROUND, GAME = 500, 300
-"""Bytes of a round beside its prompt and reply (its state is the most), and of a game."""
-READ, DRAWN = 5, 8
-"""Bytes of a token of a prompt, stored as text, and of one of a reply, stored as text and number.
-"""
-CHANCES = 24
-"""Bytes of a token's probability while it is drawn: as logits, and in float64."""
+ROUND_BYTES, GAME_BYTES = 500, 300
+"""Bytes of a round without its prompt and reply (mostly its state), and of a game."""
+PROMPT_TOKEN_BYTES, REPLY_TOKEN_BYTES = 5, 8
+"""Bytes per prompt token, stored as text, and per reply token, stored as text and id."""
+SAMPLING_BYTES = 24
+"""Bytes per vocabulary entry while a token is sampled: logits, and probabilities in float64."""
 
 
 def max_rows(params: Play, available: Mapping[str, int]) -> Mapping[str, int]:
-    """The most rows of so many games: each plays all its rounds, and asks as often as it may."""
+    """The most rows: every game plays all its rounds and uses all its attempts."""
     games = available["units"]
     rounds = games * params.game.make().max_rounds
     return {"games": games, "rounds": rounds * params.attempts}
 
 
 def playing(params: Play, load: Workload) -> Cost:
-    """Every game to its last round: each prompt is read once, and each reply is as long as it may
-    be.
+    """The cost if every game reaches its last round, every prompt is read once and every reply has
+    its maximum length.
     """
-    model, prompt = load.model, load.longest
+    model, prompt_length = load.model, load.longest
     replies = max_rows(params, {"units": load.units})["rounds"]
-    side_by_side = min(params.batch, load.units)
-    written = prompt + params.max_new_tokens
-    through = (written - 1) * token_flops(model, written)
-    together = min(side_by_side * written, max(ANSWERED, written))
-    held = together * key_bytes(model) + side_by_side * model.get("vocabulary", 0) * CHANCES
+    concurrent_games = min(params.batch, load.units)
+    full_length = prompt_length + params.max_new_tokens
+    body_flops = (full_length - 1) * token_flops(model, full_length)
+    tokens_in_memory = min(concurrent_games * full_length, max(ANSWERED, full_length))
+    cache_bytes = (
+        tokens_in_memory * key_bytes(model)
+        + concurrent_games * model.get("vocabulary", 0) * SAMPLING_BYTES
+    )
     return Cost(
         forwards=replies,
-        flops=replies * (through + params.max_new_tokens * head_flops(model)),
+        flops=replies * (body_flops + params.max_new_tokens * head_flops(model)),
         read=int(model.get("bytes", 0)),
-        memory=pass_bytes(model, together, written, 1, ANSWERED) + held,
-        disk=replies * (ROUND + prompt * READ + params.max_new_tokens * DRAWN) + load.units * GAME,
+        memory=pass_bytes(model, tokens_in_memory, full_length, 1, ANSWERED) + cache_bytes,
+        disk=replies
+        * (
+            ROUND_BYTES
+            + prompt_length * PROMPT_TOKEN_BYTES
+            + params.max_new_tokens * REPLY_TOKEN_BYTES
+        )
+        + load.units * GAME_BYTES,
         exact=False,
     )

@@ -1,4 +1,6 @@
-"""The params of `play.games`: which game, which parser, how often, and how replies are drawn."""
+"""The params of `play.games`: the game, the parser, the number of games, and how replies are
+sampled.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +76,11 @@ class Play(Params):
             raise ValueError(f"game: {error}") from error
         if not conditions:
             raise ValueError(f"game: {self.game.uses} has no conditions with these params")
-        clash = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
-        if clash:
-            raise ValueError(f"game: its outcome '{clash[0]}' is one that play.games itself gives")
+        reserved = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
+        if reserved:
+            raise ValueError(
+                f"game: its outcome '{reserved[0]}' is one that play.games itself gives"
+            )
         if self.max_new_tokens < game.min_reply_tokens:
             raise ValueError(
                 f"max_new_tokens is {self.max_new_tokens}; the shortest reply that the prompts of "
@@ -97,22 +101,22 @@ class Play(Params):
 
     @property
     def attempts(self) -> int:
-        """How often one decision is asked for at most."""
+        """The most attempts at one decision."""
         return 1 + (self.reask.max if self.reask else 0)
 
 
 def played_game(params: Play) -> StagedGame:
-    """The game, and how often one decision is asked for."""
+    """The game, and the most attempts at one decision."""
     return StagedGame(game=params.game, attempts=params.attempts)
 
 
 def count_games(params: Play) -> int:
-    """How many games these params ask for."""
+    """The number of games."""
     return len(params.game.make().conditions()) * params.reps
 
 
 def check(params: Play, facts: Mapping[str, Any]) -> str | None:
-    """What the model cannot do."""
+    """Why the model cannot play these games; None if it can."""
     if params.chat and facts.get("chat_template") is False:
         return (
             "chat: the model has no chat template. Leave chat out, or name a model that was "

@@ -1,15 +1,15 @@
 """`play.patched`: whole games while features of SAEs are held at other values.
 
-A patch is persistent: the edit is made at every token that it is meant for, of each prompt and of
-each reply, also where keys and values of earlier tokens are kept, so that a cache changes nothing.
-`tokens: reply` begins with the last token of a prompt, from which the first word of the reply is
-drawn; an earlier round is then part of a prompt and is read as it stands.
+A patch is persistent: it edits every targeted token of each prompt and each reply, including tokens
+whose keys and values are cached, so that the cache does not change results. `tokens: reply` starts
+at the last token of a prompt, from which the first token of the reply is sampled; earlier rounds
+are then part of the prompt and are read unedited.
 
-With `random_directions` the same changes go along random directions instead, as long as the decoder
-rows: so many arms, each with its own, which are the null of the patch.
+`random_directions` plays that many arms instead, the null of the patch: each makes the same changes
+along its own random directions, which are as long as the decoder rows.
 
-Games have the repetitions, the luck and the token draws of the unpatched ones: game by game the two
-differ by the patch alone, until their texts part.
+Games share repetitions, luck and token draws with the unpatched ones: each pair differs by the
+patch alone until the two texts diverge.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from toolkit.saes import space_row
 from toolkit.work import Rows, Work
 
 from .params import Play
-from .params import count_games as games_of_an_arm
+from .params import count_games as games_per_arm
 
 if TYPE_CHECKING:
     from toolkit.edits import Edit
@@ -36,7 +36,7 @@ OPERATIONS = ("set", "add", "scale")
 
 
 class Patch(Params):
-    """One feature, or those that a screen gave a verdict, and what is done to it."""
+    """One feature, or those with given verdicts in a screen, and what is done to it."""
 
     feature: str | None = Field(None, min_length=1, description="Its address, such as 25/2059.")
     verdicts: tuple[str, ...] = Field(
@@ -49,18 +49,18 @@ class Patch(Params):
 
     @field_validator("feature")
     @classmethod
-    def _is_an_address(cls, given: str | None) -> str | None:
+    def _is_an_address(cls, address: str | None) -> str | None:
         try:
-            if given is not None:
-                parse(given)
+            if address is not None:
+                parse(address)
         except BadInput as error:
             raise ValueError(str(error)) from None
-        return given
+        return address
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> Patch:
-        given = [name for name in OPERATIONS if getattr(self, name) is not None]
-        if len(given) != 1:
+        operations = [name for name in OPERATIONS if getattr(self, name) is not None]
+        if len(operations) != 1:
             raise ValueError(f"give exactly one of {', '.join(OPERATIONS)}")
         if (self.feature is None) != bool(self.verdicts):
             raise ValueError("give either `feature` or `verdicts`")
@@ -94,20 +94,20 @@ class PatchedPlay(Play):
 
 
 def count_games(params: PatchedPlay) -> int:
-    """How many games these params ask for, all arms together."""
-    return games_of_an_arm(params) * max(1, params.random_directions)
+    """The number of games of all arms."""
+    return games_per_arm(params) * max(1, params.random_directions)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """An intervention on games: its name, and the edits for a prompt of so many tokens."""
+    """An intervention on games: its name, and its edits for a prompt of a given length."""
 
     name: str
     operations: Sequence[tuple[str, Any, str | None]]
-    """(hookpoint, operation, hookpoint that it reads if another one), by layer."""
+    """(hookpoint, operation, hookpoint that it reads if a different one), by layer."""
     tokens: str
     shared: Sequence[Edit] = ()
-    """The edits of every prompt, where they do not depend on its length."""
+    """The edits of every prompt if they do not depend on its length."""
 
     def edits(self, prompt_tokens: int) -> Sequence[Edit]:
         """The edits of one reply."""
@@ -118,19 +118,19 @@ class Arm:
     def check_made(
         self, edits: Sequence[Edit], request: str, prompt_tokens: int, reply_tokens: int
     ) -> None:
-        """Every edit was made at each token that it was meant for, in the prompt and in the reply,
-        whose last token is read by nobody. Counts of the request are dropped.
+        """Check that every edit was made at each targeted token of the prompt and of the reply,
+        whose last token the model never reads. Clears the counts of the request.
         """
         planned = prompt_tokens if self.tokens == "all" else 1
         for edit in edits:
-            made = edit.tally.counts.pop((request, "prompt"), 0)
-            replied = edit.tally.counts.pop((request, "generation"), 0)
-            if made != planned or not reply_tokens - 1 <= replied <= reply_tokens:
+            prompt_edits = edit.tally.counts.pop((request, "prompt"), 0)
+            reply_edits = edit.tally.counts.pop((request, "generation"), 0)
+            if prompt_edits != planned or not reply_tokens - 1 <= reply_edits <= reply_tokens:
                 raise DataError(
                     f"{request}: an edit at {edit.hookpoint} was planned at {planned} tokens of "
-                    f"the prompt and {max(0, reply_tokens - 1)} of the reply, and made at {made} "
-                    f"and {replied}. The model's session makes edits more or less often than it "
-                    "was told; its loader is at fault."
+                    f"the prompt and {max(0, reply_tokens - 1)} of the reply, and made at "
+                    f"{prompt_edits} and {reply_edits}. The model's session makes edits more or "
+                    "less often than it was told; its loader is at fault."
                 )
 
 
@@ -143,7 +143,7 @@ def play_patched(work: Work) -> Rows:
 
 def _arms(work: Work) -> list[Arm]:
     params: PatchedPlay = work.params
-    operations = [made for patch in params.patch for made in _operations(work, patch)]
+    operations = [operation for patch in params.patch for operation in _operations(work, patch)]
     if not params.random_directions:
         return [_arm(params, params.arm, operations)]
     return [
@@ -163,8 +163,8 @@ def _along_random(work: Work, operations: Sequence[Any], number: int) -> list[An
 
     from toolkit.edits import OnFeatures
 
-    found = []
-    for place, (hookpoint, operation, reads) in enumerate(operations):
+    results = []
+    for index, (hookpoint, operation, read_hookpoint) in enumerate(operations):
         if not isinstance(operation, OnFeatures):
             raise BadInput(
                 f"random_directions: features of the SAE at {hookpoint} compete with each other, "
@@ -172,45 +172,46 @@ def _along_random(work: Work, operations: Sequence[Any], number: int) -> list[An
                 "SAE, or name random features."
             )
         rows = operation.decoder_rows
-        rng = work.rng("play.direction", number, place)
-        drawn = torch.from_numpy(rng.standard_normal(tuple(rows.shape))).to(rows)
+        rng = work.rng("play.direction", number, index)
+        samples = torch.from_numpy(rng.standard_normal(tuple(rows.shape))).to(rows)
         lengths = rows.norm(dim=-1, keepdim=True)
-        along = torch.nn.functional.normalize(drawn, dim=-1) * lengths
-        found.append((hookpoint, replace(operation, decoder_rows=along), reads))
-    return found
+        directions = torch.nn.functional.normalize(samples, dim=-1) * lengths
+        results.append((hookpoint, replace(operation, decoder_rows=directions), read_hookpoint))
+    return results
 
 
-def _edits(operations: Sequence[tuple[str, Any, str | None]], first: int) -> list[Edit]:
+def _edits(operations: Sequence[tuple[str, Any, str | None]], start: int) -> list[Edit]:
     from toolkit.edits import Edit, from_position
 
     return [
-        Edit(hookpoint, operation, from_position(first), reads)
-        for hookpoint, operation, reads in operations
+        Edit(hookpoint, operation, from_position(start), read_hookpoint)
+        for hookpoint, operation, read_hookpoint in operations
     ]
 
 
 def _operations(work: Work, patch: Patch) -> list[tuple[str, Any, str | None]]:
-    """What is done to each feature that a patch names, by layer."""
+    """The operation on each feature that a patch names, by layer."""
     rows = [space_row(work.model.identity, sae) for sae in work.saes]
     if patch.feature is not None:
         space, index = locate(patch.feature, rows)
         return [_operation(work, patch, patch.feature, str(space["space"]), index)]
-    judged = work.inputs.read("verdicts").to_pylist() if _has_verdicts(work) else []
-    named = [row for row in judged if row["verdict"] in patch.verdicts]
-    named.sort(key=lambda row: (-abs(row["effect"]), row["space"], row["feature"]))
-    chosen = list(dict.fromkeys((row["space"], row["feature"]) for row in named))[: patch.top]
+    verdict_rows = work.inputs.read("verdicts").to_pylist() if _has_verdicts(work) else []
+    matching = [row for row in verdict_rows if row["verdict"] in patch.verdicts]
+    matching.sort(key=lambda row: (-abs(row["effect"]), row["space"], row["feature"]))
+    chosen = list(dict.fromkeys((row["space"], row["feature"]) for row in matching))[: patch.top]
     if not chosen:
-        found = sorted({str(row["verdict"]) for row in judged})
+        known_verdicts = sorted({str(row["verdict"]) for row in verdict_rows})
         raise DataError(
             f"patch: no feature has the verdict {' or '.join(patch.verdicts)}. Verdicts of the "
-            f"needed stages: {choices(found)}. Need a stage of `patch.verdicts`, or name features."
+            f"needed stages: {choices(known_verdicts)}. Need a stage of `patch.verdicts`, "
+            f"or name features."
         )
     layers = {row["space"]: layer_of(row) or 0 for row in rows}
-    foreign = next((space for space, _ in chosen if space not in layers), None)
-    if foreign is not None:
+    unknown_space = next((space for space, _ in chosen if space not in layers), None)
+    if unknown_space is not None:
         raise DataError(
-            f"patch: a feature with a verdict is of space {foreign}, and the SAEs of this stage "
-            f"make {choices([str(row['address']) for row in rows])}. Use the same SAEs."
+            f"patch: a feature with a verdict is of space {unknown_space}, and the SAEs of this "
+            f"stage make {choices([str(row['address']) for row in rows])}. Use the same SAEs."
         )
     chosen.sort(key=lambda key: (layers[key[0]], key[1]))
     return [
@@ -225,7 +226,7 @@ def _has_verdicts(work: Work) -> bool:
 def _operation(
     work: Work, patch: Patch, name: str, space: str, index: int
 ) -> tuple[str, Any, str | None]:
-    """What is done to a feature, and where."""
+    """The operation on a feature, with the hookpoint to edit and the one to read."""
     from toolkit.edits import Add, OnFeatures, Scale, Set
 
     ids = [space_row(work.model.identity, sae)["space"] for sae in work.saes]
@@ -241,5 +242,5 @@ def _operation(
         change = Add(patch.add)
     else:
         change = Scale(float(patch.scale or 0.0))
-    reads = None if sae.output_hookpoint == sae.hookpoint else sae.hookpoint
-    return sae.output_hookpoint, OnFeatures.of(sae, [index], change), reads
+    read_hookpoint = None if sae.output_hookpoint == sae.hookpoint else sae.hookpoint
+    return sae.output_hookpoint, OnFeatures.of(sae, [index], change), read_hookpoint

@@ -1,8 +1,8 @@
-"""`play.games`: all games of a step go on side by side in one stream of replies.
+"""`play.games`: plays all games of a step side by side in one stream of replies.
 
-No draw depends on what else is under way. A token draw is keyed by (game, round, attempt, token); a
-win draw by (repetition, round) alone, so that games of the same repetition meet the same luck under
-every condition, model and arm.
+No draw depends on which other games are running. A token draw is keyed by (game, round, attempt,
+token); a win draw by (repetition, round) alone, so that games of the same repetition meet the same
+luck under every condition, model and arm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
 from .params import Play, count_games
-from .rendering import reminded, see, stop_rule
+from .rendering import stop_rule, tokenise_prompt, with_reminder
 from .table import LiveGame, game_row, round_row
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 SHOWN_REPLIES = 3
 SHOWN_CHARACTERS = 80
-TELL_SECONDS = 2.0
+STATUS_SECONDS = 2.0
 
 
 def play(work: Work, arms: Sequence[Arm] = ()) -> Rows:
-    """Play this step's games to their ends, each under an intervention if there are some; every
-    prompt and reply is kept whole.
+    """Play this step's games to the end, each under one of the arms if there are any. Prompts and
+    replies are stored whole.
     """
     import pyarrow as pa
 
@@ -56,47 +56,47 @@ def play(work: Work, arms: Sequence[Arm] = ()) -> Rows:
     work.report.phase("compute")
     session = work.model.session(work.batch.get("tokens"))
     _Match(work, environment, session, games, arms).play()
-    rounds = [row for game in games for row in game.rows]
-    ended = [game_row(work.params, environment, game) for game in games]
-    yield "rounds", pa.Table.from_pylist(rounds, schema=arrow_schema("rounds"))
-    yield "games", pa.Table.from_pylist(ended, schema=arrow_schema("games"))
+    round_rows = [row for game in games for row in game.rows]
+    game_rows = [game_row(work.params, environment, game) for game in games]
+    yield "rounds", pa.Table.from_pylist(round_rows, schema=arrow_schema("rounds"))
+    yield "games", pa.Table.from_pylist(game_rows, schema=arrow_schema("games"))
 
 
 def _games_of_step(work: Work, environment: Environment, arms: Sequence[Arm]) -> list[LiveGame]:
-    """Every condition gets its first repetition before any gets its second, and every arm its own,
-    so that a limit leaves none out too early.
+    """Order games by repetition, then condition, then arm, so that a limit still covers all
+    conditions and arms.
     """
-    conditions, each = environment.conditions(), max(1, len(arms))
-    total = count_games(work.params) * each
-    first, last = work.units or (0, min(total, work.limit_units or total))
+    conditions, arm_count = environment.conditions(), max(1, len(arms))
+    total = count_games(work.params) * arm_count
+    start, stop = work.units or (0, min(total, work.limit_units or total))
     games = []
-    for index in range(first, last):
-        repetition, place = divmod(index // each, len(conditions))
-        arm = arms[index % each] if arms else None
-        games.append(_open(environment, conditions[place], repetition, arm))
+    for index in range(start, stop):
+        repetition, condition_index = divmod(index // arm_count, len(conditions))
+        arm = arms[index % arm_count] if arms else None
+        games.append(_new_game(environment, conditions[condition_index], repetition, arm))
     return games
 
 
-def _open(
+def _new_game(
     environment: Environment, condition: Condition, repetition: int, arm: Arm | None
 ) -> LiveGame:
-    """A new game. Under an intervention it has the draws of the game without it."""
-    drawn_as = f"{condition.id}-r{repetition:04d}"
+    """A new game. Under an arm it has the draws of the same game without the arm."""
+    draw_name = f"{condition.id}-r{repetition:04d}"
     state = environment.start(condition.settings)
     if arm is None:
-        return LiveGame(drawn_as, condition, repetition, state, drawn_as, condition)
+        return LiveGame(draw_name, condition, repetition, state, draw_name, condition)
     changed = replace(
         condition,
         id=f"{condition.id}-{arm.name}",
         label=f"{condition.label or condition.id} {arm.name}",
         groups={**condition.groups, "arm": arm.name},
     )
-    name = f"{drawn_as}-{arm.name}"
-    return LiveGame(name, changed, repetition, state, drawn_as, condition, arm=arm.name)
+    name = f"{draw_name}-{arm.name}"
+    return LiveGame(name, changed, repetition, state, draw_name, condition, arm=arm.name)
 
 
 class _Match:
-    """The games of a step and the one stream of replies that they share."""
+    """The games of a step and the stream of replies that they share."""
 
     def __init__(
         self,
@@ -117,40 +117,40 @@ class _Match:
         self._watch = _Watch(work, session, len(games))
 
     def play(self) -> None:
-        """Until every game has an outcome."""
+        """Play until every game has an outcome."""
         for game in self._storms.begin():
-            self._ask(game)
+            self._submit(game)
         for generated in self._session.run():
             game = self._waiting.pop(str(generated.id))
-            self._take(game, generated)
+            self._handle_reply(game, generated)
             if not game.outcome and not self._storms.has_served(game):
-                self._ask(game)
+                self._submit(game)
             for released in self._storms.released(game):
-                self._ask(released)
+                self._submit(released)
             for warning in self._storms.new_warnings():
                 self._work.report.event("warning", **warning)
-            self._watch.tell(self._games, len(self._waiting))
-        self._watch.tell(self._games, 0, last=True)
+            self._watch.report(self._games, len(self._waiting))
+        self._watch.report(self._games, 0, is_final=True)
 
     def _open_leader(self, follower: LiveGame, repetition: int) -> LiveGame:
-        """A game like another one, but of an earlier repetition."""
+        """A game of the follower's condition and arm at another repetition."""
         arm = self._arms[follower.arm] if follower.arm else None
-        return _open(self._environment, follower.plain, repetition, arm)
+        return _new_game(self._environment, follower.base_condition, repetition, arm)
 
-    def _ask(self, game: LiveGame) -> None:
+    def _submit(self, game: LiveGame) -> None:
         params = self._params
         prompt = self._environment.prompt(game.state)
         if game.attempt > 1:
             assert params.reask is not None
-            prompt = reminded(prompt, params.reask.reminder)
-        game.seen = see(self._work.model, prompt, game.request, chat=params.chat)
+            prompt = with_reminder(prompt, params.reask.reminder)
+        game.seen = tokenise_prompt(self._work.model, prompt, game.request, chat=params.chat)
         self._waiting[game.request] = game
         edits = self._edits_of(game)
         self._session.submit(
             game.request,
             game.seen.tokens.ids,
             self._draw(game),
-            max_tokens=self._room(game, len(game.seen.tokens.ids)),
+            max_tokens=self._max_reply_tokens(game, len(game.seen.tokens.ids)),
             min_tokens=params.min_new_tokens,
             temperature=params.temperature,
             until=stop_rule(prompt, chat=params.chat),
@@ -158,7 +158,7 @@ class _Match:
         )
 
     def _edits_of(self, game: LiveGame) -> Sequence[Edit]:
-        """The edits of the reply that is asked for now."""
+        """The edits of the game's current request."""
         if game.arm is None:
             return ()
         assert game.seen is not None
@@ -175,31 +175,31 @@ class _Match:
         edits = self._edits.pop(request)
         self._arms[game.arm].check_made(edits, request, tokens, len(generated.ids))
 
-    def _room(self, game: LiveGame, prompt_tokens: int) -> int:
-        """The longest reply that this prompt leaves room for."""
+    def _max_reply_tokens(self, game: LiveGame, prompt_tokens: int) -> int:
+        """The longest reply that fits into the context after this prompt."""
         context: int = self._work.model.context
-        room = min(self._params.max_new_tokens, context - prompt_tokens + 1)
-        needed = min(self._environment.min_reply_tokens, self._params.max_new_tokens)
-        if room < needed:
+        max_tokens = min(self._params.max_new_tokens, context - prompt_tokens + 1)
+        min_tokens = min(self._environment.min_reply_tokens, self._params.max_new_tokens)
+        if max_tokens < min_tokens:
             raise DataError(
                 f"{game.request}: the prompt has {prompt_tokens} tokens and the shortest reply "
-                f"{needed}; {self._work.model.identity.name} reads at most {context}. Show fewer "
-                "rounds, or name a model with a longer context."
+                f"{min_tokens}; {self._work.model.identity.name} reads at most {context}. Show "
+                "fewer rounds, or name a model with a longer context."
             )
-        return room
+        return max_tokens
 
     def _draw(self, game: LiveGame) -> Draw:
-        name, number, attempt = game.drawn_as, game.round, game.attempt
+        name, number, attempt = game.draw_name, game.round, game.attempt
         rng = self._work.rng
         return lambda count: float(rng("play.token", name, number, attempt, count).random())
 
-    def _take(self, game: LiveGame, generated: Generated) -> None:
-        """Read a reply, and do what it says or ask again."""
+    def _handle_reply(self, game: LiveGame, generated: Generated) -> None:
+        """Read a reply; apply its action, or record the failure."""
         self._check_edits(game, generated)
         verdict = self._judge(game, generated)
         if verdict.failure is not None:
             game.rows.append(round_row(self._environment, game, generated, verdict, None))
-            self._failed(game, verdict)
+            self._record_failure(game, verdict)
             return
         rng = chance(self._work.seed, game.repetition, game.round)
         turn: Turn = self._environment.step(game.state, verdict, rng)
@@ -212,12 +212,12 @@ class _Match:
         game.attempt = 1
 
     def _judge(self, game: LiveGame, generated: Generated) -> Reply:
-        """What the reply says."""
+        """Parse a reply."""
         assert game.seen is not None
         cut_off = generated.finish == "length"
         return judge(self._parse, generated.text, game.seen.prompt, cut_off=cut_off)
 
-    def _failed(self, game: LiveGame, verdict: Reply) -> None:
+    def _record_failure(self, game: LiveGame, verdict: Reply) -> None:
         if game.attempt < self._params.attempts:
             game.attempt += 1
         else:
@@ -225,11 +225,11 @@ class _Match:
 
 
 class _Storms:
-    """Conditions whose replies cannot be read at all. The first repetitions of a condition lead:
-    the others wait until one of these has given a decision, and are not played if none does. Which
-    games lead depends neither on who answers first nor on how games are cut into steps: the first
-    decisions of leaders of other steps are asked for here too, one after the other, and kept
-    nowhere.
+    """Stops conditions whose replies are all unreadable. The first repetitions of a condition are
+    leaders. The others, the followers, wait until a leader has given a readable decision, and are
+    not played if none does. Which games lead depends neither on the order of replies nor on the
+    split into steps: the first decisions of leaders of other steps are requested here too, one
+    after the other, and discarded.
     """
 
     def __init__(
@@ -238,29 +238,31 @@ class _Storms:
         games: Sequence[LiveGame],
         open_leader: Callable[[LiveGame, int], LiveGame],
     ) -> None:
-        self._enough = -(-params.storm // params.attempts) if params.storm else 0
+        self._leader_count = -(-params.storm // params.attempts) if params.storm else 0
         self._leaders: dict[str, list[LiveGame]] = defaultdict(list)
         self._followers: dict[str, list[LiveGame]] = defaultdict(list)
         for game in games:
-            leads = not params.storm or game.repetition < self._enough
-            held = self._leaders if leads else self._followers
-            held[game.condition.id].append(game)
+            leads = not params.storm or game.repetition < self._leader_count
+            group = self._leaders if leads else self._followers
+            group[game.condition.id].append(game)
         self._open_leader = open_leader
         self._scouts: set[str] = set()
         """Names of leaders of other steps."""
         self._warnings: list[dict[str, Any]] = []
 
     def begin(self) -> list[LiveGame]:
-        """The games that begin at once."""
-        led = [game for held in self._leaders.values() for game in held]
-        unled = [name for name in self._followers if not self._leaders[name]]
-        return [*led, *(self._scout(name) for name in unled)]
+        """The games that start at once."""
+        leaders = [game for group in self._leaders.values() for game in group]
+        without_leader = [name for name in self._followers if not self._leaders[name]]
+        return [*leaders, *(self._scout(name) for name in without_leader)]
 
     def _scout(self, name: str) -> LiveGame:
-        """The next leader that is not of this step."""
+        """Open the next leader that belongs to another step."""
         leaders = self._leaders[name]
-        known = {game.repetition for game in leaders}
-        repetition = next(number for number in range(self._enough) if number not in known)
+        repetitions = {game.repetition for game in leaders}
+        repetition = next(
+            number for number in range(self._leader_count) if number not in repetitions
+        )
         scout = self._open_leader(self._followers[name][0], repetition)
         leaders.append(scout)
         self._scouts.add(scout.name)
@@ -271,7 +273,7 @@ class _Storms:
         return game.name in self._scouts and game.round > 1
 
     def released(self, game: LiveGame) -> list[LiveGame]:
-        """The games that may begin now that this one has answered."""
+        """The games that can start now that this game has a reply."""
         name = game.condition.id
         if not self._followers.get(name):
             return []
@@ -280,7 +282,7 @@ class _Storms:
         leaders = self._leaders[name]
         if not all(leader.outcome and leader.round == 1 for leader in leaders):
             return []
-        if len(leaders) < self._enough:
+        if len(leaders) < self._leader_count:
             return [self._scout(name)]
         stopped = self._followers.pop(name)
         for follower in stopped:
@@ -289,7 +291,7 @@ class _Storms:
         return []
 
     def new_warnings(self) -> list[dict[str, Any]]:
-        """What has to be said about conditions that were stopped since this was last asked."""
+        """Warnings about the conditions stopped since the last call."""
         warnings, self._warnings = self._warnings, []
         return warnings
 
@@ -306,33 +308,33 @@ def _storm_warning(condition: str, leaders: Sequence[LiveGame], stopped: int) ->
 
 
 class _Watch:
-    """Tells the host how the games go: outcomes so far, games under way, games a second."""
+    """Reports progress to the host: outcomes so far, running games, games per second."""
 
     def __init__(self, work: Work, session: Session, total: int) -> None:
         self._work, self._session, self._total = work, session, total
         self._started = time.monotonic()
-        self._told = self._started
+        self._last_status = self._started
         self._ended = -1
 
-    def tell(self, games: Sequence[LiveGame], live: int, *, last: bool = False) -> None:
+    def report(self, games: Sequence[LiveGame], running: int, *, is_final: bool = False) -> None:
         """Report progress when a game has ended, and more every few seconds."""
         now = time.monotonic()
-        if not last and now - self._told < TELL_SECONDS and live > 1:
+        if not is_final and now - self._last_status < STATUS_SECONDS and running > 1:
             return
         outcomes = Counter(game.outcome for game in games if game.outcome)
-        ended = outcomes.total()
-        if ended != self._ended:
-            self._ended = ended
-            self._work.report.progress(ended, self._total)
-        if last or now - self._told >= TELL_SECONDS:
-            self._told = now
-            pace = ended / max(now - self._started, 1e-9)
-            self._work.report.event("status", **_status(outcomes, live, pace))
-        if last:
+        ended_games = outcomes.total()
+        if ended_games != self._ended:
+            self._ended = ended_games
+            self._work.report.progress(ended_games, self._total)
+        if is_final or now - self._last_status >= STATUS_SECONDS:
+            self._last_status = now
+            games_per_second = ended_games / max(now - self._started, 1e-9)
+            self._work.report.event("status", **_status(outcomes, running, games_per_second))
+        if is_final:
             self._work.report.event("played", **self._totals(games))
 
     def _totals(self, games: Sequence[LiveGame]) -> dict[str, Any]:
-        """What the step has done, for the report's Methods."""
+        """Totals of the step, for the report's Methods."""
         counts = self._session.counts
         return {
             "games": len(games),
@@ -345,13 +347,13 @@ class _Watch:
         }
 
 
-def _status(outcomes: Counter[str], live: int, pace: float) -> dict[str, Any]:
-    """How the games go, in words and as numbers."""
+def _status(outcomes: Counter[str], running: int, games_per_second: float) -> dict[str, Any]:
+    """The progress as text and as numbers."""
     ended = ", ".join(f"{name} {count}" for name, count in outcomes.most_common())
-    text = f"{live} games under way, {pace:.3g} games/s; {ended or 'none has ended'}"
+    text = f"{running} games under way, {games_per_second:.3g} games/s; {ended or 'none has ended'}"
     return {
         "text": text,
-        "live": live,
+        "live": running,
         "outcomes": dict(sorted(outcomes.items())),
-        "games_per_second": round(pace, 3),
+        "games_per_second": round(games_per_second, 3),
     }

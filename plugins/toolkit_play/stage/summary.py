@@ -1,4 +1,4 @@
-"""What a play stage says about its own work, for the report's Methods."""
+"""The summary of a play stage for the report's Methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Games under way: what each is, and the rows it leaves."""
+"""Running games, and their rows in the tables."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class LiveGame:
-    """One game: its state, the decision it is at, and the rows of its replies so far."""
+    """A running game: its state, its current decision, and the rows of its replies so far."""
 
     name: str
     condition: Condition
     repetition: int
     state: State
-    drawn_as: str
-    """The name by which its tokens are drawn: that of the game without an intervention."""
-    plain: Condition
-    """Its condition without an intervention."""
+    draw_name: str
+    """Key of its token draws: the name of the same game without an arm."""
+    base_condition: Condition
+    """Its condition without the arm."""
     round: int = 1
     attempt: int = 1
     outcome: str = ""
@@ -36,16 +36,16 @@ class LiveGame:
     seen: SeenPrompt | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     arm: str | None = None
-    """The intervention that it is played under."""
+    """The arm that it is played under."""
 
     @property
     def request(self) -> str:
-        """The name of the reply that it waits for."""
+        """The name of its current request for a reply."""
         return f"{self.name}/{self.round}/{self.attempt}"
 
 
 def canonical_json(data: Any) -> str:
-    """The one JSON text of plain data."""
+    """Plain data as canonical JSON text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -56,10 +56,12 @@ def round_row(
     verdict: Reply,
     turn: Turn | None,
 ) -> dict[str, Any]:
-    """A reply as a row of `rounds`. `turn` is what its action did; None if it could not be read."""
+    """A reply as a row of `rounds`. `turn` is the result of its action, None if it could not be
+    read.
+    """
     assert game.seen is not None
     numbers = environment.numbers(game.state)
-    after = numbers if turn is None else environment.numbers(turn.state)
+    numbers_after = numbers if turn is None else environment.numbers(turn.state)
     text = game.seen.tokens.text
     return {
         "game": game.name,
@@ -82,14 +84,14 @@ def round_row(
         "asked": verdict.amount,
         "bet": None if turn is None else turn.bet,
         "balance_before": numbers.get("balance"),
-        "balance_after": after.get("balance"),
+        "balance_after": numbers_after.get("balance"),
         "won": None if turn is None else turn.won,
     }
 
 
 def game_row(params: Play, environment: Environment, game: LiveGame) -> dict[str, Any]:
-    """A game as a row of `games`. `rounds` counts the stakes; a decision to leave is a row of
-    `rounds`, but no round of its own.
+    """A game as a row of `games`. `rounds` counts bets: a decision to stop has a row in table
+    `rounds` but is not counted.
     """
     bets = [row["bet"] for row in game.rows if row["bet"] is not None]
     condition = game.condition

@@ -1,5 +1,5 @@
-"""The difference of two prompts at the output of a block, as tokens and as SAE features: a gradient
-times the difference, and each part patched exactly.
+"""The difference between two prompts at the output of a block, as tokens and as SAE features: a
+gradient times the difference, and each part patched exactly.
 
 The part of the difference that the features do not explain, with anything that a decoder adds
 beyond their directions, is one term per token: the SAE's error. Tokens, features and error add up.
@@ -71,7 +71,7 @@ def streams_of(model: Model, ids: Sequence[int], names: Sequence[str]) -> dict[s
     return {name: captured[name][0, : len(ids)].float().clone() for name in names}
 
 
-def slope(
+def outcome_gradients(
     model: Model,
     ids: Sequence[int],
     names: Sequence[str],
@@ -83,7 +83,7 @@ def slope(
     return {name: result.gradients[name][0].float() for name in names}
 
 
-def mean_slope(
+def mean_gradient(
     model: Model,
     ids: Sequence[int],
     name: str,
@@ -104,7 +104,7 @@ def mean_slope(
     return total / steps
 
 
-def features_of(
+def attribute_features(
     about: About,
     method: str,
     sae: Sae,
@@ -198,7 +198,7 @@ def check_exactly(
 # --- blocks and heads -----------------------------------------------------------------------------
 
 
-def of_heads(
+def attribute_heads(
     about: About,
     model: Model,
     patching: Patching,
@@ -212,7 +212,7 @@ def of_heads(
     """The effect of the difference that each head writes, by gradient and exactly."""
     names = [f"attn_z.{layer}" for layer in layers]
     clean, changed = (streams_of(model, side, names) for side in ids)
-    gradients = slope(model, ids[0], names, outcome)
+    gradients = outcome_gradients(model, ids[0], names, outcome)
     attributions = []
     for layer, name in zip(layers, names, strict=True):
         delta = changed[name][list(positions)] - clean[name]
@@ -232,7 +232,7 @@ def of_heads(
     return attributions
 
 
-def of_blocks(
+def attribute_blocks(
     about: About,
     model: Model,
     patching: Patching,
@@ -247,7 +247,7 @@ def of_blocks(
     names = [f"{site}.{layer}" for layer in range(model.layers) for site in ("attn_out", "mlp_out")]
     clean, changed = (streams_of(model, side, names) for side in ids)
     try:
-        gradients = slope(model, ids[0], names, outcome)
+        gradients = outcome_gradients(model, ids[0], names, outcome)
     except BadInput:  # the model scales its branches: no gradient
         return []
     attributions = []
@@ -266,7 +266,7 @@ def of_blocks(
     return attributions
 
 
-def zeroed(patching: Patching, name: str, width: int) -> float:
+def effect_of_zeroing(patching: Patching, name: str, width: int) -> float:
     """The change of the outcome when the stream after a block is set to zero."""
     import torch
 

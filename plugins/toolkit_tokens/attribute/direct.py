@@ -48,8 +48,8 @@ class DirectReader:
         return [float(value) for value in normed @ self.direction.to(normed.device)]
 
 
-def of_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
-    """By embedding, head, what attention adds beyond its heads, and MLP."""
+def attribute_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
+    """The attribution by embedding, head, what attention adds beyond its heads, and MLP."""
     attribution = TokenAttribution(about, METHOD, "head", None, measured=measured)
     streams, model = reader.streams, reader.model
     attribution.add("embedding", reader.values(streams["resid_pre.0"][None])[0])
@@ -67,10 +67,10 @@ def of_writers(about: About, reader: DirectReader, measured: float) -> TokenAttr
     return attribution
 
 
-def of_features(
+def attribute_features(
     about: About, reader: DirectReader, saes: Sequence[tuple[Sae, str]], measured: float, keep: int
 ) -> Iterator[TokenAttribution]:
-    """By features of each layer, the SAE's error, and what later blocks write."""
+    """The attribution by features of each layer, the SAE's error, and what later blocks write."""
     for sae, space in saes:
         stream = reader.streams[sae.hookpoint][None]
         parts = split(stream, sae.encode(stream), sae)

@@ -36,7 +36,7 @@ class DecisionOutcome:
         return self.of(outputs[LOGITS])
 
     def of_states(self, model: Model, states: Tensor) -> Tensor:
-        """(n, width) -> (n,), float64 on the CPU, without rows x vocabulary."""
+        """(n, width) -> (n,), float64 on the CPU, without the logits of the whole vocabulary."""
         logits = model.readout(states, self.tokens).logits.double().cpu()
         count = len(self.plus)
         return logits[:, :count].mean(dim=1) - logits[:, count:].mean(dim=1)

@@ -1,7 +1,7 @@
 """Clean and changed prompts, and which of their tokens correspond.
 
 Two prompts are aligned by their spans: between spans the tokens must be equal, and a span that
-differs may have another length. Its tokens are matched from the end, where a number's last digits
+differs may also differ in length. Its tokens are matched from the end, where a number's last digits
 are; surplus clean tokens are matched with the first token of the changed span.
 """
 
@@ -65,7 +65,7 @@ def aligned(clean: Mapping[str, Any], changed: Mapping[str, Any]) -> Pair:
         positions += _checked_equal(
             clean, changed, (clean_done, clean_start), (changed_done, changed_start)
         )
-        positions += _matched(clean_end - clean_start, changed_start, changed_end)
+        positions += _match_from_end(clean_end - clean_start, changed_start, changed_end)
         names.append(name)
         clean_done, changed_done = clean_end, changed_end
     positions += _checked_equal(
@@ -94,8 +94,8 @@ def _common_spans(
     return [(key[0], sides[0][key], sides[1][key]) for key in ordered]
 
 
-def _matched(count: int, start: int, end: int) -> list[int]:
-    """For `count` clean tokens the tokens of a changed span, matched from the end."""
+def _match_from_end(count: int, start: int, end: int) -> list[int]:
+    """For each of `count` clean tokens, its token of the changed span, matched from the end."""
     length = end - start
     return [start + max(0, length - count + number) for number in range(count)]
 

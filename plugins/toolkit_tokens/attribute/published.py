@@ -28,7 +28,8 @@ def published(
     space: str,
     importance: Mapping[int, float],
 ) -> Iterator[TokenAttribution]:
-    """`attention`: the last token's, (heads, tokens); `features`: (tokens, width)."""
+    """The published attributions. `attention`: the last token's, (heads, tokens); `features`:
+    (tokens, width)."""
     magnitude = features.norm(dim=1).double().cpu()
     weights = attention.double().cpu()
     mean = TokenAttribution(about, "attention_magnitude", "token", sae.layer, space)

@@ -11,12 +11,12 @@ import numpy as np
 MIN_EXACT = 1e-9
 """An exact change below this has no sign to agree with."""
 CHECKED = ("token", "feature", "head", "attn_out", "mlp_out")
-"""Parts that exact patching is compared on."""
+"""Parts that are compared with exact patching."""
 
 
 @dataclass(frozen=True)
 class About:
-    """The sample, the sample it is compared with, and the outcome that are attributed."""
+    """The sample of an attribution, the sample it is compared with, and the outcome."""
 
     sample: str
     against: str
@@ -110,7 +110,7 @@ def _same_sign(values: Any, exact: Any) -> float | None:
 def all_rows(
     attributions: Iterable[TokenAttribution],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of both tables."""
+    """The rows of `attributions`, and of `attribution_checks`."""
     listed: Sequence[TokenAttribution] = list(attributions)
     return [row for attribution in listed for row in attribution.rows], [
         attribution.check() for attribution in listed

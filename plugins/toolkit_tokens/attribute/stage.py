@@ -147,9 +147,9 @@ def _direct(
 ) -> Iterator[TokenAttribution]:
     names = [site.sae.hookpoint for site in sites]
     reader = direct.DirectReader(work.model, ids, outcome, names)
-    yield direct.of_writers(about, reader, patching.clean)
+    yield direct.attribute_writers(about, reader, patching.clean)
     saes = [(site.sae, site.space) for site in sites]
-    yield from direct.of_features(about, reader, saes, patching.clean, work.params.keep)
+    yield from direct.attribute_features(about, reader, saes, patching.clean, work.params.keep)
 
 
 def _gradient_activation(
@@ -163,13 +163,13 @@ def _gradient_activation(
     """Gradient times stream, against the outcome without any stream at that layer."""
     names = [site.sae.hookpoint for site in sites]
     streams = difference.streams_of(work.model, ids, names)
-    gradients = difference.slope(work.model, ids, names, outcome)
+    gradients = difference.outcome_gradients(work.model, ids, names, outcome)
     for site in sites:
         name = site.sae.hookpoint
         stream = streams[name]
         parts = difference.split(stream, site.sae.encode(stream), site.sae)
-        measured = -difference.zeroed(patching, name, stream.shape[1])
-        yield from difference.features_of(
+        measured = -difference.effect_of_zeroing(patching, name, stream.shape[1])
+        yield from difference.attribute_features(
             about,
             "gradient_activation",
             site.sae,
@@ -198,8 +198,10 @@ def _attribute_pair(
     patching = Patching(model, ids[0], outcome)
     names = [site.sae.hookpoint for site in sites]
     clean, changed = (difference.streams_of(model, side, names) for side in ids)
-    slopes = {
-        method: difference.slope(model, ids[0], names, outcome, difference.FROZEN.get(method, ()))
+    gradients = {
+        method: difference.outcome_gradients(
+            model, ids[0], names, outcome, difference.FROZEN.get(method, ())
+        )
         for method in methods
         if method != "integrated_gradients"
     }
@@ -208,20 +210,20 @@ def _attribute_pair(
         name = site.sae.hookpoint
         changed_stream = changed[name][list(pair.positions)]
         delta = changed_stream - clean[name]
-        moved = site.sae.encode(changed_stream) - site.sae.encode(clean[name])
-        parts = difference.split(delta, moved, site.sae)
+        activation_delta = site.sae.encode(changed_stream) - site.sae.encode(clean[name])
+        parts = difference.split(delta, activation_delta, site.sae)
         targets = tokens([0] * len(delta), range(len(delta)))
         measured = patching.change([Edit(name, OnStream(Set(changed_stream)), targets)])
         site_attributions: list[TokenAttribution] = []
         for method in methods:
             gradient = (
-                difference.mean_slope(
+                difference.mean_gradient(
                     model, ids[0], name, outcome, clean[name], delta, params.steps
                 )
                 if method == "integrated_gradients"
-                else slopes[method][name]
+                else gradients[method][name]
             )
-            site_attributions += difference.features_of(
+            site_attributions += difference.attribute_features(
                 about, method, site.sae, site.space, parts, gradient, measured, params.keep
             )
         if params.exact:
@@ -250,6 +252,6 @@ def _attribute_heads_and_blocks(
     exact = work.params.exact
     common = (about, model, patching, outcome, ids, pair.positions)
     return [
-        *difference.of_heads(*common, layers, heads, exact),
-        *difference.of_blocks(*common, exact),
+        *difference.attribute_heads(*common, layers, heads, exact),
+        *difference.attribute_blocks(*common, exact),
     ]

@@ -110,8 +110,8 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     height, margin = 220.0, 56.0
 
     def to_page(x: float, y: float) -> tuple[float, float]:
-        wide = (x - low) / ((high - low) or 1.0)
-        return margin + wide * (WIDTH - margin - RIGHT), TOP + (1 - y / top) * (height - TOP - 30)
+        share = (x - low) / ((high - low) or 1.0)
+        return margin + share * (WIDTH - margin - RIGHT), TOP + (1 - y / top) * (height - TOP - 30)
 
     body = [draw.line(*to_page(low, 0), *to_page(high, 0), "axis")]
     for tick in draw.ticks(0, top, 4):
@@ -182,7 +182,7 @@ def _title(pieces: Sequence[str], position: int, value: float) -> str:
 
 
 def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[str]:
-    """The tokens under their columns where there is room, else their positions."""
+    """The tokens under their columns if there is room, otherwise their positions."""
     if len(pieces) <= LABELLED:
         for position, piece in enumerate(pieces):
             x = LEFT + step * (position + 0.7)

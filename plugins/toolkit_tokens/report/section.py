@@ -53,7 +53,7 @@ def _first_sample(inputs: Inputs, available: set[str]) -> Mapping[str, Any] | No
 
 
 def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
-    """Of the last layer: the strongest features by position, and the text shaded by them."""
+    """For the last layer: the strongest features by position, and the text shaded by them."""
     import pyarrow.compute as pc
 
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
@@ -182,17 +182,19 @@ def _attributions(inputs: Inputs) -> Iterator[Figure]:
     yield _agreement(checks)
     sample = min(row["sample"] for row in checks)
     for method in WATERFALLS:
-        of_method = [
+        method_checks = [
             check
             for check in checks
             if (check["sample"], check["method"]) == (sample, method)
             and check["measured"] is not None
             and check["part"] in ("token", "head")
         ]
-        if not of_method:
+        if not method_checks:
             continue
         # The lowest layer: at the last one, the last token carries nearly everything.
-        check = min(of_method, key=lambda check: -1 if check["layer"] is None else check["layer"])
+        check = min(
+            method_checks, key=lambda check: -1 if check["layer"] is None else check["layer"]
+        )
         part_rows = [
             row
             for row in rows
@@ -214,19 +216,21 @@ def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:
     for check in checks:
         by_method.setdefault((check["method"], check["part"]), []).append(check)
     cells = []
-    for (method, part), of_method in sorted(by_method.items()):
+    for (method, part), method_checks in sorted(by_method.items()):
         gaps = [
             abs(attribution["total"] - attribution["measured"])
-            for attribution in of_method
+            for attribution in method_checks
             if attribution["measured"] is not None
         ]
-        agreements = [attribution["r"] for attribution in of_method if attribution["r"] is not None]
+        agreements = [
+            attribution["r"] for attribution in method_checks if attribution["r"] is not None
+        ]
         cells.append(
             [
                 draw.escaped(f"{method}, by {part}"),
                 _number(max(gaps)) if gaps else "adds up to nothing",
                 _number(sum(agreements) / len(agreements)) if agreements else "not patched",
-                str(len(of_method)),
+                str(len(method_checks)),
             ]
         )
     title = "Methods: completeness, and agreement with exact patching"
@@ -312,8 +316,8 @@ def _completeness_findings(checks: Sequence[Mapping[str, Any]]) -> Iterator[Find
     for check in complete:
         by_method.setdefault(check["method"], []).append(check)
     largest = {
-        method: max(abs(check["total"] - check["measured"]) for check in of_method)
-        for method, of_method in by_method.items()
+        method: max(abs(check["total"] - check["measured"]) for check in method_checks)
+        for method, method_checks in by_method.items()
     }
     for method in sorted(largest, key=largest.__getitem__):
         yield Finding(

@@ -76,22 +76,24 @@ def _layers(
 ) -> Iterator[bytes]:
     import pyarrow.compute as pc
 
-    of_sample = {
+    sample_tables = {
         name: table.filter(pc.equal(table["sample"], sample["sample"]))
         for name, table in tables.items()
     }
     by_name: dict[str, dict[str, bytes]] = {}
-    if "activations" in of_sample:
+    if "activations" in sample_tables:
         for space, name in names.items():
-            rows = of_sample["activations"].filter(
-                pc.equal(of_sample["activations"]["space"], space)
+            rows = sample_tables["activations"].filter(
+                pc.equal(sample_tables["activations"]["space"], space)
             )
             if len(rows):
                 features = _features(rows, len(sample["token_ids"]))
                 by_name.setdefault(name, {})["features"] = _json_bytes(features)
-    if "attention" in of_sample:
-        for layer in sorted(pc.unique(of_sample["attention"]["layer"]).to_pylist()):
-            rows = of_sample["attention"].filter(pc.equal(of_sample["attention"]["layer"], layer))
+    if "attention" in sample_tables:
+        for layer in sorted(pc.unique(sample_tables["attention"]["layer"]).to_pylist()):
+            rows = sample_tables["attention"].filter(
+                pc.equal(sample_tables["attention"]["layer"], layer)
+            )
             dumped = _json_bytes(_attention(rows))
             at_layer = [name for space, name in names.items() if layers[space] == layer]
             for name in at_layer or [f"L{layer}"]:

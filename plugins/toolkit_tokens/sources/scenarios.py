@@ -30,7 +30,7 @@ CHANGED_FROM = "changed_from"
 
 
 class ScenarioChange(Params):
-    """One copy of a scenario with another number in its state."""
+    """A copy of a scenario with changed values in its state."""
 
     of: str = Field(min_length=1, description="The scenario that is copied.")
     set: dict[str, int | float | str] = Field(
@@ -62,7 +62,7 @@ class Scenarios(Params):
     )
 
     @model_validator(mode="after")
-    def _known(self) -> Scenarios:
+    def _check_names(self) -> Scenarios:
         known = [scenario.name for scenario in self.environment.make().scenarios()]
         if not known:
             raise ValueError(

@@ -44,7 +44,7 @@ class TraceNode:
 
     @property
     def hookpoint(self) -> str:
-        """Where it is read and written."""
+        """The hookpoint where it is read and written."""
         return self.sae.hookpoint
 
     @property

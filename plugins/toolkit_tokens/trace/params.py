@@ -60,7 +60,7 @@ class TracePath(Params):
 
 
 class SummarisePaths(Params):
-    """When a hop counts as confirmed over all prompts."""
+    """The conditions for a hop to be confirmed over all prompts."""
 
     min_effect: float = Field(
         MIN_EFFECT,

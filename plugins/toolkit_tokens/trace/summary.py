@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .params import SummarisePaths
 
 ALL = "*"
-"""The sample of rows that sum up all samples."""
+"""The sample id of rows that summarise all samples."""
 
 
 def summarise(work: Work) -> Rows:
@@ -45,7 +45,7 @@ def summarise(work: Work) -> Rows:
                 "this stage do not have. Give both stages the same `samples`."
             )
         hops[row["path"], row["hop"]].append(row)
-    rows = [_summary_row(work, of_hop, units) for _, of_hop in sorted(hops.items())]
+    rows = [_summary_row(work, hop_rows, units) for _, hop_rows in sorted(hops.items())]
     for row, q in zip(rows, q_values([row["p"] for row in rows]), strict=True):
         row["q"] = q
         row["verdict"] = _verdict(row, params)

@@ -89,7 +89,7 @@ def contrast(work: Work) -> Rows:
     import pyarrow as pa
 
     samples = _samples(work)
-    values = {**_shares(work, samples), **_firing(work, samples)}
+    values = {**_shares(work, samples), **_activation_sums(work, samples)}
     if not values:
         raise DataError(
             "track.contrasts: the needed stages kept neither attention nor activations of these "
@@ -177,12 +177,12 @@ def _shares(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
                 mass = sum(float(weights[index_of[token]]) for token in tokens if token in index_of)
                 sums[SHARE, name, row["layer"]][sample.name].append(mass)
     return {
-        key: {name: float(np.mean(shares)) for name, shares in of_samples.items()}
-        for key, of_samples in sums.items()
+        key: {name: float(np.mean(shares)) for name, shares in by_sample.items()}
+        for key, by_sample in sums.items()
     }
 
 
-def _firing(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
+def _activation_sums(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
     """The sum of a token's activations, averaged over the tracked tokens of a span."""
     import numpy as np
 
@@ -196,8 +196,8 @@ def _firing(work: Work, samples: Mapping[str, _TrackedSample]) -> _Values:
             if row["position"] in tokens:
                 totals[FIRING, name, layer][sample.name].append(total)
     return {
-        key: {name: float(np.mean(sums)) for name, sums in of_samples.items()}
-        for key, of_samples in totals.items()
+        key: {name: float(np.mean(sums)) for name, sums in by_sample.items()}
+        for key, by_sample in totals.items()
     }
 
 
@@ -236,14 +236,14 @@ def _largest_differences(
         weight = (1.0 if tracked.group == group_a else -1.0) / sizes[tracked.group]
         for name, tokens in tracked.spans.items():
             if row["position"] in tokens:
-                of_span = sums[name, layer]
+                feature_sums = sums[name, layer]
                 for feature, value in zip(row["features"], row["values"], strict=True):
-                    of_span[row["space"], feature] += weight * value / len(tokens)
+                    feature_sums[row["space"], feature] += weight * value / len(tokens)
     labels = {}
-    for key, of_span in sums.items():
-        if of_span:
-            (space, feature), moved = max(of_span.items(), key=lambda entry: abs(entry[1]))
-            labels[key] = f"largest difference: {short(spaces[space], feature)} {moved:+.3g}"
+    for key, feature_sums in sums.items():
+        if feature_sums:
+            (space, feature), gap = max(feature_sums.items(), key=lambda entry: abs(entry[1]))
+            labels[key] = f"largest difference: {short(spaces[space], feature)} {gap:+.3g}"
     return labels
 
 
@@ -270,10 +270,10 @@ def _rows(
         if not all(map(len, sides)):
             continue
         estimate = difference(sides[0], sides[1], work.rng("track.difference", *key))
-        small = min(map(len, sides)) < params.min_units
-        p = None if small else permutation_p(sides[0], sides[1], work.rng("track.p", *key))
+        is_small = min(map(len, sides)) < params.min_units
+        p = None if is_small else permutation_p(sides[0], sides[1], work.rng("track.p", *key))
         text = named.get((span, layer), "") if statistic == FIRING else ""
-        if small:
+        if is_small:
             counts = " and ".join(str(len(side)) for side in sides)
             withheld = f"p withheld: {counts} units, fewer than {params.min_units} in a group"
             text = f"{text}; {withheld}" if text else withheld
@@ -294,7 +294,7 @@ def _unit_means(
     for name, value in values.items():
         if samples[name].group == group:
             units[samples[name].unit].append(value)
-    return np.array([np.mean(of_unit) for of_unit in units.values()], dtype=np.float64)
+    return np.array([np.mean(unit_values) for unit_values in units.values()], dtype=np.float64)
 
 
 def _row(

@@ -153,7 +153,7 @@ def _largest_weights(
 
 
 def _lists(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:
-    """A column of lists: `offsets` are where each begins, and where the last ends."""
+    """A column of lists: `offsets` holds the start of each list, and the end of the last."""
     import pyarrow as pa
 
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)

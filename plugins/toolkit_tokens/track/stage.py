@@ -44,7 +44,7 @@ def track_tokens(work: Work) -> Rows:
     attention: Attention | None = work.params.attention
     layers = sorted({sae.layer for sae in saes}) if attention is not None else []
     texts = _texts(work, work.params.at, attention)
-    yield from _tracked(work, texts, saes, layers, None if attention is None else attention.top)
+    yield from _run_passes(work, texts, saes, layers, None if attention is None else attention.top)
     spaces = [space_row(model.identity, sae) for sae in saes]
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
@@ -53,7 +53,7 @@ def track_attention(work: Work) -> Rows:
     """Attention of every head at the chosen layers; no SAE is opened."""
     layers = layer_numbers(work.params.layers, work.model.layers, work.model.identity.name)
     texts = _texts(work, None, work.params)
-    yield from _tracked(work, texts, [], layers, work.params.top)
+    yield from _run_passes(work, texts, [], layers, work.params.top)
 
 
 def _texts(
@@ -89,7 +89,7 @@ def _texts(
 # --- passes ---------------------------------------------------------------------------------------
 
 
-def _tracked(
+def _run_passes(
     work: Work,
     texts: Sequence[TrackedText],
     saes: Sequence[Sae],
@@ -183,8 +183,8 @@ def _attention(
     weights: dict[int, Any] = dict(result.weights)
     for layer in sorted(weights):
         rows = weights.pop(layer)
-        for text, of_text in zip(batch, rows, strict=True):
-            yield "attention", attention_rows(name, layer, text, of_text, top, model.causal)
+        for text, text_weights in zip(batch, rows, strict=True):
+            yield "attention", attention_rows(name, layer, text, text_weights, top, model.causal)
 
 
 def _features(
