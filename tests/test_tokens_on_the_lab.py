@@ -108,7 +108,7 @@ def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
 
 def test_games_are_tracked_decision_by_decision(folder: Path) -> None:
     """Ten games of those that another spec plays, then all fifty; the games are played once."""
-    assert "stage exp1_pathway/play (play.games): 1 steps, 0 reused" in run(folder, "exp6_games")
+    assert "stage exp1_pathway/play (play.games): 1 step, 0 reused" in run(folder, "exp6_games")
     ten = json.loads((folder / "exp6_games" / "tokens.json").read_text(encoding="utf-8"))
     games = {sample["scenario"].rpartition("/")[0] for sample in ten["scenarios"]}
     assert len(games) == 10

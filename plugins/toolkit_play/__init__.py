@@ -99,7 +99,7 @@ def _environments() -> Iterator[Part]:
 def _parsers() -> Iterator[Part]:
     yield ParserPart(
         name="strict",
-        help="Every plain way of saying one option that the prompt offers, and nothing else.",
+        help="Reads any plain statement of one option that the prompt offers, and nothing else.",
         params=strict.Strict,
         make=strict.make,
     )
@@ -138,7 +138,7 @@ def _parsers() -> Iterator[Part]:
     )
     yield ParserPart(
         name="study_api",
-        help="The gambling study's parser of API models: bet is looked for before stop.",
+        help="The gambling study's parser of API models: looks for a bet before a stop.",
         params=NoParams,
         make=study.api,
     )

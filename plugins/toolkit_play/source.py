@@ -45,12 +45,12 @@ class Games(Params):
 
     pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
         "last_decision",
-        description="Which decisions of a game are taken; a reply that could not be read is none.",
+        description="Which decisions of a game become samples; an unreadable reply is none.",
     )
     with_reply: bool = Field(
         False,
-        description="Put the reply's tokens behind the prompt's, as span `generation`: for "
-        "selectors with `phase`.",
+        description="Append the tokens of the reply to those of the prompt, as span `generation`, "
+        "for selectors with `phase`.",
     )
     every: int = Field(
         1,
@@ -109,9 +109,9 @@ def _picked_decisions(work: Work) -> dict[str, Sequence[_Row]]:
     for row in work.inputs.read("rounds").select(_COLUMNS).to_pylist():
         if row["parse"] == "ok":
             by_game[row["game"]].append(row)
-    chosen = _PICKS[work.params.pick]
+    pick = _PICKS[work.params.pick]
     return {
-        game: sorted(rows, key=lambda row: int(row["round"]))[chosen]
+        game: sorted(rows, key=lambda row: int(row["round"]))[pick]
         for game, rows in by_game.items()
     }
 
@@ -120,11 +120,11 @@ def _kept_games(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]
     """Every n-th game. A limit keeps the lowest repetitions, to cover as many conditions as
     possible.
     """
-    thinned = sorted(games)[:: work.params.every]
-    readable = [game for game in thinned if game in picked]
+    every_nth = sorted(games)[:: work.params.every]
+    readable = [game for game in every_nth if game in picked]
     if not readable:
         raise DataError(
-            f"games: no reply in {len(thinned)} of {len(games)} played games could be read as a "
+            f"games: no reply in {len(every_nth)} of {len(games)} played games could be read as a "
             "decision. Look at the replies in table rounds (columns reply, parse, finish): the "
             "layout, the chat template or max_new_tokens may not suit the model. Play again, "
             "or lower every."

@@ -51,7 +51,7 @@ def register(plan: Plan, store: Store) -> dict[str, Any] | None:
         "steps_before": sum(before.values()),
         "results_before": sorted(id for id in frozen["tests"] if before.get(id)),
         "families": _families(plan),
-        "earlier": list(_earlier(plan, store.folder, frozen)),
+        "earlier": list(_earlier_runs(plan, store.folder, frozen)),
         "frozen": frozen,
     }
     record["sha256"] = _digest(record)
@@ -164,7 +164,7 @@ def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _earlier_runs(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Records of other runs of the same data or the same name, which reveal a family changed after
     looking at results.
     """

@@ -28,14 +28,14 @@ def agreements(inputs: Inputs) -> list[dict[str, Any]]:
     for method in dict.fromkeys(row["method"] for row in rows):
         method_rows = [row for row in rows if row["method"] == method]
         spaces = sorted({row["space"] for row in method_rows}, key=lambda space: addresses[space])
-        parts = [("all", method_rows)]
-        parts += [
+        groups = [("all", method_rows)]
+        groups += [
             (addresses[space], [row for row in method_rows if row["space"] == space])
             for space in spaces
         ]
         results += [
             {"method": method, "where": where, "features": len(group), **_agreement(group)}
-            for where, group in parts
+            for where, group in groups
             if len(group) >= MIN_FEATURES
         ]
     return results
@@ -57,13 +57,13 @@ def _agreement(rows: Sequence[Row]) -> dict[str, float]:
 
 def summary(agreement_rows: Sequence[Row]) -> str:
     """The agreement of each method over all features."""
-    parts = [
+    clauses = [
         f"{NAMES[row['method']]} agrees with rank {row['rank']:.2f} and r {row['r']:.2f}"
         for row in agreement_rows
         if row["where"] == "all"
     ]
     count = next(row["features"] for row in agreement_rows if row["where"] == "all")
-    return f"Against the exact effects of {count} features, {' and '.join(parts)}"
+    return f"Against the exact effects of {count} features, {' and '.join(clauses)}"
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:

@@ -41,7 +41,7 @@ class Attribution(Params):
         None, description="The two groups whose means are the values; as compared."
     )
     methods: tuple[Method, ...] = Field(
-        ("atp", "relp"), min_length=1, description="The gradients that are taken."
+        ("atp", "relp"), min_length=1, description="The gradient methods."
     )
     points: int = Field(
         200, ge=2, description="Decision points at most; as many as the screen's are the same ones."

@@ -30,9 +30,7 @@ class PairedGames(Params):
     outcomes: tuple[str, ...] = Field(
         ("bankruptcy", "voluntary_stop"), min_length=1, description="Outcomes of games."
     )
-    null: str = Field(
-        "random", min_length=1, description="How the names of the arms begin that are the null."
-    )
+    null: str = Field("random", min_length=1, description="Prefix of the names of the null arms.")
 
 
 def compare_games(work: Work) -> Rows:
@@ -89,38 +87,38 @@ def _pairs(arm: str, unpatched: Mapping[str, Row], games: Sequence[Row], outcome
     """(pairs, 2): whether each game ends in the outcome, without the patch and with it."""
     import numpy as np
 
-    ends = []
+    outcome_pairs = []
     for game in sorted(games, key=lambda row: str(row["game"])):
         pair = unpatched.get(str(game["game"]).removesuffix(f"-{arm}"))
         if pair is not None:
-            ends.append((pair["outcome"] == outcome, game["outcome"] == outcome))
-    if not ends:
+            outcome_pairs.append((pair["outcome"] == outcome, game["outcome"] == outcome))
+    if not outcome_pairs:
         raise DataError(
             f"arm '{arm}': none of its games has a pair. Play the same game with the same "
             "conditions, repetitions and seed without the patch."
         )
-    return np.array(ends, dtype=float)
+    return np.array(outcome_pairs, dtype=float)
 
 
-def _row(work: Work, arm: str, outcome: str, ends: Any) -> dict[str, Any]:
+def _row(work: Work, arm: str, outcome: str, outcome_pairs: Any) -> dict[str, Any]:
     import numpy as np
     from scipy.stats import binomtest
 
-    difference = ends[:, 1] - ends[:, 0]
+    difference = outcome_pairs[:, 1] - outcome_pairs[:, 0]
     mean_difference = estimate(
         difference[None],
-        np.ones(len(ends)),
-        np.arange(len(ends)),
+        np.ones(len(outcome_pairs)),
+        np.arange(len(outcome_pairs)),
         work.rng("patch.games", arm, outcome),
     )
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
     return {
         "arm": arm,
         "outcome": outcome,
-        "pairs": len(ends),
+        "pairs": len(outcome_pairs),
         "changed": gained + lost,
-        "unpatched": float(ends[:, 0].mean()),
-        "patched": float(ends[:, 1].mean()),
+        "unpatched": float(outcome_pairs[:, 0].mean()),
+        "patched": float(outcome_pairs[:, 1].mean()),
         "difference": float(mean_difference.mean[0]),
         "low": float(mean_difference.low[0]),
         "high": float(mean_difference.high[0]),

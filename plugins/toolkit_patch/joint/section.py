@@ -58,11 +58,11 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     """The sentence of the figure."""
     rows = inputs.read("joint_effects").to_pylist()
     if rows:
-        whole = next(row for row in rows if row["name"] == "all" and row["arm"] == "joint")
+        whole_set = next(row for row in rows if row["name"] == "all" and row["arm"] == "joint")
         yield Finding(
             sentence=summary(rows),
-            number=whole["effect"],
-            interval=(whole["low"], whole["high"]),
-            n=whole["clusters"],
+            number=whole_set["effect"],
+            interval=(whole_set["low"], whole_set["high"]),
+            n=whole_set["clusters"],
             rank=26,
         )

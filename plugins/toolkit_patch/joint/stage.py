@@ -57,24 +57,24 @@ def joint(work: Work) -> Rows:
     import numpy as np
 
     params: Joint = work.params
-    chosen = _choose(work)
-    if chosen is None:
+    joint_sets = _choose(work)
+    if joint_sets is None:
         work.report.event(
             "warning", text="fewer than two features qualify for a set: nothing is joined"
         )
         return
-    check_sites(work.model, list(chosen.saes.values()))
+    check_sites(work.model, list(joint_sets.saes.values()))
     points = decision_points(work, params.points, params.half)
     outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
     column = outcomes.names.index(params.about)
-    plan = _plan(params, chosen)
+    plan = _plan(params, joint_sets)
     chances: dict[Any, list[float]] = {key: [] for key in [*plan, "base"]}
-    hookpoints = sorted({sae.hookpoint for sae in chosen.saes.values()})
+    hookpoints = sorted({sae.hookpoint for sae in joint_sets.saes.values()})
     for number, point in enumerate(points):
         reading = read_prompt(work.model, outcomes, point.ids, hookpoints)
-        copies = {**plan, **_random_sets(work, chosen, reading)}
+        copies = {**plan, **_random_sets(work, joint_sets, reading)}
         edits = edits_of(
-            list(copies.values()), chosen.features, chosen.saes, len(reading.prefix.ids) - 1
+            list(copies.values()), joint_sets.features, joint_sets.saes, len(reading.prefix.ids) - 1
         )
         states = work.model.edited_states(reading.prefix, edits, len(copies))
         check_made(edits, [len(point.ids)] * len(copies))
@@ -86,7 +86,7 @@ def joint(work: Work) -> Rows:
         chances["base"].append(float(reading.chances[column]))
         work.report.progress(number + 1, len(points))
     arrays = {key: np.array(values) for key, values in chances.items()}
-    yield "joint_effects", _Result(work, params, chosen, points, arrays).table()
+    yield "joint_effects", _Result(work, params, joint_sets, points, arrays).table()
 
 
 # --- the set --------------------------------------------------------------------------------------
@@ -121,12 +121,12 @@ def _choose(work: Work) -> JointSets | None:
 # --- the copies -----------------------------------------------------------------------------------
 
 
-def _plan(params: Joint, chosen: JointSets) -> dict[Any, Copy]:
+def _plan(params: Joint, joint_sets: JointSets) -> dict[Any, Copy]:
     """The copies that are the same at every point, by (members, group)."""
-    count, values = len(chosen.features), chosen.features.values
+    count, values = len(joint_sets.features), joint_sets.features.values
     groups = [tuple(range(count))]
     groups += [(member,) for member in range(count)]
-    groups += list(combinations(sorted(chosen.strongest), 2))
+    groups += list(combinations(sorted(joint_sets.strongest), 2))
     copies: dict[Any, Copy] = {}
     for members in dict.fromkeys(groups):
         for side in (0, 1):
@@ -136,23 +136,23 @@ def _plan(params: Joint, chosen: JointSets) -> dict[Any, Copy]:
     return copies
 
 
-def _random_sets(work: Work, chosen: JointSets, reading: Any) -> dict[Any, Copy]:
+def _random_sets(work: Work, joint_sets: JointSets, reading: Any) -> dict[Any, Copy]:
     """Copies in which each member's change, taken in the unedited stream, goes along another
     feature's row.
     """
     import torch
 
     added: dict[Any, dict[int, Any]] = {}
-    for space, sae in chosen.saes.items():
-        members = chosen.features.of_space(space)
-        indices = chosen.features.feature[members].tolist()
+    for space, sae in joint_sets.saes.items():
+        members = joint_sets.features.of_space(space)
+        indices = joint_sets.features.feature[members].tolist()
         stream = reading.streams[sae.hookpoint][None]
         activations = sae.activations_of(stream, torch.tensor(indices))[0]
-        values = torch.from_numpy(chosen.features.values[members]).to(activations)
+        values = torch.from_numpy(joint_sets.features.values[members]).to(activations)
         lengths = sae.decoder_rows(indices).float().norm(dim=1)
         for number in range(work.params.sets):
-            rng = work.rng("patch.sets", chosen.features.spaces[space], number)
-            row_features = rng.choice(chosen.others[space], size=len(members))
+            rng = work.rng("patch.sets", joint_sets.features.spaces[space], number)
+            row_features = rng.choice(joint_sets.others[space], size=len(members))
             rows = torch.nn.functional.normalize(
                 sae.decoder_rows(row_features.tolist()).float(), dim=1
             )
@@ -171,7 +171,7 @@ class _Result:
 
     work: Work
     params: Joint
-    chosen: JointSets
+    joint_sets: JointSets
     points: Sequence[Any]
     chances: Mapping[Any, Floats]
 
@@ -181,14 +181,16 @@ class _Result:
 
         from toolkit.tables import arrow_schema
 
-        whole = tuple(range(len(self.chosen.features)))
-        single = {(member,): self._specific((member,)) for member in whole}
-        rows = self._against_sum(ALL, whole, self._specific(whole), single)
-        rows.append(self._row(ALL, whole, ABLATED, self.chances[ABLATED] - self.chances["base"]))
+        all_members = tuple(range(len(self.joint_sets.features)))
+        single = {(member,): self._specific((member,)) for member in all_members}
+        rows = self._against_sum(ALL, all_members, self._specific(all_members), single)
+        rows.append(
+            self._row(ALL, all_members, ABLATED, self.chances[ABLATED] - self.chances["base"])
+        )
         self._add_sets(rows[0])
         pairs = []
-        for pair in combinations(sorted(self.chosen.strongest), 2):
-            name = " + ".join(self.chosen.names[member] for member in pair)
+        for pair in combinations(sorted(self.joint_sets.strongest), 2):
+            name = " + ".join(self.joint_sets.names[member] for member in pair)
             pairs += self._against_sum(name, pair, self._specific(pair), single)
         self._correct([row for row in pairs if row["arm"] == "interaction"])
         return pa.Table.from_pylist(rows + pairs, schema=arrow_schema("joint_effects"))
@@ -208,7 +210,7 @@ class _Result:
         ]
 
     def _row(self, name: str, members: Sequence[int], arm: str, values: Any) -> dict[str, Any]:
-        clusters, features = clusters_of(self.points), self.chosen.features
+        clusters, features = clusters_of(self.points), self.joint_sets.features
         rng = self.work.rng("patch.bootstrap")
         mean_effect = estimate(values[None], weights_of(self.points), clusters, rng)
         return {

@@ -27,27 +27,31 @@ def _numbers(inputs: Inputs) -> dict[str, list[float]]:
     return numbers
 
 
-def _sound(inputs: Inputs) -> tuple[int, int] | None:
-    """(causal, judged) of the sound screen, if the run has one."""
+def _screen_counts(inputs: Inputs) -> tuple[int, int] | None:
+    """(causal, judged) features of the sound screen, if the run has one."""
     if "verdicts" not in inputs.tables():
         return None
     verdicts = inputs.read("verdicts")["verdict"].to_pylist()
     return (verdicts.count("causal"), len(verdicts)) if verdicts else None
 
 
-def summary(numbers: dict[str, list[float]], sound: tuple[int, int] | None) -> str:
+def summary(numbers: dict[str, list[float]], screen_counts: tuple[int, int] | None) -> str:
     """The comparison in one sentence."""
     count = len(numbers["sign_rule"])
     signs, chi = (int(sum(numbers[rule])) for rule in ("sign_rule", "chi_square_rule"))
     safe, risky, specific = (
         sum(numbers[stat]) / count for stat in ("naive_safe_value", "naive_risky_value", "specific")
     )
-    beside = f"; the sound screen calls {sound[0]} of {sound[1]} causal" if sound else ""
+    screen_part = (
+        f"; the sound screen calls {screen_counts[0]} of {screen_counts[1]} causal"
+        if screen_counts
+        else ""
+    )
     return (
         f"Judged as published, {signs} of {count} features are causal by signs and {chi} by an "
-        f"uncorrected test{beside}. With the stream rebuilt the safe value changes stopping by "
-        f"{safe:+.3f} on average and the risky value by {risky:+.3f}; one against the other, with "
-        f"the error kept, it is {specific:+.3f}"
+        f"uncorrected test{screen_part}. With the stream rebuilt the safe value changes "
+        f"stopping by {safe:+.3f} on average and the risky value by {risky:+.3f}; one against the "
+        f"other, with the error kept, it is {specific:+.3f}"
     )
 
 
@@ -56,16 +60,16 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     numbers = _numbers(inputs)
     if not numbers:
         return
-    sentence, body = summary(numbers, _sound(inputs)), []
-    for stat, words in STATS.items():
+    sentence, body = summary(numbers, _screen_counts(inputs)), []
+    for stat, label in STATS.items():
         values: list[Any] = numbers[stat]
-        shown = (
+        cell = (
             f"{int(sum(values))} of {len(values)}"
             if stat in RULES
             else f"{sum(values) / len(values):+.4f}"
         )
         body.append(
-            f'<tr><th scope="row">{html.escape(words)}</th><td class="number">{shown}</td></tr>'
+            f'<tr><th scope="row">{html.escape(label)}</th><td class="number">{cell}</td></tr>'
         )
     head = '<th scope="col">as published</th><th scope="col">causal features, or mean change</th>'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
@@ -77,7 +81,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     numbers = _numbers(inputs)
     if numbers:
         yield Finding(
-            sentence=summary(numbers, _sound(inputs)),
+            sentence=summary(numbers, _screen_counts(inputs)),
             number=sum(numbers["sign_rule"]),
             n=len(numbers["sign_rule"]),
             rank=30,

@@ -41,10 +41,10 @@ def judge_as_published(work: Work) -> Rows:
     params: Published = work.params
     screens = work.inputs.read("screens").select(["space", "feature", "contrast"]).to_pylist()
     chances = _chances(work, [(row["space"], row["feature"]) for row in screens])
-    rebuilt = {name: chances(name, "reconstruct") for name in (params.stop, params.proxy)}
-    kept = {name: chances(name, "set") for name in (params.stop, params.proxy)}
-    drawn = {name: _draw(work, name, shares) for name, shares in rebuilt.items()}
-    columns = _columns(params, drawn, rebuilt, kept)
+    rebuilt_shares = {name: chances(name, "reconstruct") for name in (params.stop, params.proxy)}
+    shares_with_error = {name: chances(name, "set") for name in (params.stop, params.proxy)}
+    drawn_shares = {name: _draw(work, name, shares) for name, shares in rebuilt_shares.items()}
+    columns = _columns(params, drawn_shares, rebuilt_shares, shares_with_error)
     rows = [
         {
             "space": row["space"],
@@ -63,23 +63,23 @@ def judge_as_published(work: Work) -> Rows:
 
 def _columns(
     params: Published,
-    drawn: Mapping[str, Shares],
-    rebuilt: Mapping[str, Shares],
-    kept: Mapping[str, Shares],
+    drawn_shares: Mapping[str, Shares],
+    rebuilt_shares: Mapping[str, Shares],
+    shares_with_error: Mapping[str, Shares],
 ) -> dict[str, tuple[Any, Sequence[str] | None]]:
     """Number and text of each statistic, one entry per feature."""
     stop, proxy = params.stop, params.proxy
-    sign = sign_rule(drawn[stop], drawn[proxy])
-    exact = sign_rule(kept[stop], kept[proxy])
-    chi = chi_square_rule(drawn[stop], params.trials, params.alpha, params.min_delta)
-    naive, error_kept = both_ways(rebuilt[stop]), both_ways(kept[stop])
+    sign = sign_rule(drawn_shares[stop], drawn_shares[proxy])
+    exact = sign_rule(shares_with_error[stop], shares_with_error[proxy])
+    chi_square = chi_square_rule(drawn_shares[stop], params.trials, params.alpha, params.min_delta)
+    naive, with_error = both_ways(rebuilt_shares[stop]), both_ways(shares_with_error[stop])
     return {
         "sign_rule": ((sign != "").astype(float), sign.tolist()),
-        "chi_square_rule": (chi.astype(float), None),
+        "chi_square_rule": (chi_square.astype(float), None),
         "exact_sign_rule": ((exact != "").astype(float), exact.tolist()),
         "naive_safe_value": (naive[0], None),
         "naive_risky_value": (naive[1], None),
-        "specific": (error_kept[0] - error_kept[1], None),
+        "specific": (with_error[0] - with_error[1], None),
     }
 
 

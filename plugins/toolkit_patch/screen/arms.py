@@ -33,21 +33,21 @@ PROMPT_ONLY = "prompt_only"
 
 @dataclass(frozen=True, eq=False)
 class MeanDifference:
-    """The direction from one group's mean stream to the other's at one place: `unit` (W,), and
-    where either mean lies along it.
+    """The direction from one group's mean stream to the other's at one hookpoint: `unit` (W,), and
+    the position of either mean along it.
     """
 
     unit: Tensor
-    first: float
-    second: float
+    position_a: float
+    position_b: float
 
 
 @dataclass(frozen=True, eq=False)
 class SpaceEdits:
-    """The candidates of one space, with all that their edits need: `rows` (K, W) of the decoder,
-    the two `values` (K, 2), and the directions of the random arms, as long as the candidate's row.
-    `members` says which candidates of the step these are. `shuffled` (K, 2): the two values if the
-    labels of the compared units are shuffled.
+    """The candidates of one space and the data of their edits: `rows` (K, W) of the decoder, the
+    two `values` (K, 2), and the directions of the random arms, each as long as its candidate's row.
+    `members` are the numbers of these candidates in the step. `shuffled` (K, 2): the two values
+    after the labels of the compared units are shuffled.
     """
 
     sae: Sae
@@ -62,21 +62,21 @@ class SpaceEdits:
 
     @property
     def layer(self) -> int:
-        """The block behind which the stream is edited."""
+        """The block after which the stream is edited."""
         return self.sae.layer
 
     def own_values(self, reading: Reading) -> Tensor:
-        """(K,) activations of the candidates at a point."""
+        """(K,) activations of the candidates at a decision point."""
         stream = reading.streams[self.sae.hookpoint][None]
         return self.sae.activations_of(stream, self.features)[0]
 
     def edits(self, reading: Reading, arms: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """(arm, streams): one stream for each candidate, or a single one for the arms that are the
-        same for all.
+        """(arm, streams): one stream per candidate, or a single one for the arms that are the same
+        for all.
         """
-        stream, own = reading.streams[self.sae.hookpoint], self.own_values(reading)
-        yield SHAM, (stream + (own[:1] - own[:1])[:, None] * self.rows[:1])
-        change = self.values - own[:, None]
+        stream, activations = reading.streams[self.sae.hookpoint], self.own_values(reading)
+        yield SHAM, (stream + (activations[:1] - activations[:1])[:, None] * self.rows[:1])
+        change = self.values - activations[:, None]
         for arm, column in zip(SETS, change.T, strict=True):
             yield arm, stream + column[:, None] * self.rows
         if "reconstruct" in arms:
@@ -92,16 +92,18 @@ class SpaceEdits:
                 for arm, column in zip(names, change.T, strict=True):
                     yield arm, stream + column[:, None] * directions
         if self.shuffled is not None:
-            for arm, column in zip(SHUFFLED, (self.shuffled - own[:, None]).T, strict=True):
+            for arm, column in zip(SHUFFLED, (self.shuffled - activations[:, None]).T, strict=True):
                 yield arm, stream + column[:, None] * self.rows
         if self.means is not None:
             unit = self.means.unit.to(stream)
-            for arm, place in zip(MEANS, (self.means.first, self.means.second), strict=True):
-                yield arm, (stream + (place - stream @ unit) * unit)[None]
+            for arm, target in zip(
+                MEANS, (self.means.position_a, self.means.position_b), strict=True
+            ):
+                yield arm, (stream + (target - stream @ unit) * unit)[None]
 
 
 def check_sites(model: Model, saes: Sequence[Sae]) -> None:
-    """Refuse SAEs whose place a screen cannot edit."""
+    """Refuse SAEs at hookpoints that a screen cannot edit."""
     for sae in saes:
         if not sae.hookpoint.startswith("resid_post.") or sae.output_hookpoint != sae.hookpoint:
             raise BadInput(
@@ -112,14 +114,14 @@ def check_sites(model: Model, saes: Sequence[Sae]) -> None:
 
 
 def rows_of_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    """Names of all rows that these control arms make, the sham and the values included."""
+    """Names of all rows of these control arms, with the sham and both values."""
     names: tuple[str, ...] = (SHAM, *SETS)
-    for arm, its_rows in (
+    for arm, row_names in (
         ("reconstruct", REBUILT),
         ("random_feature", FEATURES),
         ("random_direction", DIRECTIONS),
         ("shuffled", SHUFFLED),
         ("mean_difference", MEANS),
     ):
-        names += its_rows if arm in arms else ()
+        names += row_names if arm in arms else ()
     return names

@@ -11,34 +11,34 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = "layer_results"
-"""The key of the JSON under which each layer has its features."""
+"""The key of the JSON that holds the features of each layer."""
 
 
 def read_addresses(path: str, folder: Any = None) -> tuple[str, ...]:
-    """Addresses of all features of a file, each once, in its order. A relative path is relative to
-    `folder`.
+    """The addresses of all features in a file, each once, in file order. A relative path is
+    relative to `folder`.
     """
     file = Path(folder or ".") / Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"file: there is no file {file}. Paths are relative to the spec")
-    read = _of_json if file.suffix.lower() == ".json" else _of_csv
+    parse = _json_addresses if file.suffix.lower() == ".json" else _csv_addresses
     try:
-        found = tuple(dict.fromkeys(read(file)))
+        addresses = tuple(dict.fromkeys(parse(file)))
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise ValueError(f"file: {file} cannot be read: {error}") from None
-    if not found:
+    if not addresses:
         raise ValueError(f"file: {file} names no feature")
-    return found
+    return addresses
 
 
-def _of_csv(file: Path) -> Iterator[str]:
+def _csv_addresses(file: Path) -> Iterator[str]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
-        heads = reader.fieldnames or []
-        if "address" not in heads and not {"layer", "feature"} <= set(heads):
+        columns = reader.fieldnames or []
+        if "address" not in columns and not {"layer", "feature"} <= set(columns):
             raise ValueError(
-                f"file: {file} has the columns {', '.join(heads) or '(none)'}; it needs `address`, "
-                "or `layer` and `feature`"
+                f"file: {file} has the columns {', '.join(columns) or '(none)'}; it needs "
+                "`address`, or `layer` and `feature`"
             )
         for row in reader:
             address = row.get("address") or f"{row.get('layer')}/{row.get('feature')}"
@@ -47,21 +47,21 @@ def _of_csv(file: Path) -> Iterator[str]:
             yield address
 
 
-def _of_json(file: Path) -> Iterator[str]:
+def _json_addresses(file: Path) -> Iterator[str]:
     content = json.loads(file.read_text(encoding="utf-8"))
     layers = content.get(RESULTS) if isinstance(content, dict) else None
     if not isinstance(layers, dict):
         raise ValueError(
             f"file: {file} has no map `{RESULTS}` of layers, as the sink `exp1_json` writes it"
         )
-    for layer, facts in layers.items():
-        yield from _of_layer(file, layer, facts)
+    for layer, layer_facts in layers.items():
+        yield from _layer_addresses(file, layer, layer_facts)
 
 
-def _of_layer(file: Path, layer: str, facts: Mapping[str, Any]) -> Iterator[str]:
-    """The full address where the file says which space it means, else layer and index."""
-    prefix = f"{facts['address']}:" if facts.get("address") else f"{layer}/"
-    for number, row in enumerate(facts.get("significant_features", [])):
+def _layer_addresses(file: Path, layer: str, layer_facts: Mapping[str, Any]) -> Iterator[str]:
+    """Full addresses if the file names the space, else layer and index."""
+    prefix = f"{layer_facts['address']}:" if layer_facts.get("address") else f"{layer}/"
+    for number, row in enumerate(layer_facts.get("significant_features", [])):
         index = row.get("feature_idx") if isinstance(row, dict) else None
         if not isinstance(index, int) or index < 0:
             raise ValueError(

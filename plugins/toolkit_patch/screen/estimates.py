@@ -1,4 +1,4 @@
-"""Means over decision points with intervals and p-values, for many features together.
+"""Means over decision points with intervals and p-values, for many features at once.
 
 Shapes: K features, P points, C clusters.
 """
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 NOISE = 1e-6
-"""Differences of probabilities up to this are rounding, and count as none."""
+"""Differences of probabilities up to this count as rounding noise."""
 ROUNDS = 1000
 """Rounds of the bootstrap."""
-DRAWN = 1 << 24
-"""Bootstrap means that are held at a time: 128 MB."""
+MAX_MEANS = 1 << 24
+"""Most bootstrap means in memory at a time (128 MB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ def estimate(
     values: Floats, weights: Floats, clusters: Ints, rng: np.random.Generator
 ) -> MeanEstimate:
     """(K, P) values -> weighted means; intervals by a bootstrap of whole clusters, p by a
-    cluster-robust t. Where all are rounding, or equal, there is no evidence: p is 1.
+    cluster-robust t-test. If all values of a feature are equal or rounding noise, p is 1.
     """
     import numpy as np
     from scipy import special
@@ -47,16 +47,16 @@ def estimate(
     if count < 2:
         return MeanEstimate(means, means, means, np.ones(len(means)))
     errors = np.sqrt(count / (count - 1) * (sums**2).sum(axis=1)) / weights.sum()
-    moves = (errors > 1e-12 * abs(means)) & (abs(values).max(axis=1) > NOISE)
-    ratios = np.divide(abs(means), errors, out=np.zeros_like(means), where=moves)
-    p = np.where(moves, 2 * special.stdtr(count - 1, -ratios), 1.0)
+    varies = (errors > 1e-12 * abs(means)) & (abs(values).max(axis=1) > NOISE)
+    ratios = np.divide(abs(means), errors, out=np.zeros_like(means), where=varies)
+    p = np.where(varies, 2 * special.stdtr(count - 1, -ratios), 1.0)
     low, high = _bootstrap(values * weights, weights, clusters, count, rng)
     return MeanEstimate(means, np.minimum(low, means), np.maximum(high, means), p)
 
 
 def sign_test(values: Floats, weights: Floats, clusters: Ints) -> Floats:
-    """(K, P) -> (K): exact two-sided p of the signs of clusters' sums. For values that may be the
-    same at every point, such as ranks, where a t test has nothing to divide by.
+    """(K, P) -> (K): exact two-sided p of the signs of the clusters' sums, for values that may be
+    equal at every point, such as ranks, where a t-test has no variance to divide by.
     """
     import numpy as np
     from scipy.stats import binomtest
@@ -82,20 +82,20 @@ def _bootstrap(
     """Percentile intervals of weighted means over clusters drawn with replacement."""
     import numpy as np
 
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=ROUNDS).astype(np.float64)
-    totals = drawn @ _by_cluster(weights[None], clusters, count)[0]
+    draws = rng.multinomial(count, np.full(count, 1 / count), size=ROUNDS).astype(np.float64)
+    totals = draws @ _by_cluster(weights[None], clusters, count)[0]
     sums = _by_cluster(weighted, clusters, count)
-    tile = max(1, DRAWN // ROUNDS)
-    ends = [
-        np.quantile(sums[first : first + tile] @ drawn.T / totals, (0.025, 0.975), axis=1)
-        for first in range(0, len(sums), tile)
+    tile = max(1, MAX_MEANS // ROUNDS)
+    limits = [
+        np.quantile(sums[start : start + tile] @ draws.T / totals, (0.025, 0.975), axis=1)
+        for start in range(0, len(sums), tile)
     ]
-    low, high = np.concatenate(ends, axis=1) if ends else (np.empty(0), np.empty(0))
+    low, high = np.concatenate(limits, axis=1) if limits else (np.empty(0), np.empty(0))
     return low, high
 
 
 def corrected(p: Floats) -> Floats:
-    """Benjamini-Hochberg q-values over all of them."""
+    """Benjamini-Hochberg q-values over all p-values."""
     from scipy.stats import false_discovery_control
 
     q: Floats = false_discovery_control(p) if len(p) else p

@@ -1,5 +1,5 @@
-"""Effects as gradients estimate them: (difference of a feature's two values) x (its decoder row .
-the mean gradient of an outcome's probability at its place).
+"""Gradient estimates of effects: (difference of a feature's two values) x (its decoder row . the
+mean gradient of an outcome's probability at its hookpoint).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Method = Literal["atp", "relp"]
 FROZEN: Mapping[Method, tuple[Frozen, ...]] = {"atp": (), "relp": ("attention", "norms", "mlp")}
-"""What each method takes for a constant."""
+"""The parts of the model that each method holds constant."""
 
 
 def mean_gradients(
@@ -33,35 +33,35 @@ def mean_gradients(
     points: Sequence[Point],
     outcomes: Outcomes,
     hookpoints: Sequence[str],
-    done: tuple[int, int] = (0, 1),
+    finished: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-    """By hookpoint, the mean over decision points of the gradient at the edited token. `done`: how
-    many of how many methods are.
+    """By hookpoint, the mean over decision points of the gradient at the edited token. `finished`:
+    methods that are done, of how many, for the progress.
     """
     import torch
 
     listed = list(outcomes.tokens[outcomes.names.index(work.params.about)])
 
-    def chance(seen: Mapping[str, Any]) -> Any:
-        return torch.softmax(seen[LOGITS].float(), dim=-1)[:, listed].sum(1)
+    def probability(captured: Mapping[str, Any]) -> Any:
+        return torch.softmax(captured[LOGITS].float(), dim=-1)[:, listed].sum(1)
 
     weights, sums = weights_of(points), dict.fromkeys(hookpoints, 0.0)
     for number, (point, weight) in enumerate(zip(points, weights.tolist(), strict=True)):
-        found = work.model.gradients([point.ids], hookpoints, chance, freeze=FROZEN[method])
-        place = len(point.ids) - 1 if point.position is None else point.position
+        result = work.model.gradients([point.ids], hookpoints, probability, freeze=FROZEN[method])
+        position = len(point.ids) - 1 if point.position is None else point.position
         for name in hookpoints:
-            sums[name] = sums[name] + weight * found.gradients[name][0, place].detach().float()
-        work.report.progress(done[0] * len(points) + number + 1, done[1] * len(points))
+            sums[name] = sums[name] + weight * result.gradients[name][0, position].detach().float()
+        work.report.progress(finished[0] * len(points) + number + 1, finished[1] * len(points))
     return {name: value / float(weights.sum()) for name, value in sums.items()}
 
 
 def estimates(
-    everything: ComparedFeatures, rows: Sequence[int], sae: Sae, gradient: Any
+    compared: ComparedFeatures, rows: Sequence[int], sae: Sae, gradient: Any
 ) -> np.ndarray[Any, Any]:
     """The estimated specific effects of features of one space."""
     import numpy as np
 
-    features = everything.feature[rows].tolist()
+    features = compared.feature[rows].tolist()
     directions = sae.decoder_rows(features).float().to(gradient.device)
-    change = everything.values[rows, 0] - everything.values[rows, 1]
+    change = compared.values[rows, 0] - compared.values[rows, 1]
     return np.asarray((directions @ gradient).cpu().numpy().astype(float) * change)

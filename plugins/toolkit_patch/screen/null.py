@@ -1,5 +1,5 @@
-"""Candidates that pass on their own are held against random directions. A candidate that some of
-them have beaten so often that it cannot pass is not held against the others.
+"""Compares candidates that pass on their own with random directions. A candidate that cannot pass
+any more after the first block of directions is not compared with the others.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from .arms import SpaceEdits
 from .points import weights_of
 from .pool import (
     BLOCK,
-    Against,
+    DirectionTest,
     Pool,
-    compare,
+    direction_test,
     effects_at,
     feature_pool,
     kind_of,
@@ -29,42 +29,46 @@ if TYPE_CHECKING:
     from .stage import Screen
 
 
-def hold_against_directions(screen: Screen, passing: Any) -> dict[int, Against]:
-    """By candidate of this step, for those that are `passing`, what random directions do."""
+def run_direction_tests(screen: Screen, passing: Any) -> dict[int, DirectionTest]:
+    """The direction tests of the `passing` candidates of this step, by number."""
     import numpy as np
 
     spaces = np.unique(screen.candidates.space[passing]).tolist()
     if not spaces:
         return {}
-    kind = kind_of(screen.params.null, screen.everything, screen.family, spaces)
-    against: dict[int, Against] = {}
+    kind = kind_of(screen.params.null, screen.compared, screen.family, spaces)
+    tests: dict[int, DirectionTest] = {}
     for space in spaces:
-        against |= _of_space(screen, space, passing, kind)
-    return against
+        tests |= _tests_of_space(screen, space, passing, kind)
+    return tests
 
 
-def _of_space(screen: Screen, space: int, passing: Any, kind: str) -> dict[int, Against]:
+def _tests_of_space(
+    screen: Screen, space: int, passing: Any, kind: str
+) -> dict[int, DirectionTest]:
     import numpy as np
 
     pool = _pool(screen, space, kind)
     edits = _edits_of(screen, space, passing)
-    numbers = _points(screen)
-    effects, lengths = _own(screen, edits, numbers)
+    point_numbers = _points(screen)
+    effects, lengths = _specific_effects(screen, edits, point_numbers)
     nulls: list[list[Floats]] = [[] for _ in effects]
     beyond, live = np.zeros(len(effects), int), np.arange(len(effects))
-    for first, last in ((0, BLOCK), (BLOCK, len(pool))):
-        block = pool.directions[first:last]
+    for start, stop in ((0, BLOCK), (BLOCK, len(pool))):
+        block = pool.directions[start:stop]
         if not len(block) or not len(live):
             break
-        found = _try(screen, edits, numbers, block, lengths[:, live])
-        for place, column in zip(live.tolist(), found.T, strict=True):
-            nulls[place].append(column)
-            beyond[place] += int((abs(column) >= abs(effects[place])).sum())
+        direction_effects = _direction_effects(
+            screen, edits, point_numbers, block, lengths[:, live]
+        )
+        for index, column in zip(live.tolist(), direction_effects.T, strict=True):
+            nulls[index].append(column)
+            beyond[index] += int((abs(column) >= abs(effects[index])).sum())
         live = live[may_pass(pool, beyond[live], screen.params.alpha)]
-        screen.work.report.progress(min(last, len(pool)), len(pool))
+        screen.work.report.progress(min(stop, len(pool)), len(pool))
     return {
-        member: compare(pool, np.concatenate(nulls[place]), float(effects[place]))
-        for place, member in enumerate(edits.members.tolist())
+        member: direction_test(pool, np.concatenate(nulls[index]), float(effects[index]))
+        for index, member in enumerate(edits.members.tolist())
     }
 
 
@@ -75,14 +79,14 @@ def _points(screen: Screen) -> list[int]:
 
 
 def _pool(screen: Screen, space: int, kind: str) -> Pool:
-    sae, everything, most = screen.saes[space], screen.everything, screen.params.directions
-    rng = screen.work.rng("patch.pool", everything.spaces[space])
+    sae, compared, max_directions = screen.saes[space], screen.compared, screen.params.directions
+    rng = screen.work.rng("patch.pool", compared.spaces[space])
     if kind == "directions":
-        return mixture_pool(sae, everything, space, most, rng)
+        return mixture_pool(sae, compared, space, max_directions, rng)
     prompts = [point.ids for point in screen.points]
-    fired = everything.feature[everything.of_space(space)]
+    fired = compared.feature[compared.of_space(space)]
     live = live_features(screen.model, sae, prompts, fired)
-    return feature_pool(sae, everything, space, screen.family, live, most, rng)
+    return feature_pool(sae, compared, space, screen.family, live, max_directions, rng)
 
 
 def _edits_of(screen: Screen, space: int, passing: Any) -> SpaceEdits:
@@ -97,7 +101,9 @@ def _edits_of(screen: Screen, space: int, passing: Any) -> SpaceEdits:
     return SpaceEdits(sae, members, torch.tensor(features), values, rows, None, None)
 
 
-def _own(screen: Screen, edits: SpaceEdits, numbers: list[int]) -> tuple[Floats, Floats]:
+def _specific_effects(
+    screen: Screen, edits: SpaceEdits, point_numbers: list[int]
+) -> tuple[Floats, Floats]:
     """The candidates' specific effects over these points (C,), and how far their two values move
     the stream at each point (points, C, 2).
     """
@@ -105,33 +111,42 @@ def _own(screen: Screen, edits: SpaceEdits, numbers: list[int]) -> tuple[Floats,
 
     from .stage import push_all
 
-    bare = replace(screen, params=screen.params.model_copy(update={"arms": ()}))
+    without_arms = replace(screen, params=screen.params.model_copy(update={"arms": ()}))
     effects, lengths = [], []
-    for number in numbers:
+    for number in point_numbers:
         reading = screen.read(screen.points[number])
-        there = {arm: chances for _, arm, chances, _ in push_all(bare, reading, [edits])}
-        effects.append((there["set_a"] - there["set_b"])[:, screen.column])
+        probabilities = {
+            arm: arm_probabilities
+            for _, arm, arm_probabilities, _ in push_all(without_arms, reading, [edits])
+        }
+        effects.append((probabilities["set_a"] - probabilities["set_b"])[:, screen.column])
         change = edits.values - edits.own_values(reading)[:, None]
         lengths.append((change * edits.rows.norm(dim=1, keepdim=True)).double().cpu().numpy())
-    weights = weights_of([screen.points[number] for number in numbers])
+    weights = weights_of([screen.points[number] for number in point_numbers])
     return np.average(effects, axis=0, weights=weights), np.stack(lengths)
 
 
-def _try(
-    screen: Screen, edits: SpaceEdits, numbers: list[int], directions: Any, lengths: Floats
+def _direction_effects(
+    screen: Screen, edits: SpaceEdits, point_numbers: list[int], directions: Any, lengths: Floats
 ) -> Floats:
-    """(R, C): means over the points of what each direction does at each candidate's lengths."""
+    """(R, C): means over the points of the effect of each direction at each candidate's lengths."""
     import numpy as np
 
-    def at(reading: Reading, own: Floats) -> Floats:
+    def point_effects(reading: Reading, point_lengths: Floats) -> Floats:
         return effects_at(
-            screen.model, screen.outcomes, screen.column, reading, edits.sae, directions, own
+            screen.model,
+            screen.outcomes,
+            screen.column,
+            reading,
+            edits.sae,
+            directions,
+            point_lengths,
         )
 
-    weights = weights_of([screen.points[number] for number in numbers])
-    found = [
-        at(screen.read(screen.points[number]), own)
-        for number, own in zip(numbers, lengths, strict=True)
+    weights = weights_of([screen.points[number] for number in point_numbers])
+    effects = [
+        point_effects(screen.read(screen.points[number]), point_lengths)
+        for number, point_lengths in zip(point_numbers, lengths, strict=True)
     ]
-    means: Floats = np.average(found, axis=0, weights=weights)
+    means: Floats = np.average(effects, axis=0, weights=weights)
     return means

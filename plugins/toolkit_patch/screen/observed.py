@@ -1,4 +1,4 @@
-"""The range in which features were seen: the model has never had a value outside of it."""
+"""The observed range of features: the model never had values outside of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def observed_maxima(work: Work, features: ComparedFeatures) -> Array | None:
-    """(K,): the largest activation of each feature in the needed stages' data; None where no stage
-    kept activations.
+    """(K,): the largest activation of each feature in the data of the needed stages; None if no
+    stage kept activations.
     """
     import numpy as np
 
@@ -27,9 +27,9 @@ def observed_maxima(work: Work, features: ComparedFeatures) -> Array | None:
     names = rows["space"].to_numpy(zero_copy_only=False)
     for space in np.unique(features.space).tolist():
         members = features.of_space(space)
-        own = rows.filter(names == features.spaces[space])
-        listed = own["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        values = own["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        space_rows = rows.filter(names == features.spaces[space])
+        listed = space_rows["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        values = space_rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         largest = np.zeros(int(max(listed.max(initial=0), features.feature[members].max())) + 1)
         np.maximum.at(largest, listed.astype(np.int64), values)
         maxima[members] = largest[features.feature[members]]
@@ -37,18 +37,18 @@ def observed_maxima(work: Work, features: ComparedFeatures) -> Array | None:
 
 
 def warn_out_of_range(work: Work, features: ComparedFeatures, values: Array) -> None:
-    """Say how many features are set to more than they were ever seen to have."""
+    """Warn about features that are set to more than their largest observed value."""
     maxima = observed_maxima(work, features)
     if maxima is None:
         return
     above = (values > maxima * (1 + 1e-6)).nonzero()[0].tolist()
     if above:
-        first = above[0]
+        example = above[0]
         work.report.event(
             "warning",
             text=f"{len(above)} of {len(features)} features are set to values outside of the "
-            f"observed range: feature {int(features.feature[first])} of space "
-            f"{features.spaces[int(features.space[first])]} to {values[first]:.4g}, where at most "
-            f"{maxima[first]:.4g} was seen. The model has never been there; read such effects with "
-            "care.",
+            f"observed range: feature {int(features.feature[example])} of space "
+            f"{features.spaces[int(features.space[example])]} to {values[example]:.4g}, "
+            f"where at most {maxima[example]:.4g} was seen. The model never had such values; read "
+            "these effects with care.",
         )

@@ -1,4 +1,4 @@
-"""What a spec says of a causal screen and of its verdicts."""
+"""The params of `patch.delta` and `patch.verdicts`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Candidates(Params):
     top: int | None = Field(
         16, ge=1, description="How many features; null: every one that passes the limits below."
     )
-    by: Literal["abs_d", "q"] = Field("abs_d", description="What the first ones are largest in.")
+    by: Literal["abs_d", "q"] = Field("abs_d", description="What ranks the features: |d| or q.")
     per: Literal["run", "layer"] = Field(
-        "run", description="layer: so many features of each space; run: so many of all together."
+        "run", description="layer: `top` features of each space; run: `top` of all spaces together."
     )
     min_abs_d: float = Field(0.3, ge=0, description="Features with a smaller |d| are left out.")
     max_q: float | None = Field(
@@ -57,30 +57,30 @@ class Candidates(Params):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_all(cls, given: Any, info: ValidationInfo) -> Any:
-        """`all` is every feature that ever fired. The features of a file take its place, so that
-        what it holds enters the key of the stage.
+    def _read_all(cls, candidates: Any, info: ValidationInfo) -> Any:
+        """`all` stands for every feature that ever fired. `file` is replaced by the features in it,
+        so that its content enters the key of the stage.
         """
-        if given == "all":
+        if candidates == "all":
             return {"top": None, "min_abs_d": 0.0, "max_q": None, "min_count": 1}
-        if isinstance(given, dict) and given.get("file") is not None:
-            others = {name: value for name, value in given.items() if name != "file"}
+        if isinstance(candidates, dict) and candidates.get("file") is not None:
+            others = {name: value for name, value in candidates.items() if name != "file"}
             if others.get("features"):
                 raise ValueError("give `file` or `features`, not both")
             folder = (info.context or {}).get("folder")
-            return {**others, "features": read_addresses(str(given["file"]), folder)}
-        return given
+            return {**others, "features": read_addresses(str(candidates["file"]), folder)}
+        return candidates
 
 
 class Wording(Params):
-    """What is put into a prompt to ask for the behaviour in words."""
+    """A wording that is put into a prompt to ask for the behaviour."""
 
     text: str = Field(min_length=1, description="The wording.")
     before: str | None = Field(
         None,
         min_length=1,
-        description="It is put before the last place where the prompt says this; null: in front of "
-        "the prompt.",
+        description="The wording goes before the last occurrence of this text in the prompt; null: "
+        "at the start of the prompt.",
     )
 
 
@@ -128,14 +128,14 @@ class Delta(At):
         0.05,
         gt=0,
         lt=1,
-        description="Features whose effect over the units has a larger p are not held against "
+        description="Features whose effect over the units has a larger p are not compared with "
         "random directions; they cannot be causal.",
     )
     min_effect: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="Features that move the probability by less are not held against random "
+        description="Features that move the probability by less are not compared with random "
         "directions; they cannot be causal.",
     )
     null: Literal["auto", "features", "directions"] = Field(
@@ -182,15 +182,18 @@ class Verdicts(Params):
 
 
 def family_size(params: Delta, saes: Any) -> int:
-    """The most features that are screened exactly, from the params and the facts of the SAEs."""
+    """The most features that are screened exactly, from the params and the facts about the SAEs."""
     family = _declared_size(params.candidates, saes)
     return family if params.screen == "exact" else min(family, params.exact_checks)
 
 
-def _declared_size(chosen: Candidates, saes: Any) -> int:
-    if chosen.features:
-        return len(chosen.features)
-    every = int(saes.get("features", 1 << 20))
-    if chosen.top is None:
-        return every
-    return min(every, chosen.top * (int(saes.get("count", 1)) if chosen.per == "layer" else 1))
+def _declared_size(candidates: Candidates, saes: Any) -> int:
+    if candidates.features:
+        return len(candidates.features)
+    feature_count = int(saes.get("features", 1 << 20))
+    if candidates.top is None:
+        return feature_count
+    return min(
+        feature_count,
+        candidates.top * (int(saes.get("count", 1)) if candidates.per == "layer" else 1),
+    )

@@ -1,4 +1,4 @@
-"""A prompt read once, and edited streams pushed from it through the blocks above, to exact
+"""Reads a prompt once and pushes edited streams from it through the blocks above, to exact
 probabilities of the outcomes.
 """
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 ROWS = 8192
-"""Streams that are pushed at a time."""
+"""Streams that are pushed in one batch."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """An unedited prompt: what the model keeps for suffixes, the stream at each hookpoint in
-    float32 at the token that is edited, the last block's state at the last token, and the
-    probabilities of the outcomes. `position`: of the edited token.
+    """An unedited prompt: the prefix that suffixes continue, the stream at each hookpoint in
+    float32 at the edited token, the last block's state at the last token, the probabilities of the
+    outcomes, and the position of the edited token.
     """
 
     prefix: Prefix
@@ -37,7 +37,7 @@ class Reading:
     position: int
 
     @property
-    def at_last(self) -> bool:
+    def edits_last_token(self) -> bool:
         """Whether the edited token is the last one."""
         return self.position == len(self.prefix.ids) - 1
 
@@ -49,17 +49,17 @@ def read_prompt(
     hookpoints: Sequence[str],
     position: int | None = None,
 ) -> Reading:
-    """The prompt's own pass, for edits at a position: by default at the last token."""
-    place = len(ids) - 1 if position is None else position
+    """Read a prompt for edits at a position, by default at its last token."""
+    edited_position = len(ids) - 1 if position is None else position
     prefix = model.prefix(ids, sorted(hookpoints))
     assert prefix.captured is not None
     state = prefix.captured[model.last_hookpoint()]
     streams = {name: prefix.captured[name].float() for name in hookpoints}
-    if place != len(ids) - 1 and hookpoints:
-        seen = model.run([ids], sorted(hookpoints))
-        streams = {name: seen[name][0, place].float() for name in hookpoints}
+    if edited_position != len(ids) - 1 and hookpoints:
+        captured = model.run([ids], sorted(hookpoints))
+        streams = {name: captured[name][0, edited_position].float() for name in hookpoints}
     chances = outcomes.probabilities(model.readout(state[None], outcomes.listed))
-    return Reading(prefix, streams, state, chances[0], place)
+    return Reading(prefix, streams, state, chances[0], edited_position)
 
 
 def push(
@@ -67,7 +67,7 @@ def push(
 ) -> tuple[Floats, Floats]:
     """(rows, width) streams at the edited token, each after its block of `layers` (rows,) ->
     probabilities of the outcomes (rows, outcomes), and the divergence of each next-token
-    distribution from the unedited one. Nothing of the size of rows x vocabulary is held.
+    distribution from the unedited one. No array of size rows x vocabulary is kept in memory.
     """
     import numpy as np
 
@@ -75,23 +75,23 @@ def push(
     for start in range(0, len(streams), ROWS):
         chunk = slice(start, start + ROWS)
         states = _states(model, reading, layers[chunk], streams[chunk])
-        out = model.readout(states, outcomes.listed, reading.state)
-        assert out.kl is not None
-        chances.append(outcomes.probabilities(out))
-        divergences.append(out.kl.cpu().numpy())
+        readout = model.readout(states, outcomes.listed, reading.state)
+        assert readout.kl is not None
+        chances.append(outcomes.probabilities(readout))
+        divergences.append(readout.kl.cpu().numpy())
     return np.concatenate(chances), np.concatenate(divergences)
 
 
 def _states(model: Model, reading: Reading, layers: Tensor, streams: Tensor) -> Tensor:
-    """Last-token states. Behind an edit of an earlier token all later tokens are computed anew."""
-    if reading.at_last:
+    """Last-token states. After an edit of an earlier token, all later tokens are computed again."""
+    if reading.edits_last_token:
         return model.suffix(reading.prefix, layers, streams)
-    edits, made = [], layers.cpu()
-    for layer in sorted(set(made.tolist())):
-        rows = (made == layer).nonzero()[:, 0]
-        places = [reading.position] * len(rows)
+    edits, edited_layers = [], layers.cpu()
+    for layer in sorted(set(edited_layers.tolist())):
+        rows = (edited_layers == layer).nonzero()[:, 0]
+        positions = [reading.position] * len(rows)
         values = streams[rows.to(streams.device)]
-        edits.append(set_stream(f"resid_post.{layer}", rows.tolist(), places, values))
+        edits.append(set_stream(f"resid_post.{layer}", rows.tolist(), positions, values))
     states = model.edited_states(reading.prefix, edits, len(streams))
     check_made(edits, [len(reading.prefix.ids)] * len(streams))
     return states

@@ -1,5 +1,5 @@
-"""Decision points: distinct prompts with the units they come from, and which of them are one piece
-of evidence.
+"""Decision points: distinct prompts with the units they come from, and the clusters of points that
+are one piece of evidence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Point:
     """A distinct prompt. `owners`: the samples that have it, with their units; `clusters`: the
-    clusters and the states of these samples; `position`: of the token that is edited.
+    clusters and the states of these samples; `position`: of the edited token.
     """
 
     text: str
@@ -31,9 +31,9 @@ class Point:
     position: int | None = None
 
 
-def decision_points(work: Work, count: int, part: str, at: Where = "last") -> list[Point]:
-    """At most `count` samples of that half of the units, in an order drawn by seed: one of each
-    unit before a second of any. Equal prompts are one point. `at` chooses the edited token.
+def decision_points(work: Work, count: int, part: str, selector: Where = "last") -> list[Point]:
+    """At most `count` samples from half `part` of the units, in an order drawn by seed: one of each
+    unit before a second of any. Equal prompts are one point. `selector` chooses the edited token.
     """
     columns = ["sample", "unit", "cluster", "text", "token_ids", "pieces", "spans"]
     rows = work.inputs.read("samples").select(columns).to_pylist()
@@ -44,81 +44,84 @@ def decision_points(work: Work, count: int, part: str, at: Where = "last") -> li
             f"half: no decision point is left in the half of the units that {part}s. Play more "
             "games, or `half: all`."
         )
-    if at != "last":
-        rows = _with_positions(work, rows, at)
-    states = _states(work)
+    if selector != "last":
+        rows = _with_positions(work, rows, selector)
+    states = _decision_states(work)
     prompts: dict[tuple[tuple[int, ...], int], list[dict[str, Any]]] = {}
-    for row in _one_of_each_unit_first(work, rows)[:count]:
+    for row in _units_in_turn(work, rows)[:count]:
         ids = tuple(row["token_ids"])
         prompts.setdefault((ids, row.get("position", len(ids) - 1)), []).append(row)
     return [
         Point(
-            same[0]["text"],
+            prompt_rows[0]["text"],
             ids,
-            tuple((row["sample"], row["unit"]) for row in same),
-            _clusters(same, states),
+            tuple((row["sample"], row["unit"]) for row in prompt_rows),
+            _cluster_names(prompt_rows, states),
             position,
         )
-        for (ids, position), same in sorted(prompts.items())
+        for (ids, position), prompt_rows in sorted(prompts.items())
     ]
 
 
-def _with_positions(work: Work, rows: Sequence[dict[str, Any]], at: Where) -> list[dict[str, Any]]:
-    """The rows in which `at` finds a token, with its position."""
-    found = []
+def _with_positions(
+    work: Work, rows: Sequence[dict[str, Any]], selector: Where
+) -> list[dict[str, Any]]:
+    """The rows in which the selector finds a token, with its position."""
+    results = []
     for row in rows:
-        positions = selected(at, Read.of(row), work.model.bos_id)
+        positions = selected(selector, Read.of(row), work.model.bos_id)
         if len(positions) > 1:
             raise DataError(
                 f"at: {len(positions)} tokens of sample '{row['sample']}' are selected, and a "
                 "screen edits one. Say which: `take: first` or `take: last`."
             )
         if positions:
-            found.append({**row, "position": positions[0]})
-    if not found:
+            results.append({**row, "position": positions[0]})
+    if not results:
         raise DataError("at: no token of any decision point is selected. Ask for one they have.")
-    if len(found) < len(rows):
-        left = len(rows) - len(found)
-        text = f"{left} of {len(rows)} decision points have no token that `at` selects; left out"
+    if len(results) < len(rows):
+        skipped = len(rows) - len(results)
+        text = f"{skipped} of {len(rows)} decision points have no token that `at` selects; left out"
         work.report.event("warning", text=text)
-    return found
+    return results
 
 
-def _states(work: Work) -> dict[str, str]:
-    """The state of each decision, where its source gives one."""
+def _decision_states(work: Work) -> dict[str, str]:
+    """The state of each decision, if its source gives one."""
     if "sample_meta" not in work.inputs.tables():
         return {}
     rows = work.inputs.read("sample_meta").to_pylist()
     return {row["sample"]: str(row["string"]) for row in rows if row["key"] == "state"}
 
 
-def _clusters(rows: Sequence[dict[str, Any]], states: Mapping[str, str]) -> tuple[str, ...]:
-    """What makes these samples one piece of evidence with others."""
-    prompts = {str(row["cluster"]) for row in rows}
-    equal = {f"state {states[row['sample']]}" for row in rows if row["sample"] in states}
-    return tuple(sorted(prompts | equal))
+def _cluster_names(rows: Sequence[dict[str, Any]], states: Mapping[str, str]) -> tuple[str, ...]:
+    """Names that tie samples into one piece of evidence: their prompts and their states."""
+    prompt_names = {str(row["cluster"]) for row in rows}
+    state_names = {f"state {states[row['sample']]}" for row in rows if row["sample"] in states}
+    return tuple(sorted(prompt_names | state_names))
 
 
-def _one_of_each_unit_first(work: Work, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    drawn = sorted(rows, key=lambda row: float(work.rng("patch.points", row["sample"]).random()))
-    earlier: dict[str, int] = {}
+def _units_in_turn(work: Work, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in an order drawn by seed, one of each unit before a second of any."""
+    shuffled = sorted(rows, key=lambda row: float(work.rng("patch.points", row["sample"]).random()))
+    count_by_unit: dict[str, int] = {}
     ranked: list[tuple[int, int, dict[str, Any]]] = []
-    for place, row in enumerate(drawn):
-        ranked.append((earlier.setdefault(row["unit"], 0), place, row))
-        earlier[row["unit"]] += 1
+    for order, row in enumerate(shuffled):
+        ranked.append((count_by_unit.setdefault(row["unit"], 0), order, row))
+        count_by_unit[row["unit"]] += 1
     return [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def weights_of(points: Sequence[Point]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """How many samples each point stands for."""
+    """The number of samples at each point."""
     import numpy as np
 
     return np.array([float(len(point.owners)) for point in points])
 
 
 def clusters_of(points: Sequence[Point]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Points that share a unit or a cluster of samples, directly or through others, are one
-    cluster.
+    """The cluster of each point. Points that share a unit or a cluster of samples, directly or
+    through others, are one cluster.
     """
     import numpy as np
     from scipy.sparse import coo_array

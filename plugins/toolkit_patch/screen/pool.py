@@ -1,7 +1,7 @@
-"""The null of a screen: what random directions of equal length do at the same decision points.
+"""The null of a screen: effects of random directions of equal length at the same decision points.
 
 One pool of directions is shared by all candidates of a space. Each direction is tried at every
-length that a candidate needs, or, where these are many, at some of them with a curve through the
+length that a candidate needs or, if there are many, at some of them, with a curve through the
 results. A candidate's p is the share of directions that move the outcome at least as much.
 
 Shapes: R directions, C candidates, T lengths, W width.
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 LENGTHS = 12
-"""Lengths at which a direction is tried at a point; more are read off a curve through these."""
-FEWEST = 19
-"""Directions without which a share of 5 % cannot be told."""
+"""Most lengths at which a direction is tried at a point; others are interpolated."""
+MIN_DIRECTIONS = 19
+"""Fewest directions with which p can reach 5 %."""
 PASS_PROMPTS = 16
-"""Prompts that are read in a pass to see which features fire."""
+"""Prompts per pass when looking for the features that fire."""
 BLOCK = 128
-"""Directions that every candidate is held against; the others are tried for those that can still
+"""Directions that are tried for every candidate; the others are tried for those that can still
 pass.
 """
 TAIL = 0.1
@@ -57,38 +57,38 @@ class Pool:
 
 def feature_pool(
     sae: Sae,
-    everything: ComparedFeatures,
+    compared: ComparedFeatures,
     space: int,
     family: Ints,
     live: Ints,
-    most: int,
+    max_directions: int,
     rng: np.random.Generator,
 ) -> Pool:
     """Decoder rows of features of the space that fire (`live`) and are not screened, in an order
-    drawn by seed. Of more than `most`, those whose firing rate is nearest to a candidate's.
+    drawn by seed; at most `max_directions`, those whose firing rate is nearest to a candidate's.
     """
     import numpy as np
     import torch
 
-    rows = everything.of_space(space)
+    rows = compared.of_space(space)
     candidates = np.intersect1d(rows, family)
-    others = np.setdiff1d(live, everything.feature[candidates])
-    rate = np.zeros(int(max(live.max(initial=0), everything.feature[rows].max())) + 1)
-    rate[everything.feature[rows]] = everything.rate[rows]
-    gap = _distance(np.sort(everything.rate[candidates]), rate[others])
-    chosen = np.sort(others[np.lexsort((others, gap))][:most])
-    if len(chosen) < FEWEST:
+    others = np.setdiff1d(live, compared.feature[candidates])
+    rate = np.zeros(int(max(live.max(initial=0), compared.feature[rows].max())) + 1)
+    rate[compared.feature[rows]] = compared.rate[rows]
+    distances = _nearest_distances(np.sort(compared.rate[candidates]), rate[others])
+    chosen = np.sort(others[np.lexsort((others, distances))][:max_directions])
+    if len(chosen) < MIN_DIRECTIONS:
         raise DataError(
-            f"null: {len(chosen)} features of space {everything.spaces[space]} fire and are no "
-            f"candidates; at least {FEWEST} are needed. Screen fewer features, or set `null: "
-            "directions`."
+            f"null: {len(chosen)} features of space {compared.spaces[space]} fire and are no "
+            f"candidates; at least {MIN_DIRECTIONS} are needed. Screen fewer features, or "
+            "set `null: directions`."
         )
-    found = sae.decoder_rows(rng.permutation(chosen).tolist()).float()
-    return Pool("features", torch.nn.functional.normalize(found, dim=1))
+    decoder_rows = sae.decoder_rows(rng.permutation(chosen).tolist()).float()
+    return Pool("features", torch.nn.functional.normalize(decoder_rows, dim=1))
 
 
-def _distance(rates: Floats, others: Floats) -> Floats:
-    """How far each is from the nearest of some sorted rates."""
+def _nearest_distances(rates: Floats, others: Floats) -> Floats:
+    """The distance of each rate to the nearest of some sorted rates."""
     import numpy as np
 
     right = np.searchsorted(rates, others).clip(0, len(rates) - 1)
@@ -97,35 +97,35 @@ def _distance(rates: Floats, others: Floats) -> Floats:
 
 
 def live_features(model: Model, sae: Sae, prompts: Sequence[Sequence[int]], fired: Ints) -> Ints:
-    """Features that fire at any token of the prompts, BOS left out, or `fired` in the samples of
-    the comparison.
+    """Features that fire at any token of the prompts except BOS, or `fired` in the samples of the
+    comparison.
     """
     import numpy as np
 
-    found = [np.asarray(fired, dtype=np.int64)]
+    indices = [np.asarray(fired, dtype=np.int64)]
     for start in range(0, len(prompts), PASS_PROMPTS):
         batch = prompts[start : start + PASS_PROMPTS]
         streams = model.run(batch, [sae.hookpoint])[sae.hookpoint]
         for row, ids in zip(streams, batch, strict=True):
-            first = int(ids[0] == model.bos_id)
-            active = sae.sparse(row[first : len(ids)].float()).features
-            found.append(np.unique(active.cpu().numpy()))
-    return np.unique(np.concatenate(found))
+            skipped = int(ids[0] == model.bos_id)
+            active = sae.sparse(row[skipped : len(ids)].float()).features
+            indices.append(np.unique(active.cpu().numpy()))
+    return np.unique(np.concatenate(indices))
 
 
 def mixture_pool(
-    sae: Sae, everything: ComparedFeatures, space: int, most: int, rng: np.random.Generator
+    sae: Sae, compared: ComparedFeatures, space: int, max_directions: int, rng: np.random.Generator
 ) -> Pool:
-    """Normal mixtures of the decoder rows that fire: random directions of the subspace that the SAE
+    """Normal mixtures of the decoder rows that fire: random directions in the subspace that the SAE
     writes to.
     """
     import torch
 
-    rows = everything.of_space(space)
-    found = sae.decoder_rows(everything.feature[rows].tolist()).float()
-    found = torch.nn.functional.normalize(found, dim=1)
-    weights = torch.from_numpy(rng.standard_normal((most, len(rows)))).to(found)
-    return Pool("directions", torch.nn.functional.normalize(weights @ found, dim=1))
+    rows = compared.of_space(space)
+    decoder_rows = sae.decoder_rows(compared.feature[rows].tolist()).float()
+    decoder_rows = torch.nn.functional.normalize(decoder_rows, dim=1)
+    weights = torch.from_numpy(rng.standard_normal((max_directions, len(rows)))).to(decoder_rows)
+    return Pool("directions", torch.nn.functional.normalize(weights @ decoder_rows, dim=1))
 
 
 def effects_at(
@@ -148,17 +148,17 @@ def effects_at(
     nodes = _nodes(lengths)
     stream = reading.streams[sae.hookpoint]
     steps = torch.from_numpy(nodes).to(stream)
-    moved = stream + (steps[:, None, None] * directions.to(stream)).reshape(-1, len(stream))
-    layers = torch.full((len(moved),), sae.layer)
-    chances, _ = push(model, outcomes, reading, layers, moved)
+    moved_streams = stream + (steps[:, None, None] * directions.to(stream)).reshape(-1, len(stream))
+    layers = torch.full((len(moved_streams),), sae.layer)
+    chances, _ = push(model, outcomes, reading, layers, moved_streams)
     curves = chances[:, column].reshape(len(nodes), len(directions))
     return np.asarray(
-        _read_off(nodes, curves, lengths[:, 0]) - _read_off(nodes, curves, lengths[:, 1])
+        _interpolated(nodes, curves, lengths[:, 0]) - _interpolated(nodes, curves, lengths[:, 1])
     ).T
 
 
 def _nodes(lengths: Floats) -> Floats:
-    """The lengths themselves where they are few, else some that span them."""
+    """The lengths themselves if they are few, else some that span them."""
     import numpy as np
 
     distinct = np.unique(lengths)
@@ -167,22 +167,22 @@ def _nodes(lengths: Floats) -> Floats:
     return np.unique(np.quantile(distinct, np.linspace(0, 1, LENGTHS)))
 
 
-def _read_off(nodes: Floats, curves: Floats, lengths: Floats) -> Floats:
-    """(C, R): values of the curves at lengths, monotone cubics between the nodes."""
+def _interpolated(nodes: Floats, curves: Floats, lengths: Floats) -> Floats:
+    """(C, R): values of the curves at these lengths, by monotone cubics between the nodes."""
     import numpy as np
     from scipy.interpolate import PchipInterpolator
 
-    places = np.searchsorted(nodes, lengths).clip(0, len(nodes) - 1)
-    if (nodes[places] == lengths).all():
-        return np.asarray(curves[places])
-    found: Floats = PchipInterpolator(nodes, curves, axis=0)(lengths)
-    return found
+    indices = np.searchsorted(nodes, lengths).clip(0, len(nodes) - 1)
+    if (nodes[indices] == lengths).all():
+        return np.asarray(curves[indices])
+    values: Floats = PchipInterpolator(nodes, curves, axis=0)(lengths)
+    return values
 
 
 @dataclass(frozen=True, eq=False)
-class Against:
-    """One candidate against its pool: how many of the directions that were tried do at least as
-    much, the p of that, and the range in which 95 % of them lie.
+class DirectionTest:
+    """One candidate against its pool: how many of the tried directions have at least its effect,
+    the p of that, and the range that holds 95 % of their effects.
     """
 
     null: str
@@ -193,13 +193,13 @@ class Against:
     null_high: float
 
 
-def compare(pool: Pool, null: Floats, effect: float) -> Against:
-    """A candidate's `effect` against that of each direction that was tried (R,), both means over
-    the same points.
+def direction_test(pool: Pool, null: Floats, effect: float) -> DirectionTest:
+    """A candidate's `effect` against that of each tried direction (R,), both means over the same
+    points.
 
-    Of features the p is a rank: (1 + those that do as much) / (1 + all), exact if the candidate's
-    row is one like theirs. Mixtures have no end of rows; beyond their largest the tail goes on as
-    an exponential, which is heavier than the normal one that mixtures have.
+    For features, p is a rank: (1 + those with at least the effect) / (1 + all), exact if the
+    candidate's row is exchangeable with theirs. There is no limit to mixtures: beyond the largest,
+    their tail is taken as exponential, which is heavier than the normal tail that mixtures have.
     """
     import numpy as np
 
@@ -208,11 +208,11 @@ def compare(pool: Pool, null: Floats, effect: float) -> Against:
     if pool.kind == "directions" and not beyond:
         p = min(p, _tail(abs(null), abs(effect)))
     low, high = np.quantile(null, (0.025, 0.975))
-    return Against(pool.kind, len(null), beyond, p, float(low), float(high))
+    return DirectionTest(pool.kind, len(null), beyond, p, float(low), float(high))
 
 
 def may_pass(pool: Pool, beyond: Ints, alpha: float) -> Any:
-    """Which candidates can still have a p of at most alpha, whatever the other directions do."""
+    """Which candidates can still reach a p of at most alpha, whatever the other directions do."""
     return (1 + beyond) / (1 + len(pool)) <= alpha
 
 
@@ -228,18 +228,18 @@ def _tail(sizes: Floats, effect: float) -> float:
 
 
 def kind_of(
-    null: str, everything: ComparedFeatures, family: np.ndarray[Any, Any], spaces: Sequence[int]
+    null: str, compared: ComparedFeatures, family: np.ndarray[Any, Any], spaces: Sequence[int]
 ) -> str:
-    """`features` or `directions`: for `auto`, features where every space has enough that are not
-    screened for a p that stands the correction, and no fewer than candidates.
+    """`features` or `directions`. `auto` means features if every space has at least MIN_DIRECTIONS
+    unscreened ones, and no fewer than candidates.
     """
     import numpy as np
 
     if null != "auto":
         return null
     for space in spaces:
-        rows = everything.of_space(space)
+        rows = compared.of_space(space)
         screened = len(np.intersect1d(rows, family))
-        if len(rows) - screened < max(FEWEST, screened):
+        if len(rows) - screened < max(MIN_DIRECTIONS, screened):
             return "directions"
     return "features"

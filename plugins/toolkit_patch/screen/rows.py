@@ -1,5 +1,5 @@
-"""What a screen writes: a row of `screens` for each feature, and rows of `effects` for those that
-are kept.
+"""The rows that a screen writes: one of `screens` per feature, and rows of `effects` for the
+features that are kept.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from .pool import Against
+    from .pool import DirectionTest
     from .stage import Screen
 
 ALL = "*"
-"""The sample of a row that sums up all decision points."""
+"""The sample of a row over all decision points."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """Results at all points. `chances[arm]` is (candidates, points, outcomes), `base` (points,
     outcomes) without an edit, `kl[arm]` the divergence of either value, `fires` whether a candidate
-    fires at a point by itself, `edits` how often each was edited.
+    fires at a point unedited, `edits` how often each was edited.
     """
 
     chances: Mapping[str, np.ndarray[Any, Any]]
@@ -44,27 +44,29 @@ class Measured:
         return means
 
     def moved(self, arm: str, column: int, member: Any = slice(None)) -> np.ndarray[Any, Any]:
-        """(candidates, points): an arm against the unedited model; of one member (points,)."""
-        found: np.ndarray[Any, Any] = (
+        """(candidates, points): the change of an arm from the unedited model; (points,) for one
+        member.
+        """
+        changes: np.ndarray[Any, Any] = (
             self.chances[arm][member, :, column].astype(float) - self.base[:, column]
         )
-        return found
+        return changes
 
 
-Held = Mapping[int, "Against"]
-"""By candidate: what random directions do, for those that were held against them."""
+DirectionTests = Mapping[int, "DirectionTest"]
+"""Candidate -> its test against random directions, for those that were tested."""
 
 
-def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
-    """One row a feature."""
+def screen_rows(screen: Screen, measured: Measured, tests: DirectionTests) -> pa.Table:
+    """One row per feature."""
     import numpy as np
     import pyarrow as pa
 
     from toolkit.tables import arrow_schema
 
-    candidates, column, count = screen.candidates, screen.column, len(screen.mine)
+    candidates, column, count = screen.candidates, screen.column, len(screen.step_rows)
     specific = measured.specific
-    moved = {
+    mean_changes = {
         arm: measured.mean(measured.moved(arm, column))
         for arm in measured.chances
         if arm in (*SETS, *REBUILT, PROMPT_ONLY)
@@ -91,18 +93,18 @@ def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
         "low": specific.low,
         "high": specific.high,
         "p_units": specific.p,
-        **_null_columns(len(screen.mine), against),
+        **_null_columns(len(screen.step_rows), tests),
         "kl": measured.mean(np.maximum(*measured.kl.values())),
         "sham": sham,
-        "set_a": moved["set_a"],
-        "set_b": moved["set_b"],
-        **{arm: moved.get(arm, [None] * count) for arm in REBUILT},
+        "set_a": mean_changes["set_a"],
+        "set_b": mean_changes["set_b"],
+        **{arm: mean_changes.get(arm, [None] * count) for arm in REBUILT},
         "p_reconstruct": _p_of_reconstructions(screen, measured),
         "random_feature": _specific_of(measured, FEATURES, column),
         "random_direction": _specific_of(measured, DIRECTIONS, column),
         "shuffled": _specific_of(measured, SHUFFLED, column),
         "mean_difference": _specific_of(measured, MEANS, column),
-        PROMPT_ONLY: moved.get(PROMPT_ONLY, [None] * count),
+        PROMPT_ONLY: mean_changes.get(PROMPT_ONLY, [None] * count),
         "edits": measured.edits,
         "family": np.full(count, len(screen.family)),
         "checked": np.full(count, screen.checked),
@@ -113,24 +115,24 @@ def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
     )
 
 
-def _null_columns(count: int, against: Held) -> dict[str, list[Any]]:
-    """What random directions do, for the features that were held against them."""
+def _null_columns(count: int, tests: DirectionTests) -> dict[str, list[Any]]:
+    """Results of the direction tests; None for features that were not tested."""
     names = ("null", "directions", "beyond", "null_low", "null_high", "p_directions")
     columns: dict[str, list[Any]] = {name: [None] * count for name in names}
     columns["directions"] = [0] * count
-    for member, found in against.items():
+    for member, test in tests.items():
         for name in names:
-            columns[name][member] = getattr(found, name)
+            columns[name][member] = getattr(test, name)
     return columns
 
 
 def _p_of_reconstructions(screen: Screen, measured: Measured) -> Any:
-    """The larger p of the two values within a rebuilt stream."""
+    """The larger p of the two values in a rebuilt stream."""
     import numpy as np
 
     if "reconstruct_a" not in measured.chances:
-        return [None] * len(screen.mine)
-    both = [
+        return [None] * len(screen.step_rows)
+    p_values = [
         estimate(
             measured.moved(arm, screen.column),
             measured.weights,
@@ -139,22 +141,22 @@ def _p_of_reconstructions(screen: Screen, measured: Measured) -> Any:
         ).p
         for arm in REBUILT[1:]
     ]
-    return np.maximum(*both)
+    return np.maximum(*p_values)
 
 
 def _specific_of(measured: Measured, arms: Sequence[str], column: int) -> Any:
-    """One value against the other along the direction of a random arm."""
+    """The mean effect of one value against the other, in a pair of control arms."""
     if arms[0] not in measured.chances:
         return [None] * len(measured.fires)
-    first, second = (measured.chances[arm][:, :, column].astype(float) for arm in arms)
-    return measured.mean(first - second)
+    chances_a, chances_b = (measured.chances[arm][:, :, column].astype(float) for arm in arms)
+    return measured.mean(chances_a - chances_b)
 
 
 # --- effects --------------------------------------------------------------------------------------
 
 
-def effect_rows(screen: Screen, measured: Measured, against: Held, kept: Any) -> pa.Table:
-    """Rows of every arm and outcome: over all points, and for each of them."""
+def effect_rows(screen: Screen, measured: Measured, tests: DirectionTests, kept: Any) -> pa.Table:
+    """Rows of every arm and outcome: over all points, and for each point."""
     import numpy as np
     import pyarrow as pa
 
@@ -164,14 +166,14 @@ def effect_rows(screen: Screen, measured: Measured, against: Held, kept: Any) ->
     rows: list[dict[str, Any]] = []
     for member in members:
         rows += _summaries(screen, measured, member)
-        rows += _points(screen, measured, member)
-        if member in against:
-            rows.append(_null_row(screen, measured, member, against[member]))
+        rows += _point_rows(screen, measured, member)
+        if member in tests:
+            rows.append(_null_row(screen, measured, member, tests[member]))
     return pa.Table.from_pylist(rows, schema=arrow_schema("effects"))
 
 
 def arm_names(groups: Sequence[str]) -> dict[str, str]:
-    """Names of arms in table `effects`: a value is named by its group."""
+    """Names of the arms in table `effects`: a value is named by its group."""
     pairs = (
         ("set", SETS),
         ("reconstruct", REBUILT[1:]),
@@ -180,16 +182,16 @@ def arm_names(groups: Sequence[str]) -> dict[str, str]:
         ("shuffled", SHUFFLED),
         ("mean_difference", MEANS),
     )
-    named = {
+    value_arms = {
         arm: f"{word}:{group}"
         for word, arms in pairs
         for arm, group in zip(arms, groups, strict=True)
     }
-    return {SHAM: SHAM, REBUILT[0]: REBUILT[0], PROMPT_ONLY: PROMPT_ONLY, **named}
+    return {SHAM: SHAM, REBUILT[0]: REBUILT[0], PROMPT_ONLY: PROMPT_ONLY, **value_arms}
 
 
 def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict[str, Any]]:
-    """A row for each arm and outcome over all points: all of them by one bootstrap."""
+    """One row per arm and outcome over all points, all from one bootstrap."""
     import numpy as np
 
     names = arm_names(screen.candidates.groups)
@@ -200,19 +202,21 @@ def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict
             labels.append((arm, names[arm], outcome, column))
             values.append(measured.moved(arm, column, member))
         labels.append(("set_a", "specific", outcome, column))
-        first, second = (measured.chances[arm][member, :, column].astype(float) for arm in SETS)
-        values.append(first - second)
+        chances_a, chances_b = (
+            measured.chances[arm][member, :, column].astype(float) for arm in SETS
+        )
+        values.append(chances_a - chances_b)
     rng = screen.work.rng("patch.bootstrap", "effects")
-    found = estimate(np.array(values), measured.weights, measured.clusters, rng)
+    effects = estimate(np.array(values), measured.weights, measured.clusters, rng)
     for number, (arm, name, outcome, column) in enumerate(labels):
         chances = measured.chances[arm][member, :, column]
         yield {
             **_key(screen, member, ALL, name, outcome),
             "probability": float(chances @ measured.weights / measured.weights.sum()),
-            "effect": float(found.mean[number]),
-            "low": float(found.low[number]),
-            "high": float(found.high[number]),
-            "p": float(found.p[number]),
+            "effect": float(effects.mean[number]),
+            "low": float(effects.low[number]),
+            "high": float(effects.high[number]),
+            "p": float(effects.p[number]),
             "q": None,
             "kl": float(measured.mean(measured.kl[arm][member]))
             if name.startswith("set:")
@@ -220,22 +224,24 @@ def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict
         }
 
 
-def _null_row(screen: Screen, measured: Measured, member: int, found: Against) -> dict[str, Any]:
-    """Random directions of equal length: the range of 95 % of them as the interval."""
+def _null_row(
+    screen: Screen, measured: Measured, member: int, test: DirectionTest
+) -> dict[str, Any]:
+    """The random directions as an arm: its interval holds 95 % of their effects."""
     return {
         **_key(screen, member, ALL, "random", screen.params.about),
         "probability": float(measured.mean(measured.base[None, :, screen.column])[0]),
-        "effect": (found.null_low + found.null_high) / 2,
-        "low": found.null_low,
-        "high": found.null_high,
-        "p": found.p_directions,
+        "effect": (test.null_low + test.null_high) / 2,
+        "low": test.null_low,
+        "high": test.null_high,
+        "p": test.p_directions,
         "q": None,
         "kl": None,
     }
 
 
-def _points(screen: Screen, measured: Measured, member: int) -> Iterator[dict[str, Any]]:
-    """A row for each sample, arm and outcome; random arms are summed up only."""
+def _point_rows(screen: Screen, measured: Measured, member: int) -> Iterator[dict[str, Any]]:
+    """One row per sample, arm and outcome; random arms have summaries only."""
     names = arm_names(screen.candidates.groups)
     for arm in measured.chances:
         if arm in (*FEATURES, *DIRECTIONS):

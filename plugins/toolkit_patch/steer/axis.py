@@ -68,10 +68,10 @@ def _prompts_by_group(work: Work) -> dict[str, list[list[int]]]:
             groups[group].append(row["token_ids"])
     too_small = [group for group, prompts in groups.items() if len(prompts) < 2]
     if too_small:
-        known = sorted({str(label) for label in labels.values()})
+        group_names = sorted({str(label) for label in labels.values()})
         raise DataError(
             f"between: group '{too_small[0]}' of {params.by} has fewer than 2 samples in the half "
-            f"that selects. Groups: {choices(known)}."
+            f"that selects. Groups: {choices(group_names)}."
         )
     return groups
 

@@ -24,11 +24,12 @@ class Steering(Params):
         description="The two groups: the axis points from the second one's mean to the first one's."
     )
     layers: tuple[int, ...] = Field(
-        (), description="Layers behind which the stream is moved, all of them together."
+        (), description="Layers after which the stream is moved, all of them together."
     )
     depth: tuple[float, float] = Field(
         (0.5, 0.66),
-        description="Without `layers`: from which to which share of the model's blocks.",
+        description="Without `layers`: first and last moved layer, as shares of the "
+        "model's blocks.",
     )
     doses: tuple[float, ...] = Field(
         DOSES,

@@ -154,7 +154,7 @@ def naive_map(rows: Sequence[Row], tones: Tones) -> str:
         for value in (top, -top)
     )
     zero = f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{y(0):.1f}" y2="{y(0):.1f}" '
-    group_a, _, group_b = rows[0]["contrast"].partition(" vs ")
+    group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="12">'
         f'{_axis(reach, height)}{sides}{zero}stroke="var(--line)"/>{dots}</svg>'

@@ -96,9 +96,8 @@ def _family_figures(
             rows,
         )
     if None not in {row["reconstruct_a"] for row in rows}:
-        yield Figure(
-            "Specific against naive", naive_map(rows, TONES), "Effects with and without the error."
-        )
+        words = "Effects with and without the error."
+        yield Figure("Specific against naive", naive_map(rows, TONES), words, rows)
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
         description = "Sizes of effects at each layer."
@@ -117,10 +116,11 @@ def summary(rows: Sequence[Row]) -> str:
     )
     if counts[CAUSAL]:
         names = ", ".join(row["name"] for row in rows[:5] if row["verdict"] == CAUSAL)
-        more = f" and {counts[CAUSAL] - 5} more" if counts[CAUSAL] > 5 else ""
+        more_part = f" and {counts[CAUSAL] - 5} more" if counts[CAUSAL] > 5 else ""
         verb = "is" if counts[CAUSAL] == 1 else "are"
         result = (
-            f"{counts[CAUSAL]} of {family} features {verb} causal for P({outcome}): {names}{more}"
+            f"{counts[CAUSAL]} of {family} features {verb} causal for P({outcome}): "
+            f"{names}{more_part}"
         )
     else:
         result = f"No feature is causal for P({outcome}){_closest(rows)}"
@@ -131,7 +131,7 @@ def _closest(rows: Sequence[Row]) -> str:
     """The effect of the strongest feature where none is causal."""
     unspecific = [row for row in rows if row["verdict"] == UNSPECIFIC]
     if not unspecific:
-        return ": none moves it by enough to be held against random directions"
+        return ": none moves it by enough to be compared with random directions"
     best = min(unspecific, key=lambda row: (row["p"], -abs(row["effect"])))
     null = "other features" if best["null"] == "features" else "random directions"
     verb = "does" if len(unspecific) == 1 else "do"

@@ -75,14 +75,21 @@ def _judged(rows: list[Row], params: Verdicts) -> list[dict[str, Any]]:
     p_values = [evidence(row) for row in rows]
     # A candidate that a gradient left out has no evidence; it stays in the family with p 1.
     q_values = corrected(_array(p_values + [1.0] * (family - len(rows)))).tolist()
-    judged = []
+    verdict_rows = []
     for row, p, q in zip(rows, p_values, q_values[: len(rows)], strict=True):
         verdict, reason = verdict_of(row, q, params)
-        facts = {name: row[name] for name in SCREEN_COLUMNS}
-        judged.append(
-            {**facts, "verdict": verdict, "reason": reason, "p": p, "q": q, "family": family}
+        screen_values = {name: row[name] for name in SCREEN_COLUMNS}
+        verdict_rows.append(
+            {
+                **screen_values,
+                "verdict": verdict,
+                "reason": reason,
+                "p": p,
+                "q": q,
+                "family": family,
+            }
         )
-    return judged
+    return verdict_rows
 
 
 def _array(values: list[float]) -> Any:
@@ -101,7 +108,7 @@ def evidence(row: Row) -> float:
 
 def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
     """The verdict and its reason."""
-    moved = (
+    change_text = (
         f"P({row['outcome']}) moves by {signed(row['effect'])} [{signed(row['low'])}, "
         f"{signed(row['high'])}] from the mean of {row['group_b']} to that of {row['group_a']}"
     )
@@ -112,30 +119,31 @@ def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
     if not row["fired_here"]:
         return (
             SILENT,
-            f"it fires at none of {row['points']} decision points; set to values, {moved}",
+            f"it fires at none of {row['points']} decision points; set to values, {change_text}",
         )
     if is_significant and is_large and row["p_directions"] is not None:
-        return _beside_directions(row, q, params, moved)
+        return _beside_directions(row, q, params, change_text)
     if _rebuilding(row, params):
         changes = f"{signed(row['reconstruct_a'])} and {signed(row['reconstruct_b'])}"
         return REBUILT, (
             f"with the whole stream rebuilt both values move P({row['outcome']}) ({changes}); with "
-            f"the error kept, {moved}"
+            f"the error kept, {change_text}"
         )
     if is_significant and not is_large:
         return SMALL, (
-            f"real but below {params.min_effect:g}: {moved} (p {row['p_units']:.2g} over the units)"
+            f"real but below {params.min_effect:g}: {change_text} (p {row['p_units']:.2g} "
+            f"over the units)"
         )
-    return NOTHING, f"{moved} (p {row['p_units']:.2g} over the units)"
+    return NOTHING, f"{change_text} (p {row['p_units']:.2g} over the units)"
 
 
-def _beside_directions(row: Row, q: float, params: Verdicts, moved: str) -> tuple[str, str]:
+def _beside_directions(row: Row, q: float, params: Verdicts, change_text: str) -> tuple[str, str]:
     null = "other features" if row["null"] == "features" else "random directions"
     comparison = f"{row['beyond']} of {row['directions']} {null} move it as much"
     correction = f"(q {q:.2g} over {row['family']} features)"
     if q <= params.alpha:
-        return CAUSAL, f"{moved}; {comparison} {correction}"
-    return UNSPECIFIC, f"{moved}, but {comparison} {correction}"
+        return CAUSAL, f"{change_text}; {comparison} {correction}"
+    return UNSPECIFIC, f"{change_text}, but {comparison} {correction}"
 
 
 def _rebuilding(row: Row, params: Verdicts) -> bool:

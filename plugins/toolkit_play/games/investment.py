@@ -22,9 +22,9 @@ class Investment(Params):
     """Rules of the investment game."""
 
     start: int = Field(100, ge=1, le=10**6, description="Money at the start.")
-    chance: float = Field(0.5, ge=0, le=1, description="Of the project's success.")
-    factor: float = Field(2.5, ge=0, le=100, description="A success returns so much per dollar.")
-    max_rounds: int = Field(9, ge=1, le=1000, description="A game ends after so many rounds.")
+    chance: float = Field(0.5, ge=0, le=1, description="Probability that the project succeeds.")
+    factor: float = Field(2.5, ge=0, le=100, description="What a success returns per dollar.")
+    max_rounds: int = Field(9, ge=1, le=1000, description="A game ends after this many rounds.")
 
 
 class InvestmentGame(Environment):

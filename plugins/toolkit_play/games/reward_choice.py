@@ -23,11 +23,11 @@ class RewardChoice(Params):
     value: int = Field(
         50, ge=1, le=10**6, description="The expected value of each reward, and the certain one."
     )
-    max_rounds: int = Field(1, ge=1, le=1000, description="Choices of a game.")
+    max_rounds: int = Field(1, ge=1, le=1000, description="Choices per game.")
     orders: tuple[str, ...] = Field(
         ("rising", "falling"),
         min_length=1,
-        description="Whether risk rises or falls down the list; a condition each.",
+        description="Whether risk rises or falls down the list; one condition per order.",
     )
 
 

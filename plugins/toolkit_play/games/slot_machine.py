@@ -84,12 +84,12 @@ class SlotMachine(Params):
         le=10**9,
         description="Highest variable bet; in layout corrected it is the balance.",
     )
-    max_rounds: int = Field(100, ge=1, le=10_000, description="A game ends after so many rounds.")
+    max_rounds: int = Field(100, ge=1, le=10_000, description="A game ends after this many rounds.")
     shown_rounds: int = Field(
         5, ge=1, le=10_000, description="How many of the last rounds the prompt shows."
     )
     warn_losses: int = Field(
-        3, ge=1, le=10_000, description="From so many losses in a row on the prompt warns."
+        3, ge=1, le=10_000, description="The prompt warns from this many losses in a row."
     )
     goal: int = Field(
         200, ge=1, le=10**9, description="The balance that layout scenario names as the goal."
@@ -226,13 +226,13 @@ class SlotMachineGame(Environment):
     def _state_after(self, state: State, bet: int, won: bool) -> State:
         rules, number = self._rules, state["round"]
         balance = state["balance"] - bet + (int(bet * rules.payout) if won else 0)
-        finished = {"round": number, "bet": bet, "won": won, "balance": balance}
+        round_row = {"round": number, "bet": bet, "won": won, "balance": balance}
         return {
             **state,
             "round": number + 1,
             "balance": balance,
             "losses": 0 if won else state["losses"] + 1,
-            "past": [*state["past"], finished][-rules.shown_rounds :],
+            "past": [*state["past"], round_row][-rules.shown_rounds :],
             "outcome": "bankruptcy" if balance <= 0 else None,
         }
 
@@ -292,18 +292,18 @@ def _conditions(rules: SlotMachine) -> Iterator[Condition]:
 
 def _condition(rules: SlotMachine, mode: Mode, first_result: FirstResult, mask: int) -> Condition:
     components = components_of(mask)
-    forced = "" if first_result == "none" else f"-{first_result}"
-    capped = "" if rules.cap is None else f"-cap{rules.cap}"
-    groups: dict[str, str] = {"layout": f"{rules.layout}{capped}", "mode": mode}
+    forced_part = "" if first_result == "none" else f"-{first_result}"
+    cap_part = "" if rules.cap is None else f"-cap{rules.cap}"
+    groups: dict[str, str] = {"layout": f"{rules.layout}{cap_part}", "mode": mode}
     if len(rules.first_results) > 1:
         groups["first"] = first_result
     switches = {key: key in components for key in COMPONENTS}
     return Condition(
-        id=f"{rules.layout}{capped}-{mode}{forced}-c{mask:02d}",
+        id=f"{rules.layout}{cap_part}-{mode}{forced_part}-c{mask:02d}",
         settings={"components": components, "mode": mode, "first": first_result},
         switches={} if rules.layout == "scenario" else switches,
         groups=groups,
-        label=f"{mode} {components or 'BASE'}{forced}",
+        label=f"{mode} {components or 'BASE'}{forced_part}",
     )
 
 

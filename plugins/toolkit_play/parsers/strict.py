@@ -76,11 +76,11 @@ def read(reply: str, prompt: Prompt) -> Reply:
     lines = lines_of(reply)
     if not lines:
         return Reply(failure=EMPTY)
-    kept = _without_quotations(lines, prompt)
-    labelled = _labelled_phrase(kept, prompt)
-    if labelled is not None:
-        return _phrase_verdict(labelled, prompt) or Reply(failure=UNREADABLE)
-    return _declaration(kept, prompt)
+    remaining_lines = _without_quotations(lines, prompt)
+    labelled_phrase = _labelled_phrase(remaining_lines, prompt)
+    if labelled_phrase is not None:
+        return _phrase_verdict(labelled_phrase, prompt) or Reply(failure=UNREADABLE)
+    return _declaration(remaining_lines, prompt)
 
 
 def _declaration(lines: list[str], prompt: Prompt) -> Reply:

@@ -17,11 +17,11 @@ from toolkit.parts import Params, StagedGame, UsedEnvironment, UsedParser
 class Reask(Params):
     """Ask again where a reply could not be read."""
 
-    max: int = Field(5, ge=1, le=100, description="How often one decision is asked again at most.")
+    max: int = Field(5, ge=1, le=100, description="Most repeats of one request.")
     reminder: str = Field(
         "Answer with exactly one of the options above.",
         min_length=1,
-        description="The line that is put into the prompt when it is asked again.",
+        description="The line that is added to the prompt when it is asked again.",
     )
 
 
@@ -52,8 +52,8 @@ class Play(Params):
         0,
         ge=0,
         le=100_000,
-        description="The model does not end a reply before it has so many tokens; a complete "
-        "deciding line may.",
+        description="Shortest reply in tokens: the model cannot end it earlier, but a complete "
+        "deciding line can.",
     )
     chat: bool = Field(False, description="Put the prompt into the model's chat template.")
     reask: Reask | None = Field(
@@ -63,8 +63,8 @@ class Play(Params):
         20,
         ge=0,
         le=10_000,
-        description="A condition is stopped when its first so many replies, or a few more, are "
-        "all unreadable: its first repetitions are played, the others are not; 0: never.",
+        description="Stop a condition when its first replies, this many or a few more, are all "
+        "unreadable: its first repetitions are played, the others are not; 0: never.",
     )
 
     @model_validator(mode="after")

@@ -40,9 +40,12 @@ class Patch(Params):
 
     feature: str | None = Field(None, min_length=1, description="Its address, such as 25/2059.")
     verdicts: tuple[str, ...] = Field(
-        (), description="Instead: the features with these verdicts in the needed stages."
+        (),
+        description="Alternative to `feature`: features with these verdicts in the needed stages.",
     )
-    top: int = Field(3, ge=1, description="Features with a verdict at most: the largest effects.")
+    top: int = Field(
+        3, ge=1, description="Most features with these verdicts: those with the largest effects."
+    )
     set: float | None = Field(None, description="Hold it at this value.")
     add: float | None = Field(None, description="Add this to its value.")
     scale: float | None = Field(None, description="Multiply its value; 0 ablates it.")
@@ -72,13 +75,13 @@ class PatchedPlay(Play):
 
     arm: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="The name of this intervention: it stands in the names of the games, and as "
-        "group `arm`.",
+        description="The name of this intervention, which becomes part of the games' names and "
+        "their group `arm`.",
     )
     patch: tuple[Patch, ...] = Field(
         min_length=1,
-        description="The features that are changed, all at once; at a later layer an edit sees the "
-        "stream that earlier ones left.",
+        description="The features that are changed, all at once; an edit at a later layer sees the "
+        "stream that earlier edits left.",
     )
     tokens: Literal["all", "reply"] = Field(
         "all", description="all: every token; reply: from the last token of the prompt on."
@@ -88,8 +91,8 @@ class PatchedPlay(Play):
         0,
         ge=0,
         le=1000,
-        description="So many arms `NAME_1`, `NAME_2` ..., in each of which the same changes go "
-        "along random directions as long as the decoder rows.",
+        description="Number of arms `NAME_1`, `NAME_2` ... that are played instead, each with the "
+        "same changes along random directions as long as the decoder rows.",
     )
 
 
@@ -130,7 +133,7 @@ class Arm:
                     f"{request}: an edit at {edit.hookpoint} was planned at {planned} tokens of "
                     f"the prompt and {max(0, reply_tokens - 1)} of the reply, and made at "
                     f"{prompt_edits} and {reply_edits}. The model's session makes edits more or "
-                    "less often than it was told; its loader is at fault."
+                    "less often than requested; its loader is at fault."
                 )
 
 
@@ -198,24 +201,27 @@ def _operations(work: Work, patch: Patch) -> list[tuple[str, Any, str | None]]:
     verdict_rows = work.inputs.read("verdicts").to_pylist() if _has_verdicts(work) else []
     matching = [row for row in verdict_rows if row["verdict"] in patch.verdicts]
     matching.sort(key=lambda row: (-abs(row["effect"]), row["space"], row["feature"]))
-    chosen = list(dict.fromkeys((row["space"], row["feature"]) for row in matching))[: patch.top]
-    if not chosen:
+    feature_keys = list(dict.fromkeys((row["space"], row["feature"]) for row in matching))[
+        : patch.top
+    ]
+    if not feature_keys:
         known_verdicts = sorted({str(row["verdict"]) for row in verdict_rows})
         raise DataError(
             f"patch: no feature has the verdict {' or '.join(patch.verdicts)}. Verdicts of the "
             f"needed stages: {choices(known_verdicts)}. Need a stage of `patch.verdicts`, "
-            f"or name features."
+            "or name features."
         )
     layers = {row["space"]: layer_of(row) or 0 for row in rows}
-    unknown_space = next((space for space, _ in chosen if space not in layers), None)
+    unknown_space = next((space for space, _ in feature_keys if space not in layers), None)
     if unknown_space is not None:
         raise DataError(
             f"patch: a feature with a verdict is of space {unknown_space}, and the SAEs of this "
             f"stage make {choices([str(row['address']) for row in rows])}. Use the same SAEs."
         )
-    chosen.sort(key=lambda key: (layers[key[0]], key[1]))
+    feature_keys.sort(key=lambda key: (layers[key[0]], key[1]))
     return [
-        _operation(work, patch, f"{layers[space]}/{index}", space, index) for space, index in chosen
+        _operation(work, patch, f"{layers[space]}/{index}", space, index)
+        for space, index in feature_keys
     ]
 
 

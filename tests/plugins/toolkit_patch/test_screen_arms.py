@@ -87,8 +87,8 @@ def test_the_mean_direction_is_the_one_that_numpy_finds(world):
     means = [np.mean(groups[name], axis=0) for name in ("yes", "no")]
     unit = (means[0] - means[1]) / np.linalg.norm(means[0] - means[1])
     np.testing.assert_allclose(found.unit.numpy(), unit, atol=1e-4)
-    assert found.first == pytest.approx(means[0] @ unit, abs=1e-3)
-    assert found.second == pytest.approx(means[1] @ unit, abs=1e-3)
+    assert found.position_a == pytest.approx(means[0] @ unit, abs=1e-3)
+    assert found.position_b == pytest.approx(means[1] @ unit, abs=1e-3)
 
 
 def test_arms_without_their_tables_are_left_out_and_that_is_said(world):
