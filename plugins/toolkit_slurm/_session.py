@@ -33,7 +33,7 @@ BEAT_SECONDS = 5.0
 END_SECONDS = 10.0
 """How long the tasks of a closed session have to end on their own."""
 DEAD_CHECKS = 2
-"""A task counts as dead after so many checks of the queue in a row without it."""
+"""A task counts as dead when this many checks of the queue in a row find it without a node."""
 RESEATINGS = 5
 """How often a worker without a step gets another task before the host is told that it ended."""
 
@@ -44,7 +44,6 @@ class SlurmWorker:
     def __init__(self, session: SlurmSession, request: WorkerRequest, number: int) -> None:
         self.request = request
         self.seat = f"{request.name}-{number}"
-        self.number = number
         self.job: str | None = None
         """The job in hand."""
         self.reseated = 0
@@ -202,7 +201,7 @@ class SlurmSession:
             self._submit_missing(tasks)
 
     def _handle_end(self, worker: SlurmWorker, how: str) -> None:
-        """Give a worker without a step another task; tell the host about one with a step."""
+        """Give a worker without a step another task; report the end of one with a step."""
         with self._lock:
             del self._workers[worker.seat]
             if worker.job is not None or worker.stopped or worker.reseated >= RESEATINGS:

@@ -71,10 +71,10 @@ def histogram(values: Sequence[float], title: str) -> str:
 def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     """Each feature by its effect and its corrected p-value. A reader can select a part of it."""
     drawn = sorted(points, key=lambda point: point.q)[:MAX_POINTS]
-    far = max((abs(point.effect) for point in drawn), default=1.0) * 1.05 or 1.0
+    widest = max((abs(point.effect) for point in drawn), default=1.0) * 1.05 or 1.0
     high = max((_height(point.q) for point in drawn), default=1.0)
     high = max(high, _height(alpha)) * 1.05 or 1.0
-    x = ChartAxis(-far, far, LEFT, WIDTH - RIGHT)
+    x = ChartAxis(-widest, widest, LEFT, WIDTH - RIGHT)
     y = ChartAxis(0, high, HEIGHT - BOTTOM, TOP)
     dots = []
     for point in reversed(drawn):
@@ -85,28 +85,28 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     level = line(LEFT, y.at(_height(alpha)), WIDTH - RIGHT, y.at(_height(alpha)), "dash")
     name = f"Volcano of {len(points):,} features: {effect} against the corrected p-value"
     body = [*_axes(x, y, effect, "\N{MINUS SIGN}log10 q"), level, *dots]
-    return chart(name, body, low=-far, high=far, top=high, left=LEFT, right=WIDTH - RIGHT)
+    return chart(name, body, low=-widest, high=widest, top=high, left=LEFT, right=WIDTH - RIGHT)
 
 
 def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
     """Effects with their intervals, one line each: (name, effect, low, high)."""
     ends = [0.0, *(value for row in rows for value in row[1:])]
     pad = (max(ends) - min(ends)) * 0.05 or 1.0
-    left = 230.0
-    x = ChartAxis(min(ends) - pad, max(ends) + pad, left, WIDTH - RIGHT)
+    plot_left = 230.0
+    x = ChartAxis(min(ends) - pad, max(ends) + pad, plot_left, WIDTH - RIGHT)
     step = (HEIGHT - TOP - BOTTOM) / len(rows)
-    out = [line(x.at(0), TOP, x.at(0), HEIGHT - BOTTOM, "dash")]
+    shapes = [line(x.at(0), TOP, x.at(0), HEIGHT - BOTTOM, "dash")]
     for tick in ticks(x.low, x.high, 5):
-        out.append(text(x.at(tick), HEIGHT - BOTTOM + 16, number(tick), anchor="middle"))
+        shapes.append(text(x.at(tick), HEIGHT - BOTTOM + 16, number(tick), anchor="middle"))
     for index, (name, effect, low, high) in enumerate(rows):
         y = TOP + step * (index + 0.5)
-        out.append(text(left - 8, y + 4, _clipped(name), anchor="end"))
-        out.append(line(x.at(low), y, x.at(high), y, "axis"))
+        shapes.append(text(plot_left - 8, y + 4, _clipped(name), anchor="end"))
+        shapes.append(line(x.at(low), y, x.at(high), y, "axis"))
         kind = "more" if low > 0 else "less" if high < 0 else "rest"
-        out.append(f'<circle class="{kind}" cx="{x.at(effect):.1f}" cy="{y:.1f}" r="4"/>')
-    middle = (left + WIDTH - RIGHT) / 2
-    out.append(text(middle, HEIGHT - 8, "change of the probability", anchor="middle"))
-    return chart(title, out)
+        shapes.append(f'<circle class="{kind}" cx="{x.at(effect):.1f}" cy="{y:.1f}" r="4"/>')
+    middle = (plot_left + WIDTH - RIGHT) / 2
+    shapes.append(text(middle, HEIGHT - 8, "change of the probability", anchor="middle"))
+    return chart(title, shapes)
 
 
 def _clipped(name: str) -> str:
@@ -118,15 +118,15 @@ def _height(q: float) -> float:
 
 
 def _axes(x: ChartAxis, y: ChartAxis, across: str, up: str, *, whole: bool = False) -> list[str]:
-    out = [
+    shapes = [
         line(x.start, y.start, x.end, y.start, "axis"),
         line(x.start, y.start, x.start, y.end, "axis"),
         text((x.start + x.end) / 2, HEIGHT - 8, across, anchor="middle"),
         text(14, (y.start + y.end) / 2, up, anchor="middle", turn=-90),
     ]
     for tick in ticks(x.low, x.high, 6):
-        out.append(text(x.at(tick), y.start + 16, number(tick), anchor="middle"))
+        shapes.append(text(x.at(tick), y.start + 16, number(tick), anchor="middle"))
     for tick in ticks(y.low, y.high, 4, whole=whole):
-        out.append(line(x.start, y.at(tick), x.end, y.at(tick), "grid"))
-        out.append(text(x.start - 6, y.at(tick) + 4, number(tick), anchor="end"))
-    return out
+        shapes.append(line(x.start, y.at(tick), x.end, y.at(tick), "grid"))
+        shapes.append(text(x.start - 6, y.at(tick) + 4, number(tick), anchor="end"))
+    return shapes

@@ -47,7 +47,7 @@ def feature(library: Library, query: Query, name: str) -> Page:
             {"sample": sample_link(name)},
             "It fires at no kept position of this run.",
         ),
-        Grid("effects", "What interventions on it did, every arm", effects),
+        Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
         Grid("words", "Words that go with it", _words(run, where)),
         Grid("coactive", "Fires together with", *_coactive(run, space, index, fires)),
@@ -132,15 +132,15 @@ def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
     hits = run.view.top(space, index, TEXTS * 8).to_dicts()
     texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
     largest = max((hit["value"] for hit in hits), default=0.0)
-    out: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for hit in hits:
         text = texts.get(hit["sample"])
-        if text is None or text["text"] in out or len(out) == TEXTS:
+        if text is None or text["text"] in entries or len(entries) == TEXTS:
             continue
         tokens = run.view.tokens(space, index, hit["sample"])
         start = max(0, hit["position"] - BEFORE)
         part = tokens.slice(start, BEFORE + AFTER + 1).to_dicts()
-        out[text["text"]] = {
+        entries[text["text"]] = {
             "sample": hit["sample"],
             "href": run_href(run.id, "sample", sample=hit["sample"], position=hit["position"]),
             "value": hit["value"],
@@ -149,7 +149,7 @@ def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
                 (token(row["piece"]), shade(row["value"], largest), row["value"]) for row in part
             ],
         }
-    return list(out.values())
+    return list(entries.values())
 
 
 def sample(library: Library, query: Query, name: str) -> Page:
@@ -179,8 +179,10 @@ def sample(library: Library, query: Query, name: str) -> Page:
         Grid("attention", "Attention from this token", _attention(run, text, position)),
         Grid("attributions", "Parts that move the outcome", _attributions(run, text, position)),
     ]
-    kept = set() if rows is None else set(rows["position"].unique().to_list())
-    shown = [index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept]
+    kept_positions = set() if rows is None else set(rows["position"].unique().to_list())
+    shown = [
+        index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept_positions
+    ]
     layers = [] if rows is None or query.flag("part") else _layers(run, rows, shown)
     facts = {
         "sample": text,
@@ -189,7 +191,12 @@ def sample(library: Library, query: Query, name: str) -> Page:
         "start": start,
         "block": BLOCK,
         "tokens": [
-            {"index": index, "text": token(piece), "kept": index in kept, "here": index == position}
+            {
+                "index": index,
+                "text": token(piece),
+                "kept": index in kept_positions,
+                "here": index == position,
+            }
             for index, piece in enumerate(pieces[start : start + BLOCK], start)
         ],
         "count": len(pieces),
@@ -231,16 +238,16 @@ def _cells(run: Run, cells: Sequence[dict[str, Any]], shown: Sequence[int]) -> s
     """The cells of a row as HTML. A template would be too slow for thousands of them."""
     largest = max(cell["value"] for cell in cells)
     by_position = {cell["position"]: cell for cell in cells}
-    out = []
+    columns = []
     for index in shown:
         if cell := by_position.get(index):
             label = f"{run.label(cell['space'], cell['feature'])} {cell['value']:.3g}, "
             label = escaped(plain(f"{label}{cell['count']} active"))
             kind = shade(cell["value"], largest)
-            out.append(f'<td data-at="{index}" class="{kind}" title="{label}"></td>')
+            columns.append(f'<td data-at="{index}" class="{kind}" title="{label}"></td>')
         else:
-            out.append(f'<td data-at="{index}"></td>')
-    return "".join(out)
+            columns.append(f'<td data-at="{index}"></td>')
+    return "".join(columns)
 
 
 def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:
@@ -316,7 +323,7 @@ def comparison(library: Library, query: Query, name: str) -> Page:
             inside = pl.col(column) >= bound if above else pl.col(column) <= bound
             frame = frame.filter(inside)
     shown = frame if query.downloads else frame.head(MAX_DOWNLOAD_ROWS)
-    grid = Grid("features", "Features in this part", shown, {"address": feature_link(name)})
+    grid = Grid("features", "Features within these bounds", shown, {"address": feature_link(name)})
     named = {
         "comparison": facts,
         "contrast": " vs ".join(group["name"] for group in facts["groups"]),

@@ -49,9 +49,9 @@ class Library:
         from toolkit._query.run import run_of
         from toolkit._run.run_folder import run_folder, run_ids
 
-        known = run_ids(self.folder)
-        if name not in known:
-            raise BadInput(f"There is no run '{name}' in this store.{nearest(name, known)}")
+        ids = run_ids(self.folder)
+        if name not in ids:
+            raise BadInput(f"There is no run '{name}' in this store.{nearest(name, ids)}")
         states = self.states()
         state = next((row for row in states if row.run == name), None)
         journal = run_folder(self.folder, name) / "events.jsonl"

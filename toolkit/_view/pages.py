@@ -195,12 +195,12 @@ def games(library: Library, query: Query, name: str) -> Page:
     columns = ("game", "condition", "outcome", "rounds", "total_bet", "final_balance")
     rows = opened.read_stages("games", None, None, columns).to_pylist()
     outcome = query.text("outcome")
-    known = sorted({row["outcome"] for row in rows})
+    outcomes = sorted({row["outcome"] for row in rows})
     if outcome is not None:
         rows = [row for row in rows if row["outcome"] == outcome]
     links = {"game": lambda row: run_href(name, "game", game=row["game"])}
     grid = Grid("games", "Games", answers.frame(rows, columns), links, opened.why("games"))
-    counted = {"outcomes": known, "outcome": outcome, "count": len(rows)}
+    counted = {"outcomes": outcomes, "outcome": outcome, "count": len(rows)}
     return Page("games.html", f"Games of {name}", counted, [grid], name)
 
 
