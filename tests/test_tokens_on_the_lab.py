@@ -118,7 +118,8 @@ def test_games_are_tracked_decision_by_decision(folder: Path) -> None:
     assert len(layers["L1"]["attention"][0]) == 1  # the decision's row alone
     report = next((folder / "store" / "runs").glob("exp6_games-*/report.html"))
     assert "Features through a game: " in report.read_text(encoding="utf-8")
-    assert "play (play.games): 1 step, 1 reused" in run(folder, "exp6_games", "--set", "limit.units=50")
+    again = run(folder, "exp6_games", "--set", "limit.units=50")
+    assert "play (play.games): 1 step, 1 reused" in again
     fifty = json.loads((folder / "exp6_games" / "tokens.json").read_text(encoding="utf-8"))
     all_games = {sample["scenario"].rpartition("/")[0] for sample in fifty["scenarios"]}
     assert len(all_games) == 50
