@@ -88,11 +88,14 @@ class Lease:
 
     @staticmethod
     def shared(name: str, take: Take) -> Lease:
-        """The one lease object of this process by that name: two stores opened on one place share
-        it.
+        """The one lease object of this process by that name: two stores opened at one path or URI
+        share it. It is taken as the store that was opened last says, since the connection of an
+        earlier one may be dead.
         """
         with _leases_guard:
-            return _leases.setdefault(name, Lease(take))
+            lease = _leases.setdefault(name, Lease(take))
+            lease._take = take
+            return lease
 
     def check(self) -> None:
         """Raise an error if the lock is no longer held."""
