@@ -233,7 +233,7 @@ def containers(session: nox.Session) -> None:
     """Run stages in containers on engines of the session's own (root on Debian or Ubuntu)."""
     engines = {"TOOLKIT_TEST_ENGINE": "cpu", "TOOLKIT_TEST_ENGINE_GPU": "gpu"}
     script = str(ROOT / "containers" / "engine.sh")
-    with tempfile.TemporaryDirectory(prefix="tk-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tk-", ignore_cleanup_errors=True) as scratch:
         folders = {name: Path(scratch) / kind for name, kind in engines.items()}
         try:
             for name, kind in engines.items():
@@ -250,7 +250,7 @@ def containers(session: nox.Session) -> None:
 def slurm(session: nox.Session) -> None:
     """Run on a Slurm cluster of the session's own, of one machine (root on Debian or Ubuntu)."""
     script = str(ROOT / "tests" / "toolkit" / "slurm" / "cluster.sh")
-    with tempfile.TemporaryDirectory(prefix="tk-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tk-", ignore_cleanup_errors=True) as scratch:
         try:
             session.run("bash", script, "up", scratch, external=True)
             _pytest(session, "-m", "slurm", SLURM_CONF=f"{scratch}/slurm.conf")
