@@ -21,7 +21,8 @@ from toolkit.edits import Edit, Editing, OnStream, Set, check_targets, tokens
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint
 from toolkit.readout import Readout, Tiles, read_out
-from toolkit.sessions import Generated, Session, Until, WholePassSession
+from toolkit.sessions import Generated, Session, Until
+from toolkit.whole_pass_sessions import WholePassSession
 
 if TYPE_CHECKING:
     from torch import Tensor
