@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from toolkit._plugins.loading import load_parts, problem_of
+from toolkit._plugins.loading import load_parts
+from toolkit._plugins.part_checks import problem_of
 from toolkit.costs import Cost, Workload
 from toolkit.executors import WorkerLimits, WorkerRequest
 from toolkit.hub import Download

@@ -23,6 +23,7 @@ from tests.toolkit.query.asked import (
 )
 from toolkit._cli import _around, query
 from toolkit._plugins import loading as _plugins
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit.errors import PluginError
 from toolkit.parts import StagePart
 from toolkit_store import open_store
@@ -98,7 +99,7 @@ def test_a_table_that_no_stage_writes_names_the_parts_that_would(
     monkeypatch.setattr(
         _plugins,
         "load_parts",
-        lambda: _plugins.Parts([_plugins.PluginInfo("p", "", "", parts=(part,))]),
+        lambda: Parts([PluginInfo("p", "", "", parts=(part,))]),
     )
     said = (
         "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts that "
