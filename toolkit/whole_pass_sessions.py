@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from toolkit.edits import Edit, PassRows, Tally, choose
 from toolkit.sessions import Generated, ReplyBuilder, Request, Session
 from toolkit.token_sampling import take_tokens
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

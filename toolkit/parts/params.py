@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from toolkit.errors import BadInput
 from toolkit.games import Environment, Parser
-
-if TYPE_CHECKING:
-    pass
 
 
 class Params(BaseModel):
