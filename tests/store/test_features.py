@@ -25,7 +25,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, Store, open_store
-from toolkit_store.database import holds
+from toolkit_store.filters import holds
 from toolkit_store.index import postings, scratch
 from toolkit_store.query import by_index
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+Row = Mapping[str, Any]
+
 
 def slug(name: str) -> str:
+    """A name as a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "import"
-
-
-Row = Mapping[str, Any]
 
 
 def write_json(path: Path, content: Any) -> Path:

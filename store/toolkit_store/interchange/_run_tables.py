@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import BadInput, DataError
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import table
-from toolkit_store.database import among
+from toolkit_store.filters import among
 from toolkit_store.query.committed_rows import CommittedRows
 from toolkit_store.write.ledger import check_count
 
