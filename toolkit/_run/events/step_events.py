@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from toolkit._run.events.record import RunEvent
+from toolkit._run.events.worker_events import OfWorker
+from toolkit.protocol import JobResult, PartReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,11 @@ class StepEvent(RunEvent):
     key: str
     stage: str
     index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfWorkerAndStep(StepEvent, OfWorker):
+    """What happens to one step at one worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,35 +41,25 @@ class StepRecovered(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepStarted(StepEvent):
+class StepStarted(OfWorkerAndStep):
     """A worker gets the step."""
 
     event: ClassVar[str] = "step_started"
     words: ClassVar[str] = "step {stage}[{index}] on {worker}: {reason}"
-    worker: str
     reason: str
     """Why it is computed: `new`, or what changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepDone(StepEvent):
+class StepDone(JobResult, OfWorkerAndStep):
     """The step is committed."""
 
     event: ClassVar[str] = "step_done"
     words: ClassVar[str] = "step {stage}[{index}] done in {seconds:.2f} s"
-    worker: str
-    seconds: float
-    """Time of computing and writing it."""
-    load_seconds: float = 0.0
-    """Time of loading model and SAEs before it."""
-    rows: Mapping[str, int]
-    """Rows written to each table."""
-    host_bytes: int | None = None
-    device_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepRetried(StepEvent):
+class StepRetried(OfWorkerAndStep):
     """The step's worker died; a fresh one gets the step."""
 
     event: ClassVar[str] = "step_retried"
@@ -71,7 +67,6 @@ class StepRetried(StepEvent):
         "step {stage}[{index}]: {worker} died ({how}); trying again on a fresh worker "
         "({attempt} of {attempts})"
     )
-    worker: str
     how: str
     attempt: int
     attempts: int
@@ -88,24 +83,20 @@ class StepRetriedSmaller(StepRetried):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepFailure(StepEvent):
+class StepFailure(OfWorkerAndStep):
     """The step failed; the run stops when the steps in flight are done."""
 
     event: ClassVar[str] = "step_failed"
     words: ClassVar[str] = "step {stage}[{index}] FAILED: {error}"
-    worker: str
     error: str
     traceback: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartEvent(StepEvent):
+class PartEvent(PartReport, OfWorkerAndStep):
     """What a part reported about a step with `work.report.event`."""
 
     event: ClassVar[str] = "part_event"
-    worker: str
-    name: str
-    facts: Mapping[str, Any]
 
     def sentence(self) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
@@ -113,10 +104,9 @@ class PartEvent(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartWarning(StepEvent):
+class PartWarning(OfWorkerAndStep):
     """A part reported an event named `warning`."""
 
     event: ClassVar[str] = "warning"
     words: ClassVar[str] = "warning of {stage}[{index}]: {text}"
-    worker: str
     text: str

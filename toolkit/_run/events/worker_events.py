@@ -6,23 +6,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from toolkit._run.events.record import RunEvent
-from toolkit.gpus import Gpu
+from toolkit.protocol import Alive, Phase, Progress, WorkerSystem
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerReady(RunEvent):
-    """A worker said hello and carries the host's versions."""
+class OfWorker(RunEvent):
+    """An event of one worker."""
+
+    worker: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReady(WorkerSystem, OfWorker):
+    """A worker said hello, and its versions are the host's."""
 
     event: ClassVar[str] = "worker_ready"
-    worker: str
     executor: str
-    pid: int
-    """Its process id, in its own name space."""
-    host: str
-    gpus: tuple[Gpu, ...] = ()
-    """The GPUs that it can use."""
-    torch_cuda: str = ""
-    """The CUDA version that its torch is built for; empty for a build without CUDA."""
 
     def sentence(self) -> str:
         gpus = ", ".join(gpu.describe() for gpu in self.gpus) or "none"
@@ -30,47 +29,34 @@ class WorkerReady(RunEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerPhase(RunEvent):
+class WorkerPhase(Phase, OfWorker):
     """A worker's job enters a phase."""
 
-    event: ClassVar[str] = "phase"
     words: ClassVar[str] = "{worker}: {phase}"
-    worker: str
-    job: str
-    phase: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerProgress(RunEvent):
-    """So much of a worker's job is done."""
+class WorkerProgress(Progress, OfWorker):
+    """The progress of a worker's job."""
 
-    event: ClassVar[str] = "progress"
     words: ClassVar[str] = "{worker}: {done} of {total}"
     recorded: ClassVar[bool] = False
-    worker: str
-    job: str
-    done: int
-    total: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class AliveSign(RunEvent):
+class AliveSign(Alive, RunEvent):
     """A sign of life of a worker, or of the host while no worker says anything."""
 
-    event: ClassVar[str] = "alive"
     words: ClassVar[str] = "{worker} is alive"
     recorded: ClassVar[bool] = False
     worker: str | None = None
-    host_bytes: int | None = None
-    device_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stalled(RunEvent):
-    """A worker has been silent for long. Nothing is killed."""
+class Stalled(OfWorker):
+    """A worker has been silent for a long time. Nothing is killed."""
 
     event: ClassVar[str] = "stalled"
-    worker: str
     stage: str | None = None
     """The stage of its step; None for a worker that is starting."""
     index: int | None = None
