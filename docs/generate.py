@@ -63,7 +63,8 @@ def _help(command: click.Command, name: str, top: click.Context) -> str:
 
 def parts() -> str:
     """Each built-in part with its params, by kind."""
-    from toolkit._plugins.loading import KINDS, load_parts
+    from toolkit._plugins.loading import load_parts
+    from toolkit._plugins.part_checks import KINDS
 
     installed = load_parts()
     blocks: list[str] = []
