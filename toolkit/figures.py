@@ -107,7 +107,7 @@ def _title(words: object) -> str:
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """Maps the numbers from `low` to `high` to the coordinates from `start` to `end`."""
 
     low: float
@@ -126,7 +126,7 @@ class Axis:
 
 
 def interval(
-    axis: Axis,
+    axis: ChartAxis,
     y: float,
     value: float,
     ends: tuple[float | None, float | None],
@@ -144,7 +144,11 @@ def interval(
 
 
 def x_ticks(
-    axis: Axis, top: float, bottom: float, values: Iterable[float], label: Callable[[float], str]
+    axis: ChartAxis,
+    top: float,
+    bottom: float,
+    values: Iterable[float],
+    label: Callable[[float], str],
 ) -> Iterator[str]:
     """Upright lines at these values, from `top` to `bottom`, with their labels below."""
     for value in values:
@@ -154,7 +158,11 @@ def x_ticks(
 
 
 def y_ticks(
-    axis: Axis, left: float, right: float, values: Iterable[float], label: Callable[[float], str]
+    axis: ChartAxis,
+    left: float,
+    right: float,
+    values: Iterable[float],
+    label: Callable[[float], str],
 ) -> Iterator[str]:
     """Level lines at these values, from `left` to `right`, with their labels on the left."""
     for value in values:

@@ -33,7 +33,7 @@ def by_condition(measures: Measures) -> Figure:
 def _rates(rows: Sequence[Row]) -> str:
     width, margin, right, step, top = 760.0, 220.0, 30.0, 15.0, 12.0
     bottom = top + step * len(rows)
-    x = draw.Axis(0, 1, margin, width - right)
+    x = draw.ChartAxis(0, 1, margin, width - right)
     body = list(draw.x_ticks(x, top, bottom, (0.0, 0.25, 0.5, 0.75, 1.0), "{:.0%}".format))
     for index, row in enumerate(rows):
         y = top + step * (index + 0.5)
@@ -69,7 +69,7 @@ def _forest(title: str, rows: Sequence[Row]) -> Figure:
     reach = max(max(abs(row["low"]), abs(row["high"])) for row in rows) * 1.05
     width, margin, right, step, top = 640.0, 130.0, 170.0, 24.0, 12.0
     bottom = top + step * len(rows)
-    x = draw.Axis(-reach, reach, margin, width - right)
+    x = draw.ChartAxis(-reach, reach, margin, width - right)
     body = list(draw.x_ticks(x, top - 6, bottom, x.ticks(6), draw.number))
     for index, row in enumerate(rows):
         y = top + step * (index + 0.5)
@@ -103,8 +103,8 @@ def balances(measures: Measures) -> Iterator[Figure]:
         left = 48 + (index % columns) * (panel_width + 60)
         top = 24 + (index // columns) * (panel_height + gap)
         body.append(draw.text(left, top - 8, scope.title, kind="strong"))
-        x = draw.Axis(0, max(len(rows) - 1, 1), left, left + panel_width)
-        y = draw.Axis(0, highest, top + panel_height - 30, top)
+        x = draw.ChartAxis(0, max(len(rows) - 1, 1), left, left + panel_width)
+        y = draw.ChartAxis(0, highest, top + panel_height - 30, top)
         body += _panel(rows, x, y)
     height = 24 + -(-len(groups) // columns) * (panel_height + gap)
     last_means = {scope: rows[-1]["value"] for scope, rows in groups.items() if rows}
@@ -118,7 +118,7 @@ def balances(measures: Measures) -> Iterator[Figure]:
     )
 
 
-def _panel(rows: Sequence[Row], x: draw.Axis, y: draw.Axis) -> list[str]:
+def _panel(rows: Sequence[Row], x: draw.ChartAxis, y: draw.ChartAxis) -> list[str]:
     upper = [(x.at(number), y.at(row["high"])) for number, row in enumerate(rows)]
     lower = [(x.at(number), y.at(row["low"])) for number, row in enumerate(rows)]
     means = [(x.at(number), y.at(row["value"])) for number, row in enumerate(rows)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.figures import Axis, circle, escaped, line, number, rect, small, text
+from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
 
 WIDTH, HEIGHT = 640.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
@@ -42,8 +42,8 @@ def histogram(values: Sequence[float], title: str) -> str:
     counts = [0] * BINS
     for value in values:
         counts[min(BINS - 1, int((value - low) / width))] += 1
-    x = Axis(low, low + width * BINS, LEFT, WIDTH - RIGHT)
-    y = Axis(0, max(counts), HEIGHT - BOTTOM, TOP)
+    x = ChartAxis(low, low + width * BINS, LEFT, WIDTH - RIGHT)
+    y = ChartAxis(0, max(counts), HEIGHT - BOTTOM, TOP)
     bars = []
     for index, count in enumerate(counts):
         left, top = x.at(low + index * width), y.at(count)
@@ -58,8 +58,8 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     widest = max((abs(point.effect) for point in drawn), default=1.0) * 1.05 or 1.0
     high = max((_height(point.q) for point in drawn), default=1.0)
     high = max(high, _height(alpha)) * 1.05 or 1.0
-    x = Axis(-widest, widest, LEFT, WIDTH - RIGHT)
-    y = Axis(0, high, HEIGHT - BOTTOM, TOP)
+    x = ChartAxis(-widest, widest, LEFT, WIDTH - RIGHT)
+    y = ChartAxis(0, high, HEIGHT - BOTTOM, TOP)
     dots = []
     for point in reversed(drawn):
         kind = "rest" if not point.significant else "more" if point.effect > 0 else "less"
@@ -76,7 +76,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
     ends = [0.0, *(value for row in rows for value in row[1:])]
     pad = (max(ends) - min(ends)) * 0.05 or 1.0
     plot_left = 230.0
-    x = Axis(min(ends) - pad, max(ends) + pad, plot_left, WIDTH - RIGHT)
+    x = ChartAxis(min(ends) - pad, max(ends) + pad, plot_left, WIDTH - RIGHT)
     step = (HEIGHT - TOP - BOTTOM) / len(rows)
     shapes = [line(x.at(0), TOP, x.at(0), HEIGHT - BOTTOM, "dash")]
     for tick in x.ticks(5):
@@ -100,7 +100,7 @@ def _height(q: float) -> float:
     return -math.log10(max(q, LOWEST_Q))
 
 
-def _axes(x: Axis, y: Axis, across: str, up: str, *, whole: bool = False) -> list[str]:
+def _axes(x: ChartAxis, y: ChartAxis, across: str, up: str, *, whole: bool = False) -> list[str]:
     shapes = [
         line(x.start, y.start, x.end, y.start, "axis"),
         line(x.start, y.start, x.start, y.end, "axis"),

@@ -92,8 +92,8 @@ def _panel(row: Row, left: float, top: float) -> Iterator[str]:
     base = curve[0]["probability"] - curve[0]["effect"]
     limits = [base + point[end] for point in curve for end in ("low", "high")]
     low, high = min(limits), max(*limits, min(limits) + 0.02)
-    x = draw.Axis(curve[0]["dose"], curve[-1]["dose"], left, left + WIDTH - MARGIN)
-    y = draw.Axis(low, high, top + HEIGHT, top)
+    x = draw.ChartAxis(curve[0]["dose"], curve[-1]["dose"], left, left + WIDTH - MARGIN)
+    y = draw.ChartAxis(low, high, top + HEIGHT, top)
     yield draw.text(left, top - 8, row["name"], kind="strong")
     for dose in (x.low, x.high):
         yield draw.text(x.at(dose), top + HEIGHT + 16, f"{dose:g}", anchor="middle")

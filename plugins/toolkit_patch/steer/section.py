@@ -62,8 +62,8 @@ def _chart(rows: Sequence[Row]) -> str:
     doses = sorted({row["dose"] for row in rows})
     probabilities = [row["probability"] for row in rows]
     low = min(probabilities)
-    x = draw.Axis(doses[0], doses[-1], MARGIN, MARGIN + WIDTH)
-    y = draw.Axis(low, max(*probabilities, low + 0.02), TOP + HEIGHT, TOP)
+    x = draw.ChartAxis(doses[0], doses[-1], MARGIN, MARGIN + WIDTH)
+    y = draw.ChartAxis(low, max(*probabilities, low + 0.02), TOP + HEIGHT, TOP)
     body = [
         *draw.x_ticks(x, TOP, TOP + HEIGHT, doses, "{:+g}".format),
         *draw.y_ticks(y, MARGIN, MARGIN + WIDTH, y.ticks(5), draw.number),

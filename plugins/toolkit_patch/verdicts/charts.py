@@ -30,7 +30,7 @@ def forest(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     )
 
 
-def _forest_row(row: Row, effects: draw.Axis, y: float, tones: Tones) -> Iterator[str]:
+def _forest_row(row: Row, effects: draw.ChartAxis, y: float, tones: Tones) -> Iterator[str]:
     yield draw.text(LEFT - 10, y + 4, row["name"], anchor="end", kind="strong")
     if row["null_low"] is not None:
         left, right = effects.at(row["null_low"]), effects.at(row["null_high"])
@@ -46,7 +46,7 @@ def scatter(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     """Across: the effect. Upwards: the evidence over units. Each dot is a feature."""
     effects = _effect_axis([row["effect"] for row in rows])
     evidence = [-math.log10(max(row["p_units"], SMALLEST_P)) for row in rows]
-    heights = draw.Axis(0, max(2.0, *evidence), TOP + HEIGHT, TOP)
+    heights = draw.ChartAxis(0, max(2.0, *evidence), TOP + HEIGHT, TOP)
     body = [
         *_effect_ticks(effects, TOP + HEIGHT),
         draw.text(LEFT - 10, TOP + 10, f"p 1e-{heights.high:.0f}", anchor="end"),
@@ -80,7 +80,7 @@ def naive_map(rows: Sequence[Row], tones: Tones) -> str:
     sides = ("reconstruct_a", "reconstruct_b")
     effects = _effect_axis([row["effect"] for row in rows])
     reach = _reach([row[side] for row in rows for side in sides])
-    naive = draw.Axis(-reach, reach, TOP + HEIGHT, TOP)
+    naive = draw.ChartAxis(-reach, reach, TOP + HEIGHT, TOP)
     body = [
         *_effect_ticks(effects, TOP + HEIGHT),
         *draw.y_ticks(naive, LEFT, LEFT + WIDTH, naive.ticks(6), _change),
@@ -102,12 +102,12 @@ def _reach(values: Sequence[float]) -> float:
     return 1.08 * max(0.01, *map(abs, values))
 
 
-def _effect_axis(values: Sequence[float]) -> draw.Axis:
+def _effect_axis(values: Sequence[float]) -> draw.ChartAxis:
     reach = _reach(values)
-    return draw.Axis(-reach, reach, LEFT, LEFT + WIDTH)
+    return draw.ChartAxis(-reach, reach, LEFT, LEFT + WIDTH)
 
 
-def _effect_ticks(effects: draw.Axis, bottom: float) -> Iterator[str]:
+def _effect_ticks(effects: draw.ChartAxis, bottom: float) -> Iterator[str]:
     return draw.x_ticks(effects, TOP, bottom, effects.ticks(8), _change)
 
 

@@ -11,7 +11,7 @@ from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
 
 ROW, LEFT, WIDE, RIGHT, TOP = 22, 250, 420, 150, 26
-AUROC = draw.Axis(0, 1, LEFT, LEFT + WIDE)
+AUROC = draw.ChartAxis(0, 1, LEFT, LEFT + WIDE)
 COLOURS = {
     "metadata": "var(--failed)",
     "together": "var(--failed)",

@@ -121,7 +121,7 @@ def _forest(
     reach = float(min(max([0.5, *ends]), 4.0)) * 1.05
     x0, foot = 18 + 7 * max(map(len, names), default=0), TOP + ROW * len(shown) + 4
 
-    x = draw.Axis(-reach, reach, x0, x0 + WIDE)
+    x = draw.ChartAxis(-reach, reach, x0, x0 + WIDE)
     body = list(draw.x_ticks(x, TOP, foot, x.ticks(8), draw.number))
     body.append(draw.text(x.at(0), foot + 36, EFFECTS["d"], anchor="middle", kind="strong"))
     for index, (row, name) in enumerate(zip(shown, names, strict=True)):
@@ -136,7 +136,7 @@ def _forest(
     return legend + draw.svg(x0 + WIDE + RIGHT, foot + 42, body) + tail
 
 
-def _forest_row(row: Mapping[str, Any], name: str, y: float, x: draw.Axis) -> Iterator[str]:
+def _forest_row(row: Mapping[str, Any], name: str, y: float, x: draw.ChartAxis) -> Iterator[str]:
     """One feature; what lies beyond the axis is drawn at its end."""
     value, low, high = (
         None if row[end] is None else min(max(row[end], x.low), x.high)

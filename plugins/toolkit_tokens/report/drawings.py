@@ -109,8 +109,8 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     top = max(y for _, y in points) or 1.0
     height, margin = 220.0, 56.0
 
-    across = draw.Axis(low, high, margin, WIDTH - RIGHT)
-    upwards = draw.Axis(0, top, height - 30, TOP)
+    across = draw.ChartAxis(low, high, margin, WIDTH - RIGHT)
+    upwards = draw.ChartAxis(0, top, height - 30, TOP)
     body = list(draw.y_ticks(upwards, margin, WIDTH - RIGHT, upwards.ticks(4), draw.number))
     for tick in across.ticks(8, whole=True):
         body.append(draw.text(across.at(tick), height - 14, draw.number(tick), anchor="middle"))
@@ -132,7 +132,7 @@ def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float)
     extent = [*ends, total, measured, 0.0]
     low, high = min(extent), max(extent)
     margin = 220.0
-    axis = draw.Axis(low, high, margin, WIDTH - 90)
+    axis = draw.ChartAxis(low, high, margin, WIDTH - 90)
     height = TOP + ROW * (len(steps) + 2)
     body = [draw.line(axis.at(0), TOP - 4, axis.at(0), height, "axis")]
     for number, (name, value) in enumerate(steps):
