@@ -10,6 +10,7 @@ from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 from . import costs, promoted, section
 from .reference import stage as reference
 from .replies import stage as replies
+from .replies.params import ReplyWords
 
 
 @hookimpl
@@ -30,7 +31,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="words.replies",
         help="The words of replies that go with each feature, confirmed on the other half.",
-        params=replies.ReplyWords,
+        params=ReplyWords,
         run=replies.reply_words,
         estimates=Estimates(cost=costs.replies),
         summary=replies.summary,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .promoted import PromotedTokens
     from .reference.stage import CrossReference
-    from .replies.stage import ReplyWords
+    from .replies.params import ReplyWords
 
 NUMBER = 4
 TILES = 1 << 25

@@ -10,7 +10,7 @@ from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.terminal import cell
 from toolkit.work import Figure, Finding
-from toolkit_words.replies.stage import CONFIRMED
+from toolkit_words.replies.pairs import CONFIRMED
 
 if TYPE_CHECKING:
     from toolkit.work import Inputs

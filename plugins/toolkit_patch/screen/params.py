@@ -84,6 +84,24 @@ class Wording(Params):
     )
 
 
+class ScreenedOutcome(Params):
+    """The outcome and the groups of a screen whose features a later stage looks at again."""
+
+    outcomes: dict[str, tuple[str, ...]] = Field(
+        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
+        min_length=1,
+    )
+    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
+
+    @property
+    def about(self) -> str:
+        """The outcome."""
+        return self.outcome or next(iter(self.outcomes))
+
+
 class Delta(At):
     """What is screened, at which decision points, and what counts as an outcome."""
 

@@ -19,7 +19,7 @@ from toolkit_saes.layouts.canonical import CanonicalSae, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit_saes.examine.stage import SaeMeasurement
+    from toolkit_saes.examine.measurement import SaeMeasurement
 
 LAYER = "The layer is off by one."
 SITE = "It is of another site."

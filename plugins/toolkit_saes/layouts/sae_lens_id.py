@@ -20,7 +20,8 @@ from toolkit.identity import Identity
 from toolkit.parts import Params
 from toolkit.work import Reporter
 from toolkit_saes.layouts.canonical import CanonicalSae, Weights
-from toolkit_saes.layouts.saelens import convert, describe, up_to_date
+from toolkit_saes.layouts.saelens import convert
+from toolkit_saes.layouts.saelens_config import describe, up_to_date
 
 INSTALL = "pip install 'sae-toolkit[saelens]'"
 LIST = "pretrained_saes.yaml"

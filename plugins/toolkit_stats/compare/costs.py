@@ -19,8 +19,8 @@ from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.baselines.probe import Probe
 from toolkit_stats.baselines.residual import Residual
 from toolkit_stats.compare.params import Compare
-from toolkit_stats.pathway.stage import Pathway
-from toolkit_stats.ranking.stage import Ranking
+from toolkit_stats.pathway.params import Pathway
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 
 THREADS = 4

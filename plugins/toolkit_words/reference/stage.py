@@ -18,7 +18,7 @@ from toolkit.addresses import layer_of, locate
 from toolkit.agreement import stems, stems_of
 from toolkit.errors import DataError
 from toolkit.parts import Params
-from toolkit_words.replies.stage import CONFIRMED
+from toolkit_words.replies.pairs import CONFIRMED
 
 if TYPE_CHECKING:
     import pyarrow as pa

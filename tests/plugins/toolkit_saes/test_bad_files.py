@@ -21,6 +21,7 @@ from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
 from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.gemma_scope_files import NAMES
 from toolkit_saes.layouts.llama_scope import LlamaScope
 from toolkit_saes.layouts.saelens import SaeLens
 
@@ -235,7 +236,7 @@ def test_a_zip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "layer_3" / "width_16k" / "average_l0_7" / "params.npz"
     file.parent.mkdir(parents=True)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in _gemma_scope.NAMES:
+        for name in NAMES:
             archive.writestr(f"{name}.npy", b"\0" * (1 << 20))
     assert "would grow from" in refused("gemma", tmp_path)
 

@@ -25,8 +25,9 @@ from toolkit.work import Figure
 from toolkit_lab import lab_files, saes_path
 from toolkit_saes import toolkit_parts
 from toolkit_saes.examine import stage as _examine
+from toolkit_saes.examine.measurement import HIGH, LEAST_EV, LOW, SaeMeasurement, measure
 from toolkit_saes.examine.section import figures, findings
-from toolkit_saes.examine.stage import HIGH, LEAST_EV, LOW, SaeMeasurement, explain
+from toolkit_saes.examine.stage import explain
 from toolkit_saes.layouts.llama_scope import LlamaScope, load
 
 PARTS = {part.name: part for part in toolkit_parts()}
@@ -139,7 +140,7 @@ def test_the_planted_truth_is_measured(small: Any, planted: Planted) -> None:
 def test_one_measure_against_a_plain_loop(small: Any) -> None:
     (sae,) = small.saes(layers=2)
     rows = small.model.run(small.texts[:1], ["resid_post.2"])["resid_post.2"][0, 1:]
-    found = _examine.measure(sae, rows, chunk=7)
+    found = measure(sae, rows, chunk=7)
     features = sae.encode(rows).double()
     rebuilt, x = sae.decode(sae.encode(rows)).double(), rows.double()
     assert found.l0 == pytest.approx(float((features > 0).sum(1).double().mean()))

@@ -25,10 +25,12 @@ from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.layouts import saelens_config
 from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
-from toolkit_saes.layouts.saelens import ARCHITECTURES, SaeLens
+from toolkit_saes.layouts.saelens import SaeLens
+from toolkit_saes.layouts.saelens_config import ARCHITECTURES
 
 PARTS = {part.name: part for part in toolkit_parts()}
 ROWS = write.numbers(40, write.INPUTS, seed=99) * 2
@@ -496,8 +498,8 @@ def test_the_keys_of_cfg_json_are_documented() -> None:
     root = Path(__file__).parents[3]
     page = (root / "docs" / "reference" / "sae-formats.md").read_text(encoding="utf-8")
     section = page.partition("## Keys of SAELens's cfg.json")[2].partition("\n## ")[0]
-    source = Path(str(_saelens.__file__)).read_text(encoding="utf-8")
+    source = Path(str(saelens_config.__file__)).read_text(encoding="utf-8")
     keys = set(re.findall(r'(?:known|metadata|arguments)(?:\.get\(|\[)"([a-z_]+)"', source))
     assert {"architecture", "normalize_activations", "hook_head_index"} <= keys
-    for word in (keys - {"metadata"}) | set(_saelens.ARCHITECTURES) | set(_saelens.NORMS):
+    for word in (keys - {"metadata"}) | set(ARCHITECTURES) | set(saelens_config.NORMS):
         assert word in section, word

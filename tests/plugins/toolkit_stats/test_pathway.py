@@ -29,7 +29,8 @@ from toolkit_stats.math.correlate import (
     of_orders,
     p_of,
 )
-from toolkit_stats.pathway.stage import Pathway, trace_pathway
+from toolkit_stats.pathway.params import Pathway
+from toolkit_stats.pathway.stage import trace_pathway
 
 PARTS = {part.name: part for part in toolkit_parts()}
 PARAMS = {"by": "outcome", "between": ("ruin", "stop")}

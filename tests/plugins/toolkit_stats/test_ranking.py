@@ -31,8 +31,9 @@ from toolkit.testing.fakes import TableInputs, make_samples, make_work
 from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
 from toolkit_stats.math.ordinal import bounded, describe, quantile, trend_test
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.ranking.sink import RankingFiles, write_ranking
-from toolkit_stats.ranking.stage import Ranking, compare_ranking
+from toolkit_stats.ranking.stage import compare_ranking
 
 PARTS = {part.name: part for part in toolkit_parts() if not isinstance(part, ReportSection)}
 BY = "concept_strength_label"

@@ -23,8 +23,9 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.ranking.sink import RankingFiles, write_ranking
-from toolkit_stats.ranking.stage import Ranking, compare_ranking
+from toolkit_stats.ranking.stage import compare_ranking
 
 SECTION = next(
     part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking"

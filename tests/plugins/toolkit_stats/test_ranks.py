@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
-from toolkit_stats.math import ranks
+from toolkit_stats.math import placements, rank_sums, ranks
 from toolkit_stats.math.means import arrangements, slope
 
 TIED = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.0, -1.0])
@@ -48,7 +48,7 @@ def test_ranks_are_scipys(dense: np.ndarray) -> None:
 def test_mann_whitney_is_scipys_with_any_ties(dense: np.ndarray) -> None:
     dense = np.vstack([dense, dense[:4]])
     first = split(dense)
-    found = ranks.mann_whitney(of_dense(dense), first)
+    found = rank_sums.mann_whitney(of_dense(dense), first)
     spread = np.ptp(dense, axis=0) > 0
     theirs = stats.mannwhitneyu(
         dense[first][:, spread], dense[~first][:, spread], method="asymptotic", axis=0
@@ -63,7 +63,7 @@ def test_tiny_groups_without_ties_give_scipys_exact_p() -> None:
     first = np.arange(9) < 4
     theirs = stats.mannwhitneyu(dense[first], dense[~first], method="exact", axis=0)
     np.testing.assert_allclose(
-        ranks.mann_whitney(of_dense(dense), first).p, theirs.pvalue, rtol=1e-12
+        rank_sums.mann_whitney(of_dense(dense), first).p, theirs.pvalue, rtol=1e-12
     )
 
 
@@ -71,7 +71,7 @@ def test_tiny_groups_with_ties_count_every_way_to_deal_out_the_labels() -> None:
     rng = np.random.default_rng(1)
     dense = rng.integers(0, 3, size=(8, 4)).astype(float)
     first = np.arange(8) < 3
-    for column, p in enumerate(ranks.mann_whitney(of_dense(dense), first).p):
+    for column, p in enumerate(rank_sums.mann_whitney(of_dense(dense), first).p):
 
         def away(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
             return np.abs(stats.mannwhitneyu(a, b, axis=axis, method="asymptotic").statistic - 7.5)
@@ -86,7 +86,7 @@ def test_tiny_groups_with_ties_count_every_way_to_deal_out_the_labels() -> None:
 @given(dense=DENSE)
 def test_the_test_of_auroc_is_brunner_and_munzels(dense: np.ndarray) -> None:
     first = split(dense)
-    found = ranks.area(of_dense(dense), first, each(first), "own")
+    found = placements.area(of_dense(dense), first, each(first), "own")
     u = stats.mannwhitneyu(dense[first], dense[~first], axis=0, method="asymptotic").statistic
     np.testing.assert_allclose(found.auroc, u / (first.sum() * (~first).sum()))
     for column in range(dense.shape[1]):
@@ -106,7 +106,7 @@ def test_the_interval_of_auroc_is_delongs() -> None:
     over = (a[:, None] > b).astype(float)
     error = np.sqrt(over.mean(axis=1).var(ddof=1) / 12 + over.mean(axis=0).var(ddof=1) / 15)
     first = np.arange(27) < 12
-    found = ranks.area(of_dense(np.concatenate([a, b])[:, None]), first, each(first), "own")
+    found = placements.area(of_dense(np.concatenate([a, b])[:, None]), first, each(first), "own")
     assert found.low[0] == pytest.approx(over.mean() - 1.959963984540054 * error)
     assert found.high[0] == pytest.approx(min(over.mean() + 1.959963984540054 * error, 1.0))
 
@@ -114,7 +114,7 @@ def test_the_interval_of_auroc_is_delongs() -> None:
 def test_groups_that_do_not_overlap_are_as_unlikely_as_one_labelling_of_all() -> None:
     dense = np.array([[3.0], [4.0], [5.0], [0.0], [1.0], [2.0]])
     first = np.arange(6) < 3
-    found = ranks.area(of_dense(dense), first, each(first))
+    found = placements.area(of_dense(dense), first, each(first))
     assert found.auroc[0] == found.low[0] == found.high[0] == 1.0
     assert found.p[0] == pytest.approx(2 / 20)
 
@@ -123,9 +123,9 @@ def test_rows_repeated_in_their_cluster_are_no_more_evidence_for_an_area() -> No
     rng = np.random.default_rng(4)
     dense = np.round(np.maximum(rng.normal(size=(20, 6)), 0), 1)
     first = split(dense)
-    once = ranks.area(of_dense(dense), first, each(first))
+    once = placements.area(of_dense(dense), first, each(first))
     thrice = [np.repeat(labels, 3) for labels in each(first)]
-    again = ranks.area(
+    again = placements.area(
         of_dense(np.repeat(dense, 3, axis=0)), np.repeat(first, 3), (thrice[0], thrice[1])
     )
     for stat in ("auroc", "low", "t", "df", "p"):
@@ -137,10 +137,10 @@ def test_rows_repeated_in_their_cluster_are_no_more_evidence_for_an_area() -> No
 def test_kruskal_is_scipys_and_its_eta2_that_of_ranks(dense: np.ndarray) -> None:
     groups = np.arange(len(dense)) % 3
     spread = np.ptp(dense, axis=0) > 0
-    h, p = ranks.kruskal(of_dense(dense), groups)
+    h, p = rank_sums.kruskal(of_dense(dense), groups)
     theirs = stats.kruskal(*(dense[groups == one][:, spread] for one in range(3)), axis=0)
     np.testing.assert_allclose(h[spread], theirs.statistic, rtol=1e-8, atol=1e-8)
-    plain = (theirs.pvalue >= ranks.SMALL) | (dense[:, spread] != 0).all(axis=0)
+    plain = (theirs.pvalue >= rank_sums.SMALL) | (dense[:, spread] != 0).all(axis=0)
     np.testing.assert_allclose(p[spread][plain], theirs.pvalue[plain], rtol=1e-8)
     assert (p[spread] >= theirs.pvalue * (1 - 1e-8)).all()
     assert (p[~spread] == 1).all()
@@ -174,7 +174,7 @@ def test_ranks_within_one_stratum_are_ranks_and_strata_add_up() -> None:
     rng = np.random.default_rng(5)
     dense = np.maximum(np.round(rng.normal(size=(60, 5)), 1), 0)
     first, stratum = split(dense), np.arange(60) % 3
-    alone = ranks.van_elteren([(of_dense(dense), first)])
+    alone = rank_sums.van_elteren([(of_dense(dense), first)])
     theirs = stats.mannwhitneyu(
         dense[first], dense[~first], axis=0, method="asymptotic", use_continuity=False
     )
@@ -189,7 +189,7 @@ def test_ranks_within_one_stratum_are_ranks_and_strata_add_up() -> None:
             a * (n - a) / (n * (n - 1)) * ((own - (n + 1) / 2) ** 2).sum(axis=0) / (n + 1) ** 2
         )
     np.testing.assert_allclose(
-        ranks.van_elteren(parts), 2 * stats.norm.sf(np.abs(away) / np.sqrt(spread)), rtol=1e-9
+        rank_sums.van_elteren(parts), 2 * stats.norm.sf(np.abs(away) / np.sqrt(spread)), rtol=1e-9
     )
 
 
@@ -198,9 +198,9 @@ def test_a_difference_that_is_only_between_strata_is_none_within_them() -> None:
     stratum = np.repeat([0, 1], 60)
     first = rng.random(120) < np.where(stratum == 1, 0.8, 0.2)
     dense = (rng.normal(size=120) + 3 * stratum)[:, None]
-    assert ranks.mann_whitney(of_dense(dense), first).p[0] < 1e-6
+    assert rank_sums.mann_whitney(of_dense(dense), first).p[0] < 1e-6
     assert (
-        ranks.van_elteren(
+        rank_sums.van_elteren(
             [(of_dense(dense[stratum == one]), first[stratum == one]) for one in (0, 1)]
         )[0]
         > 0.05
@@ -210,7 +210,7 @@ def test_a_difference_that_is_only_between_strata_is_none_within_them() -> None:
 def test_no_columns_give_nothing() -> None:
     found, first = of_dense(np.zeros((6, 0))), np.arange(6) < 3
     assert (
-        ranks.mann_whitney(found, first).p.shape
-        == ranks.area(found, first, each(first)).p.shape
+        rank_sums.mann_whitney(found, first).p.shape
+        == placements.area(found, first, each(first)).p.shape
         == (0,)
     )

@@ -22,7 +22,8 @@ from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.nulls import null_groups, planted_groups
 from toolkit_stats.math.adjust import adjusted, model
 from toolkit_stats.math.means import Spreads, moments, welch
-from toolkit_stats.math.ranks import area, ranked
+from toolkit_stats.math.placements import area
+from toolkit_stats.math.ranks import ranked
 
 ALPHA = 0.05
 TESTS: dict[str, dict[str, Any]] = {

@@ -181,11 +181,11 @@ def test_the_halves_share_no_prompt() -> None:
 
 
 def test_results_do_not_depend_on_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit_words.replies import stage
+    from toolkit_words.replies import pairs
 
     tables = replied(*planted())
     whole = run("words.replies", tables)
-    monkeypatch.setattr(stage, "BLOCK_PAIRS", 40)
+    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 40)
     assert run("words.replies", tables) == whole
 
 
