@@ -85,7 +85,7 @@ _TESTS = (
         "student",
         _params.Means,
         _compare.compare_student,
-        "The same with one spread for both groups: Student's test.",
+        "Two groups by means with one spread for both: Student's test.",
     ),
     (
         "mann_whitney",
@@ -103,7 +103,7 @@ _TESTS = (
         "permutation",
         _params.Shuffles,
         _compare.compare_permutation,
-        "Two groups against shuffles of their labels over clusters.",
+        "Two groups, by permutations of their labels over clusters.",
     ),
     (
         "correlation",

@@ -40,8 +40,7 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield StagePart(
         name="words.cross_reference",
-        help="Whether label, words, tokens, effects, spans and attention say the same of "
-        "a feature.",
+        help="Whether a feature's label, words, tokens, effects, spans and attention agree.",
         params=reference.CrossReference,
         run=reference.cross_reference,
         estimates=Estimates(cost=costs.cross_reference),
@@ -73,14 +72,14 @@ def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="promoted-tokens",
         title="Tokens that features promote",
-        help="What decoder rows say of tokens, on the direct path to the logits.",
+        help="Tokens that decoder rows promote and suppress, on the direct path to the logits.",
         reads=("promoted_tokens", "spaces", "feature_words"),
         run=section.token_figures,
         order=33,
     )
     yield ReportSection(
         name="cross-reference",
-        title="Descriptions held against each other",
+        title="Do the descriptions agree?",
         help="Labels, words, tokens, effects, spans and attention, beside shuffles.",
         reads=("cross_references", "spaces"),
         run=section.reference_figures,

@@ -127,7 +127,7 @@ def _sentence(tested: Sequence[Row], names: Mapping[str, str]) -> str:
     if not counts[CONFIRMED]:
         return (
             f"No word goes with a feature on both halves of the games: of {family:,} pairs tested, "
-            f"{len(tested):,} were found on one half, and none holds on the other"
+            f"{len(tested):,} were discovered on one half, and none was confirmed on the other"
         )
     confirmed = [row for row in tested if row["verdict"] == CONFIRMED]
     best = min(confirmed, key=lambda row: (row["p"], -abs(row["value"])))
@@ -312,7 +312,8 @@ def reference_findings(inputs: Inputs) -> Iterable[Finding]:
         best = min(of_relation, key=lambda row: (row["p"], -abs(row["score"])))
         yield Finding(
             sentence=f"Agreement {relation} is {best['score']:.2f} over {best['n']} features "
-            f"({_whose(best, names)}, q {best['q']:.2g}), the surest of {len(of_relation)} spaces",
+            f"({_whose(best, names)}, q {best['q']:.2g}), the strongest evidence among "
+            f"{len(of_relation)} spaces",
             number=best["score"],
             n=best["n"],
             baseline=f"{best['baseline']:.2f} under shuffles",

@@ -80,8 +80,8 @@ def _check(decoder: DecoderModules, hookpoints: Sequence[str], freeze: Collectio
         scaled = decoder.branch_factor != 1 and point.site in ("attn_out", "mlp_out")
         if point.site not in EDITABLE or scaled:
             raise BadInput(
-                f"gradients at '{name}': {decoder.name} computes nothing from this site, it only "
-                "shows it. Take the gradient at resid_pre, resid_mid or resid_post."
+                f"gradients at '{name}': {decoder.name} only observes this site: nothing is "
+                "computed from it. Take the gradient at resid_pre, resid_mid or resid_post."
             )
     unknown = sorted(set(freeze) - set(KINDS))
     if unknown:

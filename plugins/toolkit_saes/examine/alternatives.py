@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toolkit_saes.examine.measurement import SaeMeasurement
 
 LAYER = "The layer is off by one."
-SITE = "It is of another site."
+SITE = "It belongs to another site."
 BEFORE, BEHIND = "It belongs before the post-norm.", "It belongs behind the post-norm."
 BOS = "What it declares was measured with BOS among the tokens."
 DROPPED = (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLES = 64
-"""The first samples, on whose tokens SAEs are examined."""
+"""SAEs are examined on the tokens of this many first samples."""
 LOW, HIGH = 1 / 3, 3.0
 """An SAE fits if its L0 is between these multiples of the declared one."""
 

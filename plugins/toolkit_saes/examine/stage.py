@@ -201,7 +201,7 @@ def _streams(
     texts = distinct_texts(samples, every if bos else without_bos(work.model))
     if not texts:
         raise DataError(
-            "There are no samples to examine the SAEs on. Give the source something to read."
+            "There are no samples to examine the SAEs on. Give the source at least one text."
         )
     if max_texts is not None:
         texts = [
@@ -311,9 +311,9 @@ def _cause(
     if declared is not None and measured.l0 < LOW * declared:
         return (
             "Far too few features fire: a norm factor is missing, so that its inputs are too "
-            "small, or it is of another model."
+            "small, or it belongs to another model."
         )
-    return "It fits at neither layer beside it: it is of another model or another site."
+    return "It does not fit at the adjacent layers either: it belongs to another model or site."
 
 
 def _near_declared(l0: float, declared: float | None) -> bool:

@@ -94,8 +94,8 @@ def extract(work: Work) -> Rows:
 
 def _nothing_chosen(samples: int) -> str:
     return (
-        f"`at` chose no token in any of the {samples} samples of this step: it has no activations. "
-        "Are there such tokens, spans or positions in these texts?"
+        f"`at` chose no token in any of the {samples} samples of this step: it has no "
+        "activations. Check that these texts have such tokens, spans or positions."
     )
 
 

@@ -289,7 +289,7 @@ class CanonicalSae(Sae):
         """
         if weights.norm != "none" and weights.undo_norm:
             raise DataError(
-                f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so what a "
+                f"SAE {self.name} restores the norm of each row ({weights.norm} norm), so what a "
                 "feature adds to the stream differs from row to row. It can be extracted and "
                 "examined, but not decoded or edited with by itself: choose another SAE."
             )

@@ -50,13 +50,13 @@ class GemmaScope(SaeLocation):
     )
     site: Site | None = Field(
         None,
-        description="Where the SAEs read; by itself what the repository's name ends with (-res, "
+        description="Where the SAEs read; by default what the repository's name ends with (-res, "
         "-mlp, -att, -transcoders), or res.",
     )
     width: str | None = Field(
         None,
-        description="The width's folder name without `width_`: 16k, 65k, ...; by itself 16k, or "
-        "the only one there is.",
+        description="The width's folder name without `width_`: 16k, 65k, ...; by default 16k, "
+        "or the only one available.",
     )
     l0: Literal["canonical", "all"] | tuple[int, ...] = Field(
         "canonical", description="canonical (nearest 100), all, or the average L0s to use."

@@ -98,7 +98,7 @@ def _opened(release: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         sae: Any = SAE.from_pretrained(release, name, device="cpu")
     except Exception as error:
-        reason = (str(error).splitlines() or ["no more is said"])[0]
+        reason = (str(error).splitlines() or ["it gives no reason"])[0]
         raise BadInput(
             f"SAELens cannot open '{name}' of {release} ({type(error).__name__}: {reason})."
         ) from None

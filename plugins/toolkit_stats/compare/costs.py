@@ -1,5 +1,5 @@
-"""What tests ask for at most, from how many activations the stages before them write. How many rows
-there will be is up to the data.
+"""Upper bounds of the cost of tests, from how many activations the stages before them write. How
+many rows there will be is up to the data.
 
 Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
 Activations are read from a file that is mapped, in order of spaces: in memory are those of the

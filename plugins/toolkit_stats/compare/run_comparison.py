@@ -92,7 +92,7 @@ def warn_of_spreads(
             "warning",
             text=f"{count} of the features that {test.part} calls different have means that hardly "
             f"differ (|d| < {MEANS_ALIKE:g}) and spreads that differ {SPREADS_APART:g} times or "
-            "more. A rank test answers to both; compare.welch asks about means alone.",
+            "more. A rank test responds to both; compare.welch asks about means alone.",
         )
 
 

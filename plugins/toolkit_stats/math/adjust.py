@@ -84,7 +84,7 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
     if (residual**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
         a, b = (compared.name for compared in design.groups)
         raise DataError(
-            f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} "
+            f"covariates: {names} separate '{a}' from '{b}' perfectly among the {design.size} "
             "samples compared, so that nothing is left to compare. Leave out the covariate that "
             "stands for the group."
         )

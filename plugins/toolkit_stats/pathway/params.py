@@ -40,15 +40,18 @@ class Pathway(AtKept, Between):
     )
     method: Literal["spearman", "pearson"] = Field(
         "spearman",
-        description="Of what correlations are made: ranks (a few strong cases cannot make one), or "
-        "values.",
+        description="What correlations are computed from: ranks (which a few strong cases "
+        "cannot dominate), or values.",
     )
     min_count: int = Field(
         5,
         ge=2,
-        description="Clusters in which a feature has to be on for its pairs to be in the family.",
+        description="Fewest clusters in which a feature must fire for its pairs to be in the "
+        "family.",
     )
-    keep: int = Field(1000, ge=1, le=1_000_000, description="Strongest pairs that are written.")
+    keep: int = Field(
+        1000, ge=1, le=1_000_000, description="How many of the strongest pairs are written."
+    )
     components: int = Field(
         3, ge=1, le=20, description="Principal components of the followed features."
     )

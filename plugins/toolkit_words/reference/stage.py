@@ -44,14 +44,14 @@ class CrossReference(Params):
     outcomes: dict[str, tuple[str, ...]] = Field(
         {},
         description="Words that stand for each outcome of the verdicts, such as {stop: [stop, "
-        "careful], bet: [bet, risk]}: descriptions that name them are held against effects.",
+        "careful], bet: [bet, risk]}: descriptions that name them are compared with effects.",
     )
     spans: tuple[str, ...] | None = Field(
-        None, description="Spans that are looked at; by default all that the samples have."
+        None, description="Spans to compare with; by default all that the samples have."
     )
     permutations: int = Field(999, ge=19, description="Shuffles of each number.")
     max_features: int = Field(
-        4096, ge=1, description="Features of a space that are held against spans, at most."
+        4096, ge=1, description="Most features of a space that are compared with spans."
     )
 
 

@@ -19,12 +19,12 @@ class ReplyWords(AtKept):
         "generation",
         description="The span whose words are read: the reply. null: the whole text.",
     )
-    min_length: int = Field(3, ge=1, description="Letters or digits that a word has at least.")
+    min_length: int = Field(3, ge=1, description="Fewest letters or digits of a word.")
     min_clusters: int = Field(
         5,
         ge=2,
-        description="Clusters of the select half that have a word, and that do not, at least; "
-        "and in which a feature is high, and is not.",
+        description="Fewest clusters of the select half that must have a word, and lack it; "
+        "and in which a feature must be high, and not high.",
     )
     prior: float = Field(
         100.0, gt=0, description="Sum of the prior counts of all words (Dirichlet)."
@@ -33,16 +33,21 @@ class ReplyWords(AtKept):
         "bh", description="Correction over all pairs of features and words."
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="Limit of q in either half.")
-    top: int = Field(20, ge=1, description="Words that are kept of a feature and direction.")
+    top: int = Field(
+        20, ge=1, description="Most words that are kept for each feature and direction."
+    )
     contexts: int = Field(
-        5, ge=0, description="Places where a feature with words fires hardest that are kept."
+        5,
+        ge=0,
+        description="For each feature with words, how many of the places where it fires hardest "
+        "are kept.",
     )
     covariates: tuple[str, ...] = Field(
         (),
-        description="Numbers of the samples' metadata, such as balance: beside each word stands "
-        "the one that goes with it most, and how much.",
+        description="Numbers of the samples' metadata, such as balance: each word is listed "
+        "with the one that goes with it most, and how much.",
     )
     tf_idf: bool = Field(True, description="Also list words by TF-IDF as published.")
     pool: Literal["mean", "max"] = Field(
-        "mean", description="What several positions of a sample are together."
+        "mean", description="How several positions of a sample become one value."
     )

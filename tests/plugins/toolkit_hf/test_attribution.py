@@ -118,7 +118,7 @@ def test_queries_that_are_not_there(loaded: Callable[[str], Any]) -> None:
 def test_a_model_that_hides_its_weights_says_so(loaded: Callable[[str], Any]) -> None:
     model = copy.copy(loaded("llama"))
     model._switch = False
-    with pytest.raises(BadInput, match="never has the weights in hand"):
+    with pytest.raises(BadInput, match="does not compute the weights explicitly"):
         Model.attention(model, BATCH, QUERIES, [1])
 
 

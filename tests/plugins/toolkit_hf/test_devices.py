@@ -189,7 +189,7 @@ def test_params_that_cannot_be(params: dict[str, Any], said: str) -> None:
 def test_a_device_that_is_not_there(folder: Callable[[str], Path], params: dict[str, Any]) -> None:
     with pytest.raises(
         BadInput,
-        match=r"device 'cuda:97' is not there: torch sees \d+ CUDA devices, "
+        match=r"device 'cuda:97' does not exist: torch sees \d+ CUDA devices, "
         r"counted "
         r"from "
         r"0\. Name one",

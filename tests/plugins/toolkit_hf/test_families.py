@@ -452,8 +452,7 @@ def test_eager_attention_is_said_out_loud(
 def test_attention_that_never_shows_weights(one: Callable[..., Any]) -> None:
     with pytest.raises(
         BadInput,
-        match=r"attn_probs: `attention: sdpa` never has the weights in "
-        r"hand\. "
+        match=r"attn_probs: `attention: sdpa` does not compute the weights explicitly\. "
         r"Set "
         r"`attention: auto` or",
     ):
@@ -509,7 +508,7 @@ def test_a_model_that_is_built_in_another_way() -> None:
     with pytest.raises(BadInput) as caught:
         family_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     assert str(caught.value) == (
-        "Sequential names its modules like no family that `huggingface` knows (learned positions, "
+        "Sequential has module names of no family that `huggingface` knows (learned positions, "
         "parallel, post-norm, pre-norm, sandwich). Name them under model.with.family: "
         "docs/tutorial/a-model-loader.md."
     )
@@ -594,7 +593,8 @@ def test_positions_that_depend_on_the_batch(tmp_path: Path) -> None:
         identify(HuggingFace(path=str(folder)))
     assert str(caught.value) == (
         f"{folder}/config.json: rotary positions of type 'longrope' depend on the longest text of "
-        "a batch, so a text would not give the same activations in other company. Use a variant "
+        "a batch, so the activations of a text would depend on the batch that it is in. Use a "
+        "variant "
         "of the model without them."
     )
 

@@ -186,7 +186,8 @@ def refused(folder: Path) -> str:
 def test_a_folder_without_a_config(copied: Path) -> None:
     (copied / "config.json").unlink()
     said = (
-        f"{copied} is no model: it has no config.json. Name the folder that holds config.json and "
+        f"{copied} is not a model: it has no config.json. Name the folder that holds "
+        "config.json and "
         "*.safetensors."
     )
     assert refused(copied) == said

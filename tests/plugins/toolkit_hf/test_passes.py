@@ -228,8 +228,7 @@ def test_a_site_that_cannot_be_captured_leaves_no_hook_behind(small: Any) -> Non
     model._switch = False
     with pytest.raises(
         BadInput,
-        match=r"attn_probs: `attention: sdpa` never has the weights in "
-        r"hand\. "
+        match=r"attn_probs: `attention: sdpa` does not compute the weights explicitly\. "
         r"Set "
         r"`attention: auto` or",
     ):

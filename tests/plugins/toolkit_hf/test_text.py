@@ -140,7 +140,7 @@ def test_a_template_that_rewrites_the_text(lab: Any) -> None:
 
 def test_chat_without_a_template(small: Any) -> None:
     with pytest.raises(
-        BadInput, match=r"model has no chat template: it is no chat model\. Leave `chat` out\."
+        BadInput, match=r"model has no chat template: it is not a chat model\. Leave `chat` out\."
     ):
         small.model.encode("the", chat=True)
 

@@ -433,7 +433,7 @@ def test_a_cause_that_decides_alone_has_no_odds() -> None:
     )
     twice = np.column_stack([design, design[:, 1]])
     assert fit(twice, (np.arange(40) % 3 == 0).astype(float), range(40)) == (
-        "two causes always go together here"
+        "two causes always occur together here"
     )
 
 

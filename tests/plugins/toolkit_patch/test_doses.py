@@ -86,7 +86,7 @@ def test_without_a_causal_feature_there_is_nothing_to_dose(world, screened):
     params = Doses.model_validate({"outcomes": OUTCOMES, "verdicts": ["sham fails"]})
     work = make_work(params, world.tables | screened, model=world.model, saes=world.saes)
     assert not list(dose(replace(work, report=listening)))
-    assert listening.warnings == ["no feature is sham fails: there is nothing to give doses of"]
+    assert listening.warnings == ["no feature has the verdict sham fails, so none gets doses"]
 
 
 def test_the_report_shows_a_curve_for_each_feature(world, dosed):

@@ -169,14 +169,14 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
         ({"min_new_tokens": 40}, "min_new_tokens is 40, above max_new_tokens 32; lower it"),
         (
             {"parser": {"uses": "study_exp1"}, "reask": {"max": 2}},
-            "reask: parser study_exp1 takes every reply for a decision",
+            "reask: parser study_exp1 reads every reply as a decision",
         ),
         ({"parser": {"uses": "strickt"}}, "no parser part 'strickt'. Did you mean 'strict'"),
         (
             {"game": {"uses": "slot_machin"}},
             "no environment part 'slot_machin'. Did you mean 'slot_machine'",
         ),
-        ({"components": ["GX"]}, "components 'GX': 'X' is none of them"),
+        ({"components": ["GX"]}, "components 'GX': 'X' is not one of them"),
         ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 1, not 99"),
     ],
 )

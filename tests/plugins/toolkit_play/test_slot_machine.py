@@ -459,12 +459,12 @@ def test_both_wordings_say_every_component() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"components": ["GX"]}, "components 'GX': 'X' is none of them"),
+        ({"components": ["GX"]}, "components 'GX': 'X' is not one of them"),
         ({"components": ["GM", "MG"]}, "name at least one set of components, and each once"),
         ({"components": []}, "name at least one set of components"),
-        ({"modes": ["fixed", "fixed"]}, "modes: a value stands twice"),
+        ({"modes": ["fixed", "fixed"]}, "modes: a value occurs twice"),
         ({"modes": []}, "at least 1 item"),
-        ({"first_results": ["win", "win"]}, "first_results: a value stands twice"),
+        ({"first_results": ["win", "win"]}, "first_results: a value occurs twice"),
         (
             {"components": ["G"], "layout": "scenario"},
             "layout scenario has its own three rule lines",
@@ -507,9 +507,9 @@ def test_components_are_put_in_canonical_order(keys: list[str]) -> None:
         (
             "restart",
             {"components": "GX"},
-            r"components 'GX': 'X' is none of them. Write a text of the letters G, M, H, W, P",
+            r"components 'GX': 'X' is not one of them. Write a text of the letters G, M, H, W, P",
         ),
-        ("restart", {"components": "GG"}, r"components 'GG': a letter stands twice"),
+        ("restart", {"components": "GG"}, r"components 'GG': a letter occurs twice"),
         (
             "scenario",
             {"components": "G"},

@@ -144,11 +144,11 @@ def test_pre_activations_above_thresholds_are_the_activations(sae: Sae) -> None:
 
 
 def test_the_contract_holds(sae: Any) -> None:
-    """All of it, but for SAEs that give each row its norm back, which are not decoded alone."""
+    """All of it, but for SAEs that restore the norm of each row, which are not decoded alone."""
     if sae.weights(torch.empty(0)).norm == "none" or not sae.weights(torch.empty(0)).undo_norm:
         check_sae(sae)
         return
-    with pytest.raises(DataError, match=r"gives each row its norm back"):
+    with pytest.raises(DataError, match=r"restores the norm of each row"):
         check_sae(sae)
 
 

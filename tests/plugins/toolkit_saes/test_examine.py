@@ -210,8 +210,8 @@ def test_a_dropped_norm_is_named(lab: Any, changed: Callable[..., list[Any]]) ->
     assert row["verdict"] == "does not fit"
     assert row["l0"] < 24 / 3
     assert row["message"].endswith(
-        "Far too few features fire: a norm factor is missing, so that its inputs are too small, or "
-        "it is of another model."
+        "Far too few features fire: a norm factor is missing, so that its inputs are too "
+        "small, or it belongs to another model."
     )
 
 
@@ -227,7 +227,7 @@ def test_an_sae_of_another_model_is_named(lab: Any, changed: Callable[..., list[
     assert rows[0]["verdict"] == "does not fit"
     assert "suits better" not in verdicts(rows).values()
     assert rows[0]["message"].endswith(
-        ("it is of another model.", "it is of another model or another site.")
+        ("it belongs to another model.", "it belongs to another model or site.")
     )
 
 
@@ -240,7 +240,7 @@ def test_an_sae_that_loses_too_much(small: Any, planted: Planted) -> None:
         "SAE PlantedLossy-L1R-8x does not fit at resid_post.1: L0 "
     )
     assert rows[0]["message"].endswith(
-        "It fits at neither layer beside it: it is of another model or another site."
+        "It does not fit at the adjacent layers either: it belongs to another model or site."
     )
 
 
@@ -266,7 +266,7 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
         (
             SaeMeasurement(6, 0.9, 1, 0, 9),
             SaeMeasurement(20, 0.4, 1, 0, 9),
-            "or it is of another model.",
+            "or it belongs to another model.",
         ),
         (
             SaeMeasurement(61, 0.9, 1, 0, 9),

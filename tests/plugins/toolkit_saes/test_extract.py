@@ -169,8 +169,8 @@ def test_a_selector_that_finds_nothing_is_a_warning(small: Any, at: Any) -> None
     work = small.work(small.saes(layers=1), Extract(at=at), small.texts[:3])
     assert list(tables(work)) == ["spaces"]
     assert [facts["text"] for name, facts in work.report.events if name == "warning"] == [
-        "`at` chose no token in any of the 3 samples of this step: it has no activations. Are "
-        "there such tokens, spans or positions in these texts?"
+        "`at` chose no token in any of the 3 samples of this step: it has no activations. "
+        "Check that these texts have such tokens, spans or positions."
     ]
     some = small.work(small.saes(layers=1), Extract(at={"positions": (1,)}), small.texts[:3])
     rows(some)

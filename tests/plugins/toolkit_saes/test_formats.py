@@ -108,7 +108,7 @@ def test_openmoss_inference_has_no_scale_and_token_wise_one_a_row(tmp_path: Path
     h = (ROWS * scale) @ used["W_E"] + used["b_E"]
     features = h * (h > used["log"].exp())
     same(sae, features, (features @ used["W_D"] + used["b_D"]) / scale)
-    with pytest.raises(DataError, match="gives each row its norm back"):
+    with pytest.raises(DataError, match="restores the norm of each row"):
         sae.decode(features)
 
 

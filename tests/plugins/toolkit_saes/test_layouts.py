@@ -470,7 +470,7 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, cut: int | None) -> None:
         stream.truncate(0 if cut is None else file.stat().st_size - cut)
     said = refused(gemma, tmp_path)
     assert said.startswith(f"{file} cannot be read (")
-    assert said.endswith("it is cut off or no NumPy archive. Copy or download it again.")
+    assert said.endswith("it is cut off, or not a NumPy archive. Copy or download it again.")
 
 
 def test_a_tensor_of_another_shape_than_promised(tmp_path: Path) -> None:

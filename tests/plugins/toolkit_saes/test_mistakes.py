@@ -160,7 +160,7 @@ def test_a_wrong_site(lab: Any, site: str) -> None:
     said = told(lab, moved(f"{site}.2"))
     assert f"does not fit at {site}.2: " in said
     assert "At resid_post.2 it would: L0 " in said
-    assert said.endswith("It is of another site.")
+    assert said.endswith("It belongs to another site.")
 
 
 def test_a_dropped_norm_factor(lab: Any, tmp_path: Path) -> None:

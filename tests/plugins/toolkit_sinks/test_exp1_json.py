@@ -238,10 +238,10 @@ def test_a_run_without_a_comparison() -> None:
 def test_several_saes_at_a_layer_do_not_fit_the_shape() -> None:
     with pytest.raises(
         DataError,
-        match=r"several spaces are at resid_post\.4; the file has place for one per layer",
+        match=r"several spaces are at resid_post\.4; the file has room for one per layer",
     ):
         written(spaces=(*SPACES, space("s4", 4)))
-    with pytest.raises(DataError, match="several places of one layer were compared"):
+    with pytest.raises(DataError, match="several sites of one layer were compared"):
         written(spaces=(*SPACES, space("s4", 4, site="mlp_out")))
 
 

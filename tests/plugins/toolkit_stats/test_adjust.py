@@ -222,7 +222,7 @@ def test_a_covariate_that_some_lack_is_refused() -> None:
 
 def test_a_covariate_that_is_the_group_is_refused() -> None:
     message = (
-        "covariates: given group tell 'a' from 'b' without error among the 120 samples compared, "
+        "covariates: given group separate 'a' from 'b' perfectly among the 120 samples compared, "
         "so that nothing is left to compare. Leave out the covariate that stands for the group."
     )
     refused(message, confounded(), covariates=["group"])

@@ -265,8 +265,8 @@ def test_a_sample_without_its_unit_is_refused() -> None:
     given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
     given["sample_meta"] = given["sample_meta"].slice(0, 40)
     message = (
-        "unit: sample 'n0016' has no metadata 'condition', so nobody knows which samples it "
-        "belongs to. Take `unit: unit` (the samples' own), `unit: sample`, or a key that every "
+        "unit: sample 'n0016' has no metadata 'condition', so the unit that it belongs to is "
+        "unknown. Take `unit: unit` (the samples' own), `unit: sample`, or a key that every "
         "compared sample has."
     )
     refused(message, "welch", given, unit="condition", **PAIR)
@@ -278,7 +278,8 @@ def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -
     where = "by: 'group'" if part == "correlation" else "between: group 'a'"
     message = (
         f"{where} has 2 samples of 2 units, 2 distinct prompts, 2 clusters (unit: unit, cluster: "
-        "prompt, half: all); a test needs at least 3 independent clusters to see a spread. Give "
+        "prompt, half: all); a test needs at least 3 independent clusters to estimate a "
+        "spread. Give "
         "the experiment more units."
     )
     refused(
@@ -294,8 +295,8 @@ def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
     given = tables(samples, ["a"] * 6 + ["b"] * 6, [])
     message = (
         "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, "
-        "cluster: prompt, half: all); a test needs at least 3 independent clusters to see a "
-        "spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
+        "cluster: prompt, half: all); a test needs at least 3 independent clusters to estimate "
+        "a spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
         "`cluster: none` if units are independent all the same (games that open with one prompt)."
     )
     refused(message, "welch", given, **PAIR)
@@ -413,10 +414,7 @@ def test_a_trend_over_a_half_without_units_is_refused() -> None:
 
 
 def test_several_groups_are_at_least_two() -> None:
-    message = (
-        "by: 'group' does not tell groups apart; there must be two or more. Groups by 'group': a "
-        "(4 samples)."
-    )
+    message = "by: 'group' names fewer than two groups. Groups by 'group': a (4 samples)."
     refused(message, "anova", of_dense(values(4), list("aaaa")))
     with pytest.raises(ValidationError, match="'a' is named twice; name each group once"):
         Several(by="group", between=("a", "b", "a"))

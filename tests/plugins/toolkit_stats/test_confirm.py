@@ -1,4 +1,4 @@
-"""`family: discovered`: what the select half found is the family, and units that chose nothing
+"""`family: discovered`: what the select half found is the family, and units that did not select it
 measure it.
 """
 
@@ -269,7 +269,7 @@ def test_a_space_of_another_extraction_is_refused() -> None:
 def test_discoveries_are_tested_on_the_confirm_half_only(part: str) -> None:
     with pytest.raises(
         ValidationError,
-        match=rf"tested on units that chose nothing: half: confirm.*found half: {part}",
+        match=rf"tested on units that did not select the features: half: confirm.*found half: {part}",
     ):
         Means(by="group", half=part, family="discovered", **PAIR)
 

@@ -324,7 +324,7 @@ def test_samples_without_a_label_are_refused_or_left_out() -> None:
         ),
         (
             {**world(), "sample_meta": make_samples(["a", "b"], **{BY: ["x", "y"]})["sample_meta"]},
-            "'x', which is no number",
+            "'x', which is not a number",
         ),
         (
             {
@@ -490,7 +490,7 @@ def test_two_rankings_by_one_label_are_not_mixed() -> None:
     for parts in ((loose, strict), (strict, loose)):
         inputs = TableInputs({**made, **joined(*parts)})
         with pytest.raises(
-            DataError, match=f"more than one stage ranks by {BY}, and the files have place for one"
+            DataError, match=f"more than one stage ranks by {BY}, and the files have room for one"
         ):
             list(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", inputs)))
         part = next(

@@ -344,8 +344,8 @@ def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(
         sample(f"m{at}") for at in range(3)
     ]
     message = (
-        f"between: group 'a' has {found}; a test needs at least 3 independent clusters to see a "
-        "spread. Give the experiment more units."
+        f"between: group 'a' has {found}; a test needs at least 3 independent clusters to "
+        "estimate a spread. Give the experiment more units."
     )
     given = tables(samples, list("aaaabbb"), silent([one["sample"] for one in samples]))
     refused(message, given, **params)
