@@ -38,7 +38,7 @@ class Extract(At):
     stream: Where | None = Field(
         None,
         description="Of what `at` looks at, where the raw stream at the SAEs' sites is kept as "
-        "well (table `streams`, 4 bytes a number): compare.probe and compare.residual then load "
+        "well (table `streams`, 4 bytes per number): compare.probe and compare.residual then load "
         "no model.",
     )
     batch: int = Field(

@@ -33,7 +33,7 @@ class Weights:
     """W_enc (inputs of each feature), b_enc (width), W_dec (outputs of each feature), b_dec
     (outputs), and how they are run.
 
-    `threshold`: one number or one a feature; `rank_by` (width): what the gate multiplies
+    `threshold`: one number or one per feature; `rank_by` (width): what the gate multiplies
     pre-activations by before it decides (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE;
     `skip` (inputs of each output). Inputs are multiplied by `scale_in`, the result divided by
     `scale_out`. `norm`: each row by itself, to length sqrt(inputs) or as layer norm does; undone at

@@ -3,7 +3,7 @@ many rows there will be is up to the data.
 
 Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
 Activations are read from a file that is mapped, in order of spaces: in memory are those of the
-spaces in hand. The host makes that file a space at a time, before.
+spaces in hand. The host makes that file, one space at a time, before.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ HELD_ROWS = 2**28
 
 
 def leak(params: Leak, load: Workload) -> Cost:
-    """A regression a fold: key by key, and all together."""
+    """A regression per fold: key by key, and all together."""
     width = KEYS * COLUMNS
     steps = params.folds * NEWTON * 2.0 * load.samples
     return Cost(

@@ -1,4 +1,4 @@
-"""Models loaded twice: by the plugin, and by transformers alone to hold it against."""
+"""Models loaded twice: by the plugin, and by transformers alone to compare it with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a causal screen costs at most, held against a screen of a planted model."""
+"""What a causal screen costs at most, compared with a screen of a planted model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The costs of tests and baselines, held against what they take: rows, memory, passes and
+"""The costs of tests and baselines, compared with what they take: rows, memory, passes and
 operations.
 """
 

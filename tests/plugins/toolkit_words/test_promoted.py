@@ -1,4 +1,4 @@
-"""`words.tokens`: products with the (un)embedding, held against torch by hand."""
+"""`words.tokens`: products with the (un)embedding, compared with torch by hand."""
 
 from __future__ import annotations
 
