@@ -55,9 +55,9 @@ def loaded(folder: Path, **params: Any) -> Any:
     devices=st.integers(1, 5),
 )
 def test_blocks_stay_in_order(sizes: list[int], rest: int, devices: int) -> None:
-    found = spread_blocks(sizes, rest, devices)
-    assert found == sorted(found)
-    assert set(found) <= set(range(devices))
+    result = spread_blocks(sizes, rest, devices)
+    assert result == sorted(result)
+    assert set(result) <= set(range(devices))
 
 
 @given(per=st.integers(1, 9), devices=st.integers(1, 6), size=st.integers(1, 1000))
@@ -78,9 +78,9 @@ def test_blocks_are_spread_and_all_else_is_on_the_first(
 ) -> None:
     model = loaded(folder(name), device="cpu")
     module, blocks = model._module, model.decoder.blocks
-    found = place_blocks(module, blocks, ("cpu", "meta"))
-    assert set(found) == {CPU, META}
-    for block, device in zip(blocks, found, strict=True):
+    result = place_blocks(module, blocks, ("cpu", "meta"))
+    assert set(result) == {CPU, META}
+    for block, device in zip(blocks, result, strict=True):
         assert {weight.device for weight in block.parameters()} == {device}
     inside = {id(weight) for block in blocks for weight in (*block.parameters(), *block.buffers())}
     others = [
@@ -124,9 +124,9 @@ def test_every_block_is_told_everything_on_its_own_device(
         model.decoder.blocks[layer] = Elsewhere(model.decoder.blocks[layer], layer)
     batch = [list(range(3, 17)), [4, 5]]
     names = ["resid_pre.0", "resid_post.1", "resid_pre.2", "resid_post.3", "attn_out.0"]
-    found = model.run(batch, names, [set_stream("resid_post.2", [0], [1], torch.ones(WIDTH))])
-    assert {value.device for value in found.values()} == {CPU}
-    assert torch.equal(found["resid_post.1"], found["resid_pre.2"])
+    results = model.run(batch, names, [set_stream("resid_post.2", [0], [1], torch.ones(WIDTH))])
+    assert {value.device for value in results.values()} == {CPU}
+    assert torch.equal(results["resid_post.1"], results["resid_pre.2"])
     prefix = model.prefix(batch[0], ["resid_post.2"])
     assert {value.device for value in prefix.captured.values()} == {CPU}
     layers = torch.tensor([0, 3, 1, 2, 1])

@@ -44,8 +44,11 @@ def test_hookpoints_are_those_of_interp_engine(name: str, tmp_path: Path) -> Non
         del points["resid_mid"]
     for site, point in points.items():
         for layer in range(LAYERS):
-            wanted = peer.capture(theirs, ids, [f"{point}.{layer}"])[f"{point}.{layer}"]
-            found = ours.run(ids.tolist(), [f"{site}.{layer}"])[f"{site}.{layer}"]
+            expected = peer.capture(theirs, ids, [f"{point}.{layer}"])[f"{point}.{layer}"]
+            result = ours.run(ids.tolist(), [f"{site}.{layer}"])[f"{site}.{layer}"]
             torch.testing.assert_close(
-                found, wanted.reshape(found.shape), rtol=1e-4, atol=1e-4 * float(wanted.abs().max())
+                result,
+                expected.reshape(result.shape),
+                rtol=1e-4,
+                atol=1e-4 * float(expected.abs().max()),
             )

@@ -97,11 +97,11 @@ def test_a_span_takes_every_token_that_it_touches(small: Any) -> None:
         ("all", 0, len(text)),
     ]
     tokens = small.model.tokenise(text, spans=spans)
-    found = {
+    results = {
         name: [piece.strip() for piece in tokens.pieces[first:last]]
         for name, first, last in tokens.spans
     }
-    assert found == {
+    assert results == {
         "word": ["losing"],
         "part": ["losing"],
         "two": ["losing", "streak"],

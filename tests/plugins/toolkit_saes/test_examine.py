@@ -35,8 +35,8 @@ PARTS = {part.name: part for part in toolkit_parts()}
 
 def examined(world: Any, saes: Any, texts: Any = None) -> list[dict[str, Any]]:
     """Rows of `saes`."""
-    found = dict(_examine.examine(world.work(saes, _examine.Examine(), texts)))
-    return list(found["saes"].to_pylist())
+    results = dict(_examine.examine(world.work(saes, _examine.Examine(), texts)))
+    return list(results["saes"].to_pylist())
 
 
 def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -140,19 +140,19 @@ def test_the_planted_truth_is_measured(small: Any, planted: Planted) -> None:
 def test_one_measure_against_a_plain_loop(small: Any) -> None:
     (sae,) = small.saes(layers=2)
     rows = small.model.run(small.texts[:1], ["resid_post.2"])["resid_post.2"][0, 1:]
-    found = measure(sae, rows, chunk=7)
+    result = measure(sae, rows, chunk=7)
     features = sae.encode(rows).double()
     rebuilt, x = sae.decode(sae.encode(rows)).double(), rows.double()
-    assert found.l0 == pytest.approx(float((features > 0).sum(1).double().mean()))
+    assert result.l0 == pytest.approx(float((features > 0).sum(1).double().mean()))
     spread = float((x - x.mean(0)).square().sum())
-    assert found.explained_variance == pytest.approx(
+    assert result.explained_variance == pytest.approx(
         1 - float((x - rebuilt).square().sum()) / spread, abs=1e-6
     )
-    assert found.cosine == pytest.approx(
+    assert result.cosine == pytest.approx(
         float(torch.cosine_similarity(x, rebuilt, dim=-1).mean()), abs=1e-6
     )
-    assert found.dead_share == pytest.approx(1 - int((features > 0).any(0).sum()) / sae.width)
-    assert found.tokens == len(rows)
+    assert result.dead_share == pytest.approx(1 - int((features > 0).any(0).sum()) / sae.width)
+    assert result.tokens == len(rows)
 
 
 def test_only_the_first_samples_are_looked_at(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,8 +344,8 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(
     names = {space_id(lab.model.identity, sae): sae.name for sae in [*good, *bad]}
     (figure,) = shown([*good, *bad], rows, names)
     assert figure.title == "1 of 2 SAEs fit"
-    found = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', figure.html)
-    assert found == [
+    result = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', figure.html)
+    assert result == [
         ("Lab-L0R-4x", "resid_post.0"),
         ("Lab-L1R-4x", "resid_post.2"),
         ("Lab-L1R-4x", "resid_post.1"),
@@ -433,9 +433,9 @@ FINDINGS = [
 def test_the_examination_is_one_sentence(rows: list[Any], sentence: str | None) -> None:
     """SAEs that do not fit come first among findings, SAEs that fit last."""
     saes = pa.Table.from_pylist(rows, schema=arrow_schema("saes"))
-    found = list(findings(TableInputs({"saes": saes})))
-    assert [finding.sentence for finding in found] == ([] if sentence is None else [sentence])
-    for finding in found:
+    results = list(findings(TableInputs({"saes": saes})))
+    assert [finding.sentence for finding in results] == ([] if sentence is None else [sentence])
+    for finding in results:
         fit = sum(row["verdict"] == "fits" for row in rows)
         assert finding.n is None
         assert finding.number == fit / len(rows)

@@ -102,13 +102,13 @@ class Tight(Model):
         ):
             raise self._memory.error("out of memory")
         self.ran.append([tuple(ids) for ids in batch])
-        found = {
+        results = {
             name: stream.clone() for name, stream in self._model.run(batch, capture, edits).items()
         }
-        for stream in found.values():
+        for stream in results.values():
             for row, ids in enumerate(batch):
                 stream[row, len(ids) :] = float("nan")
-        return found
+        return results
 
 
 def run(
@@ -124,16 +124,16 @@ def run(
     """Rows by space, sample and position; the event that was told; the model."""
     model = Tight(world.model, memory, each)
     work = replace(world, model=model).work(saes, Extract(**params), texts, spans)
-    found: dict[Any, dict[int, float]] = {}
+    result: dict[Any, dict[int, float]] = {}
     for name, table in extract(replace(work, batch=batch or {})):
         for row in table.to_pylist() if name == "activations" else ():
             key = row["space"], row["sample"], row["position"]
-            assert key not in found
-            found[key] = dict(zip(row["features"], row["values"], strict=True))
+            assert key not in result
+            result[key] = dict(zip(row["features"], row["values"], strict=True))
     (told,) = (facts for name, facts in work.report.events if name == "extracted")
     assert work.report.steps[-1] == (len(texts), len(texts))
     assert [done for done, _ in work.report.steps] == sorted(done for done, _ in work.report.steps)
-    return found, told, model
+    return result, told, model
 
 
 def plain(
@@ -144,7 +144,7 @@ def plain(
     spans: Sequence[Any] = (),
 ) -> dict[Any, dict[int, float]]:
     """One text, one SAE and one position after the other."""
-    found = {}
+    results = {}
     for number, ids in enumerate(texts):
         streams = world.model.run([ids], sorted({sae.hookpoint for sae in saes}))
         for sae in saes:
@@ -152,25 +152,25 @@ def plain(
             for position in positions(ids, *spans[number : number + 1]):
                 dense = sae.encode(streams[sae.hookpoint][0][position : position + 1])[0]
                 active = dense.nonzero()[:, 0]
-                found[space, f"s{number:03d}", position] = dict(
+                results[space, f"s{number:03d}", position] = dict(
                     zip(active.tolist(), dense[active].tolist(), strict=True)
                 )
-    return found
+    return results
 
 
 def alike(
-    found: dict[Any, dict[int, float]],
-    wanted: dict[Any, dict[int, float]],
+    result: dict[Any, dict[int, float]],
+    expected: dict[Any, dict[int, float]],
     saes: Sequence[Any],
     model: Any,
 ) -> None:
     """Equal but for the last bits; a feature may be in one only where its pre-activation stands at
     the threshold.
     """
-    assert found.keys() == wanted.keys()
+    assert result.keys() == expected.keys()
     edges = {space_id(model.identity, sae): sae.weights(torch.empty(0)).threshold for sae in saes}
-    for key, active in wanted.items():
-        here = found[key]
+    for key, active in expected.items():
+        here = result[key]
         for feature in active.keys() | here.keys():
             if feature in active and feature in here:
                 assert here[feature] == pytest.approx(active[feature], rel=1e-3, abs=1e-3), (
@@ -205,8 +205,8 @@ def test_batches_are_halved_until_they_fit(
 ) -> None:
     longest = max(map(len, small.texts[:8]))
     memory = Memory(tokens=2 * longest + 1, error=error)
-    found, told, model = run(small, five, memory, small.texts[:8])
-    alike(found, wanted, five, small.model)
+    result, told, model = run(small, five, memory, small.texts[:8])
+    alike(result, wanted, five, small.model)
     assert told["halved"] >= 1
     assert told["passes"] == 1
     assert told["ways"] == []
@@ -223,8 +223,8 @@ def test_saes_that_do_not_fit_together_go_group_by_group(
     monkeypatch.setattr(_groups, "cheapest", lambda prices: way)
     memory = Memory(saes=room)
     saes = [Scarce(sae, memory) for sae in five]
-    found, told, model = run(small, saes, memory, small.texts[:8], tokens=40)
-    alike(found, wanted, five, small.model)
+    result, told, model = run(small, saes, memory, small.texts[:8], tokens=40)
+    alike(result, wanted, five, small.model)
     assert memory.most <= room
     assert told["ways"] == [way]
     assert told["saes_together"] == room
@@ -237,8 +237,8 @@ def test_saes_that_do_not_fit_together_go_group_by_group(
 def test_a_plan_that_knows_goes_by_groups_at_once(small: Any, five: list[Any], wanted: Any) -> None:
     memory = Memory(saes=2)
     saes = [Scarce(sae, memory) for sae in five]
-    found, told, _ = run(small, saes, memory, small.texts[:8], batch={"tokens": 60, "together": 2})
-    alike(found, wanted, five, small.model)
+    result, told, _ = run(small, saes, memory, small.texts[:8], batch={"tokens": 60, "together": 2})
+    alike(result, wanted, five, small.model)
     assert (told["halved"], told["saes_together"], told["tokens"]) == (0, 2, 60)
 
 
@@ -246,8 +246,8 @@ def test_saes_left_by_an_earlier_step_make_room(small: Any, five: list[Any], wan
     memory = Memory(saes=1)
     saes = [Scarce(sae, memory) for sae in five]
     saes[3].encode(torch.zeros(1, saes[3].inputs))
-    found, _, _ = run(small, saes, memory, small.texts[:8])
-    alike(found, wanted, five, small.model)
+    result, _, _ = run(small, saes, memory, small.texts[:8])
+    alike(result, wanted, five, small.model)
 
 
 def test_saes_make_room_for_a_text_that_is_alone(small: Any, five: list[Any], wanted: Any) -> None:
@@ -255,16 +255,16 @@ def test_saes_make_room_for_a_text_that_is_alone(small: Any, five: list[Any], wa
     longest = max(map(len, small.texts[:8]))
     memory = Memory(tokens=longest + 45)
     saes = [Scarce(sae, memory) for sae in five]
-    found, told, _ = run(small, saes, memory, small.texts[:8], each=20, tokens=longest)
-    alike(found, wanted, five, small.model)
+    result, told, _ = run(small, saes, memory, small.texts[:8], each=20, tokens=longest)
+    alike(result, wanted, five, small.model)
     assert told["saes_together"] < 5
 
 
 def test_an_sae_takes_fewer_rows_at_a_time(small: Any, five: list[Any]) -> None:
     memory = Memory(saes=1)
     texts = small.texts[:3]
-    found, told, _ = run(small, [Scarce(five[0], memory, rows=3)], memory, texts, at="all")
-    alike(found, plain(small, five[:1], texts, lambda ids: range(1, len(ids))), five, small.model)
+    result, told, _ = run(small, [Scarce(five[0], memory, rows=3)], memory, texts, at="all")
+    alike(result, plain(small, five[:1], texts, lambda ids: range(1, len(ids))), five, small.model)
     assert told["rows_at_once"] <= 3
 
 
@@ -325,7 +325,7 @@ def _spans(number: int, length: int) -> list[Span]:
     """Spans that stand elsewhere in each sample, also in those of one text; the last tokens are
     what the model wrote.
     """
-    found = [
+    results = [
         (1 + number % 3, 3 + number % 2),
         (2, 4),
         (6 + number % 2, 9),
@@ -333,7 +333,7 @@ def _spans(number: int, length: int) -> list[Span]:
     ]
     return [
         (name, start, min(end, length))
-        for name, (start, end) in zip(SPANS, found, strict=True)
+        for name, (start, end) in zip(SPANS, results, strict=True)
         if start < length
     ]
 
@@ -456,9 +456,9 @@ def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None
             "batch": {"together": case.together},
             "spans": spans,
         }
-        found, _, _ = run(small, saes, memory, texts, **given)
-    alike(found, plain(small, five, texts, positions, spans), five, small.model)
-    assert found
+        result, _, _ = run(small, saes, memory, texts, **given)
+    alike(result, plain(small, five, texts, positions, spans), five, small.model)
+    assert result
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -494,12 +494,12 @@ def test_samples_of_one_text_may_ask_for_different_tokens(small: Any) -> None:
     table = pa.Table.from_pylist(rows, schema=work.inputs.read("samples").schema)
     model = Tight(small.model, Memory())
     made = make_work(work.params, {"samples": table}, model=model, saes=work.saes)
-    found = [
+    results = [
         row for name, part in extract(made) if name == "activations" for row in part.to_pylist()
     ]
-    assert [(row["sample"], row["position"]) for row in found] == [
+    assert [(row["sample"], row["position"]) for row in results] == [
         ("s000", 2), ("s000", 3), ("s001", 3), ("s001", 4), ("s001", 5)
     ]  # fmt: skip
-    wanted = plain(small, work.saes, [small.texts[0]], lambda ids: [3])
-    assert found[1]["features"] == found[2]["features"] == list(next(iter(wanted.values())))
+    expected = plain(small, work.saes, [small.texts[0]], lambda ids: [3])
+    assert results[1]["features"] == results[2]["features"] == list(next(iter(expected.values())))
     assert len(model.ran) == 1

@@ -35,13 +35,13 @@ FITS = ""
 
 def told(world: Any, sae: CanonicalSae, texts: int = 6) -> str:
     """What the examination says of an SAE where it is used."""
-    found = dict(_examine.examine(world.work([sae], _examine.Examine(), world.texts[:texts])))
-    return str(found["saes"].to_pylist()[0]["message"])
+    results = dict(_examine.examine(world.work([sae], _examine.Examine(), world.texts[:texts])))
+    return str(results["saes"].to_pylist()[0]["message"])
 
 
-def whole(found: Matrix) -> torch.Tensor:
+def whole(result: Matrix) -> torch.Tensor:
     """(features, numbers), as it is run."""
-    return found.rows(range(found.shape[0]))
+    return result.rows(range(result.shape[0]))
 
 
 def thresholds(weights: Weights) -> torch.Tensor:
@@ -111,13 +111,13 @@ def right(request: pytest.FixtureRequest, tmp_path: Path) -> CanonicalSae:
     if request.param == "llama_scope":
         return sae
     weights = sae.weights(torch.empty(0))
-    (found,) = (
+    (result,) = (
         as_openmoss(tmp_path, weights, 24)
         if request.param == "openmoss"
         else as_saelens(tmp_path, weights)
     )
-    found.declared_l0 = 24
-    return found
+    result.declared_l0 = 24
+    return result
 
 
 def test_the_right_one_fits(lab: Any, right: CanonicalSae) -> None:
@@ -191,8 +191,8 @@ def test_the_place_before_the_post_norm() -> None:
     shown = {f"{site}.2": torch.zeros(3, 4) for site in ("mlp_out", "mlp_raw", "resid_post")} | {
         "attn_z.2": torch.zeros(3, 5)
     }
-    found = {str(place): cause for place, cause in _alternatives.other_sites(sae, shown)}
-    assert found == {
+    results = {str(place): cause for place, cause in _alternatives.other_sites(sae, shown)}
+    assert results == {
         "resid_post.2": _alternatives.SITE,
         "mlp_raw.2": _alternatives.BEFORE,
     }
@@ -236,10 +236,10 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     not at another layer.
     """
     streams = {name: _rows(lab, name) for name in ("mlp_in_normed.1", "mlp_out.1")}
-    given, wanted = streams["mlp_in_normed.1"], streams["mlp_out.1"]
+    given, expected = streams["mlp_in_normed.1"], streams["mlp_out.1"]
     both = torch.cat([given, -given], dim=1).relu()
     solved = torch.linalg.lstsq(
-        torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), wanted.double()
+        torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), expected.double()
     ).solution.float()
     eye = torch.eye(given.shape[1])
     w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
@@ -253,24 +253,24 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
         "d",
         "r",
         None,
-        ("mlp_out.1", wanted.shape[1]),
+        ("mlp_out.1", expected.shape[1]),
     )
     sae = CanonicalSae(facts, lambda: weights)
-    found = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
+    result = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
         "saes"
     ].to_pylist()
-    assert [row["site"] for row in found][:3] == [
+    assert [row["site"] for row in result][:3] == [
         "mlp_in_normed.1",
         "mlp_in_normed.0 -> mlp_out.0",
         "mlp_in_normed.2 -> mlp_out.2",
     ]
-    assert found[0]["verdict"] == "fits", found[0]["message"]
-    assert found[0]["explained_variance"] > found[1]["explained_variance"]
+    assert result[0]["verdict"] == "fits", result[0]["message"]
+    assert result[0]["explained_variance"] > result[1]["explained_variance"]
 
 
 def _rows(lab: Any, name: str) -> torch.Tensor:
-    found = lab.model.run(lab.texts, [name])[name]
-    return torch.cat([found[at, 1 : len(ids)] for at, ids in enumerate(lab.texts)]).float()
+    result = lab.model.run(lab.texts, [name])[name]
+    return torch.cat([result[at, 1 : len(ids)] for at, ids in enumerate(lab.texts)]).float()
 
 
 def test_a_model_that_does_not_show_a_site() -> None:

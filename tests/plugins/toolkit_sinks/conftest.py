@@ -125,8 +125,8 @@ def asked(
 
 def written(sink: str, params: Mapping[str, Any], *given: Any, **tables: Any) -> dict[str, bytes]:
     """The files whole."""
-    found = asked(sink, params, *given, **tables)
-    return {name: data if isinstance(data, bytes) else b"".join(data) for name, data in found}
+    result = asked(sink, params, *given, **tables)
+    return {name: data if isinstance(data, bytes) else b"".join(data) for name, data in result}
 
 
 def loaded(content: bytes) -> dict[str, np.ndarray[Any, Any]]:

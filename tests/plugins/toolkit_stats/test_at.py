@@ -97,13 +97,13 @@ class Lab:
         work = make_work(
             part.params.model_validate({"at": at}), self.samples, model=self.model, saes=self.saes
         )
-        found: dict[str, list[pa.Table]] = {}
+        result: dict[str, list[pa.Table]] = {}
         for name, rows in part.run(work):
-            found.setdefault(name, []).append(rows)
+            result.setdefault(name, []).append(rows)
         (told,) = (facts for name, facts in work.report.events if name == "extracted")
         return {
             **self.samples,
-            **{name: pa.concat_tables(own) for name, own in found.items()},
+            **{name: pa.concat_tables(own) for name, own in result.items()},
         }, told
 
     def rows(
@@ -111,12 +111,12 @@ class Lab:
     ) -> dict[str, list[dict[str, Any]]]:
         stage = PARTS.get("stage", part)
         model = self.model if stage.uses_model else None
-        found: dict[str, list[dict[str, Any]]] = {}
+        result: dict[str, list[dict[str, Any]]] = {}
         for name, own in stage.run(
             make_work(stage.params.model_validate(params), dict(tables), model=model)
         ):
-            found.setdefault(name, []).extend(own.to_pylist())
-        return found
+            result.setdefault(name, []).extend(own.to_pylist())
+        return result
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +130,12 @@ def union(lab: Lab) -> tuple[dict[str, pa.Table], Mapping[str, Any]]:
     return lab.extracted(LAST, BALANCE, TAIL)
 
 
-def same(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> None:
+def same(result: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> None:
     """Equal rows; texts apart, since they name the selector, and numbers to what single precision
     leaves.
     """
-    assert len(found) == len(wanted) > 0
-    for one, other in zip(found, wanted, strict=True):
+    assert len(result) == len(expected) > 0
+    for one, other in zip(result, expected, strict=True):
         for key, value in other.items():
             if isinstance(value, float):
                 assert one[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
@@ -162,10 +162,13 @@ def test_one_extraction_serves_each_selector_as_one_of_its_own(
     alone, _ = lab.extracted(at)
     assert len(alone["activations"]) < len(tables["activations"])
     own = {"at": at} if part == "compare.ranking" else {}  # by default it reads the last token
-    found, wanted = lab.rows(part, tables, **params, at=at), lab.rows(part, alone, **params, **own)
-    assert found.keys() == wanted.keys()
-    for name in wanted:
-        same(found[name], wanted[name])
+    result, expected = (
+        lab.rows(part, tables, **params, at=at),
+        lab.rows(part, alone, **params, **own),
+    )
+    assert result.keys() == expected.keys()
+    for name in expected:
+        same(result[name], expected[name])
 
 
 def test_one_extraction_is_one_pass_over_each_text(lab: Lab, union: Any) -> None:
@@ -201,20 +204,20 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
     inputs = TableInputs({**tables, **both})
     contrasts = list(read_contrasts(inputs))
     assert len(contrasts) == len(MODES)
-    for found in contrasts:
-        (mark,) = [mark for mark in MODES if f", at {mark}" in found.name]
-        top = [int(at) for at in found.ranking()[:5]]
-        numbers = _numbers(inputs, found, top)
-        wanted = {
+    for result in contrasts:
+        (mark,) = [mark for mark in MODES if f", at {mark}" in result.name]
+        top = [int(at) for at in result.ranking()[:5]]
+        numbers = _numbers(inputs, result, top)
+        expected = {
             (row["space"], row["feature"], row["group"]): row["number"]
             for row in alone[mark]["features"]
             if row["stat"] == "mean"
         }
         assert top
         for at in top:
-            for group in found.sides:
-                where = found.spaces[found.space[at]].id, int(found.feature[at])
-                assert numbers[*where, "mean", group] == wanted[*where, group]
+            for group in result.sides:
+                where = result.spaces[result.space[at]].id, int(result.feature[at])
+                assert numbers[*where, "mean", group] == expected[*where, group]
 
 
 @pytest.mark.parametrize(
@@ -343,17 +346,17 @@ def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     inputs = kept(ids, of_extraction, bos)
     rows = inputs.read("samples").to_pylist()
     there = {(row["sample"], row["position"]) for row in inputs.read("activations").to_pylist()}
-    wanted = {
+    expected = {
         (row["sample"], position)
         for row in rows
         for position in selected(of_comparison, Read.of(row), bos)
     }
-    found = attempt(inputs, of_comparison, [row["sample"] for row in rows])
-    if isinstance(found, set):
-        assert found == wanted
+    result = attempt(inputs, of_comparison, [row["sample"] for row in rows])
+    if isinstance(result, set):
+        assert result == expected
     else:
-        assert "was not kept" in found
-        assert not wanted <= there
+        assert "was not kept" in result
+        assert not expected <= there
 
 
 def attempt(inputs: TableInputs, at: Any, samples: Sequence[str]) -> set[tuple[str, int]] | str:

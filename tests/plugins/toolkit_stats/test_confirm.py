@@ -67,12 +67,12 @@ def said(dense: np.ndarray, **params: Any) -> str:
     return compared("welch", {**given, **before}, **CONFIRM, **PAIR, **params).describe()
 
 
-def marked(found: dict[Any, Any], stat: str) -> set[int]:
-    return {key[1] for key, row in found.items() if key[2] == stat and row["number"]}
+def marked(result: dict[Any, Any], stat: str) -> set[int]:
+    return {key[1] for key, row in result.items() if key[2] == stat and row["number"]}
 
 
-def of(found: dict[Any, Any], stat: str) -> dict[int, float]:
-    return {key[1]: row["number"] for key, row in found.items() if key[2] == stat}
+def of(result: dict[Any, Any], stat: str) -> dict[int, float]:
+    return {key[1]: row["number"] for key, row in result.items() if key[2] == stat}
 
 
 def test_the_family_is_what_the_select_half_found_by_its_own_q_and_cut() -> None:

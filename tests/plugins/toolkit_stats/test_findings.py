@@ -30,23 +30,23 @@ def findings(section: str, tables: dict[str, pa.Table]) -> list[Finding]:
 
 
 def test_a_comparison_says_how_many_differ_and_which_most() -> None:
-    (found,) = findings("layer-profile", compared("welch"))
-    assert found.sentence.startswith(
+    (result,) = findings("layer-profile", compared("welch"))
+    assert result.sentence.startswith(
         "4 of 16 features differ in a vs b (welch, bh, alpha 0.05); the strongest is "
     )
-    assert found.sentence.endswith("40 and 40 clusters.")
-    assert found.number is not None
-    assert found.interval is not None
-    assert found.interval[0] < found.number < found.interval[1]
-    assert (found.n, found.baseline) == (80, "")
+    assert result.sentence.endswith("40 and 40 clusters.")
+    assert result.number is not None
+    assert result.interval is not None
+    assert result.interval[0] < result.number < result.interval[1]
+    assert (result.n, result.baseline) == (80, "")
 
 
 def test_a_comparison_that_found_nothing_says_so() -> None:
-    (found,) = findings("layer-profile", compared("welch", min_abs_d=50.0))
-    assert found.sentence.startswith(
+    (result,) = findings("layer-profile", compared("welch", min_abs_d=50.0))
+    assert result.sentence.startswith(
         "None of 16 features differs in a vs b (welch, bh, alpha 0.05); the "
     )
-    assert "smallest q is that of 1" in found.sentence
+    assert "smallest q is that of 1" in result.sentence
 
 
 def test_what_metadata_reach_stands_beside_it() -> None:
@@ -62,8 +62,8 @@ def test_what_metadata_reach_stands_beside_it() -> None:
         {**row("metadata", "other", 1.0), "contrast": "a vs c"},
     ]
     baselines = pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))
-    (found,) = findings("layer-profile", {**compared("welch"), "baselines": baselines})
-    assert found.baseline == "balance alone reaches AUROC 0.850; the best feature 0.852"
+    (result,) = findings("layer-profile", {**compared("welch"), "baselines": baselines})
+    assert result.baseline == "balance alone reaches AUROC 0.850; the best feature 0.852"
 
 
 def test_what_chose_features_is_no_finding_where_they_were_confirmed() -> None:
@@ -80,12 +80,12 @@ def test_what_chose_features_is_no_finding_where_they_were_confirmed() -> None:
 
 def test_a_ranking_says_how_many_rise_and_which_first() -> None:
     tables = world()
-    (found,) = findings("ranking", {**tables, **ranked(tables)})
-    assert found.sentence.startswith("1 of 16,384 features rise with concept_strength_label")
-    assert "the first is 12/7, score " in found.sentence
+    (result,) = findings("ranking", {**tables, **ranked(tables)})
+    assert result.sentence.startswith("1 of 16,384 features rise with concept_strength_label")
+    assert "the first is 12/7, score " in result.sentence
     none = ranked(tables, min_r=0.9999)
-    (found,) = findings("ranking", {**tables, **none})
-    assert found.sentence.startswith("0 of 16,384 features")
+    (result,) = findings("ranking", {**tables, **none})
+    assert result.sentence.startswith("0 of 16,384 features")
 
 
 # --- clusters by state ----------------------------------------------------------------------------

@@ -139,11 +139,11 @@ def in_strata(seed: int, features: int) -> Any:
 
 
 def test_sparse_features_within_strata_seldom_give_a_discovery() -> None:
-    found = [
+    results = [
         (benjamini_hochberg(rank_sums.van_elteren(in_strata(seed, 512)), 512) <= 0.05).any()
         for seed in range(200, 208)
     ]
-    assert sum(found) <= 1
+    assert sum(results) <= 1
 
 
 def test_small_p_within_strata_are_those_of_shuffles() -> None:

@@ -114,14 +114,14 @@ def test_the_sound_file_names_the_twin_and_the_published_one_keeps_its_columns()
     files = dict(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", TableInputs(made))))
     sound = list(csv.DictReader(io.StringIO(bytes(files["ranked_features_sound.csv"]).decode())))
     address = {row["space"]: row["address"] for row in ONE_SITE}
-    wanted = {
+    expected = {
         (str(row[0]), row[1]): f"{address[row[2]]}:{row[3]:.0f}"
         for row in twins(made, "same_as_sound")
     }
     l0 = {"82.0": "s1", "22.0": "s2", "445.0": "s3"}
-    found = {(l0[row["average_l0"]], int(row["feature_id"])): row["same_as"] for row in sound}
-    assert found == {key: wanted.get(key, "") for key in found}
-    assert len(found) == 4
+    results = {(l0[row["average_l0"]], int(row["feature_id"])): row["same_as"] for row in sound}
+    assert results == {key: expected.get(key, "") for key in results}
+    assert len(results) == 4
     assert "same_as" not in bytes(files["ranked_features.csv"]).decode()
 
 

@@ -86,12 +86,12 @@ def test_both_counts_are_reported_and_twins_once() -> None:
 
 def test_two_tests_of_the_same_groups_are_told_apart() -> None:
     tables = compared("welch", "mann_whitney")
-    found = list(read_contrasts(TableInputs(tables)))
-    assert [one.name for one in found] == ["a vs b, mann_whitney", "a vs b, welch"]
-    assert (found[0].p != found[1].p).any()
-    assert (found[0].d == found[1].d).all()
-    assert [one.adjusted for one in found] == ["", "given balance"]
-    assert [one.twin.sum() for one in found] == [2, 2]
+    results = list(read_contrasts(TableInputs(tables)))
+    assert [one.name for one in results] == ["a vs b, mann_whitney", "a vs b, welch"]
+    assert (results[0].p != results[1].p).any()
+    assert (results[0].d == results[1].d).all()
+    assert [one.adjusted for one in results] == ["", "given balance"]
+    assert [one.twin.sum() for one in results] == [2, 2]
 
 
 def test_without_a_cut_only_one_count_is_claimed() -> None:

@@ -112,10 +112,10 @@ def peak() -> Iterator[Callable[[], int]]:
 
 def taken(rows: Rows) -> dict[str, int]:
     """How many rows of each table; they are let go as they come, as a worker does."""
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     for name, table in rows:
-        found[name] = found.get(name, 0) + table.num_rows
-    return found
+        result[name] = result.get(name, 0) + table.num_rows
+    return result
 
 
 def params_of(name: str) -> dict[str, Any]:
@@ -168,13 +168,13 @@ def test_rows_are_read_space_by_space_without_a_copy(
     )
     rows = read_arrow(path)
     before = pa.total_allocated_bytes()
-    found = BySpace(rows)
-    parts = {space: found.of(space) for space in found.spaces}
+    result = BySpace(rows)
+    parts = {space: result.of(space) for space in result.spaces}
     assert pa.total_allocated_bytes() == before
     assert list(parts) == [f"s{at}" for at in range(SPACES)]
     for space, part in parts.items():
         assert part.equals(rows.filter(pc.equal(rows["space"], space)))
-    assert found.of("unknown").num_rows == 0
+    assert result.of("unknown").num_rows == 0
 
 
 @pytest.mark.usefixtures("warm")

@@ -67,21 +67,22 @@ def run(
         seed=1,
     )
     identity = replace(tiny.identity, facts={"layers": 3, "width": 5} if facts is None else facts)
-    found: dict[str, list[pa.Table]] = {}
+    result: dict[str, list[pa.Table]] = {}
     rows: Rows = part.run(replace(work, identity=identity))
     for table, some in rows:
-        found.setdefault(table, []).append(some)
-    return {table: pa.concat_tables(parts) for table, parts in found.items()}
+        result.setdefault(table, []).append(some)
+    return {table: pa.concat_tables(parts) for table, parts in result.items()}
 
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("layers", ["all", "1-", 2])
 def test_it_equals_a_pass_of_the_model_bit_by_bit(tiny: Any, name: str, layers: Any) -> None:
     given = world(tiny)
-    wanted = run(name, given, tiny, layers=layers)
+    expected = run(name, given, tiny, layers=layers)
     tiny.passes.clear()
     assert (
-        run(name, {**given, "streams": kept(tiny, given["samples"])}, tiny, layers=layers) == wanted
+        run(name, {**given, "streams": kept(tiny, given["samples"])}, tiny, layers=layers)
+        == expected
     )
     assert tiny.passes == []
 
@@ -97,8 +98,8 @@ def test_equal_prompts_and_many_open_clusters_are_summed_in_the_same_order(
     streams = kept(tiny, given["samples"])
     for most in (2**30, 0):
         monkeypatch.setattr(_residual, "OPEN_BYTES", most)
-        wanted = run("compare.residual", given, tiny)
-        assert run("compare.residual", {**given, "streams": streams}, tiny) == wanted
+        expected = run("compare.residual", given, tiny)
+        assert run("compare.residual", {**given, "streams": streams}, tiny) == expected
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -143,8 +144,8 @@ def test_streams_of_other_places_are_not_those_behind_layers(tiny: Any, name: st
 def test_the_probe_takes_what_is_kept_where_it_is_told_to(tiny: Any) -> None:
     given = world(tiny)
     streams = kept(tiny, given["samples"], layers=(0, 2))
-    found = run("compare.probe", {**given, "streams": streams}, tiny, layers="kept", facts={})
-    assert found == run("compare.probe", given, tiny, layers=(0, 2))
+    results = run("compare.probe", {**given, "streams": streams}, tiny, layers="kept", facts={})
+    assert results == run("compare.probe", given, tiny, layers=(0, 2))
     with pytest.raises(
         DataError,
         match=r"'kept' is the layers whose stream an extraction kept, and none .* of tiny",

@@ -25,18 +25,18 @@ def found(lab: Any, lab_saes: Any) -> dict[str, Any]:
     return tables | run("stage", "attribute.tokens", given, tables, model=lab, saes=lab_saes)
 
 
-def checks(found: Any, **where: Any) -> list[dict[str, Any]]:
+def checks(result: Any, **where: Any) -> list[dict[str, Any]]:
     return [
         row
-        for row in found["attribution_checks"].to_pylist()
+        for row in result["attribution_checks"].to_pylist()
         if all(row[key] == value for key, value in where.items())
     ]
 
 
-def parts(found: Any, **where: Any) -> list[dict[str, Any]]:
+def parts(result: Any, **where: Any) -> list[dict[str, Any]]:
     return [
         row
-        for row in found["attributions"].to_pylist()
+        for row in result["attributions"].to_pylist()
         if all(row[key] == value for key, value in where.items())
     ]
 
@@ -145,10 +145,10 @@ def test_the_published_formula_as_it_was_written(found: Any, lab: Any, lab_saes:
     sae = next(sae for sae in lab_saes if sae.layer == 2)
     features = sae.encode(captured["resid_post.2"][0])
     features[0] = 0  # BOS
-    wanted = captured["attn_probs.2"][0, :, -1].mean(dim=0) * features.norm(dim=1)
-    wanted = wanted / wanted.sum()
+    expected = captured["attn_probs.2"][0, :, -1].mean(dim=0) * features.norm(dim=1)
+    expected = expected / expected.sum()
     mine = parts(found, method="attention_magnitude", layer=2, sample=sample["sample"])
-    np.testing.assert_allclose([row["value"] for row in mine], wanted, atol=1e-5)
+    np.testing.assert_allclose([row["value"] for row in mine], expected, atol=1e-5)
     assert sum(row["value"] for row in mine) == pytest.approx(1)
     for row in checks(found, method="attention_magnitude"):
         assert row["measured"] is None, "it is no share of any change"
@@ -219,11 +219,11 @@ def test_the_fused_error_is_never_dropped(planted: Any, small: Any) -> None:
     tables = samples_of(small, texts, changed_from={"twin": "clean"})
     params = {"plus": [" stop"], "minus": [" bet"], "methods": ["attribution_patching"]}
     saes = saes_of(planted.lossy)
-    found = run("stage", "attribute.tokens", params, tables, model=small, saes=saes)
-    (token,) = checks(found, part="token")
-    (feature,) = checks(found, part="feature")
+    results = run("stage", "attribute.tokens", params, tables, model=small, saes=saes)
+    (token,) = checks(results, part="token")
+    (feature,) = checks(results, part="feature")
     assert token["total"] == pytest.approx(feature["total"], abs=1e-4)
-    assert len(parts(found, part="error")) == 6
+    assert len(parts(results, part="error")) == 6
 
 
 # --- alignment ------------------------------------------------------------------------------------
