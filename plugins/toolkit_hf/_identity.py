@@ -164,7 +164,7 @@ def count_tokens(params: HuggingFace, texts: Sequence[str]) -> list[int] | None:
     from tokenizers import Tokenizer
 
     tokeniser = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return [len(found.ids) for found in tokeniser.encode_batch(list(texts))]
+    return [len(encoding.ids) for encoding in tokeniser.encode_batch(list(texts))]
 
 
 def downloads(params: HuggingFace) -> Iterator[Download]:

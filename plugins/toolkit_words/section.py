@@ -247,9 +247,9 @@ def _contexts(
 ) -> str:
     parts = [STYLE]
     for key in shown[: SHOWN // 2]:
-        own = sorted(contexts[key], key=lambda row: row["rank"])[:EXAMPLES]
-        parts.append(f"<p><b>{draw.escaped(_name(own[0], names))}</b></p>")
-        for row in own:
+        strongest = sorted(contexts[key], key=lambda row: row["rank"])[:EXAMPLES]
+        parts.append(f"<p><b>{draw.escaped(_name(strongest[0], names))}</b></p>")
+        for row in strongest:
             parts.append(
                 f'<p class="words-context">{row["value"]:.3g} at {draw.escaped(row["sample"])}: '
                 f"{_printable(row['before'])}<mark>{_printable(row['piece'])}</mark>"

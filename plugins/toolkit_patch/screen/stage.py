@@ -182,6 +182,3 @@ def _check_values(candidates: ComparedFeatures, saes: Mapping[int, Sae]) -> None
                 "are never below zero. The values are those of another space; compare the "
                 "features that this SAE makes."
             )
-
-
-# --- all arms -------------------------------------------------------------------------------------

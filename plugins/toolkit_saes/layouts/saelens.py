@@ -193,19 +193,19 @@ def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict
         raise BadInput(f"saes.with.folder: {root} is not a folder.")
     results: dict[int, list[Path]] = {}
     for folder in sae_folders(root, names):
-        place = hookpoint_of(_config(folder)["metadata"], "hook_name", folder / FILES[0])
-        results.setdefault(hookpoint(place).layer, []).append(folder)
+        point = hookpoint_of(_config(folder)["metadata"], "hook_name", folder / FILES[0])
+        results.setdefault(hookpoint(point).layer, []).append(folder)
     return results
 
 
 def _folders(params: SaeLens, root: Path) -> list[Path]:
     folders = _by_layer(params, root)
     if not folders:
-        for place in (
+        for folder in (
             root / params.folder,
             *(path.parent for path in sorted((root / params.folder).glob("*/cfg.json"))),
         ):
-            refuse_pickles(place)
+            refuse_pickles(folder)
         raise BadInput(
             f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json with "
             "sae_weights.safetensors in it."

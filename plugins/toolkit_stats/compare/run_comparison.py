@@ -155,11 +155,11 @@ def _tested(
     activations.check_looked(design.samples)
     work.report.phase("compute")
 
-    def one(space: str) -> SpaceResult:
+    def test_space(space: str) -> SpaceResult:
         fired, family = _read(work, design, activations, space, spaces[space], test.among)
         return tested_space(space, spaces[space], fired, family, design, test)
 
-    for done, tested in enumerate(at_once(one, list(spaces))):
+    for done, tested in enumerate(at_once(test_space, list(spaces))):
         yield tested
         work.report.progress(done + 1, len(spaces))
 
@@ -285,6 +285,3 @@ def _twins(
         np.stack([~result.significant, result.q])[:, result.discovered] for result in corrected
     ]
     return twins([space.facts for space in tested], features, order, columns)
-
-
-# --- rows -----------------------------------------------------------------------------------------

@@ -113,10 +113,13 @@ def of_ranks(work: Work, design: Design) -> Test:
             rank_sums.mann_whitney(ranks, in_first),
             placements.interval(ranks, in_first, (ones[0], ones[1])),
         )
-        own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
-        own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
+        statistics = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
+        statistics |= {
+            "rank_biserial_low": 2 * area.low - 1,
+            "rank_biserial_high": 2 * area.high - 1,
+        }
         within = [(ranked(columns[part]), in_first[part]) for part in parts]
-        return {**own, "p": rank_sums.van_elteren(within) if within else tested.p}
+        return {**statistics, "p": rank_sums.van_elteren(within) if within else tested.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
         ranks = _by_block(cells.means(matrix), block)
@@ -132,8 +135,8 @@ def of_area(work: Work, design: Design) -> Test:
 
     def block(columns: Any) -> dict[str, Floats]:
         areas = placements.area(ranked(columns), in_first, clusters, work.params.spread)
-        own = {"auroc": areas.auroc, "auroc_low": areas.low, "auroc_high": areas.high}
-        return {**own, "t": areas.t, "df": areas.df, "p": areas.p}
+        bounded = {"auroc": areas.auroc, "auroc_low": areas.low, "auroc_high": areas.high}
+        return {**bounded, "t": areas.t, "df": areas.df, "p": areas.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
         return {**_plain_effects(sides), **_by_block(matrix, block)}

@@ -102,12 +102,6 @@ def rank_sum(ranked: Ranked, side: npt.NDArray[np.bool_]) -> Floats:
     return above + int(side.sum()) * ranked.zero
 
 
-# --- two groups -----------------------------------------------------------------------------------
-
-
-# --- the area under the curve ---------------------------------------------------------------------
-
-
 # --- several groups, and numbers ------------------------------------------------------------------
 
 

@@ -57,9 +57,6 @@ def _withheld(data: Labelled, least: int) -> str | None:
     )
 
 
-# --- spaces and what is followed ------------------------------------------------------------------
-
-
 # --- each unit and decision -----------------------------------------------------------------------
 
 
@@ -205,9 +202,6 @@ def _around(value: float, variance: float, df: float) -> tuple[float, float, flo
 
     reach = -float(stdtrit(df, 0.025)) * float(variance) ** 0.5
     return value, value - reach, value + reach
-
-
-# --- features that go together --------------------------------------------------------------------
 
 
 # --- decisions as few numbers ---------------------------------------------------------------------

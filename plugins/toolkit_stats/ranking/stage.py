@@ -136,10 +136,10 @@ def _halves(work: Work, scale: OrdinalScale) -> tuple[npt.NDArray[np.int64], npt
 
     from toolkit_stats.samples.labelled import FEWEST
 
-    side = np.array([half(work.seed, unit) for unit in scale.units])
-    seen = {prompt for prompt, own in zip(scale.prompts, side, strict=True) if own == "select"}
+    halves = np.array([half(work.seed, unit) for unit in scale.units])
+    seen = {prompt for prompt, part in zip(scale.prompts, halves, strict=True) if part == "select"}
     fresh = np.array([prompt not in seen for prompt in scale.prompts])
-    parts = np.flatnonzero(side == "select"), np.flatnonzero((side == "confirm") & fresh)
+    parts = np.flatnonzero(halves == "select"), np.flatnonzero((halves == "confirm") & fresh)
     present = [value for value in scale.labels if value in scale.label]
     for name, rows in zip(("select", "confirm"), parts, strict=True):
         for value in present:

@@ -104,38 +104,51 @@ def confirmed_rows(
     confirmed_stats = {name: np.zeros(total) for name in ("delta", "z", "p")}
     possible = np.zeros(total, bool)
     for number, space in enumerate(spaces):
-        at = np.flatnonzero(pairs.space == number)
-        if not len(at):
+        indices = np.flatnonzero(pairs.space == number)
+        if not len(indices):
             continue
-        own = _effects(space.select, pairs.column[at], pairs.word[at], pairs.both[at], params.prior)
-        for name in numbers:
-            numbers[name][at] = own[name]
-        both = _both(space.confirm, pairs.column[at], pairs.word[at])
-        confirm_effects = _effects(
-            space.confirm, pairs.column[at], pairs.word[at], both, params.prior
+        select_effects = _effects(
+            space.select,
+            pairs.column[indices],
+            pairs.word[indices],
+            pairs.both[indices],
+            params.prior,
         )
-        confirmed_stats["delta"][at], confirmed_stats["z"][at] = (
+        for name in numbers:
+            numbers[name][indices] = select_effects[name]
+        both = _both(space.confirm, pairs.column[indices], pairs.word[indices])
+        confirm_effects = _effects(
+            space.confirm, pairs.column[indices], pairs.word[indices], both, params.prior
+        )
+        confirmed_stats["delta"][indices], confirmed_stats["z"][indices] = (
             confirm_effects["delta"],
             confirm_effects["z"],
         )
         clusters = space.confirm.present.shape[0]
         upper, lower = exact_tails(both, confirm_effects["m"], confirm_effects["k"], clusters)
-        confirmed_stats["p"][at] = np.where(pairs.above[at], upper, lower)
-        possible[at] = (
+        confirmed_stats["p"][indices] = np.where(pairs.above[indices], upper, lower)
+        possible[indices] = (
             (confirm_effects["m"] > 0) & (confirm_effects["rest"] > 0) & (confirm_effects["k"] > 0)
         )
     confirmed_stats["p"][~possible] = 1.0
     q = CORRECTIONS[params.correct](confirmed_stats["p"], max(total, 1))
     stats = {
         **numbers,
-        **{f"confirm_{name}": own for name, own in confirmed_stats.items()},
+        **{f"confirm_{name}": column for name, column in confirmed_stats.items()},
         "confirm_q": q,
     }
     stats["possible"] = possible
     return [
-        _pair_row(spaces, corpus, words, pairs, at, {name: own[at] for name, own in stats.items()})
-        | {"family": family, "verdict": _verdict(bool(possible[at]), q[at], params.alpha)}
-        for at in range(total)
+        _pair_row(
+            spaces,
+            corpus,
+            words,
+            pairs,
+            index,
+            {name: column[index] for name, column in stats.items()},
+        )
+        | {"family": family, "verdict": _verdict(bool(possible[index]), q[index], params.alpha)}
+        for index in range(total)
     ]
 
 

@@ -96,7 +96,7 @@ def _add_covariates(
     meta = work.inputs.read("sample_meta").to_pylist()
     present = corpus.take(samples).present
     best = strongest(meta, params.covariates, samples, present, words, params.prior)
-    by_word = {corpus.words[int(word)]: one for word, one in zip(words, best, strict=True)}
+    by_word = {corpus.words[int(word)]: number for word, number in zip(words, best, strict=True)}
     for row in rows:
         row["covariate"], row["covariate_z"] = by_word[row["word"]] or (None, None)
 
@@ -115,15 +115,6 @@ def summary(events: Sequence[Mapping[str, Any]]) -> str:
             f"{confirm} clusters of the other half."
         )
     return " ".join(sentences)
-
-
-# --- both halves of a space -----------------------------------------------------------------------
-
-
-# --- the select half ------------------------------------------------------------------------------
-
-
-# --- the confirm half -----------------------------------------------------------------------------
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -149,8 +140,8 @@ def _published(id: str, fired: Any, corpus: ReplyCorpus, top: int) -> list[dict[
         groups.setdefault(feature, []).append(row)
     rows = []
     for feature, rows_of_feature in groups.items():
-        best = sorted(rows_of_feature, key=lambda at: (-listed.score[at], listed.word[at]))[:top]
-        rows += [_listed_row(id, int(fired.features[feature]), corpus, listed, at) for at in best]
+        best = sorted(rows_of_feature, key=lambda row: (-listed.score[row], listed.word[row]))[:top]
+        rows += [_listed_row(id, int(fired.features[feature]), corpus, listed, row) for row in best]
     return rows
 
 
