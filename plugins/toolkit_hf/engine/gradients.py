@@ -62,12 +62,12 @@ def gradients(
                 f"gradients: the objective gave the shape {tuple(values.shape)}; it gives one "
                 f"number a row: ({len(batch)},)."
             )
-        captured = [sites.captured[name] for name in hookpoints]
-        grads = torch.autograd.grad(values.sum(), captured, allow_unused=True)
+        hookpoint_streams = [sites.captured[name] for name in hookpoints]
+        grads = torch.autograd.grad(values.sum(), hookpoint_streams, allow_unused=True)
     return Gradients(
         {
             name: torch.zeros_like(value).detach() if slope is None else slope.to(decoder.device)
-            for name, value, slope in zip(hookpoints, captured, grads, strict=True)
+            for name, value, slope in zip(hookpoints, hookpoint_streams, grads, strict=True)
         },
         {name: sites.captured[name].detach().to(decoder.device) for name in hookpoints},
         values.detach(),
