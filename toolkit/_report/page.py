@@ -32,7 +32,7 @@ from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._run.run_plan import RunResult
 from toolkit.ledger import StepRow
 from toolkit.parts import ReportSection, TablePart
-from toolkit.work import Figure, Finding, Inputs
+from toolkit.work import Figure, Finding, RunInputs
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -108,7 +108,7 @@ def write_report(
     folder: Path,
     manifest: Mapping[str, Any],
     events: Iterable[RunEvent],
-    inputs: Inputs,
+    inputs: RunInputs,
     sections: Sequence[ReportSection],
     *,
     inputs_of: InputsOf | None = None,
@@ -188,7 +188,7 @@ def _yaml(spec: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
 
 
-def _sections(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
+def _sections(inputs: RunInputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
     """The sections that have something to show, in their order."""
     for part in sorted(sections, key=lambda part: (part.order, part.name)):
         try:

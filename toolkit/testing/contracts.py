@@ -45,7 +45,7 @@ from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work
 from toolkit.testing.game_contracts import check_environment, check_parser
 from toolkit.testing.promises import Broken, as_json_data, must
-from toolkit.work import Figure, Inputs, SinkWork, Work
+from toolkit.work import Figure, Inputs, RunInputs, SinkWork, Work
 
 if TYPE_CHECKING:
     pass
@@ -439,7 +439,7 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
         must(len(lines) == 1, part, "its command differs the second time")
 
 
-def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
+def check_report(part: ReportSection, inputs: RunInputs | None = None) -> None:
     """It accepts empty tables; figures have a title, load nothing external and are reproducible."""
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
     given = inputs or TableInputs(make_tables(part.reads))
