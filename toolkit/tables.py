@@ -242,6 +242,7 @@ _ALL = (
         alpha="float64",
         min_effect="float64",
         adjusted="string",
+        seed="uint64?",
     ),
     _table(
         "features",

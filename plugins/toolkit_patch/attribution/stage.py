@@ -64,7 +64,7 @@ def attribute(work: Work) -> Rows:
     from toolkit.tables import arrow_schema
 
     params: Attribution = work.params
-    compared = read_features(work.inputs, params.between, params.half)
+    compared = read_features(work.inputs, params.between, params.half, work.seed)
     exact = _screened(work, compared)
     saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
     used_saes = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}

@@ -17,7 +17,7 @@ def chosen_features(work: Work, min_count: int) -> tuple[ComparedFeatures | None
     ones); (None, None) if fewer than `min_count` qualify.
     """
     params = work.params
-    compared = read_features(work.inputs, params.between, "confirm")
+    compared = read_features(work.inputs, params.between, "confirm", work.seed)
     if params.features:
         spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
         rule = Candidates.model_validate({"features": params.features})

@@ -117,7 +117,7 @@ def _prepare(work: Work) -> Screen | None:
     import numpy as np
 
     params, model = work.params, work.model
-    compared = read_features(work.inputs, params.between, params.half)
+    compared = read_features(work.inputs, params.between, params.half, work.seed)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     compared = with_unfired(compared, params.candidates, spaces)
     family_rows = family(compared, params.candidates, spaces)
