@@ -163,9 +163,8 @@ def count(work):
 
 @hookimpl
 def toolkit_parts():
-    yield StagePart(
-        name="measure.features", help="Counts.", run=count, reads=("features",), writes=("features",)
-    )
+    tables = ("features",)
+    yield StagePart(name="measure.features", help="x", run=count, reads=tables, writes=tables)
 """
 
 _DRAWS = """

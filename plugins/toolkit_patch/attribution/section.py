@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 from toolkit_patch.by_stage import headed, rows_by_stage
 
@@ -77,19 +77,22 @@ def figures(inputs: RunInputs) -> Iterable[Figure]:
     stages = agreements(inputs)
     for stage, rows in stages.items():
         sentence, title = summary(rows), headed(stage, stages, "Agreement")
-        yield Figure(title, f"<p>{html.escape(sentence)}.</p>{_table(rows)}", sentence)
+        yield Figure(title, f"<p>{draw.escaped(sentence)}.</p>{_table(rows)}", sentence)
 
 
 def _table(agreement_rows: Sequence[Row]) -> str:
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row["where"])}</th><td>{NAMES[row["method"]]}</td>'
-        f'<td class="number">{row["features"]}</td><td class="number">{row["rank"]:.3f}</td>'
-        f'<td class="number">{row["r"]:.3f}</td></tr>'
+    cells = [
+        (
+            draw.escaped(row["where"]),
+            NAMES[row["method"]],
+            f"{row['features']}",
+            f"{row['rank']:.3f}",
+            f"{row['r']:.3f}",
+        )
         for row in agreement_rows
-    )
-    headings = ("where", "method", "features", "rank agreement", "Pearson's r")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    ]
+    heads = ("where", "method", "features", "rank agreement", "Pearson's r")
+    return draw.table("Estimates against exact effects", heads, cells, left=(1,))
 
 
 def findings(inputs: RunInputs) -> Iterable[Finding]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 from toolkit_patch.by_stage import headed, rows_by_stage
 
@@ -39,22 +39,24 @@ def figures(inputs: RunInputs) -> Iterable[Figure]:
     for stage, rows in stages.items():
         sentence = sentence_of(_strongest(rows))
         title = headed(stage, stages, "Pair by pair")
-        yield Figure(title, f"<p>{html.escape(sentence)}.</p>{_table(rows)}", sentence)
+        yield Figure(title, f"<p>{draw.escaped(sentence)}.</p>{_table(rows)}", sentence)
 
 
 def _table(rows: Sequence[Row]) -> str:
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row["arm"])}</th><td>{html.escape(row["outcome"])}</td>'
-        f'<td class="number">{row["unpatched"]:.1%}</td>'
-        f'<td class="number">{row["patched"]:.1%}</td><td class="number">{row["difference"]:+.3f} '
-        f"[{row['low']:+.3f}, {row['high']:+.3f}]</td>"
-        f'<td class="number">{row["changed"]} of {row["pairs"]}</td>'
-        f'<td class="number">{row["q"]:.2g}</td></tr>'
+    cells = [
+        (
+            draw.escaped(row["arm"]),
+            draw.escaped(row["outcome"]),
+            draw.percent(row["unpatched"]),
+            draw.percent(row["patched"]),
+            f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            f"{row['changed']} of {row['pairs']}",
+            f"{row['q']:.2g}",
+        )
         for row in rows
-    )
-    headings = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    ]
+    heads = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
+    return draw.table("The same games without and with the patch", heads, cells, left=(1,))
 
 
 def findings(inputs: RunInputs) -> Iterable[Finding]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 from toolkit_patch.by_stage import headed, rows_by_stage
 from toolkit_patch.verdicts.stage import signed
@@ -40,22 +40,24 @@ def figures(inputs: RunInputs) -> Iterable[Figure]:
     stages = rows_by_stage(inputs, "joint_effects")
     for stage, rows in stages.items():
         title = headed(stage, stages, "Together against the sum")
-        yield Figure(title, f"<p>{html.escape(summary(rows))}.</p>{_table(rows)}", summary(rows))
+        yield Figure(title, f"<p>{draw.escaped(summary(rows))}.</p>{_table(rows)}", summary(rows))
 
 
 def _table(rows: Sequence[Row]) -> str:
-    body = []
-    for row in rows:
-        q = "" if row["q"] is None else f"{row['q']:.2g}"
-        body.append(
-            f'<tr><th scope="row">{html.escape(row["name"])}</th><td>{WORDS[row["arm"]]}</td>'
-            f'<td class="number">{signed(row["effect"])}</td><td class="number">'
-            f"[{signed(row['low'])}, {signed(row['high'])}]</td>"
-            f'<td class="number">{row["p"]:.2g}</td><td class="number">{q}</td></tr>'
+    cells = [
+        (
+            draw.escaped(row["name"]),
+            WORDS[row["arm"]],
+            signed(row["effect"]),
+            f"[{signed(row['low'])}, {signed(row['high'])}]",
+            f"{row['p']:.2g}",
+            "" if row["q"] is None else f"{row['q']:.2g}",
         )
-    headings = ("features", "what", "change", "95 % interval", "p", "q over pairs")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        for row in rows
+    ]
+    heads = ("features", "what", "change", "95 % interval", "p", "q over pairs")
+    caption = f"Changes of P({rows[0]['outcome']})"
+    return draw.table(caption, heads, cells, left=(1,))
 
 
 def findings(inputs: RunInputs) -> Iterable[Finding]:

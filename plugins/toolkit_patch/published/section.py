@@ -4,10 +4,10 @@ sound screen, and the effect of either value.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 from toolkit_patch.by_stage import headed, rows_by_stage
 
@@ -74,11 +74,11 @@ def figures(inputs: RunInputs) -> Iterable[Figure]:
     stages, counts = _numbers(inputs), _screen_counts(inputs)
     for stage, numbers in stages.items():
         sentence, title = summary(numbers, counts), headed(stage, stages, "As published")
-        yield Figure(title, f"<p>{html.escape(sentence)}.</p>{_table(numbers)}", sentence)
+        yield Figure(title, f"<p>{draw.escaped(sentence)}.</p>{_table(numbers)}", sentence)
 
 
 def _table(numbers: Numbers) -> str:
-    body = []
+    cells = []
     for stat, label in STATS.items():
         values: list[Any] = numbers[stat]
         cell = (
@@ -86,11 +86,9 @@ def _table(numbers: Numbers) -> str:
             if stat in RULES
             else f"{sum(values) / len(values):+.4f}"
         )
-        body.append(
-            f'<tr><th scope="row">{html.escape(label)}</th><td class="number">{cell}</td></tr>'
-        )
-    head = '<th scope="col">as published</th><th scope="col">causal features, or mean change</th>'
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        cells.append((draw.escaped(label), cell))
+    heads = ("rule or arm", "causal features, or mean change")
+    return draw.table("The published rules and arms", heads, cells)
 
 
 def findings(inputs: RunInputs) -> Iterable[Finding]:

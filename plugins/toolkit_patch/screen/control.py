@@ -48,7 +48,8 @@ class RandomDecoder(Sae):
         """What the trained decoder gives, with the row of every active feature exchanged."""
         active = activations.any(dim=0).nonzero()[:, 0].tolist()
         changed = self.decoder_rows(active) - self._trained.decoder_rows(active).float()
-        return self._trained.decode(activations) + activations[:, active] @ changed
+        decoded: Tensor = self._trained.decode(activations) + activations[:, active] @ changed
+        return decoded
 
     def decoder_rows(self, features: Sequence[int] | Tensor) -> Tensor:
         """Random directions, each as long as the trained row."""

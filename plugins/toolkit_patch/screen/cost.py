@@ -126,7 +126,7 @@ def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
     arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
     spaces = max(1.0, TRIED_SPACES * max(1, load.saes.get("count", 1)))
     directions = spaces * params.directions * LENGTHS
-    edits = family_size(params, load.saes) * arms * prompts.distinct
+    edits = float(family_size(params, load.saes) * arms * prompts.distinct)
     edits += directions * min(prompts.distinct, params.direction_points)
     return edits if params.at == "last" else edits * max(1.0, prompts.tokens)
 
@@ -134,7 +134,8 @@ def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
 def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
     """Bytes of the probabilities of one step, and of what its edits need of each candidate."""
     arms = len(rows_of_arms(params.arms))
-    numbers = prompts.distinct * arms * (len(params.outcomes) + 1) + 3 * load.model.get("width", 0)
+    width = int(load.model.get("width", 0))
+    numbers = prompts.distinct * arms * (len(params.outcomes) + 1) + 3 * width
     return min(family_size(params, load.saes), params.step) * numbers * FLOAT_BYTES
 
 
