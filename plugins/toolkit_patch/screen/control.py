@@ -60,8 +60,9 @@ class RandomDecoder(Sae):
         for number, feature in enumerate(torch.as_tensor(features).tolist()):
             rng = self._work.rng("patch.control_decoder", self._space, feature)
             directions[number] = torch.from_numpy(rng.standard_normal(self.outputs))
-        units: Tensor = torch.nn.functional.normalize(directions, dim=1).to(lengths)
-        return units * lengths
+        units = torch.nn.functional.normalize(directions, dim=1).to(lengths)
+        rows: Tensor = units * lengths
+        return rows
 
     def normalise(self, rows: Tensor) -> Tensor:
         return self._trained.normalise(rows)

@@ -124,7 +124,7 @@ def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
 def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
     """The edited tokens of all candidates, arms and random directions."""
     arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
-    spaces = max(1.0, TRIED_SPACES * max(1, load.saes.get("count", 1)))
+    spaces = max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
     directions = spaces * params.directions * LENGTHS
     edits = float(family_size(params, load.saes) * arms * prompts.distinct)
     edits += directions * min(prompts.distinct, params.direction_points)
