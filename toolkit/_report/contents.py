@@ -10,7 +10,7 @@ from toolkit._report.page import sections_in
 from toolkit.work import Inputs, ReportContents
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 
 def contents_of(inputs: Inputs, parts: Parts) -> ReportContents:
