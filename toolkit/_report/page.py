@@ -95,7 +95,7 @@ def sections_of(store: Store, run: str, parts: Parts) -> list[Section]:
     return sections_in(StoreInputs(store, {"": steps}), parts)
 
 
-def sections_in(inputs: Inputs, parts: Parts) -> list[Section]:
+def sections_in(inputs: RunInputs, parts: Parts) -> list[Section]:
     """The sections of these tables' report that have something to show."""
     return list(_sections(inputs, _report_parts(parts)))
 
