@@ -8,6 +8,8 @@ length at the same points. `patch.verdicts` judges the features of all steps tog
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,13 +21,14 @@ from toolkit.saes import space_id
 from .arms import MeanDifference, check_sites
 from .baselines import mean_differences, shuffled_values
 from .candidates import ComparedFeatures, family, read_features, with_unfired
+from .control import RandomDecoder
 from .gradients import estimates, mean_gradients
 from .measure import measure
 from .null import run_direction_tests
 from .observed import warn_out_of_range
 from .outcomes import Outcomes, read_outcomes
 from .points import Point, decision_points
-from .rows import effect_rows, screen_rows
+from .rows import Measured, effect_rows, screen_rows
 from .setup import Screen
 
 if TYPE_CHECKING:
@@ -34,26 +37,47 @@ if TYPE_CHECKING:
     from toolkit.saes import Sae
     from toolkit.work import Rows, Work
 
+    from .pool import DirectionTest
+
 
 def patch(work: Work) -> Rows:
     """Rows of `screens` for the features of this step, and of `effects` for those that pass."""
     screen = _prepare(work)
     if screen is None:
         return
-    measured = measure(screen)
-    passing = abs(measured.specific.mean) >= screen.params.min_effect
-    passing &= measured.specific.p <= screen.params.alpha
-    direction_tests = run_direction_tests(screen, passing)
+    measured, passing, direction_tests = _screened(screen)
     yield "screens", screen_rows(screen, measured, direction_tests)
     kept = passing if screen.params.keep == "passing" else passing | True
     yield "effects", effect_rows(screen, measured, direction_tests, kept)
+    if screen.params.control_saes == "random_decoder":
+        control = _with_random_decoders(screen)
+        measured, _, direction_tests = _screened(control)
+        yield "control_screens", screen_rows(control, measured, direction_tests, "control_screens")
+
+
+def _screened(screen: Screen) -> tuple[Measured, Any, dict[int, DirectionTest]]:
+    """The results of all arms, which candidates pass on their own, and their direction tests."""
+    measured = measure(screen)
+    passing = abs(measured.specific.mean) >= screen.params.min_effect
+    passing &= measured.specific.p <= screen.params.alpha
+    return measured, passing, run_direction_tests(screen, passing)
+
+
+def _with_random_decoders(screen: Screen) -> Screen:
+    """The same screen of SAEs with random decoders, with the sham and both values only."""
+    saes = {
+        space: RandomDecoder(sae, screen.work, screen.candidates.spaces[space])
+        for space, sae in screen.saes.items()
+    }
+    params = screen.params.model_copy(update={"arms": (), "prompt_only": None})
+    return replace(screen, saes=saes, params=params, shuffled=None, means={})
 
 
 def _prepare(work: Work) -> Screen | None:
     import numpy as np
 
     params, model = work.params, work.model
-    compared = read_features(work.inputs, params.between, params.half)
+    compared = read_features(work.inputs, params.between, params.half, work.seed)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     compared = with_unfired(compared, params.candidates, spaces)
     family_rows = family(compared, params.candidates, spaces)
@@ -78,7 +102,16 @@ def _prepare(work: Work) -> Screen | None:
         work, model, params, compared, family_rows, step_rows, candidates, saes, points, outcomes,
         len(checked),
     )  # fmt: skip
-    return _with_baselines(screen)
+    screen = _with_baselines(screen)
+    return replace(screen, id=_id(screen))
+
+
+def _id(screen: Screen) -> str:
+    """A hash of the params, the comparison, the seed and the decision points."""
+    points = [[point.ids, point.position, point.owners] for point in screen.points]
+    facts = [screen.params.model_dump(mode="json"), screen.compared.comparison.id]
+    material = json.dumps([*facts, screen.work.seed, points], sort_keys=True)
+    return hashlib.sha256(material.encode()).hexdigest()[:16]
 
 
 def _by_gradient(
