@@ -102,10 +102,10 @@ class Elsewhere(torch.nn.Module):
         super().__init__()
         self.attention, self.layer, self.calls = getattr(block, "self_attn", block), layer, 0
 
-    def forward(self, stream: torch.Tensor, **told: Any) -> torch.Tensor:
-        keys = told.get("past_key_values")
-        given = [stream, told["position_ids"], *told["position_embeddings"]]
-        given += [] if told["attention_mask"] is None else [told["attention_mask"]]
+    def forward(self, stream: torch.Tensor, **message: Any) -> torch.Tensor:
+        keys = message.get("past_key_values")
+        given = [stream, message["position_ids"], *message["position_embeddings"]]
+        given += [] if message["attention_mask"] is None else [message["attention_mask"]]
         if keys is not None:
             new = torch.zeros(len(stream), 2, stream.shape[1], 4, device=META)
             given += keys.update(new, new, self.layer)

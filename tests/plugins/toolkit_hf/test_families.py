@@ -144,12 +144,12 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     plain = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, attn_implementation="eager"
     ).eval()
-    params = HuggingFace(path=str(folder), device="cpu", **family.given)
+    params = HuggingFace(path=str(folder), device="cpu", **family.loader_params)
     return Pair(family, folder, load(params, SilentReporter()), plain)
 
 
 @pytest.fixture(scope="session")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+def load_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Loads one architecture's checkpoint with params."""
 
     def made(name: str, **params: Any) -> Any:
@@ -352,7 +352,7 @@ def test_nothing_to_read(pair: Pair) -> None:
 
 
 def test_facts_are_read_from_the_files(pair: Pair) -> None:
-    facts = identify(HuggingFace(path=str(pair.folder), **pair.family.given)).facts
+    facts = identify(HuggingFace(path=str(pair.folder), **pair.family.loader_params)).facts
     assert facts["architecture"] == pair.family.config.model_type
     assert (facts["layers"], facts["width"], facts["context"], facts["vocabulary"]) == (
         LAYERS,
@@ -365,7 +365,7 @@ def test_facts_are_read_from_the_files(pair: Pair) -> None:
 
 
 def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(
-    one: Callable[..., Any], tmp_path: Path
+    load_model: Callable[..., Any], tmp_path: Path
 ) -> None:
     """GPT-2 and Pythia on the hub hold them; they are neither counted nor missed."""
     folder = build(FAMILIES["gpt2"], tmp_path / "gpt2")
@@ -383,7 +383,7 @@ def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(
     assert after.digest != before.digest
     near(
         load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()).next_logits([[4, 5]]),
-        one("gpt2").next_logits([[4, 5]]),
+        load_model("gpt2").next_logits([[4, 5]]),
     )
 
 
@@ -422,8 +422,8 @@ def test_attention_is_sdpa_where_the_model_can(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gpt2", "pythia"])
-def test_eager_attention_gives_the_same(one: Callable[..., Any], name: str) -> None:
-    model, plain = one(name, attention="eager"), one(name, attention="sdpa")
+def test_eager_attention_gives_the_same(load_model: Callable[..., Any], name: str) -> None:
+    model, plain = load_model(name, attention="eager"), load_model(name, attention="sdpa")
     batch, rows = [list(range(3, 23)), [4, 5]], (torch.tensor([1, 2]), torch.ones(2, WIDTH))
     near(model.next_logits(batch), plain.next_logits(batch), 2e-5)
     near(
@@ -435,9 +435,9 @@ def test_eager_attention_gives_the_same(one: Callable[..., Any], name: str) -> N
 
 
 def test_eager_attention_is_said_out_loud(
-    one: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    load_model: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = one("llama")
+    model = load_model("llama")
     with caplog.at_level(logging.WARNING):
         model.run([[4, 5, 6]], ["attn_probs.2", "attn_probs.0", "resid_post.3"])
         model.run([[4, 5, 7]], ["attn_probs.2", "attn_probs.0"])
@@ -449,14 +449,14 @@ def test_eager_attention_is_said_out_loud(
     assert model._module.config._attn_implementation == "sdpa"
 
 
-def test_attention_that_never_shows_weights(one: Callable[..., Any]) -> None:
+def test_attention_that_never_shows_weights(load_model: Callable[..., Any]) -> None:
     with pytest.raises(
         BadInput,
         match=r"attn_probs: `attention: sdpa` does not compute the weights explicitly\. "
         r"Set "
         r"`attention: auto` or",
     ):
-        one("mistral", attention="sdpa").run([[4, 5, 6]], ["attn_probs.0"])
+        load_model("mistral", attention="sdpa").run([[4, 5, 6]], ["attn_probs.0"])
 
 
 @pytest.mark.parametrize(
@@ -610,29 +610,29 @@ def test_attention_that_looks_both_ways_is_no_decoder(tmp_path: Path) -> None:
     )
 
 
-def test_an_mlp_without_a_norm_before_it(one: Callable[..., Any]) -> None:
+def test_an_mlp_without_a_norm_before_it(load_model: Callable[..., Any]) -> None:
     with pytest.raises(BadInput) as caught:
-        one("olmo2").run([[4, 5, 6]], ["mlp_in_normed.2"])
+        load_model("olmo2").run([[4, 5, 6]], ["mlp_in_normed.2"])
     assert str(caught.value) == (
         "hookpoint 'mlp_in_normed.2': the MLP of olmo2 reads the stream without a norm before it. "
         "Use mlp_in.2 or resid_mid.2."
     )
 
 
-def test_there_is_no_stream_between_parallel_parts(one: Callable[..., Any]) -> None:
+def test_there_is_no_stream_between_parallel_parts(load_model: Callable[..., Any]) -> None:
     with pytest.raises(BadInput) as caught:
-        one("pythia").run([[4, 5, 6]], ["resid_mid.2"])
+        load_model("pythia").run([[4, 5, 6]], ["resid_mid.2"])
     assert str(caught.value) == (
         "hookpoint 'resid_mid.2': attention and MLP of pythia both read the block's input, so "
         "there is no stream between them. Use resid_pre.2 or resid_post.2."
     )
 
 
-def test_embeddings_are_scaled_once(one: Callable[..., Any]) -> None:
+def test_embeddings_are_scaled_once(load_model: Callable[..., Any]) -> None:
     """By the embedding itself, or by the model around it, as older releases of transformers have
     it.
     """
-    model = one("gemma2")
+    model = load_model("gemma2")
     expected = model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"]
     bare = torch.nn.Embedding.from_pretrained(model.decoder.embedding.weight.detach())
     near(expected[0], bare(torch.tensor([4, 5, 6])) * WIDTH**0.5)

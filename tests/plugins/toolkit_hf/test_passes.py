@@ -11,18 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.plugins.toolkit_hf.families import PLAIN
 from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
 from toolkit_hf._structure import SITES
-
-PLAIN: dict[str, tuple[str, bool]] = {
-    "attn_z": ("self_attn.o_proj", True),
-    "attn_out": ("self_attn", False),
-    "resid_mid": ("post_attention_layernorm", True),
-    "mlp_in": ("post_attention_layernorm", False),
-    "mlp_raw": ("mlp", False),
-    "mlp_out": ("mlp", False),
-}
 
 
 def hooks(model: Any) -> int:

@@ -772,13 +772,13 @@ def test_samples_have_the_tokens_that_were_played(chat: bool) -> None:
 def test_replies_stand_behind_their_prompts(chat: bool) -> None:
     model = Talker()
     played = play(model, components=["GP"], modes=["variable"], reps=4, chat=chat)
-    told = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
+    message = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
     alone = {row["sample"]: row for row in rows(take(played, model), "samples")}
     result = rows(take(played, model, with_reply=True), "samples")
     assert len(result) == len(alone) > 0
     for sample in result:
         game, number = sample["sample"].rsplit("/", 1)
-        row, prompt = told[game, int(number)], alone[sample["sample"]]
+        row, prompt = message[game, int(number)], alone[sample["sample"]]
         assert sample["token_ids"] == [*prompt["token_ids"], *row["reply_ids"]]
         assert sample["text"] == prompt["text"] + row["reply"] == "".join(sample["pieces"])
         assert sample["spans"][:-1] == prompt["spans"]

@@ -13,41 +13,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from tests.plugins.toolkit_saes.counted import CountedModel
 from toolkit.errors import DataError
-from toolkit.models import Model
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
 from toolkit_saes import toolkit_parts
 from toolkit_saes.extract.stage import Extract, extract
 
 PART = next(part for part in toolkit_parts() if part.name == "extract.activations")
-
-
-class Counted(Model):
-    """A model that remembers what it was asked to run."""
-
-    def __init__(self, model: Any) -> None:
-        self.identity, self.layers, self.width, self.context = (
-            model.identity,
-            model.layers,
-            model.width,
-            model.context,
-        )
-        self.bos_id, self._model = model.bos_id, model
-        self.ran: list[list[tuple[int, ...]]] = []
-
-    def encode(self, text: str, *, chat: bool = False) -> Any:
-        return self._model.encode(text, chat=chat)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._model.decode(ids))
-
-    def unembed(self, states: Any) -> Any:
-        return self._model.unembed(states)
-
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
-        self.ran.append([tuple(ids) for ids in batch])
-        return self._model.run(batch, capture, edits)
 
 
 def tables(work: Any) -> dict[str, pa.Table]:
@@ -118,7 +91,7 @@ def test_bos_is_left_out_and_the_rest_is_not(small: Any) -> None:
 
 
 def test_equal_texts_are_computed_once(small: Any) -> None:
-    model = Counted(small.model)
+    model = CountedModel(small.model)
     world = replace(small, model=model)
     texts = [small.texts[0], small.texts[1], small.texts[0], small.texts[0]]
     result = rows(world.work(small.saes(layers="1-2"), Extract(), texts))
@@ -132,7 +105,7 @@ def test_equal_texts_are_computed_once(small: Any) -> None:
 
 
 def test_a_pass_has_no_more_padded_tokens_than_allowed(small: Any) -> None:
-    model = Counted(small.model)
+    model = CountedModel(small.model)
     world = replace(small, model=model)
     rows(world.work(small.saes(layers=1), Extract(tokens=90), small.texts))
     sizes = [len(batch) * max(map(len, batch)) for batch in model.ran]
@@ -186,7 +159,7 @@ def test_a_sample_without_tokens(small: Any) -> None:
     )
 
 
-class Damaged(Counted):
+class Damaged(CountedModel):
     """A model whose stream at one hookpoint is broken from the fifth token of one text on."""
 
     def __init__(self, model: Any, ids: Sequence[int], hookpoint: str, value: float) -> None:

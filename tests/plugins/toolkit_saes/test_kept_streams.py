@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.plugins.toolkit_saes.test_extract import PART, Counted, tables
+from tests.plugins.toolkit_saes.test_extract import PART, CountedModel, tables
 from tests.plugins.toolkit_saes.test_memory import Memory, Scarce, Tight
 from toolkit.errors import DataError
 from toolkit.parts import StagePart
@@ -25,7 +25,7 @@ from toolkit_saes.extract.stage import Extract, extract
 from toolkit_saes.extract.streams import StreamRecorder
 
 
-def kept(work: Any) -> dict[tuple[str, str, int], list[float]]:
+def stream_rows(work: Any) -> dict[tuple[str, str, int], list[float]]:
     """The rows of table `streams` by place, sample and position; their spaces are those of the
     stream itself.
     """
@@ -80,14 +80,14 @@ def test_what_is_kept_is_the_stream_of_a_plain_loop(small: Any, at: Any, stream:
     chosen = {"last": lambda ids: [len(ids) - 1], "all": lambda ids: range(1, len(ids))}
     positions = chosen.get(stream if isinstance(stream, str) else "", lambda ids: [2, len(ids) - 1])
     alike(
-        kept(small.work(saes, Extract(at=at, stream=stream, tokens=50), texts)),
+        stream_rows(small.work(saes, Extract(at=at, stream=stream, tokens=50), texts)),
         by_hand(small, saes, texts, positions),
     )
 
 
 def test_no_pass_is_made_for_it_and_no_feature_changes(small: Any) -> None:
     texts = [ids[:20] for ids in small.texts[:5]]
-    model = Counted(small.model)
+    model = CountedModel(small.model)
     alone, both = (
         tables(
             replace(small, model=model).work(
@@ -127,7 +127,7 @@ def test_each_row_comes_once_whichever_way_short_memory_takes(
     model = Tight(small.model, memory, each=20)
     work = replace(small, model=model).work(saes, Extract(stream="last", tokens=200), texts)
     alike(
-        kept(replace(work, batch={"together": 2})),
+        stream_rows(replace(work, batch={"together": 2})),
         by_hand(small, saes, texts, lambda ids: [len(ids) - 1]),
     )
 
@@ -154,7 +154,7 @@ def test_rows_are_cut_into_tables_of_a_bounded_size(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saes, texts = small.saes(layers=1), [ids[:20] for ids in small.texts[:5]]
-    whole = kept(small.work(saes, Extract(at="all", stream="all"), texts))
+    whole = stream_rows(small.work(saes, Extract(at="all", stream="all"), texts))
     monkeypatch.setattr(_streams, "NUMBERS", 3 * small.model.width)
     results = [
         rows
@@ -162,11 +162,11 @@ def test_rows_are_cut_into_tables_of_a_bounded_size(
         if name == "streams"
     ]
     assert max(map(len, results)) == 3
-    assert kept(small.work(saes, Extract(at="all", stream="all"), texts)) == whole
+    assert stream_rows(small.work(saes, Extract(at="all", stream="all"), texts)) == whole
 
 
 def test_bfloat16_is_kept_exactly(small: Any) -> None:
-    class Half(Counted):
+    class Half(CountedModel):
         def run(self, *asked: Any, **how: Any) -> Any:
             return {
                 name: stream.to(torch.bfloat16)
@@ -174,7 +174,7 @@ def test_bfloat16_is_kept_exactly(small: Any) -> None:
             }
 
     saes, texts = small.saes(layers=1), [ids[:20] for ids in small.texts[:2]]
-    for row in kept(
+    for row in stream_rows(
         replace(small, model=Half(small.model)).work(saes, Extract(stream="last"), texts)
     ).values():
         assert torch.tensor(row).to(torch.bfloat16).float().tolist() == row
@@ -188,6 +188,6 @@ def test_what_nobody_looks_at_cannot_be_kept(small: Any) -> None:
         r"at. "
         r"Widen `at`",
     ):
-        kept(
+        stream_rows(
             small.work(small.saes(layers=1), Extract(at="last", stream="all"), [small.texts[0][:5]])
         )

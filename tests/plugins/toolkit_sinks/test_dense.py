@@ -23,9 +23,9 @@ from tests.plugins.toolkit_sinks.conftest import (
     SAMPLES,
     SINKS,
     active,
-    asked,
     loaded,
     sample,
+    sink_files,
     space,
     table,
     written,
@@ -297,7 +297,7 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
     monkeypatch.setattr(archives, "BLOCK_BYTES", 1 << 16)
     pieces = [f" {at:03d}" for at in range(1000)]
     rows = [active("s1", "a", at, f1=1.0) for at in range(1000)]
-    result = asked("npz", CONFIGURATION, SCOPE[:1], rows, [sample("a", pieces)])
+    result = sink_files("npz", CONFIGURATION, SCOPE[:1], rows, [sample("a", pieces)])
     _, data = next(result)
     assert not isinstance(data, bytes)
     tracemalloc.start()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import compared, numbers, of_dense, run
+from tests.plugins.toolkit_stats.comparison_tables import compared, numbers, of_dense, run
 from toolkit.errors import DataError
 from toolkit_stats.math.adjust import adjusted, model
 from toolkit_stats.samples.groups import Design, Group

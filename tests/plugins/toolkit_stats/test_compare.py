@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import (
+from tests.plugins.toolkit_stats.comparison_tables import (
     PARTS,
     TESTS,
     compared,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from tests.plugins.toolkit_stats.made import (
+from tests.plugins.toolkit_stats.comparison_tables import (
     PARTS,
     TESTS,
     compared,

@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats.made import joined, outputs, run, sample, sizes, tables
+from tests.plugins.toolkit_stats.comparison_tables import (
+    joined,
+    outputs,
+    run,
+    sample,
+    sizes,
+    tables,
+)
 from toolkit._plan.power import _counted
 from toolkit.comparisons import comparisons_of, distinct_labels, rows_of
 from toolkit.costs import PlannedComparison

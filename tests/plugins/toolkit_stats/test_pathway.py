@@ -110,7 +110,7 @@ def test_decisions_none_of_which_was_looked_at_are_no_silence() -> None:
         run({**given, "activations": given["activations"].slice(0, 0)})
 
 
-def one(rows: list[dict[str, Any]], **expected: Any) -> dict[str, Any]:
+def only_row(rows: list[dict[str, Any]], **expected: Any) -> dict[str, Any]:
     (result,) = [row for row in rows if all(row[name] == value for name, value in expected.items())]
     return result
 
@@ -260,7 +260,7 @@ def test_it_keeps_the_contract() -> None:
 def test_the_planted_path_is_found_with_its_sizes() -> None:
     given = world()
     results = run(given, order="round")
-    row = one(results["trajectories"], space="s1", feature=3, stat="d")
+    row = only_row(results["trajectories"], space="s1", feature=3, stat="d")
     x = np.array(
         [
             dict(zip(r["features"], r["values"], strict=True)).get(3, 0.0)
@@ -277,7 +277,7 @@ def test_the_planted_path_is_found_with_its_sizes() -> None:
     assert row["q"] < 0.01
     assert row["chosen"]
     assert row["against"] == "stop"
-    mean = one(results["trajectories"], space="s1", feature=3, stat="mean", group="ruin")
+    mean = only_row(results["trajectories"], space="s1", feature=3, stat="mean", group="ruin")
     assert mean["value"] == pytest.approx(a.mean())
     games = a.reshape(-1, 2).mean(axis=1)
     low, high = stats.t.interval(0.95, 19, games.mean(), stats.sem(games))
@@ -303,9 +303,10 @@ def test_each_unit_and_decision_is_traced_in_order() -> None:
     silent = [row for row in results["traces"] if row["feature"] == 60]
     assert {row["value"] for row in silent} == {0.0}
     assert (
-        one(results["trajectories"], feature=60, stat="mean", group="ruin")["text"] == "never fired"
+        only_row(results["trajectories"], feature=60, stat="mean", group="ruin")["text"]
+        == "never fired"
     )
-    assert not one(results["trajectories"], feature=3, stat="d")["chosen"]
+    assert not only_row(results["trajectories"], feature=3, stat="d")["chosen"]
 
 
 def test_at_4_against_46_sizes_are_shown_and_p_values_withheld_with_the_reason() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import joined
+from tests.plugins.toolkit_stats.comparison_tables import joined
 from toolkit.comparisons import comparisons_of
 from toolkit.errors import DataError
 from toolkit.parts import ReportSection, SinkPart, StagePart

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats.made import joined
+from tests.plugins.toolkit_stats.comparison_tables import joined
 from tests.plugins.toolkit_stats.test_ranking import BY, space, world
 from toolkit.comparisons import comparisons_of
 from toolkit.parts import ReportSection

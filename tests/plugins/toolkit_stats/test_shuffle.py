@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import numbers, of_dense, of_groups
+from tests.plugins.toolkit_stats.comparison_tables import numbers, of_dense, of_groups
 from toolkit.errors import DataError
 from toolkit.randomness import generator
 from toolkit.testing.nulls import null_groups

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.plugins.toolkit_stats.conftest import Tiny
-from tests.plugins.toolkit_stats.test_stored import kept
+from tests.plugins.toolkit_stats.test_stored_streams import stored_streams
 from toolkit._run.atomic import write_parts
 from toolkit._run.job_folder import read_arrow
 from toolkit.activation_rows import BySpace
@@ -346,7 +346,9 @@ def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(
         if name == "compare.probe" or table.startswith("sample")
     }
     repeated = {**held_of, "samples": twice(held_of["samples"])}
-    work = make_work(params, {**repeated, "streams": kept(model, repeated["samples"], (1, 2))})
+    work = make_work(
+        params, {**repeated, "streams": stored_streams(model, repeated["samples"], (1, 2))}
+    )
     work = replace(work, identity=replace(model.identity, facts=facts))
     taken(PARTS[name].run(work))  # what is imported is there
     with peak() as memory:

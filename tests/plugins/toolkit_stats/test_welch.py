@@ -14,7 +14,13 @@ from pydantic import ValidationError
 from scipy import stats
 
 from tests.plugins.toolkit_stats import made
-from tests.plugins.toolkit_stats.made import Found, of_groups, sample, space, tables
+from tests.plugins.toolkit_stats.comparison_tables import (
+    RowsByKey,
+    of_groups,
+    sample,
+    space,
+    tables,
+)
 from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema
@@ -42,7 +48,7 @@ def small() -> dict[str, pa.Table]:
     return tables([sample(name) for name in names], list("aaabbb"), rows)
 
 
-def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
+def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
     """The stage's rows by (space, feature, stat, group)."""
     return made.run("welch", given, seed, **{**PAIR, **params})
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from tests.plugins.toolkit_words.replied import PARTS, SPACE, run
+from tests.plugins.toolkit_words.reply_tables import PARTS, SPACE, run
 from toolkit.agreement import agreement
 from toolkit.errors import DataError
 from toolkit.tables import arrow_schema

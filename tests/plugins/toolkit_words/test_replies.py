@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_words.replied import COMMON, PARTS, planted, replied, run, word_rows
+from tests.plugins.toolkit_words.reply_tables import COMMON, PARTS, planted, replied, run, word_rows
 from toolkit.errors import DataError
 from toolkit.halves import in_half
 from toolkit.tables import arrow_schema
@@ -226,8 +226,8 @@ def test_tf_idf_is_that_of_the_study() -> None:
         cut = np.median(values[:, feature])
         sides = []
         for chosen in (values[:, feature] >= cut, values[:, feature] < cut):
-            told = Counter(word for at in np.flatnonzero(chosen) for word in replies[at])
-            sides.append({word: told[word] / sum(told.values()) for word in names})
+            message = Counter(word for at in np.flatnonzero(chosen) for word in replies[at])
+            sides.append({word: message[word] / sum(message.values()) for word in names})
         far = {word: sides[0][word] - sides[1][word] for word in names}
         listed[feature] = {word: sides[0][word] for word in names if abs(far[word]) > 0.01}
     result = published(sparse.csr_array(values), sparse.csr_array(counts))

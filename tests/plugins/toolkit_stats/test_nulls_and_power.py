@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from tests.plugins.toolkit_stats.made import numbers, of_groups
+from tests.plugins.toolkit_stats.comparison_tables import numbers, of_groups
 from tests.plugins.toolkit_stats.test_adjust import design
 from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.nulls import null_groups, planted_groups

@@ -100,11 +100,11 @@ class Lab:
         result: dict[str, list[pa.Table]] = {}
         for name, rows in part.run(work):
             result.setdefault(name, []).append(rows)
-        (told,) = (facts for name, facts in work.report.events if name == "extracted")
+        (message,) = (facts for name, facts in work.report.events if name == "extracted")
         return {
             **self.samples,
             **{name: pa.concat_tables(own) for name, own in result.items()},
-        }, told
+        }, message
 
     def rows(
         self, part: str, tables: Mapping[str, pa.Table], **params: Any
@@ -172,8 +172,8 @@ def test_one_extraction_serves_each_selector_as_one_of_its_own(
 
 
 def test_one_extraction_is_one_pass_over_each_text(lab: Lab, union: Any) -> None:
-    _, told = union
-    assert (told["texts"], told["passes"]) == (len(lab.samples["samples"]), 1)
+    _, message = union
+    assert (message["texts"], message["passes"]) == (len(lab.samples["samples"]), 1)
 
 
 def test_rows_say_which_selector_they_are_of(lab: Lab, union: Any) -> None:
@@ -275,7 +275,7 @@ def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union
 # --- what was not kept ----------------------------------------------------------------------------
 
 
-def kept(
+def tables_kept_at(
     ids: Sequence[Sequence[int]],
     at: Any,
     bos: int | None = BOS,
@@ -343,7 +343,7 @@ def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     """From any extraction, with and without BOS."""
     ids = [[BOS, *own] if has_bos else own for own in texts]
     bos = BOS if has_bos else None
-    inputs = kept(ids, of_extraction, bos)
+    inputs = tables_kept_at(ids, of_extraction, bos)
     rows = inputs.read("samples").to_pylist()
     there = {(row["sample"], row["position"]) for row in inputs.read("activations").to_pylist()}
     expected = {
@@ -368,7 +368,7 @@ def attempt(inputs: TableInputs, at: Any, samples: Sequence[str]) -> set[tuple[s
 
 
 def test_a_position_that_was_not_kept_is_refused() -> None:
-    inputs = kept(TEXTS, Selector(window=(-2, None)))
+    inputs = tables_kept_at(TEXTS, Selector(window=(-2, None)))
     assert read(inputs, {"window": [-2, None]}) == [("s0", 2), ("s0", 3), ("s1", 1), ("s1", 2)]
     assert read(inputs, "all", ["s1"]) == [("s0", 2), ("s0", 3), ("s1", 1), ("s1", 2)]
     with pytest.raises(
@@ -382,22 +382,22 @@ def test_a_position_that_was_not_kept_is_refused() -> None:
 
 
 def test_samples_in_which_a_selector_finds_nothing_are_not_measured() -> None:
-    inputs = kept([(BOS, 5, 6), (BOS, 7, 8)], "all", spans=[("balance", 1, 2)])
+    inputs = tables_kept_at([(BOS, 5, 6), (BOS, 7, 8)], "all", spans=[("balance", 1, 2)])
     assert Activations(inputs, AtKept(at={"span": "balance"}).at).measured == {"s0", "s1"}
     assert Activations(inputs, AtKept(at={"tokens": [7]}).at).measured == {"s1"}
     assert Activations(inputs, None).measured == {"s0", "s1"}
 
 
 def test_bos_is_what_the_samples_say_even_where_the_extraction_kept_it() -> None:
-    inputs = kept(TEXTS, Selector.model_validate({"exclude": {"bos": False}}))
+    inputs = tables_kept_at(TEXTS, Selector.model_validate({"exclude": {"bos": False}}))
     assert len(read(inputs, "all")) == 5
     assert len(read(inputs, {"exclude": {"bos": False}})) == 7
-    assert len(read(kept([(5, 6, 5), (5, 7, 8)], "all", None), "all")) == 6
+    assert len(read(tables_kept_at([(5, 6, 5), (5, 7, 8)], "all", None), "all")) == 6
 
 
 def test_a_selector_that_depends_on_a_bos_that_nobody_recorded_is_refused() -> None:
     everything = Selector.model_validate({"exclude": {"bos": False}})
-    inputs = kept(TEXTS, everything, known=False)
+    inputs = tables_kept_at(TEXTS, everything, known=False)
     with pytest.raises(DataError, match="at: all depends on whether sample 's0' begins with BOS"):
         read(inputs, "all")
     assert len(read(inputs, {"exclude": {"bos": False}})) == 7

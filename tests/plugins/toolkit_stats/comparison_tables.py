@@ -31,7 +31,7 @@ PARTS = {
     for part in toolkit_parts()
     if isinstance(part, StagePart) and part.name.removeprefix("compare.") in TESTS
 }
-Found = dict[tuple[str, int, str, str], dict[str, Any]]
+RowsByKey = dict[tuple[str, int, str, str], dict[str, Any]]
 
 
 def sample(name: str, unit: str = "", prompt: str = "") -> dict[str, Any]:
@@ -150,7 +150,7 @@ def of_groups(data: Groups) -> dict[str, pa.Table]:
     return {**made, "spaces": tables([], [], [], [space(width=data.n_features)])["spaces"]}
 
 
-def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
+def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
     """A comparison's rows by (space, feature, stat, group)."""
     rows = written(part, given, seed, **params).to_pylist()
     by_key = {(row["space"], row["feature"], row["stat"], row["group"]): row for row in rows}
