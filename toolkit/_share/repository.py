@@ -5,6 +5,7 @@ hub's client is asked.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,21 +18,17 @@ INDEX = "toolkit-run.json"
 CARD = "README.md"
 RUN_FILES = (*(f"{name}.parquet" for name in DATA_TABLES), "manifest.json", "events.jsonl", INDEX)
 """Every file that the export of a run may have. Nothing else is taken from a repository."""
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 Answer = TypeVar("Answer")
 
 
 def check_name(repository: str) -> None:
     """Refuse what cannot be the name of a repository."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError:
+    if not _NAME.fullmatch(repository):
         raise BadInput(
             f"'{repository}' cannot be a repository of the hub. Write OWNER/NAME, of letters, "
             "digits, '-', '_' and '.'."
-        ) from None
+        )
 
 
 def check_online(what: str) -> None:
