@@ -121,7 +121,7 @@ def _notes(measures: Measures) -> Iterator[Figure]:
         lines.append(
             f"{draw.percent(shared['value'])} of {shared['n']:,} decisions are at a state that "
             f"another game reached too, bit for bit; {distinct['value']:,.0f} states are "
-            "distinct. Later stages make them one cluster with `cluster: state`."
+            "distinct. Later stages make them one cluster with cluster: state."
         )
     close = measures.get("tokens", "close_draws")
     if close is not None:
