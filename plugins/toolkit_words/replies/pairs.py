@@ -94,50 +94,12 @@ def confirmed_rows(
     params: ReplyWords,
 ) -> list[dict[str, Any]]:
     """Rows of the discovered pairs, with their test on the confirm half."""
-    import numpy as np
-
     from toolkit.corrections import CORRECTIONS
-    from toolkit_words.replies.log_odds import exact_tails
 
     total = len(pairs.p)
-    numbers = {name: np.zeros(total) for name in ("delta", "z", "high", "low", "m", "rest")}
-    confirmed_stats = {name: np.zeros(total) for name in ("delta", "z", "p")}
-    possible = np.zeros(total, bool)
-    for number, space in enumerate(spaces):
-        indices = np.flatnonzero(pairs.space == number)
-        if not len(indices):
-            continue
-        select_effects = _effects(
-            space.select,
-            pairs.column[indices],
-            pairs.word[indices],
-            pairs.both[indices],
-            params.prior,
-        )
-        for name in numbers:
-            numbers[name][indices] = select_effects[name]
-        both = _both(space.confirm, pairs.column[indices], pairs.word[indices])
-        confirm_effects = _effects(
-            space.confirm, pairs.column[indices], pairs.word[indices], both, params.prior
-        )
-        confirmed_stats["delta"][indices], confirmed_stats["z"][indices] = (
-            confirm_effects["delta"],
-            confirm_effects["z"],
-        )
-        clusters = space.confirm.present.shape[0]
-        upper, lower = exact_tails(both, confirm_effects["m"], confirm_effects["k"], clusters)
-        confirmed_stats["p"][indices] = np.where(pairs.above[indices], upper, lower)
-        possible[indices] = (
-            (confirm_effects["m"] > 0) & (confirm_effects["rest"] > 0) & (confirm_effects["k"] > 0)
-        )
-    confirmed_stats["p"][~possible] = 1.0
-    q = CORRECTIONS[params.correct](confirmed_stats["p"], max(total, 1))
-    stats = {
-        **numbers,
-        **{f"confirm_{name}": column for name, column in confirmed_stats.items()},
-        "confirm_q": q,
-    }
-    stats["possible"] = possible
+    stats, possible = _pair_stats(spaces, pairs, params.prior)
+    q = CORRECTIONS[params.correct](stats["confirm_p"], max(total, 1))
+    stats |= {"confirm_q": q, "possible": possible}
     return [
         _pair_row(
             spaces,
@@ -150,6 +112,39 @@ def confirmed_rows(
         | {"family": family, "verdict": _verdict(bool(possible[index]), q[index], params.alpha)}
         for index in range(total)
     ]
+
+
+def _pair_stats(
+    spaces: Sequence[SpaceHalves], pairs: DiscoveredPairs, prior: float
+) -> tuple[dict[str, Any], Any]:
+    """Effects of the pairs on both halves with p on the confirm half, which is 1 where no test is
+    possible; and where one is.
+    """
+    import numpy as np
+
+    from toolkit_words.replies.log_odds import exact_tails
+
+    total = len(pairs.p)
+    select = {name: np.zeros(total) for name in ("delta", "z", "high", "low", "m", "rest")}
+    confirm = {name: np.zeros(total) for name in ("delta", "z", "p")}
+    possible = np.zeros(total, bool)
+    for number, space in enumerate(spaces):
+        indices = np.flatnonzero(pairs.space == number)
+        if not len(indices):
+            continue
+        columns, words = pairs.column[indices], pairs.word[indices]
+        select_effects = _effects(space.select, columns, words, pairs.both[indices], prior)
+        for name in select:
+            select[name][indices] = select_effects[name]
+        both = _both(space.confirm, columns, words)
+        effects = _effects(space.confirm, columns, words, both, prior)
+        confirm["delta"][indices], confirm["z"][indices] = effects["delta"], effects["z"]
+        clusters = space.confirm.present.shape[0]
+        upper, lower = exact_tails(both, effects["m"], effects["k"], clusters)
+        confirm["p"][indices] = np.where(pairs.above[indices], upper, lower)
+        possible[indices] = (effects["m"] > 0) & (effects["rest"] > 0) & (effects["k"] > 0)
+    confirm["p"][~possible] = 1.0
+    return {**select, **{f"confirm_{name}": values for name, values in confirm.items()}}, possible
 
 
 def _verdict(tested: bool, q: float, alpha: float) -> str:

@@ -273,7 +273,11 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
             SaeMeasurement(20, 0.4, 1, 0, 9),
             "in other units than the activations.",
         ),
-        (SaeMeasurement(61, 0.4, 1, 0, 9), SaeMeasurement(20, 0.4, 1, 0, 9), "or another site."),
+        (
+            SaeMeasurement(61, 0.4, 1, 0, 9),
+            SaeMeasurement(20, 0.4, 1, 0, 9),
+            "another model or site.",
+        ),
         (
             SaeMeasurement(61, 0.4, 1, 0, 9),
             SaeMeasurement(20, 0.8, 1, 0, 9),
@@ -354,8 +358,8 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(
     assert "The layer is off by one." in figure.html
     assert (LOW, HIGH, LEAST_EV) == (1 / 3, 3.0, 0.5)
     assert (
-        "has an L0 within a third to three times the declared one, explains at least half of the "
-        "variance" in figure.html
+        "its L0 is between a third and three times the declared one, it explains at least half of "
+        "the variance" in figure.html
     )
 
 
