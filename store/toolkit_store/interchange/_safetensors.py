@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit_store.interchange._incoming import read_lines, real_numbers, whole_numbers
+from toolkit.json_lines import read_lines
+from toolkit_store.interchange._incoming import real_numbers, whole_numbers
 from toolkit_store.interchange._run import (
     RunTables,
     activation_rows,
