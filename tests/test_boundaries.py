@@ -61,6 +61,8 @@ PUBLIC = {"toolkit"} | {
         "streams",
         "tables",
         "testing",
+        "token_sampling",
+        "whole_pass_sessions",
     )
 }
 HEAVY = {"torch", "transformers", "lancedb"}

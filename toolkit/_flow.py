@@ -13,7 +13,8 @@ from pathlib import Path
 from toolkit._plan.make_plan import make_plan
 from toolkit._plan.plan import Plan
 from toolkit._plan.resolve import resolve
-from toolkit._plugins.loading import Parts, load_parts
+from toolkit._plugins.loading import load_parts
+from toolkit._plugins.registry import Parts
 from toolkit._report.findings import findings_of
 from toolkit._report.page import report_of
 from toolkit._run.events import Listener, ReportWritten

@@ -20,7 +20,7 @@ from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit._spec.spec import PartRef, Spec, StageSpec
 
 

@@ -24,7 +24,7 @@ from toolkit.secrets import Secrets, keyed_hash
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit._spec.spec import PartRef, Spec, StageSpec
 
 Loader = TypeVar("Loader", ModelPart, SaePart)

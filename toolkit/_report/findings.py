@@ -9,7 +9,7 @@ from toolkit.parts import ReportSection
 from toolkit.work import Finding, Inputs
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 MAX_FINDINGS = 5
 

@@ -37,7 +37,7 @@ from toolkit.work import Figure, Finding, Inputs
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit_store import Store
 
 UNRECORDED = ("spec", "stages", "command")

@@ -27,7 +27,7 @@ from toolkit.ledger import StepRow
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit._run.interrupts import Interrupts
     from toolkit._run.options import RunOptions
     from toolkit_store import Store

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from toolkit._spec.overlay import apply_set, changes_of, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
+from toolkit._spec.spec_names import check_only
 from toolkit._spec.sweep import swept
 from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml, placed, plain, references
 from toolkit.errors import SpecError, nearest
@@ -207,8 +208,11 @@ def _load(
     referred: bool,
     files: Sequence[Path],
 ) -> LoadedSpec:
-    for overlay in overlays:
-        for change in changes_of(load_yaml(Path(overlay)).root, root):
+    for overlay in map(Path, overlays):
+        changes = load_yaml(overlay).root
+        if not referred:
+            check_only(changes, root, _folders(path, root, overlay))
+        for change in changes_of(changes, root):
             root = merge(root, shared(change, root) if referred else change)
     for text in sets:
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
@@ -231,6 +235,15 @@ def _load(
         root,
         secrets,
     )
+
+
+def _folders(path: Path, root: Node, overlay: Path) -> Iterator[Path]:
+    """Where the specs are that an overlay may name: beside it, beside the spec, and beside specs
+    that the spec's samples come from.
+    """
+    yield from (overlay.absolute().parent, path.absolute().parent)
+    for _, source in _sources(root):
+        yield (path.absolute().parent / source.value["spec"].value).parent
 
 
 def validate_params(

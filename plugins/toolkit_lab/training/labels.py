@@ -47,7 +47,8 @@ def _pairs(tokenizer: PreTrainedTokenizerFast, examples: list[TrainingExample]) 
     """For each row of `residuals`, in its order: the token before it and the token, as text."""
     for example in sorted(examples, key=lambda example: len(example.ids)):
         for pair in zip(example.ids, example.ids[1:], strict=False):
-            yield " ".join(tokenizer.decode(list(pair), skip_special_tokens=True).split())
+            text = str(tokenizer.decode(list(pair), skip_special_tokens=True))
+            yield " ".join(text.split())
 
 
 def _labels(sums: torch.Tensor, texts: list[str]) -> Iterator[tuple[int, str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 
 if TYPE_CHECKING:
@@ -72,16 +72,19 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     if not agreement_rows:
         return
     sentence = summary(agreement_rows)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row["where"])}</th><td>{NAMES[row["method"]]}</td>'
-        f'<td class="number">{row["features"]}</td><td class="number">{row["rank"]:.3f}</td>'
-        f'<td class="number">{row["r"]:.3f}</td></tr>'
+    cells = [
+        (
+            draw.escaped(row["where"]),
+            NAMES[row["method"]],
+            f"{row['features']}",
+            f"{row['rank']:.3f}",
+            f"{row['r']:.3f}",
+        )
         for row in agreement_rows
-    )
-    headings = ("where", "method", "features", "rank agreement", "Pearson's r")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    yield Figure("Agreement", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+    ]
+    heads = ("where", "method", "features", "rank agreement", "Pearson's r")
+    table = draw.table("Estimates against exact effects", heads, cells, left=(1,))
+    yield Figure("Agreement", f"<p>{draw.escaped(sentence)}.</p>{table}", sentence)
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 
 if TYPE_CHECKING:
@@ -38,19 +38,21 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     if not rows:
         return
     sentence = sentence_of(_strongest(rows))
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row["arm"])}</th><td>{html.escape(row["outcome"])}</td>'
-        f'<td class="number">{row["unpatched"]:.1%}</td>'
-        f'<td class="number">{row["patched"]:.1%}</td><td class="number">{row["difference"]:+.3f} '
-        f"[{row['low']:+.3f}, {row['high']:+.3f}]</td>"
-        f'<td class="number">{row["changed"]} of {row["pairs"]}</td>'
-        f'<td class="number">{row["q"]:.2g}</td></tr>'
+    cells = [
+        (
+            draw.escaped(row["arm"]),
+            draw.escaped(row["outcome"]),
+            draw.percent(row["unpatched"]),
+            draw.percent(row["patched"]),
+            f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            f"{row['changed']} of {row['pairs']}",
+            f"{row['q']:.2g}",
+        )
         for row in rows
-    )
-    headings = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    yield Figure("Pair by pair", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+    ]
+    heads = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
+    table = draw.table("The same games without and with the patch", heads, cells, left=(1,))
+    yield Figure("Pair by pair", f"<p>{draw.escaped(sentence)}.</p>{table}", sentence)
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 from toolkit_patch.verdicts.stage import signed
 
@@ -39,19 +39,22 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     rows = inputs.read("joint_effects").to_pylist()
     if not rows:
         return
-    sentence, body = summary(rows), []
-    for row in rows:
-        q = "" if row["q"] is None else f"{row['q']:.2g}"
-        body.append(
-            f'<tr><th scope="row">{html.escape(row["name"])}</th><td>{WORDS[row["arm"]]}</td>'
-            f'<td class="number">{signed(row["effect"])}</td><td class="number">'
-            f"[{signed(row['low'])}, {signed(row['high'])}]</td>"
-            f'<td class="number">{row["p"]:.2g}</td><td class="number">{q}</td></tr>'
+    sentence = summary(rows)
+    cells = [
+        (
+            draw.escaped(row["name"]),
+            WORDS[row["arm"]],
+            signed(row["effect"]),
+            f"[{signed(row['low'])}, {signed(row['high'])}]",
+            f"{row['p']:.2g}",
+            "" if row["q"] is None else f"{row['q']:.2g}",
         )
-    headings = ("features", "what", "change", "95 % interval", "p", "q over pairs")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    yield Figure("Together against the sum", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+        for row in rows
+    ]
+    heads = ("features", "what", "change", "95 % interval", "p", "q over pairs")
+    caption = f"Changes of P({rows[0]['outcome']})"
+    table = draw.table(caption, heads, cells, left=(1,))
+    yield Figure("Together against the sum", f"<p>{draw.escaped(sentence)}.</p>{table}", sentence)
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:

@@ -4,10 +4,10 @@ sound screen, and the effect of either value.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 
 from .stage import STATS
@@ -60,7 +60,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     numbers = _numbers(inputs)
     if not numbers:
         return
-    sentence, body = summary(numbers, _screen_counts(inputs)), []
+    sentence, cells = summary(numbers, _screen_counts(inputs)), []
     for stat, label in STATS.items():
         values: list[Any] = numbers[stat]
         cell = (
@@ -68,12 +68,10 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
             if stat in RULES
             else f"{sum(values) / len(values):+.4f}"
         )
-        body.append(
-            f'<tr><th scope="row">{html.escape(label)}</th><td class="number">{cell}</td></tr>'
-        )
-    head = '<th scope="col">as published</th><th scope="col">causal features, or mean change</th>'
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    yield Figure("As published", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+        cells.append((draw.escaped(label), cell))
+    heads = ("rule or arm", "causal features, or mean change")
+    table = draw.table("The published rules and arms", heads, cells)
+    yield Figure("As published", f"<p>{draw.escaped(sentence)}.</p>{table}", sentence)
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:

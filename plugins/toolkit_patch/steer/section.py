@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-WIDTH, HEIGHT, MARGIN = 560, 260, 60
+WIDTH, HEIGHT, MARGIN, TOP = 560.0, 260.0, 60.0, 12.0
 
 
 def summary(row: Row) -> str:
@@ -37,7 +37,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
         sentence = summary(row)
         yield Figure(
             f"P({row['outcome']}) by dose, {row['axis']}, layers {row['layers']}",
-            f"<p>{html.escape(sentence)}.</p>{_chart(curve)}",
+            f"<p>{draw.escaped(sentence)}.</p>{_chart(curve)}",
             sentence,
             curve,
         )
@@ -58,43 +58,23 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
 
 
 def _chart(rows: Sequence[Row]) -> str:
-    """Grey lines for random directions; the axis with its interval."""
+    """The outcome along the axis, over grey lines for random directions."""
     doses = sorted({row["dose"] for row in rows})
-    low = min(row["probability"] for row in rows)
-    high = max(row["probability"] for row in rows)
-    probability_range = max(high - low, 0.02)
-
-    def x(dose: float) -> float:
-        return MARGIN + float(WIDTH * (dose - doses[0]) / (doses[-1] - doses[0]))
-
-    def y(probability: float) -> float:
-        return 10 + float(HEIGHT * (1 - (probability - low) / probability_range))
-
-    parts = []
-    for name in sorted({row["direction"] for row in rows}, key=lambda name: name == "axis"):
-        curve = sorted(
-            (row for row in rows if row["direction"] == name), key=lambda row: row["dose"]
-        )
-        path = " ".join(f"{x(row['dose']):.1f},{y(row['probability']):.1f}" for row in curve)
-        style = (
-            'stroke="var(--computed)" stroke-width="3"'
-            if name == "axis"
-            else 'stroke="var(--faint)" opacity="0.4"'
-        )
-        parts.append(f'<polyline points="{path}" fill="none" {style}/>')
-    marks = "".join(
-        f'<text x="{x(dose):.1f}" y="{HEIGHT + 30}" text-anchor="middle" fill="var(--faint)">'
-        f"{dose:+g}</text>"
-        for dose in doses
-    )
-    limits = "".join(
-        f'<text x="{MARGIN - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
-        f"{value:.3f}</text>"
-        for value in (low, high)
-    )
-    return (
-        f'<svg viewBox="0 0 {WIDTH + 2 * MARGIN} {HEIGHT + 44}" width="{WIDTH + 2 * MARGIN}" '
-        f'role="img" font-size="12">{marks}{limits}{"".join(parts)}</svg>'
-        '<p class="faint">Across: dose in standard deviations along the axis. Grey: random '
-        "directions moved as far.</p>"
+    probabilities = [row["probability"] for row in rows]
+    low = min(probabilities)
+    x = draw.ChartAxis(doses[0], doses[-1], MARGIN, MARGIN + WIDTH)
+    y = draw.ChartAxis(low, max(*probabilities, low + 0.02), TOP + HEIGHT, TOP)
+    body = [
+        *draw.x_ticks(x, TOP, TOP + HEIGHT, doses, "{:+g}".format),
+        *draw.y_ticks(y, MARGIN, MARGIN + WIDTH, y.ticks(5), draw.number),
+    ]
+    curves: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["dose"]):
+        curves.setdefault(row["direction"], []).append(row)
+    for direction in sorted(curves, key=lambda direction: direction == "axis"):
+        points = [(x.at(row["dose"]), y.at(row["probability"])) for row in curves[direction]]
+        body.append(draw.path(points, "path" if direction == "axis" else "others"))
+    return draw.svg(WIDTH + 2 * MARGIN, TOP + HEIGHT + 34, body) + draw.note(
+        "Across: dose in standard deviations along the axis. Upwards: the probability. Grey: "
+        "random directions moved as far."
     )

@@ -4,11 +4,11 @@ arms.
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.addresses import layer_of, prefixes
 from toolkit.work import Figure, Finding
 
@@ -79,7 +79,7 @@ def _family_figures(
 ) -> Iterable[Figure]:
     sentence, outcome = summary(rows), rows[0]["outcome"]
     group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
-    yield Figure("Verdicts", f"<p>{html.escape(sentence)}</p>{_verdict_table(rows)}", sentence)
+    yield Figure("Verdicts", f"<p>{draw.escaped(sentence)}</p>{_verdict_table(rows)}", sentence)
     if examples:
         yield Figure("Where it fires", shown(examples, rows), "Texts in which features fire.")
     yield Figure(
@@ -173,15 +173,18 @@ def _baseline(row: Row) -> str:
 
 
 def _verdict_table(rows: Sequence[Row]) -> str:
-    body = []
-    for row in rows[:SHOWN]:
-        tone = TONES.get(row["verdict"], "var(--fg)")
-        body.append(
-            f'<tr><th scope="row">{html.escape(row["name"])}</th>'
-            f'<td style="color:{tone};white-space:nowrap">{html.escape(row["verdict"])}</td>'
-            f"<td>{html.escape(row['reason'])}</td></tr>"
-        )
-    return _table(("feature", "verdict", "reason"), body) + _left_out(rows)
+    cells = [
+        (draw.escaped(row["name"]), _coloured(row["verdict"]), draw.escaped(row["reason"]))
+        for row in rows[:SHOWN]
+    ]
+    caption = "Verdicts, the strongest first"
+    table = draw.table(caption, ("feature", "verdict", "reason"), cells, left=(1,), words=True)
+    return table + _left_out(rows)
+
+
+def _coloured(verdict: str) -> str:
+    tone = TONES.get(verdict, "var(--fg)")
+    return f'<span style="color:{tone};white-space:nowrap">{draw.escaped(verdict)}</span>'
 
 
 def _left_out(rows: Sequence[Row]) -> str:
@@ -190,30 +193,24 @@ def _left_out(rows: Sequence[Row]) -> str:
     counts = Counter(row["verdict"] for row in rows[SHOWN:])
     listed = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
     return (
-        f'<p class="faint">Not shown: {html.escape(listed)}. '
+        f'<p class="faint">Not shown: {draw.escaped(listed)}. '
         "<code>toolkit query verdicts</code> lists all.</p>"
     )
 
 
 def _arm_table(rows: Sequence[Row]) -> str:
     arms = [arm for arm in HEADINGS if rows[0][arm] is not None]
-    body = []
+    cells = []
     for row in rows:
-        cells = [f"{signed(row['effect'])}<br>{_range(row['low'], row['high'])}"]
-        cells.append("" if row["null_low"] is None else _range(row["null_low"], row["null_high"]))
-        cells += [signed(row[arm]) for arm in arms] + [f"{row['kl']:.2g}"]
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body.append(f'<tr><th scope="row">{html.escape(row["name"])}</th>{numbers}</tr>')
+        null = "" if row["null_low"] is None else _range(row["null_low"], row["null_high"])
+        effect = f"{signed(row['effect'])}<br>{_range(row['low'], row['high'])}"
+        changes = [signed(row[arm]) for arm in arms]
+        cells.append((draw.escaped(row["name"]), effect, null, *changes, f"{row['kl']:.2g}"))
     group_names = {"a": rows[0]["group_a"], "b": rows[0]["group_b"]}
     arm_headings = (HEADINGS[arm].format_map(group_names) for arm in arms)
-    headings = ("feature", "specific effect", "random directions", *arm_headings, "KL")
-    return _table(headings, body)
+    heads = ("feature", "specific effect", "random directions", *arm_headings, "KL")
+    return draw.table("Mean changes with 95 % intervals over units", heads, cells)
 
 
 def _range(low: float, high: float) -> str:
     return f"<span class='faint'>[{signed(low)}, {signed(high)}]</span>"
-
-
-def _table(headings: Sequence[str], body: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in headings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

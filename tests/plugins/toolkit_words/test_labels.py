@@ -1,4 +1,4 @@
-"""`words.labels`: labels from files are rows that later stages read; what does not fit is refused."""
+"""`words.labels`: labels from files become rows of `features`; what does not fit is refused."""
 
 from __future__ import annotations
 
