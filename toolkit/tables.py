@@ -48,7 +48,7 @@ class Table:
         return self.facts and len(self.key) == 1
 
 
-_VERSIONS = {"postings": 2}
+_VERSIONS = {"games": 2, "postings": 2}
 """Tables whose columns have changed since they were first declared."""
 
 
@@ -665,7 +665,8 @@ _ALL = (
     _table(
         "games",
         "game",
-        "one played game and how it ended",
+        "one played game and how it ended; under an intervention `arm` names it and `pair` the "
+        "same game without it",
         game="string",
         condition="string",
         repetition="uint32",
@@ -673,6 +674,9 @@ _ALL = (
         rounds="uint32",
         final_balance="float64?",
         total_bet="float64",
+        arm="string?",
+        null_arm="bool?",
+        pair="string?",
         meta="string",
     ),
     _table(

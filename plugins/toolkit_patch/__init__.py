@@ -131,6 +131,7 @@ def _judgements() -> Iterator[Part]:
         name="patch.games",
         help="Compares games under patches with the same games without, pair by pair.",
         params=PairedGames,
+        version="2",
         run=compare_games,
         estimates=Estimates(cost=cost.pairing),
         reads=("games",),

@@ -92,7 +92,12 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
 def sections_of(store: Store, run: str, parts: Parts) -> list[Section]:
     """The sections of a run's report that have something to show."""
     steps = _steps(store, run, read_events(run_folder(store.folder, run)))
-    return list(_sections(StoreInputs(store, {"": steps}), _report_parts(parts)))
+    return sections_in(StoreInputs(store, {"": steps}), parts)
+
+
+def sections_in(inputs: Inputs, parts: Parts) -> list[Section]:
+    """The sections of these tables' report that have something to show."""
+    return list(_sections(inputs, _report_parts(parts)))
 
 
 def _steps(store: Store, run: str, events: Iterable[RunEvent]) -> list[StepRow]:

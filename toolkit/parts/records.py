@@ -251,6 +251,10 @@ class SinkPart(Part):
     """Yields file names and their bytes."""
     reads: tuple[str, ...] = ()
     """Tables that it exports."""
+    check: Callable[[Any], str | None] | None = None
+    """What this machine lacks to write it, as a sentence, such as a package that is not installed;
+    None if nothing. Asked before the first step.
+    """
     disk: Callable[[Any, Cost], int] | None = None
     """How many bytes it will write, given the cost of the stages before it; a run without room for
     them is refused.
