@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
     Key = tuple[str, int]
 
-SHOWN, LISTED = 16, 6
-"""Features of a table, and words of a feature."""
+SHOWN, EACH, LISTED = 16, 4, 6
+"""Features of a table, features of each relation, and words of a feature."""
+WRAPS = "white-space:normal;min-width:11rem"
 FIRES, ATTENDS = "fires in ", "fires with attention to "
 
 
@@ -36,17 +37,32 @@ def reference_figures(inputs: Inputs) -> Iterator[Figure]:
     names = prefixes(inputs.read("spaces").to_pylist())
     over_all = [row for row in rows if row["feature"] is None]
     single = [row for row in rows if row["feature"] is not None]
-    single.sort(key=lambda row: (row["q"] if row["q"] is not None else 2, row["relation"]))
-    shown = [*over_all, *single[: 2 * SHOWN]]
+    single.sort(key=lambda row: (2 if row["q"] is None else row["q"], -_beyond_shuffles(row)))
+    clearest = [row for rows_of in _by_relation(single).values() for row in rows_of[:EACH]]
+    shown = [*over_all, *clearest]
     note = (
         "Agreement of what different sources say of features, beside shuffles. q over the "
         f"{len(over_all):,} numbers of whole spaces, and over the {len(single):,} of single "
-        f"features, of which {len(shown) - len(over_all):,} are shown."
+        f"features, of which the {EACH} clearest of each relation are shown."
     )
     heads = ("relation", "feature", "score", "shuffled", "p", "q", "n", "")
     cells = [_cells(row, names) for row in shown]
     yield Figure("Do the sources agree?", draw.table(note, heads, cells, words=True), note)
     yield from _joined(inputs, single, names)
+
+
+def _beyond_shuffles(row: Row) -> float:
+    """How far the score is from that of shuffles."""
+    if row["score"] is None or row["baseline"] is None:
+        return 0.0
+    return float(abs(abs(row["score"]) - row["baseline"]))
+
+
+def _by_relation(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["relation"]):
+        groups.setdefault(row["relation"], []).append(row)
+    return groups
 
 
 def reference_findings(inputs: Inputs) -> Iterable[Finding]:
@@ -128,7 +144,7 @@ def _joined(inputs: Inputs, single: Sequence[Row], names: Mapping[str, str]) -> 
     cells = [
         (
             draw.escaped(_feature(key, names)),
-            draw.escaped(cell(labels.get(key, ""))),
+            f'<div style="{WRAPS}">{draw.escaped(cell(labels.get(key, "")))}</div>',
             draw.escaped(", ".join(cell(row["word"]) for row in words.get(key, ())[:LISTED])),
             _place(fires.get(key), FIRES, share=True),
             _place(attends.get(key), ATTENDS, share=False),
@@ -199,5 +215,5 @@ def _effect(row: Row | None) -> str:
     if row is None:
         return "not screened"
     change = draw.fixed(row["effect"], 3)
-    said = f"P({row['outcome']}) {change}, q {draw.small(row['q'])}: {row['verdict']}"
+    said = f"{change} of P({row['outcome']}), q {draw.small(row['q'])}: {row['verdict']}"
     return draw.escaped(said)

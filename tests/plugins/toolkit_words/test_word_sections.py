@@ -148,7 +148,7 @@ def test_what_is_said_of_a_feature_stands_in_one_row(inputs: TableInputs) -> Non
         "goal r \N{MINUS SIGN}0.50",
     ):
         assert shown in first
-    assert "P(stop) 0.050, q 0.030: causal" in first
+    assert "0.050 of P(stop), q 0.030: causal" in first
     assert "3/4" in second
     assert "no effect" in second
 
