@@ -30,6 +30,14 @@ class Inputs(Protocol):
         ...
 
 
+class RunInputs(Inputs, Protocol):
+    """The tables of a whole run, as report sections get them."""
+
+    def by_stage(self, table: str) -> Mapping[str, pa.Table]:
+        """The rows of `table` by the stage that wrote them, in the order in which stages ended."""
+        ...
+
+
 class Reporter(Protocol):
     """Reports progress to the host. Cheap; call it often."""
 

@@ -24,7 +24,7 @@ from toolkit._run.scheduler import Scheduler
 from toolkit._run.sinks import ReportOf, check_sinks, write_sinks
 from toolkit.errors import Interrupted, StoreError, ToolkitError
 from toolkit.ledger import StepRow
-from toolkit.work import Inputs, ReportContents
+from toolkit.work import ReportContents, RunInputs
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
@@ -58,13 +58,13 @@ def run_plan(
     options: RunOptions,
     show: ev.Listener,
     interrupts: Interrupts,
-    contents_of: Callable[[Inputs, Parts], ReportContents],
+    contents_of: Callable[[RunInputs, Parts], ReportContents],
 ) -> RunResult:
     """Run a plan, or continue it. Raises what stopped it; what is committed stays. `contents_of`
     makes what sinks may take from the report.
     """
 
-    def report_of(inputs: Inputs) -> ReportContents:
+    def report_of(inputs: RunInputs) -> ReportContents:
         return contents_of(inputs, parts)
 
     check_sinks(plan)

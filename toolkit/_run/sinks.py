@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._run.atomic import write_bytes
 from toolkit.errors import BadInput, DataError
-from toolkit.work import Inputs, ReportContents, SinkWork
+from toolkit.work import ReportContents, RunInputs, SinkWork
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan, Sink
     from toolkit._run.inputs import StoreInputs
 
 
-ReportOf = Callable[[Inputs], ReportContents]
+ReportOf = Callable[[RunInputs], ReportContents]
 """Makes what a report of these tables shows."""
 
 

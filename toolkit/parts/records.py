@@ -15,9 +15,9 @@ from toolkit.parts.params import NoParams, SinkParams, UsedEnvironment
 from toolkit.work import (
     Figure,
     Finding,
-    Inputs,
     Reporter,
     Rows,
+    RunInputs,
     SinkWork,
     Work,
 )
@@ -299,8 +299,8 @@ class ReportSection(Part):
     kind: ClassVar[str] = "report"
     title: str
     reads: tuple[str, ...]
-    run: Callable[[Inputs], Iterable[Figure]]
+    run: Callable[[RunInputs], Iterable[Figure]]
     order: int = 50
     """Sections stand in ascending order."""
-    findings: Callable[[Inputs], Iterable[Finding]] | None = None
+    findings: Callable[[RunInputs], Iterable[Finding]] | None = None
     """The section's results as sentences; the first few end `toolkit run` and open the report."""

@@ -95,7 +95,8 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
 def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
     """It accepts empty tables; figures have a title, load nothing external and are reproducible."""
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
-    given = inputs or TableInputs(make_tables(part.reads))
+    held = {name: inputs.read(name) for name in inputs.tables()} if inputs else None
+    given = TableInputs(make_tables(part.reads) if held is None else held)
     figures, repeated = list(part.run(given)), list(part.run(given))
     for figure in figures:
         must(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 from toolkit_patch.verdicts.stage import signed
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -20,15 +21,24 @@ WIDTH, HEIGHT, MARGIN = 200.0, 110.0, 34.0
 COLUMNS = 3
 
 
-def joined(inputs: Inputs) -> list[dict[str, Any]]:
-    """Rows of `feature_dose_tests` with their names and curves, the largest effect first."""
-    spaces = list(inputs.read("spaces").to_pylist())
-    names = prefixes(spaces)
+def joined(inputs: RunInputs) -> dict[str, list[dict[str, Any]]]:
+    """By stage, rows of `feature_dose_tests` with their names and curves, the largest effect
+    first.
+    """
+    tests = rows_by_stage(inputs, "feature_dose_tests")
+    names = prefixes(inputs.read("spaces").to_pylist()) if tests else {}
+    doses = rows_by_stage(inputs, "feature_doses")
+    return {stage: _joined(rows, doses[stage], names) for stage, rows in tests.items()}
+
+
+def _joined(
+    tests: Sequence[Row], doses: Sequence[Row], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
     curves: dict[tuple[Any, ...], list[Row]] = {}
-    for row in inputs.read("feature_doses").to_pylist():
+    for row in doses:
         curves.setdefault((row["space"], row["feature"], row["outcome"]), []).append(row)
     rows = []
-    for row in inputs.read("feature_dose_tests").to_pylist():
+    for row in tests:
         curve = sorted(
             curves[row["space"], row["feature"], row["outcome"]], key=lambda point: point["dose"]
         )
@@ -48,24 +58,24 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence with the curves, and a table."""
-    rows = joined(inputs)
-    if not rows:
-        return
-    sentence = summary(rows)
-    chart = f"<p>{draw.escaped(sentence)}.</p>{_curves(rows)}"
-    points = [{"feature": row["name"], **point} for row in rows for point in row["curve"]]
-    yield Figure("Dose curves", chart, sentence, points)
-    yield Figure("Doses, tested", _table(rows), "Each feature's tau and its effect, measured again")
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence with the curves, and a table, for each stage."""
+    stages = joined(inputs)
+    for stage, rows in stages.items():
+        sentence = summary(rows)
+        chart = f"<p>{draw.escaped(sentence)}.</p>{_curves(rows)}"
+        points = [{"feature": row["name"], **point} for row in rows for point in row["curve"]]
+        yield Figure(headed(stage, stages, "Dose curves"), chart, sentence, points)
+        alt = "Each feature's tau and its effect, measured again"
+        yield Figure(headed(stage, stages, "Doses, tested"), _table(rows), alt)
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the figure."""
-    rows = joined(inputs)
-    if rows:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of each chart."""
+    stages = joined(inputs)
+    for stage, rows in stages.items():
         yield Finding(
-            sentence=summary(rows),
+            sentence=headed(stage, stages, summary(rows)),
             number=rows[0]["effect"],
             interval=(rows[0]["low"], rows[0]["high"]),
             n=rows[0]["clusters"],

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -32,12 +33,16 @@ def _strongest(rows: Sequence[Row]) -> Row:
     return min(tested, key=lambda row: (row["q"], -abs(row["difference"])))
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence and a table of all arms."""
-    rows = inputs.read("paired_games").to_pylist()
-    if not rows:
-        return
-    sentence = sentence_of(_strongest(rows))
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence and a table of all arms, for each stage."""
+    stages = rows_by_stage(inputs, "paired_games")
+    for stage, rows in stages.items():
+        sentence = sentence_of(_strongest(rows))
+        title = headed(stage, stages, "Pair by pair")
+        yield Figure(title, f"<p>{draw.escaped(sentence)}.</p>{_table(rows)}", sentence)
+
+
+def _table(rows: Sequence[Row]) -> str:
     cells = [
         (
             draw.escaped(row["arm"]),
@@ -51,17 +56,16 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
         for row in rows
     ]
     heads = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
-    table = draw.table("The same games without and with the patch", heads, cells, left=(1,))
-    yield Figure("Pair by pair", f"<p>{draw.escaped(sentence)}.</p>{table}", sentence)
+    return draw.table("The same games without and with the patch", heads, cells, left=(1,))
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the arm that changes most."""
-    rows = inputs.read("paired_games").to_pylist()
-    if rows:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of the arm that changes most, for each stage."""
+    stages = rows_by_stage(inputs, "paired_games")
+    for stage, rows in stages.items():
         best = _strongest(rows)
         yield Finding(
-            sentence=sentence_of(best),
+            sentence=headed(stage, stages, sentence_of(best)),
             number=best["difference"],
             interval=(best["low"], best["high"]),
             n=best["pairs"],

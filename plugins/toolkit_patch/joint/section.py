@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 from toolkit_patch.verdicts.stage import signed
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -34,12 +35,15 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence and a table."""
-    rows = inputs.read("joint_effects").to_pylist()
-    if not rows:
-        return
-    sentence = summary(rows)
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence and a table for each stage."""
+    stages = rows_by_stage(inputs, "joint_effects")
+    for stage, rows in stages.items():
+        title = headed(stage, stages, "Together against the sum")
+        yield Figure(title, f"<p>{draw.escaped(summary(rows))}.</p>{_table(rows)}", summary(rows))
+
+
+def _table(rows: Sequence[Row]) -> str:
     cells = [
         (
             draw.escaped(row["name"]),
@@ -53,17 +57,16 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     ]
     heads = ("features", "what", "change", "95 % interval", "p", "q over pairs")
     caption = f"Changes of P({rows[0]['outcome']})"
-    table = draw.table(caption, heads, cells, left=(1,))
-    yield Figure("Together against the sum", f"<p>{draw.escaped(sentence)}.</p>{table}", sentence)
+    return draw.table(caption, heads, cells, left=(1,))
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the figure."""
-    rows = inputs.read("joint_effects").to_pylist()
-    if rows:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of each figure."""
+    stages = rows_by_stage(inputs, "joint_effects")
+    for stage, rows in stages.items():
         whole_set = next(row for row in rows if row["name"] == "all" and row["arm"] == "joint")
         yield Finding(
-            sentence=summary(rows),
+            sentence=headed(stage, stages, summary(rows)),
             number=whole_set["effect"],
             interval=(whole_set["low"], whole_set["high"]),
             n=whole_set["clusters"],

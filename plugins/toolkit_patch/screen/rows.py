@@ -59,8 +59,10 @@ DirectionTests = Mapping[int, "DirectionTest"]
 """Candidate -> its test against random directions, for those that were tested."""
 
 
-def screen_rows(screen: Screen, measured: Measured, tests: DirectionTests) -> pa.Table:
-    """One row per feature."""
+def screen_rows(
+    screen: Screen, measured: Measured, tests: DirectionTests, table: str = "screens"
+) -> pa.Table:
+    """One row per feature, of `screens` or `control_screens`, which have the same columns."""
     import numpy as np
     import pyarrow as pa
 
@@ -111,7 +113,7 @@ def screen_rows(screen: Screen, measured: Measured, tests: DirectionTests) -> pa
         "family": np.full(count, len(screen.family)),
         "checked": np.full(count, screen.checked),
     }
-    schema = arrow_schema("screens")
+    schema = arrow_schema(table)
     return pa.table(
         {name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema
     )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -28,28 +29,31 @@ def summary(row: Row) -> str:
     )
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A chart and a sentence for each axis and outcome."""
-    curves = inputs.read("doses").to_pylist()
-    for row in inputs.read("dose_tests").to_pylist():
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A chart and a sentence for each stage, axis and outcome."""
+    tests, curves = rows_by_stage(inputs, "dose_tests"), rows_by_stage(inputs, "doses")
+    for stage, row in ((stage, row) for stage, rows in tests.items() for row in rows):
         names = ("axis", "layers", "outcome")
-        curve = [point for point in curves if all(point[name] == row[name] for name in names)]
+        curve = [
+            point for point in curves[stage] if all(point[name] == row[name] for name in names)
+        ]
         sentence = summary(row)
+        title = f"P({row['outcome']}) by dose, {row['axis']}, layers {row['layers']}"
         yield Figure(
-            f"P({row['outcome']}) by dose, {row['axis']}, layers {row['layers']}",
+            headed(stage, tests, title),
             f"<p>{draw.escaped(sentence)}.</p>{_chart(curve)}",
             sentence,
             curve,
         )
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the outcome that moves most."""
-    rows = inputs.read("dose_tests").to_pylist()
-    if rows:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of the outcome that moves most, for each stage."""
+    stages = rows_by_stage(inputs, "dose_tests")
+    for stage, rows in stages.items():
         best = max(rows, key=lambda row: abs(row["slope"]))
         yield Finding(
-            sentence=summary(best),
+            sentence=headed(stage, stages, summary(best)),
             number=best["slope"],
             interval=(best["low"], best["high"]),
             n=best["clusters"],

@@ -5,19 +5,22 @@ arms.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
 from toolkit.addresses import layer_of, prefixes
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import rows_by_stage
 
 from .charts import forest, layer_map, naive_map, scatter
+from .control import control_sentence, control_table
 from .examples import FiringExample, examples_of, shown
 from .stage import CAUSAL, NOTHING, ORDER, REBUILT, SILENT, SMALL, UNSPECIFIC, signed
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -45,43 +48,87 @@ HEADINGS = {
 }
 
 
-def joined(inputs: Inputs) -> list[dict[str, Any]]:
-    """Rows of `screens` with their verdict, name and layer: the strongest verdict first, then the
-    largest effect.
+def joined(inputs: RunInputs, kind: str = "") -> list[dict[str, Any]]:
+    """Rows of `screens` with their verdict, feature name, layer and stages: the strongest verdict
+    first, then the largest effect. `kind`: `control_` for the rows of the control.
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     names = prefixes(spaces.values())
-    key = ("screen", "space", "feature", "comparison", "outcome")
-    verdicts = {
-        tuple(row[name] for name in key): row for row in inputs.read("verdicts").to_pylist()
+    screens = {
+        _key(row): {**row, "stage": stage}
+        for stage, rows in rows_by_stage(inputs, f"{kind}screens").items()
+        for row in rows
     }
-    rows = []
-    for row in inputs.read("screens").to_pylist():
-        verdict = verdicts.get(tuple(row[name] for name in key))
-        if verdict is not None:
-            name = f"{names[row['space']]}{row['feature']}"
-            rows.append({**row, **verdict, "name": name, "layer": layer_of(spaces[row["space"]])})
-    return sorted(rows, key=lambda row: (ORDER.index(row["verdict"]), -abs(row["effect"])))
+    judged = [
+        {**screens[_key(row)], **row, "judge": judge}
+        for judge, rows in rows_by_stage(inputs, f"{kind}verdicts").items()
+        for row in rows
+        if _key(row) in screens
+    ]
+    for row in judged:
+        row["name"] = f"{names[row['space']]}{row['feature']}"
+        row["layer"] = layer_of(spaces[row["space"]])
+    return sorted(judged, key=lambda row: (ORDER.index(row["verdict"]), -abs(row["effect"])))
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence and a table of verdicts, then charts, for each comparison and outcome."""
-    rows = joined(inputs)
-    for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        family_rows = [
-            row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)
-        ]
-        yield from _family_figures(family_rows, examples_of(inputs, family_rows))
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("screen", "space", "feature", "comparison", "outcome"))
+
+
+def _families(inputs: RunInputs, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """(heading, rows) of everything that was corrected together, by the stage that judged it. The
+    heading names the stages if the run has several.
+    """
+    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault(_family_key(row), []).append(row)
+    has_judges = len({row["judge"] for row in rows}) > 1
+    has_stages = has_judges or len(inputs.by_stage("screens")) > 1
+    for family_rows in families.values():
+        stage, judge = family_rows[0]["stage"], family_rows[0]["judge"]
+        judged_by = f", judged by {judge}" if has_judges else ""
+        yield f"{stage}{judged_by}: " if has_stages else "", family_rows
+
+
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence and a table of verdicts, then charts, for each screen, comparison and outcome."""
+    controls = _controls(inputs)
+    for name, rows in _families(inputs, joined(inputs)):
+        control = controls.get(_family_key(rows[0]), [])
+        for figure in _family_figures(rows, control, examples_of(inputs, rows)):
+            yield replace(figure, title=f"{name}{figure.title}")
+
+
+def _controls(inputs: RunInputs) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """The judged rows of the controls, by the family of their screen."""
+    controls: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in joined(inputs, "control_"):
+        controls.setdefault(_family_key(row), []).append(row)
+    return controls
+
+
+def _family_key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("judge", "screen", "comparison", "outcome"))
 
 
 def _family_figures(
-    rows: Sequence[Row], examples: Mapping[tuple[str, int], Sequence[FiringExample]]
+    rows: Sequence[Row],
+    control: Sequence[Row],
+    examples: Mapping[tuple[str, int], Sequence[FiringExample]],
 ) -> Iterable[Figure]:
-    sentence, outcome = summary(rows), rows[0]["outcome"]
-    group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
+    sentence, outcome = summary(rows, control), rows[0]["outcome"]
     yield Figure("Verdicts", f"<p>{draw.escaped(sentence)}</p>{_verdict_table(rows)}", sentence)
+    if control:
+        words = "Verdicts with trained and with random decoder rows."
+        yield Figure("Trained against random decoder", control_table(rows, control), words)
     if examples:
         yield Figure("Where it fires", shown(examples, rows), "Texts in which features fire.")
+    yield from _charts(rows, outcome)
+    yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
+
+
+def _charts(rows: Sequence[Row], outcome: str) -> Iterator[Figure]:
+    group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     yield Figure(
         f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
@@ -102,11 +149,12 @@ def _family_figures(
     if len(layers) > 1 and None not in layers:
         description = "Sizes of effects at each layer."
         yield Figure("Effects by layer", layer_map(rows, TONES), description, rows)
-    yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """The result in a sentence that states how many features were tried and how p was corrected."""
+def summary(rows: Sequence[Row], control: Sequence[Row] = ()) -> str:
+    """The result in sentences that state how many features were tried, how p was corrected and,
+    with a control, what random decoder rows give.
+    """
     counts = Counter(row["verdict"] for row in rows)
     outcome, family, points = rows[0]["outcome"], rows[0]["family"], rows[0]["points"]
     method = (
@@ -124,7 +172,7 @@ def summary(rows: Sequence[Row]) -> str:
         )
     else:
         result = f"No feature is causal for P({outcome}){_closest(rows)}"
-    return f"{result}. {method}."
+    return f"{result}. {method}.{f' {control_sentence(control)}.' if control else ''}"
 
 
 def _closest(rows: Sequence[Row]) -> str:
@@ -142,16 +190,13 @@ def _closest(rows: Sequence[Row]) -> str:
     )
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """One sentence per comparison and outcome, with the strongest effect."""
-    rows = joined(inputs)
-    for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        family_rows = [
-            row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)
-        ]
-        best = family_rows[0]
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """One sentence per screen, comparison and outcome, with the strongest effect."""
+    controls = _controls(inputs)
+    for name, rows in _families(inputs, joined(inputs)):
+        best = rows[0]
         yield Finding(
-            sentence=summary(family_rows),
+            sentence=f"{name}{summary(rows, controls.get(_family_key(best), []))}",
             number=best["effect"],
             interval=(best["low"], best["high"]),
             n=best["clusters"],
