@@ -74,28 +74,6 @@ def test_exp2_screens_every_layer_and_its_report_begins_with_the_verdicts(
     assert "Where it fires" in shown
 
 
-def test_labels_words_places_and_effects_are_held_against_each_other(
-    lab: Lab, patching: str
-) -> None:
-    """The screen of Exp2 is reused; labels come from files."""
-    sets = [*FEW, "stages.causes.with.min_effect=0.001", "stages.verdicts.with.min_effect=0.001"]
-    sets += ["stages.references.with.permutations=199"]
-    said = lab.run("exp3_cross_reference", sets=sets)
-    assert [computed(said, stage) for stage in ("features", "causes", "verdicts")] == [0, 0, 0]
-    labels = lab.rows("features", "labels", "exp3_cross_reference")
-    assert len({(row["space"], row["feature"]) for row in labels}) > 2000
-    rows = lab.rows("cross_references", "references", "exp3_cross_reference")
-    over_all = {row["relation"] for row in rows if row["feature"] is None}
-    assert {"label~words", "label~tokens", "label~effect:stop"} <= over_all
-    single = {row["relation"] for row in rows if row["feature"] is not None}
-    assert {"label~words", "fires in balance", "fires with attention to balance"} <= single
-    assert all(0 < row["p"] <= row["q"] <= 1 for row in rows)
-    shown = page(lab, "exp3_cross_reference")
-    assert "What is said of each" in shown
-    assert "The agreement of labels with words of replies is" in shown
-    assert "The rank correlation of what labels say with effects on P(stop) is" in shown
-
-
 def test_exp2_follows_its_survivors(lab: Lab, patching: str) -> None:
     joint = lab.rows("joint_effects", "joint", "exp2_patching_l1_31")
     assert {row["arm"] for row in joint} == {"joint", "sum", "interaction", "ablated"}

@@ -238,14 +238,13 @@ def test_each_opens_with_what_it_asks_and_how_it_runs_offline(name: str) -> None
     assert f"toolkit run specs/{name} --overlay specs/lab.yaml" in text
 
 
-def test_the_cross_reference_shares_the_screen_of_exp2() -> None:
-    """After one of the two specs the other finds extraction, groups and screen in the store."""
+def test_the_cross_reference_shares_the_extraction_of_exp2() -> None:
     first, second = (
         read(f"{name}.yaml") for name in ("exp2_patching_l1_31", "exp3_cross_reference")
     )
     for key in ("seed", "model", "saes", "samples"):
         assert first[key] == second[key]
-    assert first["stages"][:4] == second["stages"][:4]
+    assert first["stages"][0] == second["stages"][0]
 
 
 def test_the_two_trait_specs_share_their_extraction() -> None:
