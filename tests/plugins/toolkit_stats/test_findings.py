@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats import made
+from tests.plugins.toolkit_stats import comparison_tables
 from tests.plugins.toolkit_stats.test_ranking import ranked, world
 from tests.plugins.toolkit_stats.test_reported import compared
 from toolkit.errors import DataError
@@ -68,11 +68,11 @@ def test_what_metadata_reach_stands_beside_it() -> None:
 
 def test_what_chose_features_is_no_finding_where_they_were_confirmed() -> None:
     given = {name: rows for name, rows in compared("welch").items() if name != "comparisons"}
-    select = made.outputs("welch", given, half="select", between=["a", "b"])
-    confirm = made.outputs(
+    select = comparison_tables.outputs("welch", given, half="select", between=["a", "b"])
+    confirm = comparison_tables.outputs(
         "welch", {**given, **select}, half="confirm", family="discovered", between=["a", "b"]
     )
-    both = findings("layer-profile", {**given, **made.joined(select, confirm)})
+    both = findings("layer-profile", {**given, **comparison_tables.joined(select, confirm)})
     assert [("half confirm" in one.sentence) for one in both] == [True]
     (alone,) = findings("layer-profile", {**given, **select})
     assert "a vs b, half select (welch" in alone.sentence
@@ -102,16 +102,16 @@ def test_samples_of_one_state_are_one_cluster_also_through_prompts() -> None:
 
 def states(*of: str) -> dict[str, pa.Table]:
     names = [f"n{at}" for at in range(len(of))]
-    samples = [made.sample(name) for name in names]
+    samples = [comparison_tables.sample(name) for name in names]
     rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(names)]
     half = len(of) // 2
-    return made.tables(samples, "a" * half + "b" * half, rows, state=of)
+    return comparison_tables.tables(samples, "a" * half + "b" * half, rows, state=of)
 
 
 def test_a_comparison_takes_equal_states_for_one_piece_of_evidence() -> None:
     given = states("1", "2", "3", "3", "4", "5", "6", "7")
     by_state, by_prompt = (
-        made.compared("welch", given, between=("a", "b"), cluster=cluster)
+        comparison_tables.compared("welch", given, between=("a", "b"), cluster=cluster)
         for cluster in ("state", "prompt")
     )
     assert [group.clusters for group in by_state.groups] == [3, 4]
@@ -123,4 +123,4 @@ def test_samples_without_a_state_are_refused_by_name() -> None:
     given = states("1", "2", "3", "4", "5", "6")
     meta = given["sample_meta"].slice(0, given["sample_meta"].num_rows - 1)
     with pytest.raises(DataError, match="cluster: sample 'n5' has no metadata 'state'"):
-        made.compared("welch", {**given, "sample_meta": meta}, between=("a", "b"), cluster="state")
+        comparison_tables.compared("welch", {**given, "sample_meta": meta}, between=("a", "b"), cluster="state")

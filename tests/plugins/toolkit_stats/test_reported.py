@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats import made
+from tests.plugins.toolkit_stats import comparison_tables
 from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs
@@ -43,7 +43,7 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
     rng = np.random.default_rng(0)
     balance = np.repeat([1.0, 0.0], 40) + rng.normal(size=80) / 4
     dense = np.maximum(rng.normal(size=(80, 4)) + np.outer(balance, [3.0, 0.0, -3.0, 0.0]) + 1, 0)
-    given = made.of_dense(dense, list("a" * 40 + "b" * 40), balance=balance.tolist())
+    given = comparison_tables.of_dense(dense, list("a" * 40 + "b" * 40), balance=balance.tolist())
     both = [
         given["activations"],
         given["activations"].set_column(
@@ -53,14 +53,14 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
     given |= {
         "activations": pa.concat_tables(both),
         "spaces": pa.Table.from_pylist(
-            [made.space(), made.space("s2")], schema=arrow_schema("spaces")
+            [comparison_tables.space(), comparison_tables.space("s2")], schema=arrow_schema("spaces")
         ),
     }
     rows = [
-        made.outputs(test, given, **{"details": "discovered", **TESTS[test], **params})
+        comparison_tables.outputs(test, given, **{"details": "discovered", **TESTS[test], **params})
         for test in tests
     ]
-    return {**given, **made.joined(*rows)}
+    return {**given, **comparison_tables.joined(*rows)}
 
 
 @pytest.mark.parametrize("test", TESTS)

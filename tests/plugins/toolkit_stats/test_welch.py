@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from tests.plugins.toolkit_stats import made
+from tests.plugins.toolkit_stats import comparison_tables
 from tests.plugins.toolkit_stats.comparison_tables import (
     RowsByKey,
     of_groups,
@@ -50,7 +50,7 @@ def small() -> dict[str, pa.Table]:
 
 def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
     """The stage's rows by (space, feature, stat, group)."""
-    return made.run("welch", given, seed, **{**PAIR, **params})
+    return comparison_tables.run("welch", given, seed, **{**PAIR, **params})
 
 
 def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
@@ -61,7 +61,7 @@ def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
 
 def test_it_keeps_the_contract() -> None:
     check_part(
-        made.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small())
+        comparison_tables.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small())
     )
 
 
@@ -114,7 +114,7 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     assert number["d", "a vs b"] == pytest.approx(
         (np.mean(a) - np.mean(b)) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
     )
-    size = made.sizes("welch", small(), **PAIR)["a"]
+    size = comparison_tables.sizes("welch", small(), **PAIR)["a"]
     assert size == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
     assert results["s1", 2, "density", "b"]["number"] == 0.0
 
@@ -123,7 +123,7 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
     results = run(given)
     p, q = (results["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    said = made.compared("welch", given, **PAIR)
+    said = comparison_tables.compared("welch", given, **PAIR)
     assert said.describe() == "welch: bh over 1008 features, alpha 0.05"
     assert said.tested == {"s1": 8, "s2": 1000}
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
@@ -227,9 +227,9 @@ def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
     samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
     given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
     three = "4 samples of 4 units, 3 distinct prompts, 3 clusters"
-    assert made.sizes("welch", given, **PAIR) == {"a": three, "b": three}
+    assert comparison_tables.sizes("welch", given, **PAIR) == {"a": three, "b": three}
     four = "4 samples of 4 units, 3 distinct prompts, 4 clusters"
-    assert made.sizes("welch", given, **PAIR, cluster="none")["a"] == four
+    assert comparison_tables.sizes("welch", given, **PAIR, cluster="none")["a"] == four
 
 
 def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
@@ -252,7 +252,7 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
     given = of_groups(null_groups(1, n_games=40, rounds=3, n_features=10))
     sizes = {}
     for part in ("select", "confirm", "all"):
-        groups = made.compared("welch", given, 9, **PAIR, half=part).groups
+        groups = comparison_tables.compared("welch", given, 9, **PAIR, half=part).groups
         sizes[part] = groups[0].samples
     games = {row["unit"] for row in given["samples"].to_pylist()}
     label = dict(
