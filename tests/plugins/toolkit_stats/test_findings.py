@@ -123,4 +123,6 @@ def test_samples_without_a_state_are_refused_by_name() -> None:
     given = states("1", "2", "3", "4", "5", "6")
     meta = given["sample_meta"].slice(0, given["sample_meta"].num_rows - 1)
     with pytest.raises(DataError, match="cluster: sample 'n5' has no metadata 'state'"):
-        comparison_tables.compared("welch", {**given, "sample_meta": meta}, between=("a", "b"), cluster="state")
+        comparison_tables.compared(
+            "welch", {**given, "sample_meta": meta}, between=("a", "b"), cluster="state"
+        )

@@ -53,7 +53,8 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
     given |= {
         "activations": pa.concat_tables(both),
         "spaces": pa.Table.from_pylist(
-            [comparison_tables.space(), comparison_tables.space("s2")], schema=arrow_schema("spaces")
+            [comparison_tables.space(), comparison_tables.space("s2")],
+            schema=arrow_schema("spaces"),
         ),
     }
     rows = [

@@ -61,7 +61,9 @@ def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
 
 def test_it_keeps_the_contract() -> None:
     check_part(
-        comparison_tables.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small())
+        comparison_tables.PARTS["compare.welch"],
+        params={"by": "group", **PAIR},
+        work=make_work(tables=small()),
     )
 
 
