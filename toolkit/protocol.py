@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -156,7 +156,16 @@ def _without_surrogates(value: Any) -> Any:
 
 def as_json(record: Any) -> dict[str, Any]:
     """A record as the JSON object of its line."""
-    return {"event": record.event, **asdict(record)}
+    return {"event": record.event, **{name: _plain(value) for name, value in vars(record).items()}}
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON data. Most are plain already: `asdict` would copy each of them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 _WORKER_EVENTS: Records[WorkerEvent] = Records(WorkerEvent.__args__)
