@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit_patch.screen.params import OutcomeParams
+from toolkit_patch.screen.params import PatchOutcomes
 
 
-class Joint(OutcomeParams):
+class Joint(PatchOutcomes):
     """Which features are changed together, and at which decision points."""
 
     between: tuple[str, str] | None = Field(

@@ -84,7 +84,7 @@ class Wording(Params):
     )
 
 
-class OutcomeParams(Params):
+class PatchOutcomes(Params):
     """The outcomes whose probabilities are measured, and the one that a stage reports on."""
 
     outcomes: dict[str, tuple[str, ...]] = Field(
@@ -113,7 +113,7 @@ class OutcomeParams(Params):
         return self.outcome or next(iter(self.outcomes))
 
 
-class Delta(OutcomeParams, At):
+class Delta(PatchOutcomes, At):
     """What is screened, at which decision points, and what counts as an outcome."""
 
     between: tuple[str, str] | None = Field(
