@@ -19,7 +19,7 @@ from toolkit_patch.one_screen import of_one_screen
 from toolkit_patch.screen.candidates import read_features
 from toolkit_patch.screen.gradients import Method, estimates, mean_gradients
 from toolkit_patch.screen.outcomes import read_outcomes
-from toolkit_patch.screen.params import ScreenedOutcome
+from toolkit_patch.screen.params import PatchOutcomes
 from toolkit_patch.screen.points import decision_points
 
 if TYPE_CHECKING:
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 
-class Attribution(ScreenedOutcome):
+class Attribution(PatchOutcomes):
     """Which gradients are taken, and at which decision points."""
 
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
     methods: tuple[Method, ...] = Field(
         ("atp", "relp"), min_length=1, description="The gradient methods."
     )

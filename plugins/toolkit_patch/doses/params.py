@@ -6,14 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit_patch.screen.params import ScreenedOutcome
+from toolkit_patch.screen.params import PatchOutcomes
 
 DOSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
-class Doses(ScreenedOutcome):
+class Doses(PatchOutcomes):
     """Which features are set to which doses, and at which decision points."""
 
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
     verdicts: tuple[str, ...] = Field(
         ("causal",), description="Features with these verdicts get doses."
     )

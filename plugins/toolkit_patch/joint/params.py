@@ -6,12 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit_patch.screen.params import ScreenedOutcome
+from toolkit_patch.screen.params import PatchOutcomes
 
 
-class Joint(ScreenedOutcome):
+class Joint(PatchOutcomes):
     """Which features are changed together, and at which decision points."""
 
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
     verdicts: tuple[str, ...] = Field(
         ("causal", "unspecific"), description="Features with these verdicts make up the set."
     )
