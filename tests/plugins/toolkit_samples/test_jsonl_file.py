@@ -135,9 +135,9 @@ def test_any_text_that_python_writes_as_json_comes_back(
 
 def test_the_file_is_what_it_holds(write: Write, tmp_path: Path) -> None:
     path = write('{"text": "one"}\n')
-    found = PARTS["jsonl"].identify(Jsonl(path=str(path)), tmp_path)
-    assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found.facts == {"bytes": 16, "rows": 1, "units": 1, "labels": {}}
+    result = PARTS["jsonl"].identify(Jsonl(path=str(path)), tmp_path)
+    assert result.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert result.facts == {"bytes": 16, "rows": 1, "units": 1, "labels": {}}
 
 
 # --- bad files ------------------------------------------------------------------------------------
