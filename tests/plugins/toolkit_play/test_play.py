@@ -71,7 +71,7 @@ class Talker(Model):
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         shown = BOS + HEADER + (text.rstrip() if self.trims else text) + FOOTER if chat else text
         begins = len(BOS) if shown.startswith(BOS) else 0
-        offsets = [(0, begins), *((at, at + 1) for at in range(begins, len(shown)))]
+        offsets = [(0, begins), *((index, index + 1) for index in range(begins, len(shown)))]
         ids = (1, *(10 + ord(character) for character in shown[begins:]))
         return Encoded(shown, ids, tuple(offsets), len(BOS + HEADER) if chat else 0)
 
