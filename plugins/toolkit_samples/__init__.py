@@ -1,4 +1,6 @@
-"""Samples from files and from the spec itself: CSV, JSON lines, Parquet, prompts."""
+"""Samples from files and from the spec itself: CSV, JSON lines, Parquet, datasets of the hub,
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, SourcePart
 
-from . import _csv_file, _jsonl_file, _parquet_file, _prompts
+from . import _csv_file, _hub_dataset, _jsonl_file, _parquet_file, _prompts
 
 
 @hookimpl
@@ -38,6 +40,16 @@ def toolkit_parts() -> Iterator[Part]:
         run=_parquet_file.read_samples,
         estimates=Estimates(max_rows=_parquet_file.max_rows),
         identify=_parquet_file.identify,
+        uses_model=True,
+    )
+    yield SourcePart(
+        name="hf_dataset",
+        help="Samples from a dataset of the Hugging Face hub: one text per row, other columns as "
+        "metadata.",
+        params=_hub_dataset.HfDataset,
+        run=_hub_dataset.read_samples,
+        estimates=Estimates(max_rows=_hub_dataset.max_rows),
+        identify=_hub_dataset.identify,
         uses_model=True,
     )
     yield SourcePart(

@@ -51,17 +51,17 @@ def read_samples(work: Work) -> Rows:
 
 
 def _samples(path: Path, params: Parquet) -> list[Sample]:
-    frame = _read_columns(path, params)
+    frame = used_columns(path, params)
     if frame.is_empty():
         raise DataError(f"{path}: the file has no rows. Write one text per row.")
     rows = [
-        Row(f"{path} (row {number})", _cells(path, number, row))
+        Row(f"{path} (row {number})", row_cells(path, number, row))
         for number, row in enumerate(frame.iter_rows(named=True))
     ]
     return samples_of(rows, params)
 
 
-def _read_columns(path: Path, params: Parquet) -> pl.DataFrame:
+def used_columns(path: Path, params: Parquet) -> pl.DataFrame:
     """The columns that are used, in file order."""
     import polars as pl
 
@@ -97,7 +97,7 @@ def _plain(path: Path, column: pl.Series) -> pl.Series:
     )
 
 
-def _cells(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Cell]:
+def row_cells(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Cell]:
     """The cells of a row; null, NaN and blank texts are left out."""
     cells: dict[str, Cell] = {}
     for name, value in row.items():
