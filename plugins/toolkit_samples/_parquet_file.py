@@ -61,7 +61,7 @@ def _samples(path: Path, params: Parquet) -> list[Sample]:
     return samples_of(rows, params)
 
 
-def used_columns(path: Path, params: Parquet) -> pl.DataFrame:
+def used_columns(path: Path, params: Texts) -> pl.DataFrame:
     """The columns that are used, in file order."""
     import polars as pl
 
