@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -833,6 +834,7 @@ def table(name: str) -> Table:
     return TABLES[name]
 
 
+@lru_cache
 def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
     """The Arrow schema of a table; with `step`, as the store keeps it."""
     import pyarrow as pa

@@ -131,7 +131,7 @@ def _read(params: HfDataset) -> tuple[list[str], list[Sample]]:
 
 
 def _rows(frame: pl.DataFrame, where: str, path: Path) -> Iterator[Row]:
-    for number, row in enumerate(frame.iter_rows(named=True)):
+    for number, row in enumerate(frame.iter_rows(named=True), 1):
         yield Row(f"{where} (row {number})", row_cells(path, number, row))
 
 

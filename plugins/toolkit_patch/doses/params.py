@@ -6,19 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit.parts import Params
+from toolkit_patch.screen.params import PatchOutcomes
 
 DOSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
-class Doses(Params):
+class Doses(PatchOutcomes):
     """Which features are set to which doses, and at which decision points."""
 
-    outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
-        min_length=1,
-    )
-    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
     between: tuple[str, str] | None = Field(
         None, description="The two groups whose means are the values; as compared."
     )
@@ -42,8 +37,3 @@ class Doses(Params):
         description="select: the half of the units at whose decisions the screen did not look, so "
         "that effects are not those that chose the features.",
     )
-
-    @property
-    def about(self) -> str:
-        """The outcome."""
-        return self.outcome or next(iter(self.outcomes))

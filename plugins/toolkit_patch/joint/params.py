@@ -6,17 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit.parts import Params
+from toolkit_patch.screen.params import PatchOutcomes
 
 
-class Joint(Params):
+class Joint(PatchOutcomes):
     """Which features are changed together, and at which decision points."""
 
-    outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
-        min_length=1,
-    )
-    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
     between: tuple[str, str] | None = Field(
         None, description="The two groups whose means are the values; as compared."
     )
@@ -41,8 +36,3 @@ class Joint(Params):
         description="select: the half of the units at whose decisions the screen did not look, so "
         "that effects are not those that chose the set.",
     )
-
-    @property
-    def about(self) -> str:
-        """The outcome."""
-        return self.outcome or next(iter(self.outcomes))

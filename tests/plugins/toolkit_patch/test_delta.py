@@ -18,6 +18,9 @@ from toolkit.randomness import half
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
+from toolkit_patch.attribution.stage import Attribution
+from toolkit_patch.doses.params import Doses
+from toolkit_patch.joint.params import Joint
 from toolkit_patch.screen.params import Delta
 
 
@@ -323,9 +326,10 @@ def test_no_unit_left_to_confirm(world):
         only.screen()
 
 
-def test_params_name_the_outcomes_that_there_are():
+@pytest.mark.parametrize("params", [Attribution, Delta, Doses, Joint])
+def test_params_name_the_outcomes_that_there_are(params):
     with pytest.raises(ValueError, match=r"there is no outcome 'stopp'\. Did you mean 'stop'"):
-        Delta(outcomes={"stop": ("x",)}, outcome="stopp")
+        params(outcomes={"stop": ("x",)}, outcome="stopp")
 
 
 def test_params_refuse_too_few_directions():

@@ -249,11 +249,11 @@ def test_a_limit_holds_for_files_and_a_file_is_read_once(
     )
     reads: list[Path] = []
 
-    def read(path: Path, params: Any, plain: Any = _csv_file._samples) -> Any:
+    def read(path: Path, params: Any, plain: Any = _csv_file._rows) -> Any:
         reads.append(path)
         return plain(path, params)
 
-    monkeypatch.setattr(_csv_file, "_samples", read)
+    monkeypatch.setattr(_csv_file, "_rows", read)
     spec = OF_A_FILE.replace("UNIT", unit).replace("LIMIT", str(limit))
     _, said, _ = _plan(tmp_path, capsys, "--json", spec=spec)
     costs = {row["stage"]: row["cost"] for row in json.loads(said)["stages"]}

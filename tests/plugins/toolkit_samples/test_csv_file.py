@@ -22,7 +22,9 @@ from tests.plugins.toolkit_samples.conftest import PARTS, Words, meta_of, tables
 from toolkit.errors import BadInput, DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit_samples._csv_file import Csv, identify
+from toolkit_samples._csv_file import Csv
+
+identify = PARTS["csv"].identify
 
 Write = Callable[[str], Path]
 CELL = st.text(st.characters(exclude_categories=["Cs"]))

@@ -18,7 +18,7 @@ from tests.plugins.toolkit_samples.conftest import PARTS, Words, meta_of, tables
 from toolkit.errors import BadInput, DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit_samples._jsonl_file import Jsonl, identify
+from toolkit_samples._jsonl_file import Jsonl
 
 Write = Callable[[str], Path]
 TEXT = (
@@ -135,7 +135,7 @@ def test_any_text_that_python_writes_as_json_comes_back(
 
 def test_the_file_is_what_it_holds(write: Write, tmp_path: Path) -> None:
     path = write('{"text": "one"}\n')
-    found = identify(Jsonl(path=str(path)), tmp_path)
+    found = PARTS["jsonl"].identify(Jsonl(path=str(path)), tmp_path)
     assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.facts == {"bytes": 16, "rows": 1, "units": 1, "labels": {}}
 
@@ -153,7 +153,7 @@ def test_a_file_cut_off_in_the_middle_of_a_line_is_told_before_anything_runs(
         "again.",
     )
     with pytest.raises(DataError, match="cut off in the middle"):
-        identify(Jsonl(path=str(path)), tmp_path)
+        PARTS["jsonl"].identify(Jsonl(path=str(path)), tmp_path)
 
 
 def test_a_last_line_without_its_end_is_whole_when_it_can_be_read(write: Write) -> None:
