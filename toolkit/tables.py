@@ -377,7 +377,7 @@ _ALL = (
         "feature_dose_tests",
         "space feature comparison outcome",
         "whether an outcome rises with a feature's dose, and the feature's specific effect at "
-        "decisions that the screen did not look at",
+        "decisions that the screen did not use",
         space="string",
         feature="uint32",
         comparison="string",
