@@ -206,7 +206,7 @@ class FeatureResults:
 
     @property
     def address(self) -> str:
-        """Its shortest address that can be typed back."""
+        """Its shortest address that commands accept."""
         return self.query.label(self.space, self.index)
 
     @property
@@ -262,7 +262,9 @@ class SampleResults:
         return str(self.query.sample(self.sample)["text"])
 
     def active(self, position: int | None = None) -> pl.DataFrame:
-        """The features that are active on it, at one token or at all, the strongest first."""
+        """The features that are active on it, at one token or at all tokens, the strongest
+        first.
+        """
         from toolkit._query import answers
 
         return answers.active(self.query, self.sample, position, None)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from toolkit.work import Inputs
 
-OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half found"}
+OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half selected"}
 """How a sentence names the family that a correction runs over."""
 
 
@@ -77,7 +77,7 @@ class Comparison:
     """The selector of the positions read, as JSON; empty if all kept positions were read."""
     unit: str
     cluster: str
-    """What joins samples into one cluster: prompt, state or none."""
+    """How samples are joined into clusters: by prompt, state or none."""
     family: str
     """Which tests share a correction: all, space or discovered."""
     tested: Mapping[str, int]
@@ -185,7 +185,7 @@ def read_comparisons(inputs: Inputs) -> list[Comparison]:
 
 
 def comparisons_of(rows: pa.Table) -> list[Comparison]:
-    """The same from the table."""
+    """The comparisons of a table, each once, sorted by what is compared and how."""
     results = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
     return sorted(results.values(), key=lambda one: (one.name, one.label, one.id))
 

@@ -25,8 +25,8 @@ STYLE = (
 
 
 def svg(width: float, height: float, body: Iterable[str]) -> str:
-    """A drawing that keeps its text readable: on a narrow screen it scrolls. Screen readers get the
-    figure's `alt` text.
+    """A drawing that scrolls on a narrow screen, so that its text stays readable. Screen readers
+    get the figure's `alt` text.
     """
     drawn, limits = (
         "".join(body),

@@ -59,8 +59,8 @@ def installed_gpus() -> list[Gpu]:
 
 
 def driver_cuda() -> str:
-    """The newest CUDA version that the driver runs, such as `13.0`; empty without a driver. It is
-    the driver's own: the version that torch is built for is another matter.
+    """The newest CUDA version that the driver runs, such as `13.0`; empty without a driver. The
+    version that torch is built for may differ.
     """
     version = ctypes.c_int(0)
     try:
@@ -100,8 +100,8 @@ def visible_gpus(installed: Sequence[Gpu], environ: Mapping[str, str]) -> list[G
 
 
 def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
-    """The GPUs that a request names: `5`, `2,5`, a UUID, `all`, `none` or `count:2`. A GPU that is
-    not there, or that CUDA_VISIBLE_DEVICES hides, is an error that lists those that are.
+    """The GPUs that a request names: `5`, `2,5`, a UUID, `all`, `none` or `count:2`. A GPU that
+    does not exist, or that CUDA_VISIBLE_DEVICES hides, is an error that lists the available ones.
     """
     if request == "none":
         return []
@@ -154,7 +154,7 @@ def _one(
 
 
 def _matches(gpu: Gpu, name: str) -> bool:
-    """By index, UUID, or the beginning of a UUID, as CUDA takes it."""
+    """Match by index, UUID, or the beginning of a UUID, as CUDA does."""
     if name.isdigit():
         return gpu.index == int(name)
     return name.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(name)
@@ -163,4 +163,4 @@ def _matches(gpu: Gpu, name: str) -> bool:
 def _there(gpus: Sequence[Gpu]) -> str:
     if not gpus:
         return "This machine offers no GPU (nvidia-smi lists none). Use `--gpu none` for the CPU."
-    return f"GPUs that are there: {', '.join(gpu.describe() for gpu in gpus)}."
+    return f"Available GPUs: {', '.join(gpu.describe() for gpu in gpus)}."

@@ -35,7 +35,7 @@ class Download:
 def snapshot(name: str, revision: str, marker: str, *, published: bool = False) -> Snapshot:
     """The commit behind a revision and its folder in the cache, if that has the file `marker` (a
     glob pattern). `published`: sizes of this commit are known without its files, so that it can be
-    planned with even where the network is forbidden.
+    planned even if the network is disabled.
     """
     folder = cached(name, revision, marker)
     if folder is not None:
@@ -47,16 +47,16 @@ def snapshot(name: str, revision: str, marker: str, *, published: bool = False) 
 
 
 def not_cached(name: str, revision: str) -> str:
-    """The message for a repository that is not cached while the network is forbidden."""
+    """The message for a repository that is not cached while the network is disabled."""
     return (
         f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache_folder()}), "
-        "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached "
-        "revision, or a folder with `path:`."
+        "and HF_HUB_OFFLINE disables downloads. Unset HF_HUB_OFFLINE, name a cached revision, "
+        "or a folder with `path:`."
     )
 
 
 def offline() -> bool:
-    """Whether the user forbids the network."""
+    """Whether the user has disabled the network."""
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
@@ -84,7 +84,7 @@ class HubFile:
 
 
 def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
-    """The files of a repository at a commit that match, as the hub says."""
+    """The matching files of a repository at a commit, as the hub lists them."""
     from huggingface_hub import HfApi
 
     try:
@@ -142,8 +142,8 @@ def fetch_file(
 
 
 def _progress_class(on_bytes: Callable[[int], None]) -> Any:
-    """A progress bar that prints nothing and calls `on_bytes`. Some transfers have two, for bytes
-    received and written; either counts.
+    """A progress bar that prints nothing and calls `on_bytes`. Some transfers have two bars, for
+    bytes received and written; either counts.
     """
     from tqdm import tqdm
 
@@ -175,7 +175,7 @@ def _commit(name: str, revision: str) -> str:
 
 
 MEANS = {
-    "GatedRepoError": "it is gated, and its owner has not let you in",
+    "GatedRepoError": "it is gated, and you have not been granted access",
     "RepositoryNotFoundError": "there is no repository of this name, or it is private",
     "RevisionNotFoundError": "the repository has no such revision",
     "EntryNotFoundError": "the repository has no such file",
@@ -191,17 +191,17 @@ def _unreachable(name: str, revision: str, error: Exception) -> str:
     kinds = (kind.__name__ for kind in type(error).__mro__)
     said = next(
         (MEANS[kind] for kind in kinds if kind in MEANS),
-        (str(error).splitlines() or ["no more is said"])[0],
+        (str(error).splitlines() or ["no details"])[0],
     )
     return (
-        f"'{name}' at revision '{revision}': the hub does not give it ({type(error).__name__}: "
+        f"'{name}' at revision '{revision}': it cannot be downloaded ({type(error).__name__}: "
         f"{said}). For a gated repository accept its terms, then run `hf auth login` or set "
         "HF_TOKEN; without a network name a folder with `path:`."
     )
 
 
 def cached(name: str, revision: str, marker: str) -> Path | None:
-    """The folder of a cached repository; None if it is not cached. Never asks the network.
+    """The folder of a cached repository; None if it is not cached. Never uses the network.
 
     Follows the documented layout of the cache: refs/NAME holds the commit of a branch,
     snapshots/COMMIT its files.

@@ -30,10 +30,10 @@ PINNED = re.compile(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class RecipePins:
-    """The digests that a recipe gave where it was built."""
+    """The digests of a recipe's build."""
 
     seen: str
-    """When and where."""
+    """When and where it was built."""
     base: str
     """The ID of the base image that was built from the interpreter."""
     requirements: str
@@ -75,7 +75,7 @@ class PinnedImage:
     packages: str
     """The digest of its lower layer: the base and all packages."""
     plugins: tuple[str, ...] = ()
-    """What `--with` added."""
+    """The plugins that `--with` added."""
     sif: str | None = None
     """The Apptainer image that was exported from it, if one was."""
 
@@ -121,8 +121,8 @@ def image_reference(name: str, path: Path | None = None) -> str:
     if name in recipes:
         raise BadInput(
             f"image '{name}' is not pinned on this machine: {path or user_lock()} does not name "
-            f"it. Build it with `toolkit images build {name}`, or write a pin, "
-            "`repository@sha256:DIGEST`, in its place."
+            f"it. Build it with `toolkit images build {name}`, or write a pin instead, "
+            "`repository@sha256:DIGEST`."
         )
     known = sorted({*locked, *recipes})
     raise BadInput(
@@ -139,7 +139,7 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(given or {}, dict):
-        raise BadInput(f"{path}: must be a map of image names; it is a {type(given).__name__}.")
+        raise BadInput(f"{path}: must be a map of image names, not a {type(given).__name__}.")
     return dict(given or {})
 
 

@@ -1,5 +1,5 @@
-"""Logits of chosen tokens and statistics of the distribution over the whole vocabulary, without
-ever holding rows x vocabulary.
+"""Logits of chosen tokens and statistics of the distribution over the whole vocabulary, without a
+matrix of rows x vocabulary in memory.
 
 The vocabulary comes in tiles. Sums of exponentials are kept with their running maximum (online
 log-sum-exp), so that the result does not depend on the number of tiles.
@@ -26,14 +26,14 @@ class Readout:
     """Next-token statistics of last-token states, one entry per row, float64."""
 
     logits: Tensor
-    """(n, tokens): those of the chosen tokens, exactly as `unembed` gives them."""
+    """(n, tokens): logits of the chosen tokens, exactly as `unembed` returns them."""
     normaliser: Tensor
     """(n,): log of the sum of exponentials over the vocabulary."""
     kl: Tensor | None
-    """(n,): KL(base || row), where a base was given."""
+    """(n,): KL(base || row), if a base was given."""
 
     def probabilities(self) -> Tensor:
-        """(n, tokens): of the chosen tokens."""
+        """(n, tokens): probabilities of the chosen tokens."""
         return (self.logits - self.normaliser[:, None]).exp()
 
 
@@ -44,8 +44,8 @@ def read_out(
     base: Tensor | None = None,
     tile_rows: int | None = None,
 ) -> Readout:
-    """Rows by tiles of rows, each by tiles of the vocabulary. `tiles` gives the logits of some
-    states, a range of the vocabulary at a time.
+    """Compute the readout in tiles of rows, each in tiles of the vocabulary. `tiles` gives the
+    logits of some states, a range of the vocabulary at a time.
     """
     import torch
 

@@ -68,8 +68,8 @@ class Places(Params):
     tokens: tuple[int | str, ...] | None = Field(
         None,
         min_length=1,
-        description="Token ids, or the text of tokens: blanks around it apart, but a blank one "
-        "exactly.",
+        description="Token ids, or the text of tokens, ignoring blanks around it; a text of "
+        "blanks only must match exactly.",
     )
 
     @field_validator("window", mode="before")
@@ -77,8 +77,8 @@ class Places(Params):
     def _two(cls, given: Any) -> Any:
         if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
             raise ValueError(
-                f"found {given}; wanted two numbers: the first position, and the first left out "
-                "(null: no end)"
+                "must be two numbers (the first position, and the first left out; null: no "
+                f"end), not {given}"
             )
         return given
 
@@ -105,7 +105,7 @@ class Excluded(Places):
     was trained on.
     """
 
-    bos: bool = Field(True, description="Leave out the token that begins every text.")
+    bos: bool = Field(True, description="Leave out BOS, the token that begins every text.")
 
 
 class Selector(Places):
@@ -115,7 +115,7 @@ class Selector(Places):
 
     phase: Literal["prompt", "generation"] | None = Field(
         None,
-        description="prompt: what the model was given; generation: what it wrote, in samples that "
+        description="prompt: what the model read; generation: what it wrote, in samples that "
         "hold replies.",
     )
     take: Literal["first", "last", "all"] = Field(
@@ -149,8 +149,8 @@ class At(Params):
                 for word in get_close_matches(given, _WORDS, n=1, cutoff=0.5)
             ]
             raise ValueError(
-                f"found the text '{given}'; wanted `last`, `all`, a selector or a list of "
-                f"selectors.{''.join(near)}"
+                "must be `last`, `all`, a selector or a list of selectors, not the text "
+                f"'{given}'.{''.join(near)}"
             )
         return given
 
@@ -165,7 +165,7 @@ class At(Params):
 
 @dataclass(frozen=True)
 class Read:
-    """The text that a selector is applied to. `spans` count tokens."""
+    """The text that a selector is applied to; `spans` are ranges of tokens."""
 
     sample: str
     ids: Sequence[int]
@@ -219,7 +219,7 @@ def _phase(selector: Selector, text: Read) -> set[int]:
     if selector.phase == "generation" and not written:
         raise DataError(
             f"sample '{text.sample}' has no generated tokens, and the selector asks for `phase: "
-            "generation`. Take samples that hold replies: source `games` gives them with "
+            "generation`. Use samples that hold replies, such as those of source `games` with "
             "`with_reply: true`."
         )
     everything = set(range(len(text.ids)))
@@ -260,8 +260,8 @@ def _inside(text: Read, name: str) -> set[int]:
 
 
 def _check_span(name: str, text: Read) -> None:
-    """A span name that is not a fixed one must exist in every sample; otherwise a typo would give
-    an empty result.
+    """A span name that is not a fixed one must exist in every sample; otherwise a typo would select
+    nothing.
     """
     there = {span for span, _, _ in text.spans}
     if name not in there and name not in SPANS:

@@ -37,7 +37,7 @@ class WholePassSession(Session):
     """
 
     def run(self) -> Iterator[Generated]:
-        """Replies as they end."""
+        """Yield replies as they end."""
         live: list[ReplyBuilder] = []
         while self._waiting or live:
             while self._waiting and (not live or self._fits(live, self._waiting[0])):

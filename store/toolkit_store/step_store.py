@@ -56,7 +56,8 @@ class StepStore:
     def writer(
         self, *, wait_s: float | None = None, on_wait: OnWait = locks.log_wait
     ) -> AbstractContextManager[None]:
-        """The lease to write. Hold it over a run; each commit inside enters it again at no cost.
+        """The lease to write. Hold it for a whole run; each commit inside enters it again at no
+        cost.
 
         While another process has it, `on_wait` says once a minute who has it and since when; after
         `wait_s` seconds, if given, `InUse` is raised.
@@ -77,8 +78,8 @@ class StepStore:
             yield
 
     def commit(self, row: StepRow, tables: Tables) -> bool:
-        """Store a step's rows and enter it into the ledger; False, with nothing written, if it is
-        there already.
+        """Store a step's rows and enter the step into the ledger; False, with nothing written, if
+        it was there already.
 
         `row.tables` is set here to the counts of rows written, so that the ledger is right by
         construction.
@@ -254,7 +255,7 @@ class StepStore:
         experiment: str | None = None,
         stage: str | None = None,
     ) -> list[StepRow]:
-        """The ledger, or the part of it asked for, by experiment, stage and index; without the
+        """The ledger, or the requested part of it, by experiment, stage and index; without the
         store's own steps.
         """
         with self.reading():
@@ -267,7 +268,7 @@ class StepStore:
         return sorted(condition, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 
     def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
-        """The committed steps of the store's own."""
+        """The store's own committed steps."""
         with self.reading():
             return self._steps(keys)
 
@@ -350,7 +351,7 @@ class StepStore:
         return rows.ordered(name, result)
 
     def _read_shared(self, name: str, steps: Iterable[str]) -> pa.Table:
-        """The rows that stand for those of these steps."""
+        """The stored rows that these steps wrote or refer to."""
         import pyarrow as pa
 
         owners_of_rows = {pair for row in self._steps(steps) for pair in row.shared.items()}
@@ -366,7 +367,7 @@ class StepStore:
         return rows.ordered(name, result)
 
     def _owners(self, name: str, steps: Iterable[str]) -> dict[str, int]:
-        """The committed ones of these steps that have rows in a table, and how many."""
+        """The committed steps among these that have rows in a table, and how many each has."""
         return {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
 
     def _check_count(self, name: str, count: int, expected: int) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.saes import Decoder
 
 Candidate = tuple["SaePart", Mapping[str, Any], Path]
-"""A part, the params to try it with, and the folder that their paths are relative to."""
+"""A part, the params to try with it, and the folder that their paths are relative to."""
 
 
 def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:

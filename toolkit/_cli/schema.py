@@ -23,7 +23,7 @@ USED = ("environment", "parser")
 
 
 _USED_CLASSES = {f"Used{kind.capitalize()}": kind for kind in USED}
-"""The classes of `toolkit.parts` that refer to them."""
+"""The classes of `toolkit.parts` by which params name them."""
 
 
 @click.command("schema")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TYPICAL, CHARACTERS = 256, 5
 """Assumed tokens per text before the texts exist, and characters per token."""
 SAMPLE, TOKEN = 200, 12
-"""Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and its share of
-the text.
+"""Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and part of the
+text.
 """
 
 
@@ -96,8 +96,8 @@ class Loads:
         return min(sum(known), first) if first else sum(known)
 
     def _counted(self, stage: Stage) -> Workload | None:
-        """The workload of samples that are not there yet, where their texts and the model's
-        tokeniser are.
+        """The workload of samples that do not exist yet, if their texts and the model's tokeniser
+        do.
         """
         sources = [self.plan.stage(need) for need in stage.needs if is_source(need)]
         if len(sources) != 1 or stage.model is None:

@@ -47,19 +47,19 @@ class Fetched:
         """One line for people."""
         if self.came:
             speed = size(self.came_bytes / max(self.seconds, 1e-3))
-            before = f", {self.there} were there" if self.there else ""
+            before = f", {self.there} were cached" if self.there else ""
             return (
                 f"{self.name}@{self.revision}: {_files(self.came)}, {size(self.came_bytes)}, "
                 f"{speed}/s{before}. {self.folder}"
             )
         checked = (
-            "checked against their headers only, the network is forbidden"
+            "checked against their headers only, since the network is disabled"
             if hub.offline()
             else "nothing to fetch"
         )
         return (
-            f"{self.name}@{self.revision}: {_files(self.there)}, {size(self.there_bytes)}, already "
-            f"there; {checked}. {self.folder}"
+            f"{self.name}@{self.revision}: {_files(self.there)}, {size(self.there_bytes)}, "
+            f"already cached; {checked}. {self.folder}"
         )
 
 
@@ -156,7 +156,7 @@ def _one(
             raise
         except Exception as error:
             restart = isinstance(error, DataError)
-            said = (str(error).splitlines() or ["no more is said"])[0]
+            said = (str(error).splitlines() or ["no details"])[0]
             if pause is None:
                 raise BadInput(
                     f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last "
@@ -226,7 +226,7 @@ class DownloadDisplay:
         return FileProgress(self, file)
 
     def passing(self, text: str) -> None:
-        """Print a line that the next one overwrites, on a terminal."""
+        """Print a line that the next one overwrites; on a terminal only."""
         self._stream.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         self._stream.flush()
 

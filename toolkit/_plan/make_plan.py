@@ -77,7 +77,7 @@ def _add_source(
     id: str,
     seed: int | None = None,
 ) -> None:
-    """The source at `path`, after the stages of another experiment that it draws from."""
+    """Add the source at `path`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
     part = part_at(loaded, parts, "source", path, ref.uses)
     params = validate_params(
@@ -103,7 +103,7 @@ def _add_source(
 
 
 def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) -> list[Stage]:
-    """The named stage of the other experiment, after the stages it needs; each as `spec/id`."""
+    """Add the named stage of the other experiment, after the stages it needs; each as `spec/id`."""
     if ref.from_ is None or ref.from_.spec is None:
         return []
     upstream = resolved.upstream[path]
@@ -131,7 +131,7 @@ def _prefixed(stage: Stage, prefix: str) -> Stage:
 def _stage(
     resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], number: int, stage: StageSpec
 ) -> Stage:
-    """A stage needs the source when it reads one of its tables."""
+    """Bind a stage. It needs the source if it reads one of its tables."""
     loaded, spec, path = resolved.loaded, resolved.loaded.spec, ("stages", number)
     part = part_at(loaded, parts, "stage", path, stage.uses)
     params = validate_params(
@@ -161,7 +161,7 @@ def _stage(
 
 
 def _mark_replaced_models(stages: list[Stage]) -> list[Stage]:
-    """The stages; a stage whose model is replaced by a table of a stage it needs loads none."""
+    """Mark stages whose model is replaced by a table of a stage that they need: they load none."""
     writes = {stage.id: stage.writes() for stage in stages}
 
     def is_replaced(stage: Stage) -> bool:
@@ -205,7 +205,7 @@ def _check_params(
     params: BaseModel,
     model: Loadable[ModelPart] | None,
 ) -> None:
-    """Refuse what the part itself says cannot work on this model."""
+    """Refuse params with which the part itself says that it cannot work on this model."""
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
@@ -226,7 +226,7 @@ def _loadable(
     loadable = resolved.loadables.get((*path, field)) or resolved.loadables.get((field,))
     if loadable is None:
         raise SpecError(
-            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec names "
+            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec has "
             f"none. Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit "
             "plugins` lists what is installed."
         )
@@ -243,8 +243,8 @@ def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
         if ready is None:
             circle = ", ".join(stage.id for stage in waiting)
             raise SpecError(
-                f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come "
-                "from a stage that reads them."
+                f"{loaded.where(())}: these stages wait for each other: {circle}. Their samples "
+                "come from a stage that reads them."
             )
         placed.append(ready)
         waiting.remove(ready)
@@ -318,8 +318,8 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
-    """The name and a hash of everything known before the run: the same command gives the same id
-    and so continues the run.
+    """The name and a hash of everything known before the run, so that the same command gives the
+    same id and continues the run.
     """
     recorded = {
         name: value

@@ -133,7 +133,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sink:
-    """An export, bound to its params, with what its paths are relative to."""
+    """An export, bound to its params, and the folder that its paths are relative to."""
 
     name: str
     part: SinkPart
@@ -150,7 +150,7 @@ class Executor:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages in an order in which each follows what it needs."""
+    """Stages in order: each follows those that it needs."""
 
     loaded: LoadedSpec
     run: str

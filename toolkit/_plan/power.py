@@ -1,5 +1,5 @@
-"""The power of a comparison: the smallest effect that its units, present or planned, can detect
-after correction.
+"""The power of a comparison: the smallest effect that can be detected after correction with its
+units, present or planned.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def power_of(
 
 
 def _shared_out(asked: PlannedComparison, units: int) -> dict[str, int]:
-    """Groups of equal size; two if the spec names none, since two groups detect the smallest
-    effect.
+    """The units divided into groups of equal size; two if the spec names none, since two groups
+    detect the smallest effect.
     """
     names = _names(asked, ("one", "another"))
     return {name: units // len(names) for name in names}
@@ -228,7 +228,9 @@ def _group_of(asked: PlannedComparison, value: str) -> str | None:
 
 
 def _held(asked: PlannedComparison, unit: str, prompt: str) -> tuple[str, str]:
-    """What joins a sample to others: its unit, and its prompt if equal prompts are one cluster."""
+    """The unit of a sample and, if equal prompts are one cluster, its prompt: samples that share
+    one are joined.
+    """
     return f"u{unit}", f"p{prompt}" if asked.cluster != "none" else f"u{unit}"
 
 

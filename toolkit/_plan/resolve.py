@@ -143,8 +143,8 @@ def _placed_errors(loaded: LoadedSpec, field_path: SpecPath, ref: PartRef) -> It
 
 
 def _blamed(path: SpecPath, ref: PartRef, message: str) -> SpecPath:
-    """The param that an error is about: the one that it names, else the one whose value it
-    quotes.
+    """The path of the param that an error is about: the one that it names, else the one whose value
+    it quotes.
     """
     named = re.match(r"(?:[a-z]+\.with\.|\S+:\d+: )([A-Za-z0-9_]+): ", message)
     if named and named[1] in ref.with_:

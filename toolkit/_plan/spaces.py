@@ -33,7 +33,7 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         of, uses = _named(stage, extractions)
         raise SpecError(
             f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' reads features of "
-            f"{of} and uses {uses}. A feature number has a meaning only in its own space. Use "
+            f"{of} and uses {uses}. A feature number only has a meaning in its own space. Use "
             "the SAEs that the features were extracted with, or extract with these."
         )
 
@@ -41,8 +41,8 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
 def _check_confirmed(
     loaded: LoadedSpec, number: int, stage: Stage, by_id: dict[str, Stage]
 ) -> None:
-    """Refuse a stage that confirms what a needed one found, in activations of none of the SAEs that
-    it was found in.
+    """Refuse a stage that confirms the results of a needed one in activations of other SAEs than
+    theirs.
     """
     compares = stage.part.estimates.comparison
     asked = None if compares is None else compares(stage.params, facts(stage.model))
@@ -59,10 +59,10 @@ def _check_confirmed(
         at = ("stages", number, "needs")
         of, uses = _named(reads[0], extractions)
         raise SpecError(
-            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' confirms what stage "
-            f"'{before.id}' found in {of}, and reads activations of {uses} (stage "
-            f"'{reads[0].id}'). A feature number means something in its own space only: need an "
-            "extraction with the same SAEs."
+            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' confirms results "
+            f"of stage '{before.id}' in {of}, but reads activations of {uses} (stage "
+            f"'{reads[0].id}'). A feature number only has a meaning in its own space. Let the "
+            "stage need an extraction with the same SAEs."
         )
 
 

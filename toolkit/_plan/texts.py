@@ -49,8 +49,8 @@ def by_unit(samples: pa.Table) -> pa.Table:
 
 
 def unit_ranges(samples: pa.Table, size: int) -> list[tuple[int, int]]:
-    """Ranges of at least `size` samples in the order of `by_unit`, as far as there are so many. No
-    unit is in two of them.
+    """Ranges of at least `size` samples in the order of `by_unit`, if there are enough. No unit is
+    in two of them.
     """
     units = samples.column("unit").to_pylist()
     ends = [at for at in range(1, len(units) + 1) if at == len(units) or units[at] != units[at - 1]]

@@ -1,4 +1,4 @@
-"""Scratch plugins of a recorded run. A record may come from anybody, so it never loads code.
+"""Scratch plugins of a recorded run. A record may come from anyone, so it never loads code.
 
 A manifest says which scratch plugins a run used, by name and SHA-256. Whoever repeats the run names
 their files again with `--plugin`; each must be the recorded one.

@@ -24,14 +24,13 @@ IN_ORDER = (
     *(f"{stat}{end}" for stat in EFFECT_STATS for end in ("", "_low", "_high")),
     *("t", "df", "p", "q", "significant", "mean", "density", "fired"),
 )
-"""The first columns."""
+"""The statistics whose columns come first."""
 IN_TABLES = {*IN_ORDER, "verdict", "label"} - {"t", "df", "p", "density", "fired"}
-"""The statistics of a test in the table for people, without `--stat`; programs get all."""
+"""The statistics of a test in the text table, without `--stat`; `--json` and files have all."""
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
 """The order of rows that are otherwise equal."""
 _LOOKED_UP = 500
-"""The most features whose rows are asked for by number; of more, all rows of their spaces are read.
-"""
+"""The most features whose rows are read by number; for more, all rows of their spaces are read."""
 
 
 def ranking_entries(

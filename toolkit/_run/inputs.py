@@ -69,7 +69,7 @@ class InputFiles:
         self._tables: dict[str, tuple[str, ...]] = {}
 
     def samples(self, stage: Stage, needs: Rows) -> pa.Table:
-        """The samples of the needed stages, in the order in which ranges of the stage count."""
+        """The samples of the needed stages, in the order that the stage's ranges refer to."""
         keys, how = _writers("samples", needs), stage.part.steps
         order = by_text if how.group_equal_texts else by_unit if how.whole_units else None
         name = (_name("samples", keys), "" if order is None else order.__name__)
@@ -123,7 +123,7 @@ def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
 
 
 def _large(table: str) -> bool:
-    """Whether a table has rows for every space, so that it may not fit into memory."""
+    """Whether a table has rows for every space, and so may not fit into memory."""
     return TABLES[table].key[0] == "space" and not TABLES[table].facts
 
 
@@ -132,8 +132,8 @@ def _writers(table: str, needs: Rows) -> list[str]:
 
 
 def _once(table: str, rows: pa.Table) -> pa.Table:
-    """Rows sorted by the table's key. Of rows with equal keys, which overlapping extractions have
-    kept, the first remains.
+    """Rows sorted by the table's key. Of rows with equal keys, which overlapping extractions wrote,
+    the first remains.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""A run's manifest: everything needed to say what was done, and to do it again with `toolkit run
+"""A run's manifest: everything needed to say what was done, and to repeat it with `toolkit run
 RUN_ID`.
 
 The spec is recorded as written, with `${env:NAME}` unexpanded: environment values, and so secrets,
@@ -105,7 +105,7 @@ def _identity(loadable: Loadable[Any] | None) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Keep it in the run's folder."""
+    """Write it to the run's folder."""
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 

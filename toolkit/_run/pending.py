@@ -34,7 +34,7 @@ class FinishedStep:
 
 @dataclass
 class PendingCommits:
-    """The finished steps that wait, and when they are due."""
+    """The finished steps that wait to be committed, and when they are due."""
 
     interval: float
     """Seconds from one commit to the next."""
@@ -43,13 +43,13 @@ class PendingCommits:
     _last: float = -URI_SECONDS
 
     def add(self, finished: FinishedStep) -> None:
-        """One more is finished."""
+        """Add a finished step."""
         if not self.steps:
             self._since = time.monotonic()
         self.steps.append(finished)
 
     def seconds_left(self) -> float:
-        """Until the interval is over."""
+        """Seconds until the interval is over."""
         return max(0.0, self._last + self.interval - time.monotonic())
 
     def is_overdue(self) -> bool:
@@ -58,6 +58,6 @@ class PendingCommits:
         return len(self.steps) >= TOGETHER or bool(self.steps and waited > CHATTER_SECONDS)
 
     def take(self) -> list[FinishedStep]:
-        """All that wait, in order; the interval begins again."""
+        """All waiting steps, in order; the interval begins again."""
         self._last, taken, self.steps = time.monotonic(), self.steps, []
         return taken

@@ -89,7 +89,7 @@ def find_run(store: Path, text: str) -> str:
     if matches:
         raise BadInput(
             f"'{text}' is the beginning of {len(matches)} runs: {_listed(matches)}. Give more "
-            "letters."
+            "characters."
         )
     near = difflib.get_close_matches(text, known, n=5, cutoff=0.4) or known[-5:]
     listing = shlex.join(["toolkit", "runs", *_store_option(store)])

@@ -54,7 +54,7 @@ class RunResult:
 def run_plan(
     plan: Plan, parts: Parts, options: RunOptions, show: ev.Listener, interrupts: Interrupts
 ) -> RunResult:
-    """Run a plan, or continue it. Raises what stopped it; what is committed stays."""
+    """Run a plan, or continue it. Raises the error that stopped it; committed steps stay."""
     store = store_folder(options.store)
     try:
         with plan.secrets.kept_out_of_errors():
@@ -135,7 +135,7 @@ def _carry_out(scheduler: Scheduler) -> RunResult:
 
 
 def _finish(scheduler: Scheduler) -> None:
-    """Build the index and write the sinks; Ctrl-C is obeyed meanwhile."""
+    """Build the index and write the sinks; Ctrl-C stops this."""
     plan, store, folder = scheduler.plan, scheduler.store, scheduler.folder
     keys = scheduler.queue.keys()
 
@@ -152,8 +152,8 @@ def _finish(scheduler: Scheduler) -> None:
 
 
 def _record_failure(scheduler: Scheduler, error: Exception) -> None:
-    """Record a failure. Where even that fails (a full disk), the error itself still reaches the
-    user.
+    """Record a failure. If even that fails (a full disk), the error itself still reaches
+    the user.
     """
     try:
         text = scheduler.plan.secrets.hide(str(error))

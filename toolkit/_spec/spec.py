@@ -2,7 +2,7 @@
 it.
 
 `load_spec` collects all problems into one SpecError, one line per problem: `FILE:LINE:
-stages.0.with.alpha: what was found; what is allowed. Did you mean 'x'?`. Params of parts are
+stages.0.with.alpha: what is allowed, and what was written. Did you mean 'x'?`. Params of parts are
 checked later by `validate_params`, with the part's own model. Values shown in messages are those
 written in the file, never what `${env:NAME}` stands for.
 """
@@ -61,8 +61,8 @@ class _Model(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class From:
-    """A stage as input: of this spec, or of another one, whose path is absolute here and relative
-    to the spec in the file.
+    """A stage as input, of this spec or of another one; the path of the other spec is absolute
+    here, and relative to the spec in the file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -120,7 +120,7 @@ class Spec(_Model):
         default=None, max_length=500, description="what the experiment asks; opens the report"
     )
     description: str | None = Field(
-        default=None, max_length=5000, description="what a reader should know of the experiment"
+        default=None, max_length=5000, description="what a reader should know about the experiment"
     )
     seed: Whole = Field(default=0, ge=0, description="of all random draws")
     model: PartRef | None = Field(default=None, description="the model of every stage")
@@ -131,7 +131,7 @@ class Spec(_Model):
     executors: dict[str, dict[str, Any]] = Field(
         default={}, description="params of the executors that --on names"
     )
-    limit: Limit | None = Field(default=None, description="makes a run smaller")
+    limit: Limit | None = Field(default=None, description="limits that make a run smaller")
     examine: Literal["stop", "warn", "off"] = Field(
         default="stop", description="whether an SAE that does not fit its model stops the run"
     )
@@ -146,8 +146,8 @@ class Spec(_Model):
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A spec with the origin of its values: `data` is what is recorded (merged, environment
-    references as written).
+    """A spec with the origin of its values. `data` is recorded: merged, with environment references
+    as written.
     """
 
     spec: Spec
@@ -276,7 +276,7 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]
             where = root.find(("stages", first[stage.id], "id")).location
             yield (
                 path,
-                f"There is a stage '{stage.id}' already ({where}); give each stage its own id.",
+                f"There already is a stage '{stage.id}' ({where}); give each stage its own id.",
             )
         first.setdefault(stage.id, index)
     yield from _needs_problems(spec, first)
@@ -330,7 +330,7 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
             where = root.find(("sinks", first[sink.name], "name")).location
             yield (
                 ("sinks", index, "name"),
-                f"There is a sink '{sink.name}' already ({where}); give each its own name.",
+                f"There already is a sink '{sink.name}' ({where}); give each its own name.",
             )
 
 

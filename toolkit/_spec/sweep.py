@@ -23,7 +23,7 @@ from toolkit.errors import SpecError
 
 MAX_POINTS = 1000
 SWEPT = ("model", "saes", "samples", "seed", "stages")
-"""Allowed beginnings of a path."""
+"""The fields of a spec in which a path may begin."""
 INHERITED = ("model", "saes", "samples", "seed")
 """Top-level fields of the spec that stages inherit."""
 
@@ -35,7 +35,7 @@ class SweepPoint:
     values: Mapping[str, Any]
     """By path."""
     stages: Mapping[str, str]
-    """For each stage of the spec its id in the run."""
+    """The id in the run of each stage of the spec."""
 
 
 @dataclass
@@ -52,8 +52,8 @@ class _Variants:
 
 
 def swept(root: Node) -> Node:
-    """The spec with the stages of all points. A spec without a sweep, or with one that is not a map
-    of lists, stays as it is.
+    """The spec with the stages of all points. A spec without a sweep, or with an invalid one, is
+    unchanged.
     """
     return _expand(root)[0]
 
@@ -163,7 +163,7 @@ class _Numbering:
         return {**inherited, **stage}
 
     def _renamed(self, need: Node, trail: tuple[str, ...]) -> Node:
-        """A need, as ID@NUMBER until all variants are known."""
+        """A need of a stage, as ID@NUMBER until all variants are known."""
         id = need.value
         if not isinstance(id, str) or id not in self._stages or id in trail:
             return need

@@ -73,8 +73,8 @@ ABLATE = Scale(0.0)
 
 
 def values_of_targets(values: Values, index: Tensor, shared_dims: int, like: Tensor) -> Tensor:
-    """Values for each of m tokens: (m, ...) where there is one entry per target, else as they are,
-    to be broadcast.
+    """Values for m tokens: (m, ...) if there is one entry per target, else unchanged, to be
+    broadcast.
     """
     import torch
 

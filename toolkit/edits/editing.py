@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassRows:
-    """The rows of one pass, as edits see them: column 0 of row i stands at position starts[i], and
-    its tokens end before position stops[i]. Edits' targets name rows by `numbers`, tallies by
-    `names`; `prompts` says how many tokens of each row are prompt.
+    """The rows of one pass, as edits see them: column 0 of row i is position starts[i], and its
+    tokens end before position stops[i]. Edits' targets name rows by `numbers`, tallies by `names`;
+    `prompts` says how many tokens of each row are prompt.
     """
 
     starts: Sequence[int]
@@ -192,14 +192,14 @@ def _check_once(edit: Edit, chosen: Chosen) -> None:
 
 
 def check_targets(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
-    """Every target names a row of the batch and begins inside it."""
+    """Check that every target names a row of the batch and begins inside it."""
     for edit in edits:
         rows = edit.targets.rows
         if rows is None:
             continue
         for row, start in zip(rows.tolist(), edit.targets.starts.tolist(), strict=True):
             if not 0 <= row < len(lengths) or start >= lengths[row]:
-                has = f"has {lengths[row]} tokens" if 0 <= row < len(lengths) else "is not there"
+                has = f"has {lengths[row]} tokens" if 0 <= row < len(lengths) else "does not exist"
                 raise DataError(
                     f"edit at '{edit.hookpoint}': position {start} of row {row} is outside of the "
                     f"batch: row {row} {has}, of {len(lengths)} rows. Positions count from 0."
@@ -207,8 +207,8 @@ def check_targets(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
 
 
 def check_made(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
-    """Every edit was made once at each token that its targets name in prompts of these lengths, and
-    nowhere else. To be called once, after the only pass of these edits.
+    """Check that every edit was made once at each token that its targets name in prompts of these
+    lengths, and nowhere else. Call it once, after the only pass with these edits.
     """
     for edit in edits:
         planned: Counter[tuple[Hashable, Phase]] = Counter()
@@ -224,5 +224,5 @@ def check_made(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
             raise DataError(
                 f"edit at '{edit.hookpoint}': {planned[row, phase]} tokens of row {row} were "
                 f"planned in its {phase}, and {made[row, phase]} were edited. The model's loader "
-                "makes edits more or less often than it was told."
+                "makes edits more or less often than requested."
             )

@@ -81,8 +81,8 @@ def check_part(
 
 
 def check_params(part: Part, params: Mapping[str, Any]) -> Any:
-    """The record loads, its help fits a line, and its params are strict, explained and survive
-    JSON. Returns the params.
+    """Check that the record loads, its help fits a line, and its params are strict, described and
+    unchanged by JSON. Returns the params.
     """
     if problem := problem_of(part):
         raise Broken(problem)
@@ -111,19 +111,19 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
         reread = part.params.model_validate(written, context=context)
     except ValidationError as error:
         raise Broken(
-            f"{part.kind} part '{part.name}': its params do not survive JSON: {error}"
+            f"{part.kind} part '{part.name}': its params cannot be read back from JSON: {error}"
         ) from error
     must(
         given == reread,
         part,
-        f"its params change on the way through JSON: {given!r} became {reread!r}",
+        f"JSON changes its params: {given!r} became {reread!r}",
     )
     return given
 
 
 def check_identity(part: ModelPart | SaePart, params: Any) -> None:
-    """`identify` answers the same twice, in plain data, and imports no torch: it runs when a spec
-    is only planned.
+    """Check that `identify` returns the same plain data twice and imports no torch: it runs when a
+    spec is only planned.
     """
     before = set(sys.modules)
     first, second = part.identify(params), part.identify(params)
@@ -153,5 +153,5 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
     must(
         all(isinstance(download, Download) and download.patterns for download in downloads),
         part,
-        "downloads gave something else than Downloads",
+        "downloads returned something other than Downloads",
     )

@@ -1,5 +1,5 @@
-"""In-memory fakes of what the host gives a part: tables, a reporter, work. No store, no model, no
-worker.
+"""In-memory fakes of what a part gets from the host: tables, a reporter, work. No store, no model,
+no worker.
 
 work = make_work(Hash(width=8), make_samples(["one", "two"])) rows = dict(extract_hash(work))
 """
@@ -47,7 +47,7 @@ class TableInputs:
         return self.held[table]
 
     def tables(self) -> Sequence[str]:
-        """Names of the tables that are there."""
+        """Names of the available tables."""
         return sorted(self.held)
 
 
@@ -64,7 +64,7 @@ class SilentReporter:
         self.phases.append(name)
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """Remember how far it is."""
+        """Remember the progress."""
         self.steps.append((done, total))
 
     def event(self, name: str, **facts: Any) -> None:
@@ -97,7 +97,7 @@ def make_work(
 
 
 def make_comparison(*groups: str, **fields: Any) -> Comparison:
-    """What a stage recorded of a comparison of these groups; `fields` are those that matter."""
+    """A comparison of these groups, as a stage records it; `fields` are those that matter."""
     sides = tuple(
         ComparedGroup(name=name, samples=9, units=9, prompts=9, clusters=9) for name in groups
     )
@@ -166,7 +166,7 @@ def make_step(key: str, **fields: Any) -> StepRow:
 
 
 def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str, pa.Table]:
-    """The named tables, small: samples, metadata and activations (one feature a token) have rows,
+    """The named tables, small: samples, metadata and activations (one feature per token) have rows,
     others have none.
     """
     made = make_samples(texts)

@@ -1,4 +1,4 @@
-"""The entries of a run's activations in temporary files, sorted by feature there."""
+"""An external sort: the entries of a run's activations in temporary files, sorted by feature."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ AT_ONCE = 4 << 20
 _ROWS_AT_ONCE = 1 << 16
 _READ_AT_ONCE = 1 << 20
 _BUCKET_BITS = 20
-"""Entries are counted by this many of a key's highest bits, which means by feature if there are at
-most a million.
+"""Entries are counted by this many of the highest bits of their keys: by single features, if there
+are at most a million.
 """
 Paths = tuple[Path, Path]
 """The files with keys and with values."""
@@ -98,7 +98,9 @@ class Scratch:
         return int(self._seen[space].sum())
 
     def token_count(self, space: str) -> int:
-        """How many tokens of samples have rows in a space; one that two stages kept counts once."""
+        """How many tokens of samples have rows in a space; a token that two stages kept counts
+        once.
+        """
         import numpy as np
 
         return len(np.unique(np.fromfile(self._positions_file(space), np.uint64)))
@@ -150,8 +152,8 @@ class Scratch:
             yield _sorted(*_taken(paths))
 
     def _divided(self, paths: Paths) -> Iterator[Paths]:
-        """The files of a space, each with as many entries as are sorted at once, in the order of
-        their features.
+        """The files of a space in the order of their features; each has few enough entries to be
+        sorted at once.
         """
         if not self._size(paths):
             return
@@ -236,8 +238,8 @@ def _read(paths: Paths) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _ranges(
     read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], shift: int
 ) -> tuple[np.uint64, np.ndarray]:
-    """By how many bits keys are shifted to give a bucket, and the range of features that each
-    bucket belongs to.
+    """How many bits keys are shifted to give a bucket, and the range of features that each bucket
+    belongs to.
 
     No range has more entries than are sorted at once, unless one bucket alone has them. A bucket
     has whole features.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_BYTES = 4 << 30
-"""Of an array, an archive or a row group, unpacked."""
+"""The largest array, archive or row group that is unpacked."""
 MAX_JSON = 256 << 20
 MAX_LINE = 64 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -126,7 +126,7 @@ def _check_entries(chunk: pa.Table, sizes: Mapping[str, int], where: str) -> Non
     if not pc.all(
         pc.equal(pc.list_value_length(chunk["features"]), pc.list_value_length(chunk["values"]))
     ).as_py():
-        raise DataError(f"{where}: a row has not as many values as features.")
+        raise DataError(f"{where}: a row has different numbers of values and features.")
     for space in pc.unique(chunk["space"]).to_pylist():
         rows = chunk.filter(pc.equal(chunk["space"], space))
         largest = pc.max(pc.list_flatten(rows["features"])).as_py()

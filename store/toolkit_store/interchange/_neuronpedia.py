@@ -1,10 +1,10 @@
 """Neuronpedia's bulk layout: `v1/MODEL/SOURCE/` with features, activations and explanations in
-numbered, zipped JSON lines.
+numbered files of gzipped JSON lines.
 
 A feature is identified by (modelId, layer, index) alone: batch number and line do not matter.
-Features stand in the order of their indices as text, as there. Labels come in as rows of `features`
-with the stat `label`; the group says by which method and model a label was made, since a feature
-has several. Those methods and models are entered in `v1/config/`.
+Features are in the order of their indices as text, as Neuronpedia sorts them. Labels come in as
+rows of `features` with the stat `label`; the group says by which method and model a label was made,
+since a feature has several. Those methods and models are entered in `v1/config/`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BETWEEN = " / "
 """Between the method and the model in a label's group."""
 BATCH = 1024
 BARS = 20
-"""Of the histogram of a feature's values."""
+"""Bars of the histogram of a feature's values."""
 
 
 Key = tuple[str, str]
@@ -141,7 +141,7 @@ def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list
 
 
 def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """The methods and models that explanations name; Neuronpedia enters them once for all
+    """The methods and models that explanations name; Neuronpedia enters them once for all its
     sources.
     """
     kinds, models = (
@@ -180,7 +180,7 @@ def _write_batch(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Path]:
 
 
 def _best(entries: pl.DataFrame, k: int) -> list[str]:
-    """The samples where a feature fires hardest."""
+    """The samples on which a feature fires hardest."""
     import polars as pl
 
     ranked = (
@@ -274,8 +274,8 @@ def _explanation(
 
 
 def _labels(run: RunTables) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """Space -> feature -> its rows with the stat `label`, in the order in which their groups
-    count.
+    """Space -> feature -> its rows with the stat `label`, in the order of the numbers in their
+    groups.
     """
     out: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in run.read("features").to_pylist():

@@ -157,8 +157,8 @@ class ByIndex:
         return known.samples, known.tokens
 
     def coactive_counts(self, feature: int) -> pl.DataFrame:
-        """Each feature, at how many places it fired together with this one (`both`), and at how
-        many at all (`count`).
+        """Each feature, the number of positions at which it fired together with this one (`both`),
+        and at all (`count`).
         """
         import polars as pl
 
@@ -181,7 +181,9 @@ class ByIndex:
                 yield blocks_of_step
 
     def _named(self, entries: _FeatureEntries, *more: str) -> pl.DataFrame:
-        """With the samples' names instead of their numbers, and more columns about the samples."""
+        """Entries with the samples' names instead of their numbers, and more columns about the
+        samples.
+        """
         import polars as pl
 
         sample, *others = (self._index.samples[name][entries.numbers] for name in ("sample", *more))

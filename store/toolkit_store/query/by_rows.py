@@ -65,8 +65,8 @@ class ByRows:
         return len({sample for sample, _ in places}), len(places)
 
     def coactive_counts(self, feature: int) -> pl.DataFrame:
-        """Each feature, at how many places it fired together with this one (`both`), and at how
-        many at all (`count`).
+        """Each feature, the number of positions at which it fired together with this one (`both`),
+        and at all (`count`).
         """
         import polars as pl
 

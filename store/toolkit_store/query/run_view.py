@@ -177,8 +177,8 @@ class RunView:
         return frame.join(kept, on="position", how="left", maintain_order="left")
 
     def coactive(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
-        """Features that fired at the same places: in how many together (`both`), in how many
-        themselves, and the Jaccard index.
+        """Features that fired at the same positions: at how many together (`both`), at how many at
+        all (`count`), and the Jaccard index.
         """
         import polars as pl
 
@@ -211,7 +211,7 @@ class RunView:
         return sorted({row["position"] for row in rows if spaces is None or row["space"] in spaces})
 
     def samples(self, names: Sequence[str]) -> pl.DataFrame:
-        """The rows of table `samples` for these samples; one that there is not has none."""
+        """The rows of table `samples` for these samples; an unknown sample has none."""
         return self._rows.samples(names, list(TABLES["samples"].columns)).unique(
             "sample", keep="first", maintain_order=True
         )
@@ -219,8 +219,8 @@ class RunView:
     # --- all features of a space ---
 
     def directory(self, space: str) -> pl.DataFrame:
-        """Every feature of a space that fired: feature, number of samples (`count`), of places
-        (`entries`), largest value.
+        """Every feature of a space that fired: feature, number of samples (`count`), number of
+        positions (`entries`), largest value.
         """
         return self._answers(space).directory()
 
@@ -301,8 +301,8 @@ class RunView:
         """Features of the space with the nearest decoder direction: feature, cosine.
 
         `rows` are the space's decoder rows, or a function that gives a range of them. Without them,
-        the projections that the store keeps of the SAE (`projections`) are used, if there are any:
-        cosines are then nearly right.
+        the store's projections of the SAE (`projections`) are used, if there are any: cosines are
+        then approximate.
         """
         check_row_limit(k)
         rows = self.projections(space) if rows is None else rows

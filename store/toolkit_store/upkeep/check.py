@@ -47,7 +47,7 @@ def report(
         unrecorded = len(location.files.unrecorded(name))
         if unrecorded:
             notes.append(
-                f"table '{name}': {unrecorded} files of a write that is going on or was cut off"
+                f"table '{name}': {unrecorded} files of a write that is in progress or was cut off"
             )
     steps = [] if problems else ledger()
     problems += [] if problems else _miscounted(location, steps)
@@ -75,7 +75,9 @@ def _lost(location: Location, name: str) -> list[str]:
 
 
 def _imported(steps: Sequence[StepRow]) -> list[str]:
-    """Steps that were not computed into this store: their rows are as good as the export."""
+    """Notes about steps that were imported, not computed here: their rows are as good as the
+    export.
+    """
     origins = [step.origin for step in steps if step.origin]
     if not origins:
         return []

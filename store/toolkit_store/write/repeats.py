@@ -70,7 +70,7 @@ class Keys:
     def _refusal(self, key: dict[str, Any], times: int, rows: int) -> DataError:
         row = ", ".join(f"{column}={value!r}" for column, value in key.items())
         return DataError(
-            f"Table '{self._name}': the row {row} comes {times} times in one step ({rows} such "
+            f"Table '{self._name}': the row {row} occurs {times} times in one step ({rows} such "
             f"rows). The columns {', '.join(key)} must make a row unique."
         )
 

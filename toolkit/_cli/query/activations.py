@@ -14,7 +14,7 @@ from toolkit._query.run import Run, listing
 from toolkit._query.text import Row, piece_at
 
 ALL = 1 << 40
-"""More rows than there are."""
+"""More rows than any table has."""
 
 
 @click.command("top")
@@ -31,7 +31,7 @@ def top(asked: Asked, address: str) -> Answer:
     space, index = run.feature(address)
     hits = run.view.top(space, index, asked.k).drop("unit").to_dicts()
     rows = with_text(run, hits, marked=marked_in(asked))
-    why = f"Feature {address} fires at no position whose activations run {run.id} has kept."
+    why = f"Feature {address} fires at none of the positions that run {run.id} has kept."
     total = run.view.entries(space, index) if len(rows) == asked.k else len(rows)
     return Answer(heads, rows, total, why)
 

@@ -39,10 +39,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows to show, out of how many (None: more, not counted); if there are none, why. In a table
-    for people, columns in `shared` that say the same in every row are said once, above it, and
-    `above` stands over all; `frame` has the rows as a Parquet file is to have them, where their
-    types are known.
+    """The rows to show, their total number (None: more, not counted) and, if there are none, why.
+    In the text table, columns in `shared` with one value in all rows are printed once above it, and
+    `above` is printed before everything; `frame` has the rows for a Parquet file, where their types
+    are known.
     """
 
     heads: Sequence[str]
@@ -63,7 +63,7 @@ def answered(function: Callable[..., Answer]) -> Callable[..., None]:
 
 
 def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
-    """The same for a command that takes its runs as arguments."""
+    """Like `answered`, for a command that takes its runs as arguments."""
     return _collecting(function)
 
 
@@ -104,12 +104,12 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
 
 
 def open_run(asked: Asked, name: str | None = None) -> Run:
-    """The run asked for, or the one named; what there is to say about it goes to stderr."""
+    """The run that the options name, or the one of this name; notes about it go to stderr."""
     return open_named(asked.store, name or asked.run)
 
 
 def open_named(store: str | None, name: str | None) -> Run:
-    """The run of that name, else the newest; what there is to say about it goes to stderr."""
+    """The run of that name, else the newest; notes about it go to stderr."""
     from toolkit._query.run import open_run as opened
 
     run = opened(store, name)
@@ -154,7 +154,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_parquet(answer: Answer, asked: Asked) -> None:
-    """Infinite numbers and NaN as they are: Parquet has them."""
+    """Write the rows with infinite numbers and NaN as they are: Parquet has them."""
     import polars as pl
 
     from toolkit.errors import BadInput
@@ -169,8 +169,8 @@ def _write_parquet(answer: Answer, asked: Asked) -> None:
         frame.write_parquet(asked.file or "")
     except OSError as error:
         raise BadInput(
-            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file in a folder "
-            "that is there."
+            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file in an "
+            "existing folder."
         ) from None
 
 

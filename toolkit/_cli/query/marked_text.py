@@ -1,4 +1,4 @@
-"""Text around a token, with tokens marked: bright in a terminal, in brackets elsewhere."""
+"""Text around a token, with tokens marked: highlighted in a terminal, in brackets elsewhere."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _place(hit: Row, sample: Row, marked: bool) -> Row:
 
 
 def marked_in(asked: Asked) -> bool:
-    """Whether marks are colours: in a terminal, in the table for people."""
+    """Whether tokens are marked by colours: in the text table, on a terminal."""
     return asked.form == "text" and is_terminal()
 
 
 def is_terminal() -> bool:
-    """Whether colours are seen."""
+    """Whether stdout is a terminal, which shows colours."""
     return sys.stdout.isatty()
 
 
@@ -43,8 +43,8 @@ def _bright(piece: str) -> str:
 
 
 def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], terminal: bool) -> str:
-    """The whole text with the tokens marked where a feature fires: in a terminal brightly from half
-    of its largest value on.
+    """The whole text with the tokens marked where a feature fires; a terminal highlights those with
+    at least half of its largest value.
     """
     largest = max((value for value in values if value), default=0.0)
     out, cursor = [], 0

@@ -40,7 +40,12 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
     for line in left_out:
         echo(f"left out: {line}", err=True)
     if not common.spaces:
-        return Answer(heads, [], 0, "The two runs have no space that both looked at alike.")
+        return Answer(
+            heads,
+            [],
+            0,
+            "The two runs have no space in which they kept the same kind of positions.",
+        )
     result = diff_views(runs[0].view, runs[1].view, common.spaces)
     ranked = result.filter(pl.col("change") != 0)
     rows = [
@@ -48,7 +53,7 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
         for row in ranked.head(asked.k).to_dicts()
     ]
     why = (
-        f"Every feature fires in as large a share of samples in run {runs[1].id} as in run "
+        f"Every feature fires in the same share of samples in run {runs[1].id} and in run "
         f"{runs[0].id}."
     )
     return Answer(heads, rows, ranked.height, why)

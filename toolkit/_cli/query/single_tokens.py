@@ -1,4 +1,4 @@
-"""`toolkit query feature`, `attention` and `attribution`: what a run kept for single tokens."""
+"""`toolkit query feature`, `attention` and `attribution`: what a run kept about single tokens."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from toolkit.selectors import Selector
 
 WORDS = {"decision": "last"}
-"""Names for positions with a role."""
+"""Other names of positions."""
 
 
 @click.command("feature")
 @click.argument("address")
-@click.option("--across", type=click.Choice(["layers"]), help="The same number at every layer.")
+@click.option(
+    "--across", type=click.Choice(["layers"]), help="The feature of the same number at every layer."
+)
 @click.option("--at", metavar="PLACE", default="last", help="last, all, or a span. Default: last.")
 @click.option("--sample", metavar="SAMPLE", help="Of this sample only.")
 @answered
@@ -131,7 +133,7 @@ def attribution(
     part: str,
     top: int,
 ) -> Answer:
-    """Show the parts that move the outcome of a sample most, the largest of each method first."""
+    """Show the parts that move the outcome of a sample most; of each method, the largest first."""
     run = open_run(asked, name)
     heads = ("method", "rank", "position", "token", "head", "feature", "value", "exact", "against")
     if not run.stages("attributions"):

@@ -33,13 +33,14 @@ SUMMARY = "*"
     "stats",
     multiple=True,
     metavar="STAT",
-    help="Show this statistic only; may be given again. Default: of tests the main ones; all with "
-    "--json.",
+    help="Show this statistic only; may be repeated. Default: the main ones of each test; all "
+    "with --json.",
 )
 @click.option(
     "--by",
     metavar="STAT",
-    help="Sort by this statistic. Default: the sound rank, else q and the size of the effect.",
+    help="Sort by this statistic. Default: the rank with sound statistics, else q and the size "
+    "of the effect.",
 )
 @click.option("--significant", is_flag=True, help="Significant differences only.")
 @answered
@@ -70,8 +71,8 @@ def features(
     rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
     heads = stat_heads(rows, stats, asked.form)
     why = (
-        f"No difference is significant in run {run.id}: stat 'significant' is 1 nowhere in what "
-        "was asked for."
+        f"No difference is significant in run {run.id}: no row that was asked for has the stat "
+        "'significant' with 1."
     )
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
 

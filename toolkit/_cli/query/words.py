@@ -48,7 +48,7 @@ def words(asked: Asked, address: str, stage: str | None) -> Answer:
         listed, [("verdict", True), ("method", True), ("p", True), ("value", False)]
     )
     rows = _confirmed_first(first_rows(ordered, len(ordered)))
-    why = f"No word that was listed in run {run.id} goes with feature {address}."
+    why = f"Run {run.id} lists no words for feature {address}."
     return Answer(heads, rows[: asked.k], len(rows), why, shared=("stage",), above=above)
 
 
@@ -77,7 +77,7 @@ def _promoted(run: Run, where: Mapping[str, Sequence[Any]]) -> str:
 )
 @answered
 def label(asked: Asked, text: str, layer: int | None) -> Answer:
-    """Show the features whose label is about TEXT, the nearest first, and what else speaks for the
+    """Show the features whose label is about TEXT, the nearest first, with other evidence for the
     label.
 
     Labels are those that `toolkit store import neuronpedia` added to the run. `match` is the
