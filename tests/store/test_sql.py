@@ -96,7 +96,7 @@ def test_what_may_be_asked(text: str, wanted: list[tuple[object, ...]]) -> None:
         ("SELECT greatest() FROM features", r"'greatest\(\)' needs something in its brackets"),
         ("SELECT " + "(" * 31 + "1" + ")" * 31, "too deep: at most 30"),
         ("SELECT " + "+".join("1" * 1_002), "too deep"),
-        ("SELECT '" + "x" * 10_000 + "'", "has 10,009 letters; at most 10,000"),
+        ("SELECT '" + "x" * 10_000 + "'", "has 10,009 characters; at most 10,000"),
         ("SELECT nothing FROM features", "polars cannot answer this:"),
         ("SELECT * FROM steps", r"relation 'steps' was not found\. Tables: activations, features"),
         ("SELECT CAST('x' AS INT)", "polars cannot answer this: conversion from"),

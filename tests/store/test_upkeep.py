@@ -103,7 +103,7 @@ def test_files_of_a_cut_off_write_are_noted_and_taken_up(store: Store) -> None:
     report = store.check()
     assert report.problems == []
     assert report.notes == [
-        "table 'activations': 3 files of a write that is going on or was cut off"
+        "table 'activations': 3 files of a write that is in progress or was cut off"
     ]
     with (store.folder / "files" / "activations.jsonl").open("a") as file:
         file.write('{"file": "data/x')  # a kill while the record was written

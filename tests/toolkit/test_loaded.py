@@ -398,7 +398,7 @@ def _backwards(self: Tiny, text: str, found: Encoded) -> Encoded:
 MODELS: list[tuple[type[Tiny], str]] = [
     (
         type("Flat", (Tiny,), {"context": 0}),
-        "layers, width and context are (3, 8, 0); each is at least 1",
+        "layers, width and context are (3, 8, 0); each must be at least 1",
     ),
     (
         changed("encode", lambda self, text, found: replace(found, shift=next(COUNTER))),
@@ -433,7 +433,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
                 found, ids=(BOS, *found.ids), offsets=((0, 0), *found.offsets)
             ),
         ),
-        "encode gave 2 BOS for 'one two'; exactly one, at the start",
+        "encode gave 2 BOS for 'one two'; expected exactly one, at the start",
     ),
     (NoBosInChat, "encode gave 0 BOS for 'one two' in chat; exactly one"),
     (
@@ -493,17 +493,17 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (SeesNeighbours, "resid_post.0 of a text depends on the texts beside it or on the padding"),
     (SeesAhead, "resid_post.0 of a token depends on the tokens after it"),
     (NoEdits, "an edit at resid_post.0 does not show in what is captured there"),
-    (EditsTwice, "an edit at resid_post.0 to the value that is there changed resid_post.0"),
+    (EditsTwice, "an edit at resid_post.0 to its current value changed resid_post.0"),
     (EditsStay, "an edit at resid_post.0 to another value does not reach resid_post.2"),
     (EditsEveryRow, "an edit at resid_post.0 of one row changed another row"),
     (EditsThePast, "an edit at resid_post.0 changed positions before its own"),
     (
         changed("prefix", lambda self, ids, capture, found: replace(found, ids=())),
-        "prefix gave other ids than it was given",
+        "prefix has other ids than it was given",
     ),
     (
         FirstToken,
-        "prefix captured something else at resid_post.0 than run gives for the last token",
+        "prefix captures other values at resid_post.0 than run does for the last token",
     ),
     (
         changed("prefix", lambda self, ids, capture, found: replace(found, captured=None)),
@@ -515,7 +515,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         SortsRows,
-        "suffix of rows at several layers gave other states for layer 2 than whole passes give",
+        "suffix of rows at several layers gave other states for layer 2 than whole passes",
     ),
     (UsesUp, "a second suffix of the same prefix gave other states"),
     (NoRows, "suffix of no rows gave the shape (0,); wanted (0, 8)"),
@@ -543,7 +543,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (OnlySets, "edits that add and scale give something else than the same values set"),
     (
         changed("edited_states", lambda self, prefix, edits, count, found: found + 1),
-        "edited_states gives other states than run with the same edits",
+        "edited_states differs from run with the same edits",
     ),
     (ForgetsEdits, "a session "),
     (HastySession, "token by token with whole passes it is"),
@@ -555,7 +555,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         type("Ahead", (Offers,), {"seen": lambda self, at, length: torch.ones(length) / length}),
-        "attention of layer 0 looks at tokens behind the query",
+        "attention of layer 0 looks at tokens after the query",
     ),
     (
         type("Half", (Offers,), {"seen": lambda self, at, n: Offers.seen(self, at, n) / 2}),
@@ -568,13 +568,13 @@ MODELS: list[tuple[type[Tiny], str]] = [
                 found, captured={name: value + 1 for name, value in found.captured.items()}
             ),
         ),
-        "attention captured something else at resid_post.2 than run gives",
+        "attention captures other values at resid_post.2 than run",
     ),
     (offering("gradients", _halved), "the gradient at resid_post.0 gives the slope"),
     (offering("gradients", _leaking), "gradients leaves tensors that keep their gradients"),
     (
         offering("unembedding_rows", lambda rows: rows.flip(0)),
-        "unembedding_rows order tokens otherwise than unembed does",
+        "unembedding_rows ranks tokens differently from unembed",
     ),
     (
         offering("fold_final_norm", lambda parts: parts * parts.norm(dim=-1, keepdim=True)),
@@ -637,7 +637,7 @@ def test_what_a_model_part_loads() -> None:
         ({"load": lambda params, report: 7}, "load gave int instead of a toolkit.models.Model"),
         (
             {"identify": lambda params: identity()},
-            "the identity of the loaded model is not what identify gives",
+            "the identity of the loaded model differs from that of identify",
         ),
         ({"load": lambda params, report: NoEdits()}, "does not show in what is captured there"),
     ):
@@ -711,7 +711,7 @@ SAES: list[tuple[type[Small], str]] = [
     (own(hookpoint="residual.1"), "'residual.1' is not a hookpoint"),
     (own(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
     (own(layer=3), "its layer is 3, its hookpoint resid_post.1"),
-    (own(width=0), "its inputs and width are (8, 0); each is at least 1"),
+    (own(width=0), "its inputs and width are (8, 0); each must be at least 1"),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]),
         "encode gave the shape (16, 11); wanted (16, 12)",
@@ -800,7 +800,7 @@ SAES: list[tuple[type[Small], str]] = [
         other("encoder_bias", lambda self, features: torch.ones(len(features))),
         "its pre-activations above their thresholds are not what encode gives",
     ),
-    (Forgetful, "encode gives something else after release_memory"),
+    (Forgetful, "encode gives other values after release_memory"),
 ]
 
 

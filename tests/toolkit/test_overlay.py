@@ -140,7 +140,7 @@ def test_changes_of_single_specs_are_maps(tmp_path: Path, only: str, text: str) 
         ),
         (
             "overlay_twice.yaml",
-            ":3: stages.1: 'groups' is changed twice in this overlay. Keep one.",
+            ":3: stages.1: 'groups' is changed twice in this overlay. Keep one of them.",
         ),
         (
             "overlay_unknown_sink.yaml",

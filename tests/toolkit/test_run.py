@@ -172,7 +172,7 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
     result = toolkit.run("run", toy(features={"crash_once": str(crash)}))
     assert result.returncode == 0, result.stderr
     assert (
-        "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)"
+        "died (killed by signal 9; out of memory?); trying again on a new worker (2 of 3)"
         in result.stderr
     )
 

@@ -119,7 +119,7 @@ def test_a_store_at_a_uri(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert say("import", "parquet", tmp_path / "out", at=uri).stdout == "run run-1\n"
     lines = say("check", at=uri).stdout.splitlines()
     assert lines[1].startswith("note   1 step was imported, not computed here: parquet ")
-    assert lines[2] == "no files to look at; every step has the rows that it wrote"
+    assert lines[2] == "no files to check; every step has the rows that it wrote"
     local = store_folder(uri)
     assert local == Path(f"toolkit-runs@{uri.replace(':', '%3A').replace('/', '%2F')}")
     assert json.loads((local / "runs" / "run-1" / "manifest.json").read_text())["run"] == "run-1"

@@ -160,8 +160,8 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
     name = label(change, key)
     if not name:
         raise SpecError(
-            f"{change.location}: {where}.{index}: An overlay changes {where} by `{key}`; add the "
-            f"{key} of this one."
+            f"{change.location}: {where}.{index}: An overlay changes {where} by `{key}`; "
+            f"give this one its {key}."
         )
     if name in [label(item, key) for item in overlay.value[:index]]:
         raise SpecError(

@@ -48,7 +48,7 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(
             import_run(opened(tmp_path / "memory" / "new"), "parquet", tmp_path / "out")
 
     refused(r"has version 99; this toolkit .* Upgrade", version=99)
-    refused(r"is of format 'safetensors'; wanted 'parquet'", format="safetensors")
+    refused(r"has the format 'safetensors'; wanted 'parquet'", format="safetensors")
     tables = good["tables"]
     refused(
         "table 'samples' has version 99",
@@ -60,7 +60,7 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(
     data = bytearray((tmp_path / "out" / "samples.parquet").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "out" / "samples.parquet").write_bytes(data)
-    refused(r"samples\.parquet is not what was written: its SHA-256 differs")
+    refused(r"samples\.parquet has changed since it was written: its SHA-256 differs")
     (tmp_path / "out" / "samples.parquet").unlink()
     refused(r"samples\.parquet is missing")
     index.unlink()

@@ -197,7 +197,7 @@ def test_tokens_that_do_not_fit_are_refused(run: RunTables, tmp_path: Path) -> N
     folder = foreign_tokens(
         tmp_path / "in", features=np.zeros((3, 5), np.float32), positions=np.array([3])
     )
-    with pytest.raises(DataError, match="`positions` names a token outside of the 3 rows"):
+    with pytest.raises(DataError, match="`positions` names a token beyond the 3 rows"):
         import_run(run.store, "tokens", folder, model="m")
     (folder / "metadata_2.json").write_text("{}")
     with pytest.raises(

@@ -200,8 +200,9 @@ def test_features_say_why_nothing_is_shown(folder: Path) -> None:
         "in these spaces. Stages that wrote some: cause, groups."
         in ask(folder, "features", "--space", "s3").stderr
     )
-    assert "stage 'extract' does not write it. Stages of this run that do: groups, cause." in (
-        ask(folder, "features", "--stage", "extract").stderr
+    assert (
+        "stage 'extract' does not write it. Stages of this run that write it: groups, cause."
+        in (ask(folder, "features", "--stage", "extract").stderr)
     )
     assert (
         "No difference is significant in run toy-1"

@@ -74,9 +74,7 @@ def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(
 def test_top_of_a_feature_that_never_fires(folder: Path) -> None:
     result = ask(folder, "top", "2/99")
     assert result.stdout == ""
-    assert (
-        "Feature 2/99 fires at no position whose activations run full-1 has kept." in result.stderr
-    )
+    assert "Feature 2/99 fires at none of the positions that run full-1 has kept." in result.stderr
 
 
 def test_top_refuses_what_does_not_exist(folder: Path) -> None:
@@ -103,8 +101,8 @@ def test_a_table_that_no_stage_writes_names_the_parts_that_would(
         lambda: Parts([PluginInfo("p", "", "", parts=(part,))]),
     )
     said = (
-        "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts that "
-        "do: extract.all.\n"
+        "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts "
+        "that would: extract.all.\n"
     )
     assert ask(folder, "top", "2/5", run="toy-1").stderr == said
 
