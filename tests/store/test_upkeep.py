@@ -225,5 +225,5 @@ def test_values_as_float16(tmp_path: Path) -> None:
 def test_choice_of_values_is_settled_when_a_store_is_made(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreNotUsable, match="keeps values as float32, not as float16"):
         open_store(store.folder, values="float16")
-    with pytest.raises(BadInput, match="keeps values as float16, float32, not as 'int8'"):
+    with pytest.raises(BadInput, match="keep values as float16, float32, not as 'int8'"):
         open_store(tmp_path / "new", create=True, values="int8")

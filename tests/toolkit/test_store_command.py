@@ -335,7 +335,7 @@ def test_a_source_is_mapped_to_a_space(opened: Store, say: Say, tmp_path: Path) 
         "typeName": "t",
     }
     (folder / "batch-0.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(BadInput, match="If one is the other, say so: --source SOURCE=SPACE"):
+    with pytest.raises(BadInput, match="If they are the same space, say so: --source SOURCE=SPACE"):
         say("import", "neuronpedia", tmp_path / "in")
     assert say("import", "neuronpedia", tmp_path / "in", "--source", "20-mine=s1").exit_code == 0
     said = {"address": "20/7", "stage": "import.neuronpedia", "contrast": None, "label": "sevens"}

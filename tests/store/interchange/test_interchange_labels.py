@@ -282,7 +282,7 @@ def test_a_plain_list_needs_its_space(run: RunTables, tmp_path: Path) -> None:
     )
     refused([12], "there is no feature 12 in google/.*; its width is 12", space="s1")
     refused("[", "cannot be read as JSON")
-    refused({"a": 1}, "is not a feature list: wanted whole numbers")
+    refused({"a": 1}, "is not a feature list: it must hold whole numbers")
     refused([True], "is not a feature list")
     refused(
         [{"modelId": "gemma-2-2b", "layer": "9-x", "index": "1"}],

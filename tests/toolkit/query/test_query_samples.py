@@ -82,7 +82,7 @@ def test_top_refuses_what_does_not_exist(folder: Path) -> None:
         folder,
         "top",
         "9/5",
-        message=r"may mean 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
+        message=r"may be any of 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
     )
     refused(folder, "top", "3/5", message=r"no space at layer 3 here\. Layers: 2, 9")
     refused(folder, "top", "2/100", message="its width is 100")
@@ -115,7 +115,8 @@ def test_a_broken_plugin_does_not_keep_a_run_from_being_read(
 
     monkeypatch.setattr(_plugins, "load_parts", broken)
     assert (
-        "Parts that do: toolkit plugins says why" in ask(folder, "top", "2/5", run="toy-1").stderr
+        "The parts that would cannot be listed; toolkit plugins says why"
+        in ask(folder, "top", "2/5", run="toy-1").stderr
     )
 
 
