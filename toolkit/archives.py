@@ -21,17 +21,17 @@ class _Pieces:
     """A write-only file: `take` returns what was written since the last call."""
 
     def __init__(self) -> None:
-        self._held: list[bytes] = []
+        self._pieces: list[bytes] = []
 
     def write(self, data: Any) -> int:
-        self._held.append(bytes(data))
+        self._pieces.append(bytes(data))
         return len(data)
 
     def flush(self) -> None:
         """Do nothing: all bytes are held here."""
 
     def take(self) -> bytes:
-        data, self._held = b"".join(self._held), []
+        data, self._pieces = b"".join(self._pieces), []
         return data
 
 

@@ -137,7 +137,7 @@ class Comparison:
 
     def row(self) -> dict[str, Any]:
         """The row of table `comparisons`."""
-        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
         addresses = facts.pop("addresses")
         facts["comparison"] = facts.pop("id")
         facts["groups"] = [asdict(group) for group in self.groups]
@@ -152,8 +152,8 @@ class Comparison:
         """Read a row of table `comparisons`."""
         facts = {key: value for key, value in row.items() if key not in ("comparison", "step")}
         facts["groups"] = tuple(ComparedGroup(**group) for group in row["groups"])
-        facts["tested"] = {one["space"]: one["features"] for one in row["tested"]}
-        named = {one["space"]: one["address"] for one in row["tested"] if one["address"]}
+        facts["tested"] = {entry["space"]: entry["features"] for entry in row["tested"]}
+        named = {entry["space"]: entry["address"] for entry in row["tested"] if entry["address"]}
         facts["addresses"] = named
         return cls(id=row["comparison"], **facts)
 
@@ -187,12 +187,14 @@ def read_comparisons(inputs: Inputs) -> list[Comparison]:
 def comparisons_of(rows: pa.Table) -> list[Comparison]:
     """The comparisons of a table, each once, sorted by what is compared and how."""
     results = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
-    return sorted(results.values(), key=lambda one: (one.name, one.label, one.id))
+    return sorted(
+        results.values(), key=lambda comparison: (comparison.name, comparison.label, comparison.id)
+    )
 
 
 def addresses_of(inputs: Inputs) -> dict[str, str]:
     """The address of each space that the needed stages extracted or compared."""
-    compared = [one.addresses for one in read_comparisons(inputs)]
+    compared = [comparison.addresses for comparison in read_comparisons(inputs)]
     result = {space: address for known in compared for space, address in known.items()}
     if "spaces" in inputs.tables():
         rows = inputs.read("spaces").to_pylist()

@@ -189,8 +189,8 @@ def chance(seed: int, repetition: int, round: int) -> np.random.Generator:
 
 def state_hash(state: State, settings: Mapping[str, Any]) -> str:
     """A hash of a state without its condition's settings. Equal hashes mean equal states."""
-    kept = {name: value for name, value in state.items() if name not in settings}
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    facts = {name: value for name, value in state.items() if name not in settings}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -114,7 +114,7 @@ def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, st
             f"--gpu {request}: write physical indices or UUIDs, such as `--gpu 5` or `--gpu 2,5`, "
             "or `--gpu all`, or `--gpu none`."
         )
-    chosen = [_one(name, installed, allowed, environ) for name in names]
+    chosen = [_gpu_named(name, installed, allowed, environ) for name in names]
     if len({gpu.uuid for gpu in chosen}) != len(chosen):
         raise BadInput(f"--gpu {request}: name each GPU once.")
     return chosen
@@ -139,7 +139,7 @@ def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:
     return list(allowed[:count])
 
 
-def _one(
+def _gpu_named(
     name: str, installed: Sequence[Gpu], allowed: Sequence[Gpu], environ: Mapping[str, str]
 ) -> Gpu:
     gpu = next((gpu for gpu in installed if _matches(gpu, name)), None)

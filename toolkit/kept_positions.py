@@ -40,13 +40,13 @@ class AtKept(Params):
 
     @field_validator("at")
     @classmethod
-    def _some_selector(cls, given: Asked | None) -> Asked | None:
-        if given == ():
+    def _some_selector(cls, selectors: Asked | None) -> Asked | None:
+        if selectors == ():
             raise ValueError(
                 "the list of selectors is empty; leave `at` out to read every position that was "
                 "kept"
             )
-        return given
+        return selectors
 
 
 def shown(at: Asked | None) -> str:

@@ -50,11 +50,11 @@ def read_out(
     import torch
 
     chosen = torch.as_tensor(tokens, dtype=torch.long, device=states.device)
-    given = None if base is None else _Base.of(tiles, base)
+    reference = None if base is None else _Base.of(tiles, base)
     parts, start = [], 0
     while start < len(states):
         rows = tile_rows or _rows_that_fit(tiles, states, start)
-        parts.append(_read_rows(tiles, states[start : start + rows], chosen, given))
+        parts.append(_read_rows(tiles, states[start : start + rows], chosen, reference))
         start += rows
     if not parts:
         none = torch.empty(0, dtype=torch.float64, device=states.device)
@@ -62,7 +62,9 @@ def read_out(
     return Readout(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.normaliser for part in parts]),
-        None if given is None else torch.cat([part.kl for part in parts if part.kl is not None]),
+        None
+        if reference is None
+        else torch.cat([part.kl for part in parts if part.kl is not None]),
     )
 
 
@@ -75,11 +77,13 @@ class _Base:
 
     @classmethod
     def of(cls, tiles: Callable[[Tensor], Tiles], state: Tensor) -> _Base:
-        held = {first: logits[0].double() for first, logits in tiles(state.reshape(1, -1))}
-        everything = [held[first] for first in sorted(held)]
+        tiles_of_state = {
+            first: logits[0].double() for first, logits in tiles(state.reshape(1, -1))
+        }
+        everything = [tiles_of_state[first] for first in sorted(tiles_of_state)]
         import torch
 
-        return cls(held, torch.cat(everything).logsumexp(0))
+        return cls(tiles_of_state, torch.cat(everything).logsumexp(0))
 
 
 def _rows_that_fit(tiles: Callable[[Tensor], Tiles], states: Tensor, start: int) -> int:

@@ -171,8 +171,8 @@ class Sae(ABC):
     def preactivations(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
         """(n, inputs) -> (n, len(features)): the values that are compared with the thresholds."""
         columns, bias = self.encoder_columns(features), self.encoder_bias(features)
-        given = self.normalise(rows)
-        return given @ columns.to(given.device).T + bias.to(given.device)
+        normalised = self.normalise(rows)
+        return normalised @ columns.to(normalised.device).T + bias.to(normalised.device)
 
     def activations_of(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
         """(n, inputs) -> (n, len(features)): what `encode` gives for the chosen features. A
@@ -207,10 +207,10 @@ def without_zeros(dense: Tensor) -> Sparse:
             indices[:, 1],
             dense[indices[:, 0], indices[:, 1]],
         )
-    held = dense.detach().contiguous().numpy()
-    there = held != 0
+    array = dense.detach().contiguous().numpy()
+    there = array != 0
     flat = np.flatnonzero(there)
-    parts = there.sum(axis=1), flat % held.shape[1], held.reshape(-1)[flat]
+    parts = there.sum(axis=1), flat % array.shape[1], array.reshape(-1)[flat]
     return Sparse(*(torch.from_numpy(part) for part in parts))
 
 

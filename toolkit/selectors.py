@@ -74,24 +74,24 @@ class Places(Params):
 
     @field_validator("window", mode="before")
     @classmethod
-    def _two(cls, given: Any) -> Any:
-        if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
+    def _two(cls, window: Any) -> Any:
+        if window is not None and not (isinstance(window, list | tuple) and len(window) == 2):
             raise ValueError(
                 "must be two numbers (the first position, and the first left out; null: no "
-                f"end), not {given}"
+                f"end), not {window}"
             )
-        return given
+        return window
 
     @field_validator("window")
     @classmethod
-    def _something(cls, given: Window | None) -> Window | None:
-        first, last = given or (None, None)
+    def _something(cls, window: Window | None) -> Window | None:
+        first, last = window or (None, None)
         if first is not None and last is not None and (first < 0) == (last < 0) and first >= last:
             raise ValueError(
                 f"the window [{first}, {last}] is empty: the second number is the first position "
                 "left out"
             )
-        return given
+        return window
 
     def named(self) -> bool:
         """Whether any condition is given."""
@@ -142,17 +142,17 @@ class At(Params):
 
     @field_validator("at", mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
-        if isinstance(given, str) and given not in ("last", "all"):
+    def _known(cls, selector: Any) -> Any:
+        if isinstance(selector, str) and selector not in ("last", "all"):
             near = [
                 f" Did you mean `{_WORDS[word]}`?"
-                for word in get_close_matches(given, _WORDS, n=1, cutoff=0.5)
+                for word in get_close_matches(selector, _WORDS, n=1, cutoff=0.5)
             ]
             raise ValueError(
                 "must be `last`, `all`, a selector or a list of selectors, not the text "
-                f"'{given}'.{''.join(near)}"
+                f"'{selector}'.{''.join(near)}"
             )
-        return given
+        return selector
 
     @model_validator(mode="after")
     def _some_selector(self) -> At:
@@ -273,8 +273,8 @@ def _check_span(name: str, text: Read) -> None:
 
 
 def _tokens(tokens: Sequence[int | str], text: Read) -> set[int]:
-    ids = {one for one in tokens if isinstance(one, int)}
-    words = {one.strip() or one for one in tokens if isinstance(one, str)}
+    ids = {item for item in tokens if isinstance(item, int)}
+    words = {item.strip() or item for item in tokens if isinstance(item, str)}
     results = {index for index, token in enumerate(text.ids) if token in ids}
     return results | {
         index

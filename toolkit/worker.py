@@ -118,7 +118,7 @@ class _Loaded:
     """The model and SAEs in memory. A request for others releases these first."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[str, Any]] = {}
+        self._loaded: dict[str, tuple[str, Any]] = {}
 
     def get(
         self, parts: Parts, kind: str, requested: Mapping[str, Any] | None, report: _Reporter
@@ -126,13 +126,13 @@ class _Loaded:
         if requested is None:
             return None
         key = json.dumps(requested, sort_keys=True)
-        if self._held.get(kind, ("", None))[0] != key:
-            self._held.pop(kind, None)
+        if self._loaded.get(kind, ("", None))[0] != key:
+            self._loaded.pop(kind, None)
             report.phase(f"load {kind}")
             part = parts.get(kind, requested["part"])
             params = part.params.model_validate(requested["params"], context={"parts": parts})
-            self._held[kind] = (key, part.load(params, report))  # type: ignore[attr-defined]
-        return self._held[kind][1]
+            self._loaded[kind] = (key, part.load(params, report))  # type: ignore[attr-defined]
+        return self._loaded[kind][1]
 
 
 def main() -> None:

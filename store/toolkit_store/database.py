@@ -173,9 +173,10 @@ class Database:
         with self._explained("clean", name):
             table = self._table(name)
             if table is not None and not (reindexing and _is_large(name, table)):
-                here = self._folder is not None
+                in_folder = self._folder is not None
                 table.optimize(
-                    cleanup_older_than=_MINIMUM_AGE if here else _A_DAY, delete_unverified=here
+                    cleanup_older_than=_MINIMUM_AGE if in_folder else _A_DAY,
+                    delete_unverified=in_folder,
                 )
 
     def _lacks(self, name: str, table: Any) -> list[str]:
@@ -206,20 +207,20 @@ class Database:
         selected = self._selected_columns(name, columns)
         with self._explained("read", name):
             reader = self._reader
-            result: pa.Table | None = background.run(self._found(reader, name, where, selected))
+            result: pa.Table | None = background.run(self._read_rows(reader, name, where, selected))
         if result is None:
             return stored_schema(name).empty_table().select(selected)
         return self._as_declared(name, result.select(selected))
 
-    async def _found(
+    async def _read_rows(
         self, reader: Any, name: str, where: str | None, columns: list[str]
     ) -> pa.Table | None:
         table = await self._open(reader, name)
         if table is None:
             return None
         query = without_blobs(table.query()).select(columns)
-        found: pa.Table = await (query.where(where) if where else query).to_arrow()
-        return found
+        rows: pa.Table = await (query.where(where) if where else query).to_arrow()
+        return rows
 
     async def _open(self, reader: Any, name: str) -> Any:
         """The table at its last version, or None. In a folder, listing its versions takes a tenth
@@ -363,7 +364,9 @@ class Database:
         except LanceFault as error:
             self._tables.pop(name, None)
             self._readers.pop(name, None)
-            damage = next((f" {path}: {what}." for path, what in self.damaged(name)), "")
+            damage = next(
+                (f" {path}: {difference}." for path, difference in self.damaged(name)), ""
+            )
             advice = _RESTORE if verb == "read" or damage else ""
             raise StoreError(
                 f"Could not {verb} table '{name}' in {self.uri}: {error}.{damage}{advice}"

@@ -219,7 +219,7 @@ class HeldLease:
     """The held lease: a thread renews it every few seconds."""
 
     def __init__(self, uri: str, table: Any, epoch: int, seen_at: float) -> None:
-        self._uri, self._table, self._epoch, self._at, self._lost = (
+        self._uri, self._table, self._epoch, self._last_beat, self._lost = (
             uri,
             table,
             epoch,
@@ -232,10 +232,10 @@ class HeldLease:
 
     def check(self) -> None:
         """Raise an error if another process may have the lease by now."""
-        if self._lost or time.monotonic() - self._at > EXPIRES_S / 2:
+        if self._lost or time.monotonic() - self._last_beat > EXPIRES_S / 2:
             raise StoreError(
                 f"The lease of the store at {self._uri} is lost: it could not be renewed for "
-                f"{time.monotonic() - self._at:.0f} s. Check the network and issue the same "
+                f"{time.monotonic() - self._last_beat:.0f} s. Check the network and issue the same "
                 "command again."
             )
 
@@ -260,4 +260,4 @@ class HeldLease:
             if done.rows_updated != 1:
                 self._lost = True
                 return
-            self._at = beat_time
+            self._last_beat = beat_time

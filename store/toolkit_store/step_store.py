@@ -319,8 +319,8 @@ class StepStore:
         """A hash of what `steps` left in each data table: equal hashes mean identical results.
         Empty tables are left out.
         """
-        asked = list(steps)
-        results = {name: self.read(name, asked) for name in DATA_TABLES}
+        keys = list(steps)
+        results = {name: self.read(name, keys) for name in DATA_TABLES}
         return {name: rows.digest(content) for name, content in results.items() if content.num_rows}
 
     # --- without locks, for the above ---

@@ -84,8 +84,8 @@ class Rejudged:
     def outcomes(self) -> list[str]:
         """Every outcome that occurs, the most frequent first, `open` last."""
         counts: Counter[str] = Counter()
-        for held in (*self.before.values(), *self.after.values()):
-            counts.update(held)
+        for tally in (*self.before.values(), *self.after.values()):
+            counts.update(tally)
         names = [name for name, _ in counts.most_common() if name != OPEN]
         return [*names, *([OPEN] if OPEN in counts else [])]
 

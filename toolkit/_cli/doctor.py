@@ -157,8 +157,8 @@ def _packages() -> Iterator[Diagnosis]:
             version = ""
         if not version or not requirement.specifier.contains(version, prereleases=True):
             wrong += 1
-            what = f"{version or 'missing'}, needed {requirement.specifier or 'any'}"
-            yield Diagnosis(requirement.name, what, f"python -m pip install '{requirement}'")
+            versions = f"{version or 'missing'}, needed {requirement.specifier or 'any'}"
+            yield Diagnosis(requirement.name, versions, f"python -m pip install '{requirement}'")
     if not wrong:
         yield Diagnosis("packages", f"{len(needed)} requirements met")
 

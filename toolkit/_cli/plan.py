@@ -69,8 +69,8 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
                     {**asdict(total), "known": all(row["cost"]["known"] for row in priced)},
                 )
             )
-        asked = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
-        echo("\n" + columns(asked, named, right=asked[2:]))
+        titles = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
+        echo("\n" + columns(titles, named, right=titles[2:]))
         echo(_COSTS)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:

@@ -245,7 +245,7 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
     help="neuronpedia: samples of each feature. Default: 20.",
 )
 @store_option
-def export(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
+def export(form: str, folder: Path, run: str | None, store: str | None, **flags: Any) -> None:
     """Write a run to a new FOLDER.
 
     FORMAT is parquet (everything, for importing it again), safetensors (sparse, COO), rows or
@@ -255,9 +255,9 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     from toolkit._cli.query.answers import open_named
     from toolkit_store.interchange import export_run
 
-    _check_options(form, given, _EXPORT)
+    _check_options(form, flags, _EXPORT)
     source = open_named(store, run)
-    files = export_run(_tables(source), form, folder, **_export_options(source, given))
+    files = export_run(_tables(source), form, folder, **_export_options(source, flags))
     total = sum(path.stat().st_size for path in files)
     echo(f"run {source.id}: {counted(len(files), 'file')}, {size(total)}, in {folder}")
 
@@ -289,15 +289,15 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
 )
 @click.option("--space", metavar="ADDRESS", help="lists: the space of plain lists of indices.")
 @store_option
-def import_(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
+def import_(form: str, folder: Path, run: str | None, store: str | None, **flags: Any) -> None:
     """Read FOLDER, written by `toolkit store export` or another program, into the store. Repeating
     an import changes nothing.
     """
     from toolkit._cli.query.answers import open_named
     from toolkit_store.interchange import ATTACHED, import_run
 
-    _check_options(form, given | {"run": run}, _IMPORT)
-    options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    _check_options(form, flags | {"run": run}, _IMPORT)
+    options: dict[str, Any] = {name: value for name, value in flags.items() if value}
     target = _opened(store, create=form not in ATTACHED)
     if form in ATTACHED:
         source = open_named(store, run)
@@ -306,18 +306,18 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
 
 
 def _check_options(
-    form: str, given: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]
+    form: str, flags: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]
 ) -> None:
     for name, (option, formats) in meant.items():
-        if given.get(name) and form not in formats:
+        if flags.get(name) and form not in formats:
             raise click.UsageError(
                 f"{option} does not apply to format '{form}'; it is for {', '.join(formats)}."
             )
 
 
-def _export_options(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+def _export_options(run: Run, flags: dict[str, Any]) -> dict[str, Any]:
     """The options of a format's writer, with addresses as ids."""
-    options = {name: value for name, value in given.items() if value}
+    options = {name: value for name, value in flags.items() if value}
     if "spaces" in options:
         options["spaces"] = [
             id for name in options["spaces"] for id in run.spaces_of(name, None) or ()

@@ -127,7 +127,7 @@ class Loads:
         if stage.saes is not None or "samples" in stage.part.reads:
             return facts(stage.saes)
         known = [facts(self.plan.stage(need).saes) for need in stage.needs]
-        return max(known, key=lambda one: int(one.get("features", 0)), default={})
+        return max(known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={})
 
     def _max_samples_of(self, source: Stage) -> int | None:
         """The most samples that a source yields."""
@@ -152,7 +152,10 @@ class Loads:
         if stage.saes is None:
             known = [facts(before.saes) for before in writers]
             load = replace(
-                load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={})
+                load,
+                saes=max(
+                    known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={}
+                ),
             )
         return replace(
             load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs)

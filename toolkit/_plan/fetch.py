@@ -71,7 +71,9 @@ def loadables_of(plan: Plan) -> list[Loadable[Any]]:
         for loadable in (stage.model, stage.saes)
         if loadable is not None
     )
-    return list({(one.part.name, one.params.model_dump_json()): one for one in loadables}.values())
+    return list(
+        {(item.part.name, item.params.model_dump_json()): item for item in loadables}.values()
+    )
 
 
 def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
@@ -122,15 +124,15 @@ def _fetched(
     _must_fit(snapshot, lacking)
     started = time.monotonic()
     for file in lacking:
-        _one(snapshot, file, screen, wait, restart=file.path in there)
+        _download(snapshot, file, screen, wait, restart=file.path in there)
     came, whole = sum(file.size for file in lacking), sum(file.size for file in named)
     seconds = time.monotonic() - started
-    held = len(named) - len(lacking)
+    cached = len(named) - len(lacking)
     return Fetched(
         snapshot.name,
         snapshot.revision,
         hub.snapshot_folder(snapshot),
-        held,
+        cached,
         whole - came,
         len(lacking),
         came,
@@ -138,7 +140,7 @@ def _fetched(
     )
 
 
-def _one(
+def _download(
     snapshot: hub.Snapshot,
     file: hub.HubFile,
     screen: DownloadDisplay,

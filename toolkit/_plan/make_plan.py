@@ -119,8 +119,8 @@ def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) 
     for stage in reversed(stages):
         needed.update((*stage.needs, *stage.after) if stage.id in needed else ())
     prefix = upstream.loaded.spec.name
-    kept = [stage for stage in stages if stage.id in needed]
-    return [_prefixed(stage, prefix) for stage in kept]
+    drawn = [stage for stage in stages if stage.id in needed]
+    return [_prefixed(stage, prefix) for stage in drawn]
 
 
 def _prefixed(stage: Stage, prefix: str) -> Stage:
@@ -310,9 +310,9 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
             field = ".".join(map(str, path))
             raise SpecError(f"{loaded.where(path)}: {field}: {error}") from None
         assert isinstance(part, ExecutorPart)
-        given = loaded.spec.executors.get(name, {})
+        settings = loaded.spec.executors.get(name, {})
         path = ("executors", name)
-        params = validate_params(loaded, part.params, given, path, f"executor '{name}'", parts)
+        params = validate_params(loaded, part.params, settings, path, f"executor '{name}'", parts)
         executors[name] = Executor(part, params)
     return executors
 

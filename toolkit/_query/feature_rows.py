@@ -37,7 +37,7 @@ def ranking_entries(
     run: Run,
     stage: str | None,
     where: Mapping[str, Sequence[Any]],
-    asked: Sequence[str],
+    stats: Sequence[str],
     by: str | None,
 ) -> pa.Table:
     """The rows by which lines are ranked. Refuses a statistic that no feature here has."""
@@ -45,7 +45,7 @@ def ranking_entries(
 
     known = run.rows.values("features", "stat", where, stage)
     columns = ("space", "feature", "stat", "group", "number")
-    if known and (unknown := next((stat for stat in asked if stat not in known), None)):
+    if known and (unknown := next((stat for stat in stats if stat not in known), None)):
         raise BadInput(
             f"No feature here has the statistic '{unknown}'.{nearest(unknown, known)} Statistics: "
             f"{choices(known)}."

@@ -126,9 +126,9 @@ def _legend(entries: Sequence[tuple[str, str]], wide: float, high: float) -> tup
         width = 26 + 7.0 * len(words)
         if x > 16 and x + width > wide:
             x, y = 16.0, y + LEGEND
-        place = f'x="{x + 14:.1f}" y="{y + 4:.1f}"'
+        position = f'x="{x + 14:.1f}" y="{y + 4:.1f}"'
         out.append(f'<circle cx="{x + 5:.1f}" cy="{y:.1f}" r="5" style="fill:{colour}"/>')
-        out.append(f"<text {place}>{html.escape(words)}</text>")
+        out.append(f"<text {position}>{html.escape(words)}</text>")
         x += width + 14
     return "".join(out), y + LEGEND / 2 if entries else high
 
@@ -145,7 +145,7 @@ def _faded(colour: str, percent: int) -> str:
     """A colour mixed with white, of which `percent` remains."""
     digits = colour.lstrip("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
-    parts = (int(digits[at : at + 2], 16) for at in (0, 2, 4))
+    parts = (int(digits[start : start + 2], 16) for start in (0, 2, 4))
     return "#" + "".join(f"{round(255 - (255 - part) * percent / 100):02x}" for part in parts)
 
 

@@ -140,10 +140,10 @@ class Scheduler:
             batch = recovered[start : start + TOGETHER]
             self._commit([(step, "an earlier worker") for step in batch])
             for step in batch:
-                self.emit(ev.StepRecovered(**_place(step)))
-        kept = {step.key for step in recovered}
+                self.emit(ev.StepRecovered(**_step_fields(step)))
+        recovered_keys = {step.key for step in recovered}
         for step in todo:
-            if step.key not in kept:
+            if step.key not in recovered_keys:
                 self.queue.add(step, expansion.reasons[step.key])
 
     def _reuse(self, step: Step, row: StepRow) -> None:
@@ -153,7 +153,7 @@ class Scheduler:
 
     def _announce_reuse(self, step: Step) -> None:
         self.reused += 1
-        self.emit(ev.StepReused(**_place(step)))
+        self.emit(ev.StepReused(**_step_fields(step)))
 
     def _commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:
         rows = self.committer.commit(steps)
@@ -166,9 +166,9 @@ class Scheduler:
     def _commit_pending(self) -> None:
         """Commit the finished steps, and announce each of them."""
         finished = self._pending.take()
-        rows = self._commit([(one.step, one.worker) for one in finished])
-        for one, row in zip(finished, rows, strict=True):
-            self._announce_done(one, row)
+        rows = self._commit([(step.step, step.worker) for step in finished])
+        for step, row in zip(finished, rows, strict=True):
+            self._announce_done(step, row)
 
     # --- handing out ---
 
@@ -194,7 +194,7 @@ class Scheduler:
         inputs = self._inputs.files(step, self.queue.rows_of(stage.needs), folder / "in")
         message = job_message(step, folder, inputs, self._batch_plans.of(stage))
         pool.give(slot, message, stage.loaded_key())
-        self.emit(ev.StepStarted(**_place(step), worker=slot.worker.name, reason=reason))
+        self.emit(ev.StepStarted(**_step_fields(step), worker=slot.worker.name, reason=reason))
 
     # --- taking events ---
 
@@ -249,7 +249,7 @@ class Scheduler:
         self._expander.forecast(step.stage, expected, "its first step")
         self.emit(
             ev.StepDone(
-                **_place(step),
+                **_step_fields(step),
                 worker=finished.worker,
                 **{**fields_of(JobResult, event), "rows": dict(row.tables)},
             )
@@ -305,7 +305,7 @@ class Scheduler:
     ) -> None:
         self.emit(
             event(
-                **_place(step),
+                **_step_fields(step),
                 worker=slot.worker.name,
                 how=how,
                 attempt=attempt,
@@ -315,7 +315,7 @@ class Scheduler:
 
     def _on_part_said(self, slot: WorkerSlot, event: PartSaid) -> None:
         step = self.queue.running[event.job]
-        location = {**_place(step), "worker": slot.worker.name}
+        location = {**_step_fields(step), "worker": slot.worker.name}
         if event.name == WARNING:
             self.emit(ev.PartWarning(**location, text=str(event.facts.get("text", ""))))
         else:
@@ -345,7 +345,7 @@ class Scheduler:
         self.failures.append(f"stage '{step.stage.id}', step {step.index}{part}: {error}")
         self.emit(
             ev.StepFailure(
-                **_place(step), worker=slot.worker.name, error=error, traceback=traceback
+                **_step_fields(step), worker=slot.worker.name, error=error, traceback=traceback
             )
         )
 
@@ -355,7 +355,7 @@ class Scheduler:
         return (step.stage.id, step.index) if step else (None, None)
 
 
-def _place(step: Step) -> dict[str, Any]:
+def _step_fields(step: Step) -> dict[str, Any]:
     return {"key": step.key, "stage": step.stage.id, "index": step.index}
 
 

@@ -174,9 +174,14 @@ def start_error(slot: WorkerSlot, event: Failed) -> PluginError:
     return PluginError(f"{slot.worker.name}: {event.message}")
 
 
-def _check_versions(name: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:
-    for package in sorted({*here, *there}, key=lambda package: (package != "toolkit", package)):
-        ours, theirs = here.get(package, "not there"), there.get(package, "not there")
+def _check_versions(name: str, host_versions: Mapping[str, str], there: Mapping[str, str]) -> None:
+    for package in sorted(
+        {*host_versions, *there}, key=lambda package: (package != "toolkit", package)
+    ):
+        ours, theirs = (
+            host_versions.get(package, "not installed"),
+            there.get(package, "not installed"),
+        )
         if ours != theirs:
             raise VersionMismatch(
                 f"{name} has another version: {package} is {theirs} there and {ours} here. "

@@ -67,7 +67,7 @@ def _expand(root: Node) -> tuple[Node, list[SweepPoint]]:
     combinations = list(_combinations(root))
     if not combinations or not isinstance(root.value.get("stages", Node([], "")).value, list):
         return root, []
-    edited = [_at(root, combination) for combination in combinations]
+    edited = [_at_combination(root, combination) for combination in combinations]
     base, variants = edited[0], dict[str, _Variants]()
     numbers = [_Numbering(base, point, variants).all() for point in edited]
     points = [
@@ -110,7 +110,7 @@ def _combinations(root: Node) -> Iterator[list[tuple[str, Node]]]:
     yield from map(list, itertools.product(*axes))
 
 
-def _at(root: Node, combination: Sequence[tuple[str, Node]]) -> Node:
+def _at_combination(root: Node, combination: Sequence[tuple[str, Node]]) -> Node:
     for path, value in combination:
         root = apply_value(root, path, value)
     return root
@@ -191,9 +191,9 @@ def _named(
 ) -> Node:
     """A stage with its id in the run, and those of its needs."""
     results = dict(content)
-    at = content["id"] if "id" in content else next(iter(content.values()))
+    location = content["id"] if "id" in content else next(iter(content.values()))
     if "id" in content:
-        results["id"] = Node(_name(id, number, variants), at.file, at.line)
+        results["id"] = Node(_name(id, number, variants), location.file, location.line)
 
     def final(node: Node) -> Node:
         name, mark, digits = str(node.value).rpartition("@")
@@ -216,4 +216,4 @@ def _named(
             {**source.value, "stage": final(source.value["stage"])}, source.file, source.line
         )
         results["samples"] = Node({**samples.value, "from": inner}, samples.file, samples.line)
-    return Node(results, at.file, at.line)
+    return Node(results, location.file, location.line)

@@ -122,10 +122,10 @@ class OnFeatures(Operation):
         )
 
     def apply(self, stream: Tensor, read: Tensor, index: Tensor) -> Tensor:
-        given = self.normalise(read) if self.normalise else read
-        before = _product(given, values_of_targets(self.columns, index, 2, given))
-        before = before + values_of_targets(self.biases, index, 1, given)
-        old = before * (before > values_of_targets(self.thresholds, index, 1, given))
+        normalised = self.normalise(read) if self.normalise else read
+        before = _product(normalised, values_of_targets(self.columns, index, 2, normalised))
+        before = before + values_of_targets(self.biases, index, 1, normalised)
+        old = before * (before > values_of_targets(self.thresholds, index, 1, normalised))
         change = self.change.new(old, index) - old
         return stream + _combined(change, values_of_targets(self.decoder_rows, index, 2, stream))
 

@@ -232,7 +232,7 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
         return
     streams = model.run(batch, [end])[end]
     for layer in layers:
-        for row, (ids, asked) in enumerate(zip(batch, queries, strict=True)):
+        for row, (ids, positions) in enumerate(zip(batch, queries, strict=True)):
             weights = result.weights[layer][row]
             right = weights.ndim == 3 and (len(weights), weights.shape[2]) == (2, len(ids))
             kept(
@@ -241,7 +241,7 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
                 f"attention gave the shape {tuple(weights.shape)} for two queries of {len(ids)} "
                 "tokens; expected (2, heads, tokens)",
             )
-            ahead = [weights[index, :, position + 1 :] for index, position in enumerate(asked)]
+            ahead = [weights[index, :, position + 1 :] for index, position in enumerate(positions)]
             kept(
                 model,
                 not any(bool(part.any()) for part in ahead),
@@ -249,7 +249,7 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
             )
             whole = near(weights.sum(-1), weights.new_ones(weights.shape[:2]), tolerance)
             kept(model, whole, f"attention weights of layer {layer} do not add up to 1")
-            single = model.attention([ids], [asked], [layer]).weights[layer][0]
+            single = model.attention([ids], [positions], [layer]).weights[layer][0]
             kept(
                 model,
                 near(single, weights, tolerance),
@@ -269,8 +269,8 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
     name, position, end = "resid_post.0", len(ids) // 2, model.last_hookpoint()
     count = model.unembed(_last_states(model, [ids])).shape[1]
 
-    def objective(given: Any) -> Tensor:
-        logits: Tensor = given[LOGITS]
+    def objective(streams: Any) -> Tensor:
+        logits: Tensor = streams[LOGITS]
         return logits[:, count // 2] - logits[:, count // 3]
 
     result = _offered(lambda: model.gradients([ids], [name], objective))

@@ -82,10 +82,10 @@ def make_work(
     saes: Any = None,
 ) -> Work:
     """One step over `tables`, as a stage's or source's function gets it."""
-    given = NoParams() if params is None else params
-    step = hashlib.sha256(f"{type(given).__name__} {given!r} {seed}".encode()).hexdigest()
+    loaded = NoParams() if params is None else params
+    step = hashlib.sha256(f"{type(loaded).__name__} {loaded!r} {seed}".encode()).hexdigest()
     return Work(
-        given,
+        loaded,
         seed,
         TableInputs(tables or {}),
         SilentReporter(),
@@ -134,12 +134,12 @@ def make_samples(
     Each keyword is a key of the metadata with one value a text; without any, `group` is `a` and `b`
     in turn.
     """
-    given = meta or {"group": ["ab"[index % 2] for index in range(len(texts))]}
+    labels = meta or {"group": ["ab"[index % 2] for index in range(len(texts))]}
     ids = [f"s{index:04d}" for index in range(len(texts))]
     samples = [_sample(name, text) for name, text in zip(ids, texts, strict=True)]
     rows = [
         _meta(name, key, value)
-        for key, values in given.items()
+        for key, values in labels.items()
         for name, value in zip(ids, values, strict=True)
     ]
     return {"samples": _table("samples", samples), "sample_meta": _table("sample_meta", rows)}

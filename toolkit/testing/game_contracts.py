@@ -154,14 +154,14 @@ def _checked_prompt(part: Part, game: Environment, state: State) -> Prompt:
 
 
 def _stepped(part: Part, game: Environment, state: State, reply: Reply, turn: int) -> State:
-    kept = copy.deepcopy(dict(state))
+    copied = copy.deepcopy(dict(state))
     after = game.step(state, reply, np.random.default_rng(turn))
     must(
         isinstance(after, Turn),
         part,
         f"step gave {type(after).__name__} instead of a Turn",
     )
-    must(dict(state) == kept, part, "step changes the state that it was given; make a new one")
+    must(dict(state) == copied, part, "step changes the state that it was given; make a new one")
     repeated = game.step(as_json_data(state), reply, np.random.default_rng(turn))
     must(after == repeated, part, "the same state, reply and generator gave a different state")
     return after.state

@@ -39,8 +39,8 @@ def check_loaded(
     """
     if not isinstance(part, ModelPart | SaePart):
         return
-    given = check_params(part, params or {})
-    loaded = part.load(given, SilentReporter())
+    params_loaded = check_params(part, params or {})
+    loaded = part.load(params_loaded, SilentReporter())
     if isinstance(part, ModelPart):
         _kept(
             part,
@@ -49,7 +49,7 @@ def check_loaded(
         )
         _kept(
             part,
-            loaded.identity == part.identify(given),
+            loaded.identity == part.identify(params_loaded),
             "the identity of the loaded model differs from that of identify",
         )
         check_model(loaded, texts, tolerance=tolerance)
@@ -63,7 +63,7 @@ def check_loaded(
     for sae in loaded:
         check_sae(sae, tolerance=tolerance)
         if part.decoder is not None:
-            _check_decoder(part, given, sae, tolerance)
+            _check_decoder(part, params_loaded, sae, tolerance)
 
 
 def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> None:
@@ -82,8 +82,10 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     )
     first, last = sae.width // 2, sae.width
     read = torch.from_numpy(decoder.rows(first, last))
-    held = sae.decoder_rows(range(first, last)).cpu()
-    fits = read.shape == held.shape and _near(_directions(read), _directions(held), tolerance)
+    expected = sae.decoder_rows(range(first, last)).cpu()
+    fits = read.shape == expected.shape and _near(
+        _directions(read), _directions(expected), tolerance
+    )
     _kept(
         part,
         fits,

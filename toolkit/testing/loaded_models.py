@@ -219,8 +219,8 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
         value = before[name][1, last].clone()
         same = model.run(batch, points, [set_stream(name, [1], [last], value)])
         for point in points:
-            kept = _near(same[point], before[point], tolerance)
-            _kept(model, kept, f"an edit at {name} to its current value changed {point}")
+            unchanged = _near(same[point], before[point], tolerance)
+            _kept(model, unchanged, f"an edit at {name} to its current value changed {point}")
         after = model.run(batch, points, [set_stream(name, [1], [last], different_value(value))])
         made = _near(after[name][1, last], different_value(value), tolerance)
         _kept(model, made, f"an edit at {name} does not show in what is captured there")

@@ -22,20 +22,20 @@ def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) 
     import torch
 
     _check_names(sae)
-    given = (
+    inputs = (
         torch.randn((16, sae.inputs), generator=torch.Generator().manual_seed(0))
         if rows is None
         else rows
     )
-    _check_encode(sae, given, tolerance)
-    _check_sparse(sae, given, tolerance)
-    _check_chosen(sae, given, tolerance)
-    _check_decode(sae, sae.encode(given), tolerance)
-    before = sae.encode(given)
+    _check_encode(sae, inputs, tolerance)
+    _check_sparse(sae, inputs, tolerance)
+    _check_chosen(sae, inputs, tolerance)
+    _check_decode(sae, sae.encode(inputs), tolerance)
+    before = sae.encode(inputs)
     sae.release_memory()
     _kept(
         sae,
-        _near(sae.encode(given), before, tolerance),
+        _near(sae.encode(inputs), before, tolerance),
         "encode gives other values after release_memory",
     )
 
@@ -44,20 +44,24 @@ def _check_names(sae: Sae) -> None:
     for name in ("name", "release", "hookpoint", "digest", "recipe"):
         _kept(sae, getattr(sae, name, ""), f"its {name} is empty")
     try:
-        own = str(hookpoint(sae.hookpoint))
+        canonical = str(hookpoint(sae.hookpoint))
     except BadInput as error:
         raise Broken(f"SAE '{sae.name}': {error}") from None
     _kept(
         sae,
-        own == sae.hookpoint,
-        f"its hookpoint is '{sae.hookpoint}'; write it as '{own}': str(hookpoint(...))",
+        canonical == sae.hookpoint,
+        f"its hookpoint is '{sae.hookpoint}'; write it as '{canonical}': str(hookpoint(...))",
     )
     _kept(
         sae,
         str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint,
         f"its output_hookpoint is '{sae.output_hookpoint}'",
     )
-    _kept(sae, sae.layer == hookpoint(own).layer, f"its layer is {sae.layer}, its hookpoint {own}")
+    _kept(
+        sae,
+        sae.layer == hookpoint(canonical).layer,
+        f"its layer is {sae.layer}, its hookpoint {canonical}",
+    )
     _kept(
         sae,
         min(sae.inputs, sae.width) > 0,

@@ -66,9 +66,9 @@ def _check_suffix(
     for way, layer in enumerate([*reversed(some_layers(model)), *some_layers(model)]):
         layers += [layer, layer]
         rows += [different_value(replaced[layer], way + 1), replaced[layer]]
-    given = torch.tensor(layers), torch.stack(rows)
-    got, repeated = model.suffix(prefix, *given), model.suffix(prefix, *given)
-    expected = Model.suffix(model, prefix, *given)
+    layers_and_rows = torch.tensor(layers), torch.stack(rows)
+    got, repeated = model.suffix(prefix, *layers_and_rows), model.suffix(prefix, *layers_and_rows)
+    expected = Model.suffix(model, prefix, *layers_and_rows)
     _kept(
         model,
         got.shape == expected.shape,
@@ -86,7 +86,7 @@ def _check_suffix(
         _near(repeated, got, tolerance),
         "a second suffix of the same prefix gave other states; do not change the prefix",
     )
-    none = tuple(model.suffix(prefix, given[0][:0], given[1][:0]).shape)
+    none = tuple(model.suffix(prefix, layers_and_rows[0][:0], layers_and_rows[1][:0]).shape)
     _kept(
         model,
         none == (0, model.width),
@@ -130,16 +130,16 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
     """Check that each reply equals that of whole passes, whatever the batch, except for close
     calls.
     """
-    asked: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def draw(row: int, made: int) -> float:
-        asked.append((row, made))
+        calls.append((row, made))
         return float(generator(0, "contract", row, made).random())
 
     until = None
     for _ in range(2):
         expected = Model.generate(model, batch, draw, max_tokens=REPLY_TOKENS, until=until)
-        asked.clear()
+        calls.clear()
         got = list(model.generate(batch, draw, max_tokens=REPLY_TOKENS, until=until))
         once = [(row, made) for row, reply in enumerate(got) for made in range(len(reply.ids))]
         _kept(
@@ -149,7 +149,7 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
         )
         _kept(
             model,
-            sorted(asked) == once,
+            sorted(calls) == once,
             "generate did not call draw exactly once for each token, with its row and number",
         )
         single = [
@@ -180,8 +180,8 @@ def _same_replies(left: Sequence[Generated], right: Sequence[Generated]) -> bool
 def check_score(model: Model, ids: Sequence[int], tolerance: float) -> None:
     import torch
 
-    def logp(given: Sequence[int]) -> Tensor:
-        return torch.log_softmax(model.next_logits([given])[0].detach().cpu().double(), dim=-1)
+    def logp(sequence: Sequence[int]) -> Tensor:
+        return torch.log_softmax(model.next_logits([sequence])[0].detach().cpu().double(), dim=-1)
 
     likely, unlikely = int(logp(ids).argmax()), int(logp(ids).argmin())
     both = float(logp(ids)[likely] + logp([*ids, likely])[unlikely])

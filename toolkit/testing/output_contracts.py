@@ -101,8 +101,8 @@ def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
     are reproducible.
     """
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
-    given = inputs or TableInputs(make_tables(part.reads))
-    figures, repeated = list(part.run(given)), list(part.run(given))
+    tables = inputs or TableInputs(make_tables(part.reads))
+    figures, repeated = list(part.run(tables)), list(part.run(tables))
     for figure in figures:
         must(
             isinstance(figure, Figure),

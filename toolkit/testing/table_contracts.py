@@ -193,8 +193,8 @@ def _collect(
 
 
 def _over(work: Work, samples: pa.Table) -> Work:
-    held = {name: work.inputs.read(name) for name in work.inputs.tables()}
-    return replace(work, inputs=TableInputs({**held, "samples": samples}))
+    tables = {name: work.inputs.read(name) for name in work.inputs.tables()}
+    return replace(work, inputs=TableInputs({**tables, "samples": samples}))
 
 
 def _by_key(name: str, tables: Iterable[pa.Table]) -> dict[str, Any]:

@@ -55,10 +55,14 @@ def project(
     """
     if dims is not None and not 8 <= dims <= 4096:
         raise BadInput(f"Projections have 8 to 4,096 numbers per feature, not {dims:,}.")
-    kept = projected(store, sae_hash) if dims is not None else None
-    if dims is not None and kept is not None and kept.shape[1] != min(dims, rows(0, 1).shape[1]):
+    stored = projected(store, sae_hash) if dims is not None else None
+    if (
+        dims is not None
+        and stored is not None
+        and stored.shape[1] != min(dims, rows(0, 1).shape[1])
+    ):
         raise BadInput(
-            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers per "
+            f"{store.uri} keeps projections of this SAE with {stored.shape[1]:,} numbers per "
             f"feature, and {dims:,} are requested. Leave the number out to use those, or store "
             "others in another store."
         )
@@ -107,12 +111,12 @@ def _blocks(space: str, width: int, rows: Decoder, dims: int) -> Iterator[pa.Tab
     for first in range(0, width, _AT_ONCE):
         some = rows(first, min(first + _AT_ONCE, width))
         basis = _basis(some.shape[1], dims) if basis is None else basis
-        kept = _as_bytes(some @ basis)
+        projected = _as_bytes(some @ basis)
         columns: dict[str, Any] = {
             "space": [space],
             "first": [first],
-            "dims": [kept.shape[1]],
-            "directions": [kept.ravel()],
+            "dims": [projected.shape[1]],
+            "directions": [projected.ravel()],
         }
         yield pa.table(columns, schema=arrow_schema("projections"))
 

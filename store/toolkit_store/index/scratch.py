@@ -70,7 +70,7 @@ class Scratch:
     """The entries of each space, as keys and values, in temporary files."""
 
     def __init__(self, folder: Path, numbered: Numbered) -> None:
-        self._folder, self._found = folder, numbered
+        self._folder, self._numbered = folder, numbered
         self._numbers = {space: number for number, space in enumerate(sorted(numbered.spaces))}
         self._seen: dict[str, np.ndarray] = {}
 
@@ -78,7 +78,7 @@ class Scratch:
         """Write all entries."""
         import pyarrow as pa
 
-        names = pa.array(self._found.names, pa.string())
+        names = pa.array(self._numbered.names, pa.string())
         with ExitStack() as stack:
             files: dict[str, tuple[BinaryIO, BinaryIO]] = {}
             for batch in _larger(rows(["space", "sample", "position", "features", "values"])):
@@ -122,12 +122,12 @@ class Scratch:
                 "Table 'activations': a row has lists of different lengths under 'features' and "
                 "'values'."
             )
-        sample_bits, position_bits = self._found.bits
+        sample_bits, position_bits = self._numbered.bits
         if sample_bits + position_bits + int(features.max(initial=0)).bit_length() > 64:
             raise DataError(
-                f"Table 'activations': {len(self._found.names):,} samples, positions up to "
-                f"{self._found.last_position:,} and feature {features.max():,} need more than 64 "
-                "bits together. Split the samples over several runs."
+                f"Table 'activations': {len(self._numbered.names):,} samples, positions up to "
+                f"{self._numbered.last_position:,} and feature {features.max():,} need more than "
+                "64 bits together. Split the samples over several runs."
             )
         numbers = (
             pc.index_in(rows["sample"].combine_chunks(), value_set=names)
@@ -160,7 +160,7 @@ class Scratch:
         if self._size(paths) <= AT_ONCE:
             yield paths
             return
-        shift, ranges = _ranges(lambda: _read(paths), sum(self._found.bits))
+        shift, ranges = _ranges(lambda: _read(paths), sum(self._numbered.bits))
         parts = [
             (Path(f"{paths[0]}.{number}"), Path(f"{paths[1]}.{number}"))
             for number in range(int(ranges[-1]) + 1)
@@ -189,14 +189,14 @@ def _larger(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Join batches to a size that is worth processing."""
     import pyarrow as pa
 
-    kept: list[pa.Table] = []
+    waiting: list[pa.Table] = []
     for batch in batches:
-        kept.append(batch)
-        if sum(len(part) for part in kept) >= _ROWS_AT_ONCE:
-            yield pa.concat_tables(kept)
-            kept = []
-    if kept:
-        yield pa.concat_tables(kept)
+        waiting.append(batch)
+        if sum(len(part) for part in waiting) >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _by_space(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -251,12 +251,12 @@ def _ranges(
     counts = np.zeros((last >> int(by)) + 1, np.int64)
     for keys, _ in read():
         counts += np.bincount((keys >> by).astype(np.int64), minlength=len(counts))
-    ranges, number, held = np.zeros(len(counts), np.uint32), 0, 0
+    ranges, number, entries = np.zeros(len(counts), np.uint32), 0, 0
     for bucket, count in enumerate(counts.tolist()):
-        if held and held + count > AT_ONCE:
-            number, held = number + 1, 0
+        if entries and entries + count > AT_ONCE:
+            number, entries = number + 1, 0
         ranges[bucket] = number
-        held += count
+        entries += count
     return by, ranges.astype(np.min_scalar_type(number))
 
 

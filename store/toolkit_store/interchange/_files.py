@@ -112,16 +112,16 @@ def joined(parts: Iterable[pa.Table], max_rows: int = 50_000) -> Iterator[pa.Tab
     """Join rows into fewer tables: each table costs time in a commit."""
     import pyarrow as pa
 
-    kept: list[pa.Table] = []
+    waiting: list[pa.Table] = []
     count = 0
     for part in parts:
-        kept.append(part)
+        waiting.append(part)
         count += part.num_rows
         if count >= max_rows:
-            yield pa.concat_tables(kept).combine_chunks()
-            kept, count = [], 0
-    if kept:
-        yield pa.concat_tables(kept).combine_chunks()
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting, count = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def flat(rows: pl.DataFrame) -> tuple[Any, Any, Any]:

@@ -29,7 +29,7 @@ _VALUES = ("activations", "streams")
 
 
 @contextmanager
-def reading(what: Path, form: str) -> Iterator[None]:
+def reading(folder: Path, form: str) -> Iterator[None]:
     """Turn a library's error about a broken file into a sentence that names the folder."""
     try:
         yield
@@ -37,20 +37,20 @@ def reading(what: Path, form: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
-            why = f"{error.strerror}: {error.filename or what}"
+            why = f"{error.strerror}: {error.filename or folder}"
         else:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise DataError(
-            f"{what} cannot be used as format '{form}': {why}. Copy the folder or export it again, "
-            "or name another one."
+            f"{folder} cannot be used as format '{form}': {why}. Copy the folder or export it "
+            "again, or name another one."
         ) from error
 
 
-def check_id(what: str, value: object, where: object) -> str:
+def check_id(name: str, value: object, where: object) -> str:
     """Refuse an id that could escape its folder: ids of runs name folders."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise DataError(
-            f"{where}: {what} {str(value)[:80]!r} is not an id: letters, digits, '.', '_' and '-', "
+            f"{where}: {name} {str(value)[:80]!r} is not an id: letters, digits, '.', '_' and '-', "
             "at most 128, the first a letter or a digit. Export the run again."
         )
     return value

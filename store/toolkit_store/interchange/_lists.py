@@ -85,8 +85,8 @@ def significant_features(run: RunTables) -> list[Feature]:
     """
     rows = [row for row in run.read("features").to_pylist() if row["space"] in run.spaces]
     tested = [row for row in rows if row["stat"] == "significant"]
-    kept = [row for row in tested if row["number"] == 1] if tested else rows
-    return sorted({(row["space"], row["feature"]) for row in kept})
+    significant = [row for row in tested if row["number"] == 1] if tested else rows
+    return sorted({(row["space"], row["feature"]) for row in significant})
 
 
 def read(store: object, folder: Path, *, run: RunTables, space: str | None = None) -> str:

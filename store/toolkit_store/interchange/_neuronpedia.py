@@ -97,9 +97,9 @@ def _write_space(
             for row in _activations(key, index, best[index], by_feature.get(index, nothing), run)
         )
         said = (
-            _explanation(key, index, row, place)
+            _explanation(key, index, row, order)
             for index in some
-            for place, row in enumerate(labels.get(index, ()))
+            for order, row in enumerate(labels.get(index, ()))
         )
         for kind, lines in (("features", features), ("activations", texts), ("explanations", said)):
             files += _write_batch(folder / kind / f"batch-{number}.jsonl.gz", lines)
@@ -149,10 +149,10 @@ def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Pat
         for names in zip(("", ""), *(_made_by(row) for row in labels), strict=True)
     )
     files = []
-    for name, found in (("explanation_type", kinds), ("explanation_model_type", models)):
+    for name, labels_of in (("explanation_type", kinds), ("explanation_model_type", models)):
         rows = [
             {"name": method, "displayName": method, "description": "", "creatorName": "sae-toolkit"}
-            for method in found
+            for method in labels_of
         ]
         if rows:
             folder.mkdir(parents=True, exist_ok=True)

@@ -254,12 +254,12 @@ def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
         for span, index in known.get("key_positions", {}).items()
         if index
     ]
-    given = str(known.get("sample", {}).get("sample", name))
+    sample = str(known.get("sample", {}).get("sample", name))
     text = "".join(pieces)
     row = {
-        "sample": given,
-        "unit": given,
-        "cluster": given,
+        "sample": sample,
+        "unit": sample,
+        "cluster": sample,
         "text": text,
         "token_ids": list(known.get("token_ids", ())),
     }
@@ -321,11 +321,11 @@ def _attention(
             f"{path}: `attention` has the shape {weights.shape}; it must be (heads, "
             "tokens, tokens)."
         )
-    kept = ~np.isnan(weights) if weights.dtype.kind == "f" else np.ones(weights.shape, dtype=bool)
-    weights = real_numbers(np.where(kept, weights, 0), f"{path}, `attention`")
-    head, query = np.nonzero(kept.any(axis=2) & weights.any(axis=2))
+    finite = ~np.isnan(weights) if weights.dtype.kind == "f" else np.ones(weights.shape, dtype=bool)
+    weights = real_numbers(np.where(finite, weights, 0), f"{path}, `attention`")
+    head, query = np.nonzero(finite.any(axis=2) & weights.any(axis=2))
     space, name = spaces[path.name], samples[path.parent.name]["sample"]
-    chosen, rows = kept[head, query], weights[head, query].astype(np.float16)
+    chosen, rows = finite[head, query], weights[head, query].astype(np.float16)
     counts = chosen.sum(axis=1)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
     whole_rows = counts == rows.shape[1]

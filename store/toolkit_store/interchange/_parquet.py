@@ -45,7 +45,7 @@ def write(run: RunTables, folder: Path) -> list[Path]:
     """Write every table that has rows, then the ledger."""
     hashes: dict[str, dict[str, str]] = {step.key: {} for step in run.steps}
     files = [_write_table(run, name, folder, hashes) for name in DATA_TABLES if run.keys(name)]
-    kept = [
+    copied = [
         Path(shutil.copy(run.folder / name, folder / name))
         for name in _KEPT
         if (run.folder / name).is_file()
@@ -63,7 +63,7 @@ def write(run: RunTables, folder: Path) -> list[Path]:
             for step in run.steps
         ],
     }
-    return [*files, *kept, write_json(folder / INDEX, index)]
+    return [*files, *copied, write_json(folder / INDEX, index)]
 
 
 def _write_table(
@@ -326,10 +326,10 @@ def _enter(store: Store, row: RunRow, folder: Path) -> None:
         return
     target = store.folder / "runs" / row.run
     for name in _KEPT:
-        kept = folder / name
-        if kept.is_file() and not kept.is_symlink() and not (target / name).exists():
+        exported = folder / name
+        if exported.is_file() and not exported.is_symlink() and not (target / name).exists():
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy(kept, target / name)
+            shutil.copy(exported, target / name)
     _forget_plugin_files(target / "manifest.json")
     store.record_run(**{name: value for name, value in vars(row).items() if name != "seq"})
 

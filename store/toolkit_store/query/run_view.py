@@ -164,7 +164,7 @@ class RunView:
         pieces = row["pieces"][0]
         rows = rows_of(self._rows, sample, space)
         fired = entries_of(rows).filter(pl.col("feature") == feature).select("position", "value")
-        kept = (
+        kept_positions = (
             pl.DataFrame(rows.select(["position"]))
             .unique()
             .join(fired, on="position", how="left")
@@ -174,7 +174,7 @@ class RunView:
             {"position": range(len(pieces)), "piece": pieces},
             {"position": pl.Int32, "piece": pl.String},
         )
-        return frame.join(kept, on="position", how="left", maintain_order="left")
+        return frame.join(kept_positions, on="position", how="left", maintain_order="left")
 
     def coactive(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
         """Features that fired at the same positions: at how many together (`both`), at how many at
@@ -249,10 +249,10 @@ class RunView:
         """
         import polars as pl
 
-        asked = {
+        where = {
             name: [value] for name, value in (("space", space), ("stat", stat)) if value is not None
         }
-        return pl.DataFrame(self._rows.by_stage("features", asked))
+        return pl.DataFrame(self._rows.by_stage("features", where))
 
     def labels(self, space: str, features: Iterable[int]) -> pl.DataFrame:
         """Labels of features: feature, label (the first by group, if there are several)."""
@@ -287,12 +287,12 @@ class RunView:
 
         if feature is not None:
             _check_feature(feature)
-        asked = {
+        where = {
             name: [value] for name, value in (("space", space), ("arm", arm)) if value is not None
         }
         whose = {} if feature is None else {"feature": [feature]}
         kind = {} if samples else {"sample": [SUMMARY]}
-        effects_rows = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
+        effects_rows = pl.DataFrame(self._rows.by_stage("effects", {**where, **whose, **kind}))
         return effects_rows.filter(pl.col("sample") != SUMMARY) if samples else effects_rows
 
     def similar(

@@ -87,8 +87,10 @@ def select(
     frames = {name: table(name) for name in known if name in named}
     try:
         with pl.SQLContext(frames) as context:
-            asked = context.execute(" ".join(word.text for word in words))
-            return (asked if max_rows is None else asked.head(max_rows)).collect(engine="streaming")
+            result = context.execute(" ".join(word.text for word in words))
+            return (result if max_rows is None else result.head(max_rows)).collect(
+                engine="streaming"
+            )
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,

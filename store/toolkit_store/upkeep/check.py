@@ -38,10 +38,10 @@ def report(
     with suppress(StoreError):  # a ledger that cannot be read has a damaged file, which is named
         used = used_tables()
     for name in TABLES:
-        problems += [f"{path}: {what}" for path, what in location.files.damaged(name)]
+        problems += [f"{path}: {problem}" for path, problem in location.files.damaged(name)]
         problems += [
-            f"{path}: {what}"
-            for path, what in location.files.faults(name, partial(used.__contains__, name))
+            f"{path}: {problem}"
+            for path, problem in location.files.faults(name, partial(used.__contains__, name))
         ]
         problems += _lost(location, name)
         unrecorded = len(location.files.unrecorded(name))

@@ -176,9 +176,9 @@ class FileRecord:
         self._refuse_faults(table)
         for name, entry in self.known(table).items():
             path = self._table(table) / name
-            what = self._changed(table, path, entry)
-            if what:
-                raise Damaged(str(path), what)
+            difference = self._changed(table, path, entry)
+            if difference:
+                raise Damaged(str(path), difference)
 
     def _changed(self, table: str, path: Path, entry: Entry) -> str | None:
         try:
@@ -187,10 +187,10 @@ class FileRecord:
             return None if self._record(table).removing else _MISSING
         if self._verified.get(str(path)) == state:
             return None
-        what = _difference(path, entry)
-        if what is None:
+        difference = _difference(path, entry)
+        if difference is None:
             self._verified[str(path)] = state
-        return what
+        return difference
 
     def damaged(self, table: str, up_to: int | None = None) -> Iterator[tuple[str, str]]:
         """Files that differ from what was written, and how; all files are hashed, or those of at
@@ -200,9 +200,9 @@ class FileRecord:
             if up_to is not None and entry.bytes > up_to:
                 continue
             path = self._table(table) / name
-            what = _difference(path, entry)
-            if what:  # a file that is gone is named by `missing`
-                yield str(path), what
+            difference = _difference(path, entry)
+            if difference:  # a file that is gone is named by `missing`
+                yield str(path), difference
 
     def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
         """What is wrong with the record itself: it is gone, is not as it was written, or its last
@@ -227,8 +227,8 @@ class FileRecord:
         return there is not None and (version_of(there) or 0) > (version_of(name) or 0)
 
     def _refuse_faults(self, table: str) -> None:
-        for path, what in self.faults(table, lambda: False):
-            raise Damaged(path, what)
+        for path, fault in self.faults(table, lambda: False):
+            raise Damaged(path, fault)
 
     # --- what is recorded ---
 

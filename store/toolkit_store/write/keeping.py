@@ -76,8 +76,8 @@ class TableWriter:
         """Refuse to write to a store in which a table, or its record, is gone or not sound."""
         used = self.used_tables()
         for name in TABLES:
-            for path, what in self._files.faults(name, partial(used.__contains__, name)):
-                raise Damaged(path, what)
+            for path, fault in self._files.faults(name, partial(used.__contains__, name)):
+                raise Damaged(path, fault)
 
     def compact(self, *, reindexing: bool) -> None:
         """Join small files and bring indexes up to date; `reindexing`, after postings were added.

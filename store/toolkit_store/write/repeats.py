@@ -57,11 +57,11 @@ class Keys:
         import numpy as np
         import pyarrow as pa
 
-        again = np.zeros(keys.num_rows, bool)
+        is_repeat = np.zeros(keys.num_rows, bool)
         for run in self._runs:
-            again |= _are_in(hashes, run)
-        if again.any():
-            repeated = keys.filter(pa.array(again))
+            is_repeat |= _are_in(hashes, run)
+        if is_repeat.any():
+            repeated = keys.filter(pa.array(is_repeat))
             raise self._refusal(self._sorted(repeated).to_pylist()[0], 2, repeated.num_rows)
 
     def _sorted(self, keys: pa.Table) -> pa.Table:

@@ -133,14 +133,14 @@ def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The chunks, joined so that each is worth a file."""
     import pyarrow as pa
 
-    kept: list[pa.Table] = []
+    waiting: list[pa.Table] = []
     for chunk in chunks:
-        kept += [chunk] if chunk.num_rows else []
-        if sum(part.nbytes for part in kept) >= _BATCH_BYTES:
-            yield pa.concat_tables(kept)
-            kept = []
-    if kept:
-        yield pa.concat_tables(kept)
+        waiting += [chunk] if chunk.num_rows else []
+        if sum(part.nbytes for part in waiting) >= _BATCH_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def ordered(name: str, rows: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from toolkit._cli._text import Styled
-from toolkit._cli.query.answers import Asked
+from toolkit._cli.query.answers import QueryOptions
 from toolkit._query.run import Run
 from toolkit._query.text import Row, around, one_line, piece_at, spans
 
@@ -18,19 +18,19 @@ def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
     """Add the token, the unit and the text around the token to each hit."""
     results = {row["sample"]: row for row in run.texts([row["sample"] for row in hits])}
     nothing: Row = {"unit": None, "text": "", "pieces": []}
-    return [_place(row, results.get(row["sample"], nothing), marked) for row in hits]
+    return [_located(row, results.get(row["sample"], nothing), marked) for row in hits]
 
 
-def _place(hit: Row, sample: Row, marked: bool) -> Row:
+def _located(hit: Row, sample: Row, marked: bool) -> Row:
     position, pieces = hit["position"], sample["pieces"]
     text = around(sample["text"], pieces, position, _bright if marked else "[{}]".format)
     text = Styled(text) if marked else text
     return {**hit, "token": piece_at(pieces, position), "unit": sample["unit"], "text": text}
 
 
-def marked_in(asked: Asked) -> bool:
+def marked_in(options: QueryOptions) -> bool:
     """Whether tokens are marked by colours: in the text table, on a terminal."""
-    return asked.form == "text" and is_terminal()
+    return options.form == "text" and is_terminal()
 
 
 def is_terminal() -> bool:
@@ -87,7 +87,7 @@ def places_asked(
             )
         results &= set(there)
     if span is not None:
-        known = {one["name"]: range(one["start"], one["end"]) for one in sample["spans"]}
+        known = {item["name"]: range(item["start"], item["end"]) for item in sample["spans"]}
         if span not in known:
             raise BadInput(
                 f"--span {span}: sample '{name}' has no such span.{nearest(span, known)} Its "
@@ -95,15 +95,15 @@ def places_asked(
             )
         results &= {
             index
-            for one in sample["spans"]
-            if one["name"] == span
-            for index in range(one["start"], one["end"])
+            for item in sample["spans"]
+            if item["name"] == span
+            for index in range(item["start"], item["end"])
         }
     if not results:
         raise BadInput(
             f"Sample '{name}' has no token that all of the options select. Leave one of them out."
         )
-    return sorted(results) if any(one is not None for one in (position, token, span)) else None
+    return sorted(results) if any(item is not None for item in (position, token, span)) else None
 
 
 def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, Asked, answered, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
 from toolkit._query.feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
 from toolkit._query.run import Run, first_rows, listing, sorted_by
 
@@ -45,7 +45,7 @@ SUMMARY = "*"
 @click.option("--significant", is_flag=True, help="Significant differences only.")
 @answered
 def features(
-    asked: Asked,
+    options: QueryOptions,
     space: str | None,
     layer: int | None,
     stage: str | None,
@@ -56,7 +56,7 @@ def features(
     """Show the statistics of features. One line per feature and comparison: statistics, tests,
     verdicts.
     """
-    run = open_run(asked)
+    run = open_run(options)
     spaces = run.spaces_of(space, layer)
     where = {} if spaces is None else {"space": spaces}
     entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
@@ -68,8 +68,8 @@ def features(
             run.why("features", stage, "in these spaces" if spaces is not None else ""),
         )
     ranked = ranked_lines(run, entries, by, significant)
-    rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
-    heads = stat_heads(rows, stats, asked.form)
+    rows = pivoted(run, entries, first_rows(ranked, options.k), stage)
+    heads = stat_heads(rows, stats, options.form)
     why = (
         f"No difference is significant in run {run.id}: no row that was asked for has the stat "
         "'significant' with 1."
@@ -86,12 +86,16 @@ def features(
 @click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @answered
 def verdicts(
-    asked: Asked, verdict: str | None, layer: int | None, feature: str | None, stage: str | None
+    options: QueryOptions,
+    verdict: str | None,
+    layer: int | None,
+    feature: str | None,
+    stage: str | None,
 ) -> Answer:
     """Show what was concluded about screened features, the surest first."""
     import pyarrow.compute as pc
 
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("address", "stage", *VERDICTS)
     where = _of_layer(run, layer) | _of_feature(run, feature)
     chosen = run.read_stages("verdicts", stage, where)
@@ -106,7 +110,7 @@ def verdicts(
     ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("outcome", True)])
     rows = [
         {**row, "address": run.label(row["space"], row["feature"])}
-        for row in first_rows(ordered, asked.k)
+        for row in first_rows(ordered, options.k)
     ]
     return Answer(heads, rows, chosen.num_rows, "", shared=("stage", "contrast", "outcome"))
 
@@ -124,7 +128,7 @@ def verdicts(
 )
 @answered
 def effects(
-    asked: Asked,
+    options: QueryOptions,
     feature: str | None,
     layer: int | None,
     verdict: str | None,
@@ -135,7 +139,7 @@ def effects(
     """Show what interventions did, the surest first."""
     import pyarrow.compute as pc
 
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("address", "stage", *(("sample",) if samples else ()), *EFFECTS)
     where = (
         _of_layer(run, layer)
@@ -155,7 +159,7 @@ def effects(
     )
     rows = [
         {**row, "address": run.label(row["space"], row["feature"])}
-        for row in first_rows(ordered, asked.k)
+        for row in first_rows(ordered, options.k)
     ]
     return Answer(heads, rows, chosen.num_rows, "", shared=("stage",))
 

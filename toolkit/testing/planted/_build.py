@@ -213,9 +213,9 @@ def _duplicates(
     layouts.
     """
     for layer in range(n_layers):
-        here = {(sae.kind, sae.layout): sae for sae in saes if sae.layer == layer}
-        first = here["wide", "gemma_scope"]
-        for second in (here["narrow", "gemma_scope"], here["wide", "llama_scope"]):
+        of_layer = {(sae.kind, sae.layout): sae for sae in saes if sae.layer == layer}
+        first = of_layer["wide", "gemma_scope"]
+        for second in (of_layer["narrow", "gemma_scope"], of_layer["wide", "llama_scope"]):
             for feature in first.features:
                 twin = second.named(feature.direction)
                 if twin and feature.direction in names:
