@@ -25,7 +25,6 @@ from toolkit_store.database import BITMAPS_FROM, Database
 from toolkit_store.filters import among, equals
 from toolkit_store.index import step_rows
 from toolkit_store.location import Location
-from toolkit_store.locks import OnWait
 from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import TableWriter
@@ -54,7 +53,7 @@ class StepStore:
     # --- writing ---
 
     def writer(
-        self, *, wait_s: float | None = None, on_wait: OnWait = locks.log_wait
+        self, *, wait_s: float | None = None, on_wait: locks.OnWait = locks.log_wait
     ) -> AbstractContextManager[None]:
         """The lease to write. Hold it for a whole run; each commit inside enters it again at no
         cost.
@@ -70,7 +69,7 @@ class StepStore:
         return self._writing(wait_s, on_wait)
 
     @contextmanager
-    def _writing(self, wait_s: float | None, on_wait: OnWait) -> Iterator[None]:
+    def _writing(self, wait_s: float | None, on_wait: locks.OnWait) -> Iterator[None]:
         with self._lease.held(wait_s, on_wait):
             if not self._sound:
                 self._keeper.verify_tables()

@@ -128,11 +128,11 @@ def make_comparisons(*comparisons: Comparison) -> pa.Table:
 def make_samples(
     texts: Sequence[str] = TEXTS, **meta: Sequence[float | str]
 ) -> dict[str, pa.Table]:
-    """`samples` and `sample_meta`: a token is a word, a unit a sample, the span `last` its last
-    token.
+    """`samples` and `sample_meta`: each word is a token, each sample a unit, and the span `last` is
+    the last token.
 
-    Each keyword is a key of the metadata with one value a text; without any, `group` is `a` and `b`
-    in turn.
+    Each keyword is a metadata key with one value per text; without any, `group` alternates between
+    `a` and `b`.
     """
     labels = meta or {"group": ["ab"[index % 2] for index in range(len(texts))]}
     ids = [f"s{index:04d}" for index in range(len(texts))]
