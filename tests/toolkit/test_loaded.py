@@ -406,11 +406,11 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         changed("encode", lambda self, text, found: replace(found, ids=())),
-        "encode gave 0 ids for 'one two'; 1 to 200",
+        "encode gave 0 ids for 'one two'; expected 1 to 200",
     ),
     (
         changed("encode", lambda self, text, found: replace(found, ids=(*found.ids, 1))),
-        "other numbers of ids and offsets",
+        "different numbers of ids and offsets",
     ),
     (
         changed(
@@ -435,7 +435,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
         ),
         "encode gave 2 BOS for 'one two'; expected exactly one, at the start",
     ),
-    (NoBosInChat, "encode gave 0 BOS for 'one two' in chat; exactly one"),
+    (NoBosInChat, "encode gave 0 BOS for 'one two' in chat; expected exactly one"),
     (
         changed(
             "encode", lambda self, text, found: replace(found, offsets=((0, 1), *found.offsets[1:]))
@@ -468,7 +468,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
                 name: found[:, :-1] for name, found in rest[-1].items()
             },
         ),
-        "run gave resid_post.0 the shape (4, 31, 8); wanted (4, 32, 8)",
+        "run gave resid_post.0 the shape (4, 31, 8); expected (4, 32, 8)",
     ),
     (
         changed(
@@ -507,18 +507,18 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         changed("prefix", lambda self, ids, capture, found: replace(found, captured=None)),
-        "prefix captured something else",
+        "prefix captures other values",
     ),
     (
         changed("suffix", lambda self, prefix, layers, rows, found: found[:1]),
-        "suffix gave the shape (1, 8); wanted (12, 8)",
+        "suffix gave the shape (1, 8); expected (12, 8)",
     ),
     (
         SortsRows,
         "suffix of rows at several layers gave other states for layer 2 than whole passes",
     ),
     (UsesUp, "a second suffix of the same prefix gave other states"),
-    (NoRows, "suffix of no rows gave the shape (0,); wanted (0, 8)"),
+    (NoRows, "suffix of no rows gave the shape (0,); expected (0, 8)"),
     (
         changed("unembed", lambda self, states, found: found[0]),
         "unembed gave the shape (257,) for 4 rows",
@@ -538,9 +538,9 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (SecondGuess, "token by token with whole passes it is"),
     (NoUntil, "token by token with whole passes it is"),
-    (OwnNumbers, "generate did not ask draw exactly once for each token"),
+    (OwnNumbers, "generate did not call draw exactly once for each token"),
     (Alone, "a reply depends on the prompts beside it"),
-    (OnlySets, "edits that add and scale give something else than the same values set"),
+    (OnlySets, "edits that add and scale give other values than setting the same values"),
     (
         changed("edited_states", lambda self, prefix, edits, count, found: found + 1),
         "edited_states differs from run with the same edits",
@@ -582,7 +582,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         offering("embedding_rows", lambda rows: rows[0]),
-        "embedding_rows gave the shape (8,); wanted (1, 8)",
+        "embedding_rows gave the shape (8,); expected (1, 8)",
     ),
     (
         changed(
@@ -714,11 +714,11 @@ SAES: list[tuple[type[Small], str]] = [
     (own(width=0), "its inputs and width are (8, 0); each must be at least 1"),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]),
-        "encode gave the shape (16, 11); wanted (16, 12)",
+        "encode gave the shape (16, 11); expected (16, 12)",
     ),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows).double()),
-        "encode gave torch.float64; wanted torch.float32",
+        "encode gave torch.float64; expected torch.float32",
     ),
     (Trained, "encode gave a tensor that keeps its gradients"),
     (
@@ -766,21 +766,21 @@ SAES: list[tuple[type[Small], str]] = [
     ),
     (
         other("decode", lambda self, found: RIGHT.decode(found)[:, 1:]),
-        "decode gave the shape (16, 7); wanted (16, 8)",
+        "decode gave the shape (16, 7); expected (16, 8)",
     ),
     (other("decode", lambda self, found: RIGHT.decode(found) / 0), "decode gave NaN or infinity"),
-    (other("decode", lambda self, found: RIGHT.decode(found).tanh()), "it is to be affine"),
+    (other("decode", lambda self, found: RIGHT.decode(found).tanh()), "it must be affine"),
     (
         other("decoder_rows", lambda self, features: self.decoder[features] * 2),
-        "than decoder_rows says",
+        "than decoder_rows: it must be affine",
     ),
     (
         other("decoder_rows", lambda self, features: self.decoder[sorted(features)]),
-        "than decoder_rows says",
+        "than decoder_rows: it must be affine",
     ),
     (
         other("decoder_rows", lambda self, features: self.decoder),
-        "decoder_rows gave the shape (12, 8); wanted (4, 8)",
+        "decoder_rows gave the shape (12, 8); expected (4, 8)",
     ),
     (
         other(
@@ -790,15 +790,15 @@ SAES: list[tuple[type[Small], str]] = [
     ),
     (
         other("activations_of", lambda self, rows, features: RIGHT.encode(rows)),
-        "activations_of gave the shape (16, 12); wanted (16, 4)",
+        "activations_of gave the shape (16, 12); expected (16, 4)",
     ),
     (
         other("encoder_columns", lambda self, features: self.encoder[:, features]),
-        "gave the shapes (8, 4), (4,), (4,); wanted (4, 8), (4,), (4,)",
+        "gave the shapes (8, 4), (4,), (4,); expected (4, 8), (4,), (4,)",
     ),
     (
         other("encoder_bias", lambda self, features: torch.ones(len(features))),
-        "its pre-activations above their thresholds are not what encode gives",
+        "its pre-activations above their thresholds differ from encode",
     ),
     (Forgetful, "encode gives other values after release_memory"),
 ]

@@ -106,7 +106,7 @@ def test_the_command_offers_what_there_is() -> None:
 def test_a_whole_store_is_called_whole(say: Say) -> None:
     found = say("check")
     assert (found.exit_code, found.stderr) == (0, "")
-    assert "all are as they were written" in found.stdout
+    assert "all are unchanged since they were written" in found.stdout
     facts = json.loads(say("check", "--json").stdout)
     assert facts["problems"] == []
     assert facts["files"] > 0

@@ -37,7 +37,7 @@ def check_model(
     in float32, since in shorter floats the likeliest token depends on the batch.
     """
     sizes = (model.layers, model.width, model.context)
-    _kept(model, min(sizes) > 0, f"layers, width and context are {sizes}; each is at least 1")
+    _kept(model, min(sizes) > 0, f"layers, width and context are {sizes}; each must be at least 1")
     for text in texts:
         _check_encoding(model, text, chat=False)
         _check_chat(model, text)
