@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.parts import ReportSection
-from toolkit.work import Finding, Inputs
+from toolkit.work import Finding, RunInputs
 
 if TYPE_CHECKING:
     from toolkit._plugins.registry import Parts
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_FINDINGS = 5
 
 
-def findings_of(inputs: Inputs, parts: Parts) -> list[Finding]:
+def findings_of(inputs: RunInputs, parts: Parts) -> list[Finding]:
     """The findings of all report sections in ascending rank, at most five. A section that fails
     contributes none; the report shows its error.
     """
@@ -22,7 +22,7 @@ def findings_of(inputs: Inputs, parts: Parts) -> list[Finding]:
     return findings_in(inputs, sections)
 
 
-def findings_in(inputs: Inputs, sections: Sequence[ReportSection]) -> list[Finding]:
+def findings_in(inputs: RunInputs, sections: Sequence[ReportSection]) -> list[Finding]:
     """The findings of these sections in ascending rank, at most five."""
     findings: list[Finding] = []
     for section in sorted(sections, key=lambda part: (part.order, part.name)):
@@ -35,7 +35,7 @@ def findings_in(inputs: Inputs, sections: Sequence[ReportSection]) -> list[Findi
     return sorted(findings, key=lambda finding: finding.rank)[:MAX_FINDINGS]
 
 
-def has_rows(inputs: Inputs, section: ReportSection) -> bool:
+def has_rows(inputs: RunInputs, section: ReportSection) -> bool:
     """Whether any table that the section reads has rows."""
     there = set(inputs.tables())
     return not section.reads or any(

@@ -91,8 +91,9 @@ class StageSpec(_Model):
     )
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
-    needs: list[str] = Field(
-        default=[], description="ids of the stages whose tables this stage reads"
+    needs: list[str | From] = Field(
+        default=[],
+        description="the stages whose tables this stage reads: ids, or {spec: FILE, stage: ID}",
     )
     seed: Whole | None = Field(
         default=None, ge=0, description="of this stage, in place of the spec's"
@@ -286,10 +287,17 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]
 def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[SpecPath, str]]:
     for index, stage in enumerate(spec.stages):
         for number, need in enumerate(stage.needs):
-            if need != SOURCE and need not in first:
+            if isinstance(need, From):
+                if need.spec is None:
+                    text = f"A stage of this spec is needed by its id: write '{need.stage}'."
+                    yield ("stages", index, "needs", number), text
+            elif need != SOURCE and need not in first:
                 known = f"{nearest(need, first)} Stages: {', '.join(first)}."
                 yield ("stages", index, "needs", number), f"There is no stage '{need}'.{known}"
-    if cycle := _cycle({stage.id: stage.needs for stage in spec.stages}):
+    own_needs = {
+        stage.id: [need for need in stage.needs if isinstance(need, str)] for stage in spec.stages
+    }
+    if cycle := _cycle(own_needs):
         path: SpecPath = ("stages", first[cycle[0]], "needs")
         yield (
             path,
@@ -356,8 +364,8 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
             raise SpecError(
-                f"{where}: The `from` specs form a circle: {' -> '.join(names)}. Remove "
-                f"one of them."
+                f"{where}: The specs draw on each other in a circle: {' -> '.join(names)}. "
+                f"Remove one of them."
             )
         try:
             other = load_yaml(Path(target)).root
@@ -370,12 +378,13 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
 
 
 def _sources(root: Node) -> Iterator[tuple[SpecPath, Node]]:
-    stages = root.find(("stages",)).value
-    count = len(stages) if isinstance(stages, list) else 0
-    for i in [
-        ("samples", "from"),
-        *(("stages", index, "samples", "from") for index in range(count)),
-    ]:
+    """The places that name a stage of another spec: `from` of samples, and entries of `needs`."""
+    paths: list[SpecPath] = [("samples", "from")]
+    for index in range(_length(root, ("stages",))):
+        paths.append(("stages", index, "samples", "from"))
+        needs = ("stages", index, "needs")
+        paths += [(*needs, number) for number in range(_length(root, needs))]
+    for i in paths:
         source = there(root, i)
         if source is None or not isinstance(source.value, dict):
             continue
@@ -384,6 +393,12 @@ def _sources(root: Node) -> Iterator[tuple[SpecPath, Node]]:
             for key in ("spec", "stage")
         ):
             yield i, source
+
+
+def _length(root: Node, path: SpecPath) -> int:
+    """The number of entries of the list at this path; 0 if there is none."""
+    node = there(root, path)
+    return len(node.value) if node is not None and isinstance(node.value, list) else 0
 
 
 def _check_stage(other: Node, stage: str, where: str, file: str) -> None:

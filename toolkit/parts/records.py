@@ -15,9 +15,9 @@ from toolkit.parts.params import NoParams, SinkParams, UsedEnvironment
 from toolkit.work import (
     Figure,
     Finding,
-    Inputs,
     Reporter,
     Rows,
+    RunInputs,
     SinkWork,
     Work,
 )
@@ -252,6 +252,10 @@ class SinkPart(Part):
     """Yields file names and their bytes."""
     reads: tuple[str, ...] = ()
     """Tables that it exports."""
+    check: Callable[[Any], str | None] | None = None
+    """What this machine lacks to write it, as a sentence, such as a package that is not installed;
+    None if nothing. Asked before the first step.
+    """
     disk: Callable[[Any, Cost], int] | None = None
     """How many bytes it will write, given the cost of the stages before it; a run without room for
     them is refused.
@@ -296,8 +300,8 @@ class ReportSection(Part):
     kind: ClassVar[str] = "report"
     title: str
     reads: tuple[str, ...]
-    run: Callable[[Inputs], Iterable[Figure]]
+    run: Callable[[RunInputs], Iterable[Figure]]
     order: int = 50
     """Sections are sorted by this number."""
-    findings: Callable[[Inputs], Iterable[Finding]] | None = None
+    findings: Callable[[RunInputs], Iterable[Finding]] | None = None
     """The section's results as sentences; the first few end `toolkit run` and open the report."""

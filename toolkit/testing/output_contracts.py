@@ -101,7 +101,8 @@ def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
     are reproducible.
     """
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
-    tables = inputs or TableInputs(make_tables(part.reads))
+    rows = {name: inputs.read(name) for name in inputs.tables()} if inputs else None
+    tables = TableInputs(make_tables(part.reads) if rows is None else rows)
     figures, repeated = list(part.run(tables)), list(part.run(tables))
     for figure in figures:
         must(

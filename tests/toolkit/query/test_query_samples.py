@@ -252,8 +252,8 @@ def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_ther
 @given(st.lists(st.text("ab $", min_size=1, max_size=3), min_size=1, max_size=8), st.data())
 def test_every_token_is_found_by_its_own_words(pieces: list[str], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(pieces) - 1))
-    assert at in marked_text.places_of(pieces[at], "".join(pieces), pieces)
-    assert marked_text.places_of("c", "".join(pieces), pieces) == []
+    assert at in marked_text.positions_of(pieces[at], "".join(pieces), pieces)
+    assert marked_text.positions_of("c", "".join(pieces), pieces) == []
 
 
 # --- tokens ---

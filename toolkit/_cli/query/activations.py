@@ -9,7 +9,13 @@ import click
 
 from toolkit._cli._text import MAX_NUMBER
 from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
-from toolkit._cli.query.marked_text import is_terminal, marked_in, places_asked, shaded, with_text
+from toolkit._cli.query.marked_text import (
+    is_terminal,
+    marked_in,
+    chosen_positions,
+    shaded,
+    with_text,
+)
 from toolkit._query.run import Run, listing
 from toolkit._query.text import Row, piece_at
 
@@ -154,7 +160,7 @@ def sample(
     if not run.stages("samples"):
         return Answer(heads, [], 0, run.why("samples"))
     text = run.sample(sample)
-    places = places_asked(text, position, token, span)
+    places = chosen_positions(text, position, token, span)
     spaces = run.spaces_of(space, layer)
     hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
     entries = [

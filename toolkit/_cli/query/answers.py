@@ -85,8 +85,8 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
             raise click.UsageError(
                 " and ".join(f"--{name}" for name in chosen) + " exclude each other; give one."
             )
-        asked = QueryOptions(run, store, chosen[0] if chosen else "text", k, file)
-        show(function(asked, **options), asked)
+        query = QueryOptions(run, store, chosen[0] if chosen else "text", k, file)
+        show(function(query, **options), query)
 
     collected = click.option(
         "--k",

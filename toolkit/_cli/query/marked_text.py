@@ -62,7 +62,7 @@ def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], ter
     return "".join(out) + one_line(text[cursor:])
 
 
-def places_asked(
+def chosen_positions(
     sample: Row, position: int | None, token: str | None, span: str | None
 ) -> list[int] | None:
     """The tokens of a sample that all these options select; None for all. Refuses what the sample
@@ -80,7 +80,7 @@ def places_asked(
     if position is not None:
         results &= {position}
     if token is not None:
-        if not token or not (there := places_of(token, sample["text"], pieces)):
+        if not token or not (there := positions_of(token, sample["text"], pieces)):
             raise BadInput(
                 f"--token {token!r}: sample '{name}' has no such words. Its tokens: toolkit query "
                 f"tokens ADDRESS {name} --all"
@@ -106,7 +106,7 @@ def places_asked(
     return sorted(results) if any(item is not None for item in (position, token, span)) else None
 
 
-def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
+def positions_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
     """The tokens of every occurrence of these words as whole words, and tokens that equal the
     text.
     """

@@ -84,6 +84,9 @@ def features(
 )
 @click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
 @click.option("--stage", metavar="ID", help="Only rows of this stage.")
+@click.option(
+    "--control", is_flag=True, help="Those of the same features with random decoder rows."
+)
 @answered
 def verdicts(
     options: QueryOptions,
@@ -91,6 +94,7 @@ def verdicts(
     layer: int | None,
     feature: str | None,
     stage: str | None,
+    control: bool,
 ) -> Answer:
     """Show what was concluded about screened features, the surest first."""
     import pyarrow.compute as pc
@@ -98,13 +102,14 @@ def verdicts(
     run = open_run(options)
     heads = ("address", "stage", *VERDICTS)
     where = _of_layer(run, layer) | _of_feature(run, feature)
-    chosen = run.read_stages("verdicts", stage, where)
+    table = "control_verdicts" if control else "verdicts"
+    chosen = run.read_stages(table, stage, where)
     known = chosen["verdict"].unique().to_pylist()
     if verdict is not None:
         chosen = chosen.filter(pc.equal(chosen["verdict"], verdict))
     if not chosen.num_rows:
         there = f" Verdicts: {listing(sorted(known))}." if known else ""
-        why = f"No feature has this verdict here.{there}" if known else run.why("verdicts", stage)
+        why = f"No feature has this verdict here.{there}" if known else run.why(table, stage)
         return Answer(heads, [], 0, why)
     sized = run.placed(chosen).append_column("size", pc.abs(chosen["effect"]))
     ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("outcome", True)])
