@@ -187,8 +187,8 @@ class RunResults:
         return answers.search(self.query, text, k)
 
     def push(self, repository: str, *, revision: str | None = None, public: bool = False) -> str:
-        """Upload the run to a dataset repository of the hub, private unless `public`; the commit
-        that holds it.
+        """Upload the run to a dataset repository of the hub, private unless `public`; returns the
+        commit.
         """
         from toolkit._share.push import push
 

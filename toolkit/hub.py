@@ -15,7 +15,7 @@ from typing import Any, Literal
 from toolkit.errors import BadInput
 
 Kind = Literal["model", "dataset"]
-"""What a repository holds; a model and a dataset may have one name."""
+"""The kind of a repository; a model and a dataset may have the same name."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def hub_file(sibling: Any) -> HubFile:
 
 
 def _repo_type(kind: Kind) -> dict[str, Any]:
-    """The argument of the hub's client for this kind; it takes a model for granted."""
+    """The argument of the hub's client for this kind, whose default is a model."""
     return {} if kind == "model" else {"repo_type": kind}
 
 
@@ -216,7 +216,7 @@ id.
 
 
 def unreachable(name: str, revision: str, error: Exception) -> str:
-    """The message for a repository that the hub does not give."""
+    """The message for a repository that cannot be downloaded."""
     kinds = (kind.__name__ for kind in type(error).__mro__)
     said = next(
         (MEANS[kind] for kind in kinds if kind in MEANS),

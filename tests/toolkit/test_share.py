@@ -212,7 +212,11 @@ def test_a_half_upload_is_told_by_push_and_refused_by_pull(
     hub: Hub, shared: Path, tmp_path: Path, fault: str
 ) -> None:
     hub.fault = fault
-    with pytest.raises(DataError, match=r"features.parquet is not what was sent \(1 of \d+ files"):
+    with pytest.raises(
+        DataError,
+        match=r"features.parquet differs from what was sent \(1 of \d+ "
+        r"files",
+    ):
         push(run_of(shared), REPO)
     store = open_store(tmp_path / "other", create=True)
     said = "is missing" if fault == "lost" else "is not what was written: its SHA-256 differs"
@@ -263,7 +267,7 @@ def test_a_repository_with_another_run_is_refused(hub: Hub, shared: Path) -> Non
 
 def test_a_public_repository_needs_to_be_named_so(hub: Hub, shared: Path) -> None:
     hub.create_repo(REPO, repo_type="dataset", private=False, exist_ok=True)
-    with pytest.raises(BadInput, match="is there already and public"):
+    with pytest.raises(BadInput, match="exists and is public"):
         push(run_of(shared), REPO)
     assert push(run_of(shared), REPO, public=True).commit
 
@@ -305,7 +309,7 @@ def test_a_name_that_no_repository_has(shared: Path, name: str) -> None:
 
 
 def test_offline_nothing_is_pushed_or_pulled(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="Pushing a run needs the hub, and HF_HUB_OFFLINE forbids"):
+    with pytest.raises(BadInput, match="Pushing a run needs the hub, and HF_HUB_OFFLINE disables"):
         push(run_of(shared), REPO)
-    with pytest.raises(BadInput, match="HF_HUB_OFFLINE forbids fetching it"):
+    with pytest.raises(BadInput, match="HF_HUB_OFFLINE disables downloads"):
         pull(open_store(tmp_path / "other", create=True), REPO)

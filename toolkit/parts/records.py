@@ -253,8 +253,8 @@ class SinkPart(Part):
     reads: tuple[str, ...] = ()
     """Tables that it exports."""
     check: Callable[[Any], str | None] | None = None
-    """What this machine lacks to write it, as a sentence, such as a package that is not installed;
-    None if nothing. Asked before the first step.
+    """Says in a sentence what this machine lacks for writing it, such as a package; None if
+    nothing. Called before the first step.
     """
     disk: Callable[[Any, Cost], int] | None = None
     """How many bytes it will write, given the cost of the stages before it; a run without room for

@@ -10,9 +10,9 @@ import click
 from toolkit._cli._text import MAX_NUMBER
 from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
 from toolkit._cli.query.marked_text import (
+    chosen_positions,
     is_terminal,
     marked_in,
-    chosen_positions,
     shaded,
     with_text,
 )
@@ -160,12 +160,12 @@ def sample(
     if not run.stages("samples"):
         return Answer(heads, [], 0, run.why("samples"))
     text = run.sample(sample)
-    places = chosen_positions(text, position, token, span)
+    chosen = chosen_positions(text, position, token, span)
     spaces = run.spaces_of(space, layer)
     hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
     entries = [
         pl.col(name).is_in(some)
-        for name, some in (("position", places), ("space", spaces))
+        for name, some in (("position", chosen), ("space", spaces))
         if some is not None
     ]
     hits = hits.filter(*entries).sort(
@@ -180,7 +180,7 @@ def sample(
         for row in hits.head(options.k).to_dicts()
     ]
     return Answer(
-        heads, rows, hits.height, "" if rows else _why_not_active(run, sample, places, spaces)
+        heads, rows, hits.height, "" if rows else _why_not_active(run, sample, chosen, spaces)
     )
 
 
@@ -204,7 +204,7 @@ def _why_no_tokens(run: Run, address: str, sample: str, positions: Sequence[int]
 
 
 def _why_not_active(
-    run: Run, sample: str, places: Sequence[int] | None, spaces: Sequence[str] | None
+    run: Run, sample: str, chosen: Sequence[int] | None, spaces: Sequence[str] | None
 ) -> str:
     if not run.stages("activations"):
         return run.why("activations")
@@ -214,10 +214,10 @@ def _why_not_active(
         return f"No activations of sample '{sample}' are kept in run {run.id}{there}."
     index = (
         ""
-        if places is None
-        else f" at position{'s'[: len(places) != 1]} {listing([str(number) for number in places])}"
+        if chosen is None
+        else f" at position{'s'[: len(chosen) != 1]} {listing([str(number) for number in chosen])}"
     )
-    if places is not None and not set(places) & set(positions):
+    if chosen is not None and not set(chosen) & set(positions):
         some = listing([str(number) for number in positions])
         return (
             f"No activations are kept{index} of sample '{sample}'{there}. Kept positions: {some}."

@@ -71,8 +71,8 @@ def features(
     rows = pivoted(run, entries, first_rows(ranked, options.k), stage)
     heads = stat_heads(rows, stats, options.form)
     why = (
-        f"No difference is significant in run {run.id}: no row that was asked for has the stat "
-        "'significant' with 1."
+        f"No difference is significant in run {run.id}: 'significant' is 1 in none of the rows "
+        "that the options select."
     )
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
 
