@@ -200,7 +200,7 @@ def test_what_was_computed_here_is_not_replaced(hub: Hub, shared: Path) -> None:
     held.commit("main", {**files, "toolkit-run.json": json.dumps(index).encode()})
     store = open_store(shared)
     before = [(row.key, row.committed_at, row.origin) for row in store.steps()]
-    with pytest.raises(BadInput, match="already, and an import changes none"):
+    with pytest.raises(BadInput, match="already, and an import never changes a run"):
         pull(store, REPO)
     after = [(row.key, row.committed_at, row.origin) for row in open_store(shared).steps()]
     assert after == before
@@ -219,7 +219,7 @@ def test_a_half_upload_is_told_by_push_and_refused_by_pull(
     ):
         push(run_of(shared), REPO)
     store = open_store(tmp_path / "other", create=True)
-    said = "is missing" if fault == "lost" else "is not what was written: its SHA-256 differs"
+    said = "is missing" if fault == "lost" else "has changed since it was written: its SHA-256 differs"
     with pytest.raises(DataError) as caught:
         pull(store, REPO)
     text = str(caught.value)

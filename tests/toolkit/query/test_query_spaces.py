@@ -248,8 +248,8 @@ def test_similar_without_the_files_uses_projections_and_says_so(
     found = ask(moved / "store", "similar", "s1:0", "--json", run="r")
     assert json.loads(found.stdout) == exact
     assert found.stderr.startswith(
-        "from projections of 2 numbers a feature, cosines to about 0.71: the SAE files are not "
-        "here."
+        "from projections of 2 numbers per feature, cosines to about 0.71: the SAE files are "
+        "missing."
     )
     refused(
         moved / "store",
