@@ -40,7 +40,8 @@ def archive(arrays: Iterable[Member]) -> Iterator[bytes]:
     import numpy as np
 
     out = _Pieces()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:  # type: ignore[call-overload]
+    packing: Any = out  # write-only, which the type of ZipFile does not allow
+    with zipfile.ZipFile(packing, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
         for name, dtype, shape, blocks in arrays:
             info = zipfile.ZipInfo(f"{name}.npy", DATE)
             info.compress_type = zipfile.ZIP_DEFLATED

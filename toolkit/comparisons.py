@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from toolkit.work import Inputs
 
-OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half selected"}
+OF_FAMILY = {"all": "", "space": " of this space", "discovered": " chosen in the select half"}
 """How a sentence names the family that a correction runs over."""
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from toolkit.errors import BadInput
 
@@ -125,11 +126,8 @@ def unresolved_gpus(request: str) -> list[Gpu]:
     without GPUs and run elsewhere.
     """
     names = [] if request == "none" else request.removeprefix("count:").split(",")
-    nothing = {"pci": "", "name": "not resolved", "driver": "", "total_bytes": 0, "free_bytes": 0}
-    return [
-        Gpu(index=int(name) if name.isdigit() else -1, uuid=name, **nothing)  # type: ignore[arg-type]
-        for name in names
-    ]
+    unresolved = partial(Gpu, pci="", name="not resolved", driver="", total_bytes=0, free_bytes=0)
+    return [unresolved(index=int(name) if name.isdigit() else -1, uuid=name) for name in names]
 
 
 def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:

@@ -33,7 +33,6 @@ from toolkit_store.write.shared import SharedRows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
 Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
 """Rows by the name of their table."""
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit._spec.load import load_spec
 from toolkit._spec.overlay import apply_set, merge, shared, shares_set
-from toolkit._spec.spec import load_spec
 from toolkit._spec.yaml import load_yaml, placed, plain
 from toolkit.errors import SpecError
 

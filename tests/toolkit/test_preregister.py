@@ -16,7 +16,7 @@ from toolkit._plan.plan import Plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._run.preregister import _digest, describe, register
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit.errors import Refused
 from toolkit_store import open_store
 

@@ -219,7 +219,9 @@ def test_a_half_upload_is_told_by_push_and_refused_by_pull(
     ):
         push(run_of(shared), REPO)
     store = open_store(tmp_path / "other", create=True)
-    said = "is missing" if fault == "lost" else "has changed since it was written: its SHA-256 differs"
+    said = (
+        "is missing" if fault == "lost" else "has changed since it was written: its SHA-256 differs"
+    )
     with pytest.raises(DataError) as caught:
         pull(store, REPO)
     text = str(caught.value)

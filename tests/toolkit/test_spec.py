@@ -13,7 +13,8 @@ from pydantic import Field
 from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
-from toolkit._spec.spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
+from toolkit._spec.load import LoadedSpec, load_spec, load_spec_data, validate_params
+from toolkit._spec.spec import From, Spec
 from toolkit.errors import SpecError
 from toolkit.parts import Params
 from toolkit.selectors import At
@@ -100,8 +101,8 @@ def test_refusals_say_file_line_field_and_what_is_allowed(name: str) -> None:
 
 def test_a_loop_of_specs_is_refused() -> None:
     assert refusal(RESOURCES / "loop_a.yaml") == (
-        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs form a "
-        "circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of them."
+        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The specs draw on each "
+        "other in a circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of them."
     )
 
 
@@ -170,7 +171,7 @@ def test_a_stage_may_need_a_stage_of_another_spec(tmp_path: Path) -> None:
         ("{spec: b.yaml, stage: one}", r"draw on each other in a circle: b.yaml -> b.yaml"),
         ("{stage: one}", r"needs.1: A stage of this spec is needed by its id: write 'one'"),
         ("{spec: first.yaml}", r"needs.1.stage: missing"),
-        ("3", r"needs.1: found 3; wanted text or a map"),
+        ("3", r"needs.1: must be text or a map, not 3"),
     ],
 )
 def test_needs_of_other_specs_that_do_not_work(tmp_path: Path, need: str, message: str) -> None:

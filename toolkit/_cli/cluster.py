@@ -32,7 +32,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     """Write a RayJob of KubeRay, and the ConfigMap that holds the spec. Nothing is started."""
     import yaml
 
-    from toolkit._spec.spec import load_spec
+    from toolkit._spec.load import load_spec
     from toolkit.errors import BadInput
 
     if (claim is None) == (store is None):

@@ -12,7 +12,7 @@ from toolkit.parts import Labels, LabelUse, SourcePart, TablePart
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage
-    from toolkit._spec.spec import LoadedSpec
+    from toolkit._spec.load import LoadedSpec
 
 SHOWN = 12
 """Keys or values that a message lists."""

@@ -12,7 +12,7 @@ from toolkit._plan.labels import check_labels
 from toolkit._plan.plan import SAMPLES, Executor, Plan, Sink, Stage
 from toolkit._plan.resolve import Loadable, Resolved, needed_elsewhere, part_at
 from toolkit._plan.spaces import check_spaces
-from toolkit._spec.spec import LoadedSpec, validate_params
+from toolkit._spec.load import LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, SpecError, choices, nearest
 from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical
 from toolkit._plan.resolve import Loadable
-from toolkit._spec.spec import LoadedSpec
+from toolkit._spec.load import LoadedSpec
 from toolkit.identity import Identity
 from toolkit.parts import (
     UNHASHED,

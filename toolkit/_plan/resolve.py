@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
+from toolkit._spec.load import LoadedSpec, load_spec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, DataError, SpecError
 from toolkit.identity import Identity

@@ -10,7 +10,7 @@ from toolkit.errors import SpecError
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage
-    from toolkit._spec.spec import LoadedSpec
+    from toolkit._spec.load import LoadedSpec
 
 SHOWN = 4
 """SAEs that a message lists."""

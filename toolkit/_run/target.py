@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from toolkit._plugins.recorded import check_recorded
 from toolkit._run.manifest import read_manifest
 from toolkit._run.run_folder import find_run, run_folder, store_folder
-from toolkit._spec.spec import load_spec, load_spec_data
+from toolkit._spec.load import load_spec, load_spec_data
 from toolkit._spec.yaml import missing
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
     from toolkit._run.options import RunOptions
-    from toolkit._spec.spec import LoadedSpec
+    from toolkit._spec.load import LoadedSpec
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
         )
         must(figure.title.strip(), part, "a figure has no title")
         outside = re.search(
-            r"""<script[^>]+src|<link\b|<iframe|\bsrc\s*=\s*["']?(?:https?:)?//|@import|url\(\s*["']?https?:""",
+            r"""<script[^>]+src|<link\b|<iframe|@import"""
+            r"""|\bsrc\s*=\s*["']?(?:https?:)?//|url\(\s*["']?https?:""",
             figure.html,
         )
         must(

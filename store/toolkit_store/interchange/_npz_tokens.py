@@ -115,7 +115,9 @@ def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
     seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
     if len(weights):
-        seen += [int(weights["query"].max()) + 1, int(weights["weights"].list.len().max())]  # type: ignore[arg-type]
+        queries: Any = weights["query"].max()
+        keys: Any = weights["weights"].list.len().max()
+        seen += [int(queries) + 1, int(keys)]
     return max(pieces, *seen)
 
 
