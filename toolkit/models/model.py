@@ -158,9 +158,9 @@ class Model(ABC):
                 for layer in torch.unique(chunk)
             ]
             states.append(self._last_states([prefix.ids] * len(chunk), edits))
-            for edit in edits if made is not None else ():
-                for row in edit.targets.rows.tolist():
-                    made[start + row] += edit.tally.total(row)
+            if made is not None:
+                times = [sum(edit.tally.total(row) for edit in edits) for row in range(len(chunk))]
+                made[start : start + len(chunk)] += torch.tensor(times)
         return torch.cat(states) if states else torch.empty((0, self.width))
 
     def _set_last(self, layer: int, chosen: Tensor, last: int, values: Tensor) -> Edit:

@@ -23,10 +23,12 @@ from .sites import Sites
 if TYPE_CHECKING:
     from torch import Tensor
 
-TILE_NUMBERS = 1 << 25
-"""The numbers of the widest stream inside a block in memory at a time: 128 MB in float32."""
-LONGER = 4
-"""The same factor for a GPU, which short matrices would leave idle."""
+TILE_NUMBERS = 1 << 22
+"""The numbers of the widest stream inside a block in memory at a time: 16 MB in float32, so that a
+CPU finds them in its cache when the next operation reads them.
+"""
+LONGER = 32
+"""The factor by which they are more on a GPU, which short matrices would leave idle: 512 MB."""
 
 
 @dataclass(frozen=True)
