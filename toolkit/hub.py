@@ -108,16 +108,15 @@ def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFil
         )
     except Exception as error:
         raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
-    files = [
-        HubFile(str(file.rfilename), int(file.size or 0), _sha256(file))
-        for file in info.siblings or ()
-    ]
+    files = [hub_file(file) for file in info.siblings or ()]
     return [file for file in files if _matches(file.path, patterns)]
 
 
-def _sha256(file: Any) -> str | None:
-    stored = getattr(file, "lfs", None)
-    return str(stored.sha256) if stored is not None else None
+def hub_file(sibling: Any) -> HubFile:
+    """A file as the hub's client describes it."""
+    stored = getattr(sibling, "lfs", None)
+    sha256 = None if stored is None else str(stored.sha256)
+    return HubFile(str(sibling.rfilename), int(sibling.size or 0), sha256)
 
 
 def _repo_type(kind: Kind) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from toolkit_store import open_store
 @pytest.fixture(scope="module")
 def facts(planted: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     model, saes = PARTS.get("model", "huggingface"), PARTS.get("sae", "llama_scope")
-    found = (
+    result = (
         model.identify(model.params(path=str(planted.model))),
         saes.identify(saes.params(path=str(planted.llama_scope))),
     )
-    return dict(found[0].facts), dict(found[1].facts)
+    return dict(result[0].facts), dict(result[1].facts)
 
 
 class Counting:
