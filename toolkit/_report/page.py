@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._report import facts
-from toolkit._report.findings import findings_in, has_rows
+from toolkit._report.findings import findings_with_sections, has_rows
+from toolkit._report.lead import lead_of
 from toolkit._report.summaries import summaries_of
 from toolkit._report.sweep import InputsOf, sweep_of
 from toolkit._run.atomic import write_bytes
@@ -121,13 +122,15 @@ def write_report(
     run = progress_of(events)
     known = {step.key: step for step in steps}
     made = list(_sections(inputs, sections))
+    stated = findings_with_sections(inputs, sections)
     summaries = list(summaries_of(run, manifest, stage_parts))
     text = _template().render(
         **_page(manifest),
         **_run(manifest, run, known),
         sweep=inputs_of and sweep_of(manifest, run, inputs_of, sections),
         sections=made,
-        findings=findings_in(inputs, sections),
+        findings=[finding for finding, _ in stated],
+        lead=lead_of(made, [name for _, name in stated]),
         contents=_contents(made),
         summaries=summaries,
     )

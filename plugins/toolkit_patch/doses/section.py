@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.work import Figure, Finding
 from toolkit_patch.verdicts.stage import signed
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 ALPHA = 0.05
-WIDTH, HEIGHT, MARGIN = 200, 110, 34
+WIDTH, HEIGHT, MARGIN = 220, 110, 46
 COLUMNS = 3
 
 
@@ -74,55 +75,51 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
 
 
 def _curves(rows: Sequence[Row]) -> str:
+    """A small chart for each feature, three beside each other."""
+    columns, lines = min(len(rows), COLUMNS), -(-len(rows) // COLUMNS)
+    width, high = columns * (WIDTH + 24) + 24, lines * (HEIGHT + 62)
     panels = []
     for number, row in enumerate(rows):
-        x, y = (number % COLUMNS) * (WIDTH + 20), (number // COLUMNS) * (HEIGHT + 56)
-        panels.append(f'<g transform="translate({x} {y})">{_panel(row)}</g>')
-    width = min(len(rows), COLUMNS) * (WIDTH + 20)
-    height = -(-len(rows) // COLUMNS) * (HEIGHT + 56)
-    outcome = html.escape(rows[0]["outcome"])
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="11">'
-        f"{''.join(panels)}</svg><p class='faint'>Across: dose in multiples of the larger group "
-        f"mean. Upwards: P({outcome}) with its 95 % interval over units.</p>"
+        x, y = 24 + (number % COLUMNS) * (WIDTH + 24), (number // COLUMNS) * (HEIGHT + 62)
+        panels.append(f'<g transform="translate({x} {y})">{"".join(_panel(row))}</g>')
+    across = "dose, in multiples of the larger group mean"
+    upwards = f"P({rows[0]['outcome']})"
+    titles = [
+        draw.text(width / 2, high + 14, across, anchor="middle", kind="strong"),
+        draw.text(14, high / 2, upwards, anchor="middle", kind="strong", turn=-90),
+    ]
+    return draw.svg(width, high + 24, [*panels, *titles]) + (
+        '<p class="faint">Bars: 95 % intervals over units.</p>'
     )
 
 
-def _panel(row: Row) -> str:
+def _panel(row: Row) -> Iterator[str]:
     curve = row["curve"]
     base = curve[0]["probability"] - curve[0]["effect"]
     limits = [base + point[end] for point in curve for end in ("low", "high")]
     low, high = min(limits), max(limits)
     probability_range, dose_range = max(high - low, 0.02), curve[-1]["dose"] - curve[0]["dose"]
+    bottom = 20 + HEIGHT
 
     def x(dose: float) -> float:
         return MARGIN + float((WIDTH - MARGIN) * (dose - curve[0]["dose"]) / dose_range)
 
     def y(probability: float) -> float:
-        return 20 + float(HEIGHT * (1 - (probability - low) / probability_range))
+        return bottom - float(HEIGHT * (probability - low) / probability_range)
 
+    yield draw.text(MARGIN, 12, row["name"], kind="strong")
+    yield draw.line(MARGIN, bottom, WIDTH, bottom, "axis")
+    for tick in draw.ticks(low, low + probability_range, 5):
+        yield draw.line(MARGIN, y(tick), WIDTH, y(tick), "grid")
+        yield draw.text(MARGIN - 4, y(tick) + 4, draw.number(tick), anchor="end")
+    for tick in draw.ticks(curve[0]["dose"], curve[-1]["dose"], 4):
+        yield draw.text(x(tick), bottom + 16, draw.number(tick), anchor="middle")
+    for point in curve:
+        ends = f'y1="{y(base + point["low"]):.1f}" y2="{y(base + point["high"]):.1f}"'
+        across = f'x1="{x(point["dose"]):.1f}" x2="{x(point["dose"]):.1f}"'
+        yield f'<line {across} {ends} stroke="var(--computed)" opacity="0.5"/>'
     line = " ".join(f"{x(point['dose']):.1f},{y(point['probability']):.1f}" for point in curve)
-    bars = "".join(
-        f'<line x1="{x(point["dose"]):.1f}" x2="{x(point["dose"]):.1f}" '
-        f'y1="{y(base + point["low"]):.1f}" y2="{y(base + point["high"]):.1f}" '
-        'stroke="var(--computed)" opacity="0.5"/>'
-        for point in curve
-    )
-    marks = "".join(
-        f'<text x="{x(point["dose"]):.1f}" y="{HEIGHT + 36}" text-anchor="middle" '
-        f'fill="var(--faint)">{point["dose"]:g}</text>'
-        for point in (curve[0], curve[-1])
-    )
-    sides = "".join(
-        f'<text x="{MARGIN - 4}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
-        f"{value:.2f}</text>"
-        for value in (low, low + probability_range)
-    )
-    name = html.escape(row["name"])
-    return (
-        f'<text x="{MARGIN}" y="12" fill="var(--fg)">{name}</text>{marks}{sides}{bars}'
-        f'<polyline points="{line}" fill="none" stroke="var(--computed)" stroke-width="2"/>'
-    )
+    yield f'<polyline points="{line}" fill="none" stroke="var(--computed)" stroke-width="2"/>'
 
 
 def _table(rows: Sequence[Row]) -> str:

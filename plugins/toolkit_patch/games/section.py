@@ -63,5 +63,5 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
             number=best["difference"],
             interval=(best["low"], best["high"]),
             n=best["pairs"],
-            rank=18,
+            rank=12,
         )

@@ -84,5 +84,5 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
             sentence=summary(numbers, _screen_counts(inputs)),
             number=sum(numbers["sign_rule"]),
             n=len(numbers["sign_rule"]),
-            rank=30,
+            rank=14,
         )

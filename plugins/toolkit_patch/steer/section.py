@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-WIDTH, HEIGHT, MARGIN = 560, 260, 60
+WIDTH, HEIGHT, MARGIN, TOP = 560, 260, 76, 10
 
 
 def summary(row: Row) -> str:
@@ -58,19 +59,26 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
 
 
 def _chart(rows: Sequence[Row]) -> str:
-    """Grey lines for random directions; the axis with its interval."""
+    """Grey lines for random directions, a thick one for the axis."""
     doses = sorted({row["dose"] for row in rows})
     low = min(row["probability"] for row in rows)
     high = max(row["probability"] for row in rows)
     probability_range = max(high - low, 0.02)
+    bottom = TOP + HEIGHT
 
     def x(dose: float) -> float:
         return MARGIN + float(WIDTH * (dose - doses[0]) / (doses[-1] - doses[0]))
 
     def y(probability: float) -> float:
-        return 10 + float(HEIGHT * (1 - (probability - low) / probability_range))
+        return bottom - float(HEIGHT * (probability - low) / probability_range)
 
-    parts = []
+    body = [draw.line(MARGIN, bottom, MARGIN + WIDTH, bottom, "axis")]
+    for tick in draw.ticks(low, low + probability_range, 5):
+        body.append(draw.line(MARGIN, y(tick), MARGIN + WIDTH, y(tick), "grid"))
+        body.append(draw.text(MARGIN - 8, y(tick) + 4, draw.number(tick), anchor="end"))
+    for dose in doses:
+        words = draw.number(dose) if dose <= 0 else f"+{draw.number(dose)}"
+        body.append(draw.text(x(dose), bottom + 16, words, anchor="middle"))
     for name in sorted({row["direction"] for row in rows}, key=lambda name: name == "axis"):
         curve = sorted(
             (row for row in rows if row["direction"] == name), key=lambda row: row["dose"]
@@ -81,20 +89,17 @@ def _chart(rows: Sequence[Row]) -> str:
             if name == "axis"
             else 'stroke="var(--faint)" opacity="0.4"'
         )
-        parts.append(f'<polyline points="{path}" fill="none" {style}/>')
-    marks = "".join(
-        f'<text x="{x(dose):.1f}" y="{HEIGHT + 30}" text-anchor="middle" fill="var(--faint)">'
-        f"{dose:+g}</text>"
-        for dose in doses
-    )
-    limits = "".join(
-        f'<text x="{MARGIN - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
-        f"{value:.3f}</text>"
-        for value in (low, high)
-    )
-    return (
-        f'<svg viewBox="0 0 {WIDTH + 2 * MARGIN} {HEIGHT + 44}" width="{WIDTH + 2 * MARGIN}" '
-        f'role="img" font-size="12">{marks}{limits}{"".join(parts)}</svg>'
-        '<p class="faint">Across: dose in standard deviations along the axis. Grey: random '
-        "directions moved as far.</p>"
-    )
+        body.append(f'<polyline points="{path}" fill="none" {style}/>')
+    middle, side = MARGIN + WIDTH / 2, TOP + HEIGHT / 2
+    across = "dose, in standard deviations along the axis"
+    body.append(draw.text(middle, bottom + 38, across, anchor="middle", kind="strong"))
+    upwards = f"P({rows[0]['outcome']})"
+    body.append(draw.text(14, side, upwards, anchor="middle", kind="strong", turn=-90))
+    legend = [
+        ("var(--computed)", "the axis"),
+        (
+            "color-mix(in srgb,var(--faint) 40%,transparent)",
+            "random directions, moved as far",
+        ),
+    ]
+    return draw.key(legend) + draw.svg(WIDTH + MARGIN + 20, bottom + 48, body)

@@ -1,18 +1,24 @@
-"""Charts of a screen as SVG: a forest of effects, effect against evidence, and effects by layer."""
+"""Charts of a screen as SVG: a forest of effects, effect against evidence, effects with and without
+the error, and effects by layer.
+"""
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from toolkit import figures as draw
 
 Row = Mapping[str, Any]
 Tones = Mapping[str, str]
 
 ROW_HEIGHT, LEFT, WIDTH, RIGHT, VERDICT_WIDTH = 30, 110, 520, 24, 150
-HEIGHT, SMALLEST_P = 260, 1e-30
-TICK_STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+TOP, HEIGHT, BELOW = 8, 270, 46
+"""Room above a plot, its height, and the room for ticks and the axis title below."""
+SMALLEST_P = 1e-30
+HALF_REACH = 4
+"""The most ticks on each side of zero."""
 
 
 def forest(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
@@ -24,142 +30,123 @@ def forest(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
         if row[end] is not None
     ]
     reach = max(0.01, *limits) * 1.08
-    height = ROW_HEIGHT * len(rows) + 52
-    lines = [_line(number, row, reach, tones) for number, row in enumerate(rows)]
+    bottom = TOP + ROW_HEIGHT * len(rows)
+    body = [*_effect_axis(reach, bottom, f"change of P({outcome})")]
+    for number, row in enumerate(rows):
+        body += _forest_row(row, TOP + ROW_HEIGHT * (number + 0.5), reach, tones)
     width = LEFT + WIDTH + RIGHT + VERDICT_WIDTH
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="12">'
-        f"{_axis(reach, height)}{''.join(lines)}</svg>"
-        f'<p class="faint">Dot and bar: change of P({html.escape(outcome)}) with its 95 % interval '
-        "over units. Band: where 95 % of random directions of equal length lie.</p>"
+    return draw.svg(width, bottom + BELOW, body) + (
+        '<p class="faint">Dot and bar: the feature\'s effect with its 95 % interval over units. '
+        "Band: where 95 % of random directions of equal length lie.</p>"
     )
 
 
-def _line(number: int, row: Row, reach: float, tones: Tones) -> str:
-    y, tone = 8 + ROW_HEIGHT * number + ROW_HEIGHT / 2, tones.get(row["verdict"], "var(--fg)")
-    name = html.escape(row["name"])
-    band = ""
+def _forest_row(row: Row, y: float, reach: float, tones: Tones) -> Iterator[str]:
+    tone = tones.get(row["verdict"], "var(--fg)")
+    about = draw.escaped(f"{row['name']}: {row['verdict']}: {row['reason']}")
+    yield f"<g><title>{about}</title>"
+    yield draw.text(LEFT - 10, y + 4, row["name"], anchor="end", kind="strong")
     if row["null_low"] is not None:
         left, right = _x(row["null_low"], reach), _x(row["null_high"], reach)
-        band = (
-            f'<rect x="{left:.1f}" y="{y - 9:.1f}" width="{max(right - left, 1.5):.1f}" '
-            'height="18" fill="var(--faint)" opacity="0.3"/>'
-        )
+        size = f'width="{max(right - left, 1.5):.1f}" height="18"'
+        yield f'<rect class="rest" x="{left:.1f}" y="{y - 9:.1f}" {size}/>'
     low, high = _x(row["low"], reach), _x(row["high"], reach)
-    return (
-        f"<g><title>{name}: {html.escape(row['verdict'])}: {html.escape(row['reason'])}</title>"
-        f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end" fill="var(--fg)">'
-        f"{name}</text>{band}"
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{tone}" '
-        f'stroke-width="3"/><circle cx="{_x(row["effect"], reach):.1f}" cy="{y:.1f}" r="5" '
-        f'fill="{tone}"/><text x="{LEFT + WIDTH + RIGHT}" y="{y + 4:.1f}" fill="{tone}">'
-        f"{html.escape(row['verdict'])}</text></g>"
+    ends = f'x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"'
+    yield f'<line {ends} stroke="{tone}" stroke-width="3"/>'
+    yield f'<circle cx="{_x(row["effect"], reach):.1f}" cy="{y:.1f}" r="5" fill="{tone}"/>'
+    verdict = draw.escaped(row["verdict"])
+    yield (
+        f'<text x="{LEFT + WIDTH + RIGHT}" y="{y + 4:.1f}" style="fill:{tone}">{verdict}</text></g>'
     )
-
-
-def _x(value: float, reach: float) -> float:
-    return LEFT + WIDTH * (value / reach + 1) / 2
-
-
-def _axis(reach: float, height: float) -> str:
-    """Ticks on both sides of zero."""
-    bottom = height - 34
-    step = next((step for step in TICK_STEPS if reach / step <= 4), TICK_STEPS[-1])
-    count = int(reach / step)
-    marks = []
-    for number in range(-count, count + 1):
-        x, tone = _x(step * number, reach), "var(--line)" if number else "var(--fg)"
-        label = f"{step * number:+.2g}" if number else "0"
-        marks.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{bottom}" stroke="{tone}"/>'
-            f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="var(--faint)">'
-            f"{label}</text>"
-        )
-    return "".join(marks)
 
 
 def scatter(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     """Across: the effect. Upwards: the evidence over units. Each dot is a feature."""
-    reach = max(0.01, *(abs(row["effect"]) for row in rows)) * 1.08
+    reach = _reach(rows)
     heights = [-math.log10(max(row["p_units"], SMALLEST_P)) for row in rows]
-    top = max(2.0, *heights)
-    width, height = LEFT + WIDTH + RIGHT, HEIGHT + 52
-    dots = []
+    top, bottom = max(2.0, *heights) * 1.04, TOP + HEIGHT
+
+    def y(evidence: float) -> float:
+        return float(bottom - HEIGHT * evidence / top)
+
+    body = [*_effect_axis(reach, bottom, f"change of P({outcome})")]
+    body += _upward_axis(draw.ticks(0, top, 5), y, "\N{MINUS SIGN}log10 p over units")
     for row, evidence in zip(rows, heights, strict=True):
-        y = 8 + (HEIGHT + 10) * (1 - evidence / top)
-        tone = tones.get(row["verdict"], "var(--fg)")
-        dots.append(
-            f'<circle cx="{_x(row["effect"], reach):.1f}" cy="{y:.1f}" r="4" fill="{tone}" '
-            f'opacity="0.7"><title>{html.escape(row["name"])}: {html.escape(row["verdict"])}'
-            "</title></circle>"
-        )
-    vertical_labels = (
-        f'<text x="{LEFT - 10}" y="18" text-anchor="end" fill="var(--faint)">1e-{top:.0f}</text>'
-        f'<text x="{LEFT - 10}" y="{HEIGHT + 18}" text-anchor="end" fill="var(--faint)">p 1</text>'
-    )
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="12">'
-        f"{_axis(reach, height)}{vertical_labels}{''.join(dots)}</svg>"
-        f'<p class="faint">Across: change of P({html.escape(outcome)}). Upwards: its p over units, '
-        "before random directions are asked and before correction.</p>"
+        body.append(_dot(row, tones, _x(row["effect"], reach), y(evidence)))
+    cut = f" p below {draw.small(SMALLEST_P)} is drawn there." if max(heights) >= 30 else ""
+    return draw.svg(LEFT + WIDTH + RIGHT, bottom + BELOW, body) + (
+        '<p class="faint">p over units, before random directions are asked and before '
+        f"correction.{cut}</p>"
     )
 
 
-def layer_map(rows: Sequence[Row], tones: Tones) -> str:
+def layer_map(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     """One line per layer; each dot is a feature at its effect."""
     layers = sorted({row["layer"] for row in rows})
-    reach = max(0.01, *(abs(row["effect"]) for row in rows)) * 1.08
-    height, width = ROW_HEIGHT * len(layers) + 52, LEFT + WIDTH + RIGHT
-    names = "".join(
-        f'<text x="{LEFT - 10}" y="{8 + ROW_HEIGHT * index + ROW_HEIGHT / 2 + 4:.1f}" '
-        f'text-anchor="end" fill="var(--fg)">layer {layer}</text>'
-        for index, layer in enumerate(layers)
-    )
-    dots = "".join(
-        f'<circle cx="{_x(row["effect"], reach):.1f}" '
-        f'cy="{8 + ROW_HEIGHT * layers.index(row["layer"]) + ROW_HEIGHT / 2:.1f}" r="4" '
-        f'opacity="0.6" fill="{tones.get(row["verdict"], "var(--fg)")}">'
-        f"<title>{html.escape(row['name'])}</title></circle>"
-        for row in rows
-    )
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="12">'
-        f"{_axis(reach, height)}{names}{dots}</svg>"
-    )
+    reach, bottom = _reach(rows), TOP + ROW_HEIGHT * len(layers)
+    middles = {layer: TOP + ROW_HEIGHT * (n + 0.5) for n, layer in enumerate(layers)}
+    body = [*_effect_axis(reach, bottom, f"change of P({outcome})")]
+    for layer, y in middles.items():
+        body.append(draw.text(LEFT - 10, y + 4, f"layer {layer}", anchor="end", kind="strong"))
+    for row in rows:
+        body.append(_dot(row, tones, _x(row["effect"], reach), middles[row["layer"]]))
+    return draw.svg(LEFT + WIDTH + RIGHT, bottom + BELOW, body)
 
 
-def naive_map(rows: Sequence[Row], tones: Tones) -> str:
+def naive_map(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     """Across: the specific effect. Upwards: the naive one, the stream rebuilt with either value
     against the unedited model.
     """
-    effects = [abs(row["effect"]) for row in rows]
-    naive = [row[side] for row in rows for side in ("reconstruct_a", "reconstruct_b")]
-    reach, top = max(0.01, *effects) * 1.08, max(0.01, *map(abs, naive)) * 1.08
-    width, height = LEFT + WIDTH + RIGHT, HEIGHT + 62
+    sides = ("reconstruct_a", "reconstruct_b")
+    reach, bottom = _reach(rows), TOP + HEIGHT
+    top = max(0.01, *(abs(row[side]) for row in rows for side in sides)) * 1.08
 
     def y(value: float) -> float:
-        return 8 + float((HEIGHT + 10) * (1 - (value / top + 1) / 2))
+        return float(bottom - HEIGHT * (value / top + 1) / 2)
 
-    dots = "".join(
-        f'<circle cx="{_x(row["effect"], reach):.1f}" cy="{y(row[side]):.1f}" r="4" '
-        f'fill="{"none" if side == "reconstruct_b" else tones.get(row["verdict"], "var(--fg)")}" '
-        f'stroke="{tones.get(row["verdict"], "var(--fg)")}" opacity="0.7">'
-        f"<title>{html.escape(row['name'])}: {html.escape(row['verdict'])}</title></circle>"
-        for row in rows
-        for side in ("reconstruct_a", "reconstruct_b")
+    body = [*_effect_axis(reach, bottom, f"change of P({outcome}), error kept")]
+    body += _upward_axis(draw.ticks(-top, top, 6), y, "change by the rebuilt stream")
+    body.append(draw.line(LEFT, y(0), LEFT + WIDTH, y(0), "axis"))
+    for row in rows:
+        for side in sides:
+            x = _x(row["effect"], reach)
+            body.append(_dot(row, tones, x, y(row[side]), hollow=side == "reconstruct_b"))
+    group_a, group_b = draw.escaped(rows[0]["group_a"]), draw.escaped(rows[0]["group_b"])
+    return draw.svg(LEFT + WIDTH + RIGHT, bottom + BELOW, body) + (
+        f'<p class="faint">Upwards: what the stream rebuilt by the SAE does against the unedited '
+        f"model, filled with the mean of {group_a}, hollow with that of {group_b}. Both on one "
+        "side of zero: the value does not matter, the reconstruction does.</p>"
     )
-    sides = "".join(
-        f'<text x="{LEFT - 10}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
-        f"{value:+.2g}</text>"
-        for value in (top, -top)
-    )
-    zero = f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{y(0):.1f}" y2="{y(0):.1f}" '
-    group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="12">'
-        f'{_axis(reach, height)}{sides}{zero}stroke="var(--line)"/>{dots}</svg>'
-        f'<p class="faint">Across: specific effect, error kept. Upwards: what the rebuilt stream '
-        f"does against the unedited model, filled with the mean of {html.escape(group_a)}, hollow "
-        f"with that of {html.escape(group_b)}. Both on one side of zero: the value does not "
-        "matter, the reconstruction does.</p>"
-    )
+
+
+def _reach(rows: Sequence[Row]) -> float:
+    return float(max(0.01, *(abs(row["effect"]) for row in rows)) * 1.08)
+
+
+def _x(value: float, reach: float) -> float:
+    return float(LEFT + WIDTH * (value / reach + 1) / 2)
+
+
+def _dot(row: Row, tones: Tones, x: float, y: float, hollow: bool = False) -> str:
+    tone = tones.get(row["verdict"], "var(--fg)")
+    about = draw.escaped(f"{row['name']}: {row['verdict']}, {row['effect']:+.3g}")
+    style = f'fill="{"none" if hollow else tone}" stroke="{tone}" opacity="0.7"'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" {style}><title>{about}</title></circle>'
+
+
+def _effect_axis(reach: float, bottom: float, title: str) -> Iterator[str]:
+    """The horizontal axis, with ticks on both sides of zero."""
+    for tick in draw.ticks(-reach, reach, 2 * HALF_REACH):
+        x, kind = _x(tick, reach), "grid" if tick else "axis"
+        yield draw.line(x, TOP, x, bottom, kind)
+        words = draw.number(tick) if tick <= 0 else f"+{draw.number(tick)}"
+        yield draw.text(x, bottom + 16, words, anchor="middle")
+    yield draw.text(LEFT + WIDTH / 2, bottom + 36, title, anchor="middle", kind="strong")
+
+
+def _upward_axis(values: Sequence[float], y: Callable[[float], float], title: str) -> Iterator[str]:
+    """The vertical axis: its ticks and its title, written upwards."""
+    for tick in values:
+        yield draw.line(LEFT, y(tick), LEFT + WIDTH, y(tick), "grid")
+        yield draw.text(LEFT - 8, y(tick) + 4, draw.number(tick), anchor="end")
+    yield draw.text(LEFT - 62, TOP + HEIGHT / 2, title, anchor="middle", kind="strong", turn=-90)

@@ -97,11 +97,11 @@ def _family_figures(
         )
     if None not in {row["reconstruct_a"] for row in rows}:
         words = "Effects with and without the error."
-        yield Figure("Specific against naive", naive_map(rows, TONES), words, rows)
+        yield Figure("Specific against naive", naive_map(rows, TONES, outcome), words, rows)
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
         description = "Sizes of effects at each layer."
-        yield Figure("Effects by layer", layer_map(rows, TONES), description, rows)
+        yield Figure("Effects by layer", layer_map(rows, TONES, outcome), description, rows)
     yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
 
 
@@ -156,7 +156,7 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
             interval=(best["low"], best["high"]),
             n=best["clusters"],
             baseline=_baseline(best),
-            rank=15 if best["verdict"] == CAUSAL else 25,
+            rank=15,
         )
 
 
