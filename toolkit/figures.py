@@ -117,7 +117,7 @@ def table(
     named = escaped(caption)
     return (
         f'<p class="caption">{named}</p>'
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{named}">'
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{named}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -19,9 +19,9 @@ def svg(width: float, height: float, body: Iterable[str]) -> str:
     """A drawing that keeps its text readable: on a narrow screen it scrolls."""
     limits = f"min-width:min(36rem,{0.8 * width:g}px);max-width:{1.3 * width:g}px"
     return (
-        f'{STYLE}<div class="scroll"><svg class="played" style="{limits}" '
+        f'{STYLE}<svg class="played" style="{limits}" '
         f'viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">'
-        f"{''.join(body)}</svg></div>"
+        f"{''.join(body)}</svg>"
     )
 
 
@@ -61,7 +61,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         cells = "".join(f'<td class="number">{escaped(cell)}</td>' for cell in values)
         body += f'<tr><th scope="row">{escaped(header)}</th>{cells}</tr>'
     head = f"<thead><tr>{top}</tr></thead>"
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+    return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
 def escaped(value: object) -> str:

@@ -39,7 +39,8 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
         if row is not None:
             yield Finding(
                 sentence=(
-                    f"{measures.event} in {draw.percent(row['value'])} of {row['n']} games, "
+                    f"{_sentence_case(measures.event)} in {draw.percent(row['value'])} of "
+                    f"{row['n']} games, "
                     f"{scope.title}{_failure_note(measures, scope)}."
                 ),
                 number=row["value"],
@@ -48,6 +49,10 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
                 rank=5,
             )
     yield from _strongest(measures)
+
+
+def _sentence_case(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _failure_note(measures: Measures, scope: Scope) -> str:
@@ -192,10 +197,11 @@ def _by_condition(measures: Measures) -> Figure:
     rows = [measures.get("outcome", measures.event, name) for name in measures.conditions]
     ranked = sorted((row for row in rows if row is not None), key=lambda row: -row["value"])
     shown = ranked[:SHOWN_CONDITIONS]
-    width, margin, right, step, top = 760.0, 220.0, 30.0, 15.0, 28.0
+    width, margin, right, step, top = 760.0, 220.0, 30.0, 15.0, 46.0
     height = top + step * len(shown) + 12
     scale = width - margin - right
-    body = []
+    axis = f"share of games that end in {measures.event}"
+    body = [draw.text(margin + scale / 2, 10, axis, anchor="middle", kind="strong")]
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = margin + share * scale
         body.append(draw.line(x, top - 6, x, height - 8, "grid"))
@@ -276,14 +282,14 @@ def _balances(measures: Measures) -> Iterator[Figure]:
     highest = max((row["high"] for rows in groups.values() for row in rows), default=0.0)
     if highest <= 0:
         return
-    body, width, panel_height, gap = [], 760.0, 150.0, 34.0
+    body, width, panel_height, gap = [], 760.0, 166.0, 34.0
     columns = 2
     panel_width = (width - 60 * columns) / columns
     for index, (scope, rows) in enumerate(groups.items()):
         x0 = 48 + (index % columns) * (panel_width + 60)
         y0 = 24 + (index // columns) * (panel_height + gap)
-        body.append(draw.text(x0, y0 - 8, scope.title, kind="strong"))
-        body += _panel(rows, x0, y0, panel_width, panel_height - 30, highest)
+        body.append(draw.text(x0, y0 - 8, f"balance: {scope.title}", kind="strong"))
+        body += _panel(rows, x0, y0, panel_width, panel_height - 46, highest)
     height = 24 + -(-len(groups) // columns) * (panel_height + gap)
     last_means = {scope: rows[-1]["value"] for scope, rows in groups.items() if rows}
     summary = "; ".join(f"{scope.title} ${value:.0f}" for scope, value in last_means.items())
@@ -309,7 +315,9 @@ def _panel(
         draw.line(x0, y0, x0, y0 + height, "axis"),
         draw.text(x0 - 6, y0 + 8, f"${highest:.0f}", anchor="end"),
         draw.text(x0 - 6, y0 + height, "0", anchor="end"),
-        draw.text(x0 + width, y0 + height + 15, f"round {len(rows) - 1}", anchor="end"),
+        draw.text(x0, y0 + height + 15, "0", anchor="middle"),
+        draw.text(x0 + width, y0 + height + 15, f"{len(rows) - 1}", anchor="end"),
+        draw.text(x0 + width / 2, y0 + height + 28, "round", anchor="middle", kind="strong"),
         draw.path([*above, *reversed(below)], "band"),
         draw.path([to_page(number, row["value"]) for number, row in enumerate(rows)], "path"),
     ]

@@ -46,6 +46,7 @@ def heatmap(
                 )
             )
     body += _token_axis(pieces, step, height)
+    body.append(_row_title("feature", TOP, height))
     return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
 
@@ -122,15 +123,23 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     for tick in draw.ticks(low, high, 8, whole=True):
         x, _ = to_page(tick, 0)
         body.append(draw.text(x, height - 14, draw.number(tick), anchor="middle"))
-    named = [(_stroke(number), name) for number, name in enumerate(series)]
+    named = [
+        (_stroke(number), f"{name} (dashed)" if number >= len(COLOURS) else name)
+        for number, name in enumerate(series)
+    ]
     for number, curve in enumerate(series.values()):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (to_page(*point) for point in curve))
-        dash = f' stroke-dasharray="{2 + 3 * (number // len(COLOURS))} 3"' if number >= 5 else ""
+        dash = (
+            f' stroke-dasharray="{2 + 3 * (number // len(COLOURS))} 3"'
+            if number >= len(COLOURS)
+            else ""
+        )
         style = f'fill="none" stroke="{_stroke(number)}" stroke-width="2"{dash}'
         body.append(f'<polyline points="{path}" {style}/>')
-    body.append(draw.text(WIDTH - RIGHT, height - 2, x_name, anchor="end"))
-    body.append(draw.text(margin, TOP - 4, y_name))
-    return draw.key(named) + draw.svg(WIDTH, height, body)
+    middle = (margin + WIDTH - RIGHT) / 2
+    body.append(draw.text(middle, height + 4, x_name, anchor="middle", kind="strong"))
+    body.append(draw.text(14, height / 2, y_name, anchor="middle", kind="strong", turn=-90))
+    return draw.key(named) + draw.svg(WIDTH, height + 10, body)
 
 
 def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float) -> str:
@@ -160,7 +169,11 @@ def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float)
         body.append(draw.text(margin - 8, y + 11, name, anchor="end", kind="strong"))
         x = max(to_page(0), to_page(value)) + 6
         body.append(draw.text(x, y + 11, draw.signed(value), kind="strong"))
-    return draw.svg(WIDTH, height + 8, body)
+    for tick in draw.ticks(low, high, 5):
+        body.append(draw.text(to_page(tick), height + 16, draw.number(tick), anchor="middle"))
+    middle, title = margin + (WIDTH - margin - 90) / 2, "change of the outcome, added up"
+    body.append(draw.text(middle, height + 34, title, anchor="middle", kind="strong"))
+    return draw.svg(WIDTH, height + 42, body)
 
 
 def _bar(start: float, end: float, y: float, kind: str) -> Iterator[str]:
@@ -190,10 +203,17 @@ def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[s
         return
     for tick in draw.ticks(0, len(pieces) - 1, 10, whole=True):
         yield draw.text(LEFT + step * (tick + 0.5), height + 14, draw.number(tick), anchor="middle")
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    yield draw.text(middle, height + 32, "token", anchor="middle", kind="strong")
+
+
+def _row_title(words: str, top: float, height: float) -> str:
+    """The title of the rows, written upwards."""
+    return draw.text(14, (top + height) / 2, words, anchor="middle", kind="strong", turn=-90)
 
 
 def _axis_height(pieces: Sequence[str]) -> float:
-    return 62.0 if len(pieces) <= LABELLED else 22.0
+    return 62.0 if len(pieces) <= LABELLED else 38.0
 
 
 def _stroke(number: int) -> str:
