@@ -36,6 +36,7 @@ ENV = {
     "COLUMNS": "100",
 }
 PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
+TRACKERS = ["alembic==1.20.1", "mlflow-skinny==3.17.2", "sqlalchemy==2.1.9", "wandb==0.30.0"]
 INTERP_ENGINE = "interp-engine==1.14.2"
 RAY = "ray==2.60.0"
 OBJECT_STORAGE = "moto[server]==5.2.5"
@@ -342,11 +343,13 @@ def lab(session: nox.Session) -> None:
 @nox.session
 def peer(session: nox.Session) -> None:
     """Compare with other tools, each at the version that was compared with: SAELens (files),
-    statsmodels (tests), interp-engine (hookpoints), DuckDB (joins), moto (S3).
+    statsmodels (tests), interp-engine (hookpoints), DuckDB (joins), moto (S3), wandb and MLflow
+    (their offline files).
     """
     needs = (*PROJECT["project"]["dependencies"], *_group("test", "bench"))
     session.install("-c", str(CONSTRAINTS), *needs)
     session.install("-c", str(CONSTRAINTS), *PEERS, INTERP_ENGINE)
+    session.install("-c", str(CONSTRAINTS), *TRACKERS)
     session.install(
         OBJECT_STORAGE
     )  # it needs an older python-dateutil than the rest was tested with

@@ -61,6 +61,8 @@ PUBLIC = {"toolkit"} | {
         "streams",
         "tables",
         "testing",
+        "token_sampling",
+        "whole_pass_sessions",
     )
 }
 HEAVY = {"torch", "transformers", "lancedb"}
@@ -203,7 +205,7 @@ def test_no_package_marker_directly_in_the_folders() -> None:
 
 
 FLOW = (
-    *("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_query"),
+    *("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_query", "_share"),
     *("_experiment", "_results", "_view", "_cli"),
 )
 """The folders of the host in the order of the flow: each imports only those before it."""

@@ -149,6 +149,21 @@ def test_no_function_is_longer_than_a_screen() -> None:
     assert long == []
 
 
+CODE_BLOCK = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
+
+
+def test_prose_of_pages_fits_in_100_columns() -> None:
+    """Code blocks, tables, and lines that cannot be broken because of a link are left out."""
+    long = [
+        f"{page.relative_to(ROOT)}: {line}"
+        for page in tracked()
+        if page.suffix == ".md" and page.name != "CHANGELOG.md"
+        for line in CODE_BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines()
+        if len(line) > 100 and "](" not in line and not line.lstrip().startswith(("|", "http"))
+    ]
+    assert long == []
+
+
 def test_relative_links_of_the_docs_exist() -> None:
     broken = runpy.run_path(str(ROOT / "docs" / "check_links.py"))["broken_links"]
     assert broken(ROOT) == []

@@ -103,13 +103,14 @@ class Uses:
 
 @dataclass(frozen=True, kw_only=True)
 class StageEntry:
-    """One stage: its id, its part, the ids of the stages that it needs, and optionally a model,
-    SAEs, samples or a seed that replace the spec's.
+    """One stage: its id, its part, the stages that it needs (ids, or `{"spec": FILE, "stage": ID}`
+    for one of another spec), and optionally a model, SAEs, samples or a seed that replace the
+    spec's.
     """
 
     id: str
     part: Uses
-    needs: Sequence[str] = ()
+    needs: Sequence[str | Mapping[str, str]] = ()
     seed: int | None = None
     on: str | None = None
     model: Uses | None = None

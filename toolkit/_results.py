@@ -33,6 +33,19 @@ def open_store(store: str | Path | None = None) -> StoreResults:
     return StoreResults(toolkit_store.open(store_folder(None if store is None else str(store))))
 
 
+def pull(repository: str, *, revision: str = "main", store: str | Path | None = None) -> RunResults:
+    """Import a run from a dataset repository of the hub into a store, which is made where there is
+    none.
+    """
+    import toolkit_store
+    from toolkit._run.run_folder import store_folder
+    from toolkit._share.pull import pull
+
+    folder = store_folder(None if store is None else str(store))
+    pulled = pull(toolkit_store.open_store(folder, create=True), repository, revision=revision)
+    return open_store(store).run(pulled.run)
+
+
 @dataclass(frozen=True, repr=False)
 class StoreResults:
     """All runs of a store, for reading."""
@@ -172,6 +185,14 @@ class RunResults:
         from toolkit._query import answers
 
         return answers.search(self.query, text, k)
+
+    def push(self, repository: str, *, revision: str | None = None, public: bool = False) -> str:
+        """Upload the run to a dataset repository of the hub, private unless `public`; the commit
+        that holds it.
+        """
+        from toolkit._share.push import push
+
+        return push(self.query, repository, revision=revision, public=public).commit
 
     def sql(self, statement: str, k: int | None = None) -> pl.DataFrame:
         """One SELECT over the tables of the run."""

@@ -91,6 +91,8 @@ class Comparison:
     min_effect: float = 0.0
     adjusted: str = ""
     """The covariates of the second, adjusted test; empty without one."""
+    seed: int | None = None
+    """The seed that drew the halves."""
 
     @property
     def name(self) -> str:

@@ -10,9 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.errors import BadInput
+
+Kind = Literal["model", "dataset"]
+"""What a repository holds; a model and a dataset may have one name."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Snapshot:
     name: str
     revision: str
     folder: Path | None
+    kind: Kind = "model"
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,20 @@ class Download:
     patterns: tuple[str, ...]
 
 
-def snapshot(name: str, revision: str, marker: str, *, published: bool = False) -> Snapshot:
+def snapshot(
+    name: str, revision: str, marker: str, *, published: bool = False, kind: Kind = "model"
+) -> Snapshot:
     """The commit behind a revision and its folder in the cache, if that has the file `marker` (a
     glob pattern). `published`: sizes of this commit are known without its files, so that it can be
     planned with even where the network is forbidden.
     """
-    folder = cached(name, revision, marker)
+    folder = cached(name, revision, marker, kind)
     if folder is not None:
-        return Snapshot(name, folder.name, folder)
+        return Snapshot(name, folder.name, folder, kind)
     pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
     if offline() and not (published and pinned):
         raise BadInput(not_cached(name, revision))
-    return Snapshot(name, revision if pinned else _commit(name, revision), None)
+    return Snapshot(name, revision if pinned else _commit(name, revision, kind), None, kind)
 
 
 def not_cached(name: str, revision: str) -> str:
@@ -68,19 +74,25 @@ def fetch(snapshot: Snapshot, patterns: Sequence[str]) -> Path:
     try:
         return Path(
             snapshot_download(
-                snapshot.name, revision=snapshot.revision, allow_patterns=list(patterns)
+                snapshot.name,
+                revision=snapshot.revision,
+                allow_patterns=list(patterns),
+                **_repo_type(snapshot.kind),
             )
         )
     except Exception as error:
-        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
+        raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there and its size in bytes."""
+    """A file of a repository: its path there, its size in bytes, and its SHA-256 where the hub
+    keeps it as a large file.
+    """
 
     path: str
     size: int
+    sha256: str | None = None
 
 
 def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
@@ -89,12 +101,27 @@ def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFil
 
     try:
         info: Any = HfApi().repo_info(
-            snapshot.name, revision=snapshot.revision, files_metadata=True
+            snapshot.name,
+            revision=snapshot.revision,
+            files_metadata=True,
+            **_repo_type(snapshot.kind),
         )
     except Exception as error:
-        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
-    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in info.siblings or ()]
+        raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
+    files = [hub_file(file) for file in info.siblings or ()]
     return [file for file in files if _matches(file.path, patterns)]
+
+
+def hub_file(sibling: Any) -> HubFile:
+    """A file as the hub's client describes it."""
+    stored = getattr(sibling, "lfs", None)
+    sha256 = None if stored is None else str(stored.sha256)
+    return HubFile(str(sibling.rfilename), int(sibling.size or 0), sha256)
+
+
+def _repo_type(kind: Kind) -> dict[str, Any]:
+    """The argument of the hub's client for this kind; it takes a model for granted."""
+    return {} if kind == "model" else {"repo_type": kind}
 
 
 def cached_files(snapshot: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
@@ -108,7 +135,7 @@ def cached_files(snapshot: Snapshot, patterns: Sequence[str]) -> dict[str, Path]
 
 def snapshot_folder(snapshot: Snapshot) -> Path:
     """Where the cache keeps a commit's files, whether or not they are cached."""
-    return _repository(snapshot.name) / "snapshots" / snapshot.revision
+    return _repository(snapshot.name, snapshot.kind) / "snapshots" / snapshot.revision
 
 
 def fetch_file(
@@ -135,10 +162,11 @@ def fetch_file(
                 revision=snapshot.revision,
                 tqdm_class=_progress_class(on_bytes),
                 force_download=restart,
+                **_repo_type(snapshot.kind),
             )
         )
     except (*hopeless, errors.LocalTokenNotFoundError, PermissionError) as error:
-        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
+        raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
 def _progress_class(on_bytes: Callable[[int], None]) -> Any:
@@ -165,13 +193,13 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def _commit(name: str, revision: str) -> str:
+def _commit(name: str, revision: str, kind: Kind) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return str(HfApi().repo_info(name, revision=revision).sha)
+        return str(HfApi().repo_info(name, revision=revision, **_repo_type(kind)).sha)
     except Exception as error:
-        raise BadInput(_unreachable(name, revision, error)) from None
+        raise BadInput(unreachable(name, revision, error)) from None
 
 
 MEANS = {
@@ -187,7 +215,8 @@ id.
 """
 
 
-def _unreachable(name: str, revision: str, error: Exception) -> str:
+def unreachable(name: str, revision: str, error: Exception) -> str:
+    """The message for a repository that the hub does not give."""
     kinds = (kind.__name__ for kind in type(error).__mro__)
     said = next(
         (MEANS[kind] for kind in kinds if kind in MEANS),
@@ -200,21 +229,21 @@ def _unreachable(name: str, revision: str, error: Exception) -> str:
     )
 
 
-def cached(name: str, revision: str, marker: str) -> Path | None:
+def cached(name: str, revision: str, marker: str, kind: Kind = "model") -> Path | None:
     """The folder of a cached repository; None if it is not cached. Never asks the network.
 
     Follows the documented layout of the cache: refs/NAME holds the commit of a branch,
     snapshots/COMMIT its files.
     """
-    repository = _repository(name)
+    repository = _repository(name, kind)
     reference = repository / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
     folder = repository / "snapshots" / commit
     return folder if commit and next(folder.glob(marker), None) else None
 
 
-def _repository(name: str) -> Path:
-    return cache_folder() / f"models--{name.replace('/', '--')}"
+def _repository(name: str, kind: Kind) -> Path:
+    return cache_folder() / f"{kind}s--{name.replace('/', '--')}"
 
 
 def cache_folder() -> Path:

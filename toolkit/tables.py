@@ -48,7 +48,7 @@ class Table:
         return self.facts and len(self.key) == 1
 
 
-_VERSIONS = {"postings": 2}
+_VERSIONS = {"games": 2, "postings": 2}
 """Tables whose columns have changed since they were first declared."""
 
 
@@ -58,6 +58,69 @@ def _table(name: str, key: str, help: str, kind: str = "data", /, **columns: str
         name, MappingProxyType(columns), tuple(key.split()), _VERSIONS.get(name, 1), help, **kinds
     )
 
+
+_SCREEN_COLUMNS = dict(
+    screen="string",
+    space="string",
+    feature="uint32",
+    comparison="string",
+    contrast="string",
+    outcome="string",
+    group_a="string",
+    group_b="string",
+    value_a="float64",
+    value_b="float64",
+    d="float64?",
+    fired="uint32",
+    fired_here="uint32",
+    points="uint32",
+    clusters="uint32",
+    probability="float64",
+    effect="float64",
+    low="float64",
+    high="float64",
+    p_units="float64",
+    null="string?",
+    directions="uint32",
+    beyond="uint32?",
+    null_low="float64?",
+    null_high="float64?",
+    p_directions="float64?",
+    kl="float64",
+    sham="float64",
+    set_a="float64",
+    set_b="float64",
+    reconstruct="float64?",
+    reconstruct_a="float64?",
+    reconstruct_b="float64?",
+    p_reconstruct="float64?",
+    random_feature="float64?",
+    random_direction="float64?",
+    shuffled="float64?",
+    mean_difference="float64?",
+    prompt_only="float64?",
+    edits="uint64",
+    family="uint32",
+    checked="uint32",
+)
+"""Columns of `screens` and of the screen of its control."""
+_VERDICT_COLUMNS = dict(
+    screen="string",
+    space="string",
+    feature="uint32",
+    comparison="string",
+    contrast="string",
+    outcome="string",
+    verdict="string",
+    reason="string",
+    effect="float64",
+    low="float64",
+    high="float64",
+    p="float64",
+    q="float64",
+    family="uint32",
+)
+"""Columns of `verdicts` and of those on its control."""
 
 _ALL = (
     _table(
@@ -179,6 +242,7 @@ _ALL = (
         alpha="float64",
         min_effect="float64",
         adjusted="string",
+        seed="uint64?",
     ),
     _table(
         "features",
@@ -217,68 +281,27 @@ _ALL = (
         "screen space feature comparison outcome",
         "one screened feature: its specific effect over all decision points, what random "
         "directions do there, and its control arms",
-        screen="string",
-        space="string",
-        feature="uint32",
-        comparison="string",
-        contrast="string",
-        outcome="string",
-        group_a="string",
-        group_b="string",
-        value_a="float64",
-        value_b="float64",
-        d="float64?",
-        fired="uint32",
-        fired_here="uint32",
-        points="uint32",
-        clusters="uint32",
-        probability="float64",
-        effect="float64",
-        low="float64",
-        high="float64",
-        p_units="float64",
-        null="string?",
-        directions="uint32",
-        beyond="uint32?",
-        null_low="float64?",
-        null_high="float64?",
-        p_directions="float64?",
-        kl="float64",
-        sham="float64",
-        set_a="float64",
-        set_b="float64",
-        reconstruct="float64?",
-        reconstruct_a="float64?",
-        reconstruct_b="float64?",
-        p_reconstruct="float64?",
-        random_feature="float64?",
-        random_direction="float64?",
-        shuffled="float64?",
-        mean_difference="float64?",
-        prompt_only="float64?",
-        edits="uint64",
-        family="uint32",
-        checked="uint32",
+        **_SCREEN_COLUMNS,
+    ),
+    _table(
+        "control_screens",
+        "screen space feature comparison outcome",
+        "the features of a screen with random decoder rows: the same columns, with the same "
+        "`screen`",
+        **_SCREEN_COLUMNS,
     ),
     _table(
         "verdicts",
         "screen space feature comparison outcome",
         "the verdict on a screened feature, with its reason and its p-value corrected over the "
         "declared family",
-        screen="string",
-        space="string",
-        feature="uint32",
-        comparison="string",
-        contrast="string",
-        outcome="string",
-        verdict="string",
-        reason="string",
-        effect="float64",
-        low="float64",
-        high="float64",
-        p="float64",
-        q="float64",
-        family="uint32",
+        **_VERDICT_COLUMNS,
+    ),
+    _table(
+        "control_verdicts",
+        "screen space feature comparison outcome",
+        "the verdict on a feature with a random decoder row, by the same rules",
+        **_VERDICT_COLUMNS,
     ),
     _table(
         "paired_games",
@@ -665,7 +688,8 @@ _ALL = (
     _table(
         "games",
         "game",
-        "one played game and how it ended",
+        "one played game and how it ended; under an intervention `arm` names it and `pair` the "
+        "same game without it",
         game="string",
         condition="string",
         repetition="uint32",
@@ -673,6 +697,9 @@ _ALL = (
         rounds="uint32",
         final_balance="float64?",
         total_bet="float64",
+        arm="string?",
+        null_arm="bool?",
+        pair="string?",
         meta="string",
     ),
     _table(

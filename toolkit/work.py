@@ -4,7 +4,7 @@ stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +27,14 @@ class Inputs(Protocol):
 
     def tables(self) -> Sequence[str]:
         """Names of the available tables."""
+        ...
+
+
+class RunInputs(Inputs, Protocol):
+    """The tables of a whole run, as report sections get them."""
+
+    def by_stage(self, table: str) -> Mapping[str, pa.Table]:
+        """The rows of `table` by the stage that wrote them, in the order in which stages ended."""
         ...
 
 
@@ -87,22 +95,6 @@ Rows = Iterator[tuple[str, "pa.Table"]]
 
 
 @dataclass(frozen=True)
-class SinkWork:
-    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed
-    tables of the run.
-
-    `committed_at`: when the newest of them was committed (ISO 8601, UTC), so that repeating an
-    export that contains a time gives the same bytes.
-    """
-
-    params: Any
-    folder: Path
-    run: str
-    inputs: Inputs
-    committed_at: str = ""
-
-
-@dataclass(frozen=True)
 class Figure:
     """A figure of a report: a title, trusted HTML or SVG made by the plugin (escape user text), and
     a text for screen readers.
@@ -135,3 +127,34 @@ class Finding:
     """
     rank: int = 50
     """Findings are shown in ascending rank."""
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """What the report of a run shows, for sinks that pass it on."""
+
+    findings: Sequence[Finding] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Charts as SVG, their data and the tables as CSV, by file name; the same files as those of
+    `toolkit report --figures`.
+    """
+
+
+@dataclass(frozen=True)
+class SinkWork:
+    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed
+    tables of the run.
+
+    `committed_at`: when the newest of them was committed (ISO 8601, UTC), so that repeating an
+    export that contains a time gives the same bytes. `record` is the run's manifest: the spec as
+    written, seed, versions, identities of model and SAEs. `report` makes the contents of the run's
+    report, which takes as long as a report does.
+    """
+
+    params: Any
+    folder: Path
+    run: str
+    inputs: Inputs
+    committed_at: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    report: Callable[[], ReportContents] = ReportContents

@@ -45,7 +45,7 @@ from toolkit.work import Work
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 ALIVE_SECONDS = 1.0
 FROZEN_SECONDS = 30.0

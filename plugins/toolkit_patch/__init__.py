@@ -21,7 +21,7 @@ from .published import section as published_section
 from .published.params import Published
 from .published.stage import judge_as_published
 from .screen import cost, stage
-from .screen.params import Delta, Verdicts, family_size
+from .screen.params import Delta, Verdicts, family_size, written_tables
 from .steer import section as steering_section
 from .steer.params import Steering
 from .steer.stage import steer
@@ -52,7 +52,8 @@ def _interventions() -> Iterator[Part]:
         estimates=Estimates(cost=cost.screening),
         reads=("samples", "features", "comparisons", "spaces"),
         optional=("activations", "sample_meta"),
-        writes=("screens", "effects"),
+        writes=("screens", "effects", "control_screens"),
+        writes_for=written_tables,
         uses_model=True,
         uses_saes=True,
     )
@@ -116,7 +117,8 @@ def _judgements() -> Iterator[Part]:
         run=judge,
         estimates=Estimates(cost=cost.judging),
         reads=("screens",),
-        writes=("verdicts",),
+        optional=("control_screens",),
+        writes=("verdicts", "control_verdicts"),
     )
     yield StagePart(
         name="patch.published",
@@ -131,6 +133,7 @@ def _judgements() -> Iterator[Part]:
         name="patch.games",
         help="Compares games under patches with the same games without, pair by pair.",
         params=PairedGames,
+        version="2",
         run=compare_games,
         estimates=Estimates(cost=cost.pairing),
         reads=("games",),

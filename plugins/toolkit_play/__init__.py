@@ -32,7 +32,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="play.games",
         help="Lets the model play a game, all games of a step in one stream of replies.",
-        version="2",
+        version="3",
         params=params.Play,
         run=play.play,
         reads=(),
@@ -50,7 +50,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Lets the model play while features of SAEs are held at other values.",
         params=patched.PatchedPlay,
         run=patched.play_patched,
-        version="2",
+        version="3",
         reads=(),
         optional=("verdicts",),
         writes=("games", "rounds"),

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import DataError, StoreError
-from toolkit.tables import TABLES, arrow_schema
+from toolkit.errors import StoreError
+from toolkit.tables import TABLES
 from toolkit_store.background import background
+from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
 from toolkit_store.lance import LanceFault, lance_faults, lancedb, without_blobs
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ a step, and reading the column takes 45 ms a million rows. `activations` has one
 with which a sample's row at one layer is the only one that is read.
 """
 
-_KEYS_IN_A_FILTER = 500
 _LOOK_EVERY = 16
 """Versions after which an append checks whether to join small files."""
 _JOIN_FROM = 32
@@ -46,7 +46,7 @@ _LARGE_FILE = 16 << 20
 """Files of at least this many bytes are not joined: LanceDB counts rows, those of `postings` are
 long, and joining takes memory.
 """
-_AT_ONCE = timedelta(milliseconds=1)
+_MINIMUM_AGE = timedelta(milliseconds=1)
 """The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds
 both locks.
 """
@@ -58,36 +58,10 @@ _RESTORE = (
     " `toolkit store check` names files that are not what was written; put them back from a copy "
     "of the store, or run into a new store: --store."
 )
-_HALF_MAX = 65504.0
 _CACHE_BYTES = 256 << 20
 _BATCH_ROWS, _LONG_BATCH_ROWS = 8192, 256
 _LONG = ("postings", "feature_index", "projections")
 """Tables whose rows may be a megabyte long."""
-
-
-def equals(column: str, value: str) -> str:
-    """A filter for one value, quoted."""
-    return f"{column} = {_quoted(value)}"
-
-
-def among(column: str, values: Iterable[str]) -> Iterator[str]:
-    """Filters that together match all of `values`; a single one with thousands of values is slow to
-    plan.
-    """
-    quoted = [_quoted(value) for value in dict.fromkeys(values)]
-    for start in range(0, len(quoted), _KEYS_IN_A_FILTER):
-        yield f"{column} IN ({', '.join(quoted[start : start + _KEYS_IN_A_FILTER])})"
-
-
-def holds(column: str, number: int) -> str:
-    """A filter for lists of uint32 that contain a number. No index serves it: every list is
-    scanned.
-    """
-    return f"array_has({column}, arrow_cast({int(number)}, 'UInt32'))"
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 class Database:
@@ -199,7 +173,7 @@ class Database:
             if table is not None and not (reindexing and _is_large(name, table)):
                 here = self._folder is not None
                 table.optimize(
-                    cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here
+                    cleanup_older_than=_MINIMUM_AGE if here else _A_DAY, delete_unverified=here
                 )
 
     def _lacks(self, name: str, table: Any) -> list[str]:
@@ -232,7 +206,7 @@ class Database:
             reader = self._reader
             result: pa.Table | None = background.run(self._found(reader, name, where, selected))
         if result is None:
-            return _schema(name).empty_table().select(selected)
+            return stored_schema(name).empty_table().select(selected)
         return self._as_declared(name, result.select(selected))
 
     async def _found(
@@ -358,7 +332,7 @@ class Database:
         return query.where(where) if where else query
 
     def _selected_columns(self, name: str, columns: Sequence[str] | None) -> list[str]:
-        return list(_schema(name).names if columns is None else columns)
+        return list(stored_schema(name).names if columns is None else columns)
 
     def _table(self, name: str) -> Any:
         """The table, or None. LanceDB has no error class for "not found". An open table looks for
@@ -373,29 +347,11 @@ class Database:
                 raise
         return self._tables[name]
 
-    # --- float16 ---
-
     def _as_kept(self, name: str, rows: pa.Table) -> pa.Table:
-        if not self._halves(name):
-            return rows
-        largest = _largest(rows["values"])
-        if _HALF_MAX < largest < float("inf"):
-            raise DataError(
-                f"A value of {largest:g} is too large for float16, in which this store keeps "
-                "values; use one with float32."
-            )
-        return rows.cast(_halved(rows.schema))
+        return as_halves(rows) if self.half and has_values(name) else rows
 
     def _as_declared(self, name: str, rows: pa.Table) -> pa.Table:
-        schema = _schema(name)
-        return (
-            rows.cast(schema.empty_table().select(rows.column_names).schema)
-            if self._halves(name)
-            else rows
-        )
-
-    def _halves(self, name: str) -> bool:
-        return self.half and TABLES[name].columns.get("values") == "list<float32>"
+        return as_declared(name, rows) if self.half and has_values(name) else rows
 
     @contextmanager
     def _explained(self, verb: str, name: str) -> Iterator[None]:
@@ -410,30 +366,6 @@ class Database:
             raise StoreError(
                 f"Could not {verb} table '{name}' in {self.uri}: {error}.{damage}{advice}"
             ) from error
-
-
-@cache
-def _schema(name: str) -> pa.Schema:
-    return arrow_schema(name, step=not TABLES[name].ledger)
-
-
-def _halved(schema: pa.Schema) -> pa.Schema:
-    import pyarrow as pa
-
-    half = pa.list_(pa.field("item", pa.float16(), nullable=False))
-    return pa.schema(
-        [
-            pa.field(field.name, half, nullable=False) if field.name == "values" else field
-            for field in schema
-        ]
-    )
-
-
-def _largest(lists: pa.ChunkedArray) -> float:
-    import pyarrow.compute as pc
-
-    largest = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
-    return 0.0 if largest is None else float(largest)
 
 
 def _small_files(table: Any) -> int:

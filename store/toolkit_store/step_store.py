@@ -21,7 +21,8 @@ from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import locks
-from toolkit_store.database import BITMAPS_FROM, Database, among, equals
+from toolkit_store.database import BITMAPS_FROM, Database
+from toolkit_store.filters import among, equals
 from toolkit_store.index import step_rows
 from toolkit_store.location import Location
 from toolkit_store.locks import OnWait

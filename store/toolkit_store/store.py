@@ -8,7 +8,8 @@ from pathlib import Path
 
 from toolkit.tables import DATA_TABLES
 from toolkit_store import locks
-from toolkit_store.database import INDEXES, among
+from toolkit_store.database import INDEXES
+from toolkit_store.filters import among
 from toolkit_store.index import build as indexing
 from toolkit_store.index import step_rows
 from toolkit_store.index.postings import number_key, space_key

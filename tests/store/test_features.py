@@ -25,8 +25,8 @@ from toolkit.errors import BadInput, DataError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, Store, open_store
-from toolkit_store.database import holds
-from toolkit_store.index import postings
+from toolkit_store.filters import holds
+from toolkit_store.index import postings, scratch
 from toolkit_store.query import by_index
 
 Model = dict[tuple[str, str, int], dict[int, float]]
@@ -106,8 +106,8 @@ def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (postings, by_index):
             patch.setattr(module, "BLOCK", 3)
-        patch.setattr(postings, "AT_ONCE", 5)
-        patch.setattr(postings, "_READ_AT_ONCE", 4)
+        patch.setattr(scratch, "AT_ONCE", 5)
+        patch.setattr(scratch, "_READ_AT_ONCE", 4)
         yield
 
 

@@ -76,19 +76,43 @@ def test_an_overlay_changes_single_specs_by_their_names(
         "  other: {stages: [{id: nowhere, with: {alpha: 0.3}}]}\n",
         encoding="utf-8",
     )
-    spec = load_spec(GOOD, [overlay]).spec
+    (tmp_path / "other.yaml").write_text("name: other\n", encoding="utf-8")
+    text = GOOD.read_text(encoding="utf-8")
+    good, renamed = tmp_path / "good.yaml", tmp_path / "renamed.yaml"
+    good.write_text(text, encoding="utf-8")
+    renamed.write_text(text.replace("name: good", "name: third"), encoding="utf-8")
+    spec = load_spec(good, [overlay]).spec
     assert spec.limit is not None
     assert spec.limit.units == 7
-    changed_name = tmp_path / "renamed.yaml"
-    changed_name.write_text(
-        GOOD.read_text(encoding="utf-8").replace(f"name: {spec.name}", "name: third"),
-        encoding="utf-8",
-    )
-    alphas = {
-        path: load_spec(path, [overlay]).spec.stages[1].with_["alpha"]
-        for path in (GOOD, changed_name)
-    }
-    assert (alphas[GOOD], alphas[changed_name]) == (0.2, 0.05)
+    alphas = [load_spec(path, [overlay]).spec.stages[1].with_["alpha"] for path in (good, renamed)]
+    assert alphas == [0.2, 0.05]
+
+
+def test_a_misspelt_name_of_a_single_spec_is_refused_with_the_names_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
+    overlay = tmp_path / "many.yaml"
+    overlay.write_text("only:\n  god: {limit: {units: 7}}\n", encoding="utf-8")
+    (tmp_path / "beside.yaml").write_text("name: neighbour\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("name: [\n", encoding="utf-8")
+    with pytest.raises(SpecError) as error:
+        load_spec(GOOD, [overlay])
+    start, _, names = str(error.value).partition(" Specs here: ")
+    assert start == (f"{overlay}:2: only.god: There is no spec of this name. Did you mean 'good'?")
+    assert {"good", "neighbour", "quickstart"} <= set(names.rstrip(".").split(", "))
+
+
+@pytest.mark.parametrize("name", ["neighbour", "quickstart"])
+def test_an_overlay_may_have_changes_of_other_specs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one beside it and of a shipped one, as in a copy of specs/lab.yaml."""
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
+    overlay = tmp_path / "many.yaml"
+    overlay.write_text(f"only:\n  {name}: {{limit: {{units: 7}}}}\n", encoding="utf-8")
+    (tmp_path / "beside.yaml").write_text("name: neighbour\n", encoding="utf-8")
+    assert load_spec(GOOD, [overlay]).spec == load_spec(GOOD).spec
 
 
 @pytest.mark.parametrize(

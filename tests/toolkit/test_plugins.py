@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from toolkit._cli.plugins import command
 from toolkit._plugins import loading as _plugins
-from toolkit._plugins.loading import Parts, load_parts
+from toolkit._plugins.loading import load_parts
+from toolkit._plugins.registry import Parts
 from toolkit.errors import BadInput, PluginError
 
 HEAD = """

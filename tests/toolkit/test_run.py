@@ -130,6 +130,43 @@ def test_samples_may_come_from_a_stage_of_another_experiment(toolkit, toy, tmp_p
         assert f"stage {stage} " in result.stderr
 
 
+def test_a_stage_may_need_a_stage_of_another_experiment(toolkit, toy, tmp_path):
+    """Its tables are those of the other experiment, which is not computed again, and what they hold
+    enters the key.
+    """
+    first = toy("first.yaml")
+    plugin = ("--plugin", tmp_path / "plug.py")
+    (tmp_path / "plug.py").write_text(_COUNTS)
+    second = tmp_path / "second.yaml"
+    second.write_text(
+        "version: 1\n"
+        "name: second\n"
+        "stages:\n"
+        "  - {id: count, uses: measure.features, needs: [{spec: first.yaml, stage: groups}]}\n"
+    )
+    assert toolkit.run("run", first).returncode == 0
+    result = toolkit.run("run", second, *plugin)
+    assert result.returncode == 0, result.stderr
+    assert "stage toy/groups (compare.means): 1 step, 1 reused, 0 to compute" in result.stderr
+    assert "stage count (measure.features): 1 step, 0 reused, 1 to compute" in result.stderr
+    toy("first.yaml", n=20)
+    changed = toolkit.run("plan", second, *plugin).stdout
+    assert "waits for toy/groups" in changed
+
+
+_COUNTS = """
+from toolkit import hookimpl
+from toolkit.parts import StagePart
+
+def count(work):
+    yield "features", work.inputs.read("features").slice(0, 1)
+
+@hookimpl
+def toolkit_parts():
+    tables = ("features",)
+    yield StagePart(name="measure.features", help="x", run=count, reads=tables, writes=tables)
+"""
+
 _DRAWS = """
 import hashlib
 import pyarrow as pa

@@ -142,6 +142,42 @@ def test_two_stages_may_read_the_same_other_spec(tmp_path: Path) -> None:
     assert len(load_spec(tmp_path / "b.yaml").spec.stages) == 2
 
 
+NEEDS = (
+    "version: 1\nname: b\nstages:\n"
+    "  - {id: one, uses: x}\n"
+    "  - {id: two, uses: x, needs: [one, NEED]}\n"
+)
+
+
+def needing(tmp_path: Path, need: str) -> Path:
+    """A spec whose second stage has this need, beside another spec."""
+    (tmp_path / "first.yaml").write_text("version: 1\nname: a\nstages: [{id: play, uses: x}]\n")
+    path = tmp_path / "b.yaml"
+    path.write_text(NEEDS.replace("NEED", need))
+    return path
+
+
+def test_a_stage_may_need_a_stage_of_another_spec(tmp_path: Path) -> None:
+    spec = load_spec(needing(tmp_path, "{spec: first.yaml, stage: play}")).spec
+    assert spec.stages[1].needs == ["one", From(spec=tmp_path / "first.yaml", stage="play")]
+
+
+@pytest.mark.parametrize(
+    ("need", "message"),
+    [
+        ("{spec: first.yaml, stage: plya}", r"needs.1.stage: first.yaml has no stage 'plya'. Did"),
+        ("{spec: gone.yaml, stage: play}", r"stages.1.needs.1.spec: .*gone.yaml"),
+        ("{spec: b.yaml, stage: one}", r"draw on each other in a circle: b.yaml -> b.yaml"),
+        ("{stage: one}", r"needs.1: A stage of this spec is needed by its id: write 'one'"),
+        ("{spec: first.yaml}", r"needs.1.stage: missing"),
+        ("3", r"needs.1: found 3; wanted text or a map"),
+    ],
+)
+def test_needs_of_other_specs_that_do_not_work(tmp_path: Path, need: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_spec(needing(tmp_path, need))
+
+
 def test_overlays_and_sets_keep_the_place_of_each_value() -> None:
     overlay = RESOURCES / "overlay.yaml"
     loaded = load_spec(GOOD, [overlay], ["stages.features.with.at=all", "seed=7"])

@@ -20,6 +20,7 @@ COMMANDS = {
     "cluster": "Write what a cluster needs to run a spec: a RayJob of KubeRay.",
     "doctor": "Examine this machine and the store; --clean removes leftovers.",
     "fetch": "Download the model and SAEs of a spec, and check that they are whole.",
+    "hub": "Push a run to the Hugging Face hub, or pull one into the store.",
     "images": "Build, list, verify and export container images.",
     "init": "Begin an experiment of your own from a shipped spec.",
     "lock": "Write down the exact revisions that a spec resolves to.",

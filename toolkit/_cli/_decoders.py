@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit._query.run import Run
     from toolkit.parts import SaePart
     from toolkit.saes import Decoder

@@ -15,7 +15,7 @@ from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit._cli._reparse import Judging, Rejudged
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit.ledger import StepRow
     from toolkit_store import Store
 

@@ -13,7 +13,7 @@ import click
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit.parts import Part
 
 PLACES = {"model": "model", "saes": "sae", "samples": "source"}

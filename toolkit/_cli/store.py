@@ -149,8 +149,8 @@ def project(
     """Keep compact projections of a run's decoders in the store: `toolkit query similar` then works
     without the SAE files.
     """
-    from toolkit._cli._answers import open_named
     from toolkit._cli._decoders import find_decoder
+    from toolkit._cli.query.answers import open_named
     from toolkit_store.index.projections import project as keep
 
     source = open_named(store, run)
@@ -255,7 +255,7 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     (dense npz), neuronpedia (bulk JSON lines) or lists (features for SAELens, SAEDashboard, quick
     lists).
     """
-    from toolkit._cli._answers import open_named
+    from toolkit._cli.query.answers import open_named
     from toolkit_store.interchange import export_run
 
     _check_options(form, given, _EXPORT)
@@ -296,7 +296,7 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     """Read FOLDER, written by `toolkit store export` or another program, into the store. Repeating
     an import changes nothing.
     """
-    from toolkit._cli._answers import open_named
+    from toolkit._cli.query.answers import open_named
     from toolkit_store.interchange import ATTACHED, import_run
 
     _check_options(form, given | {"run": run}, _IMPORT)

@@ -14,7 +14,7 @@ from toolkit.parts import StagePart
 
 if TYPE_CHECKING:
     from toolkit._plan.resolve import Resolved
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 
 def examinations_of(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> list[Stage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from toolkit._plan.examinations import examinations_of, examiners_of
 from toolkit._plan.keys import canonical, key_of
 from toolkit._plan.labels import check_labels
 from toolkit._plan.plan import SAMPLES, Executor, Plan, Sink, Stage
-from toolkit._plan.resolve import Loadable, Resolved, part_at
+from toolkit._plan.resolve import Loadable, Resolved, needed_elsewhere, part_at
 from toolkit._plan.spaces import check_spaces
 from toolkit._spec.spec import LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
@@ -20,8 +20,8 @@ from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from toolkit._plugins.loading import Parts
-    from toolkit._spec.spec import PartRef, Spec, StageSpec
+    from toolkit._plugins.registry import Parts
+    from toolkit._spec.spec import From, PartRef, Spec, StageSpec
 
 
 def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
@@ -60,8 +60,15 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
                 f"{stage.id}.{SAMPLES}",
                 stage.seed,
             )
+        for path, need in needed_elsewhere(number, stage):
+            drawn = _drawn_from(resolved, parts, path, need)
+            stages.update({before.id: before for before in drawn})
     stages_of_spec = _mark_replaced_models(
-        [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
+        [
+            _stage(resolved, parts, stages, number, stage)
+            for number, stage in enumerate(spec.stages)
+        ],
+        stages.values(),
     )
     examinations = examinations_of(resolved, parts, stages_of_spec)
     gated = [replace(stage, after=examiners_of(stage, examinations)) for stage in stages_of_spec]
@@ -83,7 +90,7 @@ def _add_source(
     params = validate_params(
         loaded, part.params, ref.with_, (*path, "with"), f"source part '{part.name}'", parts
     )
-    before = _drawn_from(resolved, parts, path, ref)
+    before = _drawn_from(resolved, parts, (*path, "from"), ref.from_) if ref.from_ else []
     into.update({stage.id: stage for stage in before})
     needs = (before[-1].id,) if before else (ref.from_.stage,) if ref.from_ else ()
     model = _loadable(resolved, "model", (), part.uses_model, id)
@@ -102,20 +109,22 @@ def _add_source(
     )
 
 
-def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) -> list[Stage]:
-    """The named stage of the other experiment, after the stages it needs; each as `spec/id`."""
-    if ref.from_ is None or ref.from_.spec is None:
+def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, origin: From) -> list[Stage]:
+    """The stage of another experiment that the spec names at `path`, after the stages it needs;
+    each as `spec/id`. None if the stage is one of this spec.
+    """
+    if origin.spec is None:
         return []
     upstream = resolved.upstream[path]
     stages = _stages(upstream, parts)
     ids = [stage.id for stage in stages]
-    if ref.from_.stage not in ids:
+    if origin.stage not in ids:
+        at = (*path, "stage")
         raise SpecError(
-            f"{resolved.loaded.where((*path, 'from', 'stage'))}: "
-            f"{'.'.join(map(str, path))}.from.stage: {ref.from_.spec} has no stage "
-            f"'{ref.from_.stage}'.{nearest(ref.from_.stage, ids)} Stages: {choices(ids)}."
+            f"{resolved.loaded.where(at)}: {'.'.join(map(str, at))}: {origin.spec} has no stage "
+            f"'{origin.stage}'.{nearest(origin.stage, ids)} Stages: {choices(ids)}."
         )
-    needed = {ref.from_.stage}
+    needed = {origin.stage}
     for stage in reversed(stages):
         needed.update((*stage.needs, *stage.after) if stage.id in needed else ())
     prefix = upstream.loaded.spec.name
@@ -150,7 +159,7 @@ def _stage(
         spec.name,
         part,
         params,
-        (*source, *(need for need in stage.needs if need not in source)),
+        (*source, *(need for need in _needs(resolved, number, stage) if need not in source)),
         spec.seed if stage.seed is None else stage.seed,
         _limit(spec) if part.steps.units else None,
         model,
@@ -160,9 +169,19 @@ def _stage(
     )
 
 
-def _mark_replaced_models(stages: list[Stage]) -> list[Stage]:
+def _needs(resolved: Resolved, number: int, stage: StageSpec) -> Iterator[str]:
+    """The ids of the needed stages; `spec/id` for those of other experiments."""
+    for index, need in enumerate(stage.needs):
+        if isinstance(need, str):
+            yield need
+        else:
+            upstream = resolved.upstream["stages", number, "needs", index]
+            yield f"{upstream.loaded.spec.name}/{need.stage}"
+
+
+def _mark_replaced_models(stages: list[Stage], before: Iterable[Stage]) -> list[Stage]:
     """The stages; a stage whose model is replaced by a table of a stage it needs loads none."""
-    writes = {stage.id: stage.writes() for stage in stages}
+    writes = {stage.id: stage.writes() for stage in (*before, *stages)}
 
     def is_replaced(stage: Stage) -> bool:
         table = stage.part.replaces_model

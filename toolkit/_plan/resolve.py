@@ -24,8 +24,8 @@ from toolkit.secrets import Secrets, keyed_hash
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from toolkit._plugins.loading import Parts
-    from toolkit._spec.spec import PartRef, Spec
+    from toolkit._plugins.registry import Parts
+    from toolkit._spec.spec import From, PartRef, Spec, StageSpec
 
 Loader = TypeVar("Loader", ModelPart, SaePart)
 
@@ -54,7 +54,7 @@ class Loadable(Generic[Loader]):
 @dataclass(frozen=True)
 class Resolved:
     """A spec with everything that it names: loadables, identities of sources' files, experiments
-    that samples come from.
+    that samples or needed tables come from.
     """
 
     loaded: LoadedSpec
@@ -85,10 +85,13 @@ def _resolve(
             loadables[path] = _loadable(loaded, parts, kind, path, ref)
     sources = list(_places(spec, "samples"))
     files = {path: result for path, ref in sources if (result := _files(loaded, parts, path, ref))}
+    origins = [((*path, "from"), ref.from_) for path, ref in sources if ref.from_]
+    for number, stage in enumerate(spec.stages):
+        origins += needed_elsewhere(number, stage)
     upstream = {
-        path: _upstream(ref.from_.spec, parts, overlays, sets)
-        for path, ref in sources
-        if ref.from_ and ref.from_.spec
+        path: _upstream(origin.spec, parts, overlays, sets)
+        for path, origin in origins
+        if origin.spec
     }
     return Resolved(loaded, loadables, files, upstream)
 
@@ -100,6 +103,13 @@ def _places(spec: Spec, field: str) -> Iterator[tuple[SpecPath, PartRef]]:
     for number, stage in enumerate(spec.stages):
         if getattr(stage, field) is not None:
             yield ("stages", number, field), getattr(stage, field)
+
+
+def needed_elsewhere(number: int, stage: StageSpec) -> Iterator[tuple[SpecPath, From]]:
+    """The entries of a stage's `needs` that name a stage of another spec, with their paths."""
+    for index, need in enumerate(stage.needs):
+        if not isinstance(need, str):
+            yield ("stages", number, "needs", index), need
 
 
 def _loadable(

@@ -13,7 +13,8 @@ from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
-from toolkit._plugins.loading import STAGE_PREFIXES, plugin_names
+from toolkit._plugins.loading import plugin_names
+from toolkit._plugins.part_checks import STAGE_PREFIXES
 from toolkit.errors import BadInput, choices, nearest
 
 _SPEC = "version: 1\nname: $name\n"

@@ -22,7 +22,7 @@ from toolkit.figures import STYLE
 from toolkit.work import Figure
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit_store import Store
 
 INDEX = ("file", "section", "title", "alt")

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.parts import ReportSection
-from toolkit.work import Finding, Inputs
+from toolkit.work import Finding, RunInputs
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 MAX_FINDINGS = 5
 
 
-def findings_of(inputs: Inputs, parts: Parts) -> list[Finding]:
+def findings_of(inputs: RunInputs, parts: Parts) -> list[Finding]:
     """The findings of all report sections in ascending rank, at most five. A section that fails
     gives none; the report shows its error.
     """
@@ -22,13 +22,13 @@ def findings_of(inputs: Inputs, parts: Parts) -> list[Finding]:
     return findings_in(inputs, sections)
 
 
-def findings_in(inputs: Inputs, sections: Sequence[ReportSection]) -> list[Finding]:
+def findings_in(inputs: RunInputs, sections: Sequence[ReportSection]) -> list[Finding]:
     """The findings of these sections in ascending rank, at most five."""
     return [finding for finding, _ in findings_with_sections(inputs, sections)]
 
 
 def findings_with_sections(
-    inputs: Inputs, sections: Sequence[ReportSection]
+    inputs: RunInputs, sections: Sequence[ReportSection]
 ) -> list[tuple[Finding, str]]:
     """The same findings, each with the name of the section that states it."""
     findings: list[tuple[Finding, str]] = []
@@ -42,7 +42,7 @@ def findings_with_sections(
     return sorted(findings, key=lambda each: each[0].rank)[:MAX_FINDINGS]
 
 
-def has_rows(inputs: Inputs, section: ReportSection) -> bool:
+def has_rows(inputs: RunInputs, section: ReportSection) -> bool:
     """Whether any table that the section reads has rows."""
     there = set(inputs.tables())
     return not section.reads or any(

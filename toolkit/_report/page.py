@@ -33,12 +33,12 @@ from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._run.run_plan import RunResult
 from toolkit.ledger import StepRow
 from toolkit.parts import ReportSection, TablePart
-from toolkit.work import Figure, Finding, Inputs
+from toolkit.work import Figure, Finding, RunInputs
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit_store import Store
 
 UNRECORDED = ("spec", "stages", "command")
@@ -93,7 +93,12 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
 def sections_of(store: Store, run: str, parts: Parts) -> list[Section]:
     """The sections of a run's report that have something to show."""
     steps = _steps(store, run, read_events(run_folder(store.folder, run)))
-    return list(_sections(StoreInputs(store, {"": steps}), _report_parts(parts)))
+    return sections_in(StoreInputs(store, {"": steps}), parts)
+
+
+def sections_in(inputs: RunInputs, parts: Parts) -> list[Section]:
+    """The sections of these tables' report that have something to show."""
+    return list(_sections(inputs, _report_parts(parts)))
 
 
 def _steps(store: Store, run: str, events: Iterable[RunEvent]) -> list[StepRow]:
@@ -109,7 +114,7 @@ def write_report(
     folder: Path,
     manifest: Mapping[str, Any],
     events: Iterable[RunEvent],
-    inputs: Inputs,
+    inputs: RunInputs,
     sections: Sequence[ReportSection],
     *,
     inputs_of: InputsOf | None = None,
@@ -191,7 +196,7 @@ def _yaml(spec: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
 
 
-def _sections(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
+def _sections(inputs: RunInputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
     """The sections that have something to show, in their order."""
     for part in sorted(sections, key=lambda part: (part.order, part.name)):
         try:

@@ -12,10 +12,10 @@ from toolkit._report.findings import findings_in
 from toolkit._run.progress import RunProgress
 from toolkit._spec.sweep import SweepPoint, sweep_points
 from toolkit.parts import ReportSection
-from toolkit.work import Inputs
+from toolkit.work import RunInputs
 
 SAMPLES = "samples"
-InputsOf = Callable[[Collection[str]], Inputs]
+InputsOf = Callable[[Collection[str]], RunInputs]
 """The tables of some steps, by their keys."""
 
 

@@ -55,6 +55,22 @@ class StoreInputs:
             return read_arrow(_file(self._store, self._folder, table, keys))
         return _once(table, self._store.read(table, keys))
 
+    def by_stage(self, table: str) -> dict[str, pa.Table]:
+        """The rows of a table by stage, in the order in which stages ended. Stages of two
+        experiments that share a name are told apart by their experiment's.
+        """
+        keys: dict[tuple[str, str], list[str]] = {}
+        for row in sorted(self._rows, key=lambda row: row.committed_at):
+            if row.tables.get(table):
+                keys.setdefault((row.experiment, row.stage), []).append(row.key)
+        stages = [stage for _, stage in keys]
+        return {
+            stage if stages.count(stage) == 1 else f"{experiment}/{stage}": _once(
+                table, self._store.read(table, sorted(stage_keys))
+            )
+            for (experiment, stage), stage_keys in keys.items()
+        }
+
 
 class InputFiles:
     """Writes the input files of jobs. Tables that several steps share are written once; a sample

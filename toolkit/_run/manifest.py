@@ -25,7 +25,7 @@ from toolkit.version import VERSION
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
     from toolkit._plan.resolve import Loadable
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit._run.options import RunOptions
 
 FORMAT = 1

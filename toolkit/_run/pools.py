@@ -23,7 +23,7 @@ from toolkit.secrets import Secrets
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Executor, Plan, Stage
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit._run.options import RunOptions
 
 

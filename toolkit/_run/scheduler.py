@@ -32,10 +32,12 @@ from toolkit.protocol import (
     Done,
     Failed,
     Hello,
+    JobResult,
     PartSaid,
     Phase,
     Progress,
     WorkerEvent,
+    fields_of,
 )
 
 if TYPE_CHECKING:
@@ -228,17 +230,11 @@ class Scheduler:
         elif isinstance(event, PartSaid):
             self._on_part_said(slot, event)
         elif isinstance(event, Phase):
-            self.emit(ev.WorkerPhase(worker=name, job=event.job, phase=event.phase))
+            self.emit(ev.WorkerPhase(worker=name, **vars(event)))
         elif isinstance(event, Progress):
-            self.emit(
-                ev.WorkerProgress(worker=name, job=event.job, done=event.done, total=event.total)
-            )
+            self.emit(ev.WorkerProgress(worker=name, **vars(event)))
         elif isinstance(event, Alive):
-            self.emit(
-                ev.AliveSign(
-                    worker=name, host_bytes=event.host_bytes, device_bytes=event.device_bytes
-                )
-            )
+            self.emit(ev.AliveSign(worker=name, **vars(event)))
 
     def _on_done(self, slot: WorkerSlot, event: Done) -> None:
         step = self.queue.running[event.job]
@@ -255,11 +251,7 @@ class Scheduler:
             ev.StepDone(
                 **_place(step),
                 worker=finished.worker,
-                seconds=event.seconds,
-                load_seconds=event.load_seconds,
-                rows=dict(row.tables),
-                host_bytes=event.host_bytes,
-                device_bytes=event.device_bytes,
+                **{**fields_of(JobResult, event), "rows": dict(row.tables)},
             )
         )
 

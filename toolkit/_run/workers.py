@@ -16,7 +16,7 @@ from toolkit.errors import BadInput, PluginError, VersionMismatch, WorkerDied
 from toolkit.executors import Worker, WorkerRequest
 from toolkit.gpus import Gpu
 from toolkit.parts import ExecutorPart
-from toolkit.protocol import Failed, Hello, WorkerEvent
+from toolkit.protocol import Failed, Hello, WorkerEvent, WorkerSystem, fields_of
 
 Inbox = queue.Queue[tuple["WorkerSlot", WorkerEvent | None]]
 """Events of all workers; None when a worker has ended."""
@@ -106,10 +106,7 @@ class WorkerPool:
             WorkerReady(
                 worker=name,
                 executor=self._executor.name,
-                pid=hello.pid,
-                host=hello.host,
-                gpus=hello.gpus,
-                torch_cuda=hello.torch_cuda,
+                **fields_of(WorkerSystem, hello),
             )
         )
 

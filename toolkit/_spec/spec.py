@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from toolkit._spec.overlay import apply_set, changes_of, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
+from toolkit._spec.spec_names import check_only
 from toolkit._spec.sweep import swept
 from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml, placed, plain, references
 from toolkit.errors import SpecError, nearest
@@ -90,8 +91,9 @@ class StageSpec(_Model):
     )
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
-    needs: list[str] = Field(
-        default=[], description="ids of the stages whose tables this stage reads"
+    needs: list[str | From] = Field(
+        default=[],
+        description="the stages whose tables this stage reads: ids, or {spec: FILE, stage: ID}",
     )
     seed: Whole | None = Field(
         default=None, ge=0, description="of this stage, in place of the spec's"
@@ -207,8 +209,11 @@ def _load(
     referred: bool,
     files: Sequence[Path],
 ) -> LoadedSpec:
-    for overlay in overlays:
-        for change in changes_of(load_yaml(Path(overlay)).root, root):
+    for overlay in map(Path, overlays):
+        changes = load_yaml(overlay).root
+        if not referred:
+            check_only(changes, root, _folders(path, root, overlay))
+        for change in changes_of(changes, root):
             root = merge(root, shared(change, root) if referred else change)
     for text in sets:
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
@@ -231,6 +236,15 @@ def _load(
         root,
         secrets,
     )
+
+
+def _folders(path: Path, root: Node, overlay: Path) -> Iterator[Path]:
+    """Where the specs are that an overlay may name: beside it, beside the spec, and beside specs
+    that the spec's samples come from.
+    """
+    yield from (overlay.absolute().parent, path.absolute().parent)
+    for _, source in _sources(root):
+        yield (path.absolute().parent / source.value["spec"].value).parent
 
 
 def validate_params(
@@ -273,10 +287,17 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]
 def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[SpecPath, str]]:
     for index, stage in enumerate(spec.stages):
         for number, need in enumerate(stage.needs):
-            if need != SOURCE and need not in first:
+            if isinstance(need, From):
+                if need.spec is None:
+                    text = f"A stage of this spec is needed by its id: write '{need.stage}'."
+                    yield ("stages", index, "needs", number), text
+            elif need != SOURCE and need not in first:
                 known = f"{nearest(need, first)} Stages: {', '.join(first)}."
                 yield ("stages", index, "needs", number), f"There is no stage '{need}'.{known}"
-    if cycle := _cycle({stage.id: stage.needs for stage in spec.stages}):
+    own_needs = {
+        stage.id: [need for need in stage.needs if isinstance(need, str)] for stage in spec.stages
+    }
+    if cycle := _cycle(own_needs):
         path: SpecPath = ("stages", first[cycle[0]], "needs")
         yield (
             path,
@@ -343,8 +364,8 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
             raise SpecError(
-                f"{where}: The `from` specs form a circle: {' -> '.join(names)}. Remove "
-                f"one of them."
+                f"{where}: The specs draw on each other in a circle: {' -> '.join(names)}. "
+                f"Remove one of them."
             )
         try:
             other = load_yaml(Path(target)).root
@@ -357,12 +378,13 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
 
 
 def _sources(root: Node) -> Iterator[tuple[SpecPath, Node]]:
-    stages = root.find(("stages",)).value
-    count = len(stages) if isinstance(stages, list) else 0
-    for i in [
-        ("samples", "from"),
-        *(("stages", index, "samples", "from") for index in range(count)),
-    ]:
+    """The places that name a stage of another spec: `from` of samples, and entries of `needs`."""
+    paths: list[SpecPath] = [("samples", "from")]
+    for index in range(_length(root, ("stages",))):
+        paths.append(("stages", index, "samples", "from"))
+        needs = ("stages", index, "needs")
+        paths += [(*needs, number) for number in range(_length(root, needs))]
+    for i in paths:
         source = there(root, i)
         if source is None or not isinstance(source.value, dict):
             continue
@@ -371,6 +393,12 @@ def _sources(root: Node) -> Iterator[tuple[SpecPath, Node]]:
             for key in ("spec", "stage")
         ):
             yield i, source
+
+
+def _length(root: Node, path: SpecPath) -> int:
+    """The number of entries of the list at this path; 0 if there is none."""
+    node = there(root, path)
+    return len(node.value) if node is not None and isinstance(node.value, list) else 0
 
 
 def _check_stage(other: Node, stage: str, where: str, file: str) -> None:

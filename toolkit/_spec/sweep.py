@@ -196,6 +196,8 @@ def _named(
         results["id"] = Node(_name(id, number, variants), at.file, at.line)
 
     def final(node: Node) -> Node:
+        if not isinstance(node.value, str):
+            return node
         name, mark, digits = str(node.value).rpartition("@")
         if not mark or name not in variants or not digits.isdigit():
             return node

@@ -14,8 +14,9 @@ from toolkit.edits import Add, Edit, OnStream, Scale, Set, from_position, tokens
 from toolkit.errors import BadInput
 from toolkit.models import LOGITS, Model
 from toolkit.randomness import generator
-from toolkit.sessions import Generated, WholePassSession
+from toolkit.sessions import Generated
 from toolkit.testing.promises import kept, near
+from toolkit.whole_pass_sessions import WholePassSession
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -34,7 +34,7 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class TableInputs:
-    """The `Inputs` of a part, from tables in memory."""
+    """The `Inputs` of a part, or the `RunInputs` of a section, from tables in memory."""
 
     held: Mapping[str, pa.Table] = field(default_factory=dict)
 
@@ -49,6 +49,10 @@ class TableInputs:
     def tables(self) -> Sequence[str]:
         """Names of the tables that are there."""
         return sorted(self.held)
+
+    def by_stage(self, table: str) -> Mapping[str, pa.Table]:
+        """All rows of `table`, as if one stage had written them."""
+        return {"stage": self.read(table)} if table in self.held else {}
 
 
 @dataclass

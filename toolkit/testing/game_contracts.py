@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +17,6 @@ from toolkit.parts import (
 )
 from toolkit.testing.judging import EXAMPLE
 from toolkit.testing.promises import Broken, as_json_data, must
-
-if TYPE_CHECKING:
-    pass
-
 
 NONSENSE = (
     "",

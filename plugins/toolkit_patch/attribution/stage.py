@@ -16,6 +16,7 @@ from pydantic import Field
 
 from toolkit.parts import Params
 from toolkit.saes import space_id
+from toolkit_patch.one_screen import of_one_screen
 from toolkit_patch.screen.candidates import read_features
 from toolkit_patch.screen.gradients import Method, estimates, mean_gradients
 from toolkit_patch.screen.outcomes import read_outcomes
@@ -63,7 +64,7 @@ def attribute(work: Work) -> Rows:
     from toolkit.tables import arrow_schema
 
     params: Attribution = work.params
-    compared = read_features(work.inputs, params.between, params.half)
+    compared = read_features(work.inputs, params.between, params.half, work.seed)
     exact = _screened(work, compared)
     saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
     used_saes = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}
@@ -83,11 +84,12 @@ def attribute(work: Work) -> Rows:
 
 def _screened(work: Work, compared: ComparedFeatures) -> dict[tuple[str, int], float]:
     """The exact specific effect of each screened feature."""
-    return {
-        (row["space"], row["feature"]): row["effect"]
+    rows = [
+        row
         for row in work.inputs.read("screens").to_pylist()
         if row["comparison"] == compared.comparison.id and row["outcome"] == work.params.about
-    }
+    ]
+    return {(row["space"], row["feature"]): row["effect"] for row in of_one_screen(rows)}
 
 
 def _space_rows(

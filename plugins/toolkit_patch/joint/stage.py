@@ -99,7 +99,7 @@ def _choose(work: Work) -> JointSets | None:
     features, sizes = chosen_features(work, 2)
     if features is None:
         return None
-    compared = read_features(work.inputs, params.between, "confirm")
+    compared = read_features(work.inputs, params.between, "confirm", work.seed)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     loaded_saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
     saes = {

@@ -4,6 +4,7 @@ blocks above its SAE, and tries random directions in a share of the spaces.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
@@ -37,55 +38,112 @@ TRIED_SPACES = 0.1
 """Share of the spaces in which random directions are expected to be tried."""
 
 
-def screening(params: Delta, load: Workload) -> Cost:
-    """One pass per point, whose keys and values are kept; every edit then recomputes only its last
-    token.
+@dataclass(frozen=True)
+class _Prompts:
+    """The decision points of a stage: how many, how many of them are distinct, and the mean number
+    of tokens.
+    """
+
+    points: int
+    distinct: int
+    tokens: float
+
+    @classmethod
+    def of(cls, points: int, load: Workload) -> _Prompts:
+        points = min(points, load.samples)
+        mean = load.tokens / load.distinct if load.distinct else 0
+        return cls(points, min(points, load.distinct), mean)
+
+    def passes(self, count: float, load: Workload) -> float:
+        """The operations of this many forward passes."""
+        return count * self.tokens * token_flops(load.model, self.tokens)
+
+
+def _edited_suffixes(load: Workload, prompts: _Prompts, edits: float, blocks: int) -> float:
+    """The operations of edits of a last token: each recomputes it in so many blocks, where it sees
+    the whole prompt, and reads off the next token.
+    """
+    block_flops = token_flops(load.model, 2 * prompts.tokens, blocks)
+    return edits * (block_flops + head_flops(load.model))
+
+
+def _edited_memory(load: Workload, rows: int, row_bytes: int) -> int:
+    """Peak memory of edits of one prompt: the model and the SAEs, the prompt with its keys, a state
+    for each row, and the comparison.
     """
     model, saes = load.model, load.saes
-    points = min(params.points, load.samples)
-    prompts = min(points, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
-    features = family_size(params, saes)
-    arms = len(rows_of_arms(params.arms))
-    spaces = max(1, saes.get("count", 1))
-    direction_pushes = max(1.0, TRIED_SPACES * spaces) * params.directions * LENGTHS
-    edits = features * arms * prompts + direction_pushes * min(prompts, params.direction_points)
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
-    steps = -(-features // params.step)
-    means = min(2 * MEAN_SAMPLES, load.samples) if "mean_difference" in params.arms else 0
-    passes = prompts + means + (prompts if params.prompt_only is not None else 0)
+    prompt = load.longest * (token_bytes(model, model.get("layers", 1)) + key_bytes(model))
+    states = rows * row_bytes + TILE_NUMBERS * 16
+    compared = saes.get("features", 0) * COMPARED_FEATURE
+    return int(model.get("bytes", 0) + saes.get("bytes", 0) + prompt + states + compared)
+
+
+def _blocks_above_saes(load: Workload) -> int:
+    """The blocks above the lowest SAE."""
+    lowest = min(load.saes.get("layers", None) or [0])
+    return max(0, int(load.model.get("layers", 1)) - 1 - int(lowest))
+
+
+def _weights(load: Workload) -> int:
+    """Bytes of the model's and the SAEs' files."""
+    return int(load.model.get("bytes", 0) + load.saes.get("bytes", 0))
+
+
+def screening(params: Delta, load: Workload) -> Cost:
+    """One pass per point, whose keys and values are kept; every edit then recomputes only its last
+    token. A control is screened after it, with fewer arms.
+    """
+    prompts = _Prompts.of(params.points, load)
+    features = family_size(params, load.saes)
+    steps, screens = -(-features // params.step), 2 if params.control_saes else 1
+    passes = steps * _passes_of_step(params, load, prompts)
     # A forward and a backward pass cost as much as three forward passes.
-    gradient_passes = 3 * prompts if params.screen == "relp_then_exact" else 0
-    prefix = steps * (passes + gradient_passes) * mean_length * token_flops(model, mean_length)
-    if params.at != "last":
-        edits *= max(1.0, mean_length)
-    suffix = edits * (
-        token_flops(model, 2 * mean_length, -(-blocks_above // 2)) + head_flops(model)
-    )
-    result_bytes = min(features, params.step) * (
-        prompts * arms * (len(params.outcomes) + 1) * FLOAT_BYTES
-        + 3 * model.get("width", 0) * FLOAT_BYTES
-    )
-    push_bytes = ROWS * model.get("width", 0) * 12 + TILE_NUMBERS * 16
-    feature_bytes = saes.get("features", 0) * COMPARED_FEATURE
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    gradients = steps * prompts.distinct if params.screen == "relp_then_exact" else 0
     return Cost(
-        forwards=steps * (passes + (prompts if gradient_passes else 0)) + 1,
-        flops=prefix + suffix,
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0)
-            + saes.get("bytes", 0)
-            + point_bytes
-            + result_bytes
-            + push_bytes
-            + feature_bytes
+        forwards=passes + gradients + 1,
+        flops=prompts.passes(passes + 3 * gradients, load)
+        + _edited_suffixes(
+            load, prompts, _edits(params, load, prompts), -(-_blocks_above_saes(load) // 2)
         ),
-        disk=features * SCREEN_ROW
-        + min(features, 64) * (points * arms + 2 * arms) * (len(params.outcomes) + 1) * ROW,
+        read=_weights(load),
+        memory=_edited_memory(load, ROWS, load.model.get("width", 0) * 12)
+        + _results_of_step(params, load, prompts),
+        disk=features * SCREEN_ROW * screens + _effect_bytes(params, features, prompts),
         exact=False,
     )
+
+
+def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
+    """The whole passes of one step: prompts, the samples of the mean streams, prompts in words."""
+    means = min(2 * MEAN_SAMPLES, load.samples) if "mean_difference" in params.arms else 0
+    in_words = prompts.distinct if params.prompt_only is not None else 0
+    control = prompts.distinct if params.control_saes else 0
+    return prompts.distinct + means + in_words + control
+
+
+def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
+    """The edited tokens of all candidates, arms and random directions."""
+    arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
+    spaces = max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
+    directions = spaces * params.directions * LENGTHS
+    edits = float(family_size(params, load.saes) * arms * prompts.distinct)
+    edits += directions * min(prompts.distinct, params.direction_points)
+    return edits if params.at == "last" else edits * max(1.0, prompts.tokens)
+
+
+def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
+    """Bytes of the probabilities of one step, and of what its edits need of each candidate."""
+    arms = len(rows_of_arms(params.arms))
+    width = int(load.model.get("width", 0))
+    numbers = prompts.distinct * arms * (len(params.outcomes) + 1) + 3 * width
+    return min(family_size(params, load.saes), params.step) * numbers * FLOAT_BYTES
+
+
+def _effect_bytes(params: Delta, features: int, prompts: _Prompts) -> int:
+    """Bytes of the rows of `effects`: some features pass, or all are kept."""
+    arms = len(rows_of_arms(params.arms))
+    rows = (prompts.points * arms + 2 * arms) * (len(params.outcomes) + 1)
+    return min(features, 64) * rows * ROW
 
 
 def judging(params: Verdicts, load: Workload) -> Cost:
@@ -96,23 +154,16 @@ def judging(params: Verdicts, load: Workload) -> Cost:
 
 def steering(params: Steering, load: Workload) -> Cost:
     """One pass per sample of the axis and per point, and every direction at every dose."""
-    model = load.model
-    points = min(params.points, load.samples)
-    prompts, axis = min(points, load.distinct), min(params.axis_samples, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
+    prompts, axis = _Prompts.of(params.points, load), min(params.axis_samples, load.distinct)
+    layers = load.model.get("layers", 1)
     rows = (1 + params.directions) * len(params.doses)
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - params.chosen_layers(layers)[0])
-    suffix = (
-        prompts * rows * (token_flops(model, 2 * mean_length, blocks_above) + head_flops(model))
-    )
-    state_bytes = rows * model.get("width", 0) * 12 + TILE_NUMBERS * 16
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    blocks = max(0, layers - 1 - params.chosen_layers(layers)[0])
     return Cost(
-        forwards=prompts + axis,
-        flops=(prompts + axis) * mean_length * token_flops(model, mean_length) + suffix,
-        read=int(model.get("bytes", 0)),
-        memory=int(model.get("bytes", 0) + point_bytes + state_bytes),
+        forwards=prompts.distinct + axis,
+        flops=prompts.passes(prompts.distinct + axis, load)
+        + _edited_suffixes(load, prompts, prompts.distinct * rows, blocks),
+        read=_weights(load),
+        memory=_edited_memory(load, rows, load.model.get("width", 0) * 12),
         disk=(rows + 1) * (len(params.outcomes) + 1) * ROW,
         exact=False,
     )
@@ -120,56 +171,31 @@ def steering(params: Steering, load: Workload) -> Cost:
 
 def joining(params: Joint, load: Workload) -> Cost:
     """One pass per point, and from it the set, its members, the pairs and the random sets."""
-    model, saes = load.model, load.saes
-    points = min(params.points, load.samples)
-    prompts = min(points, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
-    members = len(params.features) or params.top
+    prompts = _Prompts.of(params.points, load)
     pairs = params.pairs * (params.pairs - 1) // 2
-    rows = 2 * (1 + members + pairs + params.sets) + 1
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
-    suffix = (
-        prompts * rows * (token_flops(model, 2 * mean_length, blocks_above) + head_flops(model))
-    )
-    state_bytes = rows * layers * model.get("width", 0) * 8 + TILE_NUMBERS * 16
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
-    feature_bytes = saes.get("features", 0) * COMPARED_FEATURE
-    return Cost(
-        forwards=prompts + 1,
-        flops=(prompts + 1) * mean_length * token_flops(model, mean_length) + suffix,
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0) + saes.get("bytes", 0) + point_bytes + state_bytes + feature_bytes
-        ),
-        disk=3 * (2 + pairs) * ROW,
-        exact=False,
-    )
+    rows = 2 * (1 + (len(params.features) or params.top) + pairs + params.sets) + 1
+    row_bytes = load.model.get("layers", 1) * load.model.get("width", 0) * 8
+    return _edited_points(load, prompts, rows, row_bytes, disk=3 * (2 + pairs) * ROW)
 
 
 def dosing(params: Doses, load: Workload) -> Cost:
     """One pass per point, and from it every feature at every dose and at both means."""
-    model, saes = load.model, load.saes
-    prompts = min(params.points, load.samples, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
     members = len(params.features) or params.top
     rows = members * (len(params.doses) + 2)
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
-    suffix = (
-        prompts * rows * (token_flops(model, 2 * mean_length, blocks_above) + head_flops(model))
-    )
-    state_bytes = rows * model.get("width", 0) * 12 + TILE_NUMBERS * 16
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
-    feature_bytes = saes.get("features", 0) * COMPARED_FEATURE
+    prompts, row_bytes = _Prompts.of(params.points, load), load.model.get("width", 0) * 12
+    return _edited_points(load, prompts, rows, row_bytes, disk=(rows + members) * ROW)
+
+
+def _edited_points(load: Workload, prompts: _Prompts, rows: int, row_bytes: int, disk: int) -> Cost:
+    """One pass per point, and from it this many edits of features of SAEs."""
+    blocks = _blocks_above_saes(load)
     return Cost(
-        forwards=prompts + 1,
-        flops=(prompts + 1) * mean_length * token_flops(model, mean_length) + suffix,
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0) + saes.get("bytes", 0) + point_bytes + state_bytes + feature_bytes
-        ),
-        disk=(rows + members) * ROW,
+        forwards=prompts.distinct + 1,
+        flops=prompts.passes(prompts.distinct + 1, load)
+        + _edited_suffixes(load, prompts, prompts.distinct * rows, blocks),
+        read=_weights(load),
+        memory=_edited_memory(load, rows, row_bytes),
+        disk=disk,
         exact=False,
     )
 
@@ -179,20 +205,14 @@ def attributing(params: Attribution, load: Workload) -> Cost:
     ones.
     """
     model, saes = load.model, load.saes
-    points = min(params.points, load.samples)
-    prompts = min(points, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
-    passes = 3 * prompts * len(params.methods)
-    layers = model.get("layers", 1)
-    graph_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model)) * 4
-    features = saes.get("features", 0)
+    prompts, features = _Prompts.of(params.points, load), saes.get("features", 0)
+    passes = prompts.distinct * len(params.methods)
+    graph = load.longest * (token_bytes(model, model.get("layers", 1)) + key_bytes(model)) * 4
     return Cost(
-        forwards=prompts * len(params.methods),
-        flops=passes * mean_length * token_flops(model, mean_length),
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0) + saes.get("bytes", 0) + graph_bytes + features * COMPARED_FEATURE
-        ),
+        forwards=passes,
+        flops=prompts.passes(3 * passes, load),
+        read=_weights(load),
+        memory=_weights(load) + int(graph + features * COMPARED_FEATURE),
         disk=features * len(params.methods) * ROW,
         exact=False,
     )

@@ -119,6 +119,12 @@ class Delta(At):
     arms: tuple[Arm, ...] = Field(
         ARMS, description="Control arms beside the sham and the values of both groups."
     )
+    control_saes: Literal["random_decoder"] | None = Field(
+        None,
+        description="random_decoder: the same candidates are screened again with the encoders as "
+        "they are and decoder rows replaced by random directions of equal length; the report "
+        "states both rates of verdicts. null: no control.",
+    )
     prompt_only: Wording | None = Field(
         None,
         description="A yardstick: the unedited model, with this wording in the prompt that asks "
@@ -179,6 +185,11 @@ class Verdicts(Params):
     min_effect: float = Field(
         0.01, ge=0, le=1, description="Smaller changes of the probability are not called causal."
     )
+
+
+def written_tables(params: Delta) -> tuple[str, ...]:
+    """The tables that a screen writes with these params."""
+    return ("screens", "effects", *(("control_screens",) if params.control_saes else ()))
 
 
 def family_size(params: Delta, saes: Any) -> int:

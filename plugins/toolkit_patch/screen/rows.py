@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ALL = "*"
 """The sample of a row over all decision points."""
+SPECIFIC = "specific"
+"""The arm of one value against the other; its probability is that of the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +59,10 @@ DirectionTests = Mapping[int, "DirectionTest"]
 """Candidate -> its test against random directions, for those that were tested."""
 
 
-def screen_rows(screen: Screen, measured: Measured, tests: DirectionTests) -> pa.Table:
-    """One row per feature."""
+def screen_rows(
+    screen: Screen, measured: Measured, tests: DirectionTests, table: str = "screens"
+) -> pa.Table:
+    """One row per feature, of `screens` or `control_screens`, which have the same columns."""
     import numpy as np
     import pyarrow as pa
 
@@ -109,7 +113,7 @@ def screen_rows(screen: Screen, measured: Measured, tests: DirectionTests) -> pa
         "family": np.full(count, len(screen.family)),
         "checked": np.full(count, screen.checked),
     }
-    schema = arrow_schema("screens")
+    schema = arrow_schema(table)
     return pa.table(
         {name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema
     )
@@ -201,7 +205,7 @@ def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict
         for arm in measured.chances:
             labels.append((arm, names[arm], outcome, column))
             values.append(measured.moved(arm, column, member))
-        labels.append(("set_a", "specific", outcome, column))
+        labels.append((SPECIFIC, SPECIFIC, outcome, column))
         chances_a, chances_b = (
             measured.chances[arm][member, :, column].astype(float) for arm in SETS
         )
@@ -209,7 +213,7 @@ def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict
     rng = screen.work.rng("patch.bootstrap", "effects")
     effects = estimate(np.array(values), measured.weights, measured.clusters, rng)
     for number, (arm, name, outcome, column) in enumerate(labels):
-        chances = measured.chances[arm][member, :, column]
+        chances = measured.chances["set_a" if arm == SPECIFIC else arm][member, :, column]
         yield {
             **_key(screen, member, ALL, name, outcome),
             "probability": float(chances @ measured.weights / measured.weights.sum()),
@@ -218,9 +222,7 @@ def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict
             "high": float(effects.high[number]),
             "p": float(effects.p[number]),
             "q": None,
-            "kl": float(measured.mean(measured.kl[arm][member]))
-            if name.startswith("set:")
-            else None,
+            "kl": float(measured.mean(measured.kl[arm][member])) if arm in SETS else None,
         }
 
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from toolkit.comparisons import addresses_of
@@ -22,6 +21,7 @@ from toolkit.saes import space_id
 from .arms import PROMPT_ONLY, SETS, MeanDifference, SpaceEdits, check_sites, rows_of_arms
 from .baselines import ids_with_wording, mean_differences, shuffled_values
 from .candidates import ComparedFeatures, family, read_features, with_unfired
+from .control import RandomDecoder
 from .estimates import estimate
 from .gradients import estimates, mean_gradients
 from .null import run_direction_tests
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from toolkit.work import Rows, Work
 
     from .params import Delta, Wording
+    from .pool import DirectionTest
 
 SHAM_TOLERANCE = 1e-4
 NEAREST = 10
@@ -50,7 +51,7 @@ NEAREST = 10
 class Screen:
     """Everything that is the same at every point. `family` are rows of `compared`, `step_rows`
     those of this step; `checked` is the number of features in the family that are screened exactly.
-    `id` is shared by the steps of a stage and by no other screen.
+    `id` is shared by the steps of a stage and its control, and by no other screen.
     """
 
     work: Work
@@ -66,14 +67,7 @@ class Screen:
     checked: int
     shuffled: np.ndarray[Any, Any] | None = None
     means: Mapping[str, MeanDifference] = field(default_factory=dict)
-
-    @cached_property
-    def id(self) -> str:
-        """A hash of the params, the comparison, the seed and the decision points."""
-        points = [[point.ids, point.position, point.owners] for point in self.points]
-        facts = [self.params.model_dump(mode="json"), self.compared.comparison.id]
-        material = json.dumps([*facts, self.work.seed, points], sort_keys=True)
-        return hashlib.sha256(material.encode()).hexdigest()[:16]
+    id: str = ""
 
     @property
     def column(self) -> int:
@@ -91,20 +85,39 @@ def patch(work: Work) -> Rows:
     screen = _prepare(work)
     if screen is None:
         return
-    measured = _measure(screen)
-    passing = abs(measured.specific.mean) >= screen.params.min_effect
-    passing &= measured.specific.p <= screen.params.alpha
-    direction_tests = run_direction_tests(screen, passing)
+    measured, passing, direction_tests = _screened(screen)
     yield "screens", screen_rows(screen, measured, direction_tests)
     kept = passing if screen.params.keep == "passing" else passing | True
     yield "effects", effect_rows(screen, measured, direction_tests, kept)
+    if screen.params.control_saes == "random_decoder":
+        control = _with_random_decoders(screen)
+        measured, _, direction_tests = _screened(control)
+        yield "control_screens", screen_rows(control, measured, direction_tests, "control_screens")
+
+
+def _screened(screen: Screen) -> tuple[Measured, Any, dict[int, DirectionTest]]:
+    """The results of all arms, which candidates pass on their own, and their direction tests."""
+    measured = _measure(screen)
+    passing = abs(measured.specific.mean) >= screen.params.min_effect
+    passing &= measured.specific.p <= screen.params.alpha
+    return measured, passing, run_direction_tests(screen, passing)
+
+
+def _with_random_decoders(screen: Screen) -> Screen:
+    """The same screen of SAEs with random decoders, with the sham and both values only."""
+    saes = {
+        space: RandomDecoder(sae, screen.work, screen.candidates.spaces[space])
+        for space, sae in screen.saes.items()
+    }
+    params = screen.params.model_copy(update={"arms": (), "prompt_only": None})
+    return replace(screen, saes=saes, params=params, shuffled=None, means={})
 
 
 def _prepare(work: Work) -> Screen | None:
     import numpy as np
 
     params, model = work.params, work.model
-    compared = read_features(work.inputs, params.between, params.half)
+    compared = read_features(work.inputs, params.between, params.half, work.seed)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     compared = with_unfired(compared, params.candidates, spaces)
     family_rows = family(compared, params.candidates, spaces)
@@ -129,7 +142,16 @@ def _prepare(work: Work) -> Screen | None:
         work, model, params, compared, family_rows, step_rows, candidates, saes, points, outcomes,
         len(checked),
     )  # fmt: skip
-    return _with_baselines(screen)
+    screen = _with_baselines(screen)
+    return replace(screen, id=_id(screen))
+
+
+def _id(screen: Screen) -> str:
+    """A hash of the params, the comparison, the seed and the decision points."""
+    points = [[point.ids, point.position, point.owners] for point in screen.points]
+    facts = [screen.params.model_dump(mode="json"), screen.compared.comparison.id]
+    material = json.dumps([*facts, screen.work.seed, points], sort_keys=True)
+    return hashlib.sha256(material.encode()).hexdigest()[:16]
 
 
 def _by_gradient(

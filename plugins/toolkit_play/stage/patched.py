@@ -75,8 +75,8 @@ class PatchedPlay(Play):
 
     arm: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="The name of this intervention, which becomes part of the games' names and "
-        "their group `arm`.",
+        description="The name of this intervention: the column `arm` of its games, and part of "
+        "their names.",
     )
     patch: tuple[Patch, ...] = Field(
         min_length=1,
@@ -94,6 +94,11 @@ class PatchedPlay(Play):
         description="Number of arms `NAME_1`, `NAME_2` ... that are played instead, each with the "
         "same changes along random directions as long as the decoder rows.",
     )
+    null: bool = Field(
+        False,
+        description="Whether this is a null arm, such as a patch of random features: `patch.games` "
+        "ranks the other arms among the null arms. Arms of `random_directions` always are.",
+    )
 
 
 def count_games(params: PatchedPlay) -> int:
@@ -106,6 +111,8 @@ class Arm:
     """An intervention on games: its name, and its edits for a prompt of a given length."""
 
     name: str
+    is_null: bool
+    """Whether other arms are ranked among this one and its like."""
     operations: Sequence[tuple[str, Any, str | None]]
     """(hookpoint, operation, hookpoint that it reads if a different one), by layer."""
     tokens: str
@@ -148,16 +155,21 @@ def _arms(work: Work) -> list[Arm]:
     params: PatchedPlay = work.params
     operations = [operation for patch in params.patch for operation in _operations(work, patch)]
     if not params.random_directions:
-        return [_arm(params, params.arm, operations)]
+        return [_arm(params, params.arm, operations, is_null=params.null)]
     return [
-        _arm(params, f"{params.arm}_{number + 1}", _along_random(work, operations, number))
+        _arm(
+            params,
+            f"{params.arm}_{number + 1}",
+            _along_random(work, operations, number),
+            is_null=True,
+        )
         for number in range(params.random_directions)
     ]
 
 
-def _arm(params: PatchedPlay, name: str, operations: Sequence[Any]) -> Arm:
+def _arm(params: PatchedPlay, name: str, operations: Sequence[Any], *, is_null: bool) -> Arm:
     shared = _edits(operations, 0) if params.tokens == "all" else ()
-    return Arm(name, operations, params.tokens, shared)
+    return Arm(name, is_null, operations, params.tokens, shared)
 
 
 def _along_random(work: Work, operations: Sequence[Any], number: int) -> list[Any]:

@@ -149,6 +149,7 @@ def recorded_comparison(
         alpha=params.alpha,
         min_effect=test.least,
         adjusted=test.adjusted,
+        seed=work.seed,
     ).with_id(work.step)
 
 

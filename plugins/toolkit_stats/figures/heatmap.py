@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.work import Figure, Inputs
+from toolkit.work import Figure, RunInputs
 
 if TYPE_CHECKING:
     from toolkit_stats.compare.contrasts import ContrastTable
@@ -16,7 +16,7 @@ CELLS = 24
 WIDTH, LEFT, TOP, ROW, BELOW = 720.0, 96.0, 6.0, 17.0, 40.0
 
 
-def figures(inputs: Inputs) -> Iterator[Figure]:
+def figures(inputs: RunInputs) -> Iterator[Figure]:
     """A heatmap for each contrast over several spaces."""
     from toolkit_stats.compare.contrasts import read_contrasts
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.work import Figure, Inputs
+from toolkit.work import Figure, RunInputs
 from toolkit_stats.figures.firing import group_labels, hits, of_space
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class _Spread:
     silent: Sequence[float]
 
 
-def figures(inputs: Inputs) -> Iterator[Figure]:
+def figures(inputs: RunInputs) -> Iterator[Figure]:
     """A figure for each contrast of two groups whose activations were kept."""
     from toolkit_stats.compare.contrasts import read_contrasts
 

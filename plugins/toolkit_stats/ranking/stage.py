@@ -187,6 +187,7 @@ def _recorded(
         addresses={space: str(row["address"]) for space, row in spaces.items()},
         correction="bh",
         alpha=work.params.alpha,
+        seed=work.seed,
     ).with_id(work.step)
 
 

@@ -46,7 +46,7 @@ def heatmap(
                 )
             )
     body += _token_axis(pieces, step, height)
-    body.append(_row_title("feature", TOP, height))
+    body.append(draw.y_title(draw.ChartAxis(0, 1, height, TOP), 14, "feature"))
     return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
 
@@ -110,35 +110,20 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     top = max(y for _, y in points) or 1.0
     height, margin = 220.0, 56.0
 
-    def to_page(x: float, y: float) -> tuple[float, float]:
-        share = (x - low) / ((high - low) or 1.0)
-        return margin + share * (WIDTH - margin - RIGHT), TOP + (1 - y / top) * (height - TOP - 30)
-
-    body = [draw.line(*to_page(low, 0), *to_page(high, 0), "axis")]
-    for tick in draw.ticks(0, top, 4):
-        body.append(draw.line(*to_page(low, tick), *to_page(high, tick), "grid"))
-        body.append(
-            draw.text(margin - 6, to_page(low, tick)[1] + 4, draw.number(tick), anchor="end")
-        )
-    for tick in draw.ticks(low, high, 8, whole=True):
-        x, _ = to_page(tick, 0)
-        body.append(draw.text(x, height - 14, draw.number(tick), anchor="middle"))
+    across = draw.ChartAxis(low, high, margin, WIDTH - RIGHT)
+    upwards = draw.ChartAxis(0, top, height - 30, TOP)
+    body = list(draw.y_ticks(upwards, margin, WIDTH - RIGHT, upwards.ticks(4), draw.number))
+    for tick in across.ticks(8, whole=True):
+        body.append(draw.text(across.at(tick), height - 14, draw.number(tick), anchor="middle"))
     named = [
         (_stroke(number), f"{name} (dashed)" if number >= len(COLOURS) else name)
         for number, name in enumerate(series)
     ]
     for number, curve in enumerate(series.values()):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (to_page(*point) for point in curve))
-        dash = (
-            f' stroke-dasharray="{2 + 3 * (number // len(COLOURS))} 3"'
-            if number >= len(COLOURS)
-            else ""
-        )
-        style = f'fill="none" stroke="{_stroke(number)}" stroke-width="2"{dash}'
-        body.append(f'<polyline points="{path}" {style}/>')
-    middle = (margin + WIDTH - RIGHT) / 2
-    body.append(draw.text(middle, height + 4, x_name, anchor="middle", kind="strong"))
-    body.append(draw.text(14, height / 2, y_name, anchor="middle", kind="strong", turn=-90))
+        dash = f"{2 + 3 * (number // len(COLOURS))} 3" if number >= len(COLOURS) else ""
+        curve_points = [(across.at(x), upwards.at(y)) for x, y in curve]
+        body.append(draw.path(curve_points, "path", colour=_stroke(number), dash=dash))
+    body += [draw.x_title(across, height + 4, x_name), draw.y_title(upwards, 14, y_name)]
     return draw.key(named) + draw.svg(WIDTH, height + 10, body)
 
 
@@ -150,35 +135,31 @@ def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float)
     extent = [*ends, total, measured, 0.0]
     low, high = min(extent), max(extent)
     margin = 220.0
-
-    def to_page(value: float) -> float:
-        return margin + (value - low) / ((high - low) or 1.0) * (WIDTH - margin - 90)
-
+    axis = draw.ChartAxis(low, high, margin, WIDTH - 90)
     height = TOP + ROW * (len(steps) + 2)
-    body = [draw.line(to_page(0), TOP - 4, to_page(0), height, "axis")]
+    body = [draw.line(axis.at(0), TOP - 4, axis.at(0), height, "axis")]
     for number, (name, value) in enumerate(steps):
         y = TOP + ROW * number
         kind = "more" if value >= 0 else "less"
-        body += _bar(to_page(ends[number]), to_page(ends[number + 1]), y, kind)
+        body += _bar(axis.at(ends[number]), axis.at(ends[number + 1]), y, kind)
         body.append(draw.text(margin - 8, y + 11, name[:34], anchor="end"))
-        x = max(to_page(ends[number]), to_page(ends[number + 1])) + 6
+        x = max(axis.at(ends[number]), axis.at(ends[number + 1])) + 6
         body.append(draw.text(x, y + 11, draw.signed(value)))
     for number, (name, value) in enumerate((("sum of parts", total), ("measured", measured))):
         y = TOP + ROW * (len(steps) + number)
-        body += _bar(to_page(0), to_page(value), y, "rest")
+        body += _bar(axis.at(0), axis.at(value), y, "rest")
         body.append(draw.text(margin - 8, y + 11, name, anchor="end", kind="strong"))
-        x = max(to_page(0), to_page(value)) + 6
+        x = max(axis.at(0), axis.at(value)) + 6
         body.append(draw.text(x, y + 11, draw.signed(value), kind="strong"))
-    for tick in draw.ticks(low, high, 5):
-        body.append(draw.text(to_page(tick), height + 16, draw.number(tick), anchor="middle"))
-    middle, title = margin + (WIDTH - margin - 90) / 2, "change of the outcome, added up"
-    body.append(draw.text(middle, height + 34, title, anchor="middle", kind="strong"))
+    for tick in axis.ticks(5):
+        body.append(draw.text(axis.at(tick), height + 16, draw.number(tick), anchor="middle"))
+    body.append(draw.x_title(axis, height + 34, "change of the outcome, added up"))
     return draw.svg(WIDTH, height + 42, body)
 
 
 def _bar(start: float, end: float, y: float, kind: str) -> Iterator[str]:
     x, width = min(start, end), max(1.0, abs(end - start))
-    yield f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{ROW - 3}"/>'
+    yield draw.rect(x, y, width, ROW - 3, kind)
 
 
 def _cell(x: float, y: float, width: float, share: float, title: str) -> str:
@@ -203,13 +184,7 @@ def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[s
         return
     for tick in draw.ticks(0, len(pieces) - 1, 10, whole=True):
         yield draw.text(LEFT + step * (tick + 0.5), height + 14, draw.number(tick), anchor="middle")
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    yield draw.text(middle, height + 32, "token", anchor="middle", kind="strong")
-
-
-def _row_title(words: str, top: float, height: float) -> str:
-    """The title of the rows, written upwards."""
-    return draw.text(14, (top + height) / 2, words, anchor="middle", kind="strong", turn=-90)
+    yield draw.x_title(draw.ChartAxis(0, 1, LEFT, WIDTH - RIGHT), height + 32, "token")
 
 
 def _axis_height(pieces: Sequence[str]) -> float:

@@ -19,7 +19,7 @@ from toolkit.errors import BadInput
 from toolkit.ledger import StepRow
 from toolkit.randomness import generator
 from toolkit.tables import arrow_schema
-from toolkit_store.database import equals
+from toolkit_store.filters import equals
 from toolkit_store.index.step_rows import PROJECTIONS_PART
 from toolkit_store.query.similar import Decoder
 

@@ -22,15 +22,10 @@ from typing import Any
 
 from toolkit.addresses import from_neuronpedia, neuronpedia
 from toolkit.errors import BadInput, DataError, choices
+from toolkit_store.interchange._commit import attach, digest_of
+from toolkit_store.interchange._files import arrow, safe_names, write_json
 from toolkit_store.interchange._incoming import check_json_size
-from toolkit_store.interchange._run import (
-    RunTables,
-    arrow,
-    attach,
-    digest_of,
-    safe_names,
-    write_json,
-)
+from toolkit_store.interchange._run_tables import RunTables
 
 LISTED = "listed"
 QUICK = "quick-list.json"

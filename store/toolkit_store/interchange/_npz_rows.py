@@ -25,21 +25,15 @@ from typing import TYPE_CHECKING, Any
 from toolkit.archives import Member, archive, whole
 from toolkit.dense_layouts import Fragments, SparseRows, fragment_members
 from toolkit.errors import BadInput, DataError
+from toolkit_store.interchange._commit import digest_of, id_of, land
+from toolkit_store.interchange._files import activation_rows, arrow, flat
 from toolkit_store.interchange._incoming import (
     arrays,
     check_layer,
     real_numbers,
     whole_numbers,
 )
-from toolkit_store.interchange._run import (
-    RunTables,
-    activation_rows,
-    arrow,
-    digest_of,
-    flat,
-    id_of,
-    land,
-)
+from toolkit_store.interchange._run_tables import RunTables
 
 if TYPE_CHECKING:
     import polars as pl

@@ -23,6 +23,8 @@ from toolkit.archives import whole
 from toolkit.dense_layouts import folder_names, scenario, token_members
 from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
+from toolkit_store.interchange._commit import digest_of, id_of, land
+from toolkit_store.interchange._files import arrow, joined, safe_names, write_json
 from toolkit_store.interchange._incoming import real_numbers, whole_numbers
 from toolkit_store.interchange._npz_rows import (
     MAX_BYTES,
@@ -32,16 +34,7 @@ from toolkit_store.interchange._npz_rows import (
     sparse,
     sparse_rows,
 )
-from toolkit_store.interchange._run import (
-    RunTables,
-    arrow,
-    digest_of,
-    id_of,
-    joined,
-    land,
-    safe_names,
-    write_json,
-)
+from toolkit_store.interchange._run_tables import RunTables
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,8 +19,9 @@ from toolkit.errors import BadInput, DataError
 from toolkit.ledger import RunRow, StepRow, key_of
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
 from toolkit.version import VERSION
+from toolkit_store.interchange._files import read_index, write_json
 from toolkit_store.interchange._incoming import MAX_BYTES, check_id, checked, widths
-from toolkit_store.interchange._run import RunTables, read_index, write_json
+from toolkit_store.interchange._run_tables import RunTables
 from toolkit_store.write.rows import digest
 
 if TYPE_CHECKING:

@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit_store.interchange._incoming import read_lines, real_numbers, whole_numbers
-from toolkit_store.interchange._run import (
-    RunTables,
+from toolkit_store.interchange._commit import digest_of, land
+from toolkit_store.interchange._files import (
     activation_rows,
     arrow,
-    digest_of,
     flat,
-    land,
     read_index,
     safe_names,
     write_json,
 )
+from toolkit_store.interchange._incoming import read_lines, real_numbers, whole_numbers
+from toolkit_store.interchange._run_tables import RunTables
 
 if TYPE_CHECKING:
     import polars as pl

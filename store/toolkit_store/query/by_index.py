@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from toolkit_store.database import among, equals
+from toolkit_store.filters import among, equals
 from toolkit_store.index.postings import BLOCK, LAST_BLOCK, lookup_number, lookup_range
 from toolkit_store.query.by_rows import coactive_schema
 from toolkit_store.query.committed_rows import CommittedRows

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toolkit.tables import arrow_schema
-from toolkit_store.database import equals, holds
+from toolkit_store.filters import equals, holds
 from toolkit_store.query.committed_rows import CommittedRows
 
 if TYPE_CHECKING:

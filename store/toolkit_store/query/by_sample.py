@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit_store.database import equals
+from toolkit_store.filters import equals
 from toolkit_store.query.committed_rows import CommittedRows
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.ledger import StepRow
 from toolkit.tables import TABLES, arrow_schema
-from toolkit_store.database import among
+from toolkit_store.filters import among
 from toolkit_store.index import step_rows
 from toolkit_store.store import Store
 from toolkit_store.write.rows import ordered

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.tables import TABLES, arrow_schema
-from toolkit_store.database import Database, among, equals
+from toolkit_store.database import Database
+from toolkit_store.filters import among, equals
 from toolkit_store.index.postings import lookup_range
 from toolkit_store.query.committed_rows import matching
 

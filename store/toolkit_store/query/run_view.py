@@ -15,7 +15,7 @@ from toolkit.addresses import locate
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import TABLES
-from toolkit_store.database import equals
+from toolkit_store.filters import equals
 from toolkit_store.index import step_rows
 from toolkit_store.index.postings import number_key, space_key
 from toolkit_store.index.projections import projected, projection_key

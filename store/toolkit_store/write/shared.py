@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.tables import table
-from toolkit_store.database import Database, among
+from toolkit_store.database import Database
+from toolkit_store.filters import among
 
 if TYPE_CHECKING:
     import pyarrow as pa

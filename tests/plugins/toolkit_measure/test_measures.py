@@ -52,6 +52,8 @@ def game(
     condition: str = "c",
     failed: int = 0,
     asked: float | None = None,
+    arm: str | None = None,
+    pair: str | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A game from $100: its row of `games`, and those of `rounds`."""
     balance, rounds = 100.0, []
@@ -83,6 +85,8 @@ def game(
         "rounds": len(bets),
         "final_balance": balance,
         "total_bet": float(sum(bet for bet, _ in bets)),
+        "arm": arm,
+        "pair": pair,
         "meta": json.dumps(meta),
     }
     return row, rounds
@@ -467,12 +471,14 @@ def test_an_intervention_is_measured_against_the_same_games_without_it() -> None
             bets = [(100.0, False)] if lost else [(10.0, False)]
             made.append(
                 game(
-                    f"c-r{number:04d}{'-calm' if arm else ''}",
+                    f"{arm} {number}",
                     bets,
                     "bankruptcy" if lost else "voluntary_stop",
                     condition=f"c{'-calm' if arm else ''}",
                     groups={"mode": "v", **({"arm": arm} if arm else {})},
                     repetition=number,
+                    arm=arm or None,
+                    pair=f" {number}" if arm else None,
                 )
             )
     found = measured(*made)

@@ -67,7 +67,7 @@ def test_the_plain_gradient_is_the_slope_of_the_exact_effect(world, attributed):
 
 def test_agreement_is_told_for_all_and_for_each_layer(world, attributed):
     work = make_work(None, world.tables | attributed)
-    found = agreements(work.inputs)
+    (found,) = agreements(work.inputs).values()
     assert {row["where"] for row in found} > {"all"}
     assert all(-1 <= row["rank"] <= 1 for row in found)
     sentence = next(iter(findings(work.inputs))).sentence
@@ -77,7 +77,8 @@ def test_agreement_is_told_for_all_and_for_each_layer(world, attributed):
 def test_estimates_that_equal_the_exact_effects_agree_fully(world, attributed):
     rows = [{**row, "estimate": row["exact"]} for row in attributed["gradient_effects"].to_pylist()]
     work = make_work(None, world.tables | {"gradient_effects": table("gradient_effects", rows)})
-    whole = next(row for row in agreements(work.inputs) if row["where"] == "all")
+    (rows,) = agreements(work.inputs).values()
+    whole = next(row for row in rows if row["where"] == "all")
     assert (whole["rank"], whole["r"]) == (pytest.approx(1), pytest.approx(1))
 
 

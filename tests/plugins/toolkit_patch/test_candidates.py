@@ -53,6 +53,14 @@ def test_rows_of_the_two_halves_of_one_contrast_are_never_mixed(
     assert (found.d.tolist(), found.values.tolist()) == ([2.0], [[2.0, 2.0]])
 
 
+def test_halves_that_another_seed_drew_are_refused() -> None:
+    made = compared(make_comparison("a", "b", half="select", seed=7), 1.0)
+    with pytest.raises(DataError, match=r"split by seed 7 and those of this stage by seed 42, so"):
+        read_features(TableInputs(made), None, "confirm", 42)
+    for half, seed in (("confirm", 7), ("all", 42)):
+        assert read_features(TableInputs(made), None, half, seed).feature.tolist() == [1]
+
+
 def test_two_tests_of_one_half_are_refused_by_name() -> None:
     both = [
         compared(make_comparison("a", "b", id=test, test=test, half="select"), 1.0)

@@ -4,7 +4,6 @@ game has the draws of the game without it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -76,7 +75,9 @@ def test_a_patch_that_changes_nothing_leaves_every_game_as_it_is(tokens: str) ->
     assert replies(same) == replies(plain)
     assert same["games"][0]["game"] == plain["games"][0]["game"] + "-sham"
     assert same["games"][0]["condition"] == plain["games"][0]["condition"] + "-sham"
-    assert '"arm":"sham"' in same["games"][0]["meta"]
+    assert same["games"][0]["pair"] == plain["games"][0]["game"]
+    assert {(row["arm"], row["null_arm"]) for row in same["games"]} == {("sham", False)}
+    assert {(row["arm"], row["pair"]) for row in plain["games"]} == {(None, None)}
 
 
 @pytest.mark.parametrize("tokens", ["all", "reply"])
@@ -119,11 +120,14 @@ def test_random_directions_are_arms_of_their_own_with_the_same_draws() -> None:
     """The null of a patch: the first arms get a repetition before any gets its second."""
     strong = [{"feature": f"3/{index}", "add": 40.0} for index in range(8)]
     found = played(arm="random", patch=strong, random_directions=3, units=(0, 12))
-    arms = Counter(json.loads(row["meta"])["groups"]["arm"] for row in found["games"])
+    arms = Counter(row["arm"] for row in found["games"])
+    assert all(row["null_arm"] for row in found["games"])
     assert arms == {"random_1": 4, "random_2": 4, "random_3": 4}
     assert {row["repetition"] for row in found["games"]} == {0, 1}
+    names = {arm: {row["game"] for row in found["games"] if row["arm"] == arm} for arm in arms}
     by_arm = {
-        arm: [row["reply"] for row in found["rounds"] if row["game"].endswith(arm)] for arm in arms
+        arm: [row["reply"] for row in found["rounds"] if row["game"] in games]
+        for arm, games in names.items()
     }
     assert len({tuple(said) for said in by_arm.values()}) == 3
 

@@ -149,7 +149,7 @@ def test_features_are_drawn_through_a_game() -> None:
     assert figure.html.index("3/7") < figure.html.index("3/11")
     assert "3/9" not in figure.html
     assert "3/5" not in figure.html
-    (grows, once) = re.findall(r'<polyline points="([^"]+)"', figure.html)
+    (grows, once) = re.findall(r'<polyline class="path" points="([^"]+)"', figure.html)
     heights = [float(point.split(",")[1]) for point in grows.split()]
     assert heights == sorted(heights, reverse=True)
     steps = [first - second for first, second in itertools.pairwise(heights)]

@@ -10,8 +10,8 @@ import pytest
 from tests.plugins.toolkit_words.replied import SPACE, planted, replied, run
 from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
-from toolkit.testing.contracts import check_report
 from toolkit.testing.fakes import TableInputs, make_work
+from toolkit.testing.output_contracts import check_report
 from toolkit_words import toolkit_parts
 
 SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection)}

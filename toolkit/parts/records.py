@@ -1,8 +1,4 @@
-"""What a part is: the frozen records that plugins return from the hooks of `toolkit.hookspecs`.
-
-A part names itself as a spec names it (`extract.activations`), carries a pydantic model for its
-`with:` block and one function that does the work. What that function gets is in `toolkit.work`.
-"""
+"""Each kind of part as a frozen record: models, SAEs, sources, stages, sinks and the others."""
 
 from __future__ import annotations
 
@@ -11,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import BaseModel
 
-from toolkit.errors import BadInput
 from toolkit.games import Environment, Parser
 from toolkit.identity import Identity
+from toolkit.parts.params import NoParams, SinkParams, UsedEnvironment
 from toolkit.work import (
     Figure,
     Finding,
-    Inputs,
     Reporter,
     Rows,
+    RunInputs,
     SinkWork,
     Work,
 )
@@ -31,106 +27,6 @@ if TYPE_CHECKING:
     from toolkit.executors import Worker, WorkerLimits, WorkerRequest
     from toolkit.hub import Download
     from toolkit.saes import Decoder
-
-
-class Params(BaseModel):
-    """Base of every part's params: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-UNHASHED: dict[str, Any] = {"hashed": False}
-"""`Field(..., json_schema_extra=UNHASHED)`: a param that cannot change results (a folder, a batch
-size); it enters no key.
-"""
-
-
-class NoParams(Params):
-    """For parts that take none."""
-
-
-class UsedPart(Params):
-    """A part that the params of another part name: `{uses: NAME, with: {...}}`.
-
-    Validation looks the part up among those of the context (`context={"parts": parts}`) and
-    validates `with` as its params. Subclasses say which kind of part they name.
-    """
-
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-    kind: ClassVar[str] = "part"
-
-    uses: str = Field(min_length=1, description="The part's name, as `toolkit plugins` lists it.")
-    with_: Any = Field(
-        default={}, alias="with", validate_default=True, description="The part's params."
-    )
-    version: str | None = Field(
-        None, description="The part's version; another installed version is refused."
-    )
-    _part: Any = PrivateAttr(None)
-
-    @field_validator("uses")
-    @classmethod
-    def _is_installed(cls, uses: str, info: ValidationInfo) -> str:
-        _looked_up(cls.kind, uses, info.context)
-        return uses
-
-    @field_validator("with_", mode="after")
-    @classmethod
-    def _fits_the_part(cls, given: Any, info: ValidationInfo) -> Any:
-        if "uses" not in info.data:
-            return given
-        part = _looked_up(cls.kind, info.data["uses"], info.context)
-        return part.params.model_validate(given, context=info.context)
-
-    def model_post_init(self, context: Any) -> None:
-        """Bind the part, and record its version, so that it enters the keys of what is made."""
-        part = _looked_up(self.kind, self.uses, context)
-        if self.version not in (None, part.version):
-            raise ValueError(
-                f"version: {self.kind} part '{self.uses}' is installed in version {part.version}, "
-                f"not {self.version}"
-            )
-        object.__setattr__(self, "version", part.version)
-        self._part = part
-
-    @property
-    def part(self) -> Any:
-        """The part itself."""
-        return self._part
-
-
-class UsedEnvironment(UsedPart):
-    """A game that a stage plays."""
-
-    kind: ClassVar[str] = "environment"
-
-    def make(self) -> Environment:
-        """The game, ready to be played."""
-        game: Environment = self.part.make(self.with_)
-        return game
-
-
-class UsedParser(UsedPart):
-    """A parser that reads replies."""
-
-    kind: ClassVar[str] = "parser"
-
-    def make(self) -> Parser:
-        """The function that reads a reply to a prompt."""
-        parse: Parser = self.part.make(self.with_)
-        return parse
-
-
-def _looked_up(kind: str, name: str, context: Any) -> Any:
-    parts = (context or {}).get("parts")
-    if parts is None:
-        raise ValueError(
-            f"the {kind} part '{name}' cannot be looked up: validate with context={{'parts': ...}}"
-        )
-    try:
-        return parts.get(kind, name)
-    except BadInput as error:
-        raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,12 +238,6 @@ class ParserPart(Part):
     """Whether a reply can be unreadable to it. Otherwise nothing is ever asked again."""
 
 
-class SinkParams(Params):
-    """Base of every sink's params."""
-
-    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
-
-
 @dataclass(frozen=True, kw_only=True)
 class SinkPart(Part):
     """An export. Yields (file name, bytes), or pieces of bytes for large ones; the host writes each
@@ -360,6 +250,10 @@ class SinkPart(Part):
     """Yields file names and their bytes."""
     reads: tuple[str, ...] = ()
     """Tables that it exports."""
+    check: Callable[[Any], str | None] | None = None
+    """What this machine lacks to write it, as a sentence, such as a package that is not installed;
+    None if nothing. Asked before the first step.
+    """
     disk: Callable[[Any, Cost], int] | None = None
     """How many bytes it will write, given the cost of the stages before it; a run without room for
     them is refused.
@@ -404,8 +298,8 @@ class ReportSection(Part):
     kind: ClassVar[str] = "report"
     title: str
     reads: tuple[str, ...]
-    run: Callable[[Inputs], Iterable[Figure]]
+    run: Callable[[RunInputs], Iterable[Figure]]
     order: int = 50
     """Sections stand in ascending order."""
-    findings: Callable[[Inputs], Iterable[Finding]] | None = None
+    findings: Callable[[RunInputs], Iterable[Finding]] | None = None
     """The section's results as sentences; the first few end `toolkit run` and open the report."""

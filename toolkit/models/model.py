@@ -1,109 +1,39 @@
-"""What a model part's `load` returns: the methods that stages call, with working defaults for all
-that can be built from a few.
-
-A new architecture writes `encode`, `decode`, `run` and `unembed`. Edits at any position, `suffix`,
-sessions, `generate`, `score` and `readout` then work by whole forward passes, and may be overridden
-by something faster with the same result. What whole passes cannot provide (gradients, rows of the
-embedding) is refused with the name of the method that a loader would have to implement. Tensors are
-torch's. This module imports torch only inside methods that need it, so importing the contract is
-cheap.
-"""
+"""A loaded model: the methods that stages call, most of them with a working default."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from toolkit.edits import Edit, Editing, OnStream, Set, check_targets, tokens
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint
+from toolkit.models.records import (
+    LOGITS,
+    AttentionRows,
+    Encoded,
+    Frozen,
+    Gradients,
+    Objective,
+    Prefix,
+    Span,
+    Tokens,
+    check_queries,
+    token_span,
+)
 from toolkit.readout import Readout, Tiles, read_out
-from toolkit.sessions import Generated, Session, Until, WholePassSession
+from toolkit.sessions import Generated, Session, Until
+from toolkit.whole_pass_sessions import WholePassSession
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from toolkit.identity import Identity
 
-Span = tuple[str, int, int]
-"""A name and a half-open range: of characters in a prompt, of tokens in `Tokens`."""
-Frozen = Literal["attention", "norms", "mlp"]
-"""What gradients treat as constant: attention patterns; the scale of norms; the gates of MLPs
-(activations as multiplication by what they multiplied, products by halves), which with the others
-makes RelP.
-"""
-LOGITS = "logits"
-"""The name under which an objective reads the logits after each row's last token, (rows,
-vocabulary).
-"""
 PASS_ROWS = 64
 """Rows per whole pass in the default methods."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A text as the model reads it: `pieces` are the parts of `text` that `ids` stand for; spans
-    count tokens; `bos` says whether the first token is the model's BOS.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    pieces: tuple[str, ...]
-    spans: tuple[Span, ...] = ()
-    bos: bool = False
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The output of a tokeniser: the rendered text, ids, and the half-open character range of each
-    id; `(n, n)` for an added BOS. `shift` is where the input text begins in the rendered one: more
-    than 0 after a chat template's header.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
-    shift: int = 0
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A prompt that is computed once: its tokens, and what the model keeps of them for `suffix` and
-    `edited_states`.
-    """
-
-    ids: tuple[int, ...]
-    kept: Any = None
-    captured: Mapping[str, Tensor] | None = None
-    """The last token's stream at the captured hookpoints: one row each."""
-
-
-@dataclass(frozen=True)
-class AttentionRows:
-    """Attention of chosen queries. `weights[layer][i]`: (queries of row i, heads, tokens of row i),
-    float32; `captured`: as `run` gives it.
-    """
-
-    weights: Mapping[int, Sequence[Tensor]]
-    captured: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """The gradient of each row's objective with respect to the streams at hookpoints, the streams
-    themselves ((rows, longest, width) both), and the objectives (rows,).
-    """
-
-    gradients: Mapping[str, Tensor]
-    streams: Mapping[str, Tensor]
-    objectives: Tensor
-
-
-Objective = Callable[[Mapping[str, "Tensor"]], "Tensor"]
-"""Maps what it reads (streams by hookpoint, logits under LOGITS) to one number per row."""
 
 
 class Model(ABC):
@@ -181,7 +111,7 @@ class Model(ABC):
                 f"{self.context}. Shorten the text, or leave the sample out: truncating "
                 f"it would change the prompt."
             )
-        ranges = tuple(_token_span(span, encoded) for span in spans)
+        ranges = tuple(token_span(span, encoded) for span in spans)
         pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
         spans = tuple(span for span in ranges if span is not None)
         bos = len(encoded.ids) > 0 and encoded.ids[0] == self.bos_id
@@ -419,24 +349,3 @@ class Model(ABC):
             f"{self.identity.name} {lacks}: its loader does not override "
             f"toolkit.models.Model.{method}. Use a loader that does, such as `huggingface`."
         )
-
-
-def check_queries(batch: Sequence[Sequence[int]], queries: Sequence[Sequence[int]]) -> None:
-    """Check that there is one list of positions per row, each inside its row."""
-    if len(batch) != len(queries):
-        raise BadInput(f"attention: {len(batch)} rows and {len(queries)} lists of queries.")
-    for row, (ids, positions) in enumerate(zip(batch, queries, strict=True)):
-        outside = [position for position in positions if not 0 <= position < len(ids)]
-        if outside:
-            raise DataError(
-                f"attention: row {row} has {len(ids)} tokens and no position {outside[0]}; "
-                "positions count from 0."
-            )
-
-
-def _token_span(span: Span, encoded: Encoded) -> Span | None:
-    name, start, end = span[0], span[1] + encoded.shift, span[2] + encoded.shift
-    inside = [
-        index for index, (first, last) in enumerate(encoded.offsets) if first < end and last > start
-    ]
-    return (name, inside[0], inside[-1] + 1) if inside else None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit._cli._answers import Answer, Asked, answered, open_run
 from toolkit._cli._text import MAX_NUMBER
+from toolkit._cli.query.answers import Answer, Asked, answered, open_run
 from toolkit._query.run import Run, listing
 from toolkit._query.text import Row
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from toolkit._cli._answers import Answer, Asked, answered, open_run
 from toolkit._cli._text import MAX_NUMBER
+from toolkit._cli.query.answers import Answer, Asked, answered, open_run
 from toolkit._query.run import Run, first_rows, sorted_by
 from toolkit._query.text import Row
 from toolkit.agreement import agreement, ranked, stems, stems_of

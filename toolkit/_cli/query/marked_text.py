@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from toolkit._cli._answers import Asked
 from toolkit._cli._text import Styled
+from toolkit._cli.query.answers import Asked
 from toolkit._query.run import Run
 from toolkit._query.text import Row, around, one_line, piece_at, spans
 
