@@ -71,7 +71,7 @@ def value_histograms(
 
 def space_of(contrast: ContrastTable, index: int) -> str:
     """The id of an entry's space."""
-    return contrast.spaces[contrast.space[index]].id
+    return str(contrast.spaces[contrast.space[index]].id)
 
 
 def _side(label: str, groups: Sequence[str]) -> int:
