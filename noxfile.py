@@ -293,16 +293,18 @@ def image_pins(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench --
-    cold_start` for one.
+    tokens` for one. What begins with a dash is passed on: `nox -s bench -- tokens --tiny`.
     """
     session.install(
         "-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("bench"), *PEERS
     )
     session.install("--no-deps", "--force-reinstall", ".")
-    names = session.posargs or sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
-    for name in names:
+    start = next((i for i, text in enumerate(session.posargs) if text.startswith("-")), None)
+    every = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+    for name in session.posargs[:start] or every:
+        options = session.posargs[start:] if start is not None else []
         session.run(
-            "python", f"benchmarks/{name}.py", env={**ENV, "PYTHONSAFEPATH": ""}
+            "python", f"benchmarks/{name}.py", *options, env={**ENV, "PYTHONSAFEPATH": ""}
         )  # they share a module beside them
 
 

@@ -27,6 +27,7 @@ PUBLIC = {"toolkit"} | {
         "errors",
         "executors",
         "families",
+        "feature_labels",
         "files",
         "archives",
         "arrays",

@@ -97,6 +97,7 @@ def test_the_studies_are_all_there() -> None:
         "exp6_games",
         "trace_decision",
         "exp3_feature_words",
+        "exp3_cross_reference",
         "exp2_steering",
         "exp5_persistent",
         "gemma_135_extract",
@@ -235,6 +236,15 @@ def test_each_opens_with_what_it_asks_and_how_it_runs_offline(name: str) -> None
     text = (SPECS / name).read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert f"toolkit run specs/{name} --overlay specs/lab.yaml" in text
+
+
+def test_the_cross_reference_shares_the_extraction_of_exp2() -> None:
+    first, second = (
+        read(f"{name}.yaml") for name in ("exp2_patching_l1_31", "exp3_cross_reference")
+    )
+    for key in ("seed", "model", "saes", "samples"):
+        assert first[key] == second[key]
+    assert first["stages"][0] == second["stages"][0]
 
 
 def test_the_two_trait_specs_share_their_extraction() -> None:

@@ -487,3 +487,33 @@ def test_exp3_finds_the_words_of_the_decision_and_reuses_the_extraction_of_exp1(
     assert sum(row["q"] <= 0.05 for row in of_features) > 20
     assert {row["covariate"] for row in confirmed} <= {"balance", "round"}
     assert all(row["covariate_z"] is not None for row in confirmed)
+
+
+FEW_POINTS = """
+only:
+  exp2_patching_l1_31:
+    stages:
+      - id: causes
+        with: {points: 16, directions: 100, direction_points: 6, candidates: {top: 12}}
+  exp3_cross_reference:
+    stages: [{id: references, with: {permutations: 199}}]
+"""
+
+
+def test_labels_words_places_and_verdicts_are_held_against_each_other(lab: Lab) -> None:
+    """Labels come from files, verdicts from the screen of Exp2, which runs on the way."""
+    (lab.folder / "few.yaml").write_text(FEW_POINTS, encoding="utf-8")
+    lab.run("exp3_cross_reference", str(lab.folder / "few"))
+    labels = lab.rows("features", "labels", "exp3_cross_reference")
+    assert len({(row["space"], row["feature"]) for row in labels}) > 2000
+    rows = lab.rows("cross_references", "references", "exp3_cross_reference")
+    over_all = {row["relation"] for row in rows if row["feature"] is None}
+    assert {"label~words", "label~tokens", "label~effect:stop"} <= over_all
+    single = {row["relation"] for row in rows if row["feature"] is not None}
+    assert {"label~words", "fires in balance", "fires with attention to balance"} <= single
+    assert all(0 < row["p"] <= row["q"] <= 1 for row in rows)
+    (page,) = (lab.store / "runs").glob("exp3_cross_reference-*/report.html")
+    shown = page.read_text(encoding="utf-8")
+    assert "What is said of each" in shown
+    assert "The agreement of labels with words of replies is" in shown
+    assert "The rank correlation of what labels say with effects on P(stop) is" in shown

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
-from . import costs, promoted, section
+from . import costs, labels, promoted, section
+from .reference import section as references
 from .reference import stage as reference
 from .replies import stage as replies
 
@@ -38,10 +39,22 @@ def toolkit_parts() -> Iterator[Part]:
         writes=("feature_words", "feature_contexts"),
     )
     yield StagePart(
+        name="words.labels",
+        help="Labels of features from files in Neuronpedia's bulk format.",
+        params=labels.FeatureLabels,
+        run=labels.feature_labels,
+        identify=labels.identify,
+        estimates=Estimates(cost=costs.labels),
+        summary=labels.summary,
+        reads=("spaces",),
+        writes=("features",),
+    )
+    yield StagePart(
         name="words.cross_reference",
         help="Whether label, words, tokens, effects, spans and attention say the same of "
         "a feature.",
         params=reference.CrossReference,
+        version="2",
         run=reference.cross_reference,
         estimates=Estimates(cost=costs.cross_reference),
         reads=("spaces", "samples"),
@@ -82,7 +95,7 @@ def _sections() -> Iterator[Part]:
         title="Descriptions held against each other",
         help="Labels, words, tokens, effects, spans and attention, beside shuffles.",
         reads=("cross_references", "spaces"),
-        run=section.reference_figures,
-        findings=section.reference_findings,
+        run=references.reference_figures,
+        findings=references.reference_findings,
         order=34,
     )

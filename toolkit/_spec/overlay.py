@@ -37,15 +37,16 @@ def merge(base: Node, overlay: Node, path: SpecPath = ()) -> Node:
     return overlay
 
 
-def changes_of(overlay: Node, base: Node) -> Iterator[Node]:
+def changes_of(overlay: Node, base: Node, *, referred: bool = False) -> Iterator[Node]:
     """What an overlay changes in `base`: what it says of every spec, then of the spec of that name
-    alone.
+    alone. Of the first, a spec that another one refers to (`referred`) gets the shared part.
     """
     if not isinstance(overlay.value, dict) or ONLY not in overlay.value:
-        yield overlay
+        yield shared(overlay, base) if referred else overlay
         return
     every = {key: value for key, value in overlay.value.items() if key != ONLY}
-    yield Node(every, overlay.file, overlay.line)
+    general = Node(every, overlay.file, overlay.line)
+    yield shared(general, base) if referred else general
     single = overlay.value[ONLY]
     if not isinstance(single.value, dict):
         raise SpecError(

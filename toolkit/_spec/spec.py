@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from toolkit._spec.overlay import apply_set, changes_of, label, merge, shared, shares_set
+from toolkit._spec.overlay import apply_set, changes_of, label, merge, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
 from toolkit._spec.spec_names import check_only
 from toolkit._spec.sweep import swept
@@ -213,8 +213,8 @@ def _load(
         changes = load_yaml(overlay).root
         if not referred:
             check_only(changes, root, _folders(path, root, overlay))
-        for change in changes_of(changes, root):
-            root = merge(root, shared(change, root) if referred else change)
+        for change in changes_of(changes, root, referred=referred):
+            root = merge(root, change)
     for text in sets:
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
     path, written = path.absolute(), root

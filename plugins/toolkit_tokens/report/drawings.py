@@ -53,7 +53,9 @@ def heatmap(
 def bands(
     layers: Mapping[int, Mapping[int, float]], pieces: Sequence[str], spans: Iterable[Any]
 ) -> str:
-    """One band per layer, shaded by the square root of the weight; spans are named above."""
+    """One band per layer, shaded by the square root of the weight over the largest one; spans are
+    named above.
+    """
     step = (WIDTH - LEFT - RIGHT) / max(1, len(pieces))
     top = TOP + 30
     height = top + ROW * len(layers)
@@ -70,13 +72,15 @@ def bands(
             )
         )
     min_drawn = max(0.001, _min_drawn(list(layers.values())))
+    peak = max((value for cells in layers.values() for value in cells.values()), default=1.0) or 1.0
     for number, (layer, cells) in enumerate(layers.items()):
         y = top + ROW * number
         body.append(draw.text(LEFT - 8, y + 12, f"layer {layer}", anchor="end"))
         for position, value in cells.items():
             if value >= min_drawn:
                 title = _title(pieces, position, value)
-                body.append(_cell(LEFT + step * position, y, step, value**0.5, title))
+                share = (value / peak) ** 0.5
+                body.append(_cell(LEFT + step * position, y, step, share, title))
     body += _token_axis(pieces, step, height)
     return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
@@ -123,6 +127,8 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
         dash = f"{2 + 3 * (number // len(COLOURS))} 3" if number >= len(COLOURS) else ""
         curve_points = [(across.at(x), upwards.at(y)) for x, y in curve]
         body.append(draw.path(curve_points, "path", colour=_stroke(number), dash=dash))
+        if len(curve_points) == 1:
+            body.append(draw.circle(*curve_points[0], 3, "dot", colour=_stroke(number)))
     body += [draw.x_title(across, height + 4, x_name), draw.y_title(upwards, 14, y_name)]
     return draw.key(named) + draw.svg(WIDTH, height + 10, body)
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from toolkit.addresses import layer_of, locate
 from toolkit.agreement import stems, stems_of
 from toolkit.errors import DataError
+from toolkit.feature_labels import LABEL
 from toolkit.parts import Params
 from toolkit_words.replies.stage import CONFIRMED
 
@@ -106,11 +107,14 @@ def _row(space: str, feature: int | None, relation: str, **numbers: Any) -> dict
 
 def _described(work: Work, spaces: Mapping[str, Mapping[str, Any]]) -> Described:
     """All descriptions of features."""
+    import pyarrow.compute as pc
+
     tables = work.inputs.tables()
     described: dict[str, dict[tuple[str, int], list[str]]] = {kind: {} for kind in KINDS}
     if "features" in tables:
-        for row in work.inputs.read("features").to_pylist():
-            if row["stat"] == "label" and row["text"]:
+        features = work.inputs.read("features")
+        for row in features.filter(pc.equal(features["stat"], LABEL)).to_pylist():
+            if row["text"]:
                 described["label"].setdefault((row["space"], row["feature"]), []).append(
                     row["text"]
                 )
@@ -276,7 +280,7 @@ def _attending(
     """
     import numpy as np
 
-    from toolkit_words.reference.descriptions import rank_correlation
+    from toolkit_words.reference.descriptions import rank_correlations
     from toolkit_words.reference.spans import attention_to
 
     mass = attention_to(attention, layer, ranges)
@@ -292,11 +296,9 @@ def _attending(
     for position, column, value in zip(entries.place, entries.column, entries.value, strict=True):
         if int(position) in row_of:
             values[row_of[int(position)], column] = value
-    for at, feature in enumerate(entries.features.tolist()):
-        rng = work.rng("cross reference", "attends", span, id, feature)
-        correlation = rank_correlation(
-            values[:, at], np.array(weights), rng, work.params.permutations
-        )
+    rng = work.rng("cross reference", "attends", span, id)
+    correlations = rank_correlations(values, np.array(weights), rng, work.params.permutations)
+    for feature, correlation in zip(entries.features.tolist(), correlations, strict=True):
         if correlation is not None:
             yield _row(
                 id,

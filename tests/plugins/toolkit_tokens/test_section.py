@@ -58,6 +58,17 @@ def test_a_waterfall_ends_at_its_sum() -> None:
     assert total[1] / measured[1] == pytest.approx(1.5 / 1.4, rel=0.01)
 
 
+def test_a_series_of_one_layer_is_a_dot() -> None:
+    assert drawings.lines({"balance": [(1, 0.5)]}, "layer", "share").count("<circle") == 1
+    assert "<circle" not in drawings.lines({"balance": [(1, 0.5), (2, 0.4)]}, "layer", "share")
+
+
+def test_attention_is_shaded_relative_to_the_largest() -> None:
+    pieces = [" w"] * 100
+    drawn = drawings.bands({0: {position: 0.01 for position in range(100)}}, pieces, [])
+    assert set(re.findall(r'fill-opacity="([\d.]+)"', drawn)) == {"1.00"}
+
+
 def test_text_of_users_is_escaped() -> None:
     pieces = ["<b>", "&"]
     for drawn in (

@@ -99,13 +99,58 @@ def test_tokens_are_printable_and_escaped(inputs: TableInputs) -> None:
 
 def test_agreement_of_descriptions_is_told_against_shuffles(inputs: TableInputs) -> None:
     section = SECTIONS["cross-reference"]
-    (figure,) = section.run(inputs)
+    figure, joined = section.run(inputs)
     assert "label~words" in figure.html
+    assert joined.title == "What is said of each"
     assert section.findings is not None
     (found,) = section.findings(inputs)
     assert found.number == 0.5
     assert "0.10 under shuffles" in found.baseline
     assert found.n == 8
+
+
+def test_what_is_said_of_a_feature_stands_in_one_row(inputs: TableInputs) -> None:
+    """Labels, words, a span, attention and the effect, each where it is known."""
+    label = {"space": "s1", "feature": 3, "stat": "label", "group": "human", "text": "<b>risk"}
+    fires = {"space": "s1", "feature": 3, "n": 9, "baseline": 0.1, "p": 0.001, "q": 0.02}
+    references = [
+        {**fires, "relation": "fires in balance", "score": 0.8},
+        {**fires, "relation": "fires in goal", "score": 0.1, "q": 0.9},
+        {**fires, "relation": "fires with attention to goal", "score": -0.5},
+    ]
+    schema = arrow_schema("verdicts")
+    blank = {
+        name: "" if pa.types.is_string(schema.field(name).type) else 0 for name in schema.names
+    }
+    verdicts = [
+        {**blank, "space": "s1", "feature": feature, "outcome": "stop", "effect": 0.05, **numbers}
+        for feature, numbers in (
+            (3, {"p": 0.01, "q": 0.03, "verdict": "causal"}),
+            (4, {"p": 0.5, "q": 0.7, "verdict": "no effect"}),
+        )
+    ]
+    tables = {
+        "spaces": inputs.read("spaces"),
+        "feature_words": inputs.read("feature_words"),
+        "features": pa.Table.from_pylist([label], schema=arrow_schema("features")),
+        "cross_references": pa.Table.from_pylist(
+            references, schema=arrow_schema("cross_references")
+        ),
+        "verdicts": pa.Table.from_pylist(verdicts, schema=schema),
+    }
+    *_, joined = SECTIONS["cross-reference"].run(TableInputs(tables))
+    first, second = joined.html.split("<tr>")[2:]
+    for shown in (
+        "3/3",
+        "&lt;b&gt;risk",
+        "gamble",
+        "balance 80%, q 0.020",
+        "goal r \N{MINUS SIGN}0.50",
+    ):
+        assert shown in first
+    assert "0.050 of P(stop), q 0.030: causal" in first
+    assert "3/4" in second
+    assert "no effect" in second
 
 
 def test_a_section_bears_rows_of_tf_idf_alone() -> None:
