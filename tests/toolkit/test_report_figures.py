@@ -14,7 +14,7 @@ import pytest
 from toolkit import figures as draw
 from toolkit._report import images
 from toolkit._report.figures import figure_files
-from toolkit._report.page import Section
+from toolkit._report.sections import Section
 from toolkit.errors import PluginError
 from toolkit.work import Figure
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._report.images import converters
-from toolkit._report.page import Section, report_resource, sections_of
+from toolkit._report.page import report_resource, sections_of
+from toolkit._report.sections import Section
 from toolkit._run.atomic import write_bytes
 from toolkit.errors import PluginError
 from toolkit.figures import STYLE

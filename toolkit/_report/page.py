@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._report import facts
 from toolkit._report.findings import findings_with_sections, has_rows
-from toolkit._report.lead import lead_of
+from toolkit._report.sections import Section, SectionError, lead_of
 from toolkit._report.summaries import summaries_of
 from toolkit._report.sweep import InputsOf, sweep_of
 from toolkit._run.atomic import write_bytes
@@ -33,7 +32,7 @@ from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._run.run_plan import RunResult
 from toolkit.ledger import StepRow
 from toolkit.parts import ReportSection, TablePart
-from toolkit.work import Figure, Finding, RunInputs
+from toolkit.work import Finding, RunInputs
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -43,26 +42,6 @@ if TYPE_CHECKING:
 
 UNRECORDED = ("spec", "stages", "command")
 """Keys of the manifest that the page shows elsewhere."""
-
-
-@dataclass(frozen=True)
-class SectionError:
-    """Why a section is missing."""
-
-    plugin: str
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A plugin's report section, ready to show."""
-
-    name: str
-    title: str
-    help: str
-    figures: Sequence[Figure]
-    error: SectionError | None = None
 
 
 def report_of(result: RunResult, parts: Parts) -> Path:

@@ -1,17 +1,33 @@
-"""The picture at the top of a report: the first chart of the section behind the first finding that
-has one.
+"""The sections of a report as it shows them, and the picture at its top: the first chart of the
+section behind the first finding that has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from toolkit.work import Figure
 
-if TYPE_CHECKING:
-    from toolkit._report.page import Section
+
+@dataclass(frozen=True)
+class SectionError:
+    """Why a section is missing."""
+
+    plugin: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A plugin's report section, ready to show."""
+
+    name: str
+    title: str
+    help: str
+    figures: Sequence[Figure]
+    error: SectionError | None = None
 
 
 @dataclass(frozen=True)
