@@ -35,7 +35,7 @@ ENV = {
     "PYTHONSAFEPATH": "1",
     "COLUMNS": "100",
 }
-PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
+PEERS = ["datasets==5.2.0", "sae-lens==6.54.12", "statsmodels==0.15.0"]
 TRACKERS = ["alembic==1.20.1", "mlflow-skinny==3.17.2", "sqlalchemy==2.1.9", "wandb==0.30.0"]
 INTERP_ENGINE = "interp-engine==1.14.2"
 RAY = "ray==2.60.0"
@@ -346,7 +346,7 @@ def lab(session: nox.Session) -> None:
 def peer(session: nox.Session) -> None:
     """Compare with other tools, each at the version that was compared with: SAELens (files),
     statsmodels (tests), interp-engine (hookpoints), DuckDB (joins), moto (S3), wandb and MLflow
-    (their offline files).
+    (their offline files), datasets (rows of a dataset of the hub).
     """
     needs = (*PROJECT["project"]["dependencies"], *_group("test", "bench"))
     session.install("-c", str(CONSTRAINTS), *needs)

@@ -22,9 +22,11 @@ from toolkit_stats.figures import top_features as _top_features
 from toolkit_stats.figures import volcano as _volcano
 from toolkit_stats.pathway import section as _pathway_section
 from toolkit_stats.pathway import stage as _pathway
+from toolkit_stats.pathway.params import Pathway
 from toolkit_stats.ranking import section as _ranking_section
 from toolkit_stats.ranking import sink as _ranking_sink
 from toolkit_stats.ranking import stage as _ranking
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.label_uses import label_uses
 
 
@@ -102,7 +104,7 @@ _TESTS = (
         "student",
         _params.Means,
         _compare.compare_student,
-        "The same with one spread for both groups: Student's test.",
+        "Two groups by means with one spread for both: Student's test.",
     ),
     (
         "mann_whitney",
@@ -120,7 +122,7 @@ _TESTS = (
         "permutation",
         _params.Shuffles,
         _compare.compare_permutation,
-        "Two groups against shuffles of their labels over clusters.",
+        "Two groups, by permutations of their labels over clusters.",
     ),
     (
         "correlation",
@@ -210,7 +212,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield StagePart(
         name="compare.ranking",
         help="Which features rise with an ordinal label: ranked as published, and soundly.",
-        params=_ranking.Ranking,
+        params=Ranking,
         run=_ranking.compare_ranking,
         estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
         label_uses=label_uses,
@@ -237,7 +239,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield StagePart(
         name="trace.pathway",
         help="Features followed through layers for each unit and decision, and which go together.",
-        params=_pathway.Pathway,
+        params=Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
         label_uses=label_uses,

@@ -300,7 +300,8 @@ class CausalModel(Model):
             return
         if not self._switch:
             raise BadInput(
-                "attn_probs: `attention: sdpa` never has the weights in hand. Set `attention: "
+                "attn_probs: `attention: sdpa` does not compute the weights explicitly. Set "
+                "`attention: "
                 "auto` or `eager`."
             )
         if tuple(sorted(layers)) in self._warned:

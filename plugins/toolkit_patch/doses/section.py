@@ -54,7 +54,7 @@ def summary(rows: Sequence[Row]) -> str:
     return (
         f"Over {doses} doses, P({outcome}) rises or falls all the way with {len(rising)} of "
         f"{len(rows)} features (Kendall's tau, q at most {ALPHA:g}); at {rows[0]['points']} "
-        f"decisions that the screen did not look at, {len(replicated)} of them move it again"
+        f"decisions that the screen did not use, {len(replicated)} of them move it again"
     )
 
 

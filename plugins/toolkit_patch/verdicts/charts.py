@@ -57,8 +57,8 @@ def scatter(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     for row, height in zip(rows, evidence, strict=True):
         body.append(_dot(row, effects.at(row["effect"]), heights.at(height), tones))
     return draw.svg(LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM, body) + draw.note(
-        "p over units, before random directions are asked and before correction; below 1e-30 it is "
-        "drawn there."
+        "p over units, before the comparison with random directions and before correction; below "
+        "1e-30 it is drawn there."
     )
 
 

@@ -71,7 +71,7 @@ class Patch(Params):
 
 
 class PatchedPlay(Play):
-    """Which games are played, and what is held while they are."""
+    """Which games are played, and which features are held at other values meanwhile."""
 
     arm: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",

@@ -1,4 +1,4 @@
-"""What a causal screen costs at most, held against a screen of a planted model."""
+"""What a causal screen costs at most, compared with a screen of a planted model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from toolkit_patch.screen.params import Delta
 @pytest.fixture(scope="module")
 def facts(planted: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     model, saes = PARTS.get("model", "huggingface"), PARTS.get("sae", "llama_scope")
-    found = (
+    result = (
         model.identify(model.params(path=str(planted.model))),
         saes.identify(saes.params(path=str(planted.llama_scope))),
     )
-    return dict(found[0].facts), dict(found[1].facts)
+    return dict(result[0].facts), dict(result[1].facts)
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_a_screen_costs_no_more_than_it_says(
     given |= {"direction_points": 2}
     params = Delta.model_validate({"outcomes": OUTCOMES, **given})
     with FlopCounterMode(display=False) as counted:
-        found = replace(world, model=counting).screen(**given)
+        results = replace(world, model=counting).screen(**given)
     ids = [tuple(row) for row in world.tables["samples"]["token_ids"].to_pylist()]
     tokens = [len(one) for one in set(ids)]
     load = Workload(
@@ -55,7 +55,7 @@ def test_a_screen_costs_no_more_than_it_says(
     cost = screening(params, load)
     assert len(read) <= cost.forwards <= 2 * len(read)
     assert counted.get_total_flops() <= cost.flops <= 2 * counted.get_total_flops()
-    assert found["screens"].num_rows == 6
+    assert results["screens"].num_rows == 6
     assert not cost.exact
 
 

@@ -119,26 +119,26 @@ def test_features_that_are_not_there_and_values_that_cannot_be() -> None:
 def test_random_directions_are_arms_of_their_own_with_the_same_draws() -> None:
     """The null of a patch: the first arms get a repetition before any gets its second."""
     strong = [{"feature": f"3/{index}", "add": 40.0} for index in range(8)]
-    found = played(arm="random", patch=strong, random_directions=3, units=(0, 12))
-    arms = Counter(row["arm"] for row in found["games"])
-    assert all(row["null_arm"] for row in found["games"])
+    results = played(arm="random", patch=strong, random_directions=3, units=(0, 12))
+    arms = Counter(row["arm"] for row in results["games"])
+    assert all(row["null_arm"] for row in results["games"])
     assert arms == {"random_1": 4, "random_2": 4, "random_3": 4}
-    assert {row["repetition"] for row in found["games"]} == {0, 1}
-    names = {arm: {row["game"] for row in found["games"] if row["arm"] == arm} for arm in arms}
+    assert {row["repetition"] for row in results["games"]} == {0, 1}
+    names = {arm: {row["game"] for row in results["games"] if row["arm"] == arm} for arm in arms}
     by_arm = {
-        arm: [row["reply"] for row in found["rounds"] if row["game"] in games]
+        arm: [row["reply"] for row in results["rounds"] if row["game"] in games]
         for arm, games in names.items()
     }
     assert len({tuple(said) for said in by_arm.values()}) == 3
 
 
 def test_a_random_direction_of_no_change_leaves_every_game_as_it_is() -> None:
-    found = played(
+    results = played(
         arm="r", patch=[{"feature": "2/7", "scale": 1.0}], random_directions=2, units=(0, 16)
     )
     plain = [row["reply"] for row in played()["rounds"]]
     for number in (1, 2):
-        mine = [row["reply"] for row in found["rounds"] if row["game"].endswith(f"-r_{number}")]
+        mine = [row["reply"] for row in results["rounds"] if row["game"].endswith(f"-r_{number}")]
         assert mine == plain
 
 
@@ -160,8 +160,8 @@ def test_features_are_chosen_by_their_verdict() -> None:
     )
     chosen = [{"verdicts": ["causal"], "top": 2, "add": 40.0}]
     named = [{"feature": "1/3", "add": 40.0}, {"feature": "3/5", "add": 40.0}]
-    found = replies(played(arm="x", patch=chosen, inputs=judged))
-    assert found == replies(played(arm="x", patch=named)) != replies(played())
+    result = replies(played(arm="x", patch=chosen, inputs=judged))
+    assert result == replies(played(arm="x", patch=named)) != replies(played())
 
 
 def test_a_verdict_that_no_feature_has_is_refused() -> None:

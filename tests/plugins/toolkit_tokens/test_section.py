@@ -27,8 +27,8 @@ def tables(scenarios: Any, tracked: Any) -> Any:
 
 
 def test_tracking_has_its_figures(tables: Any) -> None:
-    found = {figure.title: figure for figure in figures(TableInputs(tables))}
-    titles = " | ".join(found)
+    results = {figure.title: figure for figure in figures(TableInputs(tables))}
+    titles = " | ".join(results)
     for part in (
         "Features by position",
         "Sum of activations on the text",
@@ -37,7 +37,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
         "Differences of spans: risky - safe",
     ):
         assert part in titles
-    assert all(figure.html and figure.alt for figure in found.values())
+    assert all(figure.html and figure.alt for figure in results.values())
     (said,) = [one for one in findings(TableInputs(tables))]
     assert "p is withheld, since a group is small" in said.sentence
     assert said.n == 8
