@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import StoreError
 from toolkit.tables import TABLES
 from toolkit_store.background import background
+from toolkit_store.columns import check_columns
 from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
 from toolkit_store.lance import LanceFault, lance_faults, lancedb, without_blobs
 
@@ -327,6 +328,20 @@ class Database:
         """The names of the existing tables."""
         return list(self.connection.list_tables().tables)
 
+    def check_columns(self) -> None:
+        """Refuse tables whose columns are not those that this version declares."""
+        for name in sorted(set(self.names()) & set(TABLES)):
+            self._check_columns(name)
+
+    def _check_columns(self, name: str) -> None:
+        try:
+            with lance_faults():
+                table = self._table(name)
+        except LanceFault:
+            return
+        if table is not None:
+            check_columns(self.uri, name, table)
+
     def _query(self, name: str, where: str | None, columns: Sequence[str]) -> Any:
         table = self._table(name)
         if table is None:
@@ -362,6 +377,7 @@ class Database:
             with lance_faults():
                 yield
         except LanceFault as error:
+            self._check_columns(name)
             self._tables.pop(name, None)
             self._readers.pop(name, None)
             damage = next(

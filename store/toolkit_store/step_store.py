@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.errors import BadInput, StoreError, choices, nearest
+from toolkit.errors import BadInput, StoreError, StoreNotUsable, choices, nearest
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import locks
@@ -72,6 +72,7 @@ class StepStore:
         with self._lease.held(wait_s, on_wait):
             if not self._sound:
                 self._keeper.verify_tables()
+                self.database.check_columns()
                 self._sound = True
             yield
 
@@ -190,7 +191,7 @@ class StepStore:
     def _taking(self, key: str) -> Iterator[None]:
         try:
             yield
-        except Damaged as error:
+        except (Damaged, StoreNotUsable) as error:
             raise StoreError(f"The store could not take step {key}: {error}") from error
         except (StoreError, OSError) as error:
             raise StoreError(
@@ -390,7 +391,7 @@ def _columns(name: str, columns: Sequence[str] | None) -> list[str]:
 def maintaining(uri: str) -> Iterator[None]:
     try:
         yield
-    except (Damaged, locks.InUse):
+    except (Damaged, StoreNotUsable, locks.InUse):
         raise
     except (StoreError, OSError) as error:
         raise StoreError(

@@ -88,6 +88,20 @@ def test_an_overlay_changes_single_specs_by_their_names(
     assert alphas == [0.2, 0.05]
 
 
+def test_a_spec_that_is_changed_by_name_is_changed_where_another_refers_to_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that both runs find the same steps in the store."""
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
+    overlay = tmp_path / "many.yaml"
+    overlay.write_text(
+        "seed: 9\nonly:\n  good: {stages: [{id: groups, with: {alpha: 0.2}}]}\n", encoding="utf-8"
+    )
+    spec = load_spec(GOOD, [overlay], referred=True).spec
+    assert spec.stages[1].with_["alpha"] == 0.2
+    assert spec.seed == 42
+
+
 def test_a_misspelt_name_of_a_single_spec_is_refused_with_the_names_that_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +150,7 @@ def test_changes_of_single_specs_are_maps(tmp_path: Path, only: str, text: str) 
         ),
         (
             "overlay_without_id.yaml",
-            ":2: stages.0: An overlay changes stages by `id`; give this one its id.",
+            ":2: stages.0: An overlay changes stages by `id`; add the id.",
         ),
         (
             "overlay_twice.yaml",

@@ -164,6 +164,7 @@ def _stage(
         _limit(spec) if part.steps.units else None,
         model,
         saes,
+        resolved.files.get(path),
         on=stage.on or "",
         hidden=loaded.written((*path, "with"), params),
     )

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from toolkit._spec.overlay import apply_set, changes_of, merge, shared, shares_set
+from toolkit._spec.overlay import apply_set, changes_of, merge, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
 from toolkit._spec.relations import check_chain, other_specs, relation_problems
 from toolkit._spec.spec import Spec
@@ -105,8 +105,8 @@ def _load(
         changes = load_yaml(overlay).root
         if not referred:
             check_only(changes, root, _folders(path, root, overlay))
-        for change in changes_of(changes, root):
-            root = merge(root, shared(change, root) if referred else change)
+        for change in changes_of(changes, root, referred=referred):
+            root = merge(root, change)
     for text in sets:
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
     path, written = path.absolute(), root

@@ -153,6 +153,11 @@ class TablePart(Part):
     """Tables that it may write."""
     writes_for: Callable[[Any], Sequence[str]] | None = None
     """Which of `writes` these params write, if not all."""
+    identify: Callable[[Any, Path], Identity | None] | None = None
+    """What the files are that its params name, given the spec's folder; None where they name none.
+    The digest enters keys. A source's facts `rows` and `units` count its samples, if known; fact
+    `labels` has their metadata keys, as `labels` does.
+    """
     uses_model: bool = False
     """Whether it needs a loaded model."""
     uses_saes: bool = False
@@ -193,10 +198,6 @@ class SourcePart(TablePart):
     writes: tuple[str, ...] = ("samples", "sample_meta")
     keeps_labels: bool = False
     """Whether its samples also carry the labels of the stage that `from` names."""
-    identify: Callable[[Any, Path], Identity] | None = None
-    """Identifies its files. Facts `rows` and `units` count their samples, if known; fact `labels`
-    has their metadata keys, as `labels` does.
-    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,16 @@ def _check_suffix(
         layers += [layer, layer]
         rows += [different_value(replaced[layer], way + 1), replaced[layer]]
     layers_and_rows = torch.tensor(layers), torch.stack(rows)
-    got, repeated = model.suffix(prefix, *layers_and_rows), model.suffix(prefix, *layers_and_rows)
+    made = torch.zeros(len(layers), dtype=torch.long)
+    got, repeated = (
+        model.suffix(prefix, *layers_and_rows, made),
+        model.suffix(prefix, *layers_and_rows),
+    )
+    _kept(
+        model,
+        made.tolist() == [1] * len(layers),
+        f"suffix counts its rows as set {made.tolist()} times; expected 1 each in `made`",
+    )
     expected = Model.suffix(model, prefix, *layers_and_rows)
     _kept(
         model,

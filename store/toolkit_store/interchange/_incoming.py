@@ -7,7 +7,6 @@ libraries become one sentence.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 4 << 30
 """The largest array, archive or row group that is unpacked."""
 MAX_JSON = 256 << 20
-MAX_LINE = 64 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME_LENGTH = 1024
 _VALUES = ("activations", "streams")
@@ -220,24 +218,6 @@ def _check_header(file: IO[bytes], size: int, where: str) -> None:
         item_bytes *= int(length)
     if any(length < 0 for length in shape) or item_bytes != size - file.tell():
         raise DataError(f"{where}: its header does not fit its content.")
-
-
-def read_lines(path: Path, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
-    """The lines of a JSON Lines file with their positions; the length of a line is limited."""
-    number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
-        where = f"{path}:{number}"
-        if len(line) > MAX_LINE:
-            raise DataError(f"{where}: the line is longer than {MAX_LINE:,} bytes.")
-        if not line.strip():
-            continue
-        try:
-            yield where, json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{where} cannot be read as JSON: {str(error)[:300]}. Copy or download it again."
-            ) from None
 
 
 def check_json_size(path: Path) -> None:

@@ -19,20 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import neuronpedia
 from toolkit.errors import BadInput
+from toolkit.feature_labels import BETWEEN, LABEL, SourceName
 from toolkit_store.interchange._run_tables import RunTables
 
 if TYPE_CHECKING:
     import polars as pl
 
-LABEL = "label"
-BETWEEN = " / "
-"""Between the method and the model in a label's group."""
 BATCH = 1024
 BARS = 20
 """Bars of the histogram of a feature's values."""
-
-
-Key = tuple[str, str]
 
 
 def write(
@@ -48,7 +43,7 @@ def write(
     """
     labels = _labels(run)
     files: list[Path] = []
-    seen: dict[Key, str] = {}
+    seen: dict[SourceName, str] = {}
     for space, rows in run.activations(spaces):
         name = neuronpedia(space)
         if name in seen:

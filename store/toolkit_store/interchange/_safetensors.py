@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
+from toolkit.json_lines import read_lines
 from toolkit_store.interchange._commit import digest_of, land
 from toolkit_store.interchange._files import (
     activation_rows,
@@ -23,7 +24,7 @@ from toolkit_store.interchange._files import (
     safe_names,
     write_json,
 )
-from toolkit_store.interchange._incoming import read_lines, real_numbers, whole_numbers
+from toolkit_store.interchange._incoming import real_numbers, whole_numbers
 from toolkit_store.interchange._run_tables import RunTables
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ def tables(scenarios: Any, tracked: Any) -> Any:
 
 
 def test_tracking_has_its_figures(tables: Any) -> None:
-    found = {figure.title: figure for figure in figures(TableInputs(tables))}
-    titles = " | ".join(found)
+    results = {figure.title: figure for figure in figures(TableInputs(tables))}
+    titles = " | ".join(results)
     for part in (
         "Features by position",
         "Sum of activations on the text",
@@ -37,7 +37,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
         "Differences of spans: risky - safe",
     ):
         assert part in titles
-    assert all(figure.html and figure.alt for figure in found.values())
+    assert all(figure.html and figure.alt for figure in results.values())
     (said,) = [one for one in findings(TableInputs(tables))]
     assert "p is withheld, since a group is small" in said.sentence
     assert said.n == 8
@@ -56,6 +56,17 @@ def test_a_waterfall_ends_at_its_sum() -> None:
     assert first[0] + first[1] == pytest.approx(second[0] + second[1], abs=0.2)
     assert second[0] == pytest.approx(total[0] + total[1], abs=0.2)
     assert total[1] / measured[1] == pytest.approx(1.5 / 1.4, rel=0.01)
+
+
+def test_a_series_of_one_layer_is_a_dot() -> None:
+    assert drawings.lines({"balance": [(1, 0.5)]}, "layer", "share").count("<circle") == 1
+    assert "<circle" not in drawings.lines({"balance": [(1, 0.5), (2, 0.4)]}, "layer", "share")
+
+
+def test_attention_is_shaded_relative_to_the_largest() -> None:
+    pieces = [" w"] * 100
+    drawn = drawings.bands({0: {position: 0.01 for position in range(100)}}, pieces, [])
+    assert set(re.findall(r'fill-opacity="([\d.]+)"', drawn)) == {"1.00"}
 
 
 def test_text_of_users_is_escaped() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.fuzzing import FUZZ_COUNT, LONG
 from tests.store.interchange.made import EXAMPLE, make, opened
+from toolkit import json_lines
 from toolkit.errors import BadInput, DataError, ToolkitError
 from toolkit.ledger import key_of
 from toolkit.tables import arrow_schema
@@ -304,7 +305,7 @@ def test_an_array_whose_header_promises_more_than_there_is(tmp_path: Path) -> No
 def test_a_line_without_an_end_is_refused(
     run: RunTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_incoming, "MAX_LINE", 1000)
+    monkeypatch.setattr(json_lines, "MAX_LINE", 1000)
     path = tmp_path / "in" / "explanations" / "batch-0.jsonl.gz"
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress(b"x" * 100_000))
