@@ -87,7 +87,8 @@ class StageExpander:
         if not todo:
             return Expansion(steps, committed)
         earlier = self._store.steps(experiment=stage.experiment, stage=stage.id)
-        self.forecast(stage, forecast_seconds(len(todo), earlier, stage), "earlier runs")
+        load = None if samples is None else workload(samples, stage.model, stage.saes)
+        self.forecast(stage, forecast_seconds(todo, earlier, stage, load), "earlier runs")
         return Expansion(steps, committed, {step.key: reason(step, earlier) for step in todo})
 
     def forecast(self, stage: Stage, seconds: float | None, basis: str) -> None:

@@ -100,7 +100,7 @@ def _annotated(
         str(steps),
         there,
         "; ".join(reasons[:2]),
-        forecast_seconds(len(todo), earlier, stage),
+        forecast_seconds(todo, earlier, stage, loads.of(stage)),
     )
     row["imported"] = imported
     return _priced(row, stage, _left(stage, todo, progress.samples, loads), loads)
