@@ -59,7 +59,7 @@ def _shared(session: nox.Session) -> dict[str, str]:
     ).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         needs = PROJECT["project"]["dependencies"] + _group(
-            "test", "browser", "types", "docs", "wheel"
+            "test", "pictures", "types", "docs", "wheel"
         )
         session.run(sys.executable, "-m", "venv", "--clear", str(SHARED))
         session.run(
@@ -151,6 +151,21 @@ def docs(session: nox.Session) -> None:
     mode = session.posargs or ["--check", "--diff"]
     session.run(str(BIN / "python"), "-m", "cogapp", "-I", "docs", *mode, *files, env=env)
     session.run(str(BIN / "python"), "docs/check_links.py", env=env)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation site into out/site, strictly and offline, and check its links."""
+    session.install("-c", str(CONSTRAINTS), *_group("site"))
+    session.run("mkdocs", "build", "--quiet", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/check_site.py", "out/site")
+
+
+@nox.session(venv_backend="none")
+def pictures(session: nox.Session) -> None:
+    """Take the screenshots of docs/images again, on the packaged model (ten minutes)."""
+    env = {**_shared(session), "TOOLKIT_CHROMIUM": _chromium(session)}
+    session.run(str(BIN / "python"), "docs/pictures.py", *session.posargs, env=env)
 
 
 @nox.session(venv_backend="none")

@@ -13,7 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = ("toolkit", "plugins", "store")
-PART_OF = {"pydantic_core": "pydantic", "mlflow": "mlflow-skinny"}
+PART_OF = {
+    "pydantic_core": "pydantic",
+    "mlflow": "mlflow-skinny",
+    "vl_convert": "vl-convert-python",
+}
 """Modules whose declared distribution has another name, or pins theirs to exactly one version."""
 
 

@@ -39,7 +39,8 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
         if row is not None:
             yield Finding(
                 sentence=(
-                    f"{measures.event} in {draw.percent(row['value'])} of {row['n']} games, "
+                    f"{_sentence_case(measures.event)} in {draw.percent(row['value'])} of "
+                    f"{row['n']} games, "
                     f"{scope.title}{_failure_note(measures, scope)}."
                 ),
                 number=row["value"],
@@ -48,6 +49,10 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
                 rank=5,
             )
     yield from _strongest(measures)
+
+
+def _sentence_case(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _failure_note(measures: Measures, scope: Scope) -> str:

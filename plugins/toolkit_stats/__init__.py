@@ -15,6 +15,8 @@ from toolkit_stats.compare import declared as _compares
 from toolkit_stats.compare import findings as _findings
 from toolkit_stats.compare import params as _params
 from toolkit_stats.compare import stage as _compare
+from toolkit_stats.figures import heatmap as _heatmap
+from toolkit_stats.figures import histograms as _histograms
 from toolkit_stats.figures import layer_profile as _layer_profile
 from toolkit_stats.figures import top_features as _top_features
 from toolkit_stats.figures import volcano as _volcano
@@ -57,6 +59,14 @@ def _sections() -> Iterator[Part]:
         order=20,
     )
     yield ReportSection(
+        name="layer-features",
+        title="Layers by features",
+        help="The features of each layer with the largest effects.",
+        reads=("features", "comparisons", "spaces"),
+        run=_heatmap.figures,
+        order=21,
+    )
+    yield ReportSection(
         name="volcano",
         title="Effect and evidence",
         help="Each feature's effect size against the strength of the evidence for it.",
@@ -70,6 +80,15 @@ def _sections() -> Iterator[Part]:
         help="The features that differ most clearly, and the samples in which they fire hardest.",
         reads=("features", "comparisons", "spaces", "activations", "samples", "sample_meta"),
         run=_top_features.figures,
+        order=22,
+    )
+    yield ReportSection(
+        name="values-by-group",
+        title="Values by group",
+        help="How the activations of the clearest features are spread over the samples of each "
+        "group.",
+        reads=("features", "comparisons", "spaces", "activations", "sample_meta"),
+        run=_histograms.figures,
         order=22,
     )
 

@@ -551,7 +551,7 @@ def test_the_report_opens_with_the_outcomes() -> None:
     assert "Balances, round by round" in titles
     assert SECTION.findings is not None
     said = [finding.sentence for finding in SECTION.findings(held)]
-    assert "bankruptcy in 25.0 % of 20 games, variable." in said
+    assert "Bankruptcy in 25.0 % of 20 games, variable." in said
     assert any("of 21 games, fixed; 4.8 % ended in a reply" in sentence for sentence in said)
 
 
