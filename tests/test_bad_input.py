@@ -33,7 +33,7 @@ def spec(tmp_path):
     def write(by: str = "label", between: tuple[str, str] = ("high", "low"), **top: Any) -> Path:
         (tmp_path / "texts.csv").write_text(TEXTS)
         compare = {"by": by, "between": list(between)}
-        found = {
+        results = {
             "version": 1,
             "name": "small",
             "model": {"uses": "huggingface", "with": {"path": MODEL}},
@@ -46,7 +46,7 @@ def spec(tmp_path):
             **top,
         }
         path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump(found, sort_keys=False))
+        path.write_text(yaml.safe_dump(results, sort_keys=False))
         return path
 
     return write

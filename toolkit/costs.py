@@ -36,7 +36,8 @@ class Workload:
     not been fetched. For a stage that loads no SAEs, `saes` are those whose activations it reads:
     `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
     `longest` is the longest text in tokens, `characters` in characters. `model_replaced`: a table
-    replaces the model, which is not loaded.
+    replaces the model, which is not loaded. `totals` are the sums of `Cost.totals` of the needed
+    stages, such as how many features a screen tries.
     """
 
     samples: int
@@ -51,6 +52,7 @@ class Workload:
     entries: int = 0
     characters: int = 0
     model_replaced: bool = False
+    totals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

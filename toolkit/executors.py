@@ -107,6 +107,8 @@ class Worker(Protocol):
 
 def translate_paths(message: Any, folders: Mapping[Path, PurePosixPath]) -> Any:
     """Replace every path inside one of `folders` by the path that the worker sees."""
+    if not folders:
+        return message
     if isinstance(message, Mapping):
         return {name: translate_paths(value, folders) for name, value in message.items()}
     if isinstance(message, Sequence) and not isinstance(message, str):

@@ -171,6 +171,17 @@ def y_ticks(
         yield text(left - 8, y + 4, label(value), anchor="end")
 
 
+def x_title(axis: ChartAxis, y: float, words: object) -> str:
+    """The title of a horizontal axis, below its labels."""
+    return text((axis.start + axis.end) / 2, y, words, anchor="middle", kind="strong")
+
+
+def y_title(axis: ChartAxis, x: float, words: object) -> str:
+    """The title of a vertical axis, written upwards."""
+    middle = (axis.start + axis.end) / 2
+    return text(x, middle, words, anchor="middle", kind="strong", turn=-90)
+
+
 def key(entries: Iterable[tuple[str, str]]) -> str:
     """A legend: (CSS colour, words)."""
     items = (
@@ -258,7 +269,7 @@ def table(
     named = escaped(caption)
     return (
         f'<p class="caption">{named}</p>'
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{named}">'
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{named}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

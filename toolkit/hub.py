@@ -4,12 +4,14 @@ downloads. HF_HUB_OFFLINE is honoured.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from toolkit.errors import BadInput
@@ -110,6 +112,30 @@ def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFil
         raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
     files = [hub_file(file) for file in info.siblings or ()]
     return [file for file in files if _matches(file.path, patterns)]
+
+
+def listed_files(snapshot: Snapshot) -> list[HubFile]:
+    """All files of a commit. The list is kept beside the cache's copy of the repository, so that
+    it is known offline which files there are.
+    """
+    kept = _repository(snapshot.name, snapshot.kind) / "toolkit" / f"{snapshot.revision}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return [HubFile(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
+    if offline():
+        raise BadInput(not_cached(snapshot.name, snapshot.revision))
+    files = [file for file in repository_files(snapshot, ["*"]) if _is_inside(file.path)]
+    with contextlib.suppress(OSError):  # a cache that is read-only
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps([asdict(file) for file in files]), encoding="utf-8")
+        unfinished.replace(kept)
+    return files
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path stays inside its repository."""
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts
 
 
 def hub_file(sibling: Any) -> HubFile:

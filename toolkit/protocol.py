@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -182,7 +182,16 @@ def fields_of(base: Any, record: Any) -> dict[str, Any]:
 
 def as_json(record: Any) -> dict[str, Any]:
     """A record as the JSON object of its line."""
-    return {"event": record.event, **asdict(record)}
+    return {"event": record.event, **{name: _plain(value) for name, value in vars(record).items()}}
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON data. Most are plain already: `asdict` would copy each of them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 _WORKER_EVENTS: Records[WorkerEvent] = Records(WorkerEvent.__args__)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -376,7 +377,7 @@ _ALL = (
         "feature_dose_tests",
         "space feature comparison outcome",
         "whether an outcome rises with a feature's dose, and the feature's specific effect at "
-        "decisions that the screen did not look at",
+        "decisions that the screen did not use",
         space="string",
         feature="uint32",
         comparison="string",
@@ -833,6 +834,7 @@ def table(name: str) -> Table:
     return TABLES[name]
 
 
+@lru_cache
 def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
     """The Arrow schema of a table; with `step`, as the store keeps it."""
     import pyarrow as pa

@@ -69,12 +69,16 @@ def _rate_text(measures: Measures, scope: Scope) -> str:
 def _rate_finding(measures: Measures, scope: Scope, rest: str = "") -> Finding:
     row = _rate(measures, scope)
     return Finding(
-        sentence=f"{measures.event} in {_rate_text(measures, scope)}.{rest}",
+        sentence=f"{_sentence_case(measures.event)} in {_rate_text(measures, scope)}.{rest}",
         number=row["value"],
         interval=(row["low"], row["high"]),
         n=row["n"],
         rank=5,
     )
+
+
+def _sentence_case(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _failure_note(measures: Measures, scope: Scope) -> str:
@@ -127,28 +131,28 @@ def _notes(measures: Measures) -> Iterator[Figure]:
     trend = measures.get("complexity_trend", "log odds a switch")
     if trend is not None and trend["value"] is not None:
         lines.append(
-            f"Each component more changes the log odds of {measures.event} by "
+            f"Each additional component changes the log odds of {measures.event} by "
             f"{draw.signed(trend['value'])} ({draw.signed(trend['low'])} to "
             f"{draw.signed(trend['high'])}; {trend['text']})."
         )
     r = measures.get("complexity_trend", "r over levels")
     if r is not None:
         lines.append(
-            f"Over the {r['n']} numbers of components, that number and the rate of "
-            f"{measures.event} go together with r {draw.signed(r['value'])}."
+            f"Over the {r['n']} numbers of components, the number and the rate of "
+            f"{measures.event} correlate with r {draw.signed(r['value'])}."
         )
     index = measures.get("index_correlation", "I with the event")
     if index is not None:
         lines.append(
             f"Over {index['n']} conditions the composite index and the rate of {measures.event} "
-            f"go together with r {draw.signed(index['value'])}."
+            f"correlate with r {draw.signed(index['value'])}."
         )
     shared, distinct = measures.get("states", "shared"), measures.get("states", "distinct")
     if shared is not None and distinct is not None:
         lines.append(
             f"{draw.percent(shared['value'])} of {shared['n']:,} decisions are at a state that "
-            f"another game met as well, to the bit; {distinct['value']:,.0f} states differ. "
-            "Later stages join them with cluster: state."
+            f"another game reached too, bit for bit; {distinct['value']:,.0f} states are "
+            "distinct. Later stages make them one cluster with cluster: state."
         )
     close = measures.get("tokens", "close_draws")
     if close is not None:

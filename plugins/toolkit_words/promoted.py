@@ -41,7 +41,9 @@ TILE_NUMBERS = 1 << 25
 class PromotedTokens(Params):
     """How many tokens, of which features, by which method."""
 
-    top: int = Field(10, ge=1, le=1000, description="Tokens that are kept at either end.")
+    top: int = Field(
+        10, ge=1, le=1000, description="How many promoted and how many suppressed tokens are kept."
+    )
     methods: tuple[Method, ...] = Field(
         ("unembedding", "input_embedding"),
         min_length=1,

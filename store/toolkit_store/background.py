@@ -16,11 +16,13 @@ Result = TypeVar("Result")
 
 
 class _Loop:
-    """An event loop that is closed when its thread or the program ends."""
+    """An event loop that is closed when its thread ends. The end of the program does not close it:
+    an interrupted question may still be in it.
+    """
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        weakref.finalize(self, self.loop.close)
+        weakref.finalize(self, self.loop.close).atexit = False
 
 
 class Background:

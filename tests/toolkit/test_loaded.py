@@ -232,9 +232,18 @@ class FirstToken(Tiny):
 
 
 class SortsRows(Tiny):
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
         order = layers.argsort(stable=True)
-        return super().suffix(prefix, layers[order], rows[order])
+        return super().suffix(prefix, layers[order], rows[order], made)
+
+
+class CountsNothing(Tiny):
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
+        return super().suffix(prefix, layers, rows)
 
 
 class UsesUp(Tiny):
@@ -243,15 +252,19 @@ class UsesUp(Tiny):
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
         return replace(super().prefix(ids, capture), kept=[])
 
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
-        found = super().suffix(prefix, layers, rows)
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
+        found = super().suffix(prefix, layers, rows, made)
         prefix.kept.append(1)
         return found if len(prefix.kept) == 1 else found + 1
 
 
 class NoRows(Tiny):
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
-        return super().suffix(prefix, layers, rows) if len(rows) else torch.empty(0)
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
+        return super().suffix(prefix, layers, rows, made) if len(rows) else torch.empty(0)
 
 
 class SecondGuess(Tiny):
@@ -510,13 +523,14 @@ MODELS: list[tuple[type[Tiny], str]] = [
         "prefix captured something else",
     ),
     (
-        changed("suffix", lambda self, prefix, layers, rows, found: found[:1]),
+        changed("suffix", lambda self, prefix, layers, rows, *more: more[-1][:1]),
         "suffix gave the shape (1, 8); wanted (12, 8)",
     ),
     (
         SortsRows,
         "suffix of rows at several layers gave other states for layer 2 than whole passes give",
     ),
+    (CountsNothing, "suffix set its rows [0, 0, 0"),
     (UsesUp, "a second suffix of the same prefix gave other states"),
     (NoRows, "suffix of no rows gave the shape (0,); wanted (0, 8)"),
     (

@@ -472,6 +472,26 @@ def test_a_gpu_is_passed_by_uuid_checked_and_recorded(toolkit, toy, nvidia_smi):
     }
 
 
+@pytest.mark.slow
+def test_several_gpus_have_a_worker_each_and_leave_the_tables_of_one(
+    toolkit, toy, tmp_path, nvidia_smi
+):
+    path = toy(features={"batch": 3, "seconds": 0.5})
+    result = toolkit.run("run", path, "--gpu", "2,5,6,7", PATH=nvidia_smi(8))
+    assert result.returncode == 0, result.stderr
+    ready = {
+        event["worker"]: [gpu["uuid"] for gpu in event["gpus"]]
+        for event in events(toolkit.store)
+        if event["event"] == "worker_ready"
+    }
+    assert sorted(ready.values()) == [[f"GPU-uuid-{index}"] for index in (2, 5, 6, 7)]
+    elsewhere = tmp_path / "one"
+    assert toolkit.run("run", path, TOOLKIT_STORE=str(elsewhere)).returncode == 0
+    alone = open_store(elsewhere)
+    keys = alone.run_states()[0].steps
+    assert open_store(toolkit.store).fingerprint(keys) == alone.fingerprint(keys)
+
+
 def test_a_worker_that_sees_another_gpu_stops_the_run(toolkit, toy, tmp_path, nvidia_smi):
     (tmp_path / "blind.py").write_text(_BLIND)
     args = ("run", toy(), "--plugin", tmp_path / "blind.py", "--on", "blind", "--gpu", "1")

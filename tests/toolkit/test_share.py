@@ -130,7 +130,9 @@ class Hub:
 
     def _held(self, name: str) -> Repository:
         if name not in self.repositories:
-            raise errors.RepositoryNotFoundError("404", response=SimpleNamespace(headers={}))
+            raise errors.RepositoryNotFoundError(
+                "404", response=SimpleNamespace(headers={}, request=None)
+            )
         return self.repositories[name]
 
 
@@ -296,6 +298,11 @@ def test_push_and_pull_from_the_command_line(
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith(f"is at me/run@main (private), commit {commit}")
     assert said[1] == f"run {run} from me/run, commit {commit}"
+
+
+def test_a_repository_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there is no repository of this name, or it is private"):
+        pull(open_store(tmp_path / "other", create=True), REPO)
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "../x", "a b", "-x/y"])

@@ -7,9 +7,13 @@ class's exit code.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
+import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -95,10 +99,10 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         echo("Interrupted.", err=True)
-        sys.exit(130)
+        _exit_interrupted(130, in_process=args is not None)
     except Interrupted as error:
         echo(f"Interrupted: {error}", err=True)
-        sys.exit(error.exit_code)
+        _exit_interrupted(error.exit_code, in_process=args is not None)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -108,3 +112,17 @@ def main(args: list[str] | None = None) -> None:
         echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_interrupted(code: int, *, in_process: bool) -> NoReturn:
+    """Exit at once after the exit handlers. Python's own way out waits for threads and collects
+    objects, and a library interrupted half way through its work may print a traceback there.
+    """
+    if in_process:  # the caller of `main([...])` goes on
+        sys.exit(code)
+    with suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)

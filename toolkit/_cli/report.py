@@ -17,7 +17,8 @@ from toolkit.terminal import echo
     "--figures",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write every chart as SVG, and every chart's data and every table as CSV.",
+    help="Write every chart as SVG, PNG and PDF, and every chart's data and every table as CSV. "
+    "PNG and PDF need the extra `figures`.",
 )
 @store_option
 def command(run: str, figures: Path | None, store: str | None) -> None:
@@ -46,6 +47,7 @@ def command(run: str, figures: Path | None, store: str | None) -> None:
 
 
 def _write_figures(write: Callable[[], list[Path]], folder: Path) -> None:
+    from toolkit._report.images import HOW_TO, converters
     from toolkit.errors import BadInput
 
     try:
@@ -56,3 +58,5 @@ def _write_figures(write: Callable[[], list[Path]], folder: Path) -> None:
             "that is writable."
         ) from error
     echo(f"{len(files)} files in {folder}; index.csv says what each is", err=True)
+    if not converters():
+        echo(HOW_TO, err=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.plan import is_source
@@ -41,6 +42,7 @@ class Loads:
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
+    _wholes: dict[str, Workload | None] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, stage: Stage, left: pa.Table | None = None) -> Workload | None:
         """The whole workload, or that of the samples `left`; None if it is unknown."""
@@ -71,7 +73,20 @@ class Loads:
                 exact=False,
             )
             load = replace(load, model=facts(stage.model), saes=self._saes(stage))
-        return self._with_activations(stage, replace(load, model_replaced=stage.model_replaced))
+        load = replace(load, model_replaced=stage.model_replaced, totals=self._totals(stage))
+        return self._with_activations(stage, load)
+
+    def _totals(self, stage: Stage) -> Mapping[str, int]:
+        """The sums of the totals of the needed stages' costs."""
+        needs = [self.plan.stage(need) for need in stage.needs if not is_source(need)]
+        costs = [cost_of(before, self._whole(before)) for before in needs]
+        return sum((Counter(cost.totals) for cost in costs if cost), Counter())
+
+    def _whole(self, stage: Stage) -> Workload | None:
+        """The whole workload of a stage, made once."""
+        if stage.id not in self._wholes:
+            self._wholes[stage.id] = self.of(stage)
+        return self._wholes[stage.id]
 
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):

@@ -1,5 +1,5 @@
-"""The figures of a report as files: each chart as an SVG that stands alone, its data and each table
-as CSV, and `index.csv`, which says what each file is.
+"""The figures of a report as files: each chart as an SVG that stands alone (and as PNG and PDF, if
+vl-convert is there), its data and each table as CSV, and `index.csv`, which says what each file is.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ import csv
 import html
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._report.page import Section, report_resource, sections_of
+from toolkit._report.images import converters
+from toolkit._report.page import report_resource, sections_of
+from toolkit._report.sections import Section
 from toolkit._run.atomic import write_bytes
+from toolkit.errors import PluginError
 from toolkit.figures import STYLE
 from toolkit.work import Figure
 
@@ -34,6 +37,8 @@ _USED = re.compile(r"var\(--([a-z-]+)\)")
 _MIX = re.compile(r"color-mix\(in srgb, ?([^ ]+) ?(\d+)%, ?transparent\)")
 LEGEND = 22
 """Height of a line of a legend."""
+Converters = Mapping[str, Callable[[str], bytes]]
+"""By the ending of a file, the function that makes its bytes of an SVG."""
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"
 
 
@@ -49,7 +54,7 @@ class FigureFile:
 
 def export_figures(store: Store, run: str, parts: Parts, folder: Path) -> list[Path]:
     """Write the charts and tables of a run's report to a folder; the files that were written."""
-    files = list(figure_files(sections_of(store, run, parts)))
+    files = list(figure_files(sections_of(store, run, parts), converters()))
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         write_bytes(folder / file.name, file.content)
@@ -66,22 +71,29 @@ def export_figures(store: Store, run: str, parts: Parts, folder: Path) -> list[P
     return [folder / file.name for file in files] + [folder / "index.csv"]
 
 
-def figure_files(sections: Iterable[Section]) -> Iterator[FigureFile]:
-    """The files of the figures, numbered in the order of the report."""
+def figure_files(
+    sections: Iterable[Section], formats: Converters | None = None
+) -> Iterator[FigureFile]:
+    """The files of the figures, numbered in the order of the report. Charts are SVG, and `formats`
+    besides.
+    """
     number = 0
     for section in sections:
         for figure in section.figures:
             number += 1
             stem = f"{number:02d}-{_slug(section.name)}-{_slug(figure.title)}"[:80].rstrip("-")
-            for name, content in _contents(stem, figure):
+            for name, content in _contents(stem, figure, formats or {}):
                 yield FigureFile(name, content, section, figure)
 
 
-def _contents(stem: str, figure: Figure) -> Iterator[tuple[str, bytes]]:
+def _contents(stem: str, figure: Figure, formats: Converters) -> Iterator[tuple[str, bytes]]:
     charts = list(_SVG.finditer(figure.html))
     for index, chart in enumerate(charts):
         end = "" if len(charts) == 1 else f"-{index + 1}"
-        yield f"{stem}{end}.svg", standalone(chart, figure).encode()
+        drawn = standalone(chart, figure)
+        yield f"{stem}{end}.svg", drawn.encode()
+        for ending, convert in formats.items():
+            yield f"{stem}{end}.{ending}", _converted(drawn, ending, convert, figure)
     if figure.data:
         heads = list(dict.fromkeys(head for row in figure.data for head in row))
         yield f"{stem}.csv", _csv(heads, figure.data)
@@ -90,6 +102,17 @@ def _contents(stem: str, figure: Figure) -> Iterator[tuple[str, bytes]]:
     for index, rows in enumerate(tables.tables):
         end = "-table" if len(tables.tables) == 1 else f"-table-{index + 1}"
         yield f"{stem}{end}.csv", _lines(rows)
+
+
+def _converted(drawn: str, ending: str, convert: Callable[[str], bytes], figure: Figure) -> bytes:
+    try:
+        return convert(drawn)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise PluginError(
+            f"The chart '{figure.title}' cannot be written as {ending.upper()} ({reason}): its "
+            "plugin drew something that is no SVG. Without vl-convert the SVG alone is written."
+        ) from error
 
 
 def _slug(text: str) -> str:

@@ -121,7 +121,8 @@ class Terminal(Display):
             self._console.print(_coloured(event))
         self._move_bars()
         line = Text(printable(status_line(self._progress)), no_wrap=True, overflow="ellipsis")
-        self._live.update(Group(self._bars, line))
+        # The bar of a stage is drawn at once; other changes wait for the next of 8 frames a second.
+        self._live.update(Group(self._bars, line), refresh=isinstance(event, ev.StageReady))
 
     def _move_bars(self) -> None:
         for name, stage in self._progress.stages.items():

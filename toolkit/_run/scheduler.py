@@ -19,7 +19,7 @@ from toolkit._run.committer import Committer
 from toolkit._run.expansion import StageExpander
 from toolkit._run.inputs import InputFiles
 from toolkit._run.interrupts import Interrupts
-from toolkit._run.job_message import empty_folder, job_message
+from toolkit._run.job_message import JobMessages, empty_folder
 from toolkit._run.pending import TOGETHER, URI_SECONDS, FinishedStep, PendingCommits
 from toolkit._run.run_folder import at_uri, resume_command
 from toolkit._run.step_queue import MAX_ATTEMPTS, StepQueue
@@ -74,6 +74,7 @@ class Scheduler:
         self.committer = Committer(plan, store, folder / "jobs", self.interrupts, self.emit)
         self._inputs = InputFiles(store, folder / "inputs")
         self._batch_plans = BatchPlans(folder)
+        self._messages = JobMessages()
         self._expander = StageExpander(
             plan, store, self.queue, self._inputs, self._batch_plans, self.emit
         )
@@ -165,8 +166,8 @@ class Scheduler:
 
     def _commit_pending(self) -> None:
         """Commit what workers have finished, and say so of each step."""
-        finished = self._pending.take()
-        rows = self._commit([(one.step, one.worker) for one in finished])
+        with self._pending.writing() as finished:
+            rows = self._commit([(one.step, one.worker) for one in finished])
         for one, row in zip(finished, rows, strict=True):
             self._announce_done(one, row)
 
@@ -192,7 +193,7 @@ class Scheduler:
             self.emit(chosen)
         folder = empty_folder(self.committer.job_folder(step))
         inputs = self._inputs.files(step, self.queue.rows_of(stage.needs), folder / "in")
-        message = job_message(step, folder, inputs, self._batch_plans.of(stage))
+        message = self._messages.make(step, folder, inputs, self._batch_plans.of(stage))
         pool.give(slot, message, stage.loaded_key())
         self.emit(ev.StepStarted(**_place(step), worker=slot.worker.name, reason=reason))
 
@@ -202,11 +203,13 @@ class Scheduler:
         """Take one event of a worker. While none comes, commit what is finished and look after the
         silent workers.
         """
-        left = self._pending.seconds_left() if self._pending.steps else TICK_SECONDS
+        left = TICK_SECONDS
+        if self._pending.steps:
+            left = min(left, self._pending.seconds_left(is_busy=self._is_busy()))
         try:
-            slot, event = self.inbox.get(timeout=min(TICK_SECONDS, left))
+            slot, event = self.inbox.get(timeout=left)
         except queue.Empty:
-            if self._pending.steps and self._pending.seconds_left() == 0.0:
+            if left < TICK_SECONDS:
                 self._commit_pending()
                 return
             slots = [slot for pool in self.pools.values() for slot in pool.slots]
@@ -218,6 +221,10 @@ class Scheduler:
         elif _is_of(slot, event):
             self._watchdog.heard(slot, event)
             self._on_event(slot, event)
+
+    def _is_busy(self) -> bool:
+        """Whether a worker has a step that it has not finished."""
+        return len(self.queue.running) > len(self._pending.steps)
 
     def _on_event(self, slot: WorkerSlot, event: WorkerEvent) -> None:
         name = slot.worker.name

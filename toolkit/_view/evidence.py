@@ -227,6 +227,7 @@ def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
         {
             "space": row["space"],
             "address": row["address"],
+            "name": run.label(row["space"], 0).rpartition("/")[0],
             "cells": _cells(run, by_space[row["space"]], shown),
         }
         for row in order

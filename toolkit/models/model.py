@@ -140,9 +140,12 @@ class Model(ABC):
         streams = self.run([ids], names)
         return Prefix(tuple(ids), None, {name: streams[name][0, len(ids) - 1] for name in names})
 
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
         """Last-token states, one row each, where the stream after block `layers[i]`, at the last
-        token, is `rows[i]`. `layers`: (n,) int64; `rows`: (n, width); gives (n, width).
+        token, is `rows[i]`. `layers`: (n,) int64; `rows`: (n, width); gives (n, width). To `made`,
+        (n,) int64 on the CPU, it adds how often each row was set in a pass.
         """
         import torch
 
@@ -155,6 +158,9 @@ class Model(ABC):
                 for layer in torch.unique(chunk)
             ]
             states.append(self._last_states([prefix.ids] * len(chunk), edits))
+            if made is not None:
+                times = [sum(edit.tally.total(row) for edit in edits) for row in range(len(chunk))]
+                made[start : start + len(chunk)] += torch.tensor(times)
         return torch.cat(states) if states else torch.empty((0, self.width))
 
     def _set_last(self, layer: int, chosen: Tensor, last: int, values: Tensor) -> Edit:

@@ -67,7 +67,13 @@ def _check_suffix(
         layers += [layer, layer]
         rows += [different_value(replaced[layer], way + 1), replaced[layer]]
     given = torch.tensor(layers), torch.stack(rows)
-    got, repeated = model.suffix(prefix, *given), model.suffix(prefix, *given)
+    made = torch.zeros(len(layers), dtype=torch.long)
+    got, repeated = model.suffix(prefix, *given, made), model.suffix(prefix, *given)
+    _kept(
+        model,
+        made.tolist() == [1] * len(layers),
+        f"suffix set its rows {made.tolist()} times by its own count; wanted 1 each in `made`",
+    )
     expected = Model.suffix(model, prefix, *given)
     _kept(
         model,

@@ -79,9 +79,7 @@ class Play(Params):
             raise ValueError(f"game: {self.game.uses} has no conditions with these params")
         reserved = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
         if reserved:
-            raise ValueError(
-                f"game: its outcome '{reserved[0]}' is one that play.games itself gives"
-            )
+            raise ValueError(f"game: its outcome '{reserved[0]}' is reserved for play.games")
         if self.max_new_tokens is None:
             object.__setattr__(self, "max_new_tokens", game.reply_tokens)
         if self.reply_budget < (least := tokens_of(game.example_reply)):
@@ -97,8 +95,8 @@ class Play(Params):
             )
         if self.reask is not None and not self.parser.part.can_fail:
             raise ValueError(
-                f"reask: parser {self.parser.uses} takes every reply for a decision, so that "
-                "nothing is ever asked again. Leave reask out, or name another parser"
+                f"reask: parser {self.parser.uses} reads every reply as a decision, so nothing "
+                "is ever asked again. Leave reask out, or name another parser"
             )
         return self
 

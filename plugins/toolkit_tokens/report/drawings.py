@@ -50,6 +50,7 @@ def heatmap(
                 )
             )
     body += _token_axis(pieces, step, height)
+    body.append(draw.y_title(draw.ChartAxis(0, 1, height, TOP), 14, "feature"))
     return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
 
@@ -141,16 +142,18 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     body = list(draw.y_ticks(upwards, margin, WIDTH - RIGHT, upwards.ticks(4), draw.number))
     for tick in across.ticks(8, whole=True):
         body.append(draw.text(across.at(tick), height - 14, draw.number(tick), anchor="middle"))
-    named = [(_mark(number), name) for number, name in enumerate(series)]
+    named = [
+        (_stroke(number), f"{name} (dashed)" if number >= len(COLOURS) else name)
+        for number, name in enumerate(series)
+    ]
     for number, curve in enumerate(series.values()):
         dash = f"{2 + 3 * (number // len(COLOURS))} 3" if number >= len(COLOURS) else ""
         curve_points = [(across.at(x), upwards.at(y)) for x, y in curve]
         body.append(draw.path(curve_points, "path", colour=_stroke(number), dash=dash))
         if len(curve_points) == 1:
             body.append(draw.circle(*curve_points[0], 3, "dot", colour=_stroke(number)))
-    body.append(draw.text(WIDTH - RIGHT, height - 2, x_name, anchor="end"))
-    body.append(draw.text(margin, TOP - 4, y_name))
-    return draw.key(named) + draw.svg(WIDTH, height, body)
+    body += [draw.x_title(across, height + 4, x_name), draw.y_title(upwards, 14, y_name)]
+    return draw.key(named) + draw.svg(WIDTH, height + 10, body)
 
 
 def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float) -> str:
@@ -179,7 +182,10 @@ def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float)
         body.append(draw.text(margin - 8, y + 11, name, anchor="end", kind="strong"))
         x = max(axis.at(0), axis.at(value)) + 6
         body.append(draw.text(x, y + 11, _signed(value, places), kind="strong"))
-    return draw.svg(NARROW, height + 8, body)
+    for tick in axis.ticks(4):
+        body.append(draw.text(axis.at(tick), height + 16, draw.number(tick), anchor="middle"))
+    body.append(draw.x_title(axis, height + 34, "change of the outcome, added up"))
+    return draw.svg(NARROW, height + 42, body)
 
 
 def _signed(value: float, places: int) -> str:
@@ -213,19 +219,12 @@ def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[s
         return
     for tick in draw.ticks(0, len(pieces) - 1, 10, whole=True):
         yield draw.text(LEFT + step * (tick + 0.5), height + 14, draw.number(tick), anchor="middle")
+    yield draw.x_title(draw.ChartAxis(0, 1, LEFT, WIDTH - RIGHT), height + 32, "token")
 
 
 def _axis_height(pieces: Sequence[str]) -> float:
-    return 62.0 if len(pieces) <= LABELLED else 22.0
+    return 62.0 if len(pieces) <= LABELLED else 38.0
 
 
 def _stroke(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
-
-
-def _mark(number: int) -> str:
-    """The background of a legend's mark: striped where the line is dashed."""
-    colour = _stroke(number)
-    if number < len(COLOURS):
-        return colour
-    return f"repeating-linear-gradient(90deg,{colour} 0 2px,transparent 2px 4px)"

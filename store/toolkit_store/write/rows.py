@@ -50,7 +50,10 @@ def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
             f"Columns: {allowed}."
         )
     schema = arrow_schema(name, step=True)
-    columns = [_fitted_column(name, rows, field) for field in list(schema)[:-1]]
+    if rows.schema.equals(arrow_schema(name)):
+        columns = [_without_nulls(name, rows.column(field.name), field) for field in rows.schema]
+    else:
+        columns = [_fitted_column(name, rows, field) for field in list(schema)[:-1]]
     columns.append(pa.repeat(pa.scalar(step, pa.string()), rows.num_rows))
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -72,11 +75,17 @@ def _fitted_column(name: str, rows: pa.Table, field: pa.Field) -> Any:
     given_type, declared_type = _spelled(column.type), _spelled(field.type)
     if given_type != declared_type and not (given_type == "null" and field.nullable):
         raise DataError(f"{where}: the type is {given_type}, it must be {declared_type}.")
+    return _without_nulls(name, column, field).cast(field.type)
+
+
+def _without_nulls(name: str, column: Any, field: pa.Field) -> Any:
+    """The column; nulls where none are allowed are refused."""
     if _has_nulls(column, field.nullable):
         raise DataError(
-            f"{where}: there are nulls. Null is allowed only where the declared type ends in '?'."
+            f"Table '{name}', column '{field.name}': there are nulls. Null is allowed only where "
+            "the declared type ends in '?'."
         )
-    return column.cast(field.type)
+    return column
 
 
 def _spelled(kind: pa.DataType) -> str:
@@ -134,11 +143,13 @@ def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     kept: list[pa.Table] = []
+    size = 0
     for chunk in chunks:
         kept += [chunk] if chunk.num_rows else []
-        if sum(part.nbytes for part in kept) >= _BATCH_BYTES:
+        size += chunk.nbytes
+        if size >= _BATCH_BYTES:
             yield pa.concat_tables(kept)
-            kept = []
+            kept, size = [], 0
     if kept:
         yield pa.concat_tables(kept)
 

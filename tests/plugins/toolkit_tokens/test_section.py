@@ -27,8 +27,8 @@ def tables(scenarios: Any, tracked: Any) -> Any:
 
 
 def test_tracking_has_its_figures(tables: Any) -> None:
-    found = {figure.title: figure for figure in figures(TableInputs(tables))}
-    titles = " | ".join(found)
+    results = {figure.title: figure for figure in figures(TableInputs(tables))}
+    titles = " | ".join(results)
     for part in (
         "Features by position",
         "Sum of activations on the text",
@@ -38,7 +38,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
         "Differences of spans, activation: risky - safe",
     ):
         assert part in titles
-    assert all(figure.html and figure.alt for figure in found.values())
+    assert all(figure.html and figure.alt for figure in results.values())
     (said,) = [one for one in findings(TableInputs(tables))]
     assert "p is withheld, since a group is small" in said.sentence
     assert said.n == 8
@@ -67,12 +67,6 @@ def test_a_character_of_several_tokens_is_written_once() -> None:
     assert "".join(text for *_, text in spans) == " 한판에판!&lt;end&gt;"
     assert spans[1] == ("60", "1: 0.1, 2: 1, 3: 0", "판")
     assert spans[3] == ("0", "5: 0, 6: 0", "판")
-
-
-def test_dashed_lines_have_striped_marks() -> None:
-    series = {f"span{number}": [(0.0, 0.1), (1.0, 0.2)] for number in range(6)}
-    drawn = drawings.lines(series, "layer", "share")
-    assert drawn.count('stroke-dasharray="') == drawn.count("repeating-linear-gradient") == 1
 
 
 def test_a_series_of_one_layer_is_a_dot() -> None:

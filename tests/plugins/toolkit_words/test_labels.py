@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.plugins.toolkit_words.replied import PARTS, SPACE, run
+from tests.plugins.toolkit_words.reply_tables import PARTS, SPACE, run
 from tests.toolkit.conftest import TOY
 from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
