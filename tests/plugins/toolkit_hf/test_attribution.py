@@ -344,11 +344,11 @@ def test_what_a_loader_does_not_offer_is_said() -> None:
 
     model = Tiny()
     asked: list[tuple[Callable[[], Any], str]] = [
-        (lambda: model.gradients([[1]], ["resid_post.0"], difference), "gives no gradients"),
-        (lambda: model.embedding_rows([1]), "shows no rows of its embedding"),
-        (lambda: model.unembedding_rows([1]), "shows no rows of its unembedding"),
-        (lambda: model.fold_final_norm(torch.ones(1, 8)), "does not say what its final norm does"),
-        (lambda: model.head_outputs(0, torch.ones(1, 8)), "does not tell its heads apart"),
+        (lambda: model.gradients([[1]], ["resid_post.0"], difference), "has no gradients"),
+        (lambda: model.embedding_rows([1]), "does not expose rows of its embedding"),
+        (lambda: model.unembedding_rows([1]), "does not expose rows of its unembedding"),
+        (lambda: model.fold_final_norm(torch.ones(1, 8)), "does not expose its final norm"),
+        (lambda: model.head_outputs(0, torch.ones(1, 8)), "does not expose single heads"),
     ]
     for ask, said in asked:
         with pytest.raises(BadInput, match=rf"tiny {said}: its loader does not override"):

@@ -181,7 +181,10 @@ def test_saes_in_a_folder_are_not_downloaded(tmp_path: Path) -> None:
             errors.RepositoryNotFoundError,
             "RepositoryNotFoundError: there is no repository of this name, or it is private",
         ),
-        (errors.GatedRepoError, "GatedRepoError: it is gated, and its owner has not let you in"),
+        (
+            errors.GatedRepoError,
+            "GatedRepoError: it is gated, and you have not been granted access",
+        ),
         (
             errors.RevisionNotFoundError,
             "RevisionNotFoundError: the repository has no such revision",
@@ -211,7 +214,7 @@ def test_an_id_that_the_hub_does_not_give(
     with pytest.raises(BadInput) as caught:
         module.identify(params(release="org/none"))
     assert str(caught.value).startswith(
-        f"'org/none' at revision 'main': the hub does not give it ({said}). "
+        f"'org/none' at revision 'main': it cannot be downloaded ({said}). "
     )
     assert "\n" not in str(caught.value)
     assert "`hf auth login` or set HF_TOKEN" in str(caught.value)

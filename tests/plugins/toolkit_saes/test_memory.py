@@ -273,7 +273,7 @@ def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
         run(small, [Scarce(five[0], Memory(saes=0))], Memory(), small.texts[:2])
     with pytest.raises(
         DataError,
-        match=r"sample 's00\d': its \d+ tokens alone do not fit in memory beside the model",
+        match=r"sample 's00\d': its \d+ tokens alone do not fit in memory with the model",
     ):
         run(small, five, Memory(tokens=3), small.texts[:2])
 

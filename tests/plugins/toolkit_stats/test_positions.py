@@ -373,10 +373,8 @@ def test_a_position_that_was_not_kept_is_refused() -> None:
     assert read(inputs, "all", ["s1"]) == [("s0", 2), ("s0", 3), ("s1", 1), ("s1", 2)]
     with pytest.raises(
         DataError,
-        match=r"at: all asks for position 1 of sample 's0', which was not kept in "
-        r"space "
-        r"space \(m/x\) \(1 "
-        r"such positions\)",
+        match=r"at: all selects position 1 of sample 's0', which was not kept in space space "
+        r"\(m/x\) \(1 such positions\)",
     ):
         read(inputs, "all")
 

@@ -211,7 +211,7 @@ def test_a_short_address_that_could_mean_either_is_refused_with_both() -> None:
         "address": "m/resid_post.1/S",
     }
     with pytest.raises(
-        BadInput, match=r"'1/7' may mean 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
+        BadInput, match=r"'1/7' may be any of 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
     ):
         find("1/7", [raw, sae])
     assert find("m/resid_post.1/raw:7", [raw, sae]) == raw
