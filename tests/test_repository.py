@@ -85,7 +85,7 @@ def test_every_nox_session_says_what_it_does() -> None:
 
 def test_nothing_is_left_to_do_in_tracked_sources() -> None:
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".js", ".css", ".html"}
-    found = [
+    results = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in tracked()
         if path.suffix in kinds
@@ -94,7 +94,7 @@ def test_nothing_is_left_to_do_in_tracked_sources() -> None:
         )
         if LEFTOVER.search(line)
     ]
-    assert found == []
+    assert results == []
 
 
 def test_every_package_folder_ships_and_is_typed() -> None:

@@ -55,8 +55,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((SPECS / name).read_text(encoding="utf-8"))
-    return found
+    result: dict[str, Any] = yaml.safe_load((SPECS / name).read_text(encoding="utf-8"))
+    return result
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -67,8 +67,8 @@ def rows(name: str) -> list[dict[str, str]]:
 def checked(toolkit: Toolkit, name: str, *args: str) -> dict[str, Any]:  # noqa: F811
     done = toolkit.run("check", SPECS / name, "--json", *args)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @pytest.mark.usefixtures("_no_network")
@@ -82,7 +82,7 @@ def test_layers_are_chosen_without_an_overlay(toolkit: Toolkit, name: str) -> No
 
 
 def test_the_studies_are_all_there() -> None:
-    wanted = {
+    expected = {
         "exp0_gemma",
         "exp0_llama",
         "exp1_sae_l1_31",
@@ -103,7 +103,7 @@ def test_the_studies_are_all_there() -> None:
         "gemma_135_extract",
         "gemma_top_features",
     }
-    assert {Path(name).stem for name in STUDIES} == wanted
+    assert {Path(name).stem for name in STUDIES} == expected
     assert all(read(name)["name"] == Path(name).stem for name in STUDIES)
 
 
@@ -261,10 +261,10 @@ SENTENCES = [("betting_caution.csv", 50), ("aggression_small.csv", 20), ("lab_tr
 
 @pytest.mark.parametrize(("name", "each"), SENTENCES)
 def test_sentences_are_balanced_and_stand_once(name: str, each: int) -> None:
-    found = rows(name)
-    assert list(found[0]) == ["sentence", "concept_strength_label"]
-    assert Counter(row["concept_strength_label"] for row in found) == dict.fromkeys("0123", each)
-    assert len({row["sentence"].lower() for row in found}) == len(found)
+    result = rows(name)
+    assert list(result[0]) == ["sentence", "concept_strength_label"]
+    assert Counter(row["concept_strength_label"] for row in result) == dict.fromkeys("0123", each)
+    assert len({row["sentence"].lower() for row in result}) == len(result)
 
 
 def test_no_sentence_on_betting_is_made_from_a_template() -> None:
@@ -287,5 +287,5 @@ def test_the_length_of_a_sentence_on_betting_says_little_of_its_label() -> None:
 
 
 def test_sentences_on_betting_hold_commas_and_quotes() -> None:
-    found = [row["sentence"] for row in rows("betting_caution.csv")]
-    assert any("," in text and '"' in text for text in found)
+    results = [row["sentence"] for row in rows("betting_caution.csv")]
+    assert any("," in text and '"' in text for text in results)

@@ -23,14 +23,14 @@ def by_condition(measures: Measures) -> Figure:
     highest = shown[0]
     return Figure(
         f"{measures.event} by condition",
-        _rates(shown) + (draw.note(remark) if remark else ""),
+        _rates(shown, measures.event) + (draw.note(remark) if remark else ""),
         alt=f"The rate of {measures.event} under each condition, with its interval; highest: "
         f"{highest['condition']}, {draw.percent(highest['value'])} of {highest['n']}.",
         data=ranked,
     )
 
 
-def _rates(rows: Sequence[Row]) -> str:
+def _rates(rows: Sequence[Row], event: str) -> str:
     width, margin, right, step, top = 760.0, 220.0, 30.0, 15.0, 12.0
     bottom = top + step * len(rows)
     x = draw.ChartAxis(0, 1, margin, width - right)
@@ -40,7 +40,8 @@ def _rates(rows: Sequence[Row]) -> str:
         title = f"{row['condition']}: {draw.percent(row['value'])} of {row['n']}"
         body.append(draw.text(margin - 8, y + 4, row["condition"], anchor="end"))
         body += draw.interval(x, y, row["value"], (row["low"], row["high"]), title)
-    return draw.svg(width, bottom + 28, body)
+    body.append(draw.x_title(x, bottom + 36, f"share of games that end in {event}"))
+    return draw.svg(width, bottom + 44, body)
 
 
 def component_effects(measures: Measures) -> Iterator[Figure]:
@@ -80,7 +81,7 @@ def _forest(title: str, rows: Sequence[Row]) -> Figure:
             x, y, row["value"], (row["low"], row["high"]), f"{row['subject']}: {log_odds}"
         )
         body.append(draw.text(width - right + 12, y + 4, f"{log_odds}{q}"))
-    body.append(draw.text(x.at(0), bottom + 34, "log odds (95 %)", anchor="middle"))
+    body.append(draw.x_title(x, bottom + 34, "log odds (95 %)"))
     remark = draw.note(
         f"Logistic regression, {rows[0]['text']}. q: corrected over the components "
         "(Benjamini-Hochberg)."
@@ -97,14 +98,14 @@ def balances(measures: Measures) -> Iterator[Figure]:
     if highest <= 0:
         return
     body: list[str] = []
-    width, panel_height, gap, columns = 760.0, 150.0, 34.0, 2
+    width, panel_height, gap, columns = 760.0, 166.0, 34.0, 2
     panel_width = (width - 60 * columns) / columns
     for index, (scope, rows) in enumerate(groups.items()):
         left = 48 + (index % columns) * (panel_width + 60)
         top = 24 + (index // columns) * (panel_height + gap)
-        body.append(draw.text(left, top - 8, scope.title, kind="strong"))
+        body.append(draw.text(left, top - 8, f"balance: {scope.title}", kind="strong"))
         x = draw.ChartAxis(0, max(len(rows) - 1, 1), left, left + panel_width)
-        y = draw.ChartAxis(0, highest, top + panel_height - 30, top)
+        y = draw.ChartAxis(0, highest, top + panel_height - 46, top)
         body += _panel(rows, x, y)
     height = 24 + -(-len(groups) // columns) * (panel_height + gap)
     last_means = {scope: rows[-1]["value"] for scope, rows in groups.items() if rows}
@@ -127,7 +128,9 @@ def _panel(rows: Sequence[Row], x: draw.ChartAxis, y: draw.ChartAxis) -> list[st
         draw.line(x.start, y.start, x.start, y.end, "axis"),
         draw.text(x.start - 6, y.end + 8, f"${y.high:.0f}", anchor="end"),
         draw.text(x.start - 6, y.start, "0", anchor="end"),
-        draw.text(x.end, y.start + 15, f"round {len(rows) - 1}", anchor="end"),
+        draw.text(x.start, y.start + 15, "0", anchor="middle"),
+        draw.text(x.end, y.start + 15, len(rows) - 1, anchor="end"),
+        draw.x_title(x, y.start + 28, "round"),
         draw.area([*upper, *reversed(lower)], "band"),
         draw.path(means, "path"),
     ]

@@ -14,6 +14,9 @@ from .lookup import Measures, Row
 from .report_tables import failure_table, index_table, outcome_table
 from .scopes import ALL, Scope
 
+SENTENCES = 2
+"""Groups that get a sentence each; of more only two are named."""
+
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
     """Everything about the games of a run."""
@@ -30,24 +33,52 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The event's rate in each group, and the component with the largest significant effect."""
+    """The event's rate in each group, or in the two groups where it is highest and lowest, so that
+    the report's first screen has the table; and the component with the largest significant effect.
+    """
     measures = Measures.read(inputs)
     if not measures.rows or not measures.event:
         return
-    for scope in measures.headline:
-        row = measures.get("outcome", measures.event, scope)
-        if row is not None:
-            yield Finding(
-                sentence=(
-                    f"{measures.event} in {draw.percent(row['value'])} of {row['n']} games, "
-                    f"{scope.title}{_failure_note(measures, scope)}."
-                ),
-                number=row["value"],
-                interval=(row["low"], row["high"]),
-                n=row["n"],
-                rank=5,
-            )
+    scopes = [
+        scope
+        for scope in measures.headline
+        if measures.get("outcome", measures.event, scope) is not None
+    ]
+    if len(scopes) <= SENTENCES:
+        for scope in scopes:
+            yield _rate_finding(measures, scope)
+    else:
+        scopes.sort(key=lambda scope: _rate(measures, scope)["value"])
+        rest = f" The least of {len(scopes)} groups: {_rate_text(measures, scopes[0])}."
+        yield _rate_finding(measures, scopes[-1], rest)
     yield from _strongest(measures)
+
+
+def _rate(measures: Measures, scope: Scope) -> Row:
+    row = measures.get("outcome", measures.event, scope)
+    assert row is not None
+    return row
+
+
+def _rate_text(measures: Measures, scope: Scope) -> str:
+    row = _rate(measures, scope)
+    share = f"{draw.percent(row['value'])} of {row['n']} games"
+    return f"{share}, {scope.title}{_failure_note(measures, scope)}"
+
+
+def _rate_finding(measures: Measures, scope: Scope, rest: str = "") -> Finding:
+    row = _rate(measures, scope)
+    return Finding(
+        sentence=f"{_sentence_case(measures.event)} in {_rate_text(measures, scope)}.{rest}",
+        number=row["value"],
+        interval=(row["low"], row["high"]),
+        n=row["n"],
+        rank=5,
+    )
+
+
+def _sentence_case(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _failure_note(measures: Measures, scope: Scope) -> str:
@@ -100,28 +131,28 @@ def _notes(measures: Measures) -> Iterator[Figure]:
     trend = measures.get("complexity_trend", "log odds a switch")
     if trend is not None and trend["value"] is not None:
         lines.append(
-            f"Each component more changes the log odds of {measures.event} by "
+            f"Each additional component changes the log odds of {measures.event} by "
             f"{draw.signed(trend['value'])} ({draw.signed(trend['low'])} to "
             f"{draw.signed(trend['high'])}; {trend['text']})."
         )
     r = measures.get("complexity_trend", "r over levels")
     if r is not None:
         lines.append(
-            f"Over the {r['n']} numbers of components, that number and the rate of "
-            f"{measures.event} go together with r {draw.signed(r['value'])}."
+            f"Over the {r['n']} numbers of components, the number and the rate of "
+            f"{measures.event} correlate with r {draw.signed(r['value'])}."
         )
     index = measures.get("index_correlation", "I with the event")
     if index is not None:
         lines.append(
             f"Over {index['n']} conditions the composite index and the rate of {measures.event} "
-            f"go together with r {draw.signed(index['value'])}."
+            f"correlate with r {draw.signed(index['value'])}."
         )
     shared, distinct = measures.get("states", "shared"), measures.get("states", "distinct")
     if shared is not None and distinct is not None:
         lines.append(
             f"{draw.percent(shared['value'])} of {shared['n']:,} decisions are at a state that "
-            f"another game met as well, to the bit; {distinct['value']:,.0f} states differ. "
-            "Later stages join them with cluster: state."
+            f"another game reached too, bit for bit; {distinct['value']:,.0f} states are "
+            "distinct. Later stages make them one cluster with cluster: state."
         )
     close = measures.get("tokens", "close_draws")
     if close is not None:

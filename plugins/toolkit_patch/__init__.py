@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
@@ -36,7 +37,6 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _directions()
     yield from _judgements()
     yield from _sections()
-    yield from _other_sections()
 
 
 def _interventions() -> Iterator[Part]:
@@ -142,71 +142,75 @@ def _judgements() -> Iterator[Part]:
 
 
 def _sections() -> Iterator[Part]:
-    yield ReportSection(
-        name="patch-attribution",
-        title="Gradients against exact effects",
-        help="How far a cheap pre-screen may be trusted, layer by layer.",
+    yield _section(
+        "patch-attribution",
+        "Gradients against exact effects",
+        "How far a cheap pre-screen may be trusted, layer by layer.",
+        attribution_section,
         reads=("gradient_effects", "spaces"),
-        run=attribution_section.figures,
-        findings=attribution_section.findings,
         order=33,
     )
-    yield ReportSection(
-        name="patch-games",
-        title="Games under a persistent patch",
-        help="How often games end in each way, against the same games without the patch.",
+    yield _section(
+        "patch-games",
+        "Games under a persistent patch",
+        "How often games end in each way, against the same games without the patch.",
+        games_section,
         reads=("paired_games",),
-        run=games_section.figures,
-        findings=games_section.findings,
         order=34,
     )
-    yield ReportSection(
-        name="patch-joint",
-        title="Features changed together",
-        help="What a set of features does together, and what each does alone.",
+    yield _section(
+        "patch-joint",
+        "Features changed together",
+        "What a set of features does together, and what each does alone.",
+        joint_section,
         reads=("joint_effects",),
-        run=joint_section.figures,
-        findings=joint_section.findings,
         order=32,
     )
-    yield ReportSection(
-        name="patch-feature-doses",
-        title="Doses of features",
-        help="What doses of each causal feature do, at decisions that the screen did not see.",
+    yield _section(
+        "patch-feature-doses",
+        "Doses of features",
+        "What doses of each causal feature do, at decisions that the screen did not see.",
+        doses_section,
         reads=("feature_doses", "feature_dose_tests", "spaces"),
-        run=doses_section.figures,
-        findings=doses_section.findings,
         order=32,
     )
-
-
-def _other_sections() -> Iterator[Part]:
-    """Report sections of the other stages."""
-    yield ReportSection(
-        name="patch-doses",
-        title="Steering by doses",
-        help="What moving the stream along an axis does, and what random directions do.",
+    yield _section(
+        "patch-doses",
+        "Steering by doses",
+        "What moving the stream along an axis does, and what random directions do.",
+        steering_section,
         reads=("doses", "dose_tests"),
-        run=steering_section.figures,
-        findings=steering_section.findings,
         order=32,
     )
-    yield ReportSection(
-        name="patch-published",
-        title="The same features, judged as published",
-        help="What a published study's rules call causal, beside controls and correction.",
+    yield _section(
+        "patch-published",
+        "The same features, judged as published",
+        "What a published study's rules call causal, beside controls and correction.",
+        published_section,
         reads=("features", "verdicts"),
-        run=published_section.figures,
-        findings=published_section.findings,
         order=31,
     )
-    yield ReportSection(
-        name="patch-effects",
-        title="Patch effects against their controls",
-        help="What setting a feature does to the decision, and what random directions of equal "
+    yield _section(
+        "patch-effects",
+        "Patch effects against their controls",
+        "What setting a feature does to the decision, and what random directions of equal "
         "length do.",
+        verdicts_section,
         reads=("verdicts", "screens", "spaces"),
-        run=verdicts_section.figures,
-        findings=verdicts_section.findings,
         order=18,
+    )
+
+
+def _section(
+    name: str, title: str, help: str, module: ModuleType, *, reads: tuple[str, ...], order: int
+) -> ReportSection:
+    """A report section whose module has `figures` and `findings`."""
+    return ReportSection(
+        name=name,
+        title=title,
+        help=help,
+        reads=reads,
+        run=module.figures,
+        findings=module.findings,
+        order=order,
     )

@@ -1,4 +1,4 @@
-"""Samples from files and from the spec itself: CSV, JSON lines, Parquet, prompts."""
+"""Samples from files, from datasets of the hub and from the spec itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Params, Part, SourcePart
 
-from . import _csv_file, _jsonl_file, _parquet_file, _prompts
+from . import _csv_file, _hub_dataset, _jsonl_file, _parquet_file, _prompts
 from ._file import FileSource
 
 
@@ -31,6 +31,16 @@ def toolkit_parts() -> Iterator[Part]:
         "Samples from a Parquet file: one text per row, other columns as metadata.",
         _parquet_file.Parquet,
         FileSource("Parquet", _parquet_file.read_file),
+    )
+    yield SourcePart(
+        name="hf_dataset",
+        help="Samples from a dataset of the Hugging Face hub: one text per row, other columns as "
+        "metadata.",
+        params=_hub_dataset.HfDataset,
+        run=_hub_dataset.read_samples,
+        estimates=Estimates(max_rows=_hub_dataset.max_rows),
+        identify=_hub_dataset.identify,
+        uses_model=True,
     )
     yield SourcePart(
         name="prompts",

@@ -31,17 +31,17 @@ class Parquet(Texts):
 
 def read_file(path: Path, params: Parquet) -> list[Sample]:
     """The samples of a Parquet file."""
-    frame = _read_columns(path, params)
+    frame = used_columns(path, params)
     if frame.is_empty():
         raise DataError(f"{path}: the file has no rows. Write one text per row.")
     rows = [
-        Row(f"{path} (row {number})", _cells(path, number, row))
+        Row(f"{path} (row {number})", row_cells(path, number, row))
         for number, row in enumerate(frame.iter_rows(named=True), 1)
     ]
     return samples_of(rows, params)
 
 
-def _read_columns(path: Path, params: Parquet) -> pl.DataFrame:
+def used_columns(path: Path, params: Texts) -> pl.DataFrame:
     """The columns that are used, in file order."""
     import polars as pl
 
@@ -77,7 +77,7 @@ def _plain(path: Path, column: pl.Series) -> pl.Series:
     )
 
 
-def _cells(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Cell]:
+def row_cells(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Cell]:
     """The cells of a row; null, NaN and blank texts are left out."""
     cells: dict[str, Cell] = {}
     for name, value in row.items():

@@ -11,6 +11,7 @@ from . import costs, labels, promoted, section
 from .reference import section as references
 from .reference import stage as reference
 from .replies import stage as replies
+from .replies.params import ReplyWords
 
 
 @hookimpl
@@ -31,7 +32,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="words.replies",
         help="The words of replies that go with each feature, confirmed on the other half.",
-        params=replies.ReplyWords,
+        params=ReplyWords,
         run=replies.reply_words,
         estimates=Estimates(cost=costs.replies),
         summary=replies.summary,
@@ -51,8 +52,7 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield StagePart(
         name="words.cross_reference",
-        help="Whether label, words, tokens, effects, spans and attention say the same of "
-        "a feature.",
+        help="Whether a feature's label, words, tokens, effects, spans and attention agree.",
         params=reference.CrossReference,
         version="2",
         run=reference.cross_reference,
@@ -85,14 +85,14 @@ def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="promoted-tokens",
         title="Tokens that features promote",
-        help="What decoder rows say of tokens, on the direct path to the logits.",
+        help="Tokens that decoder rows promote and suppress, on the direct path to the logits.",
         reads=("promoted_tokens", "spaces", "feature_words"),
         run=section.token_figures,
         order=33,
     )
     yield ReportSection(
         name="cross-reference",
-        title="Descriptions held against each other",
+        title="Do the descriptions agree?",
         help="Labels, words, tokens, effects, spans and attention, beside shuffles.",
         reads=("cross_references", "spaces"),
         run=references.reference_figures,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .labels import FeatureLabels
     from .promoted import PromotedTokens
     from .reference.stage import CrossReference
-    from .replies.stage import ReplyWords
+    from .replies.params import ReplyWords
 
 NUMBER = 4
 TILES = 1 << 25

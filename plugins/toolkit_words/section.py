@@ -10,7 +10,7 @@ from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.terminal import cell
 from toolkit.work import Figure, Finding
-from toolkit_words.replies.stage import CONFIRMED
+from toolkit_words.replies.pairs import CONFIRMED
 
 if TYPE_CHECKING:
     from toolkit.work import Inputs
@@ -127,7 +127,7 @@ def _sentence(tested: Sequence[Row], names: Mapping[str, str]) -> str:
     if not counts[CONFIRMED]:
         return (
             f"No word goes with a feature on both halves of the games: of {family:,} pairs tested, "
-            f"{len(tested):,} were found on one half, and none holds on the other"
+            f"{len(tested):,} were discovered on one half, and none was confirmed on the other"
         )
     confirmed = [row for row in tested if row["verdict"] == CONFIRMED]
     best = min(confirmed, key=lambda row: (row["p"], -abs(row["value"])))
@@ -247,9 +247,9 @@ def _contexts(
 ) -> str:
     parts = [STYLE]
     for key in shown[: SHOWN // 2]:
-        own = sorted(contexts[key], key=lambda row: row["rank"])[:EXAMPLES]
-        parts.append(f"<p><b>{draw.escaped(_name(own[0], names))}</b></p>")
-        for row in own:
+        strongest = sorted(contexts[key], key=lambda row: row["rank"])[:EXAMPLES]
+        parts.append(f"<p><b>{draw.escaped(_name(strongest[0], names))}</b></p>")
+        for row in strongest:
             parts.append(
                 f'<p class="words-context">{row["value"]:.3g} at {draw.escaped(row["sample"])}: '
                 f"{_printable(row['before'])}<mark>{_printable(row['piece'])}</mark>"

@@ -3,7 +3,7 @@
 DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/, labels/ and
 metrics.json.
 Everything is seeded. `--quick` takes the same steps in well under a minute, for the tests; its
-weights are good for nothing else.
+weights have no other use.
 """
 
 import argparse

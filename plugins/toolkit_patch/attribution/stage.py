@@ -40,7 +40,9 @@ class Attribution(PatchOutcomes):
         ("atp", "relp"), min_length=1, description="The gradient methods."
     )
     points: int = Field(
-        200, ge=2, description="Decision points at most; as many as the screen's are the same ones."
+        200,
+        ge=2,
+        description="Most decision points; with the screen's number they are the same ones.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the comparison did not see."

@@ -23,17 +23,19 @@ class Doses(PatchOutcomes):
     features: tuple[str, ...] = Field(
         (), description="Addresses such as 25/2059: these features instead."
     )
-    top: int = Field(12, ge=1, description="Features at most: the largest effects.")
+    top: int = Field(12, ge=1, description="Most features: those with the largest effects.")
     doses: tuple[float, ...] = Field(
         DOSES,
         min_length=3,
         description="Doses in multiples of the larger of the two groups' means.",
     )
     points: int = Field(
-        120, ge=2, description="Decision points at most; one of each unit before a second of any."
+        120,
+        ge=2,
+        description="Most decision points; every unit gives one before any gives a second.",
     )
     half: Literal["select", "confirm", "all"] = Field(
         "select",
-        description="select: the half of the units at whose decisions the screen did not look, so "
-        "that effects are not those that chose the features.",
+        description="select: the half of the units that the screen did not use, so that effects "
+        "are independent of those that chose the features.",
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 ALPHA = 0.05
-WIDTH, HEIGHT, MARGIN = 200.0, 110.0, 34.0
+WIDTH, HEIGHT, MARGIN = 220.0, 110.0, 46.0
 COLUMNS = 3
 
 
@@ -54,7 +54,7 @@ def summary(rows: Sequence[Row]) -> str:
     return (
         f"Over {doses} doses, P({outcome}) rises or falls all the way with {len(rising)} of "
         f"{len(rows)} features (Kendall's tau, q at most {ALPHA:g}); at {rows[0]['points']} "
-        f"decisions that the screen did not look at, {len(replicated)} of them move it again"
+        f"decisions that the screen did not use, {len(replicated)} of them move it again"
     )
 
 
@@ -87,14 +87,14 @@ def _curves(rows: Sequence[Row]) -> str:
     """A panel for each feature."""
     body: list[str] = []
     for index, row in enumerate(rows):
-        left, top = (index % COLUMNS) * (WIDTH + 20), (index // COLUMNS) * (HEIGHT + 56)
-        body += _panel(row, left + MARGIN, top + 20)
-    width = min(len(rows), COLUMNS) * (WIDTH + 20)
+        left, top = (index % COLUMNS) * (WIDTH + 24), (index // COLUMNS) * (HEIGHT + 56)
+        body += _panel(row, 20 + left + MARGIN, top + 20)
+    width = 20 + min(len(rows), COLUMNS) * (WIDTH + 24)
     height = -(-len(rows) // COLUMNS) * (HEIGHT + 56)
-    return draw.svg(width, height, body) + draw.note(
-        "Across: dose in multiples of the larger group mean. Upwards: "
-        f"P({rows[0]['outcome']}) with its 95 % interval over units."
-    )
+    across, up = draw.ChartAxis(0, 1, 0, width), draw.ChartAxis(0, 1, height, 0)
+    body.append(draw.x_title(across, height + 14, "dose, in multiples of the larger group mean"))
+    body.append(draw.y_title(up, 14, f"P({rows[0]['outcome']})"))
+    return draw.svg(width, height + 24, body) + draw.note("Bars: 95 % intervals over units.")
 
 
 def _panel(row: Row, left: float, top: float) -> Iterator[str]:
@@ -105,10 +105,10 @@ def _panel(row: Row, left: float, top: float) -> Iterator[str]:
     x = draw.ChartAxis(curve[0]["dose"], curve[-1]["dose"], left, left + WIDTH - MARGIN)
     y = draw.ChartAxis(low, high, top + HEIGHT, top)
     yield draw.text(left, top - 8, row["name"], kind="strong")
-    for dose in (x.low, x.high):
-        yield draw.text(x.at(dose), top + HEIGHT + 16, f"{dose:g}", anchor="middle")
-    for probability in (low, high):
-        yield draw.text(left - 4, y.at(probability) + 4, f"{probability:.2f}", anchor="end")
+    for dose in x.ticks(4):
+        yield draw.text(x.at(dose), top + HEIGHT + 16, draw.number(dose), anchor="middle")
+    yield draw.line(x.start, top + HEIGHT, x.end, top + HEIGHT, "axis")
+    yield from draw.y_ticks(y, x.start, x.end, y.ticks(4), draw.number)
     for point in curve:
         middle = x.at(point["dose"])
         ends = (y.at(base + point["low"]), y.at(base + point["high"]))

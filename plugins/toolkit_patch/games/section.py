@@ -69,5 +69,5 @@ def findings(inputs: RunInputs) -> Iterable[Finding]:
             number=best["difference"],
             interval=(best["low"], best["high"]),
             n=best["pairs"],
-            rank=18,
+            rank=12,
         )

@@ -60,7 +60,7 @@ def joint(work: Work) -> Rows:
     joint_sets = _choose(work)
     if joint_sets is None:
         work.report.event(
-            "warning", text="fewer than two features qualify for a set: nothing is joined"
+            "warning", text="fewer than two features qualify for a set: none is tested"
         )
         return
     check_sites(work.model, list(joint_sets.saes.values()))

@@ -99,5 +99,5 @@ def findings(inputs: RunInputs) -> Iterable[Finding]:
             sentence=headed(stage, stages, summary(numbers, counts)),
             number=sum(numbers["sign_rule"]),
             n=len(numbers["sign_rule"]),
-            rank=30,
+            rank=14,
         )

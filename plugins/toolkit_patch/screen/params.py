@@ -132,7 +132,9 @@ class Delta(PatchOutcomes, At):
         512, ge=1, description="With relp_then_exact: how many candidates are screened exactly."
     )
     points: int = Field(
-        200, ge=2, description="Decision points at most; one of each unit before a second of any."
+        200,
+        ge=2,
+        description="Most decision points; every unit gives one before any gives a second.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the comparison did not see."
@@ -172,10 +174,10 @@ class Delta(PatchOutcomes, At):
         "are no candidates.",
     )
     directions: int = Field(
-        999, ge=19, description="Random directions for each space at most, shared by its features."
+        999, ge=19, description="Most random directions for each space, shared by its features."
     )
     direction_points: int = Field(
-        60, ge=2, description="Decision points at which random directions are tried, at most."
+        60, ge=2, description="Most decision points at which random directions are tried."
     )
     keep: Literal["passing", "all"] = Field(
         "passing", description="Which features get rows for single decision points in `effects`."

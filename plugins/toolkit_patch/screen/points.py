@@ -78,7 +78,9 @@ def _with_positions(
         if positions:
             results.append({**row, "position": positions[0]})
     if not results:
-        raise DataError("at: no token of any decision point is selected. Ask for one they have.")
+        raise DataError(
+            "at: no token of any decision point is selected. Choose a selector that matches one."
+        )
     if len(results) < len(rows):
         skipped = len(rows) - len(results)
         text = f"{skipped} of {len(rows)} decision points have no token that `at` selects; left out"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .pool import DirectionTest
-    from .stage import Screen
+    from .setup import Screen
 
 ALL = "*"
 """The sample of a row over all decision points."""

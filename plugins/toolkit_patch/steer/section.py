@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-WIDTH, HEIGHT, MARGIN, TOP = 560.0, 260.0, 60.0, 12.0
+WIDTH, HEIGHT, MARGIN, TOP = 560.0, 260.0, 76.0, 12.0
 
 
 def summary(row: Row) -> str:
@@ -71,6 +71,8 @@ def _chart(rows: Sequence[Row]) -> str:
     body = [
         *draw.x_ticks(x, TOP, TOP + HEIGHT, doses, "{:+g}".format),
         *draw.y_ticks(y, MARGIN, MARGIN + WIDTH, y.ticks(5), draw.number),
+        draw.x_title(x, TOP + HEIGHT + 38, "dose, in standard deviations along the axis"),
+        draw.y_title(y, 14, f"P({rows[0]['outcome']})"),
     ]
     curves: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["dose"]):
@@ -78,7 +80,6 @@ def _chart(rows: Sequence[Row]) -> str:
     for direction in sorted(curves, key=lambda direction: direction == "axis"):
         points = [(x.at(row["dose"]), y.at(row["probability"])) for row in curves[direction]]
         body.append(draw.path(points, "path" if direction == "axis" else "others"))
-    return draw.svg(WIDTH + 2 * MARGIN, TOP + HEIGHT + 34, body) + draw.note(
-        "Across: dose in standard deviations along the axis. Upwards: the probability. Grey: "
-        "random directions moved as far."
+    return draw.svg(WIDTH + MARGIN + 24, TOP + HEIGHT + 46, body) + draw.note(
+        "Blue: the axis. Grey: random directions moved as far."
     )

@@ -12,7 +12,9 @@ Row = Mapping[str, Any]
 Tones = Mapping[str, str]
 
 ROW_HEIGHT, LEFT, WIDTH, RIGHT, VERDICT_WIDTH = 30.0, 110.0, 520.0, 24.0, 150.0
-TOP, HEIGHT, BOTTOM = 8.0, 270.0, 44.0
+TOP, HEIGHT, BOTTOM = 8.0, 270.0, 46.0
+UP_TITLE = 46.0
+"""Where the title of the vertical axis stands."""
 SMALLEST_P = 1e-30
 
 
@@ -21,11 +23,11 @@ def forest(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     ends = ("low", "high", "null_low", "null_high")
     effects = _effect_axis([row[end] for row in rows for end in ends if row[end] is not None])
     bottom = TOP + ROW_HEIGHT * len(rows)
-    body = list(_effect_ticks(effects, bottom))
+    body = list(_effect_ticks(effects, bottom, f"change of P({outcome})"))
     for index, row in enumerate(rows):
         body += _forest_row(row, effects, TOP + ROW_HEIGHT * (index + 0.5), tones)
     return draw.svg(LEFT + WIDTH + RIGHT + VERDICT_WIDTH, bottom + BOTTOM, body) + draw.note(
-        f"Dot and bar: change of P({outcome}) with its 95 % interval over units. Band: where 95 % "
+        "Dot and bar: the effect of a feature with its 95 % interval over units. Band: where 95 % "
         "of random directions of equal length lie."
     )
 
@@ -48,32 +50,32 @@ def scatter(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     evidence = [-math.log10(max(row["p_units"], SMALLEST_P)) for row in rows]
     heights = draw.ChartAxis(0, max(2.0, *evidence), TOP + HEIGHT, TOP)
     body = [
-        *_effect_ticks(effects, TOP + HEIGHT),
-        draw.text(LEFT - 10, TOP + 10, f"p 1e-{heights.high:.0f}", anchor="end"),
-        draw.text(LEFT - 10, TOP + HEIGHT, "p 1", anchor="end"),
+        *_effect_ticks(effects, TOP + HEIGHT, f"change of P({outcome})"),
+        *draw.y_ticks(heights, LEFT, LEFT + WIDTH, heights.ticks(5), draw.number),
+        draw.y_title(heights, UP_TITLE, "\N{MINUS SIGN}log10 p over units"),
     ]
     for row, height in zip(rows, evidence, strict=True):
         body.append(_dot(row, effects.at(row["effect"]), heights.at(height), tones))
     return draw.svg(LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM, body) + draw.note(
-        f"Across: change of P({outcome}). Upwards: its p over units, before random directions are "
-        "asked and before correction."
+        "p over units, before the comparison with random directions and before correction; below "
+        "1e-30 it is drawn there."
     )
 
 
-def layer_map(rows: Sequence[Row], tones: Tones) -> str:
+def layer_map(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     """One line per layer; each dot is a feature at its effect."""
     layers = sorted({row["layer"] for row in rows})
     middles = {layer: TOP + ROW_HEIGHT * (index + 0.5) for index, layer in enumerate(layers)}
     effects = _effect_axis([row["effect"] for row in rows])
     bottom = TOP + ROW_HEIGHT * len(layers)
-    body = list(_effect_ticks(effects, bottom))
+    body = list(_effect_ticks(effects, bottom, f"change of P({outcome})"))
     for layer, y in middles.items():
         body.append(draw.text(LEFT - 10, y + 4, f"layer {layer}", anchor="end", kind="strong"))
     body += [_dot(row, effects.at(row["effect"]), middles[row["layer"]], tones) for row in rows]
     return draw.svg(LEFT + WIDTH + RIGHT, bottom + BOTTOM, body)
 
 
-def naive_map(rows: Sequence[Row], tones: Tones) -> str:
+def naive_map(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     """Across: the specific effect. Upwards: the naive one, the stream rebuilt with either value
     against the unedited model.
     """
@@ -82,8 +84,9 @@ def naive_map(rows: Sequence[Row], tones: Tones) -> str:
     reach = _reach([row[side] for row in rows for side in sides])
     naive = draw.ChartAxis(-reach, reach, TOP + HEIGHT, TOP)
     body = [
-        *_effect_ticks(effects, TOP + HEIGHT),
+        *_effect_ticks(effects, TOP + HEIGHT, f"change of P({outcome}), error kept"),
         *draw.y_ticks(naive, LEFT, LEFT + WIDTH, naive.ticks(6), _change),
+        draw.y_title(naive, UP_TITLE, "change by the rebuilt stream"),
     ]
     for row in rows:
         for side in sides:
@@ -91,7 +94,7 @@ def naive_map(rows: Sequence[Row], tones: Tones) -> str:
             body.append(_dot(row, x, y, tones, hollow=side == "reconstruct_b"))
     group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     return draw.svg(LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM, body) + draw.note(
-        "Across: specific effect, error kept. Upwards: what the rebuilt stream does against the "
+        "Upwards: what the stream rebuilt by the SAE does against the "
         f"unedited model, filled with the mean of {group_a}, hollow with that of {group_b}. Both "
         "on one side of zero: the value does not matter, the reconstruction does."
     )
@@ -107,8 +110,9 @@ def _effect_axis(values: Sequence[float]) -> draw.ChartAxis:
     return draw.ChartAxis(-reach, reach, LEFT, LEFT + WIDTH)
 
 
-def _effect_ticks(effects: draw.ChartAxis, bottom: float) -> Iterator[str]:
-    return draw.x_ticks(effects, TOP, bottom, effects.ticks(8), _change)
+def _effect_ticks(effects: draw.ChartAxis, bottom: float, title: str) -> Iterator[str]:
+    yield from draw.x_ticks(effects, TOP, bottom, effects.ticks(8), _change)
+    yield draw.x_title(effects, bottom + 36, title)
 
 
 def _change(value: float) -> str:

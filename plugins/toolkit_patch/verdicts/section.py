@@ -144,11 +144,11 @@ def _charts(rows: Sequence[Row], outcome: str) -> Iterator[Figure]:
         )
     if None not in {row["reconstruct_a"] for row in rows}:
         words = "Effects with and without the error."
-        yield Figure("Specific against naive", naive_map(rows, TONES), words, rows)
+        yield Figure("Specific against naive", naive_map(rows, TONES, outcome), words, rows)
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
         description = "Sizes of effects at each layer."
-        yield Figure("Effects by layer", layer_map(rows, TONES), description, rows)
+        yield Figure("Effects by layer", layer_map(rows, TONES, outcome), description, rows)
 
 
 def summary(rows: Sequence[Row], control: Sequence[Row] = ()) -> str:
@@ -201,7 +201,7 @@ def findings(inputs: RunInputs) -> Iterable[Finding]:
             interval=(best["low"], best["high"]),
             n=best["clusters"],
             baseline=_baseline(best),
-            rank=15 if best["verdict"] == CAUSAL else 25,
+            rank=15,
         )
 
 

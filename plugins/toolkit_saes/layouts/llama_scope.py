@@ -1,7 +1,7 @@
 """Llama Scope: the original layout, trained in scaled units and folded into raw ones when read, and
 OpenMOSS's later two.
 
-One folder a layer. The order of the original fold is upstream's: dataset norms, then unit decoder
+One folder per layer. The order of the original fold is upstream's: dataset norms, then unit decoder
 rows; the threshold was fitted after it. The later layouts are in `_openmoss`.
 """
 
@@ -58,7 +58,7 @@ _FOLDER = re.compile(r"(?:.*-)?L(\d+)(R|M|A|TC)(?:-\d+x)?")
 
 class LlamaScope(SaeLocation):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds one
-    folder a layer).
+    folder per layer).
     """
 
     release: str | None = Field(
@@ -66,7 +66,7 @@ class LlamaScope(SaeLocation):
     )
     folder: str = Field(
         "",
-        description="Folder of the release that holds one folder a layer, for releases that have "
+        description="Folder of the release that holds one folder per layer, for releases that have "
         "several.",
     )
     kind: Literal["R", "M", "A", "TC"] | None = Field(

@@ -160,8 +160,8 @@ def _config(folder: Path) -> dict[str, Any]:
     for name in ("use_glu_encoder", "apply_decoder_bias_to_pre_encoder"):
         if known[name]:
             raise BadInput(
-                f"{file}: {name} is {config.shown(known[name])}; `llama_scope` reads SAEs without "
-                "it only."
+                f"{file}: {name} is {config.shown(known[name])}; `llama_scope` reads only SAEs "
+                "without it."
             )
     config.positive_integer(known, "top_k", file)
     return known

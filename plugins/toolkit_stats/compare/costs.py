@@ -1,9 +1,9 @@
-"""What tests ask for at most, from how many activations the stages before them write. How many rows
-there will be is up to the data.
+"""Upper bounds of the cost of tests, from how many activations the stages before them write. How
+many rows there will be is up to the data.
 
 Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
 Activations are read from a file that is mapped, in order of spaces: in memory are those of the
-spaces in hand. The host makes that file a space at a time, before.
+spaces in hand. The host makes that file, one space at a time, before.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.baselines.probe import Probe
 from toolkit_stats.baselines.residual import Residual
 from toolkit_stats.compare.params import Compare
-from toolkit_stats.pathway.stage import Pathway
-from toolkit_stats.ranking.stage import Ranking
+from toolkit_stats.pathway.params import Pathway
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 
 THREADS = 4
@@ -150,7 +150,7 @@ HELD_ROWS = 2**28
 
 
 def leak(params: Leak, load: Workload) -> Cost:
-    """A regression a fold: key by key, and all together."""
+    """A regression per fold: key by key, and all together."""
     width = KEYS * COLUMNS
     steps = params.folds * NEWTON * 2.0 * load.samples
     return Cost(

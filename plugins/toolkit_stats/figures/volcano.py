@@ -134,7 +134,7 @@ def _chart(
 
 def _axes(contrast: ContrastTable, frame: _Frame) -> Iterator[str]:
     floor = HEIGHT - BOTTOM
-    yield draw.text(0, 14, "\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} p", kind="strong")
+    yield draw.text(0, 14, "\N{MINUS SIGN}log10 p", kind="strong")
     for tick in draw.ticks(0, frame.highest, 6):
         yield draw.line(
             LEFT,

@@ -13,7 +13,7 @@ from toolkit.addresses import prefixes
 from toolkit.feature_labels import LABEL
 from toolkit.terminal import cell
 from toolkit.work import Figure, Finding
-from toolkit_words.replies.stage import CONFIRMED
+from toolkit_words.replies.pairs import CONFIRMED
 
 if TYPE_CHECKING:
     from toolkit.work import Inputs
@@ -29,7 +29,7 @@ FIRES, ATTENDS = "fires in ", "fires with attention to "
 
 def reference_figures(inputs: Inputs) -> Iterator[Figure]:
     """Tables of each relation: over all features of a space, and for the most significant
-    features; then one row a feature, with every description of it.
+    features; then one row per feature, with every description of it.
     """
     rows = inputs.read("cross_references").to_pylist()
     if not rows:
@@ -75,7 +75,8 @@ def reference_findings(inputs: Inputs) -> Iterable[Finding]:
         best = min(of_relation, key=lambda row: (row["p"], -abs(row["score"])))
         yield Finding(
             sentence=f"{_about(relation)} is {best['score']:.2f} over {best['n']} features of "
-            f"{_space(best, names)} (q {best['q']:.2g}), the surest of {len(of_relation)} spaces",
+            f"{_space(best, names)} (q {best['q']:.2g}), the strongest evidence among "
+            f"{len(of_relation)} spaces",
             number=best["score"],
             n=best["n"],
             baseline=f"{best['baseline']:.2f} under shuffles",
@@ -123,7 +124,7 @@ def _feature(key: Key, names: Mapping[str, str]) -> str:
     return f"{names.get(key[0], key[0] + ':')}{key[1]}"
 
 
-# --- one row a feature ----------------------------------------------------------------------------
+# --- one row per feature --------------------------------------------------------------------------
 
 
 def _joined(inputs: Inputs, single: Sequence[Row], names: Mapping[str, str]) -> Iterator[Figure]:

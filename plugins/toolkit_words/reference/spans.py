@@ -36,7 +36,7 @@ class SpanEntries:
     """Activations of chosen features: index among the kept positions, column, and value."""
 
     features: Ints
-    place: Ints
+    index: Ints
     column: Ints
     value: Floats
 
@@ -103,8 +103,8 @@ def shares(
     """
     width = len(entries.features)
     sizes = texts.sizes
-    text = np.searchsorted(texts.start, entries.place, side="right") - 1
-    local = entries.place - texts.start[text]
+    text = np.searchsorted(texts.start, entries.index, side="right") - 1
+    local = entries.index - texts.start[text]
     totals = np.bincount(entries.column, entries.value, width)
 
     def share(positions: Ints) -> Floats:
@@ -112,7 +112,7 @@ def shares(
         fractions: Floats = np.divide(inside_sums, totals, out=np.zeros(width), where=totals > 0)
         return fractions
 
-    observed = share(entries.place)
+    observed = share(entries.index)
     total, as_large = np.zeros(width), np.zeros(width)
     for _ in range(count):
         by = rng.integers(0, np.maximum(sizes, 1))

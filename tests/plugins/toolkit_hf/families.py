@@ -92,7 +92,7 @@ class Family:
     """What is added to the weights of its norms."""
 
     @property
-    def given(self) -> dict[str, Any]:
+    def loader_params(self) -> dict[str, Any]:
         """Params of `huggingface` besides the folder."""
         return {"family": self.names} if self.names else {}
 

@@ -57,7 +57,7 @@ def play(
     """So many live at a time: a new one joins when one leaves."""
     session = model.session(options.pop("budget", None))
     waiting = list(enumerate(batch))
-    found: dict[Any, Generated] = {}
+    result: dict[Any, Generated] = {}
 
     def submit() -> None:
         name, ids = waiting.pop(0)
@@ -67,10 +67,10 @@ def play(
     for _ in range(min(at_once, len(waiting))):
         submit()
     for reply in session.run():
-        found[reply.id] = reply
+        result[reply.id] = reply
         if waiting:
             submit()
-    return found
+    return result
 
 
 # --- one transcript -------------------------------------------------------------------------------
@@ -103,14 +103,14 @@ def test_the_lab_model_plays_the_same_in_any_batch(dtype: str, least: int) -> No
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "qwen3", "gpt2", "pythia"])
 def test_kept_keys_give_what_whole_passes_give(loaded: Callable[..., Any], name: str) -> None:
     model, batch = loaded(name), prompts(12)
-    found = play(model, batch, 5)
+    result = play(model, batch, 5)
     session = WholePassSession(model)
     for at, ids in enumerate(batch):
         session.submit(at, ids, partial(drawn, at), max_tokens=2 + at % 4)
-    wanted = {reply.id: reply for reply in session.run()}
-    clean = [at for at in found if not (found[at].close_calls or wanted[at].close_calls)]
+    expected = {reply.id: reply for reply in session.run()}
+    clean = [at for at in result if not (result[at].close_calls or expected[at].close_calls)]
     assert len(clean) >= 8
-    assert all(found[at].ids == wanted[at].ids for at in clean)
+    assert all(result[at].ids == expected[at].ids for at in clean)
 
 
 def test_a_draw_near_a_border_is_counted(loaded: Callable[..., Any]) -> None:
@@ -163,8 +163,8 @@ def test_a_next_round_goes_on_from_the_last(loaded: Callable[..., Any]) -> None:
     assert [reply.id for reply in replies] == ["first", "second"]
     fed = len(ids) + len(replies[0].ids) - 1  # the last token was drawn, and never read
     assert session.counts.computed_tokens == len(ids) + len(ids) + len(replies[0].ids) + 2 - fed
-    wanted = model.generate([longer], lambda _, step: drawn(2, step), max_tokens=5)[0]
-    assert replies[1].close_calls or replies[1].ids == wanted.ids
+    expected = model.generate([longer], lambda _, step: drawn(2, step), max_tokens=5)[0]
+    assert replies[1].close_calls or replies[1].ids == expected.ids
 
 
 def test_keys_stay_within_the_budget(loaded: Callable[..., Any]) -> None:
@@ -213,19 +213,19 @@ def test_edits_persist_with_and_without_kept_keys(loaded: Callable[..., Any], na
     def draw(row: int, step: int) -> float:
         return drawn(row, step)
 
-    found = model.generate(batch, draw, max_tokens=7, edits=fast)
-    wanted = Model.generate(Whole(model), batch, draw, max_tokens=7, edits=plain)
+    result = model.generate(batch, draw, max_tokens=7, edits=fast)
+    expected = Model.generate(Whole(model), batch, draw, max_tokens=7, edits=plain)
     bare = model.generate(batch, draw, max_tokens=7)
-    clean = [at for at in range(6) if not (found[at].close_calls or wanted[at].close_calls)]
+    clean = [at for at in range(6) if not (result[at].close_calls or expected[at].close_calls)]
     assert len(clean) >= 3
-    assert all(found[at].ids == wanted[at].ids for at in clean)
-    assert [reply.ids for reply in found] != [reply.ids for reply in bare]
+    assert all(result[at].ids == expected[at].ids for at in clean)
+    assert [reply.ids for reply in result] != [reply.ids for reply in bare]
     if len(clean) == 6:
         for ours, theirs in zip(fast, plain, strict=True):
             assert ours.tally.counts == theirs.tally.counts
     assert fast[0].tally.total(0, "prompt") == len(batch[0]) - 4
-    assert fast[0].tally.total(0, "generation") == len(found[0].ids) - 1
-    assert fast[2].tally.total() == 1 + (len(batch[3]) + len(found[3].ids) - 1 > 16)
+    assert fast[0].tally.total(0, "generation") == len(result[0].ids) - 1
+    assert fast[2].tally.total() == 1 + (len(batch[3]) + len(result[3].ids) - 1 > 16)
 
 
 class Whole(Model):
@@ -257,8 +257,8 @@ def test_keys_of_edited_tokens_are_not_taken_over_by_others(loaded: Callable[...
     for at in range(4):
         own = (edit,) if at % 2 else ()
         session.submit(at, ids, partial(drawn, 0), max_tokens=6, edits=own)
-    found = {reply.id: reply.ids for reply in session.run()}
-    assert found[0] == found[2] != found[1] == found[3]
+    results = {reply.id: reply.ids for reply in session.run()}
+    assert results[0] == results[2] != results[1] == results[3]
     assert session.counts.computed_tokens == len(ids) + len(ids) - 30
     assert edit.tally.total(1, "prompt") == edit.tally.total(3, "prompt") == len(ids) - 30
 

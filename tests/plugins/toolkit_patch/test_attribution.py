@@ -61,15 +61,15 @@ def test_the_plain_gradient_is_the_slope_of_the_exact_effect(world, attributed):
         chances, _ = push(world.model, outcomes, reading, layers, moved)
         slope = (chances[0, 0] - chances[1, 0]) / (2 * step)
         slopes += [slope] * len(point.owners)
-    wanted = (means["yes"] - means["no"]) * sum(slopes) / len(slopes)
-    assert row["estimate"] == pytest.approx(wanted, rel=0.02)
+    expected = (means["yes"] - means["no"]) * sum(slopes) / len(slopes)
+    assert row["estimate"] == pytest.approx(expected, rel=0.02)
 
 
 def test_agreement_is_told_for_all_and_for_each_layer(world, attributed):
     work = make_work(None, world.tables | attributed)
-    (found,) = agreements(work.inputs).values()
-    assert {row["where"] for row in found} > {"all"}
-    assert all(-1 <= row["rank"] <= 1 for row in found)
+    (result,) = agreements(work.inputs).values()
+    assert {row["where"] for row in result} > {"all"}
+    assert all(-1 <= row["rank"] <= 1 for row in result)
     sentence = next(iter(findings(work.inputs))).sentence
     assert sentence.startswith("Against the exact effects of 16 features, attribution patching")
 

@@ -48,9 +48,9 @@ def test_rows_of_the_two_halves_of_one_contrast_are_never_mixed(
         make_comparison("a", "b", id=half, half=half) for half in ("select", "confirm")
     )
     parts = [compared(select, 2.0), compared(confirm, 0.01)][::order]
-    found = read_features(joined(*parts), between, "confirm")
-    assert found.comparison.id == "select"
-    assert (found.d.tolist(), found.values.tolist()) == ([2.0], [[2.0, 2.0]])
+    result = read_features(joined(*parts), between, "confirm")
+    assert result.comparison.id == "select"
+    assert (result.d.tolist(), result.values.tolist()) == ([2.0], [[2.0, 2.0]])
 
 
 def test_halves_that_another_seed_drew_are_refused() -> None:
@@ -73,6 +73,6 @@ def test_two_tests_of_one_half_are_refused_by_name() -> None:
 def test_a_group_may_be_called_as_a_contrast_is() -> None:
     made = compared(make_comparison("cat vs dog", "mouse", half="select"), 1.0)
     for between in (None, ("cat vs dog", "mouse")):
-        found = read_features(TableInputs(made), between, "confirm")
-        assert found.groups == ("cat vs dog", "mouse")
-        assert found.feature.tolist() == [1]
+        result = read_features(TableInputs(made), between, "confirm")
+        assert result.groups == ("cat vs dog", "mouse")
+        assert result.feature.tolist() == [1]

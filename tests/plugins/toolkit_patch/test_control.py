@@ -98,9 +98,9 @@ def test_the_report_states_both_rates(world, controlled):
     shown = {figure.title: figure.html for figure in figures(inputs)}
     table = shown["Trained against random decoder"]
     assert '<td class="number">4 of 16</td><td class="number">0 of 16</td>' in table
-    (found,) = findings(inputs)
-    assert found.sentence.startswith("4 of 16 features are causal for P(stop)")
-    assert found.sentence.endswith("(same encoders), 0 of 16 are causal.")
+    (result,) = findings(inputs)
+    assert result.sentence.startswith("4 of 16 features are causal for P(stop)")
+    assert result.sentence.endswith("(same encoders), 0 of 16 are causal.")
 
 
 def test_a_stage_writes_the_control_if_it_is_asked_for():

@@ -72,7 +72,7 @@ def test_arms_of_one_screen_are_not_those_of_the_other(two_screens: StagedInputs
     shown = {figure.title: figure.html for figure in verdicts.figures(two_screens)}
     assert "rebuilt" in shown["wide: Every arm"]
     assert "rebuilt" not in shown["narrow: Every arm"]
-    sentences = sorted(found.sentence for found in verdicts.findings(two_screens))
+    sentences = sorted(result.sentence for result in verdicts.findings(two_screens))
     assert [text.split(": ")[0] for text in sentences] == ["narrow", "wide"]
     assert "4 features were screened at 12 decision points" in sentences[0]
     assert "16 features were screened at 40 decision points" in sentences[1]
@@ -86,10 +86,12 @@ def test_one_screen_judged_by_two_rules_has_both(world: Any, screened: Tables) -
         usual={"verdicts": screened["verdicts"]},
         strict={"verdicts": strict["verdicts"]},
     )
-    found = {found.sentence.split(": ")[0]: found.sentence for found in verdicts.findings(inputs)}
-    assert set(found) == {"causes, judged by usual", "causes, judged by strict"}
-    assert "4 of 16 features are causal" in found["causes, judged by usual"]
-    assert "No feature is causal" in found["causes, judged by strict"]
+    results = {
+        results.sentence.split(": ")[0]: results.sentence for results in verdicts.findings(inputs)
+    }
+    assert set(results) == {"causes, judged by usual", "causes, judged by strict"}
+    assert "4 of 16 features are causal" in results["causes, judged by usual"]
+    assert "No feature is causal" in results["causes, judged by strict"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_other_stages_are_told_apart_too(
     assert [(figure.title, figure.html) for figure in shown] == [
         (f"{name}: {figure.title}", figure.html) for name in made for figure in alone[name]
     ]
-    assert [found.sentence.split(": ")[0] for found in section.findings(inputs)] == ["one", "two"]
+    assert [result.sentence.split(": ")[0] for result in section.findings(inputs)] == ["one", "two"]
 
 
 @pytest.mark.parametrize("stage", ["patch.joint", "patch.doses", "patch.attribution"])
@@ -163,7 +165,7 @@ def test_games_and_published_rules_are_told_apart() -> None:
         return {"features": table("features", rows)}
 
     pairs = list(games.findings(staged({}, one=paired(0.4), two=paired(0.6))))
-    assert [found.number for found in pairs] == pytest.approx([-0.1, 0.1])
-    assert [found.sentence[:5] for found in pairs] == ["one: ", "two: "]
+    assert [result.number for result in pairs] == pytest.approx([-0.1, 0.1])
+    assert [result.sentence[:5] for result in pairs] == ["one: ", "two: "]
     rules = list(published.findings(staged({}, one=judged(1.0), two=judged(0.0))))
-    assert [(found.number, found.n) for found in rules] == [(1.0, 1), (0.0, 1)]
+    assert [(result.number, result.n) for result in rules] == [(1.0, 1), (0.0, 1)]

@@ -127,9 +127,9 @@ def test_sizes_are_those_of_what_is_loaded() -> None:
     )
     assert (facts["bytes"], facts["block_parameters"], facts["item"]) == (4 * held, blocks, 4)
     saes = _llama_scope.LlamaScope(path=str(saes_path()))
-    found, loaded = _llama_scope.identify(saes).facts, _llama_scope.load(saes, SilentReporter())
-    assert found["count"] == len(loaded)
-    assert found["features"] == sum(sae.width for sae in loaded)
+    result, loaded = _llama_scope.identify(saes).facts, _llama_scope.load(saes, SilentReporter())
+    assert result["count"] == len(loaded)
+    assert result["features"] == sum(sae.width for sae in loaded)
 
 
 def test_operations_are_those_that_torch_counts() -> None:
@@ -145,9 +145,9 @@ def test_operations_are_those_that_torch_counts() -> None:
     )
     ids = [[1 + (7 * at + row) % 900 for at in range(64)] for row in range(8)]
     with FlopCounterMode(display=False) as counted:
-        found = model.run(ids, [sae.hookpoint for sae in saes])
+        results = model.run(ids, [sae.hookpoint for sae in saes])
         for sae in saes:
-            sae.encode(torch.as_tensor(found[sae.hookpoint]).flatten(0, 1))
+            sae.encode(torch.as_tensor(results[sae.hookpoint]).flatten(0, 1))
     facts = (
         identify(params).facts,
         _llama_scope.identify(_llama_scope.LlamaScope(path=str(saes_path()))).facts,
@@ -203,19 +203,19 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
     ]
     assert "`<=`: an upper bound" in said
     code, said, _ = _plan(tmp_path, capsys, "--json")
-    found = json.loads(said)
-    costs = {row["stage"]: row["cost"] for row in found["stages"]}
+    result = json.loads(said)
+    costs = {row["stage"]: row["cost"] for row in result["stages"]}
     assert (costs["play"]["forwards"], costs["play"]["exact"], costs["play"]["known"]) == (
         1200,
         False,
         True,
     )
     assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
-    assert found["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
-    assert found["total"]["memory"] == max(cost["memory"] for cost in costs.values())
-    totals = found["total"]["totals"]
+    assert result["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
+    assert result["total"]["memory"] == max(cost["memory"] for cost in costs.values())
+    totals = result["total"]["totals"]
     assert totals["dense_bytes"] == totals["dense_bytes_all_tokens"] == 12 * 256 * 2 * 512 * 4
-    assert found["total"]["totals"]["text_bytes"] == 12 * 256 * 2 * 256 * 5 * 4
+    assert result["total"]["totals"]["text_bytes"] == 12 * 256 * 2 * 256 * 5 * 4
 
 
 OF_A_FILE = """

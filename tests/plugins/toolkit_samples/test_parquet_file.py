@@ -53,7 +53,7 @@ def test_it_keeps_the_contract(write: Write) -> None:
 
 
 def test_a_row_is_a_sample_and_its_other_columns_are_metadata(write: Write) -> None:
-    found = tables(
+    results = tables(
         write(
             text=["one two", "three"],
             score=[1.5, float("nan")],
@@ -63,11 +63,11 @@ def test_a_row_is_a_sample_and_its_other_columns_are_metadata(write: Write) -> N
             kind=pl.Series(["a", "b"], dtype=pl.Categorical),
         )
     )
-    assert [(row["sample"], row["text"]) for row in found["samples"]] == [
+    assert [(row["sample"], row["text"]) for row in results["samples"]] == [
         ("000000", "one two"),
         ("000001", "three"),
     ]
-    assert meta_of(found) == {
+    assert meta_of(results) == {
         ("000000", "score"): 1.5,
         ("000000", "count"): 3.0,
         ("000000", "ok"): "true",
@@ -149,6 +149,6 @@ def test_it_reads_what_json_lines_of_the_same_rows_say(
     pl.DataFrame(rows, schema).write_parquet(folder / "data.parquet")
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = tables_of("jsonl", Jsonl(path=str(folder / "data.jsonl")))
-    found = tables(folder / "data.parquet")
-    assert found["samples"] == lines["samples"]
-    assert meta_of(found) == meta_of(lines)
+    results = tables(folder / "data.parquet")
+    assert results["samples"] == lines["samples"]
+    assert meta_of(results) == meta_of(lines)

@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats.made import joined, outputs, run, sample, sizes, tables
+from tests.plugins.toolkit_stats.comparison_tables import (
+    joined,
+    outputs,
+    run,
+    sample,
+    sizes,
+    tables,
+)
 from toolkit._plan.power import _counted
 from toolkit.comparisons import comparisons_of, distinct_labels, rows_of
 from toolkit.costs import PlannedComparison
@@ -59,25 +66,25 @@ def designs(given: dict[str, pa.Table], **params: Any) -> dict[str, list[str]]:
 
 def test_no_prompt_is_in_both_halves() -> None:
     given = crossing()
-    found = designs(given)
-    select, confirm = (prompts_of(given, found[part]) for part in ("select", "confirm"))
+    result = designs(given)
+    select, confirm = (prompts_of(given, result[part]) for part in ("select", "confirm"))
     assert not select & confirm
-    assert {half(0, name) for name in found["confirm"]} == {"confirm"}
+    assert {half(0, name) for name in result["confirm"]} == {"confirm"}
     halved = {
-        part: {name for name in found["all"] if half(0, name) == part}
+        part: {name for name in result["all"] if half(0, name) == part}
         for part in ("select", "confirm")
     }
-    assert set(found["select"]) == halved["select"]
-    left = halved["confirm"] - set(found["confirm"])
+    assert set(result["select"]) == halved["select"]
+    left = halved["confirm"] - set(result["confirm"])
     assert left
     assert prompts_of(given, sorted(left)) <= select
 
 
 def test_units_that_are_independent_all_the_same_keep_their_prompts() -> None:
     given = crossing()
-    found = designs(given, cluster="none")
-    assert set(found["confirm"]) == {name for name in found["all"] if half(0, name) == "confirm"}
-    assert prompts_of(given, found["select"]) & prompts_of(given, found["confirm"])
+    result = designs(given, cluster="none")
+    assert set(result["confirm"]) == {name for name in result["all"] if half(0, name) == "confirm"}
+    assert prompts_of(given, result["select"]) & prompts_of(given, result["confirm"])
 
 
 def test_who_is_left_out_does_not_depend_on_labels() -> None:
@@ -95,10 +102,10 @@ def test_who_is_left_out_does_not_depend_on_labels() -> None:
 
 def test_the_size_of_a_group_says_how_many_were_left_out() -> None:
     given = crossing()
-    found = designs(given)
-    own = set(found["confirm"])
+    result = designs(given)
+    own = set(result["confirm"])
     left = sum(
-        half(0, name) == "confirm" and name not in own for name in found["all"][: UNITS // 2]
+        half(0, name) == "confirm" and name not in own for name in result["all"][: UNITS // 2]
     )
     text = sizes("welch", given, **PAIR, half="confirm")["a"]
     assert f", {left} left out whose prompts the select half has" in text
@@ -134,8 +141,8 @@ def test_a_plan_counts_what_the_comparison_takes() -> None:
     for cluster in ("prompt", "none"):
         asked = PlannedComparison(by="group", groups=("a", "b"), half="confirm", cluster=cluster)
         design = group_design(make_work(Means(**PAIR, half="confirm", cluster=cluster), given))
-        wanted = {group.name: group.count for group in design.groups}
-        assert _counted(asked, plan, lambda name, rows: given[name], []) == wanted
+        expected = {group.name: group.count for group in design.groups}
+        assert _counted(asked, plan, lambda name, rows: given[name], []) == expected
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -148,15 +155,15 @@ def test_rows_of_two_halves_are_never_mixed() -> None:
         part: outputs("welch", given, **PAIR, half=part) for part in ("confirm", "all", "select")
     }
     every = joined(*both.values())
-    found = comparisons_of(every["comparisons"])
-    assert [(one.name, one.label) for one in found] == [
+    result = comparisons_of(every["comparisons"])
+    assert [(one.name, one.label) for one in result] == [
         ("a vs b", "welch"),
         ("a vs b", "welch, half confirm"),
         ("a vs b", "welch, half select"),
     ]
-    for one in found:
+    for one in result:
         assert rows_of(every["features"], one).equals(both[one.half]["features"])
-    assert len(set(distinct_labels(found).values())) == 3
+    assert len(set(distinct_labels(result).values())) == 3
 
 
 def test_all_units_are_all_samples() -> None:

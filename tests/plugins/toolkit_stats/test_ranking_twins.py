@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats.made import joined
+from tests.plugins.toolkit_stats.comparison_tables import joined
 from tests.plugins.toolkit_stats.test_ranking import BY, space, world
 from toolkit.comparisons import comparisons_of
 from toolkit.parts import ReportSection
@@ -23,8 +23,9 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.ranking.sink import RankingFiles, write_ranking
-from toolkit_stats.ranking.stage import Ranking, compare_ranking
+from toolkit_stats.ranking.stage import compare_ranking
 
 SECTION = next(
     part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking"
@@ -113,14 +114,14 @@ def test_the_sound_file_names_the_twin_and_the_published_one_keeps_its_columns()
     files = dict(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", TableInputs(made))))
     sound = list(csv.DictReader(io.StringIO(bytes(files["ranked_features_sound.csv"]).decode())))
     address = {row["space"]: row["address"] for row in ONE_SITE}
-    wanted = {
+    expected = {
         (str(row[0]), row[1]): f"{address[row[2]]}:{row[3]:.0f}"
         for row in twins(made, "same_as_sound")
     }
     l0 = {"82.0": "s1", "22.0": "s2", "445.0": "s3"}
-    found = {(l0[row["average_l0"]], int(row["feature_id"])): row["same_as"] for row in sound}
-    assert found == {key: wanted.get(key, "") for key in found}
-    assert len(found) == 4
+    results = {(l0[row["average_l0"]], int(row["feature_id"])): row["same_as"] for row in sound}
+    assert results == {key: expected.get(key, "") for key in results}
+    assert len(results) == 4
     assert "same_as" not in bytes(files["ranked_features.csv"]).decode()
 
 

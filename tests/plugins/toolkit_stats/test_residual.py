@@ -42,14 +42,14 @@ def samples(count: int = 30) -> dict[str, pa.Table]:
 
 def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[str, pa.Table]:
     asked = Residual(**{"by": "group", "between": ("a", "b"), **params})
-    found: dict[str, list[pa.Table]] = {}
+    result: dict[str, list[pa.Table]] = {}
     for name, rows in compare_residual(make_work(asked, given, model=model)):
-        found.setdefault(name, []).append(rows)
-    return {name: pa.concat_tables(parts) for name, parts in found.items()}
+        result.setdefault(name, []).append(rows)
+    return {name: pa.concat_tables(parts) for name, parts in result.items()}
 
 
-def numbers(found: Mapping[str, pa.Table]) -> dict[tuple[str, int, str, str], float]:
-    rows = found["features"].to_pylist()
+def numbers(result: Mapping[str, pa.Table]) -> dict[tuple[str, int, str, str], float]:
+    rows = result["features"].to_pylist()
     return {
         (row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in rows
     }
@@ -65,10 +65,10 @@ def test_it_keeps_the_contract(tiny: Any) -> None:
 
 def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> None:
     given = samples()
-    found = run(given, tiny, layers="1-2", details="all")
-    spaces = {row["hookpoint"]: row for row in found["spaces"].to_pylist()}
+    results = run(given, tiny, layers="1-2", details="all")
+    spaces = {row["hookpoint"]: row for row in results["spaces"].to_pylist()}
     assert set(spaces) == {"resid_post.1", "resid_post.2"}
-    rows, got = given["samples"].to_pylist(), numbers(found)
+    rows, got = given["samples"].to_pylist(), numbers(results)
     every = []
     for layer in (1, 2):
         x = np.array([tiny.stream(row["token_ids"], layer)[-1] for row in rows], dtype=np.float64)
@@ -118,9 +118,9 @@ def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
     given = make_samples(texts, group=[*"aaaabbbbabab"])
     prompts = pa.array(texts)
     given["samples"] = given["samples"].set_column(2, "cluster", prompts)
-    found = run(given, tiny, layers=0)
+    results = run(given, tiny, layers=0)
     assert sum(tiny.passes) == 5
-    (comparison,) = comparisons_of(found["comparisons"])
+    (comparison,) = comparisons_of(results["comparisons"])
     texts_of = {group.name: group.describe() for group in comparison.groups}
     groups = dict(
         zip(
@@ -148,14 +148,14 @@ def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:
     stream = Stream(clusters, (6,))
     for at in rng.permutation(40):
         stream.add(x[at], [int(clusters[at])])
-    got, wanted = stream.moments(), moments(sparse.csr_array(x), clusters)
-    np.testing.assert_allclose(got.mean, wanted.mean, rtol=1e-12)
-    np.testing.assert_allclose(got.squares, wanted.squares, rtol=1e-9)
-    np.testing.assert_allclose(got.variance, wanted.variance, rtol=1e-9)
+    got, expected = stream.moments(), moments(sparse.csr_array(x), clusters)
+    np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(got.squares, expected.squares, rtol=1e-9)
+    np.testing.assert_allclose(got.variance, expected.variance, rtol=1e-9)
     assert got.squares[4] == 0
-    np.testing.assert_allclose(got.skewness, wanted.skewness, rtol=1e-6)
-    np.testing.assert_allclose(got.kurtosis, wanted.kurtosis, rtol=1e-6)
-    np.testing.assert_allclose(welch(got, got).p, welch(wanted, wanted).p)
+    np.testing.assert_allclose(got.skewness, expected.skewness, rtol=1e-6)
+    np.testing.assert_allclose(got.kurtosis, expected.kurtosis, rtol=1e-6)
+    np.testing.assert_allclose(welch(got, got).p, welch(expected, expected).p)
 
 
 def test_another_order_keeps_few_clusters_open_and_changes_nothing(
@@ -170,13 +170,13 @@ def test_another_order_keeps_few_clusters_open_and_changes_nothing(
     monkeypatch.setattr(
         Stream, "moments", lambda self: (most.append(self.most_open), real(self))[1]
     )
-    wanted = numbers(run(given, tiny))
+    expected = numbers(run(given, tiny))
     usual = max(most)
     monkeypatch.setattr(_residual, "OPEN_BYTES", 0)
     most.clear()
     got = numbers(run(given, tiny))
     assert max(most) == 1 < usual
-    assert got == pytest.approx(wanted, rel=1e-9, nan_ok=True)
+    assert got == pytest.approx(expected, rel=1e-9, nan_ok=True)
 
 
 # --- promise 1 ------------------------------------------------------------------------------------
@@ -211,15 +211,15 @@ def test_a_short_address_that_could_mean_either_is_refused_with_both() -> None:
         "address": "m/resid_post.1/S",
     }
     with pytest.raises(
-        BadInput, match=r"'1/7' may mean 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
+        BadInput, match=r"'1/7' may be any of 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
     ):
         find("1/7", [raw, sae])
     assert find("m/resid_post.1/raw:7", [raw, sae]) == raw
 
 
 def test_layers_may_be_left_open_to_the_last(tiny: Any) -> None:
-    found = run(samples(), tiny, layers="1-")["spaces"].to_pylist()
-    assert [row["hookpoint"] for row in found] == ["resid_post.1", "resid_post.2"]
+    result = run(samples(), tiny, layers="1-")["spaces"].to_pylist()
+    assert [row["hookpoint"] for row in result] == ["resid_post.1", "resid_post.2"]
 
 
 @pytest.mark.parametrize(

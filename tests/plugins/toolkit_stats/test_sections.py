@@ -56,10 +56,10 @@ def spaces(*hookpoints: str, saes: Sequence[str] = ()) -> pa.Table:
     return table("spaces", own)
 
 
-def features(*found: Feature, a: str = "a", b: str = "b") -> pa.Table:
+def features(*result: Feature, a: str = "a", b: str = "b") -> pa.Table:
     """Rows of one contrast; a feature is (space, index, d, p, q, significant)."""
     rows = []
-    for space, feature, d, p, q, significant in found:
+    for space, feature, d, p, q, significant in result:
         numbers = {"d": d, "p": p, "q": q, "significant": float(significant)}
         stats = [(stat, f"{a} vs {b}", number) for stat, number in numbers.items()]
         stats += [
@@ -190,18 +190,18 @@ def test_names_of_users_are_escaped(section: ReportSection) -> None:
 
 
 def test_features_come_in_order_of_layers_and_not_of_ids() -> None:
-    (found,) = read_contrasts(
+    (result,) = read_contrasts(
         TableInputs({**compared(FOUND), "spaces": spaces("resid_post.10", "resid_post.2")})
     )
-    assert [found.address(at) for at in range(5)] == ["2/9", "2/11", "2/12", "10/3", "10/7"]
-    assert [found.address(at) for at in found.ranking()] == ["2/9", "10/3", "10/7", "2/11"]
+    assert [result.address(at) for at in range(5)] == ["2/9", "2/11", "2/12", "10/3", "10/7"]
+    assert [result.address(at) for at in result.ranking()] == ["2/9", "10/3", "10/7", "2/11"]
 
 
 def test_rows_that_say_the_same_twice_count_once() -> None:
-    (found,) = read_contrasts(
+    (result,) = read_contrasts(
         TableInputs({**compared(pa.concat_tables([FOUND, FOUND])), "spaces": SPACES})
     )
-    assert len(found.d) == 5
+    assert len(result.d) == 5
 
 
 @pytest.mark.parametrize(

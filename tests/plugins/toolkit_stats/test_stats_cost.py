@@ -1,4 +1,4 @@
-"""The costs of tests and baselines, held against what they take: rows, memory, passes and
+"""The costs of tests and baselines, compared with what they take: rows, memory, passes and
 operations.
 """
 
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.plugins.toolkit_stats.conftest import Tiny
-from tests.plugins.toolkit_stats.test_stored import kept
+from tests.plugins.toolkit_stats.test_stored_streams import stored_streams
 from toolkit._run.atomic import write_parts
 from toolkit._run.job_folder import read_arrow
 from toolkit.activation_rows import BySpace
@@ -112,10 +112,10 @@ def peak() -> Iterator[Callable[[], int]]:
 
 def taken(rows: Rows) -> dict[str, int]:
     """How many rows of each table; they are let go as they come, as a worker does."""
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     for name, table in rows:
-        found[name] = found.get(name, 0) + table.num_rows
-    return found
+        result[name] = result.get(name, 0) + table.num_rows
+    return result
 
 
 def params_of(name: str) -> dict[str, Any]:
@@ -168,13 +168,13 @@ def test_rows_are_read_space_by_space_without_a_copy(
     )
     rows = read_arrow(path)
     before = pa.total_allocated_bytes()
-    found = BySpace(rows)
-    parts = {space: found.of(space) for space in found.spaces}
+    result = BySpace(rows)
+    parts = {space: result.of(space) for space in result.spaces}
     assert pa.total_allocated_bytes() == before
     assert list(parts) == [f"s{at}" for at in range(SPACES)]
     for space, part in parts.items():
         assert part.equals(rows.filter(pc.equal(rows["space"], space)))
-    assert found.of("unknown").num_rows == 0
+    assert result.of("unknown").num_rows == 0
 
 
 @pytest.mark.usefixtures("warm")
@@ -346,7 +346,9 @@ def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(
         if name == "compare.probe" or table.startswith("sample")
     }
     repeated = {**held_of, "samples": twice(held_of["samples"])}
-    work = make_work(params, {**repeated, "streams": kept(model, repeated["samples"], (1, 2))})
+    work = make_work(
+        params, {**repeated, "streams": stored_streams(model, repeated["samples"], (1, 2))}
+    )
     work = replace(work, identity=replace(model.identity, facts=facts))
     taken(PARTS[name].run(work))  # what is imported is there
     with peak() as memory:

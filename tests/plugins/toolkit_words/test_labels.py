@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.plugins.toolkit_words.replied import PARTS, SPACE, run
+from tests.plugins.toolkit_words.reply_tables import PARTS, SPACE, run
 from tests.toolkit.conftest import TOY
 from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit.errors import DataError, SpecError
 from toolkit.neuronpedia import names
 from toolkit.tables import arrow_schema

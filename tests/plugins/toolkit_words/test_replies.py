@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_words.replied import COMMON, PARTS, planted, replied, run, word_rows
+from tests.plugins.toolkit_words.reply_tables import COMMON, PARTS, planted, replied, run, word_rows
 from toolkit.errors import DataError
 from toolkit.halves import in_half
 from toolkit.tables import arrow_schema
@@ -55,11 +55,11 @@ def test_the_log_odds_are_those_of_the_formula(prior: float) -> None:
     for name in drawn:
         at = names.index(name)
         corpora[bool(values[at, 3] > 0)].update(set(replies[at].split()))
-    found = word_rows(tables, prior=prior)
+    result = word_rows(tables, prior=prior)
     for word in ("gamble", "careful"):
         delta, z = monroe(corpora[True], corpora[False], word, prior)
-        assert found[3, word]["value"] == pytest.approx(delta, rel=1e-12)
-        assert found[3, word]["z"] == pytest.approx(z, rel=1e-12)
+        assert result[3, word]["value"] == pytest.approx(delta, rel=1e-12)
+        assert result[3, word]["z"] == pytest.approx(z, rel=1e-12)
 
 
 def test_log_odds_have_the_sign_of_the_difference() -> None:
@@ -91,8 +91,8 @@ def test_the_score_is_in_standard_deviations() -> None:
 
 def test_planted_words_are_confirmed_with_their_direction() -> None:
     tables = replied(*planted())
-    found = word_rows(tables)
-    confirmed = {key: row for key, row in found.items() if row["verdict"] == "confirmed"}
+    result = word_rows(tables)
+    confirmed = {key: row for key, row in result.items() if row["verdict"] == "confirmed"}
     assert set(confirmed) == {(3, "gamble"), (3, "careful")}
     more, less = confirmed[3, "gamble"], confirmed[3, "careful"]
     assert more["value"] > 0 > less["value"]
@@ -134,8 +134,8 @@ def test_shuffled_replies_give_no_more_discoveries_than_alpha() -> None:
     for seed in range(100):
         replies, values = planted(seed, 120, 20)
         np.random.default_rng(1000 + seed).shuffle(values)
-        found = word_rows(replied(replies, values), tf_idf=False, contexts=0)
-        sets += any(row["verdict"] == "confirmed" for row in found.values())
+        result = word_rows(replied(replies, values), tf_idf=False, contexts=0)
+        sets += any(row["verdict"] == "confirmed" for row in result.values())
     assert sets <= 5
 
 
@@ -181,11 +181,11 @@ def test_the_halves_share_no_prompt() -> None:
 
 
 def test_results_do_not_depend_on_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit_words.replies import stage
+    from toolkit_words.replies import pairs
 
     tables = replied(*planted())
     whole = run("words.replies", tables)
-    monkeypatch.setattr(stage, "BLOCK_PAIRS", 40)
+    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 40)
     assert run("words.replies", tables) == whole
 
 
@@ -226,11 +226,11 @@ def test_tf_idf_is_that_of_the_study() -> None:
         cut = np.median(values[:, feature])
         sides = []
         for chosen in (values[:, feature] >= cut, values[:, feature] < cut):
-            told = Counter(word for at in np.flatnonzero(chosen) for word in replies[at])
-            sides.append({word: told[word] / sum(told.values()) for word in names})
+            message = Counter(word for at in np.flatnonzero(chosen) for word in replies[at])
+            sides.append({word: message[word] / sum(message.values()) for word in names})
         far = {word: sides[0][word] - sides[1][word] for word in names}
         listed[feature] = {word: sides[0][word] for word in names if abs(far[word]) > 0.01}
-    found = published(sparse.csr_array(values), sparse.csr_array(counts))
+    result = published(sparse.csr_array(values), sparse.csr_array(counts))
     expected = {}
     for feature, own in listed.items():
         for word, frequency in own.items():
@@ -239,18 +239,18 @@ def test_tf_idf_is_that_of_the_study() -> None:
                 expected[feature, word] = frequency * math.log(5 / spread)
     made = {
         (int(feature), names[word]): value
-        for feature, word, value in zip(found.column, found.word, found.score, strict=True)
+        for feature, word, value in zip(result.column, result.word, result.score, strict=True)
     }
     assert made == pytest.approx(expected)
     assert len(expected) > 10
-    assert found.split == 5
+    assert result.split == 5
 
 
 def test_the_published_median_does_not_split_a_sparse_feature() -> None:
     values = np.zeros((40, 1))
     values[:10] = 1.0
-    found = published(sparse.csr_array(values), sparse.csr_array(np.ones((40, 3), int)))
-    assert found.split == len(found.word) == 0
+    result = published(sparse.csr_array(values), sparse.csr_array(np.ones((40, 3), int)))
+    assert result.split == len(result.word) == 0
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -258,8 +258,8 @@ def test_the_published_median_does_not_split_a_sparse_feature() -> None:
 
 def test_contexts_show_each_prompt_once_the_hardest_first() -> None:
     replies, values = planted()
-    found = run("words.replies", replied(replies, values), contexts=4)["feature_contexts"]
-    own = [row for row in found if row["feature"] == 3]
+    result = run("words.replies", replied(replies, values), contexts=4)["feature_contexts"]
+    own = [row for row in result if row["feature"] == 3]
     assert [row["rank"] for row in own] == [1, 2, 3, 4]
     best = np.argsort(-values[:, 3])[:4]
     assert [row["sample"] for row in own] == [f"n{at:04d}" for at in best]

@@ -30,8 +30,8 @@ class MlflowClient:
         return "1"
 
     def search_runs(self, experiment_ids: list[str], filter_string: str) -> list[Any]:
-        (wanted,) = re.findall(r"tags\.`toolkit\.run` = '([^']*)'", filter_string)
-        return [run for run in runs.values() if run.tags["toolkit.run"] == wanted]
+        (expected,) = re.findall(r"tags\.`toolkit\.run` = '([^']*)'", filter_string)
+        return [run for run in runs.values() if run.tags["toolkit.run"] == expected]
 
     def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> Any:
         name = f"run-{len(runs)}"

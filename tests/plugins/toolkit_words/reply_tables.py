@@ -94,15 +94,15 @@ def run(
 ) -> dict[str, list[dict[str, Any]]]:
     """What a stage writes, by table."""
     stage = PARTS[part]
-    found: dict[str, list[dict[str, Any]]] = {}
+    result: dict[str, list[dict[str, Any]]] = {}
     for name, rows in stage.run(make_work(stage.params(**params), tables, seed=seed)):
-        found.setdefault(name, []).extend(rows.to_pylist())
-    return found
+        result.setdefault(name, []).extend(rows.to_pylist())
+    return result
 
 
 def word_rows(
     tables: Mapping[str, pa.Table], method: str = "log_odds", **params: Any
 ) -> dict[tuple[int, str], dict[str, Any]]:
     """Rows of `feature_words` by feature and word."""
-    found = run("words.replies", tables, **params)["feature_words"]
-    return {(row["feature"], row["word"]): row for row in found if row["method"] == method}
+    result = run("words.replies", tables, **params)["feature_words"]
+    return {(row["feature"], row["word"]): row for row in result if row["method"] == method}

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from tests.plugins.toolkit_stats.made import numbers, of_groups
+from tests.plugins.toolkit_stats.comparison_tables import numbers, of_groups
 from tests.plugins.toolkit_stats.test_adjust import design
 from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.nulls import null_groups, planted_groups
 from toolkit_stats.math.adjust import adjusted, model
 from toolkit_stats.math.means import Spreads, moments, welch
-from toolkit_stats.math.ranks import area, ranked
+from toolkit_stats.math.placements import area
+from toolkit_stats.math.ranks import ranked
 
 ALPHA = 0.05
 TESTS: dict[str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ TESTS: dict[str, dict[str, Any]] = {
 def anything(parts: Sequence[str], seed: int, **params: Any) -> list[bool]:
     """Whether a null set has a discovery, by each of these tests."""
     given = of_groups(null_groups(seed, n_features=16))
-    found = []
+    results = []
     for part in parts:
         own = {
             **({} if part in ("anova", "kruskal") else {"between": ["a", "b"]}),
@@ -47,8 +48,8 @@ def anything(parts: Sequence[str], seed: int, **params: Any) -> list[bool]:
             **params,
         }
         marked = numbers(part, given, seed, details="discovered", alpha=ALPHA, **own)["significant"]
-        found.append(any(number == 1.0 for number in marked.values()))
-    return found
+        results.append(any(number == 1.0 for number in marked.values()))
+    return results
 
 
 def bound(sets: int) -> float:
@@ -56,8 +57,8 @@ def bound(sets: int) -> float:
 
 
 def test_nulls_hold_alpha() -> None:
-    found = np.array([anything(("welch", "mann_whitney"), seed) for seed in range(30)])
-    assert (found.mean(axis=0) <= bound(30)).all()
+    result = np.array([anything(("welch", "mann_whitney"), seed) for seed in range(30)])
+    assert (result.mean(axis=0) <= bound(30)).all()
 
 
 def test_rounds_taken_for_evidence_do_not() -> None:
@@ -82,15 +83,15 @@ def found_in_groups_of(
         ranked(matrix.tocsc()),
         model(design((small, large), np.arange(rows)), rng.normal(size=(rows, 1)), "x"),
     )
-    found = []
+    results = []
     for spread in spreads:
         tests = (
             welch(*sides, spread),
             area(ranks, first, clusters, spread),
             adjusted(matrix, beside, spread),
         )
-        found.append([int((benjamini_hochberg(test.p, FAMILY) <= ALPHA).sum()) for test in tests])
-    return found
+        results.append([int((benjamini_hochberg(test.p, FAMILY) <= ALPHA).sum()) for test in tests])
+    return results
 
 
 def test_small_groups_hold_alpha_over_a_large_family_and_their_own_spreads_do_not() -> None:
@@ -102,15 +103,15 @@ def test_small_groups_hold_alpha_over_a_large_family_and_their_own_spreads_do_no
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(5, 100), (8, 60), (15, 60), (29, 109), (100, 100)])
 def test_groups_of_any_sizes_hold_alpha_over_a_large_family(sizes: tuple[int, int]) -> None:
-    found = np.array([found_in_groups_of(*sizes, seed, ("guarded",))[0] for seed in range(20)])
-    assert ((found > 0).mean(axis=0) <= bound(20)).all()
+    result = np.array([found_in_groups_of(*sizes, seed, ("guarded",))[0] for seed in range(20)])
+    assert ((result > 0).mean(axis=0) <= bound(20)).all()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_thousand_nulls_hold_alpha() -> None:
-    found = np.array([anything(tuple(TESTS), seed) for seed in range(1000)])
-    assert dict(zip(TESTS, found.mean(axis=0) <= bound(1000), strict=True)) == dict.fromkeys(
+    result = np.array([anything(tuple(TESTS), seed) for seed in range(1000)])
+    assert dict(zip(TESTS, result.mean(axis=0) <= bound(1000), strict=True)) == dict.fromkeys(
         TESTS, True
     )
 
@@ -119,7 +120,7 @@ def test_a_thousand_nulls_hold_alpha() -> None:
 @pytest.mark.timeout(1800)
 def test_nulls_adjusted_for_what_differs_between_the_groups_hold_alpha() -> None:
     """The balance differs between the groups and from round to round, and no feature reads it."""
-    found = []
+    results = []
     for seed in range(400):
         data = null_groups(seed, n_features=16)
         given, rng = of_groups(data), np.random.default_rng(seed)
@@ -135,15 +136,15 @@ def test_nulls_adjusted_for_what_differs_between_the_groups_hold_alpha() -> None
         marked = numbers("welch", given, between=["a", "b"], covariates=["balance"], alpha=ALPHA)[
             "significant_adjusted"
         ]
-        found.append(any(number == 1.0 for number in marked.values()))
-    assert np.mean(found) <= bound(400)
+        results.append(any(number == 1.0 for number in marked.values()))
+    assert np.mean(results) <= bound(400)
 
 
 @pytest.mark.parametrize("part", ["welch", "student", "mann_whitney", "auroc"])
 def test_nine_in_ten_planted_features_are_found(part: str) -> None:
-    found, planted = 0, tuple(range(0, 64, 8))
+    result, planted = 0, tuple(range(0, 64, 8))
     for seed in range(4):
         given = of_groups(planted_groups(seed, d=0.8, which=planted))
         marked = numbers(part, given, between=["a", "b"], details="discovered")["significant"]
-        found += sum(marked[feature] == 1.0 for feature in planted)
-    assert found >= 0.9 * 4 * len(planted)
+        result += sum(marked[feature] == 1.0 for feature in planted)
+    assert result >= 0.9 * 4 * len(planted)

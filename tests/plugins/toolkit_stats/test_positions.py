@@ -97,26 +97,26 @@ class Lab:
         work = make_work(
             part.params.model_validate({"at": at}), self.samples, model=self.model, saes=self.saes
         )
-        found: dict[str, list[pa.Table]] = {}
+        result: dict[str, list[pa.Table]] = {}
         for name, rows in part.run(work):
-            found.setdefault(name, []).append(rows)
-        (told,) = (facts for name, facts in work.report.events if name == "extracted")
+            result.setdefault(name, []).append(rows)
+        (message,) = (facts for name, facts in work.report.events if name == "extracted")
         return {
             **self.samples,
-            **{name: pa.concat_tables(own) for name, own in found.items()},
-        }, told
+            **{name: pa.concat_tables(own) for name, own in result.items()},
+        }, message
 
     def rows(
         self, part: str, tables: Mapping[str, pa.Table], **params: Any
     ) -> dict[str, list[dict[str, Any]]]:
         stage = PARTS.get("stage", part)
         model = self.model if stage.uses_model else None
-        found: dict[str, list[dict[str, Any]]] = {}
+        result: dict[str, list[dict[str, Any]]] = {}
         for name, own in stage.run(
             make_work(stage.params.model_validate(params), dict(tables), model=model)
         ):
-            found.setdefault(name, []).extend(own.to_pylist())
-        return found
+            result.setdefault(name, []).extend(own.to_pylist())
+        return result
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +130,12 @@ def union(lab: Lab) -> tuple[dict[str, pa.Table], Mapping[str, Any]]:
     return lab.extracted(LAST, BALANCE, TAIL)
 
 
-def same(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> None:
+def same(result: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> None:
     """Equal rows; texts apart, since they name the selector, and numbers to what single precision
     leaves.
     """
-    assert len(found) == len(wanted) > 0
-    for one, other in zip(found, wanted, strict=True):
+    assert len(result) == len(expected) > 0
+    for one, other in zip(result, expected, strict=True):
         for key, value in other.items():
             if isinstance(value, float):
                 assert one[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
@@ -162,15 +162,18 @@ def test_one_extraction_serves_each_selector_as_one_of_its_own(
     alone, _ = lab.extracted(at)
     assert len(alone["activations"]) < len(tables["activations"])
     own = {"at": at} if part == "compare.ranking" else {}  # by default it reads the last token
-    found, wanted = lab.rows(part, tables, **params, at=at), lab.rows(part, alone, **params, **own)
-    assert found.keys() == wanted.keys()
-    for name in wanted:
-        same(found[name], wanted[name])
+    result, expected = (
+        lab.rows(part, tables, **params, at=at),
+        lab.rows(part, alone, **params, **own),
+    )
+    assert result.keys() == expected.keys()
+    for name in expected:
+        same(result[name], expected[name])
 
 
 def test_one_extraction_is_one_pass_over_each_text(lab: Lab, union: Any) -> None:
-    _, told = union
-    assert (told["texts"], told["passes"]) == (len(lab.samples["samples"]), 1)
+    _, message = union
+    assert (message["texts"], message["passes"]) == (len(lab.samples["samples"]), 1)
 
 
 def test_rows_say_which_selector_they_are_of(lab: Lab, union: Any) -> None:
@@ -201,20 +204,20 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
     inputs = TableInputs({**tables, **both})
     contrasts = list(read_contrasts(inputs))
     assert len(contrasts) == len(MODES)
-    for found in contrasts:
-        (mark,) = [mark for mark in MODES if f", at {mark}" in found.name]
-        top = [int(at) for at in found.ranking()[:5]]
-        numbers = _numbers(inputs, found, top)
-        wanted = {
+    for result in contrasts:
+        (mark,) = [mark for mark in MODES if f", at {mark}" in result.name]
+        top = [int(at) for at in result.ranking()[:5]]
+        numbers = _numbers(inputs, result, top)
+        expected = {
             (row["space"], row["feature"], row["group"]): row["number"]
             for row in alone[mark]["features"]
             if row["stat"] == "mean"
         }
         assert top
         for at in top:
-            for group in found.sides:
-                where = found.spaces[found.space[at]].id, int(found.feature[at])
-                assert numbers[*where, "mean", group] == wanted[*where, group]
+            for group in result.sides:
+                where = result.spaces[result.space[at]].id, int(result.feature[at])
+                assert numbers[*where, "mean", group] == expected[*where, group]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +275,7 @@ def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union
 # --- what was not kept ----------------------------------------------------------------------------
 
 
-def kept(
+def tables_kept_at(
     ids: Sequence[Sequence[int]],
     at: Any,
     bos: int | None = BOS,
@@ -340,20 +343,20 @@ def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     """From any extraction, with and without BOS."""
     ids = [[BOS, *own] if has_bos else own for own in texts]
     bos = BOS if has_bos else None
-    inputs = kept(ids, of_extraction, bos)
+    inputs = tables_kept_at(ids, of_extraction, bos)
     rows = inputs.read("samples").to_pylist()
     there = {(row["sample"], row["position"]) for row in inputs.read("activations").to_pylist()}
-    wanted = {
+    expected = {
         (row["sample"], position)
         for row in rows
         for position in selected(of_comparison, Read.of(row), bos)
     }
-    found = attempt(inputs, of_comparison, [row["sample"] for row in rows])
-    if isinstance(found, set):
-        assert found == wanted
+    result = attempt(inputs, of_comparison, [row["sample"] for row in rows])
+    if isinstance(result, set):
+        assert result == expected
     else:
-        assert "was not kept" in found
-        assert not wanted <= there
+        assert "was not kept" in result
+        assert not expected <= there
 
 
 def attempt(inputs: TableInputs, at: Any, samples: Sequence[str]) -> set[tuple[str, int]] | str:
@@ -365,36 +368,34 @@ def attempt(inputs: TableInputs, at: Any, samples: Sequence[str]) -> set[tuple[s
 
 
 def test_a_position_that_was_not_kept_is_refused() -> None:
-    inputs = kept(TEXTS, Selector(window=(-2, None)))
+    inputs = tables_kept_at(TEXTS, Selector(window=(-2, None)))
     assert read(inputs, {"window": [-2, None]}) == [("s0", 2), ("s0", 3), ("s1", 1), ("s1", 2)]
     assert read(inputs, "all", ["s1"]) == [("s0", 2), ("s0", 3), ("s1", 1), ("s1", 2)]
     with pytest.raises(
         DataError,
-        match=r"at: all asks for position 1 of sample 's0', which was not kept in "
-        r"space "
-        r"space \(m/x\) \(1 "
-        r"such positions\)",
+        match=r"at: all selects position 1 of sample 's0', which was not kept in space space "
+        r"\(m/x\) \(1 such positions\)",
     ):
         read(inputs, "all")
 
 
 def test_samples_in_which_a_selector_finds_nothing_are_not_measured() -> None:
-    inputs = kept([(BOS, 5, 6), (BOS, 7, 8)], "all", spans=[("balance", 1, 2)])
+    inputs = tables_kept_at([(BOS, 5, 6), (BOS, 7, 8)], "all", spans=[("balance", 1, 2)])
     assert Activations(inputs, AtKept(at={"span": "balance"}).at).measured == {"s0", "s1"}
     assert Activations(inputs, AtKept(at={"tokens": [7]}).at).measured == {"s1"}
     assert Activations(inputs, None).measured == {"s0", "s1"}
 
 
 def test_bos_is_what_the_samples_say_even_where_the_extraction_kept_it() -> None:
-    inputs = kept(TEXTS, Selector.model_validate({"exclude": {"bos": False}}))
+    inputs = tables_kept_at(TEXTS, Selector.model_validate({"exclude": {"bos": False}}))
     assert len(read(inputs, "all")) == 5
     assert len(read(inputs, {"exclude": {"bos": False}})) == 7
-    assert len(read(kept([(5, 6, 5), (5, 7, 8)], "all", None), "all")) == 6
+    assert len(read(tables_kept_at([(5, 6, 5), (5, 7, 8)], "all", None), "all")) == 6
 
 
 def test_a_selector_that_depends_on_a_bos_that_nobody_recorded_is_refused() -> None:
     everything = Selector.model_validate({"exclude": {"bos": False}})
-    inputs = kept(TEXTS, everything, known=False)
+    inputs = tables_kept_at(TEXTS, everything, known=False)
     with pytest.raises(DataError, match="at: all depends on whether sample 's0' begins with BOS"):
         read(inputs, "all")
     assert len(read(inputs, {"exclude": {"bos": False}})) == 7

@@ -29,7 +29,7 @@ BOTH = ["compare.probe", "compare.residual"]
 PARAMS = {"by": "group", "between": ("a", "b")}
 
 
-def kept(
+def stored_streams(
     tiny: Any,
     samples: pa.Table,
     layers: Sequence[int] = (0, 1, 2),
@@ -67,21 +67,22 @@ def run(
         seed=1,
     )
     identity = replace(tiny.identity, facts={"layers": 3, "width": 5} if facts is None else facts)
-    found: dict[str, list[pa.Table]] = {}
+    result: dict[str, list[pa.Table]] = {}
     rows: Rows = part.run(replace(work, identity=identity))
     for table, some in rows:
-        found.setdefault(table, []).append(some)
-    return {table: pa.concat_tables(parts) for table, parts in found.items()}
+        result.setdefault(table, []).append(some)
+    return {table: pa.concat_tables(parts) for table, parts in result.items()}
 
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("layers", ["all", "1-", 2])
 def test_it_equals_a_pass_of_the_model_bit_by_bit(tiny: Any, name: str, layers: Any) -> None:
     given = world(tiny)
-    wanted = run(name, given, tiny, layers=layers)
+    expected = run(name, given, tiny, layers=layers)
     tiny.passes.clear()
     assert (
-        run(name, {**given, "streams": kept(tiny, given["samples"])}, tiny, layers=layers) == wanted
+        run(name, {**given, "streams": stored_streams(tiny, given["samples"])}, tiny, layers=layers)
+        == expected
     )
     assert tiny.passes == []
 
@@ -94,17 +95,17 @@ def test_equal_prompts_and_many_open_clusters_are_summed_in_the_same_order(
     given["samples"] = given["samples"].set_column(
         1, "unit", pa.array([f"u{at % 11}" for at in range(44)])
     )
-    streams = kept(tiny, given["samples"])
+    streams = stored_streams(tiny, given["samples"])
     for most in (2**30, 0):
         monkeypatch.setattr(_residual, "OPEN_BYTES", most)
-        wanted = run("compare.residual", given, tiny)
-        assert run("compare.residual", {**given, "streams": streams}, tiny) == wanted
+        expected = run("compare.residual", given, tiny)
+        assert run("compare.residual", {**given, "streams": streams}, tiny) == expected
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_it_keeps_the_contract(tiny: Any, name: str) -> None:
     given = world(tiny)
-    work = make_work(tables={**given, "streams": kept(tiny, given["samples"])})
+    work = make_work(tables={**given, "streams": stored_streams(tiny, given["samples"])})
     identity = replace(tiny.identity, facts={"layers": 3, "width": 5})
     check_part(PARTS[name], params=PARAMS, work=replace(work, identity=identity))
 
@@ -112,7 +113,7 @@ def test_it_keeps_the_contract(tiny: Any, name: str) -> None:
 @pytest.mark.parametrize("name", BOTH)
 def test_a_layer_that_was_not_kept_is_an_error(tiny: Any, name: str) -> None:
     given = world(tiny)
-    given["streams"] = kept(tiny, given["samples"], layers=(1, 2))
+    given["streams"] = stored_streams(tiny, given["samples"], layers=(1, 2))
     said = (
         r"layers: 'all' asks for resid_post.0, and the extraction .* kept the "
         r"stream "
@@ -129,7 +130,7 @@ def test_a_layer_that_was_not_kept_is_an_error(tiny: Any, name: str) -> None:
 @pytest.mark.parametrize("name", BOTH)
 def test_streams_of_other_places_are_not_those_behind_layers(tiny: Any, name: str) -> None:
     given = world(tiny)
-    given["streams"] = kept(tiny, given["samples"], site="mlp_out")
+    given["streams"] = stored_streams(tiny, given["samples"], site="mlp_out")
     with pytest.raises(
         DataError,
         match=r"asks for resid_post.1, and .* kept the stream at "
@@ -142,15 +143,15 @@ def test_streams_of_other_places_are_not_those_behind_layers(tiny: Any, name: st
 
 def test_the_probe_takes_what_is_kept_where_it_is_told_to(tiny: Any) -> None:
     given = world(tiny)
-    streams = kept(tiny, given["samples"], layers=(0, 2))
-    found = run("compare.probe", {**given, "streams": streams}, tiny, layers="kept", facts={})
-    assert found == run("compare.probe", given, tiny, layers=(0, 2))
+    streams = stored_streams(tiny, given["samples"], layers=(0, 2))
+    results = run("compare.probe", {**given, "streams": streams}, tiny, layers="kept", facts={})
+    assert results == run("compare.probe", given, tiny, layers=(0, 2))
     with pytest.raises(
         DataError,
         match=r"'kept' is the layers whose stream an extraction kept, and none .* of tiny",
     ):
         run("compare.probe", given, tiny, layers="kept")
-    other = {**given, "streams": kept(tiny, given["samples"], site="mlp_out")}
+    other = {**given, "streams": stored_streams(tiny, given["samples"], site="mlp_out")}
     with pytest.raises(
         DataError, match=r"'kept' is the layers whose stream an extraction kept, and none"
     ):
@@ -162,7 +163,7 @@ def test_the_probe_takes_what_is_kept_where_it_is_told_to(tiny: Any) -> None:
 @pytest.mark.parametrize("name", BOTH)
 def test_a_sample_whose_last_token_was_not_kept_is_an_error(tiny: Any, name: str) -> None:
     given = world(tiny)
-    given["streams"] = kept(tiny, given["samples"], back=2)
+    given["streams"] = stored_streams(tiny, given["samples"], back=2)
     with pytest.raises(
         DataError,
         match=r"sample 's\d+': its stream at resid_post.0 is not kept at its "
@@ -176,7 +177,7 @@ def test_a_sample_whose_last_token_was_not_kept_is_an_error(tiny: Any, name: str
 @pytest.mark.parametrize("name", BOTH)
 def test_rows_that_two_extractions_kept_count_once(tiny: Any, name: str) -> None:
     given = world(tiny)
-    streams = kept(tiny, given["samples"])
+    streams = stored_streams(tiny, given["samples"])
     twice = pa.concat_tables([streams, streams]).sort_by(
         [(column, "ascending") for column in ("space", "sample", "position")]
     )
@@ -188,6 +189,6 @@ def test_a_table_without_rows_and_layers_that_nobody_knows_are_errors(tiny: Any,
     given = world(tiny)
     with pytest.raises(DataError, match="table 'streams' has no rows"):
         run(name, {**given, "streams": arrow_schema("streams").empty_table()}, tiny)
-    streams = kept(tiny, given["samples"])
+    streams = stored_streams(tiny, given["samples"])
     with pytest.raises(DataError, match="how many layers tiny has is not known without loading it"):
         run(name, {**given, "streams": streams}, tiny, facts={"width": 5})

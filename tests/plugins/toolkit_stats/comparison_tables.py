@@ -31,7 +31,7 @@ PARTS = {
     for part in toolkit_parts()
     if isinstance(part, StagePart) and part.name.removeprefix("compare.") in TESTS
 }
-Found = dict[tuple[str, int, str, str], dict[str, Any]]
+RowsByKey = dict[tuple[str, int, str, str], dict[str, Any]]
 
 
 def sample(name: str, unit: str = "", prompt: str = "") -> dict[str, Any]:
@@ -85,10 +85,10 @@ def tables(
             "space": s,
             "sample": n,
             "position": at,
-            "features": list(found),
-            "values": list(found.values()),
+            "features": list(result),
+            "values": list(result.values()),
         }
-        for s, n, at, found in activations
+        for s, n, at, result in activations
     ]
     made = {"samples": samples, "sample_meta": meta, "activations": entries, "spaces": spaces}
     return {
@@ -150,7 +150,7 @@ def of_groups(data: Groups) -> dict[str, pa.Table]:
     return {**made, "spaces": tables([], [], [], [space(width=data.n_features)])["spaces"]}
 
 
-def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
+def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
     """A comparison's rows by (space, feature, stat, group)."""
     rows = written(part, given, seed, **params).to_pylist()
     by_key = {(row["space"], row["feature"], row["stat"], row["group"]): row for row in rows}
@@ -164,10 +164,10 @@ def numbers(
     """By statistic of the comparison itself (not of its groups), the number of each feature of one
     space; NaN where there is none.
     """
-    found = written(part, given, seed, **params)
+    result = written(part, given, seed, **params)
     made: dict[str, dict[int, float]] = {}
     for stat, feature, number in zip(
-        *(found[name].to_pylist() for name in ("stat", "feature", "number")), strict=True
+        *(result[name].to_pylist() for name in ("stat", "feature", "number")), strict=True
     ):
         if stat not in ("mean", "density"):
             made.setdefault(stat, {})[feature] = np.nan if number is None else number
@@ -201,8 +201,8 @@ def joined(*parts: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
 
 def compared(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Comparison:
     """What a comparison records of itself."""
-    (found,) = comparisons_of(outputs(part, given, seed, **params)["comparisons"])
-    return found
+    (result,) = comparisons_of(outputs(part, given, seed, **params)["comparisons"])
+    return result
 
 
 def sizes(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[str, str]:
