@@ -37,7 +37,7 @@ class InvestmentGame(Environment):
     def __init__(self, params: Investment) -> None:
         self._params = params
         self.max_rounds = params.max_rounds
-        self.min_reply_tokens = 8
+        self.example_reply = f"1) Invest ${params.start}"
 
     def conditions(self) -> list[Condition]:
         """One condition whose prompt leaves the success probability out, and one that states it."""
