@@ -17,7 +17,7 @@ from toolkit._plugins.loading import load_parts
 from toolkit._run.atomic import write_bytes
 from toolkit._run.history import forecast_seconds
 from toolkit._run.sinks import _safe
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit.costs import Workload
 from toolkit.errors import DataError
 from toolkit.testing.fakes import make_samples, make_step

@@ -78,8 +78,8 @@ def _loads(material: Mapping[str, Any]) -> list[Any]:
 
 
 def reason(step: Step, earlier: Sequence[StepRow]) -> str:
-    """Why a step has to be computed, against the newest step of the same experiment, stage and
-    index in the ledger.
+    """Why a step has to be computed: what changed since the newest step of the same experiment,
+    stage and index in the ledger.
     """
     same = [row for row in earlier if row.index == step.index]
     if not same:
