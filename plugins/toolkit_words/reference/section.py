@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN, EACH, LISTED = 16, 4, 6
 """Features of a table, features of each relation, and words of a feature."""
 WRAPS = "white-space:normal;min-width:11rem"
-NARROW = "white-space:normal;width:8.5rem"
+NARROW = "white-space:normal;width:10rem"
 FIRES, ATTENDS = "fires in ", "fires with attention to "
 
 
