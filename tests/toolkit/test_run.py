@@ -209,7 +209,7 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
     result = toolkit.run("run", toy(features={"crash_once": str(crash)}))
     assert result.returncode == 0, result.stderr
     assert (
-        "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)"
+        "died (killed by signal 9; out of memory?); trying again on a new worker (2 of 3)"
         in result.stderr
     )
 
@@ -498,7 +498,7 @@ def test_a_worker_that_sees_another_gpu_stops_the_run(toolkit, toy, tmp_path, nv
     result = toolkit.run(*args, PATH=nvidia_smi(2))
     assert result.returncode == 2
     assert (
-        "blind-0 was to get 1 (Test GPU, GPU-uuid-1) at PCI 00000000:01:00.0 and sees 0 (Test GPU"
+        "blind-0 should have 1 (Test GPU, GPU-uuid-1) at PCI 00000000:01:00.0, but sees 0 (Test GPU"
         in result.stderr
     )
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 TYPICAL, CHARACTERS = 256, 5
 """Assumed tokens per text before the texts exist, and characters per token."""
 SAMPLE, TOKEN = 200, 12
-"""Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and its share of
-the text.
+"""Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and part of the
+text.
 """
 
 
@@ -111,8 +111,8 @@ class Loads:
         return min(sum(known), first) if first else sum(known)
 
     def _counted(self, stage: Stage) -> Workload | None:
-        """The workload of samples that are not there yet, where their texts and the model's
-        tokeniser are.
+        """The workload of samples that do not exist yet, if their texts and the model's tokeniser
+        do.
         """
         sources = [self.plan.stage(need) for need in stage.needs if is_source(need)]
         if len(sources) != 1 or stage.model is None:
@@ -142,7 +142,7 @@ class Loads:
         if stage.saes is not None or "samples" in stage.part.reads:
             return facts(stage.saes)
         known = [facts(self.plan.stage(need).saes) for need in stage.needs]
-        return max(known, key=lambda one: int(one.get("features", 0)), default={})
+        return max(known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={})
 
     def _max_samples_of(self, source: Stage) -> int | None:
         """The most samples that a source yields."""
@@ -167,7 +167,10 @@ class Loads:
         if stage.saes is None:
             known = [facts(before.saes) for before in writers]
             load = replace(
-                load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={})
+                load,
+                saes=max(
+                    known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={}
+                ),
             )
         return replace(
             load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs)
