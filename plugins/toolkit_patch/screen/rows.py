@@ -68,7 +68,7 @@ def screen_rows(
 
     from toolkit.tables import arrow_schema
 
-    candidates, column, count = screen.candidates, screen.column, len(screen.step_rows)
+    candidates, column, count = screen.candidates, screen.column, len(screen.derived_steps)
     specific = measured.specific
     mean_changes = {
         arm: measured.mean(measured.moved(arm, column))
@@ -97,7 +97,7 @@ def screen_rows(
         "low": specific.low,
         "high": specific.high,
         "p_units": specific.p,
-        **_null_columns(len(screen.step_rows), tests),
+        **_null_columns(len(screen.derived_steps), tests),
         "kl": measured.mean(np.maximum(*measured.kl.values())),
         "sham": sham,
         "set_a": mean_changes["set_a"],
@@ -135,7 +135,7 @@ def _p_of_reconstructions(screen: Screen, measured: Measured) -> Any:
     import numpy as np
 
     if "reconstruct_a" not in measured.chances:
-        return [None] * len(screen.step_rows)
+        return [None] * len(screen.derived_steps)
     p_values = [
         estimate(
             measured.moved(arm, screen.column),
