@@ -140,8 +140,12 @@ class Environment(ABC):
     """Its possible outcomes. Measures report the first one with intervals."""
     max_rounds: int = 100
     """A game that has not ended after this many rounds ends with the outcome `round_limit`."""
-    min_reply_tokens: int = 1
-    """The shortest reply that its prompts ask for; a smaller budget of new tokens is refused."""
+    example_reply: str = ""
+    """A whole reply of the form that its prompts ask for, as short as one can be, with the longest
+    amount: a budget of new tokens without room for it is refused.
+    """
+    reply_tokens: int = 32
+    """The budget of new tokens where the spec names none."""
 
     def conditions(self) -> Sequence[Condition]:
         """Every condition of these params."""
@@ -192,6 +196,13 @@ def state_hash(state: State, settings: Mapping[str, Any]) -> str:
     facts = {name: value for name, value in state.items() if name not in settings}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def tokens_of(text: str) -> int:
+    """Tokens that a reply takes with an ordinary tokeniser, its end included: a word, a digit, a
+    mark and a line break each count one.
+    """
+    return 1 + len(re.findall(r"\d|[^\W\d]+|[^\w\s]|\n", text))
 
 
 def judge(parser: Parser, text: str, prompt: Prompt, *, cut_off: bool = False) -> Reply:

@@ -32,7 +32,7 @@ def measure(screen: Screen) -> Measured:
     import numpy as np
 
     weights, clusters = weights_of(screen.points), clusters_of(screen.points)
-    shape = len(screen.derived_steps), len(screen.points)
+    shape = len(screen.step_rows), len(screen.points)
     arms = rows_of_arms(screen.params.arms)
     chances = {
         arm: np.zeros((*shape, len(screen.outcomes.names)), dtype=np.float32) for arm in arms

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """Everything that is the same at every point. `family` are rows of `compared`, `derived_steps`
+    """Everything that is the same at every point. `family` are rows of `compared`, `step_rows`
     those of this step; `checked` is the number of features in the family that are screened exactly.
     `id` is shared by the steps of a stage and its control, and by no other screen.
     """
@@ -34,7 +34,7 @@ class Screen:
     params: Delta
     compared: ComparedFeatures
     family: np.ndarray[Any, Any]
-    derived_steps: np.ndarray[Any, Any]
+    step_rows: np.ndarray[Any, Any]
     candidates: ComparedFeatures
     saes: Mapping[int, Sae]
     points: Sequence[Point]

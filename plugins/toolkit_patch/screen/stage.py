@@ -89,17 +89,17 @@ def _prepare(work: Work) -> Screen | None:
     checked = family_rows
     if params.screen == "relp_then_exact" and len(family_rows) > params.exact_checks:
         checked = _by_gradient(work, compared, family_rows, points, outcomes)
-    derived_steps = np.asarray(checked[start:stop])
-    if not len(derived_steps):
+    step_rows = np.asarray(checked[start:stop])
+    if not len(step_rows):
         return None
-    candidates = compared.take(derived_steps)
+    candidates = compared.take(step_rows)
     saes = _saes(work, candidates, addresses_of(work.inputs))
     check_sites(model, list(saes.values()))
     _report_whole_encoders(work, saes)
     _check_values(candidates, saes)
     warn_out_of_range(work, candidates, candidates.values.max(axis=1))
     screen = Screen(
-        work, model, params, compared, family_rows, derived_steps, candidates, saes, points, outcomes,
+        work, model, params, compared, family_rows, step_rows, candidates, saes, points, outcomes,
         len(checked),
     )  # fmt: skip
     screen = _with_baselines(screen)

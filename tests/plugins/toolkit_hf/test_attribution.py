@@ -157,7 +157,7 @@ def test_a_gradient_is_the_slope_of_an_edit(
             edit = Edit(site, OnStream(Add(sign * step * direction)), tokens([row], [position]))
             last = model.last_hookpoint()
             states = model.run(BATCH, [last], [edit])[last]
-            ends = torch.stack([states[at, len(ids) - 1] for at, ids in enumerate(BATCH)])
+            ends = torch.stack([states[index, len(ids) - 1] for index, ids in enumerate(BATCH)])
             sides.append(float(difference({LOGITS: model.unembed(ends).double()})[row]))
         slope = (sides[0] - sides[1]) / (2 * step)
         expected = float(result.gradients[site][row, position] @ direction)

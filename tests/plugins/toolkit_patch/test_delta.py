@@ -334,7 +334,7 @@ def test_no_unit_left_to_confirm(world):
     kept = [row for row in world.tables["samples"].to_pylist() if half(0, row["unit"]) == "select"]
     only = replace(world, tables={**world.tables, "samples": table("samples", kept)})
     with pytest.raises(
-        DataError, match="no decision point is left in the half of the units that confirms"
+        DataError, match="there is no decision point in the `confirm` half of the units"
     ):
         only.screen()
 

@@ -344,31 +344,31 @@ def test_features_that_compete_are_encoded_whole_and_that_is_said(world):
     listening = Listening()
     params = Delta.model_validate({"outcomes": OUTCOMES, **FEW, "arms": [], "keep": "all"})
     work = make_work(params, world.tables, model=world.model, saes=saes)
-    found = dict(patch(replace(work, report=listening)))
+    results = dict(patch(replace(work, report=listening)))
     said = [text for text in listening.warnings if "compete with each other" in text]
     assert len(said) == 1
     assert "every decision point is encoded whole" in said[0]
     assert sum(sae.encoded for sae in saes) > FEW["points"]
-    screens = found["screens"].to_pylist()
+    screens = results["screens"].to_pylist()
     pointwise = {
         (row["space"], row["feature"]): row["set_a"]
         for row in world.screen(**FEW, arms=[])["screens"].to_pylist()
     }
     others = [row for row in screens if abs(row["set_a"] - pointwise[_key(row)]) > 1e-3]
     assert others, "one encoder column would have given the same"
-    check_by_whole_passes(world, saes, found, max(others, key=lambda row: abs(row["set_a"])))
+    check_by_whole_passes(world, saes, results, max(others, key=lambda row: abs(row["set_a"])))
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int]:
     return row["space"], row["feature"]
 
 
-def check_by_whole_passes(world: Any, saes: Any, found: Any, row: dict[str, Any]) -> None:
+def check_by_whole_passes(world: Any, saes: Any, result: Any, row: dict[str, Any]) -> None:
     """A feature's rows equal those of passes with the edit written by hand."""
     sae = next(sae for sae in saes if space_id(world.model.identity, sae) == row["space"])
     ids = {sample["sample"]: sample["token_ids"] for sample in world.tables["samples"].to_pylist()}
     stop, checked = world.planted.truth.stop_id, 0
-    for effect in found["effects"].to_pylist():
+    for effect in result["effects"].to_pylist():
         if effect["sample"] == "*" or (*_key(effect), effect["arm"]) != (*_key(row), "set:yes"):
             continue
         if effect["outcome"] != "stop":

@@ -100,7 +100,7 @@ def test_a_value_that_was_never_seen_is_warned_about() -> None:
         (2, 5.0, (2, 4), []),
         (1, 5.0, (0, 2), []),
     ]
-    for layer, largest, units, wanted in cases:
+    for layer, largest, units, expected in cases:
         report = SilentReporter()
         params = PATCHED.params.model_validate(
             {"game": GAME, "reps": 4, "arm": "x", "patch": [{"feature": "2/7", "set": 30.0}]},
@@ -110,7 +110,7 @@ def test_a_value_that_was_never_seen_is_warned_about() -> None:
         work = make_work(params, inputs, seed=1, model=model(), saes=saes())
         list(PATCHED.run(replace(work, units=units, report=report)))
         warnings = [facts["text"] for name, facts in report.events if name == "warning"]
-        assert [text.split(":")[0] for text in warnings] == wanted
+        assert [text.split(":")[0] for text in warnings] == expected
         assert all("feature 2/7 to 30, where at most 5 was seen" in text for text in warnings)
 
 

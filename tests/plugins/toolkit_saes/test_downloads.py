@@ -94,15 +94,15 @@ def test_of_a_release_that_nobody_wrote_down_the_hub_says_which_is_canonical(
     def files(expected: Snapshot, wide: Sequence[str]) -> list[HubFile]:
         asked.append(wide)
         return [
-            HubFile(f"layer_{at}/width_16k/average_l0_{l0}/params.npz", 1)
-            for at in (3, 4)
-            for l0 in (20 + at, 90, 300)
+            HubFile(f"layer_{layer}/width_16k/average_l0_{l0}/params.npz", 1)
+            for layer in (3, 4)
+            for l0 in (20 + layer, 90, 300)
         ]
 
     monkeypatch.setattr(_gemma_scope, "repository_files", files)
     result = patterns("gemma_scope", GemmaScope(release="org/mine", revision=COMMIT, layers="3-4"))
-    assert result == [f"layer_{at}/width_16k/average_l0_90/params.npz" for at in (3, 4)]
-    assert asked == [[f"layer_{at}/width_16k/average_l0_*/params.npz" for at in (3, 4)]]
+    assert result == [f"layer_{layer}/width_16k/average_l0_90/params.npz" for layer in (3, 4)]
+    assert asked == [[f"layer_{layer}/width_16k/average_l0_*/params.npz" for layer in (3, 4)]]
 
 
 def test_the_canonical_transcoders_are_those_in_use() -> None:

@@ -436,7 +436,7 @@ def _examples(most: int) -> Any:
 
 def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None:
     """The first text comes again at the end, with other spans."""
-    at, positions = MODES[mode]
+    selector, positions = MODES[mode]
     texts = [
         small.texts[0],
         *(small.texts[one][:length] for one, length in case.picked),
@@ -448,7 +448,7 @@ def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_groups, "cheapest", lambda prices: case.way)
         given = {
-            "at": at,
+            "at": selector,
             "tokens": case.tokens,
             "batch": {"together": case.together},
             "spans": spans,

@@ -163,10 +163,10 @@ def test_nothing_found_leaves_nothing_to_confirm() -> None:
 
 def test_the_halves_share_no_unit_and_no_prompt() -> None:
     given = of_dense(world({3: 1.0}), LABEL)
-    prompts = [f"p{at // 6}" if at % 3 else f"own{at}" for at in range(UNITS)]
-    at = given["samples"].schema.get_field_index("cluster")
+    prompts = [f"p{index // 6}" if index % 3 else f"own{index}" for index in range(UNITS)]
+    index = given["samples"].schema.get_field_index("cluster")
     given["samples"] = given["samples"].set_column(
-        at, given["samples"].schema.field(at), pa.array(prompts)
+        index, given["samples"].schema.field(index), pa.array(prompts)
     )
     sides = [
         group_design(make_work(Means(by="group", half=part, **PAIR), given))
