@@ -122,14 +122,20 @@ def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, st
 
 def unresolved_gpus(request: str) -> list[Gpu]:
     """The GPUs of a request, as written in it: for command lines that are rendered on a machine
-    without GPUs and run elsewhere.
+    without GPUs and run elsewhere. A count means the first ones, as on a machine that has them.
     """
-    names = [] if request == "none" else request.removeprefix("count:").split(",")
+    names = _names(request)
     nothing = {"pci": "", "name": "not resolved", "driver": "", "total_bytes": 0, "free_bytes": 0}
     return [
         Gpu(index=int(name) if name.isdigit() else -1, uuid=name, **nothing)  # type: ignore[arg-type]
         for name in names
     ]
+
+
+def _names(request: str) -> list[str]:
+    if request.startswith("count:"):
+        return [str(index) for index in range(int(request.removeprefix("count:")))]
+    return [] if request == "none" else request.split(",")
 
 
 def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:

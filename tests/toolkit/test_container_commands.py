@@ -71,6 +71,17 @@ def test_a_dry_run_prints_the_apptainer_line_without_engine_or_gpu(
     assert str(pinned) in words
 
 
+def test_all_gpus_are_rendered_as_all_or_left_to_the_driver(
+    toolkit: Any, root: Path, pinned: Path
+) -> None:
+    """On a machine without GPUs: `all` is a device for Docker, and no device for CUDA."""
+    docker = rendered(toolkit, root, "docker", "all")
+    assert docker[docker.index("--gpus") + 1] == '"device=all"'
+    apptainer = rendered(toolkit, root, "apptainer", "all")
+    assert "--nv" in apptainer
+    assert not [word for word in apptainer if word.startswith("CUDA_VISIBLE_DEVICES")]
+
+
 def test_on_docker_without_an_engine_exits_with_2_and_names_local(
     toolkit: Any, toy: Any, pinned: Path
 ) -> None:
