@@ -22,11 +22,20 @@ of_its_own() {
         -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root "$@"
 }
 of_its_own update
-of_its_own install -y --download-only --no-install-recommends apptainer dash mount tar >/dev/null
+of_its_own install -y --download-only --no-install-recommends \
+    apptainer dash libc-bin mount tar tzdata >/dev/null
 for package in "$apt"/cache/archives/*.deb; do
     dpkg-deb -x "$package" "$root"
 done
 rm -rf "$apt"
+
+# Debian's starter takes /usr/lib for its prefix, and looks for its folders there.
+mkdir -p "$root/usr/lib/var/lib"
+ln -s /var/lib/apptainer "$root/usr/lib/var/lib/apptainer"
+ln -s /etc "$root/usr/lib/etc"
+# Root in a container gets no capability: it could get none that root of this machine lacks.
+sed -i 's/^root default capabilities = .*/root default capabilities = no/' \
+    "$root/etc/apptainer/apptainer.conf"
 
 # In a mount namespace of its own it sees its own /usr, and what it expects in /etc and /var/lib.
 cat >"$folder/apptainer" <<END

@@ -179,12 +179,12 @@ def start_error(slot: WorkerSlot, event: Failed) -> PluginError:
 
 def _check_versions(name: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:
     for package in sorted({*here, *there}, key=lambda package: (package != "toolkit", package)):
-        ours, theirs = here.get(package, "not there"), there.get(package, "not there")
+        ours, theirs = here.get(package, "missing"), there.get(package, "missing")
         if ours != theirs:
             raise VersionMismatch(
                 f"{name} has another version: {package} is {theirs} there and {ours} here. "
-                "Install the same version on both sides (or rebuild the image), then issue the "
-                "same command again."
+                "Install the same version on both sides (for a container: `toolkit images "
+                "build`), then issue the same command again."
             )
 
 

@@ -19,6 +19,7 @@ from toolkit_store import open_store
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
 FOLDER = "TOOLKIT_TEST_APPTAINER"
+QUICKLY = "-Xcompression-level 1"
 PLUGIN = """
 import json
 import os
@@ -86,10 +87,10 @@ def exported(
     if image not in locks_with_files:
         folder = tmp_path_factory.mktemp("sif")
         lock = Path(shutil.copy(image, folder))
-        result = toolkit.run(
-            "images", "export", "cpu", folder / "cpu.sif", TOOLKIT_IMAGES=str(lock)
-        )
+        settings = {"TOOLKIT_IMAGES": str(lock), "APPTAINER_MKSQUASHFS_ARGS": QUICKLY}
+        result = toolkit.run("images", "export", "cpu", folder / "cpu.sif", **settings)
         assert result.returncode == 0, result.stderr
+        assert sorted(path.name for path in folder.iterdir()) == ["cpu.sif", "images.yaml"]
         locks_with_files[image] = lock
     monkeypatch.setenv("TOOLKIT_IMAGES", str(locks_with_files[image]))
     return locks_with_files[image]

@@ -5,6 +5,7 @@ the worker's pipe. Neither is in the environment, in what the engine shows, or i
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def report(work):
         "networks": sorted(os.listdir("/sys/class/net")),
         "environment": dict(os.environ),
     }
+    Path(os.environ["HF_HUB_CACHE"], "downloaded").touch()
     print("FACTS", json.dumps(facts), file=sys.stderr, flush=True)
     time.sleep(3)
     row = {"contrast": "c", "kind": "k", "name": "n", "metric": "m", "text": "done"}
@@ -113,6 +115,7 @@ def test_a_token_reaches_a_container_as_a_file_and_is_written_nowhere(
     assert facts["networks"] == ["eth0", "lo"]
     assert not facts["readable by others"]
     assert "HF_TOKEN" not in facts["environment"]
+    assert Path(os.environ["HF_HOME"], "hub", "downloaded").exists(), "what it downloads is kept"
     written = [path.read_bytes() for path in toolkit.store.rglob("*") if path.is_file()]
     texts = [*written, json.dumps(shown).encode(), output.encode()]
     for secret in (TOKEN, VALUE):
