@@ -35,7 +35,8 @@ ENV = {
     "PYTHONSAFEPATH": "1",
     "COLUMNS": "100",
 }
-PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
+PEERS = ["datasets==5.2.0", "sae-lens==6.54.12", "statsmodels==0.15.0"]
+TRACKERS = ["alembic==1.20.1", "mlflow-skinny==3.17.2", "sqlalchemy==2.1.9", "wandb==0.30.0"]
 INTERP_ENGINE = "interp-engine==1.14.2"
 RAY = "ray==2.60.0"
 OBJECT_STORAGE = "moto[server]==5.2.5"
@@ -58,7 +59,7 @@ def _shared(session: nox.Session) -> dict[str, str]:
     ).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         needs = PROJECT["project"]["dependencies"] + _group(
-            "test", "browser", "types", "docs", "wheel"
+            "test", "pictures", "types", "docs", "wheel"
         )
         session.run(sys.executable, "-m", "venv", "--clear", str(SHARED))
         session.run(
@@ -150,6 +151,21 @@ def docs(session: nox.Session) -> None:
     mode = session.posargs or ["--check", "--diff"]
     session.run(str(BIN / "python"), "-m", "cogapp", "-I", "docs", *mode, *files, env=env)
     session.run(str(BIN / "python"), "docs/check_links.py", env=env)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation site into out/site, strictly and offline, and check its links."""
+    session.install("-c", str(CONSTRAINTS), *_group("site"))
+    session.run("mkdocs", "build", "--quiet", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/check_site.py", "out/site")
+
+
+@nox.session(venv_backend="none")
+def pictures(session: nox.Session) -> None:
+    """Take the screenshots of docs/images again, on the packaged model (ten minutes)."""
+    env = {**_shared(session), "TOOLKIT_CHROMIUM": _chromium(session)}
+    session.run(str(BIN / "python"), "docs/pictures.py", *session.posargs, env=env)
 
 
 @nox.session(venv_backend="none")
@@ -290,16 +306,18 @@ def image_pins(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench --
-    cold_start` for one.
+    tokens` for one. What begins with a dash is passed on: `nox -s bench -- tokens --tiny`.
     """
     session.install(
         "-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("bench"), *PEERS
     )
     session.install("--no-deps", "--force-reinstall", ".")
-    names = session.posargs or sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
-    for name in names:
+    start = next((i for i, text in enumerate(session.posargs) if text.startswith("-")), None)
+    every = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+    for name in session.posargs[:start] or every:
+        options = session.posargs[start:] if start is not None else []
         session.run(
-            "python", f"benchmarks/{name}.py", env={**ENV, "PYTHONSAFEPATH": ""}
+            "python", f"benchmarks/{name}.py", *options, env={**ENV, "PYTHONSAFEPATH": ""}
         )  # they share a module beside them
 
 
@@ -340,11 +358,13 @@ def lab(session: nox.Session) -> None:
 @nox.session
 def peer(session: nox.Session) -> None:
     """Compare with other tools, each at the version that was compared with: SAELens (files),
-    statsmodels (tests), interp-engine (hookpoints), DuckDB (joins), moto (S3).
+    statsmodels (tests), interp-engine (hookpoints), DuckDB (joins), moto (S3), wandb and MLflow
+    (their offline files), datasets (rows of a dataset of the hub).
     """
     needs = (*PROJECT["project"]["dependencies"], *_group("test", "bench"))
     session.install("-c", str(CONSTRAINTS), *needs)
     session.install("-c", str(CONSTRAINTS), *PEERS, INTERP_ENGINE)
+    session.install("-c", str(CONSTRAINTS), *TRACKERS)
     session.install(
         OBJECT_STORAGE
     )  # it needs an older python-dateutil than the rest was tested with

@@ -32,7 +32,8 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
 from toolkit_stats.compare import params as _params
-from toolkit_stats.compare.run_comparison import Tested, at_once, rows_of, tested_space
+from toolkit_stats.compare.feature_rows import SpaceResult
+from toolkit_stats.compare.run_comparison import at_once, rows_of, tested_space
 from toolkit_stats.compare.tests import Test, of_means, of_ranks
 from toolkit_stats.math.means import welch
 from toolkit_stats.samples.groups import Design, group_design
@@ -111,8 +112,8 @@ def _activations(space: str, names: list[str], layer: Any) -> pa.Table:
     return pa.table([[space] * len(names), names, positions, features, values], schema=schema)
 
 
-def _tested(test: Test, design: Design, layers: list[Fired]) -> list[Tested]:
-    def one(at: int) -> Tested:
+def _tested(test: Test, design: Design, layers: list[Fired]) -> list[SpaceResult]:
+    def one(at: int) -> SpaceResult:
         width = layers[at].matrix.shape[1]
         facts = {"model": "m", "revision": "1", "hookpoint": f"resid_post.{at}"}
         return tested_space(f"space{at:02d}", facts, layers[at], width, design, test)
@@ -128,7 +129,7 @@ def _read(work: Work, design: Design, width: int) -> list[Fired]:
     )
 
 
-def _write(work: Work, design: Design, test: Test, tested: list[Tested]) -> int:
+def _write(work: Work, design: Design, test: Test, tested: list[SpaceResult]) -> int:
     """The rows of all layers in one Arrow file; gives its size."""
     rows = pa.concat_tables([table for _, table in rows_of(work, design, test, tested)])
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +150,8 @@ def _error(layer: Fired, dense: Any, split: int) -> float:
     cluster.
     """
     from toolkit_stats.math.means import moments
-    from toolkit_stats.math.ranks import mann_whitney, ranked
+    from toolkit_stats.math.rank_sums import mann_whitney
+    from toolkit_stats.math.ranks import ranked
 
     some = layer.matrix[:, : dense.shape[1]]
     sides = (

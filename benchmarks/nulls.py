@@ -30,7 +30,8 @@ from toolkit.testing.nulls import Clusters, clusters_of_groups
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import tests as compare_tests
 from toolkit_stats.math.means import moments, welch
-from toolkit_stats.math.ranks import mann_whitney, ranked, van_elteren
+from toolkit_stats.math.rank_sums import mann_whitney, van_elteren
+from toolkit_stats.math.ranks import ranked
 from toolkit_stats.samples import groups
 from toolkit_stats.samples.rank_cells import rank_cells
 

@@ -16,6 +16,10 @@ with transformers' `generate`, as long as its longest reply, and `padded_all` al
 batch; `continuous` is transformers' own manager, its pages in as much memory as ours has, started
 and warm before it is timed; `ours` is a session with room for all games. Beside the time stand
 processor seconds, which other programs do not stretch.
+
+The last line of a table is the limit: each beginning that prompts share computed once, each token
+of a reply once, and no padding. How many times as many tokens the study's way and padded batches
+compute is how much faster any way can be that computes a token at the same speed.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -251,6 +255,34 @@ WAYS: dict[str, Callable[[Any, Script], Took]] = {
 }
 
 
+def limit(script: Script) -> str:
+    """The tokens that must be computed, and how many times as many other ways compute."""
+    asks = [ask for game in script for ask in game]
+    beginnings = {beginning for ask in asks for beginning in _beginnings(ask.ids)}
+    needed = len(beginnings) + sum(ask.length for ask in asks)
+    study_way = sum(ask.length * len(ask.ids) + ask.length * (ask.length - 1) // 2 for ask in asks)
+    rounds = [
+        [game[number] for game in script if number < len(game)]
+        for number in range(max(map(len, script)))
+    ]
+    in_padding = sum(
+        len(turn) * (max(len(ask.ids) for ask in turn) + max(ask.length for ask in turn))
+        for turn in rounds
+    )
+    return (
+        f"limit       {needed:,} tokens must be computed; study computes "
+        f"{study_way / needed:.2f} x as many, padded_all {in_padding / needed:.2f} x"
+    )
+
+
+def _beginnings(ids: Sequence[int]) -> Iterator[int]:
+    """A hash of each beginning of a prompt."""
+    last = 0
+    for token in ids:
+        last = hash((last, token))
+        yield last
+
+
 def compare(name: str, model: Any, script: Script, rounds: int) -> None:
     """Interleaved rounds of every way; medians by game."""
     asks = [ask for game in script for ask in game]
@@ -276,6 +308,7 @@ def compare(name: str, model: Any, script: Script, rounds: int) -> None:
             print(f"{way:11} not measured here: {refused[way]}")
         else:
             print(f"{way:11} {_line(took[way], took['ours'])}")
+    print(limit(script))
 
 
 def _line(way: Sequence[Took], own: Sequence[Took]) -> str:

@@ -22,7 +22,7 @@ from toolkit.corrections import benjamini_hochberg
 from toolkit_words.promoted import TILE_NUMBERS
 from toolkit_words.replies.levels import cuts, high
 from toolkit_words.replies.log_odds import count, exact_tails, two_sided
-from toolkit_words.replies.stage import BLOCK_PAIRS, SCREEN
+from toolkit_words.replies.pairs import BLOCK_PAIRS, SCREEN
 from toolkit_words.replies.tf_idf import published
 
 ALPHA = 0.05

@@ -4,6 +4,7 @@ a fixed width.
 
 from __future__ import annotations
 
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def _help(command: click.Command, name: str, top: click.Context) -> str:
 
 def parts() -> str:
     """Each built-in part with its params, by kind."""
-    from toolkit._plugins.loading import KINDS, load_parts
+    from toolkit._plugins.loading import load_parts
+    from toolkit._plugins.part_checks import KINDS
 
     installed = load_parts()
     blocks: list[str] = []
@@ -91,7 +93,11 @@ def _part(part: Part, plugin: str) -> str:
         if rows
         else ["", "No params."]
     )
-    return "\n".join([f"### `{part.name}`", "", f"{part.help} ({', '.join(facts)})", *table])
+    return "\n".join([f"### `{part.name}`", "", _wrap(f"{part.help} ({', '.join(facts)})"), *table])
+
+
+def _wrap(prose: str) -> str:
+    return textwrap.fill(prose, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _params(part: Part) -> Iterator[str]:
@@ -147,7 +153,7 @@ def tables() -> str:
         lines = [
             f"## `{table.name}`",
             "",
-            f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})",
+            _wrap(f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})"),
             "",
         ]
         lines += ["| column | type | |", "|---|---|---|"]

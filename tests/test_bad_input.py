@@ -33,7 +33,7 @@ def spec(tmp_path):
     def write(by: str = "label", between: tuple[str, str] = ("high", "low"), **top: Any) -> Path:
         (tmp_path / "texts.csv").write_text(TEXTS)
         compare = {"by": by, "between": list(between)}
-        found = {
+        results = {
             "version": 1,
             "name": "small",
             "model": {"uses": "huggingface", "with": {"path": MODEL}},
@@ -46,7 +46,7 @@ def spec(tmp_path):
             **top,
         }
         path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump(found, sort_keys=False))
+        path.write_text(yaml.safe_dump(results, sort_keys=False))
         return path
 
     return write
@@ -126,7 +126,7 @@ def test_a_model_that_is_not_there_offline(toolkit, spec):  # noqa: F811
 
 def test_a_folder_that_is_not_there(toolkit, spec, tmp_path):  # noqa: F811
     said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": "modl"}}))
-    assert f"there is nothing at {tmp_path}/modl" in said
+    assert f"{tmp_path}/modl does not exist" in said
     assert "texts.csv" in said
 
 

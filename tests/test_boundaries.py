@@ -27,6 +27,7 @@ PUBLIC = {"toolkit"} | {
         "errors",
         "executors",
         "families",
+        "feature_labels",
         "files",
         "archives",
         "arrays",
@@ -49,6 +50,7 @@ PUBLIC = {"toolkit"} | {
         "readout",
         "costs",
         "neuronpedia",
+        "observed",
         "processes",
         "protocol",
         "randomness",
@@ -61,6 +63,8 @@ PUBLIC = {"toolkit"} | {
         "streams",
         "tables",
         "testing",
+        "token_sampling",
+        "whole_pass_sessions",
     )
 }
 HEAVY = {"torch", "transformers", "lancedb"}
@@ -165,7 +169,7 @@ def test_importing_a_plugin_imports_nothing_heavy(path: Path) -> None:
         assert [
             module for module in imports(current, top_level=True) if package(module) in HEAVY
         ] == [], label(current)
-        todo.extend(found for found in _siblings(current) if found not in seen)
+        todo.extend(result for result in _siblings(current) if result not in seen)
 
 
 def _siblings(path: Path) -> Iterator[Path]:
@@ -175,14 +179,14 @@ def _siblings(path: Path) -> Iterator[Path]:
         if isinstance(node, ast.ImportFrom):
             base = path.parents[node.level - 1] if node.level else home
             folder = base.joinpath(*(node.module or "").split("."))
-            found = [folder, *(folder / alias.name for alias in node.names)]
+            results = [folder, *(folder / alias.name for alias in node.names)]
         elif isinstance(node, ast.Import):
-            found = [home.joinpath(*alias.name.split(".")) for alias in node.names]
+            results = [home.joinpath(*alias.name.split(".")) for alias in node.names]
         else:
-            found = []
+            results = []
         yield from (
             file
-            for name in found
+            for name in results
             for file in (name.with_suffix(".py"), name / "__init__.py")
             if file.exists()
         )
@@ -190,7 +194,7 @@ def _siblings(path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("path", HOST, ids=label)
 def test_the_host_knows_no_plugin(path: Path) -> None:
-    named = {found.name for found in (ROOT / "plugins").iterdir()}
+    named = {result.name for result in (ROOT / "plugins").iterdir()}
     assert [module for module in imports(path) if package(module) in named] == []
 
 
@@ -203,7 +207,7 @@ def test_no_package_marker_directly_in_the_folders() -> None:
 
 
 FLOW = (
-    *("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_query"),
+    *("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_query", "_share"),
     *("_experiment", "_results", "_view", "_cli"),
 )
 """The folders of the host in the order of the flow: each imports only those before it."""

@@ -50,8 +50,8 @@ def patching(lab: Lab) -> str:
 
 
 def page(lab: Lab, name: str) -> str:
-    (found,) = (path for path in (lab.store / "runs").glob(f"{name}-*/report.html"))
-    text: str = found.read_text(encoding="utf-8")
+    (result,) = (path for path in (lab.store / "runs").glob(f"{name}-*/report.html"))
+    text: str = result.read_text(encoding="utf-8")
     return text
 
 
@@ -71,6 +71,11 @@ def test_exp2_screens_every_layer_and_its_report_begins_with_the_verdicts(
         "Gradients against exact effects"
     )
     assert "Specific against naive" in shown
+    control = lab.rows("control_verdicts", "verdicts", "exp2_patching_l1_31")
+    assert {(row["space"], row["feature"]) for row in control} == {
+        (row["space"], row["feature"]) for row in verdicts
+    }
+    assert "Trained against random decoder" in shown
     assert "Where it fires" in shown
 
 
@@ -96,7 +101,7 @@ def test_effects_are_asked_by_verdict_layer_and_arm(
         if row["space"] in at_3 and (row["space"], row["feature"]) in effects
     ]
     verdict = judged[0]["verdict"]
-    wanted = {row["feature"] for row in judged if row["verdict"] == verdict}
+    expected = {row["feature"] for row in judged if row["verdict"] == verdict}
     file = tmp_path / "effects.parquet"
     asked = ["--verdict", verdict, "--layer", "3", "--arm", "specific", "--k", "1000"]
     args = ["query", "effects", "--store", str(lab.store), "--run", name, *asked]
@@ -110,8 +115,8 @@ def test_effects_are_asked_by_verdict_layer_and_arm(
         for form in (["--csv"], ["--parquet", str(file)])
     ]
     rows = list(csv.DictReader(answers[0].splitlines()))
-    assert {int(row["address"].rpartition("/")[2]) for row in rows} == wanted
-    assert len(rows) == 3 * len(wanted)
+    assert {int(row["address"].rpartition("/")[2]) for row in rows} == expected
+    assert len(rows) == 3 * len(expected)
     assert {row["arm"] for row in rows} == {"specific"}
     assert pq.read_table(file).num_rows == len(rows)
 

@@ -103,14 +103,14 @@ def test_significant_features_include_readers_of_the_documented_causes(quickstar
         if row["stat"] == "significant" and row["number"]
     }
     values = {key: np.zeros(len(names)) for key in significant}
-    place = {name: at for at, name in enumerate(names)}
+    place = {name: index for index, name in enumerate(names)}
     for row in rows(store, "activations", "features"):
         for feature, value in zip(row["features"], row["values"], strict=True):
             if (row["space"], feature) in values:
                 values[row["space"], feature][place[row["sample"]]] = value
     for cause, holds in CAUSES.items():
         present = np.array([holds(balance[name]) for name in names])
-        assert max(abs(auroc(found, present) - 0.5) for found in values.values()) > 0.4, cause
+        assert max(abs(auroc(result, present) - 0.5) for result in values.values()) > 0.4, cause
 
 
 def auroc(values: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> float:
@@ -146,9 +146,9 @@ def test_the_same_command_again_computes_nothing_and_says_so(quickstart, root):
 
 def test_it_can_be_asked(quickstart):
     _, command, _ = quickstart
-    found = json.loads(command("query", "features", "--significant", "--k", "3", "--json").stdout)
-    assert len(found) == 3
-    top = json.loads(command("query", "top", found[0]["address"], "--k", "2", "--json").stdout)
+    result = json.loads(command("query", "features", "--significant", "--k", "3", "--json").stdout)
+    assert len(result) == 3
+    top = json.loads(command("query", "top", result[0]["address"], "--k", "2", "--json").stdout)
     assert len(top) == 2
     assert top[0]["value"] >= top[1]["value"]
 

@@ -85,7 +85,7 @@ def test_every_nox_session_says_what_it_does() -> None:
 
 def test_nothing_is_left_to_do_in_tracked_sources() -> None:
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".js", ".css", ".html"}
-    found = [
+    results = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in tracked()
         if path.suffix in kinds
@@ -94,7 +94,7 @@ def test_nothing_is_left_to_do_in_tracked_sources() -> None:
         )
         if LEFTOVER.search(line)
     ]
-    assert found == []
+    assert results == []
 
 
 def test_every_package_folder_ships_and_is_typed() -> None:
@@ -145,6 +145,21 @@ def test_no_function_is_longer_than_a_screen() -> None:
         for path in sorted((ROOT / home).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert long == []
+
+
+CODE_BLOCK = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
+
+
+def test_prose_of_pages_fits_in_100_columns() -> None:
+    """Code blocks, tables, and lines that cannot be broken because of a link are left out."""
+    long = [
+        f"{page.relative_to(ROOT)}: {line}"
+        for page in tracked()
+        if page.suffix == ".md" and page.name != "CHANGELOG.md"
+        for line in CODE_BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines()
+        if len(line) > 100 and "](" not in line and not line.lstrip().startswith(("|", "http"))
     ]
     assert long == []
 

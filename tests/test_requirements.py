@@ -13,8 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = ("toolkit", "plugins", "store")
-PART_OF = {"pydantic_core": "pydantic"}
-"""Modules of another distribution that a declared one pins to exactly one version."""
+PART_OF = {
+    "pydantic_core": "pydantic",
+    "mlflow": "mlflow-skinny",
+    "vl_convert": "vl-convert-python",
+}
+"""Modules whose declared distribution has another name, or pins theirs to exactly one version."""
 
 
 def declared() -> set[str]:
@@ -39,22 +43,22 @@ def imported(path: Path) -> Iterator[str]:
 
 def third_party() -> dict[str, Path]:
     """Each module that is neither ours nor Python's, with a file that imports it."""
-    found: dict[str, Path] = {}
+    result: dict[str, Path] = {}
     for source in SOURCES:
         for path in sorted((ROOT / source).rglob("*.py")):
             for name in imported(path):
                 if name not in sys.stdlib_module_names and not name.startswith("toolkit"):
-                    found.setdefault(name, path)
-    return found
+                    result.setdefault(name, path)
+    return result
 
 
 def test_every_third_party_import_is_declared() -> None:
     provides = metadata.packages_distributions()
-    found = third_party()
-    assert {"torch", "yaml", "click", "huggingface_hub"} <= found.keys()
+    result = third_party()
+    assert {"torch", "yaml", "click", "huggingface_hub"} <= result.keys()
     undeclared = {
         name: str(path.relative_to(ROOT))
-        for name, path in found.items()
+        for name, path in result.items()
         if not declared()
         & {normal(PART_OF.get(one, one)) for one in [name, *provides.get(name, ())]}
     }
@@ -68,6 +72,6 @@ def test_every_requirement_has_a_pin_that_fits() -> None:
     pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     by_name = {normal(name): version for name, version in pins.items()}
     for line in PROJECT["dependencies"]:
-        wanted = Requirement(line)
-        version = by_name[normal(wanted.name)]
-        assert wanted.specifier.contains(version), line
+        expected = Requirement(line)
+        version = by_name[normal(expected.name)]
+        assert expected.specifier.contains(version), line

@@ -55,8 +55,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((SPECS / name).read_text(encoding="utf-8"))
-    return found
+    result: dict[str, Any] = yaml.safe_load((SPECS / name).read_text(encoding="utf-8"))
+    return result
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -67,8 +67,8 @@ def rows(name: str) -> list[dict[str, str]]:
 def checked(toolkit: Toolkit, name: str, *args: str) -> dict[str, Any]:  # noqa: F811
     done = toolkit.run("check", SPECS / name, "--json", *args)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @pytest.mark.usefixtures("_no_network")
@@ -82,7 +82,7 @@ def test_layers_are_chosen_without_an_overlay(toolkit: Toolkit, name: str) -> No
 
 
 def test_the_studies_are_all_there() -> None:
-    wanted = {
+    expected = {
         "exp0_gemma",
         "exp0_llama",
         "exp1_sae_l1_31",
@@ -97,12 +97,13 @@ def test_the_studies_are_all_there() -> None:
         "exp6_games",
         "trace_decision",
         "exp3_feature_words",
+        "exp3_cross_reference",
         "exp2_steering",
         "exp5_persistent",
         "gemma_135_extract",
         "gemma_top_features",
     }
-    assert {Path(name).stem for name in STUDIES} == wanted
+    assert {Path(name).stem for name in STUDIES} == expected
     assert all(read(name)["name"] == Path(name).stem for name in STUDIES)
 
 
@@ -237,6 +238,15 @@ def test_each_opens_with_what_it_asks_and_how_it_runs_offline(name: str) -> None
     assert f"toolkit run specs/{name} --overlay specs/lab.yaml" in text
 
 
+def test_the_cross_reference_shares_the_extraction_of_exp2() -> None:
+    first, second = (
+        read(f"{name}.yaml") for name in ("exp2_patching_l1_31", "exp3_cross_reference")
+    )
+    for key in ("seed", "model", "saes", "samples"):
+        assert first[key] == second[key]
+    assert first["stages"][0] == second["stages"][0]
+
+
 def test_the_two_trait_specs_share_their_extraction() -> None:
     first, second = (read(name) for name in GEMMA)
     for key in ("seed", "model", "saes", "samples"):
@@ -251,17 +261,19 @@ SENTENCES = [("betting_caution.csv", 50), ("aggression_small.csv", 20), ("lab_tr
 
 @pytest.mark.parametrize(("name", "each"), SENTENCES)
 def test_sentences_are_balanced_and_stand_once(name: str, each: int) -> None:
-    found = rows(name)
-    assert list(found[0]) == ["sentence", "concept_strength_label"]
-    assert Counter(row["concept_strength_label"] for row in found) == dict.fromkeys("0123", each)
-    assert len({row["sentence"].lower() for row in found}) == len(found)
+    result = rows(name)
+    assert list(result[0]) == ["sentence", "concept_strength_label"]
+    assert Counter(row["concept_strength_label"] for row in result) == dict.fromkeys("0123", each)
+    assert len({row["sentence"].lower() for row in result}) == len(result)
 
 
 def test_no_sentence_on_betting_is_made_from_a_template() -> None:
     """No five words in a row stand in two sentences, and no three words begin two."""
     words = [re.findall(r"[\w']+", row["sentence"].lower()) for row in rows("betting_caution.csv")]
     runs = Counter(
-        run for one in words for run in {tuple(one[at : at + 5]) for at in range(len(one) - 4)}
+        run
+        for one in words
+        for run in {tuple(one[index : index + 5]) for index in range(len(one) - 4)}
     )
     assert [run for run, count in runs.items() if count > 1] == []
     assert max(Counter(tuple(one[:3]) for one in words).values()) == 1
@@ -277,5 +289,5 @@ def test_the_length_of_a_sentence_on_betting_says_little_of_its_label() -> None:
 
 
 def test_sentences_on_betting_hold_commas_and_quotes() -> None:
-    found = [row["sentence"] for row in rows("betting_caution.csv")]
-    assert any("," in text and '"' in text for text in found)
+    results = [row["sentence"] for row in rows("betting_caution.csv")]
+    assert any("," in text and '"' in text for text in results)

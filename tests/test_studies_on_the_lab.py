@@ -106,8 +106,8 @@ def computed(said: str, stage: str) -> int:
 
 def number_of(rows: list[dict[str, Any]], stat: str, group: str) -> dict[tuple[str, int], float]:
     """A statistic by space and feature."""
-    found = (row for row in rows if row["stat"] == stat and row["group"] == group)
-    return {(row["space"], row["feature"]): row["number"] for row in found}
+    result = (row for row in rows if row["stat"] == stat and row["group"] == group)
+    return {(row["space"], row["feature"]): row["number"] for row in result}
 
 
 def auroc(values: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> float:
@@ -130,16 +130,16 @@ def test_exp1_plays_its_own_games_on_an_empty_store(lab: Lab, sae: str) -> None:
 
 
 def test_exp1_counts_by_corrected_p_and_with_the_cut_as_well(lab: Lab, sae: str) -> None:
-    found = lab.export("exp1_sae_l1_31", "features.json")
+    result = lab.export("exp1_sae_l1_31", "features.json")
     rows = lab.rows("features", "groups", "exp1_sae_l1_31")
     both = "bankruptcy vs voluntary_stop"
     q, d = (number_of(rows, stat, both) for stat in ("q", "d"))
     by_p = {key for key, value in q.items() if value <= 0.05}
-    assert found["total_significant_by_p"] == len(by_p) > 50
-    assert found["total_significant_features"] == sum(abs(d[key]) >= 0.3 for key in by_p) > 50
-    assert found["total_experiments_processed"] == 200
-    assert found["layers_analyzed"] == [0, 1, 2, 3]
-    features = found["layer_results"]["3"]["significant_features"]
+    assert result["total_significant_by_p"] == len(by_p) > 50
+    assert result["total_significant_features"] == sum(abs(d[key]) >= 0.3 for key in by_p) > 50
+    assert result["total_experiments_processed"] == 200
+    assert result["layers_analyzed"] == [0, 1, 2, 3]
+    features = result["layer_results"]["3"]["significant_features"]
     assert all(None not in one.values() for one in features)
 
 
@@ -149,7 +149,7 @@ def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None
     """
     meta = lab.rows("sample_meta", "samples", "exp1_sae_l1_31")
     balance = {row["sample"]: row["number"] for row in meta if row["key"] == "balance"}
-    place = {name: at for at, name in enumerate(sorted(balance))}
+    place = {name: index for index, name in enumerate(sorted(balance))}
     marks = number_of(
         lab.rows("features", "groups", "exp1_sae_l1_31"),
         "significant",
@@ -162,7 +162,7 @@ def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None
                 values[row["space"], feature][place[row["sample"]]] = value
     for cause, holds in CAUSES.items():
         present = np.array([holds(balance[name]) for name in sorted(balance)])
-        assert max(abs(auroc(found, present) - 0.5) for found in values.values()) > 0.4, cause
+        assert max(abs(auroc(result, present) - 0.5) for result in values.values()) > 0.4, cause
 
 
 def test_balance_and_round_explain_some_of_it_and_that_is_shown(lab: Lab, sae: str) -> None:
@@ -194,13 +194,13 @@ def test_what_half_of_the_games_found_is_measured_on_the_other_half(lab: Lab, sa
 
 
 def test_what_metadata_and_a_probe_tell_stands_beside_the_features(lab: Lab, sae: str) -> None:
-    told = {
+    message = {
         row["name"]: row["value"]
         for row in lab.rows("baselines", "leak", "exp1_sae_l1_31")
         if row["metric"] == "auroc"
     }
-    assert told["balance"] > 0.7
-    assert not {"action", "bet"} & set(told)
+    assert message["balance"] > 0.7
+    assert not {"action", "bet"} & set(message)
     kinds = {row["kind"] for row in lab.rows("baselines", "probe", "exp1_sae_l1_31")}
     assert kinds == {"linear probe", "difference of means", "best feature"}
 
@@ -224,9 +224,9 @@ def test_the_raw_control_has_spaces_of_its_own_over_the_same_games(lab: Lab, res
     ]
     assert {row["sae"] for row in raw} == {None}
     assert not {row["space"] for row in raw} & {row["space"] for row in saes}
-    found = lab.export("exp1_residual_l1_31", "features.json")
-    assert found["feature_type"] == "raw_residual_128_per_layer"
-    assert found["total_significant_by_p"] >= found["total_significant_features"] > 50
+    result = lab.export("exp1_residual_l1_31", "features.json")
+    assert result["feature_type"] == "raw_residual_128_per_layer"
+    assert result["total_significant_by_p"] >= result["total_significant_features"] > 50
     assert (
         computed(residual, "leak") == 0
     )  # what metadata alone say is exp1_sae_l1_31's, word for word
@@ -235,17 +235,17 @@ def test_the_raw_control_has_spaces_of_its_own_over_the_same_games(lab: Lab, res
 
 def test_all_of_exp1_runs_each_distinct_prompt_once(lab: Lab, sae: str, residual: str) -> None:
     """Extraction does; then neither the probe nor the control loads a model."""
-    told = [*lab.events("exp1_sae_l1_31"), *lab.events("exp1_residual_l1_31")]
+    message = [*lab.events("exp1_sae_l1_31"), *lab.events("exp1_residual_l1_31")]
     prompts = {tuple(row["token_ids"]) for row in lab.rows("samples", "samples", "exp1_sae_l1_31")}
     extracted = [
         event["facts"]
-        for event in told
+        for event in message
         if event["event"] == "part_event" and event["name"] == "extracted"
     ]
     assert sum(event["texts"] for event in extracted) == len(prompts)
     assert {event["passes"] for event in extracted} == {1}
     assert computed(residual, "features") == 0
-    started = [event["stage"] for event in told if event["event"] == "step_started"]
+    started = [event["stage"] for event in message if event["event"] == "step_started"]
     assert {"probe", "residual"} <= set(started)
     control = lab.events("exp1_residual_l1_31")
     assert [event["stage"] for event in control if event["event"] == "step_started"] == ["residual"]
@@ -301,12 +301,18 @@ def test_the_pathway_follows_features_through_games_and_layers(lab: Lab) -> None
     links = lab.rows("links", "pathway", "exp1_pathway")
     assert all(row["space"] != row["other_space"] for row in links)
     assert max(abs(row["r"]) for row in links) > 0.8
-    told = {
+    message = {
         row["kind"]
         for stage in ("leak", "probe")
         for row in lab.rows("baselines", stage, "exp1_pathway")
     }
-    assert told == {"metadata", "together", "linear probe", "difference of means", "best feature"}
+    assert message == {
+        "metadata",
+        "together",
+        "linear probe",
+        "difference of means",
+        "best feature",
+    }
 
 
 # --- the trait ------------------------------------------------------------------------------------
@@ -329,24 +335,24 @@ def test_every_token_but_bos_is_a_fragment(lab: Lab, ranking: str) -> None:
     assert len(tokens) == 200
     assert len(places) == 200 * 4
     assert all(
-        sorted(found) == list(range(1, tokens[sample])) for (_, sample), found in places.items()
+        sorted(result) == list(range(1, tokens[sample])) for (_, sample), result in places.items()
     )
 
 
 def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: str) -> None:
-    found = ranked(lab)
-    assert float(found[0]["pearson_corr"]) > 0.8
-    means = [float(found[0][f"mean_label_{label}"]) for label in range(4)]
+    result = ranked(lab)
+    assert float(result[0]["pearson_corr"]) > 0.8
+    means = [float(result[0][f"mean_label_{label}"]) for label in range(4)]
     assert means == sorted(means)
     examples = lab.export("gemma_top_features", "feature_examples.json")
     first = next(iter(examples.values()))["examples_by_label"]
-    told = {
+    message = {
         row["name"]: row["value"]
         for row in lab.rows("baselines", "probe", "gemma_top_features")
         if row["kind"] == "linear probe"
     }
-    assert set(told) == {f"resid_post.{layer}" for layer in range(4)}
-    assert min(told.values()) > 0.9
+    assert set(message) == {f"resid_post.{layer}" for layer in range(4)}
+    assert min(message.values()) > 0.9
     lengths = [
         row["value"]
         for row in lab.rows("baselines", "leak", "gemma_top_features")
@@ -487,3 +493,33 @@ def test_exp3_finds_the_words_of_the_decision_and_reuses_the_extraction_of_exp1(
     assert sum(row["q"] <= 0.05 for row in of_features) > 20
     assert {row["covariate"] for row in confirmed} <= {"balance", "round"}
     assert all(row["covariate_z"] is not None for row in confirmed)
+
+
+FEW_POINTS = """
+only:
+  exp2_patching_l1_31:
+    stages:
+      - id: causes
+        with: {points: 16, directions: 100, direction_points: 6, candidates: {top: 12}}
+  exp3_cross_reference:
+    stages: [{id: references, with: {permutations: 199}}]
+"""
+
+
+def test_labels_words_places_and_verdicts_are_held_against_each_other(lab: Lab) -> None:
+    """Labels come from files, verdicts from the screen of Exp2, which runs on the way."""
+    (lab.folder / "few.yaml").write_text(FEW_POINTS, encoding="utf-8")
+    lab.run("exp3_cross_reference", str(lab.folder / "few"))
+    labels = lab.rows("features", "labels", "exp3_cross_reference")
+    assert len({(row["space"], row["feature"]) for row in labels}) > 2000
+    rows = lab.rows("cross_references", "references", "exp3_cross_reference")
+    over_all = {row["relation"] for row in rows if row["feature"] is None}
+    assert {"label~words", "label~tokens", "label~effect:stop"} <= over_all
+    single = {row["relation"] for row in rows if row["feature"] is not None}
+    assert {"label~words", "fires in balance", "fires with attention to balance"} <= single
+    assert all(0 < row["p"] <= row["q"] <= 1 for row in rows)
+    (page,) = (lab.store / "runs").glob("exp3_cross_reference-*/report.html")
+    shown = page.read_text(encoding="utf-8")
+    assert "What is said of each" in shown
+    assert "The agreement of labels with words of replies is" in shown
+    assert "The rank correlation of what labels say with effects on P(stop) is" in shown

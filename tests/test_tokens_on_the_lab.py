@@ -61,8 +61,8 @@ def test_tracking_writes_the_published_files(folder: Path) -> None:
     run(folder, "exp6_tokens_l1_31")
     assert tokens["cost"]["disk"] == pytest.approx(tracked_bytes(folder), rel=0.1)
     out = folder / "exp6_tokens_l1_31"
-    with np.load(out / "Bankruptcy_90_all_in" / "layer_2.npz") as found:
-        features, attention = found["features"], found["attention"]
+    with np.load(out / "Bankruptcy_90_all_in" / "layer_2.npz") as result:
+        features, attention = result["features"], result["attention"]
     tokens = len(features)
     assert attention.shape == (4, tokens, tokens)
     assert attention.dtype == np.float16
@@ -92,9 +92,9 @@ def test_tracking_writes_the_published_files(folder: Path) -> None:
 def test_the_json_shares_its_pass(folder: Path) -> None:
     said = run(folder, "exp6_tokens")
     assert "stage tokens (track.tokens): 1 step, 1 reused, 0 to compute" in said
-    found = json.loads((folder / "exp6_tokens" / "tokens.json").read_text(encoding="utf-8"))
-    assert found["n_scenarios"] == 13
-    assert set(found["scenarios"][0]["layers"]["L3"]) == {"features", "attention"}
+    result = json.loads((folder / "exp6_tokens" / "tokens.json").read_text(encoding="utf-8"))
+    assert result["n_scenarios"] == 13
+    assert set(result["scenarios"][0]["layers"]["L3"]) == {"features", "attention"}
 
 
 def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
@@ -102,8 +102,8 @@ def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
     assert "examine" not in said
     files = {path.name for path in (folder / "exp6_attention_only" / "Risky_40").iterdir()}
     assert files == {"layer_1.npz", "layer_2.npz", "layer_3.npz"}
-    with np.load(folder / "exp6_attention_only" / "Risky_40" / "layer_1.npz") as found:
-        assert list(found) == ["attention"]
+    with np.load(folder / "exp6_attention_only" / "Risky_40" / "layer_1.npz") as result:
+        assert list(result) == ["attention"]
 
 
 def test_games_are_tracked_decision_by_decision(folder: Path) -> None:

@@ -12,8 +12,19 @@ from __future__ import annotations
 
 from toolkit._experiment import Experiment, StageEntry, Uses, build, load
 from toolkit._results import open_store as open
+from toolkit._results import pull
 from toolkit.hookspecs import hookimpl
 from toolkit.version import VERSION
 
-__all__ = ["Experiment", "StageEntry", "Uses", "__version__", "build", "hookimpl", "load", "open"]
+__all__ = [
+    "Experiment",
+    "StageEntry",
+    "Uses",
+    "__version__",
+    "build",
+    "hookimpl",
+    "load",
+    "open",
+    "pull",
+]
 __version__ = VERSION

@@ -13,7 +13,9 @@ from pathlib import Path
 from toolkit._plan.make_plan import make_plan
 from toolkit._plan.plan import Plan
 from toolkit._plan.resolve import resolve
-from toolkit._plugins.loading import Parts, load_parts
+from toolkit._plugins.loading import load_parts
+from toolkit._plugins.registry import Parts
+from toolkit._report.contents import contents_of
 from toolkit._report.findings import findings_of
 from toolkit._report.page import report_of
 from toolkit._run.events import Listener, ReportWritten
@@ -55,7 +57,9 @@ def plan(target: str | SpecData, options: RunOptions) -> Planned:
 def run(planned: Planned, show: Listener) -> Outcome:
     """Run a plan to its report. The same call continues a run that was cut off."""
     with Interrupts().listening() as interrupts:
-        result = run_plan(planned.plan, planned.parts, planned.options, show, interrupts)
+        result = run_plan(
+            planned.plan, planned.parts, planned.options, show, interrupts, contents_of
+        )
         report = interrupts.obey(lambda: report_of(result, planned.parts))
         findings = interrupts.obey(lambda: findings_of(result.inputs(), planned.parts))
     show(ReportWritten(run=result.run, path=str(report), findings=tuple(findings)))

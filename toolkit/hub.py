@@ -4,15 +4,20 @@ downloads. HF_HUB_OFFLINE is honoured.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 from toolkit.errors import BadInput
+
+Kind = Literal["model", "dataset"]
+"""The kind of a repository; a model and a dataset may have the same name."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Snapshot:
     name: str
     revision: str
     folder: Path | None
+    kind: Kind = "model"
 
 
 @dataclass(frozen=True)
@@ -32,31 +38,33 @@ class Download:
     patterns: tuple[str, ...]
 
 
-def snapshot(name: str, revision: str, marker: str, *, published: bool = False) -> Snapshot:
+def snapshot(
+    name: str, revision: str, marker: str, *, published: bool = False, kind: Kind = "model"
+) -> Snapshot:
     """The commit behind a revision and its folder in the cache, if that has the file `marker` (a
     glob pattern). `published`: sizes of this commit are known without its files, so that it can be
-    planned with even where the network is forbidden.
+    planned even if the network is disabled.
     """
-    folder = cached(name, revision, marker)
+    folder = cached(name, revision, marker, kind)
     if folder is not None:
-        return Snapshot(name, folder.name, folder)
+        return Snapshot(name, folder.name, folder, kind)
     pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
     if offline() and not (published and pinned):
         raise BadInput(not_cached(name, revision))
-    return Snapshot(name, revision if pinned else _commit(name, revision), None)
+    return Snapshot(name, revision if pinned else _commit(name, revision, kind), None, kind)
 
 
 def not_cached(name: str, revision: str) -> str:
-    """The message for a repository that is not cached while the network is forbidden."""
+    """The message for a repository that is not cached while the network is disabled."""
     return (
         f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache_folder()}), "
-        "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached "
-        "revision, or a folder with `path:`."
+        "and HF_HUB_OFFLINE disables downloads. Unset HF_HUB_OFFLINE, name a cached revision, "
+        "or a folder with `path:`."
     )
 
 
 def offline() -> bool:
-    """Whether the user forbids the network."""
+    """Whether the user has disabled the network."""
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
@@ -68,33 +76,78 @@ def fetch(snapshot: Snapshot, patterns: Sequence[str]) -> Path:
     try:
         return Path(
             snapshot_download(
-                snapshot.name, revision=snapshot.revision, allow_patterns=list(patterns)
+                snapshot.name,
+                revision=snapshot.revision,
+                allow_patterns=list(patterns),
+                **_repo_type(snapshot.kind),
             )
         )
     except Exception as error:
-        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
+        raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there and its size in bytes."""
+    """A file of a repository: its path there, its size in bytes, and its SHA-256 where the hub
+    keeps it as a large file.
+    """
 
     path: str
     size: int
+    sha256: str | None = None
 
 
 def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
-    """The files of a repository at a commit that match, as the hub says."""
+    """The matching files of a repository at a commit, as the hub lists them."""
     from huggingface_hub import HfApi
 
     try:
         info: Any = HfApi().repo_info(
-            snapshot.name, revision=snapshot.revision, files_metadata=True
+            snapshot.name,
+            revision=snapshot.revision,
+            files_metadata=True,
+            **_repo_type(snapshot.kind),
         )
     except Exception as error:
-        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
-    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in info.siblings or ()]
+        raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
+    files = [hub_file(file) for file in info.siblings or ()]
     return [file for file in files if _matches(file.path, patterns)]
+
+
+def listed_files(snapshot: Snapshot) -> list[HubFile]:
+    """All files of a commit. The list is kept beside the cache's copy of the repository, so that
+    it is known offline which files there are.
+    """
+    kept = _repository(snapshot.name, snapshot.kind) / "toolkit" / f"{snapshot.revision}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return [HubFile(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
+    if offline():
+        raise BadInput(not_cached(snapshot.name, snapshot.revision))
+    files = [file for file in repository_files(snapshot, ["*"]) if _is_inside(file.path)]
+    with contextlib.suppress(OSError):  # a cache that is read-only
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps([asdict(file) for file in files]), encoding="utf-8")
+        unfinished.replace(kept)
+    return files
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path stays inside its repository."""
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts
+
+
+def hub_file(sibling: Any) -> HubFile:
+    """A file as the hub's client describes it."""
+    stored = getattr(sibling, "lfs", None)
+    sha256 = None if stored is None else str(stored.sha256)
+    return HubFile(str(sibling.rfilename), int(sibling.size or 0), sha256)
+
+
+def _repo_type(kind: Kind) -> dict[str, Any]:
+    """The argument of the hub's client for this kind, whose default is a model."""
+    return {} if kind == "model" else {"repo_type": kind}
 
 
 def cached_files(snapshot: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
@@ -108,7 +161,7 @@ def cached_files(snapshot: Snapshot, patterns: Sequence[str]) -> dict[str, Path]
 
 def snapshot_folder(snapshot: Snapshot) -> Path:
     """Where the cache keeps a commit's files, whether or not they are cached."""
-    return _repository(snapshot.name) / "snapshots" / snapshot.revision
+    return _repository(snapshot.name, snapshot.kind) / "snapshots" / snapshot.revision
 
 
 def fetch_file(
@@ -135,15 +188,16 @@ def fetch_file(
                 revision=snapshot.revision,
                 tqdm_class=_progress_class(on_bytes),
                 force_download=restart,
+                **_repo_type(snapshot.kind),
             )
         )
     except (*hopeless, errors.LocalTokenNotFoundError, PermissionError) as error:
-        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
+        raise BadInput(unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
 def _progress_class(on_bytes: Callable[[int], None]) -> Any:
-    """A progress bar that prints nothing and calls `on_bytes`. Some transfers have two, for bytes
-    received and written; either counts.
+    """A progress bar that prints nothing and calls `on_bytes`. Some transfers have two bars, for
+    bytes received and written; either counts.
     """
     from tqdm import tqdm
 
@@ -165,17 +219,17 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def _commit(name: str, revision: str) -> str:
+def _commit(name: str, revision: str, kind: Kind) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return str(HfApi().repo_info(name, revision=revision).sha)
+        return str(HfApi().repo_info(name, revision=revision, **_repo_type(kind)).sha)
     except Exception as error:
-        raise BadInput(_unreachable(name, revision, error)) from None
+        raise BadInput(unreachable(name, revision, error)) from None
 
 
 MEANS = {
-    "GatedRepoError": "it is gated, and its owner has not let you in",
+    "GatedRepoError": "it is gated, and you have not been granted access",
     "RepositoryNotFoundError": "there is no repository of this name, or it is private",
     "RevisionNotFoundError": "the repository has no such revision",
     "EntryNotFoundError": "the repository has no such file",
@@ -187,34 +241,35 @@ id.
 """
 
 
-def _unreachable(name: str, revision: str, error: Exception) -> str:
+def unreachable(name: str, revision: str, error: Exception) -> str:
+    """The message for a repository that cannot be downloaded."""
     kinds = (kind.__name__ for kind in type(error).__mro__)
     said = next(
         (MEANS[kind] for kind in kinds if kind in MEANS),
-        (str(error).splitlines() or ["no more is said"])[0],
+        (str(error).splitlines() or ["no details"])[0],
     )
     return (
-        f"'{name}' at revision '{revision}': the hub does not give it ({type(error).__name__}: "
+        f"'{name}' at revision '{revision}': it cannot be downloaded ({type(error).__name__}: "
         f"{said}). For a gated repository accept its terms, then run `hf auth login` or set "
         "HF_TOKEN; without a network name a folder with `path:`."
     )
 
 
-def cached(name: str, revision: str, marker: str) -> Path | None:
-    """The folder of a cached repository; None if it is not cached. Never asks the network.
+def cached(name: str, revision: str, marker: str, kind: Kind = "model") -> Path | None:
+    """The folder of a cached repository; None if it is not cached. Never uses the network.
 
     Follows the documented layout of the cache: refs/NAME holds the commit of a branch,
     snapshots/COMMIT its files.
     """
-    repository = _repository(name)
+    repository = _repository(name, kind)
     reference = repository / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
     folder = repository / "snapshots" / commit
     return folder if commit and next(folder.glob(marker), None) else None
 
 
-def _repository(name: str) -> Path:
-    return cache_folder() / f"models--{name.replace('/', '--')}"
+def _repository(name: str, kind: Kind) -> Path:
+    return cache_folder() / f"{kind}s--{name.replace('/', '--')}"
 
 
 def cache_folder() -> Path:

@@ -1,14 +1,15 @@
 """The messages between host and worker: one JSON object per line.
 
 The host sends `open`, `job`, `stack` and `close`. The worker answers with the events below. All
-lines are read by `read_events`: a line that is not an event goes to the worker's log.
+lines are read by `read_events`: a line that is not an event goes to the worker's log. The events of
+a run (`toolkit._run.events`) that repeat what a worker said inherit its fields.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,20 +21,50 @@ MAX_LINE = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hello:
-    """The worker has loaded its plugins and takes jobs."""
+class WorkerSystem:
+    """The process and machine of a worker."""
 
-    event: ClassVar[str] = "hello"
     pid: int
     """Its process id, in its own namespace."""
     host: str
     """The machine that it runs on."""
-    versions: Mapping[str, str]
-    """Versions of the toolkit and of every plugin; they have to equal the host's."""
     gpus: tuple[Gpu, ...] = ()
     """The GPUs that it can use."""
     torch_cuda: str = ""
     """The CUDA version that its torch is built for; empty for a build without CUDA."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What a finished job wrote, and what it took."""
+
+    seconds: float
+    """Time spent computing and writing."""
+    load_seconds: float = 0.0
+    """Time spent loading the model and SAEs before it."""
+    rows: Mapping[str, int]
+    """Rows written to each table."""
+    host_bytes: int | None = None
+    """Memory of the process at its end."""
+    device_bytes: int | None = None
+    """The most memory that torch reserved on the GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartReport:
+    """What a part reported with `work.report.event`."""
+
+    name: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello(WorkerSystem):
+    """The worker has loaded its plugins and takes jobs."""
+
+    event: ClassVar[str] = "hello"
+    versions: Mapping[str, str]
+    """Versions of the toolkit and of every plugin; they have to equal the host's."""
     free_bytes: int = 0
     """Memory that is free on its machine."""
 
@@ -65,33 +96,23 @@ class Alive:
     host_bytes: int | None = None
     """Memory of the process."""
     device_bytes: int | None = None
-    """Memory that torch holds on the GPU."""
+    """The most memory that torch reserved on the GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartSaid:
-    """What a part reported with `work.report.event`."""
+class PartSaid(PartReport):
+    """A part reported something about a job."""
 
     event: ClassVar[str] = "part_event"
     job: str
-    name: str
-    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class Done(JobResult):
     """A job is done: its folder is complete."""
 
     event: ClassVar[str] = "done"
     job: str
-    rows: Mapping[str, int]
-    """Rows written to each table."""
-    seconds: float
-    """Time spent computing and writing."""
-    load_seconds: float = 0.0
-    """Time spent loading the model and SAEs before it."""
-    host_bytes: int | None = None
-    device_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +175,23 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
+def fields_of(base: Any, record: Any) -> dict[str, Any]:
+    """The fields that a record inherits from `base`, for another record that inherits them."""
+    return {field.name: getattr(record, field.name) for field in fields(base)}
+
+
 def as_json(record: Any) -> dict[str, Any]:
     """A record as the JSON object of its line."""
-    return {"event": record.event, **asdict(record)}
+    return {"event": record.event, **{name: _plain(value) for name, value in vars(record).items()}}
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON data. Most are plain already: `asdict` would copy each of them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 _WORKER_EVENTS: Records[WorkerEvent] = Records(WorkerEvent.__args__)

@@ -1,5 +1,5 @@
-"""The tables that parts hand each other and that the store keeps. The host owns them; adding a
-column is a new version.
+"""The tables that stages exchange and that the store keeps, all declared here: this module is data.
+The host owns the tables; adding a column is a new version.
 
 A table is a name, a version, its columns and the columns that make a row unique. Types are written
 as Arrow type names, so that importing this module needs no pyarrow; `arrow_schema` builds the Arrow
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class Table:
         return self.facts and len(self.key) == 1
 
 
-_VERSIONS = {"postings": 2}
+_VERSIONS = {"games": 2, "postings": 2}
 """Tables whose columns have changed since they were first declared."""
 
 
@@ -58,6 +59,69 @@ def _table(name: str, key: str, help: str, kind: str = "data", /, **columns: str
         name, MappingProxyType(columns), tuple(key.split()), _VERSIONS.get(name, 1), help, **kinds
     )
 
+
+_SCREEN_COLUMNS = dict(
+    screen="string",
+    space="string",
+    feature="uint32",
+    comparison="string",
+    contrast="string",
+    outcome="string",
+    group_a="string",
+    group_b="string",
+    value_a="float64",
+    value_b="float64",
+    d="float64?",
+    fired="uint32",
+    fired_here="uint32",
+    points="uint32",
+    clusters="uint32",
+    probability="float64",
+    effect="float64",
+    low="float64",
+    high="float64",
+    p_units="float64",
+    null="string?",
+    directions="uint32",
+    beyond="uint32?",
+    null_low="float64?",
+    null_high="float64?",
+    p_directions="float64?",
+    kl="float64",
+    sham="float64",
+    set_a="float64",
+    set_b="float64",
+    reconstruct="float64?",
+    reconstruct_a="float64?",
+    reconstruct_b="float64?",
+    p_reconstruct="float64?",
+    random_feature="float64?",
+    random_direction="float64?",
+    shuffled="float64?",
+    mean_difference="float64?",
+    prompt_only="float64?",
+    edits="uint64",
+    family="uint32",
+    checked="uint32",
+)
+"""Columns of `screens` and of the screen of its control."""
+_VERDICT_COLUMNS = dict(
+    screen="string",
+    space="string",
+    feature="uint32",
+    comparison="string",
+    contrast="string",
+    outcome="string",
+    verdict="string",
+    reason="string",
+    effect="float64",
+    low="float64",
+    high="float64",
+    p="float64",
+    q="float64",
+    family="uint32",
+)
+"""Columns of `verdicts` and of those on its control."""
 
 _ALL = (
     _table(
@@ -96,8 +160,7 @@ _ALL = (
     _table(
         "streams",
         "space sample position",
-        "the raw stream, if an extraction keeps it; the space is that of the stream "
-        "itself, not of an SAE",
+        "the raw stream, if an extraction keeps it; its space is the stream's, not an SAE's",
         space="string",
         sample="string",
         position="int32",
@@ -179,6 +242,7 @@ _ALL = (
         alpha="float64",
         min_effect="float64",
         adjusted="string",
+        seed="uint64?",
     ),
     _table(
         "features",
@@ -196,8 +260,8 @@ _ALL = (
     _table(
         "effects",
         "screen space feature sample arm outcome",
-        "what an intervention did, with its interval and side effect; `screen` tells two screens "
-        "of one run apart",
+        "the effect of an intervention, with its interval and side effect; `screen` "
+        "distinguishes two screens of one run",
         screen="string",
         space="string",
         feature="uint32",
@@ -217,68 +281,27 @@ _ALL = (
         "screen space feature comparison outcome",
         "one screened feature: its specific effect over all decision points, what random "
         "directions do there, and its control arms",
-        screen="string",
-        space="string",
-        feature="uint32",
-        comparison="string",
-        contrast="string",
-        outcome="string",
-        group_a="string",
-        group_b="string",
-        value_a="float64",
-        value_b="float64",
-        d="float64?",
-        fired="uint32",
-        fired_here="uint32",
-        points="uint32",
-        clusters="uint32",
-        probability="float64",
-        effect="float64",
-        low="float64",
-        high="float64",
-        p_units="float64",
-        null="string?",
-        directions="uint32",
-        beyond="uint32?",
-        null_low="float64?",
-        null_high="float64?",
-        p_directions="float64?",
-        kl="float64",
-        sham="float64",
-        set_a="float64",
-        set_b="float64",
-        reconstruct="float64?",
-        reconstruct_a="float64?",
-        reconstruct_b="float64?",
-        p_reconstruct="float64?",
-        random_feature="float64?",
-        random_direction="float64?",
-        shuffled="float64?",
-        mean_difference="float64?",
-        prompt_only="float64?",
-        edits="uint64",
-        family="uint32",
-        checked="uint32",
+        **_SCREEN_COLUMNS,
+    ),
+    _table(
+        "control_screens",
+        "screen space feature comparison outcome",
+        "the features of a screen with random decoder rows: the same columns, with the same "
+        "`screen`",
+        **_SCREEN_COLUMNS,
     ),
     _table(
         "verdicts",
         "screen space feature comparison outcome",
         "the verdict on a screened feature, with its reason and its p-value corrected over the "
         "declared family",
-        screen="string",
-        space="string",
-        feature="uint32",
-        comparison="string",
-        contrast="string",
-        outcome="string",
-        verdict="string",
-        reason="string",
-        effect="float64",
-        low="float64",
-        high="float64",
-        p="float64",
-        q="float64",
-        family="uint32",
+        **_VERDICT_COLUMNS,
+    ),
+    _table(
+        "control_verdicts",
+        "screen space feature comparison outcome",
+        "the verdict on a feature with a random decoder row, by the same rules",
+        **_VERDICT_COLUMNS,
     ),
     _table(
         "paired_games",
@@ -353,7 +376,7 @@ _ALL = (
         "feature_dose_tests",
         "space feature comparison outcome",
         "whether an outcome rises with a feature's dose, and the feature's specific effect at "
-        "decisions that the screen did not look at",
+        "decisions that the screen did not use",
         space="string",
         feature="uint32",
         comparison="string",
@@ -413,8 +436,8 @@ _ALL = (
         "baselines",
         "contrast kind name metric",
         "how well a label is predicted without the selected features: by metadata, a probe or a "
-        "difference of means, beside chance; `groups` has the sizes of both groups, `separates` "
-        "says whether it gives the label away by itself",
+        "difference of means, and by chance; `groups` has the sizes of both groups, `separates` "
+        "says whether it separates them perfectly",
         contrast="string",
         kind="string",
         name="string",
@@ -431,9 +454,9 @@ _ALL = (
     _table(
         "trajectories",
         "space feature group against stat",
-        "a tracked feature in one group of units, or between two (`group` and `against`): mean, d "
-        "or loading, with its interval; `chosen` where it was picked for its d on these very "
-        "units, `withheld` says why p and q are not given",
+        "a tracked feature in one group of units, or between two (`group` and `against`): mean, "
+        "d or loading, with its interval; `chosen` where it was picked for its d on these very "
+        "units, `withheld` says why there is no p and q",
         space="string",
         feature="uint32",
         group="string",
@@ -462,7 +485,7 @@ _ALL = (
     _table(
         "links",
         "space feature other_space other_feature",
-        "two features of different spaces that rise and fall together over units",
+        "two features of different spaces that are correlated over units",
         space="string",
         feature="uint32",
         other_space="string",
@@ -489,8 +512,9 @@ _ALL = (
     _table(
         "attention",
         "model sample layer head query",
-        "what one query (a position) attends to in one head: `weights[i]` goes to the key position "
-        "`keys[i]`, or to i where `keys` is null; `rest` is the total weight of the keys left out",
+        "the attention of one query (a position) in one head: `weights[i]` goes to the key "
+        "position `keys[i]`, or to i where `keys` is null; `rest` is the total weight of the "
+        "keys left out",
         model="string",
         sample="string",
         layer="int32",
@@ -635,7 +659,7 @@ _ALL = (
     _table(
         "feature_contexts",
         "space feature rank",
-        "where a feature fires hardest: the token and the text around it",
+        "where a feature fires hardest: the token and the surrounding text",
         space="string",
         feature="uint32",
         rank="uint32",
@@ -665,7 +689,8 @@ _ALL = (
     _table(
         "games",
         "game",
-        "one played game and how it ended",
+        "one played game and how it ended; under an intervention `arm` names it and `pair` the "
+        "same game without it",
         game="string",
         condition="string",
         repetition="uint32",
@@ -673,6 +698,9 @@ _ALL = (
         rounds="uint32",
         final_balance="float64?",
         total_bet="float64",
+        arm="string?",
+        null_arm="bool?",
+        pair="string?",
         meta="string",
     ),
     _table(
@@ -806,6 +834,7 @@ def table(name: str) -> Table:
     return TABLES[name]
 
 
+@lru_cache
 def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
     """The Arrow schema of a table; with `step`, as the store keeps it."""
     import pyarrow as pa

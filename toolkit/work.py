@@ -4,7 +4,7 @@ stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,15 +30,23 @@ class Inputs(Protocol):
         ...
 
 
+class RunInputs(Inputs, Protocol):
+    """The tables of a whole run, as report sections get them."""
+
+    def by_stage(self, table: str) -> Mapping[str, pa.Table]:
+        """The rows of `table` by the stage that wrote them, in the order in which stages ended."""
+        ...
+
+
 class Reporter(Protocol):
-    """Reports progress to the host. Cheap; call it often."""
+    """Reports progress to the host. Calls are cheap; make them often."""
 
     def phase(self, name: str) -> None:
-        """Say what is being done now: download, load, copy, compute or write."""
+        """Report the current phase: download, load, copy, compute or write."""
         ...
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """Say how much of this step is done (in samples, unless the part says otherwise)."""
+        """Report how much of this step is done (in samples, unless the part says otherwise)."""
         ...
 
     def event(self, name: str, **facts: Any) -> None:
@@ -87,22 +95,6 @@ Rows = Iterator[tuple[str, "pa.Table"]]
 
 
 @dataclass(frozen=True)
-class SinkWork:
-    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed
-    tables of the run.
-
-    `committed_at`: when the newest of them was committed (ISO 8601, UTC), so that repeating an
-    export that contains a time gives the same bytes.
-    """
-
-    params: Any
-    folder: Path
-    run: str
-    inputs: Inputs
-    committed_at: str = ""
-
-
-@dataclass(frozen=True)
 class Figure:
     """A figure of a report: a title, trusted HTML or SVG made by the plugin (escape user text), and
     a text for screen readers.
@@ -113,7 +105,7 @@ class Figure:
     alt: str = ""
     data: Sequence[Mapping[str, Any]] = ()
     """The rows that a chart draws, which `toolkit report --figures` writes as CSV. A table needs
-    none: it is written as it stands.
+    none: it is written as shown.
     """
 
 
@@ -128,10 +120,39 @@ class Finding:
     interval: tuple[float, float] | None = None
     """Its confidence interval."""
     n: int | None = None
-    """How many independent units it rests on."""
+    """The number of independent units behind it."""
     baseline: str = ""
-    """What reaches the same result without SAE features, such as `balance alone reaches AUROC
-    0.850`.
-    """
+    """A baseline without SAE features, such as `balance alone reaches AUROC 0.850`."""
     rank: int = 50
     """Findings are shown in ascending rank."""
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """What the report of a run shows, for sinks that pass it on."""
+
+    findings: Sequence[Finding] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Charts as SVG, their data and the tables as CSV, by file name; the same files as those of
+    `toolkit report --figures`.
+    """
+
+
+@dataclass(frozen=True)
+class SinkWork:
+    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed
+    tables of the run.
+
+    `committed_at`: when the newest of them was committed (ISO 8601, UTC), so that repeating an
+    export that contains a time gives the same bytes. `record` is the run's manifest: the spec as
+    written, seed, versions, identities of model and SAEs. `report` makes the contents of the run's
+    report, which takes as long as a report does.
+    """
+
+    params: Any
+    folder: Path
+    run: str
+    inputs: Inputs
+    committed_at: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    report: Callable[[], ReportContents] = ReportContents

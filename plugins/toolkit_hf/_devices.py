@@ -57,7 +57,7 @@ def _device(name: str) -> torch.device:
         device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     ):
         raise BadInput(
-            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices, "
+            f"device '{name}' does not exist: torch sees {torch.cuda.device_count()} CUDA devices, "
             "counted from 0. Name one of those, `cpu`, or `auto`."
         )
     return device

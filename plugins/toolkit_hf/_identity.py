@@ -164,7 +164,7 @@ def count_tokens(params: HuggingFace, texts: Sequence[str]) -> list[int] | None:
     from tokenizers import Tokenizer
 
     tokeniser = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return [len(found.ids) for found in tokeniser.encode_batch(list(texts))]
+    return [len(encoding.ids) for encoding in tokeniser.encode_batch(list(texts))]
 
 
 def downloads(params: HuggingFace) -> Iterator[Download]:
@@ -176,7 +176,8 @@ def downloads(params: HuggingFace) -> Iterator[Download]:
 def _of_folder(folder: Path, name: str, revision: str, params: HuggingFace) -> Identity:
     if not (folder / "config.json").exists():
         raise BadInput(
-            f"{folder} is no model: it has no config.json. Name the folder that holds config.json "
+            f"{folder} is not a model: it has no config.json. Name the folder that holds "
+            "config.json "
             "and *.safetensors."
         )
     config = read_json(folder / "config.json")
@@ -258,7 +259,8 @@ def _facts(
     if turned in ROPE_BY_LENGTH:
         raise BadInput(
             f"{folder / 'config.json'}: rotary positions of type '{turned}' depend on the longest "
-            "text of a batch, so a text would not give the same activations in other company. Use "
+            "text of a batch, so the activations of a text would depend on the batch that it "
+            "is in. Use "
             "a variant of the model without them."
         )
     sizes: dict[str, int] = {}
@@ -266,7 +268,7 @@ def _facts(
         value = next((config[name] for name in names if name in config), None)
         if value is None:
             raise BadInput(
-                f"{folder / 'config.json'} has no {names[0]!r}: it is no complete {kind} config."
+                f"{folder / 'config.json'} has no {names[0]!r}: it is not a complete {kind} config."
             )
         sizes[ours] = int(value)
     return {

@@ -88,7 +88,7 @@ def family_of(module: Any, given: Family | None = None) -> Family:
         if _missing(module, family) is None:
             return family
     raise BadInput(
-        f"{type(module).__name__} names its modules like no family that `huggingface` knows "
+        f"{type(module).__name__} has module names of no family that `huggingface` knows "
         f"({choices(family.name for family in FAMILIES)}). Name them under model.with.family: "
         "docs/tutorial/a-model-loader.md."
     )

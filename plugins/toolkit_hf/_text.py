@@ -44,7 +44,7 @@ def _chat(tokeniser: Any, text: str, model: str) -> tuple[str, int]:
     contains the same words.
     """
     if not tokeniser.chat_template:
-        raise BadInput(f"{model} has no chat template: it is no chat model. Leave `chat` out.")
+        raise BadInput(f"{model} has no chat template: it is not a chat model. Leave `chat` out.")
     rendered, start = _turns(tokeniser, text), _turns(tokeniser, MARK).find(MARK)
     if rendered.startswith(text, start):
         return rendered, start

@@ -13,7 +13,7 @@ from toolkit.arrays import Floats
 from toolkit.corrections import q_values
 
 from .intervals import pearson, wilson
-from .logistic import FEWEST_CLUSTERS, fit
+from .logistic import FEWEST_CLUSTERS, Coefficient, fit
 from .played import GameRecord
 from .rows import row
 from .scopes import ALL
@@ -102,18 +102,29 @@ def _single_effects(
     of_switches = coefficients[1 : 1 + len(switches)]
     corrected = q_values([coefficient.p for coefficient in of_switches])
     for name, coefficient, q in zip(switches, of_switches, corrected, strict=True):
-        yield row(
-            measure,
-            name,
-            ALL,
-            coefficient.value,
-            coefficient.low,
-            coefficient.high,
-            p=coefficient.p,
-            q=q,
-            n=len(games),
-            text=note,
-        )
+        yield _effect_row(measure, name, coefficient, q, games, note)
+
+
+def _effect_row(
+    measure: str,
+    subject: str,
+    coefficient: Coefficient,
+    q: float | None,
+    games: Sequence[GameRecord],
+    note: str,
+) -> dict[str, Any]:
+    return row(
+        measure,
+        subject,
+        ALL,
+        coefficient.value,
+        coefficient.low,
+        coefficient.high,
+        p=coefficient.p,
+        q=q,
+        n=len(games),
+        text=note,
+    )
 
 
 def _pair_effects(
@@ -138,19 +149,7 @@ def _pair_effects(
         if isinstance(fitted, str):
             yield row(measure, subject, ALL, None, n=len(games), text=fitted)
         else:
-            interaction = fitted[-1]
-            yield row(
-                measure,
-                subject,
-                ALL,
-                interaction.value,
-                interaction.low,
-                interaction.high,
-                p=interaction.p,
-                q=q,
-                n=len(games),
-                text=note,
-            )
+            yield _effect_row(measure, subject, fitted[-1], q, games, note)
 
 
 def _leaving_effects(

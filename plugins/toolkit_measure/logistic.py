@@ -34,7 +34,7 @@ def fit(design: Floats, outcome: Floats, clusters: Sequence[Hashable]) -> list[C
     if outcome.min() == outcome.max():
         return "the outcome is the same in every game"
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        return "two causes always go together here"
+        return "two causes always occur together here"
     beta = _newton(design, outcome)
     if beta is None or np.abs(beta).max() > _SEPARATED:
         return "a cause decides the outcome alone here, so that its odds have no bound"

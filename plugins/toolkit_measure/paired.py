@@ -29,10 +29,8 @@ def paired(
     by_name = {game.name: game for game in games}
     pairs: dict[str, list[tuple[GameRecord, GameRecord]]] = defaultdict(list)
     for game in games:
-        arm = game.groups.get("arm")
-        base = by_name.get(game.name.removesuffix(f"-{arm}")) if arm else None
-        if arm and base is not None and base is not game:
-            pairs[arm].append((game, base))
+        if game.arm is not None and game.pair in by_name:
+            pairs[game.arm].append((game, by_name[game.pair]))
     for arm, paired_games in sorted(pairs.items()):
         yield from _arm_rows(work, arm, paired_games, numbers)
 

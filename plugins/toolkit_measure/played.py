@@ -1,6 +1,4 @@
-"""Played games, each with its decisions in order, read from `games` and
-`rounds`.
-"""
+"""Played games, each with its decisions in order, read from `games` and `rounds`."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from toolkit.errors import DataError
 from toolkit.games import NOT_PLAYED
 from toolkit.work import Inputs
 
-_GAMES = ["game", "condition", "repetition", "outcome", "final_balance", "meta"]
+_GAMES = ["game", "condition", "repetition", "outcome", "final_balance", "arm", "pair", "meta"]
 _ROUNDS = [
     "game",
     "round",
@@ -71,6 +69,10 @@ class GameRecord:
     repetition: int
     outcome: str
     event: str
+    arm: str | None
+    """The intervention that it was played under."""
+    pair: str | None
+    """The name of the same game without the intervention."""
     groups: Mapping[str, str]
     switches: Mapping[str, bool]
     decisions: tuple[Decision, ...]
@@ -148,6 +150,8 @@ def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> GameR
         repetition=row["repetition"],
         outcome=row["outcome"],
         event=meta.get("event", ""),
+        arm=row["arm"],
+        pair=row["pair"],
         groups=meta.get("groups", {}),
         switches=meta.get("switches", {}),
         decisions=tuple(_decision(reply) for reply in ordered if reply["parse"] == "ok"),

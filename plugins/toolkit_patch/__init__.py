@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
@@ -21,7 +22,7 @@ from .published import section as published_section
 from .published.params import Published
 from .published.stage import judge_as_published
 from .screen import cost, stage
-from .screen.params import Delta, Verdicts, family_size
+from .screen.params import Delta, Verdicts, family_size, written_tables
 from .steer import section as steering_section
 from .steer.params import Steering
 from .steer.stage import steer
@@ -36,7 +37,6 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _directions()
     yield from _judgements()
     yield from _sections()
-    yield from _other_sections()
 
 
 def _interventions() -> Iterator[Part]:
@@ -52,7 +52,8 @@ def _interventions() -> Iterator[Part]:
         estimates=Estimates(cost=cost.screening),
         reads=("samples", "features", "comparisons", "spaces"),
         optional=("activations", "sample_meta"),
-        writes=("screens", "effects"),
+        writes=("screens", "effects", "control_screens"),
+        writes_for=written_tables,
         uses_model=True,
         uses_saes=True,
     )
@@ -116,7 +117,8 @@ def _judgements() -> Iterator[Part]:
         run=judge,
         estimates=Estimates(cost=cost.judging),
         reads=("screens",),
-        writes=("verdicts",),
+        optional=("control_screens",),
+        writes=("verdicts", "control_verdicts"),
     )
     yield StagePart(
         name="patch.published",
@@ -131,6 +133,7 @@ def _judgements() -> Iterator[Part]:
         name="patch.games",
         help="Compares games under patches with the same games without, pair by pair.",
         params=PairedGames,
+        version="2",
         run=compare_games,
         estimates=Estimates(cost=cost.pairing),
         reads=("games",),
@@ -139,71 +142,75 @@ def _judgements() -> Iterator[Part]:
 
 
 def _sections() -> Iterator[Part]:
-    yield ReportSection(
-        name="patch-attribution",
-        title="Gradients against exact effects",
-        help="How far a cheap pre-screen may be trusted, layer by layer.",
+    yield _section(
+        "patch-attribution",
+        "Gradients against exact effects",
+        "How far a cheap pre-screen may be trusted, layer by layer.",
+        attribution_section,
         reads=("gradient_effects", "spaces"),
-        run=attribution_section.figures,
-        findings=attribution_section.findings,
         order=33,
     )
-    yield ReportSection(
-        name="patch-games",
-        title="Games under a persistent patch",
-        help="How often games end in each way, against the same games without the patch.",
+    yield _section(
+        "patch-games",
+        "Games under a persistent patch",
+        "How often games end in each way, against the same games without the patch.",
+        games_section,
         reads=("paired_games",),
-        run=games_section.figures,
-        findings=games_section.findings,
         order=34,
     )
-    yield ReportSection(
-        name="patch-joint",
-        title="Features changed together",
-        help="What a set of features does together, and what each does alone.",
+    yield _section(
+        "patch-joint",
+        "Features changed together",
+        "What a set of features does together, and what each does alone.",
+        joint_section,
         reads=("joint_effects",),
-        run=joint_section.figures,
-        findings=joint_section.findings,
         order=32,
     )
-    yield ReportSection(
-        name="patch-feature-doses",
-        title="Doses of features",
-        help="What doses of each causal feature do, at decisions that the screen did not see.",
+    yield _section(
+        "patch-feature-doses",
+        "Doses of features",
+        "What doses of each causal feature do, at decisions that the screen did not see.",
+        doses_section,
         reads=("feature_doses", "feature_dose_tests", "spaces"),
-        run=doses_section.figures,
-        findings=doses_section.findings,
         order=32,
     )
-
-
-def _other_sections() -> Iterator[Part]:
-    """Report sections of the other stages."""
-    yield ReportSection(
-        name="patch-doses",
-        title="Steering by doses",
-        help="What moving the stream along an axis does, and what random directions do.",
+    yield _section(
+        "patch-doses",
+        "Steering by doses",
+        "What moving the stream along an axis does, and what random directions do.",
+        steering_section,
         reads=("doses", "dose_tests"),
-        run=steering_section.figures,
-        findings=steering_section.findings,
         order=32,
     )
-    yield ReportSection(
-        name="patch-published",
-        title="The same features, judged as published",
-        help="What a published study's rules call causal, beside controls and correction.",
+    yield _section(
+        "patch-published",
+        "The same features, judged as published",
+        "What a published study's rules call causal, beside controls and correction.",
+        published_section,
         reads=("features", "verdicts"),
-        run=published_section.figures,
-        findings=published_section.findings,
         order=31,
     )
-    yield ReportSection(
-        name="patch-effects",
-        title="Patch effects against their controls",
-        help="What setting a feature does to the decision, and what random directions of equal "
+    yield _section(
+        "patch-effects",
+        "Patch effects against their controls",
+        "What setting a feature does to the decision, and what random directions of equal "
         "length do.",
+        verdicts_section,
         reads=("verdicts", "screens", "spaces"),
-        run=verdicts_section.figures,
-        findings=verdicts_section.findings,
         order=18,
+    )
+
+
+def _section(
+    name: str, title: str, help: str, module: ModuleType, *, reads: tuple[str, ...], order: int
+) -> ReportSection:
+    """A report section whose module has `figures` and `findings`."""
+    return ReportSection(
+        name=name,
+        title=title,
+        help=help,
+        reads=reads,
+        run=module.figures,
+        findings=module.findings,
+        order=order,
     )

@@ -4,9 +4,10 @@ that reads played games.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from toolkit import hookimpl
+from toolkit.games import Parser
 from toolkit.parts import (
     EnvironmentPart,
     Estimates,
@@ -32,7 +33,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="play.games",
         help="Lets the model play a game, all games of a step in one stream of replies.",
-        version="2",
+        version="3",
         params=params.Play,
         run=play.play,
         reads=(),
@@ -50,9 +51,9 @@ def toolkit_parts() -> Iterator[Part]:
         help="Lets the model play while features of SAEs are held at other values.",
         params=patched.PatchedPlay,
         run=patched.play_patched,
-        version="2",
+        version="3",
         reads=(),
-        optional=("verdicts",),
+        optional=("verdicts", "activations"),
         writes=("games", "rounds"),
         steps=Steps(size="batch", units=patched.count_games),
         estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
@@ -103,48 +104,47 @@ def _parsers() -> Iterator[Part]:
         params=strict.Strict,
         make=strict.make,
     )
-    yield ParserPart(
-        name="first",
-        help="The option that is named first.",
-        params=NoParams,
-        make=simple.first,
+    yield _parser("first", "The option that is named first.", simple.first)
+    yield _parser("last", "The option that is named last.", simple.last)
+    yield _parser(
+        "final_decision",
+        "The last line with the prompt's label, by the first option that it names.",
+        simple.final_decision,
     )
-    yield ParserPart(
-        name="last",
-        help="The option that is named last.",
-        params=NoParams,
-        make=simple.last,
-    )
-    yield ParserPart(
-        name="final_decision",
-        help="The last line with the prompt's label, by the first option that it names.",
-        params=NoParams,
-        make=simple.final_decision,
-    )
-    yield ParserPart(
-        name="study_exp1",
-        help="The gambling study's parser of 6,400 games: stop words anywhere, else a bet.",
-        params=NoParams,
-        make=study.exp1,
+    yield _parser(
+        "study_exp1",
+        "The gambling study's parser of 6,400 games: stop words anywhere, else a bet.",
+        study.exp1,
         guesses=True,
         can_fail=False,
     )
-    yield ParserPart(
-        name="study_exp0",
-        help="The gambling study's parser of Exp0 and Exp2: the last amount, else $10.",
-        params=NoParams,
-        make=study.exp0,
+    yield _parser(
+        "study_exp0",
+        "The gambling study's parser of Exp0 and Exp2: the last amount, else $10.",
+        study.exp0,
         guesses=True,
     )
-    yield ParserPart(
-        name="study_api",
-        help="The gambling study's parser of API models: looks for a bet before a stop.",
-        params=NoParams,
-        make=study.api,
+    yield _parser(
+        "study_api",
+        "The gambling study's parser of API models: looks for a bet before a stop.",
+        study.api,
     )
-    yield ParserPart(
-        name="study_v3",
-        help="The gambling study's parser of 2026: only the exact final line counts.",
-        params=NoParams,
-        make=study.v3,
+    yield _parser(
+        "study_v3",
+        "The gambling study's parser of 2026: only the exact final line counts.",
+        study.v3,
+    )
+
+
+def _parser(
+    name: str,
+    help: str,
+    make: Callable[[NoParams], Parser],
+    *,
+    guesses: bool = False,
+    can_fail: bool = True,
+) -> ParserPart:
+    """A parser without params."""
+    return ParserPart(
+        name=name, help=help, params=NoParams, make=make, guesses=guesses, can_fail=can_fail
     )

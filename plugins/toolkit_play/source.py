@@ -45,7 +45,7 @@ class Games(Params):
 
     pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
         "last_decision",
-        description="Which decisions of a game become samples; an unreadable reply is none.",
+        description="Which decisions of a game become samples; unreadable replies never do.",
     )
     with_reply: bool = Field(
         False,

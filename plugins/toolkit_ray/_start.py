@@ -47,7 +47,7 @@ def command(params: RayParams, request: WorkerRequest) -> str:
 
 
 def _check_feasible(ray: Any, params: RayParams) -> None:
-    """Refuse a request that no node can meet: Ray would wait for ever and say nothing."""
+    """Refuse a request that no node can meet: Ray would wait forever without a message."""
     reserved = params.reserved()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for node in nodes:

@@ -4,12 +4,14 @@ features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, SaePart, StagePart, Steps
 from toolkit_saes.examine import section as _section
 from toolkit_saes.examine import stage as _examine
+from toolkit_saes.examine.measurement import SAMPLES
 from toolkit_saes.extract import costs as _cost
 from toolkit_saes.extract import stage as _extract
 from toolkit_saes.extract import summary as _summary
@@ -19,6 +21,8 @@ from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import sae_lens_id as _sae_lens_id
 from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.layouts.base import FileLayout
+from toolkit_saes.layouts.location import SaeLocation
 
 
 @hookimpl
@@ -38,34 +42,25 @@ def toolkit_parts() -> Iterator[Part]:
 
 
 def _adapters() -> Iterator[Part]:
-    yield SaePart(
-        name="llama_scope",
-        help="Llama Scope: R, M, A and TC, in the original layout and OpenMOSS's two later ones.",
-        params=_llama_scope.LlamaScope,
-        identify=_llama_scope.identify,
-        load=_llama_scope.load,
+    yield _of_files(
+        "llama_scope",
+        "Llama Scope: R, M, A and TC, in the original layout and OpenMOSS's two later ones.",
+        _llama_scope.LlamaScope,
+        _llama_scope.LAYOUT,
         decoder=_decoders.llama_scope,
-        downloads=_llama_scope.downloads,
-        examine="examine.saes",
     )
-    yield SaePart(
-        name="gemma_scope",
-        help="Gemma Scope 1 (params.npz): residual, MLP, attention, transcoders, embeddings.",
-        params=_gemma_scope.GemmaScope,
-        identify=_gemma_scope.identify,
-        load=_gemma_scope.load,
+    yield _of_files(
+        "gemma_scope",
+        "Gemma Scope 1 (params.npz): residual, MLP, attention, transcoders, embeddings.",
+        _gemma_scope.GemmaScope,
+        _gemma_scope.LAYOUT,
         decoder=_decoders.gemma_scope,
-        downloads=_gemma_scope.downloads,
-        examine="examine.saes",
     )
-    yield SaePart(
-        name="saelens",
-        help="SAELens's own files (cfg.json, sae_weights.safetensors), read without SAELens.",
-        params=_saelens.SaeLens,
-        identify=_saelens.identify,
-        load=_saelens.load,
-        downloads=_saelens.downloads,
-        examine="examine.saes",
+    yield _of_files(
+        "saelens",
+        "SAELens's own files (cfg.json, sae_weights.safetensors), read without SAELens.",
+        _saelens.SaeLens,
+        _saelens.LAYOUT,
     )
     yield SaePart(
         name="sae_lens_id",
@@ -85,6 +80,26 @@ def _adapters() -> Iterator[Part]:
     )
 
 
+def _of_files(
+    name: str,
+    help: str,
+    params: type[SaeLocation],
+    layout: FileLayout[Any],
+    decoder: Callable[..., Any] | None = None,
+) -> SaePart:
+    """The adapter of a layout of files."""
+    return SaePart(
+        name=name,
+        help=help,
+        params=params,
+        identify=layout.identify,
+        load=layout.load,
+        decoder=decoder,
+        downloads=layout.downloads,
+        examine="examine.saes",
+    )
+
+
 def _stages() -> Iterator[Part]:
     yield StagePart(
         name="examine.saes",
@@ -94,7 +109,7 @@ def _stages() -> Iterator[Part]:
         run=_examine.examine,
         reads=("samples",),
         writes=("saes", "spaces"),
-        steps=Steps(sample_limit=_examine.SAMPLES),
+        steps=Steps(sample_limit=SAMPLES),
         estimates=Estimates(cost=_cost.examination),
         uses_model=True,
         uses_saes=True,

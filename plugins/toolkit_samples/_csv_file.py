@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -14,12 +14,10 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.files import PathText
-from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
-from toolkit.work import Rows, Work
 
-from ._file import identity, not_utf8, resolve_file
-from ._texts import Row, Sample, Texts, missing_column, samples_of, tables
+from ._file import not_utf8
+from ._texts import Row, Sample, Texts, missing_column, samples_of
 
 
 class Csv(Texts):
@@ -34,25 +32,8 @@ class Csv(Texts):
     )
 
 
-def identify(params: Csv, folder: Path) -> Identity:
-    """The file's SHA-256. Every row is checked first, so that a bad file is reported before
-    anything runs.
-    """
-    path = resolve_file(params.path, "CSV")
-    return identity(path, _samples(path, params), params)
-
-
-def max_rows(params: Csv, available: Mapping[str, int]) -> Mapping[str, int]:
-    """How many samples the file holds, known before anything runs."""
-    return {"samples": len(_samples(resolve_file(params.path, "CSV"), params))}
-
-
-def read_samples(work: Work) -> Rows:
-    """The tables that the file's rows become."""
-    yield from tables(work, _samples(resolve_file(work.params.path, "CSV"), work.params))
-
-
-def _samples(path: Path, params: Csv) -> list[Sample]:
+def read_file(path: Path, params: Csv) -> list[Sample]:
+    """The samples of a CSV file."""
     with _long_cells():
         try:
             return samples_of(list(_rows(path, params)), params)

@@ -1,40 +1,64 @@
-"""A file of samples: its path, its identity, and the error where it is not UTF-8."""
+"""What the sources of files share: resolving the path, identifying the file, reading its samples,
+and the error where it is not UTF-8.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import BadInput, DataError
 from toolkit.files import check_regular, locate
 from toolkit.identity import Identity
+from toolkit.work import Rows, Work
 
-from ._texts import Sample, Texts, labels_of
+from ._texts import Sample, labels_of, tables
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def resolve_file(text: str, kind: str) -> Path:
-    """The file that a param names."""
-    path = locate(text)
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder; name a {kind} file in it.")
-    check_regular(path)
-    return path
+@dataclass(frozen=True)
+class FileSource:
+    """The functions of a source that reads one file."""
 
+    kind: str
+    """The file's kind, as messages name it."""
+    read: Callable[[Path, Any], Sequence[Sample]]
+    """Reads and checks the samples of a file, given its path and the params."""
 
-def identity(path: Path, samples: Sequence[Sample], params: Texts) -> Identity:
-    """The identity of a file of samples: its SHA-256, and how much it holds."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = {
-        "bytes": path.stat().st_size,
-        "rows": len(samples),
-        "units": len({sample.unit for sample in samples}),
-        "labels": labels_of(samples, params),
-    }
-    return Identity(name=path.name, revision=digest[:12], digest=digest, facts=facts)
+    def identify(self, params: Any, folder: Path) -> Identity:
+        """The file's SHA-256, and how much it holds. Every row is checked first, so that a bad file
+        is reported before anything runs.
+        """
+        path = self._path(params)
+        samples = self.read(path, params)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        facts = {
+            "bytes": path.stat().st_size,
+            "rows": len(samples),
+            "units": len({sample.unit for sample in samples}),
+            "labels": labels_of(samples, params),
+        }
+        return Identity(name=path.name, revision=digest[:12], digest=digest, facts=facts)
+
+    def max_rows(self, params: Any, available: Mapping[str, int]) -> Mapping[str, int]:
+        """How many samples the file holds, known before anything runs."""
+        return {"samples": len(self.read(self._path(params), params))}
+
+    def read_samples(self, work: Work) -> Rows:
+        """The tables that the file's rows become."""
+        yield from tables(work, self.read(self._path(work.params), work.params))
+
+    def _path(self, params: Any) -> Path:
+        path = locate(params.path)
+        if path.is_dir():
+            raise BadInput(f"{path} is a folder; name a {self.kind} file in it.")
+        check_regular(path)
+        return path
 
 
 def not_utf8(path: Path, row_at: Callable[[int], int | None] = lambda line: None) -> DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,10 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.files import PathText
-from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
-from toolkit.work import Rows, Work
 
-from ._file import identity, not_utf8, resolve_file
-from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of, tables
+from ._file import not_utf8
+from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of
 
 KINDS = {
     dict: "an object",
@@ -43,25 +41,8 @@ class _BadObject(ValueError):
     """An object with a key twice, or with a constant that JSON does not have, such as NaN."""
 
 
-def identify(params: Jsonl, folder: Path) -> Identity:
-    """The file's SHA-256. Every line is checked first, so that a bad file is reported before
-    anything runs.
-    """
-    path = resolve_file(params.path, "JSONL")
-    return identity(path, _samples(path, params), params)
-
-
-def max_rows(params: Jsonl, available: Mapping[str, int]) -> Mapping[str, int]:
-    """How many samples the file holds, known before anything runs."""
-    return {"samples": len(_samples(resolve_file(params.path, "JSONL"), params))}
-
-
-def read_samples(work: Work) -> Rows:
-    """The tables that the file's lines become."""
-    yield from tables(work, _samples(resolve_file(work.params.path, "JSONL"), work.params))
-
-
-def _samples(path: Path, params: Jsonl) -> list[Sample]:
+def read_file(path: Path, params: Jsonl) -> list[Sample]:
+    """The samples of a JSONL file."""
     objects = [
         (where, _object(where, line, is_complete)) for where, line, is_complete in _lines(path)
     ]

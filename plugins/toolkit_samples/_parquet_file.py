@@ -11,12 +11,9 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.files import PathText
-from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
-from toolkit.work import Rows, Work
 
-from ._file import identity, resolve_file
-from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of, tables
+from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,36 +29,19 @@ class Parquet(Texts):
     )
 
 
-def identify(params: Parquet, folder: Path) -> Identity:
-    """The file's SHA-256. Every row is checked first, so that a bad file is reported before
-    anything runs.
-    """
-    path = resolve_file(params.path, "Parquet")
-    return identity(path, _samples(path, params), params)
-
-
-def max_rows(params: Parquet, available: Mapping[str, int]) -> Mapping[str, int]:
-    """How many samples the file holds, known before anything runs."""
-    return {"samples": len(_samples(resolve_file(params.path, "Parquet"), params))}
-
-
-def read_samples(work: Work) -> Rows:
-    """The tables that the file's rows become."""
-    yield from tables(work, _samples(resolve_file(work.params.path, "Parquet"), work.params))
-
-
-def _samples(path: Path, params: Parquet) -> list[Sample]:
-    frame = _read_columns(path, params)
+def read_file(path: Path, params: Parquet) -> list[Sample]:
+    """The samples of a Parquet file."""
+    frame = used_columns(path, params)
     if frame.is_empty():
         raise DataError(f"{path}: the file has no rows. Write one text per row.")
     rows = [
-        Row(f"{path} (row {number})", _cells(path, number, row))
-        for number, row in enumerate(frame.iter_rows(named=True))
+        Row(f"{path} (row {number})", row_cells(path, number, row))
+        for number, row in enumerate(frame.iter_rows(named=True), 1)
     ]
     return samples_of(rows, params)
 
 
-def _read_columns(path: Path, params: Parquet) -> pl.DataFrame:
+def used_columns(path: Path, params: Texts) -> pl.DataFrame:
     """The columns that are used, in file order."""
     import polars as pl
 
@@ -97,7 +77,7 @@ def _plain(path: Path, column: pl.Series) -> pl.Series:
     )
 
 
-def _cells(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Cell]:
+def row_cells(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Cell]:
     """The cells of a row; null, NaN and blank texts are left out."""
     cells: dict[str, Cell] = {}
     for name, value in row.items():

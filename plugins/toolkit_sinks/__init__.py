@@ -1,4 +1,6 @@
-"""Exports: tables as JSON lines, activations as NumPy archives, a comparison in a study's JSON."""
+"""Exports: tables as JSON lines, activations as NumPy archives, a comparison in a study's JSON; and
+runs for the experiment trackers Weights & Biases and MLflow.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from toolkit import hookimpl
 from toolkit.parts import Part, SinkPart
 
 from . import _exp1_json, _json_lines, _npz
+from .trackers import mlflow_run, wandb_run
 
 
 @hookimpl
@@ -35,4 +38,20 @@ def toolkit_parts() -> Iterator[Part]:
         params=_exp1_json.Exp1Json,
         run=_exp1_json.write_exp1_json,
         reads=("features", "comparisons", "spaces"),
+    )
+    yield SinkPart(
+        name="wandb",
+        help="The run for Weights & Biases (extra `sae-toolkit[wandb]`): spec, findings, tables, "
+        "measures and charts.",
+        params=wandb_run.Wandb,
+        run=wandb_run.write_wandb,
+        check=wandb_run.check,
+    )
+    yield SinkPart(
+        name="mlflow",
+        help="The run in an MLflow tracking store (extra `sae-toolkit[mlflow]`): spec, findings, "
+        "tables, measures and charts.",
+        params=mlflow_run.Mlflow,
+        run=mlflow_run.write_mlflow,
+        check=mlflow_run.check,
     )

@@ -170,7 +170,7 @@ def _layer(space: Mapping[str, Any]) -> int:
     layer = str(space["hookpoint"]).rpartition(".")[2]
     if not layer.isdigit():
         raise DataError(
-            f"space {space['space']} ({space['address']}) is at no layer, which this layout names "
-            "files by. Use `layout: space`."
+            f"space {space['space']} ({space['address']}) has no layer, and this layout names "
+            "files by layer. Use `layout: space`."
         )
     return int(layer)

@@ -144,10 +144,10 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
     )
     layers = {hookpoint(row["hookpoint"]).layer: row for row in chosen}
     if duplicate is not None or len(layers) < len(chosen):
-        several = f"spaces are at {duplicate}" if duplicate else "places of one layer were compared"
+        several = f"spaces are at {duplicate}" if duplicate else "sites of one layer were compared"
         raise DataError(
             f"exp1_json: several {several}; "
-            "the file has place for one per layer. Take the sink `json`, which keeps the space in "
+            "the file has room for one per layer. Use the sink `json`, which keeps the space in "
             "every row."
         )
     return layers

@@ -14,7 +14,8 @@ from toolkit.tables import DATA_TABLES, table
 from toolkit.work import SinkWork
 
 
-def _check_table(name: str) -> str:
+def check_table(name: str) -> str:
+    """Refuse a table that the store does not have."""
     if name not in DATA_TABLES:
         raise ValueError(
             f"there is no table '{name}'.{nearest(name, DATA_TABLES)} Tables: "
@@ -26,7 +27,7 @@ def _check_table(name: str) -> str:
 class Json(SinkParams):
     """Which tables are written, and where."""
 
-    tables: tuple[Annotated[str, AfterValidator(_check_table)], ...] = Field(
+    tables: tuple[Annotated[str, AfterValidator(check_table)], ...] = Field(
         ("features",), description="Names of the tables."
     )
 

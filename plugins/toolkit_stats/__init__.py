@@ -15,14 +15,18 @@ from toolkit_stats.compare import declared as _compares
 from toolkit_stats.compare import findings as _findings
 from toolkit_stats.compare import params as _params
 from toolkit_stats.compare import stage as _compare
+from toolkit_stats.figures import heatmap as _heatmap
+from toolkit_stats.figures import histograms as _histograms
 from toolkit_stats.figures import layer_profile as _layer_profile
 from toolkit_stats.figures import top_features as _top_features
 from toolkit_stats.figures import volcano as _volcano
 from toolkit_stats.pathway import section as _pathway_section
 from toolkit_stats.pathway import stage as _pathway
+from toolkit_stats.pathway.params import Pathway
 from toolkit_stats.ranking import section as _ranking_section
 from toolkit_stats.ranking import sink as _ranking_sink
 from toolkit_stats.ranking import stage as _ranking
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.label_uses import label_uses
 
 
@@ -55,6 +59,14 @@ def _sections() -> Iterator[Part]:
         order=20,
     )
     yield ReportSection(
+        name="layer-features",
+        title="Layers by features",
+        help="The features of each layer with the largest effects.",
+        reads=("features", "comparisons", "spaces"),
+        run=_heatmap.figures,
+        order=21,
+    )
+    yield ReportSection(
         name="volcano",
         title="Effect and evidence",
         help="Each feature's effect size against the strength of the evidence for it.",
@@ -70,6 +82,15 @@ def _sections() -> Iterator[Part]:
         run=_top_features.figures,
         order=22,
     )
+    yield ReportSection(
+        name="values-by-group",
+        title="Values by group",
+        help="How the activations of the clearest features are spread over the samples of each "
+        "group.",
+        reads=("features", "comparisons", "spaces", "activations", "sample_meta"),
+        run=_histograms.figures,
+        order=22,
+    )
 
 
 _TESTS = (
@@ -83,7 +104,7 @@ _TESTS = (
         "student",
         _params.Means,
         _compare.compare_student,
-        "The same with one spread for both groups: Student's test.",
+        "Two groups by means with one spread for both: Student's test.",
     ),
     (
         "mann_whitney",
@@ -101,7 +122,7 @@ _TESTS = (
         "permutation",
         _params.Shuffles,
         _compare.compare_permutation,
-        "Two groups against shuffles of their labels over clusters.",
+        "Two groups, by permutations of their labels over clusters.",
     ),
     (
         "correlation",
@@ -191,7 +212,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield StagePart(
         name="compare.ranking",
         help="Which features rise with an ordinal label: ranked as published, and soundly.",
-        params=_ranking.Ranking,
+        params=Ranking,
         run=_ranking.compare_ranking,
         estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
         label_uses=label_uses,
@@ -218,7 +239,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield StagePart(
         name="trace.pathway",
         help="Features followed through layers for each unit and decision, and which go together.",
-        params=_pathway.Pathway,
+        params=Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
         label_uses=label_uses,

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
-from . import costs, promoted, section
+from . import costs, labels, promoted, section
+from .reference import section as references
 from .reference import stage as reference
 from .replies import stage as replies
+from .replies.params import ReplyWords
 
 
 @hookimpl
@@ -30,7 +32,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="words.replies",
         help="The words of replies that go with each feature, confirmed on the other half.",
-        params=replies.ReplyWords,
+        params=ReplyWords,
         run=replies.reply_words,
         estimates=Estimates(cost=costs.replies),
         summary=replies.summary,
@@ -38,10 +40,21 @@ def toolkit_parts() -> Iterator[Part]:
         writes=("feature_words", "feature_contexts"),
     )
     yield StagePart(
+        name="words.labels",
+        help="Labels of features from files in Neuronpedia's bulk format.",
+        params=labels.FeatureLabels,
+        run=labels.feature_labels,
+        identify=labels.identify,
+        estimates=Estimates(cost=costs.labels),
+        summary=labels.summary,
+        reads=("spaces",),
+        writes=("features",),
+    )
+    yield StagePart(
         name="words.cross_reference",
-        help="Whether label, words, tokens, effects, spans and attention say the same of "
-        "a feature.",
+        help="Whether a feature's label, words, tokens, effects, spans and attention agree.",
         params=reference.CrossReference,
+        version="2",
         run=reference.cross_reference,
         estimates=Estimates(cost=costs.cross_reference),
         reads=("spaces", "samples"),
@@ -72,17 +85,17 @@ def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="promoted-tokens",
         title="Tokens that features promote",
-        help="What decoder rows say of tokens, on the direct path to the logits.",
+        help="Tokens that decoder rows promote and suppress, on the direct path to the logits.",
         reads=("promoted_tokens", "spaces", "feature_words"),
         run=section.token_figures,
         order=33,
     )
     yield ReportSection(
         name="cross-reference",
-        title="Descriptions held against each other",
+        title="Do the descriptions agree?",
         help="Labels, words, tokens, effects, spans and attention, beside shuffles.",
         reads=("cross_references", "spaces"),
-        run=section.reference_figures,
-        findings=section.reference_findings,
+        run=references.reference_figures,
+        findings=references.reference_findings,
         order=34,
     )

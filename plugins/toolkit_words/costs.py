@@ -10,9 +10,10 @@ from toolkit.costs import ROW as ACTIVATION_ROW
 if TYPE_CHECKING:
     from toolkit.costs import Workload
 
+    from .labels import FeatureLabels
     from .promoted import PromotedTokens
     from .reference.stage import CrossReference
-    from .replies.stage import ReplyWords
+    from .replies.params import ReplyWords
 
 NUMBER = 4
 TILES = 1 << 25
@@ -69,6 +70,22 @@ def replies(params: ReplyWords, load: Workload) -> Cost:
             + pairs * params.alpha * PAIR / 2
         ),
         disk=rows * WORD_ROW,
+        exact=False,
+    )
+
+
+LABEL = 120
+"""Bytes of a label in a row, and its key."""
+
+
+def labels(params: FeatureLabels, load: Workload) -> Cost:
+    """A row a label, if every feature has one."""
+    features = 0 if params.path is None else load.saes.get("features", 0)
+    return Cost(
+        flops=0.0,
+        read=features * LABEL,
+        memory=features * LABEL * 8,
+        disk=features * LABEL,
         exact=False,
     )
 

@@ -41,7 +41,9 @@ TILE_NUMBERS = 1 << 25
 class PromotedTokens(Params):
     """How many tokens, of which features, by which method."""
 
-    top: int = Field(10, ge=1, le=1000, description="Tokens that are kept at either end.")
+    top: int = Field(
+        10, ge=1, le=1000, description="How many promoted and how many suppressed tokens are kept."
+    )
     methods: tuple[Method, ...] = Field(
         ("unembedding", "input_embedding"),
         min_length=1,
@@ -109,6 +111,11 @@ def _of_step(
     first, last = work.features or (0, None)
     named = _named(work, spaces)[first:last]
     fired = _fired(work) if work.params.fired_only and not work.params.features else None
+    if fired is not None and not any(fired.values()):
+        raise DataError(
+            "words.tokens: no feature is active in the activations of the needed stages, so there "
+            "is nothing to read. Give them samples, or read all features: fired_only: false."
+        )
     start = 0
     for sae, space in zip(work.saes, spaces, strict=True):
         if work.params.features:

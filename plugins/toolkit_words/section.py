@@ -10,7 +10,7 @@ from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.terminal import cell
 from toolkit.work import Figure, Finding
-from toolkit_words.replies.stage import CONFIRMED
+from toolkit_words.replies.pairs import CONFIRMED
 
 if TYPE_CHECKING:
     from toolkit.work import Inputs
@@ -127,7 +127,7 @@ def _sentence(tested: Sequence[Row], names: Mapping[str, str]) -> str:
     if not counts[CONFIRMED]:
         return (
             f"No word goes with a feature on both halves of the games: of {family:,} pairs tested, "
-            f"{len(tested):,} were found on one half, and none holds on the other"
+            f"{len(tested):,} were discovered on one half, and none was confirmed on the other"
         )
     confirmed = [row for row in tested if row["verdict"] == CONFIRMED]
     best = min(confirmed, key=lambda row: (row["p"], -abs(row["value"])))
@@ -247,74 +247,12 @@ def _contexts(
 ) -> str:
     parts = [STYLE]
     for key in shown[: SHOWN // 2]:
-        own = sorted(contexts[key], key=lambda row: row["rank"])[:EXAMPLES]
-        parts.append(f"<p><b>{draw.escaped(_name(own[0], names))}</b></p>")
-        for row in own:
+        strongest = sorted(contexts[key], key=lambda row: row["rank"])[:EXAMPLES]
+        parts.append(f"<p><b>{draw.escaped(_name(strongest[0], names))}</b></p>")
+        for row in strongest:
             parts.append(
                 f'<p class="words-context">{row["value"]:.3g} at {draw.escaped(row["sample"])}: '
                 f"{_printable(row['before'])}<mark>{_printable(row['piece'])}</mark>"
                 f"{_printable(row['after'])}</p>"
             )
     return "".join(parts)
-
-
-# --- cross references -----------------------------------------------------------------------------
-
-
-def reference_figures(inputs: Inputs) -> Iterator[Figure]:
-    """Tables of each relation: over all features of a space, and for the most significant
-    features.
-    """
-    rows = inputs.read("cross_references").to_pylist()
-    if not rows:
-        return
-    names = prefixes(inputs.read("spaces").to_pylist())
-    over_all = [row for row in rows if row["feature"] is None]
-    single = [row for row in rows if row["feature"] is not None]
-    single.sort(key=lambda row: (row["q"] if row["q"] is not None else 2, row["relation"]))
-    shown = [*over_all, *single[: 2 * SHOWN]]
-    note = (
-        "Agreement of what different sources say of features, beside shuffles. q over the "
-        f"{len(over_all):,} numbers of whole spaces, and over the {len(single):,} of "
-        f"single features, "
-        f"of which {len(shown) - len(over_all):,} are shown."
-    )
-    cells = [
-        (
-            draw.escaped(row["relation"]),
-            draw.escaped(_whose(row, names)),
-            "" if row["score"] is None else f"{row['score']:.2f}",
-            "" if row["baseline"] is None else f"{row['baseline']:.2f}",
-            "" if row["p"] is None else draw.small(row["p"]),
-            "" if row["q"] is None else draw.small(row["q"]),
-            str(row["n"]),
-            draw.escaped(cell(row["text"] or "")),
-        )
-        for row in shown
-    ]
-    heads = ("relation", "feature", "score", "shuffled", "p", "q", "n", "")
-    yield Figure("Do the sources agree?", draw.table(note, heads, cells, words=True), note)
-
-
-def _whose(row: Row, names: Mapping[str, str]) -> str:
-    if row["feature"] is not None:
-        return _name(row, names)
-    return f"all of {names.get(row['space'], row['space']).rstrip('/:')}"
-
-
-def reference_findings(inputs: Inputs) -> Iterable[Finding]:
-    """For each relation between descriptions, the space with the strongest evidence."""
-    rows = inputs.read("cross_references").to_pylist()
-    names = prefixes(inputs.read("spaces").to_pylist())
-    over_all = [row for row in rows if row["feature"] is None and row["score"] is not None]
-    for relation in dict.fromkeys(row["relation"] for row in over_all):
-        of_relation = [row for row in over_all if row["relation"] == relation]
-        best = min(of_relation, key=lambda row: (row["p"], -abs(row["score"])))
-        yield Finding(
-            sentence=f"Agreement {relation} is {best['score']:.2f} over {best['n']} features "
-            f"({_whose(best, names)}, q {best['q']:.2g}), the surest of {len(of_relation)} spaces",
-            number=best["score"],
-            n=best["n"],
-            baseline=f"{best['baseline']:.2f} under shuffles",
-            rank=45,
-        )

@@ -16,11 +16,13 @@ Result = TypeVar("Result")
 
 
 class _Loop:
-    """An event loop that is closed when its thread or the program ends."""
+    """An event loop that is closed when its thread ends. The end of the program does not close it:
+    an interrupted question may still be in it.
+    """
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        weakref.finalize(self, self.loop.close)
+        weakref.finalize(self, self.loop.close).atexit = False
 
 
 class Background:
@@ -33,9 +35,9 @@ class Background:
         """Return what the coroutine returns, or raise what it raises."""
         if _is_running():
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-        if not hasattr(self._local, "own"):
-            self._local.own = _Loop()
-        loop: _Loop = self._local.own
+        if not hasattr(self._local, "loop"):
+            self._local.loop = _Loop()
+        loop: _Loop = self._local.loop
         return loop.loop.run_until_complete(work)
 
     @cached_property

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import DataError, StoreError
-from toolkit.tables import TABLES, arrow_schema
+from toolkit.errors import StoreError
+from toolkit.tables import TABLES
 from toolkit_store.background import background
+from toolkit_store.columns import check_columns
+from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
 from toolkit_store.lance import LanceFault, lance_faults, lancedb, without_blobs
 
 if TYPE_CHECKING:
@@ -30,23 +32,22 @@ if TYPE_CHECKING:
 INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
 """Table -> the column that has a B-tree."""
 BITMAPS_FROM = 100_000
-"""Rows from which a table gets a bitmap index of its steps: each commit asks whether it has rows of
-a step, and reading the column takes 45 ms a million rows. `activations` has one of its spaces too,
-with which a sample's row at one layer is the only one that is read.
+"""Rows from which a table gets a bitmap index of its steps: every commit asks whether the table has
+rows of a step, and reading the column takes 45 ms per million rows. `activations` gets one of its
+spaces too, so that only the row of a sample at one layer is read.
 """
 
-_KEYS_IN_A_FILTER = 500
 _LOOK_EVERY = 16
 """Versions after which an append checks whether to join small files."""
 _JOIN_FROM = 32
 """Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins
-no further than a million rows, so that what an append may have to rewrite is bounded.
+files up to a million rows, which bounds what an append may have to rewrite.
 """
 _LARGE_FILE = 16 << 20
-"""Files of at least this many bytes are not joined: LanceDB counts rows, those of `postings` are
-long, and joining takes memory.
+"""Files of at least this many bytes are not joined: LanceDB counts rows only, rows of `postings`
+are long, and joining takes memory.
 """
-_AT_ONCE = timedelta(milliseconds=1)
+_MINIMUM_AGE = timedelta(milliseconds=1)
 """The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds
 both locks.
 """
@@ -58,46 +59,22 @@ _RESTORE = (
     " `toolkit store check` names files that are not what was written; put them back from a copy "
     "of the store, or run into a new store: --store."
 )
-_HALF_MAX = 65504.0
 _CACHE_BYTES = 256 << 20
 _BATCH_ROWS, _LONG_BATCH_ROWS = 8192, 256
 _LONG = ("postings", "feature_index", "projections")
 """Tables whose rows may be a megabyte long."""
 
 
-def equals(column: str, value: str) -> str:
-    """A filter for one value, quoted."""
-    return f"{column} = {_quoted(value)}"
-
-
-def among(column: str, values: Iterable[str]) -> Iterator[str]:
-    """Filters that together match all of `values`; a single one with thousands of values is slow to
-    plan.
-    """
-    quoted = [_quoted(value) for value in dict.fromkeys(values)]
-    for start in range(0, len(quoted), _KEYS_IN_A_FILTER):
-        yield f"{column} IN ({', '.join(quoted[start : start + _KEYS_IN_A_FILTER])})"
-
-
-def holds(column: str, number: int) -> str:
-    """A filter for lists of uint32 that contain a number. No index serves it: every list is
-    scanned.
-    """
-    return f"array_has({column}, arrow_cast({int(number)}, 'UInt32'))"
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
 class Database:
-    """Tables by name, of the schemas the host declares; with `half`, values are kept as float16."""
+    """The tables of a store, with the schemas that the host declares; with `half`, values are
+    stored as float16.
+    """
 
     def __init__(self, where: Path | str, *, half: bool = False) -> None:
         self.uri, self.half = str(where), half
         self._folder = where if isinstance(where, Path) else None
         self.damaged: Callable[[str], Iterator[tuple[str, str]]] = lambda name: iter(())
-        """The files of a table that are not what was written: a failure names the first."""
+        """The files of a table that differ from what was written: a failure names the first one."""
         self._tables: dict[str, Any] = {}
         self._readers: dict[str, Any] = {}
 
@@ -173,10 +150,10 @@ class Database:
                     self._index(table, column)
 
     def reindex(self, name: str) -> None:
-        """`compact` after postings were added: where those have made large files, only their
-        indexes are brought up to date.
+        """`compact` after postings were added: if that made large files, only the indexes are
+        brought up to date.
 
-        They are made anew, which reads a number and a key per row; LanceDB brings none up to date
+        The indexes are rebuilt, which reads a number and a key per row; LanceDB updates none
         without joining files.
         """
         with self._explained("clean", name):
@@ -188,18 +165,19 @@ class Database:
         self.compact(name)
 
     def drop_old(self, name: str, *, reindexing: bool) -> None:
-        """Remove old versions and what cut-off writes left; `reindexing`, not of large postings,
-        which LanceDB would join with that.
+        """Remove old versions and what cut-off writes left; with `reindexing`, large postings are
+        left out, since LanceDB would join their files.
 
-        In a folder the caller has excluded other users of the table; elsewhere this is impossible,
-        so a day has to pass.
+        In a folder, the caller has excluded other users of the table; elsewhere that is impossible,
+        so versions stay for a day.
         """
         with self._explained("clean", name):
             table = self._table(name)
             if table is not None and not (reindexing and _is_large(name, table)):
-                here = self._folder is not None
+                in_folder = self._folder is not None
                 table.optimize(
-                    cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here
+                    cleanup_older_than=_MINIMUM_AGE if in_folder else _A_DAY,
+                    delete_unverified=in_folder,
                 )
 
     def _lacks(self, name: str, table: Any) -> list[str]:
@@ -230,24 +208,24 @@ class Database:
         selected = self._selected_columns(name, columns)
         with self._explained("read", name):
             reader = self._reader
-            result: pa.Table | None = background.run(self._found(reader, name, where, selected))
+            result: pa.Table | None = background.run(self._read_rows(reader, name, where, selected))
         if result is None:
-            return _schema(name).empty_table().select(selected)
+            return stored_schema(name).empty_table().select(selected)
         return self._as_declared(name, result.select(selected))
 
-    async def _found(
+    async def _read_rows(
         self, reader: Any, name: str, where: str | None, columns: list[str]
     ) -> pa.Table | None:
         table = await self._open(reader, name)
         if table is None:
             return None
         query = without_blobs(table.query()).select(columns)
-        found: pa.Table = await (query.where(where) if where else query).to_arrow()
-        return found
+        rows: pa.Table = await (query.where(where) if where else query).to_arrow()
+        return rows
 
     async def _open(self, reader: Any, name: str) -> Any:
-        """The table at its last version, or None. In a folder a look at its versions costs a tenth
-        of what LanceDB's own does.
+        """The table at its last version, or None. In a folder, listing its versions takes a tenth
+        of the time of LanceDB's own check.
         """
         versions = self._versions(name)
         if name not in self._readers:
@@ -330,7 +308,7 @@ class Database:
         return counts
 
     def usage(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes of each table that is there."""
+        """Files and bytes of each existing table."""
         results = {name: self._usage(name) for name in TABLES}
         return {name: use for name, use in results.items() if use[0]}
 
@@ -350,6 +328,20 @@ class Database:
         """The names of the existing tables."""
         return list(self.connection.list_tables().tables)
 
+    def check_columns(self) -> None:
+        """Refuse tables whose columns are not those that this version declares."""
+        for name in sorted(set(self.names()) & set(TABLES)):
+            self._check_columns(name)
+
+    def _check_columns(self, name: str) -> None:
+        try:
+            with lance_faults():
+                table = self._table(name)
+        except LanceFault:
+            return
+        if table is not None:
+            check_columns(self.uri, name, table)
+
     def _query(self, name: str, where: str | None, columns: Sequence[str]) -> Any:
         table = self._table(name)
         if table is None:
@@ -358,7 +350,7 @@ class Database:
         return query.where(where) if where else query
 
     def _selected_columns(self, name: str, columns: Sequence[str] | None) -> list[str]:
-        return list(_schema(name).names if columns is None else columns)
+        return list(stored_schema(name).names if columns is None else columns)
 
     def _table(self, name: str) -> Any:
         """The table, or None. LanceDB has no error class for "not found". An open table looks for
@@ -373,29 +365,11 @@ class Database:
                 raise
         return self._tables[name]
 
-    # --- float16 ---
-
     def _as_kept(self, name: str, rows: pa.Table) -> pa.Table:
-        if not self._halves(name):
-            return rows
-        largest = _largest(rows["values"])
-        if _HALF_MAX < largest < float("inf"):
-            raise DataError(
-                f"A value of {largest:g} is too large for float16, in which this store keeps "
-                "values; use one with float32."
-            )
-        return rows.cast(_halved(rows.schema))
+        return as_halves(rows) if self.half and has_values(name) else rows
 
     def _as_declared(self, name: str, rows: pa.Table) -> pa.Table:
-        schema = _schema(name)
-        return (
-            rows.cast(schema.empty_table().select(rows.column_names).schema)
-            if self._halves(name)
-            else rows
-        )
-
-    def _halves(self, name: str) -> bool:
-        return self.half and TABLES[name].columns.get("values") == "list<float32>"
+        return as_declared(name, rows) if self.half and has_values(name) else rows
 
     @contextmanager
     def _explained(self, verb: str, name: str) -> Iterator[None]:
@@ -403,37 +377,16 @@ class Database:
             with lance_faults():
                 yield
         except LanceFault as error:
+            self._check_columns(name)
             self._tables.pop(name, None)
             self._readers.pop(name, None)
-            damage = next((f" {path}: {what}." for path, what in self.damaged(name)), "")
+            damage = next(
+                (f" {path}: {difference}." for path, difference in self.damaged(name)), ""
+            )
             advice = _RESTORE if verb == "read" or damage else ""
             raise StoreError(
                 f"Could not {verb} table '{name}' in {self.uri}: {error}.{damage}{advice}"
             ) from error
-
-
-@cache
-def _schema(name: str) -> pa.Schema:
-    return arrow_schema(name, step=not TABLES[name].ledger)
-
-
-def _halved(schema: pa.Schema) -> pa.Schema:
-    import pyarrow as pa
-
-    half = pa.list_(pa.field("item", pa.float16(), nullable=False))
-    return pa.schema(
-        [
-            pa.field(field.name, half, nullable=False) if field.name == "values" else field
-            for field in schema
-        ]
-    )
-
-
-def _largest(lists: pa.ChunkedArray) -> float:
-    import pyarrow.compute as pc
-
-    largest = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
-    return 0.0 if largest is None else float(largest)
 
 
 def _small_files(table: Any) -> int:

@@ -51,7 +51,7 @@ def test_the_module_is_as_short_as_the_text_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "test", [found for name, found in sorted(vars(TESTS).items()) if name.startswith("test_")]
+    "test", [result for name, result in sorted(vars(TESTS).items()) if name.startswith("test_")]
 )
 def test_its_own_tests_pass(test: Callable[[Path], None], tmp_path: Path) -> None:
     test(tmp_path)

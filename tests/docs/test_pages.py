@@ -59,10 +59,12 @@ def test_every_command_of_a_page_exists(path: Path) -> None:
 
 def test_every_page_is_listed(tmp_path: Path) -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for path in (ROOT / "docs").rglob("*.md"):
         name = str(path.relative_to(ROOT / "docs"))
         if name != "index.md" and path.name != "README.md":
             assert f"({name})" in index, name
+            assert f": {name}\n" in navigation, f"mkdocs.yml: nav: {name}"
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_the_module_is_as_short_as_the_text_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "test", [found for name, found in sorted(vars(TESTS).items()) if name.startswith("test_")]
+    "test", [result for name, result in sorted(vars(TESTS).items()) if name.startswith("test_")]
 )
 def test_its_own_tests_pass(test: Callable[[Path], None], tmp_path: Path) -> None:
     test(tmp_path)
@@ -100,18 +100,18 @@ def test_pip_installs_it_and_a_run_goes_through_it(tmp_path: Path) -> None:
     (spec,) = map(yaml.safe_load, TUTORIAL.blocks("yaml"))
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     TUTORIAL.run(tmp_path / "spec.yaml")
-    found = {
+    results = {
         name: [
             json.loads(line)
             for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()
         ]
         for name in ("activations", "saes", "spaces")
     }
-    assert {row["verdict"] for row in found["saes"] if row["site"] == "resid_post.2"} == {"fits"}
-    assert all(0 < len(row["features"]) <= 30 for row in found["activations"])
-    assert {row["sample"] for row in found["activations"]} == {
+    assert {row["verdict"] for row in results["saes"] if row["site"] == "resid_post.2"} == {"fits"}
+    assert all(0 < len(row["features"]) <= 30 for row in results["activations"])
+    assert {row["sample"] for row in results["activations"]} == {
         f"{at:06d}" for at in range(len(games))
     }
-    (space,) = found["spaces"]
+    (space,) = results["spaces"]
     assert space["address"].endswith("/resid_post.2/layers.2")
     assert space["recipe"] == "sparsify: topk of ReLU, b_dec subtracted"

@@ -38,9 +38,9 @@ class Tutorial:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
-        sys.modules[path.stem] = found = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(found)
-        return found
+        sys.modules[path.stem] = result = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(result)
+        return result
 
     def blocks(self, language: str) -> list[str]:
         """The fenced blocks of one language in the text."""
@@ -56,12 +56,12 @@ class Tutorial:
             quotes = [
                 part.strip("\n") for part in re.split(r"^ *\.\.\.\n", block, flags=re.MULTILINE)
             ]
-            found = [
+            results = [
                 quote
                 for quote in quotes
                 if any(textwrap.indent(quote, by) in text for text in held for by in INDENTS)
             ]
-            assert found == quotes
+            assert results == quotes
 
     def check_length(self, file: str) -> None:
         """The module is as short as the text says."""

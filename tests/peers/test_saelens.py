@@ -22,7 +22,8 @@ from toolkit_saes.layouts import saelens as _saelens
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
 from toolkit_saes.layouts.sae_lens_id import SaeLensId
-from toolkit_saes.layouts.saelens import ARCHITECTURES, SaeLens
+from toolkit_saes.layouts.saelens import SaeLens
+from toolkit_saes.layouts.saelens_config import ARCHITECTURES
 
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore")]
 INPUTS, WIDTH, OUTPUTS = 24, 100, 20

@@ -25,8 +25,8 @@ from toolkit.errors import BadInput, DataError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, Store, open_store
-from toolkit_store.database import holds
-from toolkit_store.index import postings
+from toolkit_store.filters import holds
+from toolkit_store.index import postings, scratch
 from toolkit_store.query import by_index
 
 Model = dict[tuple[str, str, int], dict[int, float]]
@@ -106,8 +106,8 @@ def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (postings, by_index):
             patch.setattr(module, "BLOCK", 3)
-        patch.setattr(postings, "AT_ONCE", 5)
-        patch.setattr(postings, "_READ_AT_ONCE", 4)
+        patch.setattr(scratch, "AT_ONCE", 5)
+        patch.setattr(scratch, "_READ_AT_ONCE", 4)
         yield
 
 
@@ -502,9 +502,9 @@ def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "Only a SELECT can be asked"),
-        ("DROP TABLE samples", "Only a SELECT can be asked"),
-        ("/* SELECT */ DELETE FROM samples", "Only a SELECT can be asked"),
+        ("", "Only SELECT is allowed"),
+        ("DROP TABLE samples", "Only SELECT is allowed"),
+        ("/* SELECT */ DELETE FROM samples", "Only SELECT is allowed"),
         ("SELECT 1; DROP TABLE samples", "One statement at a time"),
         ("SELECT * FROM read_csv('/etc/passwd')", "no function 'read_csv' here"),
         ("SELECT * FROM READ_Parquet ('x')", "no function 'READ_Parquet' here"),
@@ -512,7 +512,7 @@ def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
         ("SELECT * FROM passwd", "polars cannot answer this"),
         ("SELECT * FROM '/etc/passwd'", "polars cannot answer this"),
         ("SELECT nothing FROM samples", "polars cannot answer this"),
-        ("SELECT 'unclosed", "At letter 8 of the statement"),
+        ("SELECT 'unclosed", "At character 8 of the statement"),
     ],
 )
 def test_sql_refuses(features: toolkit_store.Features, text: str, message: str) -> None:

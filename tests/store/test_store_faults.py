@@ -365,6 +365,24 @@ def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> Non
     assert store.fingerprint(["first", "big"]) == calm.fingerprint(["first", "big"])
 
 
+def test_a_table_of_another_version_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    """Its columns are named, and nobody is told to free space."""
+    store = open_store(tmp_path / "store", create=True)
+    commit(store, "first")
+    table = lancedb().connect(store.folder / "tables").open_table("sample_meta")
+    table.drop_columns(["number"])
+    table.add_columns({"extra": "1"})
+    other = open_store(store.folder)
+    message = r"^Table 'sample_meta' of the store at .* lacks number and also has extra: another"
+    with pytest.raises(StoreNotUsable, match=message), other.writer():
+        pass
+    with pytest.raises(StoreNotUsable, match=message):
+        open_store(store.folder, read_only=True).read("sample_meta", ["first"])
+    with pytest.raises(StoreError, match="lacks number") as error:
+        commit(store, "second")
+    assert "free space" not in str(error.value)
+
+
 def fill_disk(disk: Path, left: int) -> Path:
     """A file that takes all but so many bytes."""
     free = os.statvfs(disk)

@@ -257,7 +257,7 @@ def test_a_socket_that_this_user_may_not_open_is_told_from_one_that_is_not_there
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/x.sock")
     text = unreachable(PermissionError(13, "Permission denied"))
-    assert "may not be used by this user" in text
+    assert "does not accept this user" in text
     assert "the group `docker`" in text
     assert "`--on local`" in text
     assert "No container engine answers" in unreachable(FileNotFoundError(2, "No such file"))
@@ -267,7 +267,7 @@ def test_a_socket_that_this_user_may_not_open_is_told_from_one_that_is_not_there
     ("there", "sentence"),
     [
         ({"toolkit": "0.0.9", "plugin mine": "2"}, "toolkit is 0.0.9 there and 0.1.0 here"),
-        ({"toolkit": "0.1.0"}, "plugin mine is missing there and 2 here"),
+        ({"toolkit": "0.1.0"}, "plugin mine is not installed there and 2 here"),
     ],
 )
 def test_a_worker_of_another_version_is_refused_with_the_cure(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit._spec.shipped import begin, run_command, shipped_folder, shipped_specs
+from toolkit._spec.shipped import begin, run_command, shipped_specs
+from toolkit._spec.spec_names import shipped_folder
 from toolkit.errors import BadInput
 
 NAMES = [spec.name for spec in shipped_specs()]

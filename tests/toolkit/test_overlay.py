@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit._spec.load import load_spec
 from toolkit._spec.overlay import apply_set, merge, shared, shares_set
-from toolkit._spec.spec import load_spec
 from toolkit._spec.yaml import load_yaml, placed, plain
 from toolkit.errors import SpecError
 
@@ -76,19 +76,57 @@ def test_an_overlay_changes_single_specs_by_their_names(
         "  other: {stages: [{id: nowhere, with: {alpha: 0.3}}]}\n",
         encoding="utf-8",
     )
-    spec = load_spec(GOOD, [overlay]).spec
+    (tmp_path / "other.yaml").write_text("name: other\n", encoding="utf-8")
+    text = GOOD.read_text(encoding="utf-8")
+    good, renamed = tmp_path / "good.yaml", tmp_path / "renamed.yaml"
+    good.write_text(text, encoding="utf-8")
+    renamed.write_text(text.replace("name: good", "name: third"), encoding="utf-8")
+    spec = load_spec(good, [overlay]).spec
     assert spec.limit is not None
     assert spec.limit.units == 7
-    changed_name = tmp_path / "renamed.yaml"
-    changed_name.write_text(
-        GOOD.read_text(encoding="utf-8").replace(f"name: {spec.name}", "name: third"),
-        encoding="utf-8",
+    alphas = [load_spec(path, [overlay]).spec.stages[1].with_["alpha"] for path in (good, renamed)]
+    assert alphas == [0.2, 0.05]
+
+
+def test_a_spec_that_is_changed_by_name_is_changed_where_another_refers_to_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that both runs find the same steps in the store."""
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
+    overlay = tmp_path / "many.yaml"
+    overlay.write_text(
+        "seed: 9\nonly:\n  good: {stages: [{id: groups, with: {alpha: 0.2}}]}\n", encoding="utf-8"
     )
-    alphas = {
-        path: load_spec(path, [overlay]).spec.stages[1].with_["alpha"]
-        for path in (GOOD, changed_name)
-    }
-    assert (alphas[GOOD], alphas[changed_name]) == (0.2, 0.05)
+    spec = load_spec(GOOD, [overlay], referred=True).spec
+    assert spec.stages[1].with_["alpha"] == 0.2
+    assert spec.seed == 42
+
+
+def test_a_misspelt_name_of_a_single_spec_is_refused_with_the_names_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
+    overlay = tmp_path / "many.yaml"
+    overlay.write_text("only:\n  god: {limit: {units: 7}}\n", encoding="utf-8")
+    (tmp_path / "beside.yaml").write_text("name: neighbour\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("name: [\n", encoding="utf-8")
+    with pytest.raises(SpecError) as error:
+        load_spec(GOOD, [overlay])
+    start, _, names = str(error.value).partition(" Specs here: ")
+    assert start == (f"{overlay}:2: only.god: There is no spec of this name. Did you mean 'good'?")
+    assert {"good", "neighbour", "quickstart"} <= set(names.rstrip(".").split(", "))
+
+
+@pytest.mark.parametrize("name", ["neighbour", "quickstart"])
+def test_an_overlay_may_have_changes_of_other_specs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one beside it and of a shipped one, as in a copy of specs/lab.yaml."""
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
+    overlay = tmp_path / "many.yaml"
+    overlay.write_text(f"only:\n  {name}: {{limit: {{units: 7}}}}\n", encoding="utf-8")
+    (tmp_path / "beside.yaml").write_text("name: neighbour\n", encoding="utf-8")
+    assert load_spec(GOOD, [overlay]).spec == load_spec(GOOD).spec
 
 
 @pytest.mark.parametrize(
@@ -112,11 +150,11 @@ def test_changes_of_single_specs_are_maps(tmp_path: Path, only: str, text: str) 
         ),
         (
             "overlay_without_id.yaml",
-            ":2: stages.0: An overlay changes stages by `id`; give this one its id.",
+            ":2: stages.0: An overlay changes stages by `id`; add the id.",
         ),
         (
             "overlay_twice.yaml",
-            ":3: stages.1: 'groups' is changed twice in this overlay. Keep one.",
+            ":3: stages.1: 'groups' is changed twice in this overlay. Keep one of them.",
         ),
         (
             "overlay_unknown_sink.yaml",

@@ -32,30 +32,49 @@ def finished() -> Any:
     return FinishedStep(None, "w1", None)  # type: ignore[arg-type]
 
 
+def write(waiting: PendingCommits, clock: list[float], seconds: float = 0.0) -> int:
+    """Write what waits, which takes so long; returns how many steps that were."""
+    with waiting.writing() as taken:
+        clock[0] += seconds
+    return len(taken)
+
+
 def test_a_local_store_is_written_to_at_once(clock: list[float]) -> None:
     waiting = PendingCommits(0.0)
     waiting.add(finished())
-    assert waiting.seconds_left() == 0.0
-    assert len(waiting.take()) == 1
+    assert waiting.seconds_left(is_busy=True) == 0.0
+    assert write(waiting, clock) == 1
     assert waiting.steps == []
     waiting.add(finished())
-    assert waiting.seconds_left() == 0.0
+    assert waiting.seconds_left(is_busy=True) == 0.0
+
+
+def test_steps_wait_for_others_four_times_as_long_as_a_write_takes(clock: list[float]) -> None:
+    waiting = PendingCommits(0.0)
+    waiting.add(finished())
+    write(waiting, clock, 0.03)
+    waiting.add(finished())
+    assert waiting.seconds_left(is_busy=True) == pytest.approx(0.12)
+    assert waiting.seconds_left(is_busy=False) == 0.0  # nothing else will be finished
+    waiting.add(finished())
+    assert write(waiting, clock, 9.0) == 2
+    assert waiting.seconds_left(is_busy=True) == 0.5  # never longer
 
 
 def test_a_uri_is_written_to_once_in_two_seconds(clock: list[float]) -> None:
     waiting = PendingCommits(URI_SECONDS)
     waiting.add(finished())
-    assert waiting.seconds_left() == 0.0  # the first waits for nothing
-    waiting.take()
+    assert waiting.seconds_left(is_busy=False) == 0.0  # the first waits for nothing
+    write(waiting, clock)
     waiting.add(finished())
-    assert waiting.seconds_left() == URI_SECONDS
+    assert waiting.seconds_left(is_busy=False) == URI_SECONDS
     clock[0] += 1.5
     waiting.add(finished())
-    assert waiting.seconds_left() == pytest.approx(0.5)
+    assert waiting.seconds_left(is_busy=False) == pytest.approx(0.5)
     assert not waiting.is_overdue()
     clock[0] += 0.5
-    assert waiting.seconds_left() == 0.0
-    assert len(waiting.take()) == 2
+    assert waiting.seconds_left(is_busy=False) == 0.0
+    assert write(waiting, clock) == 2
 
 
 def test_steps_do_not_wait_for_ever_while_workers_talk(clock: list[float]) -> None:
@@ -64,7 +83,7 @@ def test_steps_do_not_wait_for_ever_while_workers_talk(clock: list[float]) -> No
     assert not waiting.is_overdue()
     clock[0] += 0.6
     assert waiting.is_overdue()
-    waiting.take()
+    write(waiting, clock)
     assert not waiting.is_overdue()
     for _ in range(TOGETHER):
         waiting.add(finished())
@@ -79,7 +98,7 @@ def test_what_is_ready_while_the_host_writes_is_one_write(
 
     def slow(self: Store, steps: Any) -> int:
         sizes.append(len(steps))
-        if len(sizes) == 2:  # the first step of the stage: wait until a worker has finished another
+        if sizes == [1, 1]:  # the first step of the stage: wait until a worker has finished another
             mine, jobs = {row.key for row, _ in steps}, tmp_path / "store" / "runs"
             while not any(
                 collect(job) is not None for job in jobs.glob("*/jobs/*") if job.name not in mine

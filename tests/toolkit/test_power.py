@@ -418,4 +418,7 @@ def test_discoveries_of_all_units_are_refused_by_the_run(toolkit, toy) -> None:
         in done.stderr
     )
     spec.write_text(spec.read_text().replace('"half": "confirm"', '"half": "all"'))
-    assert "tested on units that chose nothing: half: confirm" in toolkit.run("plan", spec).stderr
+    assert (
+        "tested on units that did not select the features: half: confirm"
+        in toolkit.run("plan", spec).stderr
+    )

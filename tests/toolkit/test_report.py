@@ -179,7 +179,7 @@ def test_captions_stand_outside_of_what_scrolls(tmp_path: Path) -> None:
     page = written(tmp_path)
     assert "<caption" not in page
     captions = re.findall(
-        r'<p class="caption">(.*?)</p>\s*<div class="scroll" role="region" tabindex="0" '
+        r'<p class="caption">(.*?)</p>\s*<div class="scroll" role="group" tabindex="0" '
         r'aria-label="(.*?)"><table>',
         page,
     )
@@ -207,7 +207,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_warning_says_where_and_what(tmp_path: Path) -> None:
     warning = ev.PartWarning(key="a", index=0, text="nothing there", **PLACE)
     page = written(tmp_path, events=[*EVENTS, warning])
-    assert "<pre>warning of count[0]: nothing there</pre>" in page
+    assert '<pre tabindex="0">warning of count[0]: nothing there</pre>' in page
 
 
 def test_odd_characters_are_kept_printable(tmp_path: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import re
+import struct
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
 import pytest
 
 from toolkit import figures as draw
+from toolkit._report import images
 from toolkit._report.figures import figure_files
-from toolkit._report.page import Section
+from toolkit._report.sections import Section
+from toolkit.errors import PluginError
 from toolkit.work import Figure
 
 EVIL = 'a <b> & "c"</svg><script>'
@@ -80,7 +83,9 @@ def test_two_figures_of_one_title_have_two_files() -> None:
     assert len(files_of(Figure("Same", chart()), Figure("Same", chart()))) == 2
 
 
-def test_the_command_writes_an_index(toolkit, toy, tmp_path: Path) -> None:
+def test_the_command_writes_an_index(
+    toolkit, toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = toolkit.run("run", toy())
     assert done.returncode == 0, done.stderr
     run = Path(done.stdout.splitlines()[-1]).parent.name
@@ -94,6 +99,37 @@ def test_the_command_writes_an_index(toolkit, toy, tmp_path: Path) -> None:
     refused = toolkit.run("report", run, "--figures", tmp_path / "file" / "x")
     assert refused.returncode == 2
     assert "--figures" in refused.stderr
+    shown = [Section("x", "X", "", [Figure("Drawn", chart())])]
+    monkeypatch.setattr("toolkit._report.figures.sections_of", lambda *_: shown)
+    for name, hidden in (("all", False), ("plain", True)):
+        if hidden:
+            monkeypatch.setattr(images, "find_spec", lambda name: None)
+        wanted = {".csv", ".svg", *(f".{ending}" for ending in images.converters())}
+        done = toolkit.run("report", run, "--figures", tmp_path / name)
+        assert {path.suffix for path in (tmp_path / name).iterdir()} == wanted
+        assert ("pip install 'sae-toolkit[figures]'" in done.stderr) == (len(wanted) == 2)
+
+
+def converted(figure: Figure) -> dict[str, bytes]:
+    pytest.importorskip("vl_convert")
+    files = figure_files([Section("volcano", "Volcanoes", "", [figure])], images.converters())
+    return {file.name.rpartition(".")[2]: file.content for file in files}
+
+
+def test_a_chart_is_png_at_twice_its_size_and_pdf_with_text() -> None:
+    files = converted(Figure("Effect", chart()))
+    assert list(files) == ["svg", "png", "pdf"]
+    assert files["png"].startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", files["png"][16:24]) == (800, 444)
+    assert files["pdf"].startswith(b"%PDF-")
+    (letters,) = re.findall(rb"beginbfchar(.*)endbfchar", files["pdf"], re.DOTALL)
+    codes = re.findall(rb"<[0-9A-F]{4}> <([0-9A-F]{4})>", letters)
+    assert set(EVIL) <= {chr(int(code, 16)) for code in codes}
+
+
+def test_a_chart_that_is_no_svg_is_an_error_that_names_it() -> None:
+    with pytest.raises(PluginError, match="'Broken' cannot be written as PNG"):
+        converted(Figure("Broken", '<svg viewBox="0 0 9 9"><b></svg>'))
 
 
 @pytest.mark.parametrize("colour", ["#fff", "#5b6575"])

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -101,3 +102,25 @@ def test_commands_print_through_the_terminal_module() -> None:
         if printing.search(line) and "json.dumps(facts)" not in line
     ]
     assert found == []
+
+
+INTERRUPTED = """
+import atexit, threading, time
+from unittest.mock import patch
+import toolkit._cli as command_line
+
+atexit.register(print, "exit handlers ran")
+threading.Thread(target=time.sleep, args=(300,)).start()
+with patch.object(command_line.cli, "main", side_effect=KeyboardInterrupt):
+    command_line.main()
+"""
+
+
+def test_an_interrupted_command_ends_at_once_and_without_a_traceback() -> None:
+    """Exit handlers run; a thread that is still at work is not waited for."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 130
+    assert ended.stdout == "exit handlers ran\n"
+    assert ended.stderr == "Interrupted.\n"

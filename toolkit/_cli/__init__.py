@@ -1,5 +1,5 @@
-"""The command line: one module a command, each `parse, call, print`. Commands are imported only
-when they run.
+"""The command line: one module per command, each of which parses, calls and prints. A command is
+imported only when it runs.
 
 Errors are translated here and nowhere else: a `ToolkitError` becomes its text on stderr and its
 class's exit code.
@@ -7,25 +7,30 @@ class's exit code.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
+import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
 from toolkit.version import VERSION
 
 COMMANDS = {
-    "check": "Say whether a spec is right, without running anything.",
+    "check": "Check a spec without running anything.",
     "cluster": "Write what a cluster needs to run a spec: a RayJob of KubeRay.",
     "doctor": "Examine this machine and the store; --clean removes leftovers.",
     "fetch": "Download the model and SAEs of a spec, and check that they are whole.",
+    "hub": "Push a run to the Hugging Face hub, or pull one into the store.",
     "images": "Build, list, verify and export container images.",
-    "init": "Begin an experiment of your own from a shipped spec.",
+    "init": "Start an experiment of your own from a shipped spec.",
     "lock": "Write down the exact revisions that a spec resolves to.",
     "new-plugin": "Write an installable plugin package that passes its contract test.",
-    "plan": "Say what will run, what is done already, and why.",
-    "play": "Judge the replies of played games again with another parser.",
+    "plan": "Show what will run, what is done already, and why.",
+    "play": "Parse the stored replies of games again, with another parser.",
     "plugins": "List the installed plugins and their parts.",
     "query": "Look up features, samples, comparisons and effects of a run, or ask in SQL.",
     "report": "Write the report of a run again.",
@@ -34,7 +39,7 @@ COMMANDS = {
     "schema": "Write the JSON Schema of a spec with all installed parts.",
     "show": "Show one run: stages, rows, files.",
     "status": "Show how far runs are.",
-    "store": "Check and tidy the store; export and import runs.",
+    "store": "Check and clean up the store; export and import runs.",
     "view": "Browse the store in a browser, read-only.",
 }
 
@@ -94,10 +99,10 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         echo("Interrupted.", err=True)
-        sys.exit(130)
+        _exit_interrupted(130, in_process=args is not None)
     except Interrupted as error:
         echo(f"Interrupted: {error}", err=True)
-        sys.exit(error.exit_code)
+        _exit_interrupted(error.exit_code, in_process=args is not None)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -107,3 +112,17 @@ def main(args: list[str] | None = None) -> None:
         echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_interrupted(code: int, *, in_process: bool) -> NoReturn:
+    """Exit at once after the exit handlers. Python's own way out waits for threads and collects
+    objects, and a library interrupted half way through its work may print a traceback there.
+    """
+    if in_process:  # the caller of `main([...])` goes on
+        sys.exit(code)
+    with suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)

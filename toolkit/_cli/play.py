@@ -15,7 +15,7 @@ from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit._cli._reparse import Judging, Rejudged
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit.ledger import StepRow
     from toolkit_store import Store
 
@@ -42,7 +42,7 @@ def command() -> None:
     "--limit",
     default=SHOWN_GAMES,
     show_default=True,
-    help="How many games and conditions are listed.",
+    help="The most games and conditions to list.",
 )
 @json_option
 @store_option

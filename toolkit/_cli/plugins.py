@@ -11,7 +11,7 @@ import click
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 
 @click.command("plugins")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from toolkit._plan.keys import canonical
 from toolkit._plan.plan import SAMPLES, Stage, is_source
-from toolkit._spec.spec import EXAMINE, LoadedSpec
+from toolkit._spec.load import LoadedSpec
+from toolkit._spec.spec import EXAMINE
 from toolkit.errors import SpecError
 from toolkit.parts import StagePart
 
 if TYPE_CHECKING:
     from toolkit._plan.resolve import Resolved
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 
 def examinations_of(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> list[Stage]:

@@ -8,7 +8,7 @@ from toolkit._plan.versions import packages, versions
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 
 def make_lock(plan: Plan, parts: Parts) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,9 @@ from toolkit._plan.examinations import examinations_of, examiners_of
 from toolkit._plan.keys import canonical, key_of
 from toolkit._plan.labels import check_labels
 from toolkit._plan.plan import SAMPLES, Executor, Plan, Sink, Stage
-from toolkit._plan.resolve import Loadable, Resolved, part_at
+from toolkit._plan.resolve import Loadable, Resolved, needed_elsewhere, part_at
 from toolkit._plan.spaces import check_spaces
-from toolkit._spec.spec import LoadedSpec, validate_params
+from toolkit._spec.load import LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, SpecError, choices, nearest
 from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart
@@ -20,8 +20,8 @@ from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from toolkit._plugins.loading import Parts
-    from toolkit._spec.spec import PartRef, Spec, StageSpec
+    from toolkit._plugins.registry import Parts
+    from toolkit._spec.spec import From, PartRef, Spec, StageSpec
 
 
 def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
@@ -60,8 +60,15 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
                 f"{stage.id}.{SAMPLES}",
                 stage.seed,
             )
+        for path, need in needed_elsewhere(number, stage):
+            drawn = _drawn_from(resolved, parts, path, need)
+            stages.update({before.id: before for before in drawn})
     stages_of_spec = _mark_replaced_models(
-        [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
+        [
+            _stage(resolved, parts, stages, number, stage)
+            for number, stage in enumerate(spec.stages)
+        ],
+        stages.values(),
     )
     examinations = examinations_of(resolved, parts, stages_of_spec)
     gated = [replace(stage, after=examiners_of(stage, examinations)) for stage in stages_of_spec]
@@ -77,13 +84,13 @@ def _add_source(
     id: str,
     seed: int | None = None,
 ) -> None:
-    """The source at `path`, after the stages of another experiment that it draws from."""
+    """Add the source at `path`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
     part = part_at(loaded, parts, "source", path, ref.uses)
     params = validate_params(
         loaded, part.params, ref.with_, (*path, "with"), f"source part '{part.name}'", parts
     )
-    before = _drawn_from(resolved, parts, path, ref)
+    before = _drawn_from(resolved, parts, (*path, "from"), ref.from_) if ref.from_ else []
     into.update({stage.id: stage for stage in before})
     needs = (before[-1].id,) if before else (ref.from_.stage,) if ref.from_ else ()
     model = _loadable(resolved, "model", (), part.uses_model, id)
@@ -102,25 +109,27 @@ def _add_source(
     )
 
 
-def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) -> list[Stage]:
-    """The named stage of the other experiment, after the stages it needs; each as `spec/id`."""
-    if ref.from_ is None or ref.from_.spec is None:
+def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, origin: From) -> list[Stage]:
+    """The stage of another experiment that the spec names at `path`, after the stages that it
+    needs, each as `spec/id`. Empty if the stage is one of this spec.
+    """
+    if origin.spec is None:
         return []
     upstream = resolved.upstream[path]
     stages = _stages(upstream, parts)
     ids = [stage.id for stage in stages]
-    if ref.from_.stage not in ids:
+    if origin.stage not in ids:
+        at = (*path, "stage")
         raise SpecError(
-            f"{resolved.loaded.where((*path, 'from', 'stage'))}: "
-            f"{'.'.join(map(str, path))}.from.stage: {ref.from_.spec} has no stage "
-            f"'{ref.from_.stage}'.{nearest(ref.from_.stage, ids)} Stages: {choices(ids)}."
+            f"{resolved.loaded.where(at)}: {'.'.join(map(str, at))}: {origin.spec} has no stage "
+            f"'{origin.stage}'.{nearest(origin.stage, ids)} Stages: {choices(ids)}."
         )
-    needed = {ref.from_.stage}
+    needed = {origin.stage}
     for stage in reversed(stages):
         needed.update((*stage.needs, *stage.after) if stage.id in needed else ())
     prefix = upstream.loaded.spec.name
-    kept = [stage for stage in stages if stage.id in needed]
-    return [_prefixed(stage, prefix) for stage in kept]
+    drawn = [stage for stage in stages if stage.id in needed]
+    return [_prefixed(stage, prefix) for stage in drawn]
 
 
 def _prefixed(stage: Stage, prefix: str) -> Stage:
@@ -131,7 +140,7 @@ def _prefixed(stage: Stage, prefix: str) -> Stage:
 def _stage(
     resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], number: int, stage: StageSpec
 ) -> Stage:
-    """A stage needs the source when it reads one of its tables."""
+    """Bind a stage. It needs the source if it reads one of its tables."""
     loaded, spec, path = resolved.loaded, resolved.loaded.spec, ("stages", number)
     part = part_at(loaded, parts, "stage", path, stage.uses)
     params = validate_params(
@@ -150,19 +159,30 @@ def _stage(
         spec.name,
         part,
         params,
-        (*source, *(need for need in stage.needs if need not in source)),
+        (*source, *(need for need in _needs(resolved, number, stage) if need not in source)),
         spec.seed if stage.seed is None else stage.seed,
         _limit(spec) if part.steps.units else None,
         model,
         saes,
+        resolved.files.get(path),
         on=stage.on or "",
         hidden=loaded.written((*path, "with"), params),
     )
 
 
-def _mark_replaced_models(stages: list[Stage]) -> list[Stage]:
-    """The stages; a stage whose model is replaced by a table of a stage it needs loads none."""
-    writes = {stage.id: stage.writes() for stage in stages}
+def _needs(resolved: Resolved, number: int, stage: StageSpec) -> Iterator[str]:
+    """The ids of the needed stages; `spec/id` for those of other experiments."""
+    for index, need in enumerate(stage.needs):
+        if isinstance(need, str):
+            yield need
+        else:
+            upstream = resolved.upstream["stages", number, "needs", index]
+            yield f"{upstream.loaded.spec.name}/{need.stage}"
+
+
+def _mark_replaced_models(stages: list[Stage], before: Iterable[Stage]) -> list[Stage]:
+    """Mark stages whose model is replaced by a table of a stage that they need: they load none."""
+    writes = {stage.id: stage.writes() for stage in (*before, *stages)}
 
     def is_replaced(stage: Stage) -> bool:
         table = stage.part.replaces_model
@@ -205,7 +225,7 @@ def _check_params(
     params: BaseModel,
     model: Loadable[ModelPart] | None,
 ) -> None:
-    """Refuse what the part itself says cannot work on this model."""
+    """Refuse params with which the part itself says that it cannot work on this model."""
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
@@ -226,7 +246,7 @@ def _loadable(
     loadable = resolved.loadables.get((*path, field)) or resolved.loadables.get((field,))
     if loadable is None:
         raise SpecError(
-            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec names "
+            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec has "
             f"none. Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit "
             "plugins` lists what is installed."
         )
@@ -243,8 +263,8 @@ def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
         if ready is None:
             circle = ", ".join(stage.id for stage in waiting)
             raise SpecError(
-                f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come "
-                "from a stage that reads them."
+                f"{loaded.where(())}: these stages wait for each other: {circle}. Their samples "
+                "come from a stage that reads them."
             )
         placed.append(ready)
         waiting.remove(ready)
@@ -310,16 +330,16 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
             field = ".".join(map(str, path))
             raise SpecError(f"{loaded.where(path)}: {field}: {error}") from None
         assert isinstance(part, ExecutorPart)
-        given = loaded.spec.executors.get(name, {})
+        settings = loaded.spec.executors.get(name, {})
         path = ("executors", name)
-        params = validate_params(loaded, part.params, given, path, f"executor '{name}'", parts)
+        params = validate_params(loaded, part.params, settings, path, f"executor '{name}'", parts)
         executors[name] = Executor(part, params)
     return executors
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
-    """The name and a hash of everything known before the run: the same command gives the same id
-    and so continues the run.
+    """The name and a hash of everything known before the run, so that the same command gives the
+    same id and continues the run.
     """
     recorded = {
         name: value

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
+from toolkit._spec.load import LoadedSpec, load_spec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, DataError, SpecError
 from toolkit.identity import Identity
-from toolkit.parts import ModelPart, SaePart, SourcePart
+from toolkit.parts import ModelPart, SaePart, TablePart
 from toolkit.secrets import Secrets, keyed_hash
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from toolkit._plugins.loading import Parts
-    from toolkit._spec.spec import PartRef, Spec
+    from toolkit._plugins.registry import Parts
+    from toolkit._spec.spec import From, PartRef, Spec, StageSpec
 
 Loader = TypeVar("Loader", ModelPart, SaePart)
 
@@ -53,8 +53,8 @@ class Loadable(Generic[Loader]):
 
 @dataclass(frozen=True)
 class Resolved:
-    """A spec with everything that it names: loadables, identities of sources' files, experiments
-    that samples come from.
+    """A spec with everything that it names: loadables, identities of the files of sources and
+    stages, experiments that samples or needed tables come from.
     """
 
     loaded: LoadedSpec
@@ -84,11 +84,21 @@ def _resolve(
         for path, ref in _places(spec, field):
             loadables[path] = _loadable(loaded, parts, kind, path, ref)
     sources = list(_places(spec, "samples"))
-    files = {path: result for path, ref in sources if (result := _files(loaded, parts, path, ref))}
+    named: list[tuple[str, SpecPath, PartRef | StageSpec]]
+    named = [("source", path, ref) for path, ref in sources]
+    named += [("stage", ("stages", number), stage) for number, stage in enumerate(spec.stages)]
+    files = {
+        path: identity
+        for kind, path, ref in named
+        if (identity := _files(loaded, parts, kind, path, ref))
+    }
+    origins = [((*path, "from"), ref.from_) for path, ref in sources if ref.from_]
+    for number, stage in enumerate(spec.stages):
+        origins += needed_elsewhere(number, stage)
     upstream = {
-        path: _upstream(ref.from_.spec, parts, overlays, sets)
-        for path, ref in sources
-        if ref.from_ and ref.from_.spec
+        path: _upstream(origin.spec, parts, overlays, sets)
+        for path, origin in origins
+        if origin.spec
     }
     return Resolved(loaded, loadables, files, upstream)
 
@@ -100,6 +110,13 @@ def _places(spec: Spec, field: str) -> Iterator[tuple[SpecPath, PartRef]]:
     for number, stage in enumerate(spec.stages):
         if getattr(stage, field) is not None:
             yield ("stages", number, field), getattr(stage, field)
+
+
+def needed_elsewhere(number: int, stage: StageSpec) -> Iterator[tuple[SpecPath, From]]:
+    """The entries of a stage's `needs` that name a stage of another spec, with their paths."""
+    for index, need in enumerate(stage.needs):
+        if not isinstance(need, str):
+            yield ("stages", number, "needs", index), need
 
 
 def _loadable(
@@ -127,7 +144,9 @@ def _without_secrets(identity: Identity, secrets: Secrets) -> Identity:
 
 
 @contextmanager
-def _placed_errors(loaded: LoadedSpec, field_path: SpecPath, ref: PartRef) -> Iterator[None]:
+def _placed_errors(
+    loaded: LoadedSpec, field_path: SpecPath, ref: PartRef | StageSpec
+) -> Iterator[None]:
     """Add the spec's file and line to the error of a part that could not use a value."""
     try:
         yield
@@ -142,9 +161,9 @@ def _placed_errors(loaded: LoadedSpec, field_path: SpecPath, ref: PartRef) -> It
         raise kind(f"{loaded.where(path)}: {field}: {text}") from None
 
 
-def _blamed(path: SpecPath, ref: PartRef, message: str) -> SpecPath:
-    """The param that an error is about: the one that it names, else the one whose value it
-    quotes.
+def _blamed(path: SpecPath, ref: PartRef | StageSpec, message: str) -> SpecPath:
+    """The path of the param that an error is about: the one that it names, else the one whose value
+    it quotes.
     """
     named = re.match(r"(?:[a-z]+\.with\.|\S+:\d+: )([A-Za-z0-9_]+): ", message)
     if named and named[1] in ref.with_:
@@ -172,15 +191,18 @@ def part_at(loaded: LoadedSpec, parts: Parts, kind: str, path: SpecPath, name: s
         ) from None
 
 
-def _files(loaded: LoadedSpec, parts: Parts, path: SpecPath, ref: PartRef) -> Identity | None:
-    part: SourcePart = part_at(loaded, parts, "source", path, ref.uses)
+def _files(
+    loaded: LoadedSpec, parts: Parts, kind: str, path: SpecPath, ref: PartRef | StageSpec
+) -> Identity | None:
+    part: TablePart = part_at(loaded, parts, kind, path, ref.uses)
     if part.identify is None:
         return None
     params = validate_params(
-        loaded, part.params, ref.with_, (*path, "with"), f"source part '{part.name}'", parts
+        loaded, part.params, ref.with_, (*path, "with"), f"{kind} part '{part.name}'", parts
     )
     with _placed_errors(loaded, path, ref):
-        return _without_secrets(part.identify(params, loaded.path.parent), loaded.secrets)
+        identity = part.identify(params, loaded.path.parent)
+        return identity and _without_secrets(identity, loaded.secrets)
 
 
 def _upstream(spec: Path, parts: Parts, overlays: Sequence[Path], sets: Sequence[str]) -> Resolved:

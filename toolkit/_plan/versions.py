@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from toolkit.version import VERSION
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
 
 PACKAGES = (
     "torch",

@@ -1,5 +1,5 @@
-"""The figures of a report as files: each chart as an SVG that stands alone, its data and each table
-as CSV, and `index.csv`, which says what each file is.
+"""The figures of a report as files: each chart as an SVG that stands alone (and as PNG and PDF, if
+vl-convert is there), its data and each table as CSV, and `index.csv`, which says what each file is.
 """
 
 from __future__ import annotations
@@ -8,19 +8,22 @@ import csv
 import html
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._report.page import Section, report_resource, sections_of
+from toolkit._report.images import converters
+from toolkit._report.page import report_resource, sections_of
+from toolkit._report.sections import Section
 from toolkit._run.atomic import write_bytes
+from toolkit.errors import PluginError
 from toolkit.figures import STYLE
 from toolkit.work import Figure
 
 if TYPE_CHECKING:
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit_store import Store
 
 INDEX = ("file", "section", "title", "alt")
@@ -33,13 +36,15 @@ _VARIABLE = re.compile(r"--([a-z-]+):([^;]+);")
 _USED = re.compile(r"var\(--([a-z-]+)\)")
 _MIX = re.compile(r"color-mix\(in srgb, ?([^ ]+) ?(\d+)%, ?transparent\)")
 LEGEND = 22
-"""Height of a line of a legend."""
+"""The height of a line of a legend."""
+Converters = Mapping[str, Callable[[str], bytes]]
+"""The function that makes the bytes of a file from an SVG, by the file's ending."""
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"
 
 
 @dataclass(frozen=True)
 class FigureFile:
-    """One file: its name, its bytes, and the figure that it is of."""
+    """One file: its name, its bytes, and the figure that it belongs to."""
 
     name: str
     content: bytes
@@ -48,8 +53,8 @@ class FigureFile:
 
 
 def export_figures(store: Store, run: str, parts: Parts, folder: Path) -> list[Path]:
-    """Write the charts and tables of a run's report to a folder; the files that were written."""
-    files = list(figure_files(sections_of(store, run, parts)))
+    """Write the charts and tables of a run's report to a folder; return the written files."""
+    files = list(figure_files(sections_of(store, run, parts), converters()))
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         write_bytes(folder / file.name, file.content)
@@ -66,22 +71,29 @@ def export_figures(store: Store, run: str, parts: Parts, folder: Path) -> list[P
     return [folder / file.name for file in files] + [folder / "index.csv"]
 
 
-def figure_files(sections: Iterable[Section]) -> Iterator[FigureFile]:
-    """The files of the figures, numbered in the order of the report."""
+def figure_files(
+    sections: Iterable[Section], formats: Converters | None = None
+) -> Iterator[FigureFile]:
+    """The files of the figures, numbered in the order of the report. Charts are SVG, and `formats`
+    besides.
+    """
     number = 0
     for section in sections:
         for figure in section.figures:
             number += 1
             stem = f"{number:02d}-{_slug(section.name)}-{_slug(figure.title)}"[:80].rstrip("-")
-            for name, content in _contents(stem, figure):
+            for name, content in _contents(stem, figure, formats or {}):
                 yield FigureFile(name, content, section, figure)
 
 
-def _contents(stem: str, figure: Figure) -> Iterator[tuple[str, bytes]]:
+def _contents(stem: str, figure: Figure, formats: Converters) -> Iterator[tuple[str, bytes]]:
     charts = list(_SVG.finditer(figure.html))
     for index, chart in enumerate(charts):
         end = "" if len(charts) == 1 else f"-{index + 1}"
-        yield f"{stem}{end}.svg", standalone(chart, figure).encode()
+        drawn = standalone(chart, figure)
+        yield f"{stem}{end}.svg", drawn.encode()
+        for ending, convert in formats.items():
+            yield f"{stem}{end}.{ending}", _converted(drawn, ending, convert, figure)
     if figure.data:
         heads = list(dict.fromkeys(head for row in figure.data for head in row))
         yield f"{stem}.csv", _csv(heads, figure.data)
@@ -92,6 +104,17 @@ def _contents(stem: str, figure: Figure) -> Iterator[tuple[str, bytes]]:
         yield f"{stem}{end}.csv", _lines(rows)
 
 
+def _converted(drawn: str, ending: str, convert: Callable[[str], bytes], figure: Figure) -> bytes:
+    try:
+        return convert(drawn)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise PluginError(
+            f"The chart '{figure.title}' cannot be written as {ending.upper()} ({reason}): its "
+            "plugin drew something that is no SVG. Without vl-convert the SVG alone is written."
+        ) from error
+
+
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure"
 
@@ -100,7 +123,7 @@ def _slug(text: str) -> str:
 
 
 def standalone(chart: re.Match[str], figure: Figure) -> str:
-    """A chart as a file of its own, in the report's light colours, with its title and legend."""
+    """A chart as a separate file, in the report's light colours, with its title and legend."""
     attributes, drawn = chart[1], chart[2]
     box = _BOX.search(attributes)
     wide, high = (float(box[1]), float(box[2])) if box else (640.0, 400.0)
@@ -126,15 +149,15 @@ def _legend(entries: Sequence[tuple[str, str]], wide: float, high: float) -> tup
         width = 26 + 7.0 * len(words)
         if x > 16 and x + width > wide:
             x, y = 16.0, y + LEGEND
-        place = f'x="{x + 14:.1f}" y="{y + 4:.1f}"'
+        position = f'x="{x + 14:.1f}" y="{y + 4:.1f}"'
         out.append(f'<circle cx="{x + 5:.1f}" cy="{y:.1f}" r="5" style="fill:{colour}"/>')
-        out.append(f"<text {place}>{html.escape(words)}</text>")
+        out.append(f"<text {position}>{html.escape(words)}</text>")
         x += width + 14
     return "".join(out), y + LEGEND / 2 if entries else high
 
 
 def _coloured(text: str) -> str:
-    """The text with colours in the place of the report's variables: few programs know those."""
+    """The text with colours instead of the report's CSS variables: few programs read those."""
     palette = report_resource("report.css").partition("}")[0]
     colours = dict(_VARIABLE.findall(palette))
     named = _USED.sub(lambda used: colours.get(used[1], "#5b6575").strip(), text)
@@ -142,10 +165,10 @@ def _coloured(text: str) -> str:
 
 
 def _faded(colour: str, percent: int) -> str:
-    """A colour mixed with white in this share."""
+    """A colour mixed with white, of which `percent` remains."""
     digits = colour.lstrip("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
-    parts = (int(digits[at : at + 2], 16) for at in (0, 2, 4))
+    parts = (int(digits[start : start + 2], 16) for start in (0, 2, 4))
     return "#" + "".join(f"{round(255 - (255 - part) * percent / 100):02x}" for part in parts)
 
 

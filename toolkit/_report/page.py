@@ -1,9 +1,9 @@
 """The report of a run: one self-contained HTML file, so that it can be mailed, archived and opened
 in ten years.
 
-It only reads (manifest, events, committed tables) and can be made again at any time, also of a run
-that is not finished. A failing section of a plugin becomes a visible box; the rest of the report is
-still written.
+Making it only reads (manifest, events, committed tables), so it can be made again at any time, also
+for an unfinished run. A failing section of a plugin becomes a visible box; the rest of the report
+is still written.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._report import facts
-from toolkit._report.findings import findings_in, has_rows
+from toolkit._report.findings import findings_with_sections, has_rows
+from toolkit._report.sections import Section, SectionError, lead_of
 from toolkit._report.summaries import summaries_of
 from toolkit._report.sweep import InputsOf, sweep_of
 from toolkit._run.atomic import write_bytes
@@ -32,36 +32,16 @@ from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._run.run_plan import RunResult
 from toolkit.ledger import StepRow
 from toolkit.parts import ReportSection, TablePart
-from toolkit.work import Figure, Finding, Inputs
+from toolkit.work import Finding, RunInputs
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit_store import Store
 
 UNRECORDED = ("spec", "stages", "command")
 """Keys of the manifest that the page shows elsewhere."""
-
-
-@dataclass(frozen=True)
-class SectionError:
-    """Why a section is missing."""
-
-    plugin: str
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A plugin's report section, ready to show."""
-
-    name: str
-    title: str
-    help: str
-    figures: Sequence[Figure]
-    error: SectionError | None = None
 
 
 def report_of(result: RunResult, parts: Parts) -> Path:
@@ -92,7 +72,12 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
 def sections_of(store: Store, run: str, parts: Parts) -> list[Section]:
     """The sections of a run's report that have something to show."""
     steps = _steps(store, run, read_events(run_folder(store.folder, run)))
-    return list(_sections(StoreInputs(store, {"": steps}), _report_parts(parts)))
+    return sections_in(StoreInputs(store, {"": steps}), parts)
+
+
+def sections_in(inputs: RunInputs, parts: Parts) -> list[Section]:
+    """The sections of these tables' report that have something to show."""
+    return list(_sections(inputs, _report_parts(parts)))
 
 
 def _steps(store: Store, run: str, events: Iterable[RunEvent]) -> list[StepRow]:
@@ -108,7 +93,7 @@ def write_report(
     folder: Path,
     manifest: Mapping[str, Any],
     events: Iterable[RunEvent],
-    inputs: Inputs,
+    inputs: RunInputs,
     sections: Sequence[ReportSection],
     *,
     inputs_of: InputsOf | None = None,
@@ -121,13 +106,15 @@ def write_report(
     run = progress_of(events)
     known = {step.key: step for step in steps}
     made = list(_sections(inputs, sections))
+    stated = findings_with_sections(inputs, sections)
     summaries = list(summaries_of(run, manifest, stage_parts))
     text = _template().render(
         **_page(manifest),
         **_run(manifest, run, known),
         sweep=inputs_of and sweep_of(manifest, run, inputs_of, sections),
         sections=made,
-        findings=findings_in(inputs, sections),
+        findings=[finding for finding, _ in stated],
+        lead=lead_of(made, [name for _, name in stated]),
         contents=_contents(made),
         summaries=summaries,
     )
@@ -137,7 +124,7 @@ def write_report(
 
 
 def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The top and the end of the page."""
+    """The header and the end of the page."""
     spec = manifest.get("spec")
     spec = spec if isinstance(spec, Mapping) else {}
     question, description = spec.get("question") or "", spec.get("description") or ""
@@ -162,7 +149,7 @@ def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _run(
     manifest: Mapping[str, Any], run: RunProgress, known: Mapping[str, StepRow]
 ) -> dict[str, Any]:
-    """How the run went."""
+    """The facts about how the run went."""
     computed = facts.computed_steps(run)
     return {
         "progress": run,
@@ -188,7 +175,7 @@ def _yaml(spec: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
 
 
-def _sections(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
+def _sections(inputs: RunInputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
     """The sections that have something to show, in their order."""
     for part in sorted(sections, key=lambda part: (part.order, part.name)):
         try:
@@ -235,7 +222,9 @@ def report_resource(name: str) -> str:
 
 @cache
 def _policy() -> str:
-    """Nothing is loaded, and no script runs but the page's own, which its hash names."""
+    """The content security policy: nothing is loaded, and only the page's own script runs, by its
+    hash.
+    """
     digest = hashlib.sha256(report_resource("report.js").encode()).digest()
     script = f"script-src 'sha256-{base64.b64encode(digest).decode()}'"
     rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

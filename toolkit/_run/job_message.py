@@ -1,4 +1,4 @@
-"""The message that describes one job to a worker, as plain data, with the host's paths."""
+"""The messages that describe jobs to workers, as plain data, with the host's paths."""
 
 from __future__ import annotations
 
@@ -9,29 +9,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit._plan.plan import Step
+    from toolkit._plan.plan import Stage, Step
 
 
-def job_message(
-    step: Step, folder: Path, inputs: Mapping[str, list[str]], batch: Mapping[str, int]
-) -> dict[str, Any]:
-    """The fields of a `job` message."""
-    stage = step.stage
+class JobMessages:
+    """Makes `job` messages. What all steps of a stage share is made once."""
+
+    def __init__(self) -> None:
+        self._of_stages: dict[str, Mapping[str, Any]] = {}
+
+    def make(
+        self, step: Step, folder: Path, inputs: Mapping[str, list[str]], batch: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """The fields of the message for one step."""
+        stage = step.stage
+        if stage.id not in self._of_stages:
+            self._of_stages[stage.id] = _of_stage(stage)
+        return {
+            "job": step.key,
+            "folder": str(folder),
+            **self._of_stages[stage.id],
+            "batch": dict(batch),
+            "features": [step.first, step.last] if stage.features() is not None else None,
+            "units": [step.first, step.last] if stage.units() is not None else None,
+            "inputs": dict(inputs),
+        }
+
+
+def _of_stage(stage: Stage) -> dict[str, Any]:
     return {
-        "job": step.key,
-        "folder": str(folder),
         "kind": stage.part.kind,
         "part": stage.part.name,
         "params": stage.params.model_dump(mode="json"),
         "seed": stage.seed,
         "limit": stage.limit,
-        "batch": dict(batch),
-        "features": [step.first, step.last] if stage.features() is not None else None,
-        "units": [step.first, step.last] if stage.units() is not None else None,
         "model": stage.model.job() if stage.model and not stage.model_replaced else None,
         "identity": stage.model and asdict(stage.model.identity),
         "saes": stage.saes and stage.saes.job(),
-        "inputs": dict(inputs),
     }
 
 

@@ -1,13 +1,17 @@
 """Steps that workers have finished and the host has not committed yet.
 
-Several are committed in one write: while the host is busy, more become ready. A store at a URI is
-written to at most once in `URI_SECONDS`, since each write is requests to a server. A kill loses
-nothing: the job folders remain, and the next run commits them.
+Several are committed in one write. A write costs about as much for sixty short steps as for one,
+so steps wait `WRITE_SHARE` times as long as the last write took while workers are busy: writing
+then takes a fifth of the host's time at most. A store at a URI is written to at most once in
+`URI_SECONDS`, since each write is requests to a server. A kill loses nothing: the job folders
+remain, and the next run commits them.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +23,8 @@ TOGETHER = 64
 """Steps that are committed together at most."""
 URI_SECONDS = 2.0
 """Seconds from one commit to the next at a URI."""
+WRITE_SHARE = 4.0
+"""How much longer than the last write steps wait for others."""
 CHATTER_SECONDS = 0.5
 """The longest time that steps wait while other events of workers are handled."""
 
@@ -34,30 +40,42 @@ class FinishedStep:
 
 @dataclass
 class PendingCommits:
-    """The finished steps that wait, and when they are due."""
+    """The finished steps that wait to be committed, and when they are due."""
 
     interval: float
     """Seconds from one commit to the next."""
     steps: list[FinishedStep] = field(default_factory=list)
     _since: float = 0.0
     _last: float = -URI_SECONDS
+    _write_seconds: float = 0.0
 
     def add(self, finished: FinishedStep) -> None:
-        """One more is finished."""
+        """Add a finished step."""
         if not self.steps:
             self._since = time.monotonic()
         self.steps.append(finished)
 
-    def seconds_left(self) -> float:
-        """Until the interval is over."""
-        return max(0.0, self._last + self.interval - time.monotonic())
+    def seconds_left(self, *, is_busy: bool) -> float:
+        """Seconds until they are due: when the interval is over and, while workers are busy, a
+        write is worth its time.
+        """
+        pause = self.interval
+        if is_busy:
+            pause = max(pause, min(WRITE_SHARE * self._write_seconds, CHATTER_SECONDS))
+        return max(0.0, self._last + pause - time.monotonic())
 
     def is_overdue(self) -> bool:
         """Whether they have to be committed now, before other events of workers."""
         waited = time.monotonic() - max(self._since, self._last + self.interval)
         return len(self.steps) >= TOGETHER or bool(self.steps and waited > CHATTER_SECONDS)
 
-    def take(self) -> list[FinishedStep]:
-        """All that wait, in order; the interval begins again."""
-        self._last, taken, self.steps = time.monotonic(), self.steps, []
-        return taken
+    @contextmanager
+    def writing(self) -> Iterator[list[FinishedStep]]:
+        """All waiting steps, in order, to be written inside the block; the interval begins
+        again.
+        """
+        began, taken, self.steps = time.monotonic(), self.steps, []
+        self._last = began
+        yield taken
+        self._last = time.monotonic() if not self.interval else began
+        self._write_seconds = time.monotonic() - began

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,19 +15,20 @@ from toolkit._run import events as ev
 from toolkit._run.downloads import check_downloads
 from toolkit._run.event_log import LOG, EventLog
 from toolkit._run.inputs import StoreInputs
-from toolkit._run.manifest import make_manifest, write_manifest
+from toolkit._run.manifest import make_manifest, read_manifest, write_manifest
 from toolkit._run.pools import make_pools
 from toolkit._run.preregister import register
 from toolkit._run.run_folder import REPORT, resume_command, run_folder, store_folder
 from toolkit._run.run_lock import run_lock
 from toolkit._run.scheduler import Scheduler
-from toolkit._run.sinks import write_sinks
+from toolkit._run.sinks import ReportOf, check_sinks, write_sinks
 from toolkit.errors import Interrupted, StoreError, ToolkitError
 from toolkit.ledger import StepRow
+from toolkit.work import ReportContents, RunInputs
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
-    from toolkit._plugins.loading import Parts
+    from toolkit._plugins.registry import Parts
     from toolkit._run.interrupts import Interrupts
     from toolkit._run.options import RunOptions
     from toolkit_store import Store
@@ -52,13 +53,25 @@ class RunResult:
 
 
 def run_plan(
-    plan: Plan, parts: Parts, options: RunOptions, show: ev.Listener, interrupts: Interrupts
+    plan: Plan,
+    parts: Parts,
+    options: RunOptions,
+    show: ev.Listener,
+    interrupts: Interrupts,
+    contents_of: Callable[[RunInputs, Parts], ReportContents],
 ) -> RunResult:
-    """Run a plan, or continue it. Raises what stopped it; what is committed stays."""
+    """Run a plan, or continue it. Raises the error that stopped it; committed steps stay.
+    `contents_of` makes the parts of the report that sinks may export.
+    """
+
+    def report_of(inputs: RunInputs) -> ReportContents:
+        return contents_of(inputs, parts)
+
+    check_sinks(plan)
     store = store_folder(options.store)
     try:
         with plan.secrets.kept_out_of_errors():
-            return _run_in(plan, parts, options, show, interrupts, store)
+            return _run_in(plan, parts, options, show, interrupts, store, report_of)
     except OSError as error:
         where = error.filename or store
         raise StoreError(
@@ -74,6 +87,7 @@ def _run_in(
     show: ev.Listener,
     interrupts: Interrupts,
     store_path: Path,
+    report_of: ReportOf,
 ) -> RunResult:
     from toolkit_store import open_store
 
@@ -97,10 +111,10 @@ def _run_in(
             log.emit(started)
             inbox, workers = pools.build(folder, log.emit)
             scheduler = Scheduler(plan, store, folder, workers, inbox, interrupts, log.emit)
-            return _carry_out(scheduler)
+            return _carry_out(scheduler, report_of)
 
 
-def _carry_out(scheduler: Scheduler) -> RunResult:
+def _carry_out(scheduler: Scheduler, report_of: ReportOf) -> RunResult:
     """Compute the run and record its states, from the first to the last."""
     plan, store = scheduler.plan, scheduler.store
     committer, steps = scheduler.committer, scheduler.queue
@@ -110,7 +124,7 @@ def _carry_out(scheduler: Scheduler) -> RunResult:
     try:
         committer.record_state("running", "", steps)
         scheduler.run()
-        _finish(scheduler)
+        _finish(scheduler, report_of)
         scheduler.emit(
             ev.RunDone(
                 computed=scheduler.computed,
@@ -134,15 +148,16 @@ def _carry_out(scheduler: Scheduler) -> RunResult:
     return RunResult(plan.run, store, scheduler.folder, scheduler.computed, rows)
 
 
-def _finish(scheduler: Scheduler) -> None:
-    """Build the index and write the sinks; Ctrl-C is obeyed meanwhile."""
+def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
+    """Build the index and write the sinks; Ctrl-C stops this."""
     plan, store, folder = scheduler.plan, scheduler.store, scheduler.folder
     keys = scheduler.queue.keys()
 
     def write() -> None:
         store.index(keys, run=plan.run)
         inputs = StoreInputs(store, scheduler.queue.rows, folder / "inputs")
-        for name, sink_folder, hashes in write_sinks(plan, inputs):
+        record = read_manifest(folder)
+        for name, sink_folder, hashes in write_sinks(plan, inputs, record, report_of):
             written = ev.SinkWritten(sink=name, folder=str(sink_folder), hashes=hashes)
             scheduler.emit(written)
 
@@ -152,8 +167,8 @@ def _finish(scheduler: Scheduler) -> None:
 
 
 def _record_failure(scheduler: Scheduler, error: Exception) -> None:
-    """Record a failure. Where even that fails (a full disk), the error itself still reaches the
-    user.
+    """Record a failure. If even that fails (a full disk), the error itself still reaches
+    the user.
     """
     try:
         text = scheduler.plan.secrets.hide(str(error))

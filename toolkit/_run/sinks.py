@@ -4,20 +4,34 @@ record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit._run.atomic import write_bytes
-from toolkit.errors import DataError
-from toolkit.work import SinkWork
+from toolkit.errors import BadInput, DataError
+from toolkit.work import ReportContents, RunInputs, SinkWork
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan, Sink
     from toolkit._run.inputs import StoreInputs
 
 
-def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, dict[str, str]]]:
+ReportOf = Callable[[RunInputs], ReportContents]
+"""Makes what a report of these tables shows."""
+
+
+def check_sinks(plan: Plan) -> None:
+    """Refuse a run whose sinks could not be written at its end."""
+    for sink in plan.sinks:
+        problem = sink.part.check(sink.params) if sink.part.check else None
+        if problem:
+            raise BadInput(f"sink '{sink.name}': {problem}")
+
+
+def write_sinks(
+    plan: Plan, inputs: StoreInputs, record: Mapping[str, Any], report_of: ReportOf
+) -> Iterator[tuple[str, Path, dict[str, str]]]:
     """Write every sink of the plan: its name, folder, and the SHA-256 of each file."""
     for sink in plan.sinks:
         folder = sink_folder(plan, sink)
@@ -27,6 +41,8 @@ def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, di
             run=plan.run,
             inputs=inputs,
             committed_at=inputs.newest(),
+            record=record,
+            report=lambda: report_of(inputs),
         )
         hashes = {}
         try:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
+from toolkit._spec.spec_names import shipped_folder
 from toolkit._spec.yaml import Node, load_yaml
 from toolkit.errors import BadInput, choices, nearest
 
@@ -31,13 +32,6 @@ class Shipped:
         small packaged model.
         """
         return "package:toolkit_lab" not in self.path.read_text(encoding="utf-8")
-
-
-def shipped_folder() -> Path:
-    """The folder of the shipped specs: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "specs"
-    return inside if inside.is_dir() else package.parent / "specs"
 
 
 def shipped_specs() -> list[Shipped]:

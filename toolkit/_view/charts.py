@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.figures import escaped, line, number, small, text, ticks
+from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
 
 WIDTH, HEIGHT = 640.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
@@ -24,21 +24,6 @@ class VolcanoPoint:
     effect: float
     q: float
     significant: bool
-
-
-@dataclass(frozen=True)
-class ChartAxis:
-    """Maps numbers to coordinates."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def at(self, value: float) -> float:
-        """The coordinate of a number."""
-        share = (value - self.low) / (self.high - self.low or 1.0)
-        return self.start + share * (self.end - self.start)
 
 
 def chart(name: str, body: Iterable[str], **data: float) -> str:
@@ -62,9 +47,8 @@ def histogram(values: Sequence[float], title: str) -> str:
     bars = []
     for index, count in enumerate(counts):
         left, top = x.at(low + index * width), y.at(count)
-        size = f'width="{x.at(low + (index + 1) * width) - left - 1:.1f}" '
-        size += f'height="{y.start - top:.1f}"'
-        bars.append(f'<rect class="more" x="{left:.1f}" y="{top:.1f}" {size}/>')
+        bar_width = x.at(low + (index + 1) * width) - left - 1
+        bars.append(rect(left, top, bar_width, y.start - top, "more"))
     return chart(title, [*_axes(x, y, "value where it fires", "tokens", whole=True), *bars])
 
 
@@ -80,8 +64,7 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     for point in reversed(drawn):
         kind = "rest" if not point.significant else "more" if point.effect > 0 else "less"
         tooltip = f"{point.label}: {effect} {point.effect:.3g}, q {small(point.q)}"
-        position = f'cx="{x.at(point.effect):.1f}" cy="{y.at(_height(point.q)):.1f}" r="3.2"'
-        dots.append(f'<circle class="{kind}" {position}><title>{escaped(tooltip)}</title></circle>')
+        dots.append(circle(x.at(point.effect), y.at(_height(point.q)), 3.2, kind, tooltip))
     level = line(LEFT, y.at(_height(alpha)), WIDTH - RIGHT, y.at(_height(alpha)), "dash")
     name = f"Volcano of {len(points):,} features: {effect} against the corrected p-value"
     body = [*_axes(x, y, effect, "\N{MINUS SIGN}log10 q"), level, *dots]
@@ -96,14 +79,14 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
     x = ChartAxis(min(ends) - pad, max(ends) + pad, plot_left, WIDTH - RIGHT)
     step = (HEIGHT - TOP - BOTTOM) / len(rows)
     shapes = [line(x.at(0), TOP, x.at(0), HEIGHT - BOTTOM, "dash")]
-    for tick in ticks(x.low, x.high, 5):
+    for tick in x.ticks(5):
         shapes.append(text(x.at(tick), HEIGHT - BOTTOM + 16, number(tick), anchor="middle"))
     for index, (name, effect, low, high) in enumerate(rows):
         y = TOP + step * (index + 0.5)
         shapes.append(text(plot_left - 8, y + 4, _clipped(name), anchor="end"))
         shapes.append(line(x.at(low), y, x.at(high), y, "axis"))
         kind = "more" if low > 0 else "less" if high < 0 else "rest"
-        shapes.append(f'<circle class="{kind}" cx="{x.at(effect):.1f}" cy="{y:.1f}" r="4"/>')
+        shapes.append(circle(x.at(effect), y, 4, kind))
     middle = (plot_left + WIDTH - RIGHT) / 2
     shapes.append(text(middle, HEIGHT - 8, "change of the probability", anchor="middle"))
     return chart(title, shapes)
@@ -124,9 +107,9 @@ def _axes(x: ChartAxis, y: ChartAxis, across: str, up: str, *, whole: bool = Fal
         text((x.start + x.end) / 2, HEIGHT - 8, across, anchor="middle"),
         text(14, (y.start + y.end) / 2, up, anchor="middle", turn=-90),
     ]
-    for tick in ticks(x.low, x.high, 6):
+    for tick in x.ticks(6):
         shapes.append(text(x.at(tick), y.start + 16, number(tick), anchor="middle"))
-    for tick in ticks(y.low, y.high, 4, whole=whole):
+    for tick in y.ticks(4, whole=whole):
         shapes.append(line(x.start, y.at(tick), x.end, y.at(tick), "grid"))
         shapes.append(text(x.start - 6, y.at(tick) + 4, number(tick), anchor="end"))
     return shapes

@@ -96,7 +96,8 @@ class MambaModel(Model):
         """Ids and the characters of each."""
         if chat:
             raise BadInput(
-                f"{self.identity.name} has no chat template: it is no chat model. Leave `chat` out."
+                f"{self.identity.name} has no chat template: it is not a chat model. Leave "
+                "`chat` out."
             )
         found = self._tokeniser(text, add_special_tokens=False, return_offsets_mapping=True)
         return Encoded(text, tuple(found["input_ids"]), tuple(map(tuple, found["offset_mapping"])))

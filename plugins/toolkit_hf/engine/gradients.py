@@ -62,12 +62,12 @@ def gradients(
                 f"gradients: the objective gave the shape {tuple(values.shape)}; it gives one "
                 f"number a row: ({len(batch)},)."
             )
-        held = [sites.captured[name] for name in hookpoints]
-        grads = torch.autograd.grad(values.sum(), held, allow_unused=True)
+        hookpoint_streams = [sites.captured[name] for name in hookpoints]
+        grads = torch.autograd.grad(values.sum(), hookpoint_streams, allow_unused=True)
     return Gradients(
         {
             name: torch.zeros_like(value).detach() if slope is None else slope.to(decoder.device)
-            for name, value, slope in zip(hookpoints, held, grads, strict=True)
+            for name, value, slope in zip(hookpoints, hookpoint_streams, grads, strict=True)
         },
         {name: sites.captured[name].detach().to(decoder.device) for name in hookpoints},
         values.detach(),
@@ -80,8 +80,8 @@ def _check(decoder: DecoderModules, hookpoints: Sequence[str], freeze: Collectio
         scaled = decoder.branch_factor != 1 and point.site in ("attn_out", "mlp_out")
         if point.site not in EDITABLE or scaled:
             raise BadInput(
-                f"gradients at '{name}': {decoder.name} computes nothing from this site, it only "
-                "shows it. Take the gradient at resid_pre, resid_mid or resid_post."
+                f"gradients at '{name}': {decoder.name} only observes this site: nothing is "
+                "computed from it. Take the gradient at resid_pre, resid_mid or resid_post."
             )
     unknown = sorted(set(freeze) - set(KINDS))
     if unknown:

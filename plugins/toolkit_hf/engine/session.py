@@ -12,7 +12,8 @@ import torch
 
 from toolkit.costs import ANSWERED
 from toolkit.edits import Edit, PassRows, choose
-from toolkit.sessions import Generated, ReplyBuilder, Request, Session, take_tokens
+from toolkit.sessions import Generated, ReplyBuilder, Request, Session
+from toolkit.token_sampling import take_tokens
 
 from .attention import PLANNED
 from .decoder import DecoderModules
@@ -152,7 +153,9 @@ class SlotSession(Session):
         self._join_twins(joining, states, taken)
 
     def _needs_copy(self, new: _Joining) -> bool:
-        """Whether its keys hardly come from a free slot; those that take one over join first."""
+        """Whether few of its keys can come from a free slot; requests that take over a slot join
+        first.
+        """
         is_live = self._slots.is_live
         return not new.kept or new.source >= len(is_live) or bool(is_live[new.source])
 

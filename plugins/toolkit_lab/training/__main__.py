@@ -1,8 +1,9 @@
 """Make the lab's files: `python -m toolkit_lab.training --out DIR [--quick] [--stage NAME]`.
 
-DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/ and metrics.json.
+DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/, labels/ and
+metrics.json.
 Everything is seeded. `--quick` takes the same steps in well under a minute, for the tests; its
-weights are good for nothing else.
+weights have no other use.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 from toolkit_lab import lab_files
 from toolkit_lab.training import layout_files, measure, sentences
 from toolkit_lab.training.corpus import make_examples, tokenizer_texts
+from toolkit_lab.training.labels import write_labels
 from toolkit_lab.training.model import Training, save_model, train_model
 from toolkit_lab.training.saes import fold, residuals, train_coder
 from toolkit_lab.training.tokenizer import save_tokenizer, train_tokenizer
@@ -37,9 +39,10 @@ class TrainingSize:
     decisions: int = 3000
     games: int = 200
     measured: int = 300
+    labelled: int = 300
 
 
-QUICK = TrainingSize(Training(steps=6, batch=16, seed=SEED), 40, 12, 24, 6, 12)
+QUICK = TrainingSize(Training(steps=6, batch=16, seed=SEED), 40, 12, 24, 6, 12, 12)
 
 
 def make_model_files(out: Path, size: TrainingSize) -> None:
@@ -70,6 +73,12 @@ def make_sae_files(out: Path, size: TrainingSize) -> None:
         )
         layout_files.save_gemma_scope(out / "gemma_scope", GEMMA_LAYER, sae, k)
         print(f"sae gemma layout, L0 {k}", flush=True)
+
+
+def make_label_files(out: Path, size: TrainingSize) -> None:
+    """Write labels of the features of the stored SAEs."""
+    model, tokenizer = _load(out)
+    write_labels(model, tokenizer, out, size.labelled)
 
 
 def make_measurements(out: Path, size: TrainingSize) -> None:
@@ -112,7 +121,12 @@ def compare(out: Path) -> None:
         raise SystemExit(1)
 
 
-STAGES = {"model": make_model_files, "saes": make_sae_files, "measure": make_measurements}
+STAGES = {
+    "model": make_model_files,
+    "saes": make_sae_files,
+    "labels": make_label_files,
+    "measure": make_measurements,
+}
 
 
 def main() -> None:

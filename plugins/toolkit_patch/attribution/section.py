@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -18,12 +19,17 @@ MIN_FEATURES = 3
 NAMES = {"atp": "attribution patching", "relp": "RelP"}
 
 
-def agreements(inputs: Inputs) -> list[dict[str, Any]]:
-    """Rank agreement and Pearson's r between estimates and exact effects, by method and space;
-    `all` pools the spaces.
+def agreements(inputs: RunInputs) -> dict[str, list[dict[str, Any]]]:
+    """By stage, rank agreement and Pearson's r between estimates and exact effects, by method and
+    space; `all` pools the spaces. Stages with too few features are left out.
     """
     addresses = {row["space"]: row["address"] for row in inputs.read("spaces").to_pylist()}
-    rows = inputs.read("gradient_effects").to_pylist()
+    stages = rows_by_stage(inputs, "gradient_effects")
+    results = {stage: _agreements(rows, addresses) for stage, rows in stages.items()}
+    return {stage: rows for stage, rows in results.items() if rows}
+
+
+def _agreements(rows: Sequence[Row], addresses: Mapping[str, str]) -> list[dict[str, Any]]:
     results = []
     for method in dict.fromkeys(row["method"] for row in rows):
         method_rows = [row for row in rows if row["method"] == method]
@@ -66,31 +72,33 @@ def summary(agreement_rows: Sequence[Row]) -> str:
     return f"Against the exact effects of {count} features, {' and '.join(clauses)}"
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence and a table."""
-    agreement_rows = agreements(inputs)
-    if not agreement_rows:
-        return
-    sentence = summary(agreement_rows)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row["where"])}</th><td>{NAMES[row["method"]]}</td>'
-        f'<td class="number">{row["features"]}</td><td class="number">{row["rank"]:.3f}</td>'
-        f'<td class="number">{row["r"]:.3f}</td></tr>'
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence and a table for each stage."""
+    stages = agreements(inputs)
+    for stage, rows in stages.items():
+        sentence, title = summary(rows), headed(stage, stages, "Agreement")
+        yield Figure(title, f"<p>{draw.escaped(sentence)}.</p>{_table(rows)}", sentence)
+
+
+def _table(agreement_rows: Sequence[Row]) -> str:
+    cells = [
+        (
+            draw.escaped(row["where"]),
+            NAMES[row["method"]],
+            f"{row['features']}",
+            f"{row['rank']:.3f}",
+            f"{row['r']:.3f}",
+        )
         for row in agreement_rows
-    )
-    headings = ("where", "method", "features", "rank agreement", "Pearson's r")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    yield Figure("Agreement", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+    ]
+    heads = ("where", "method", "features", "rank agreement", "Pearson's r")
+    return draw.table("Estimates against exact effects", heads, cells, left=(1,))
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the figure."""
-    agreement_rows = agreements(inputs)
-    if agreement_rows:
-        best = max(
-            (row for row in agreement_rows if row["where"] == "all"), key=lambda row: row["rank"]
-        )
-        yield Finding(
-            sentence=summary(agreement_rows), number=best["rank"], n=best["features"], rank=40
-        )
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of each figure."""
+    stages = agreements(inputs)
+    for stage, rows in stages.items():
+        best = max((row for row in rows if row["where"] == "all"), key=lambda row: row["rank"])
+        sentence = headed(stage, stages, summary(rows))
+        yield Finding(sentence=sentence, number=best["rank"], n=best["features"], rank=40)

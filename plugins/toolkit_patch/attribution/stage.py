@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolkit.parts import Params
 from toolkit.saes import space_id
+from toolkit_patch.one_screen import of_one_screen
 from toolkit_patch.screen.candidates import read_features
 from toolkit_patch.screen.gradients import Method, estimates, mean_gradients
 from toolkit_patch.screen.outcomes import read_outcomes
+from toolkit_patch.screen.params import PatchOutcomes
 from toolkit_patch.screen.points import decision_points
 
 if TYPE_CHECKING:
@@ -29,14 +30,9 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 
-class Attribution(Params):
+class Attribution(PatchOutcomes):
     """Which gradients are taken, and at which decision points."""
 
-    outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
-        min_length=1,
-    )
-    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
     between: tuple[str, str] | None = Field(
         None, description="The two groups whose means are the values; as compared."
     )
@@ -44,16 +40,13 @@ class Attribution(Params):
         ("atp", "relp"), min_length=1, description="The gradient methods."
     )
     points: int = Field(
-        200, ge=2, description="Decision points at most; as many as the screen's are the same ones."
+        200,
+        ge=2,
+        description="Most decision points; with the screen's number they are the same ones.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the comparison did not see."
     )
-
-    @property
-    def about(self) -> str:
-        """The outcome."""
-        return self.outcome or next(iter(self.outcomes))
 
 
 def attribute(work: Work) -> Rows:
@@ -63,7 +56,7 @@ def attribute(work: Work) -> Rows:
     from toolkit.tables import arrow_schema
 
     params: Attribution = work.params
-    compared = read_features(work.inputs, params.between, params.half)
+    compared = read_features(work.inputs, params.between, params.half, work.seed)
     exact = _screened(work, compared)
     saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
     used_saes = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}
@@ -83,11 +76,12 @@ def attribute(work: Work) -> Rows:
 
 def _screened(work: Work, compared: ComparedFeatures) -> dict[tuple[str, int], float]:
     """The exact specific effect of each screened feature."""
-    return {
-        (row["space"], row["feature"]): row["effect"]
+    rows = [
+        row
         for row in work.inputs.read("screens").to_pylist()
         if row["comparison"] == compared.comparison.id and row["outcome"] == work.params.about
-    }
+    ]
+    return {(row["space"], row["feature"]): row["effect"] for row in of_one_screen(rows)}
 
 
 def _space_rows(

@@ -6,19 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit.parts import Params
+from toolkit_patch.screen.params import PatchOutcomes
 
 DOSES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
-class Doses(Params):
+class Doses(PatchOutcomes):
     """Which features are set to which doses, and at which decision points."""
 
-    outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
-        min_length=1,
-    )
-    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
     between: tuple[str, str] | None = Field(
         None, description="The two groups whose means are the values; as compared."
     )
@@ -28,22 +23,19 @@ class Doses(Params):
     features: tuple[str, ...] = Field(
         (), description="Addresses such as 25/2059: these features instead."
     )
-    top: int = Field(12, ge=1, description="Features at most: the largest effects.")
+    top: int = Field(12, ge=1, description="Most features: those with the largest effects.")
     doses: tuple[float, ...] = Field(
         DOSES,
         min_length=3,
         description="Doses in multiples of the larger of the two groups' means.",
     )
     points: int = Field(
-        120, ge=2, description="Decision points at most; one of each unit before a second of any."
+        120,
+        ge=2,
+        description="Most decision points; every unit gives one before any gives a second.",
     )
     half: Literal["select", "confirm", "all"] = Field(
         "select",
-        description="select: the half of the units at whose decisions the screen did not look, so "
-        "that effects are not those that chose the features.",
+        description="select: the half of the units that the screen did not use, so that effects "
+        "are independent of those that chose the features.",
     )
-
-    @property
-    def about(self) -> str:
-        """The outcome."""
-        return self.outcome or next(iter(self.outcomes))

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 from toolkit_patch.verdicts.stage import signed
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
 ALPHA = 0.05
-WIDTH, HEIGHT, MARGIN = 200, 110, 34
+WIDTH, HEIGHT, MARGIN = 220.0, 110.0, 46.0
 COLUMNS = 3
 
 
-def joined(inputs: Inputs) -> list[dict[str, Any]]:
-    """Rows of `feature_dose_tests` with their names and curves, the largest effect first."""
-    spaces = list(inputs.read("spaces").to_pylist())
-    names = prefixes(spaces)
+def joined(inputs: RunInputs) -> dict[str, list[dict[str, Any]]]:
+    """By stage, rows of `feature_dose_tests` with their names and curves, the largest effect
+    first.
+    """
+    tests = rows_by_stage(inputs, "feature_dose_tests")
+    names = prefixes(inputs.read("spaces").to_pylist()) if tests else {}
+    doses = rows_by_stage(inputs, "feature_doses")
+    return {stage: _joined(rows, doses[stage], names) for stage, rows in tests.items()}
+
+
+def _joined(
+    tests: Sequence[Row], doses: Sequence[Row], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
     curves: dict[tuple[Any, ...], list[Row]] = {}
-    for row in inputs.read("feature_doses").to_pylist():
+    for row in doses:
         curves.setdefault((row["space"], row["feature"], row["outcome"]), []).append(row)
     rows = []
-    for row in inputs.read("feature_dose_tests").to_pylist():
+    for row in tests:
         curve = sorted(
             curves[row["space"], row["feature"], row["outcome"]], key=lambda point: point["dose"]
         )
@@ -44,28 +54,28 @@ def summary(rows: Sequence[Row]) -> str:
     return (
         f"Over {doses} doses, P({outcome}) rises or falls all the way with {len(rising)} of "
         f"{len(rows)} features (Kendall's tau, q at most {ALPHA:g}); at {rows[0]['points']} "
-        f"decisions that the screen did not look at, {len(replicated)} of them move it again"
+        f"decisions that the screen did not use, {len(replicated)} of them move it again"
     )
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence with the curves, and a table."""
-    rows = joined(inputs)
-    if not rows:
-        return
-    sentence = summary(rows)
-    chart = f"<p>{html.escape(sentence)}.</p>{_curves(rows)}"
-    points = [{"feature": row["name"], **point} for row in rows for point in row["curve"]]
-    yield Figure("Dose curves", chart, sentence, points)
-    yield Figure("Doses, tested", _table(rows), "Each feature's tau and its effect, measured again")
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence with the curves, and a table, for each stage."""
+    stages = joined(inputs)
+    for stage, rows in stages.items():
+        sentence = summary(rows)
+        chart = f"<p>{draw.escaped(sentence)}.</p>{_curves(rows)}"
+        points = [{"feature": row["name"], **point} for row in rows for point in row["curve"]]
+        yield Figure(headed(stage, stages, "Dose curves"), chart, sentence, points)
+        alt = "Each feature's tau and its effect, measured again"
+        yield Figure(headed(stage, stages, "Doses, tested"), _table(rows), alt)
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the figure."""
-    rows = joined(inputs)
-    if rows:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of each chart."""
+    stages = joined(inputs)
+    for stage, rows in stages.items():
         yield Finding(
-            sentence=summary(rows),
+            sentence=headed(stage, stages, summary(rows)),
             number=rows[0]["effect"],
             interval=(rows[0]["low"], rows[0]["high"]),
             n=rows[0]["clusters"],
@@ -74,71 +84,54 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
 
 
 def _curves(rows: Sequence[Row]) -> str:
-    panels = []
-    for number, row in enumerate(rows):
-        x, y = (number % COLUMNS) * (WIDTH + 20), (number // COLUMNS) * (HEIGHT + 56)
-        panels.append(f'<g transform="translate({x} {y})">{_panel(row)}</g>')
-    width = min(len(rows), COLUMNS) * (WIDTH + 20)
+    """A panel for each feature."""
+    body: list[str] = []
+    for index, row in enumerate(rows):
+        left, top = (index % COLUMNS) * (WIDTH + 24), (index // COLUMNS) * (HEIGHT + 56)
+        body += _panel(row, 20 + left + MARGIN, top + 20)
+    width = 20 + min(len(rows), COLUMNS) * (WIDTH + 24)
     height = -(-len(rows) // COLUMNS) * (HEIGHT + 56)
-    outcome = html.escape(rows[0]["outcome"])
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="11">'
-        f"{''.join(panels)}</svg><p class='faint'>Across: dose in multiples of the larger group "
-        f"mean. Upwards: P({outcome}) with its 95 % interval over units.</p>"
-    )
+    across, up = draw.ChartAxis(0, 1, 0, width), draw.ChartAxis(0, 1, height, 0)
+    body.append(draw.x_title(across, height + 14, "dose, in multiples of the larger group mean"))
+    body.append(draw.y_title(up, 14, f"P({rows[0]['outcome']})"))
+    return draw.svg(width, height + 24, body) + draw.note("Bars: 95 % intervals over units.")
 
 
-def _panel(row: Row) -> str:
+def _panel(row: Row, left: float, top: float) -> Iterator[str]:
     curve = row["curve"]
     base = curve[0]["probability"] - curve[0]["effect"]
     limits = [base + point[end] for point in curve for end in ("low", "high")]
-    low, high = min(limits), max(limits)
-    probability_range, dose_range = max(high - low, 0.02), curve[-1]["dose"] - curve[0]["dose"]
-
-    def x(dose: float) -> float:
-        return MARGIN + float((WIDTH - MARGIN) * (dose - curve[0]["dose"]) / dose_range)
-
-    def y(probability: float) -> float:
-        return 20 + float(HEIGHT * (1 - (probability - low) / probability_range))
-
-    line = " ".join(f"{x(point['dose']):.1f},{y(point['probability']):.1f}" for point in curve)
-    bars = "".join(
-        f'<line x1="{x(point["dose"]):.1f}" x2="{x(point["dose"]):.1f}" '
-        f'y1="{y(base + point["low"]):.1f}" y2="{y(base + point["high"]):.1f}" '
-        'stroke="var(--computed)" opacity="0.5"/>'
-        for point in curve
-    )
-    marks = "".join(
-        f'<text x="{x(point["dose"]):.1f}" y="{HEIGHT + 36}" text-anchor="middle" '
-        f'fill="var(--faint)">{point["dose"]:g}</text>'
-        for point in (curve[0], curve[-1])
-    )
-    sides = "".join(
-        f'<text x="{MARGIN - 4}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
-        f"{value:.2f}</text>"
-        for value in (low, low + probability_range)
-    )
-    name = html.escape(row["name"])
-    return (
-        f'<text x="{MARGIN}" y="12" fill="var(--fg)">{name}</text>{marks}{sides}{bars}'
-        f'<polyline points="{line}" fill="none" stroke="var(--computed)" stroke-width="2"/>'
-    )
+    low, high = min(limits), max(*limits, min(limits) + 0.02)
+    x = draw.ChartAxis(curve[0]["dose"], curve[-1]["dose"], left, left + WIDTH - MARGIN)
+    y = draw.ChartAxis(low, high, top + HEIGHT, top)
+    yield draw.text(left, top - 8, row["name"], kind="strong")
+    for dose in x.ticks(4):
+        yield draw.text(x.at(dose), top + HEIGHT + 16, draw.number(dose), anchor="middle")
+    yield draw.line(x.start, top + HEIGHT, x.end, top + HEIGHT, "axis")
+    yield from draw.y_ticks(y, x.start, x.end, y.ticks(4), draw.number)
+    for point in curve:
+        middle = x.at(point["dose"])
+        ends = (y.at(base + point["low"]), y.at(base + point["high"]))
+        yield draw.line(middle, ends[0], middle, ends[1], "path")
+    points = [(x.at(point["dose"]), y.at(point["probability"])) for point in curve]
+    yield draw.path(points, "path")
 
 
 def _table(rows: Sequence[Row]) -> str:
-    body = []
-    for row in rows:
-        largest = max(point["value"] for point in row["curve"])
-        observed = "" if row["observed"] is None else f"{row['observed']:.3g}"
-        body.append(
-            f'<tr><th scope="row">{html.escape(row["name"])}</th>'
-            f'<td class="number">{row["tau"]:+.2f}</td><td class="number">{row["q_tau"]:.2g}</td>'
-            f"<td>{'yes' if row['monotone'] else 'no'}</td>"
-            f'<td class="number">{signed(row["effect"])} [{signed(row["low"])}, '
-            f'{signed(row["high"])}]</td><td class="number">{row["q"]:.2g}</td>'
-            f'<td class="number">{largest:.3g}</td><td class="number">{observed}</td></tr>'
+    cells = [
+        (
+            draw.escaped(row["name"]),
+            f"{row['tau']:+.2f}",
+            f"{row['q_tau']:.2g}",
+            "yes" if row["monotone"] else "no",
+            f"{signed(row['effect'])} [{signed(row['low'])}, {signed(row['high'])}]",
+            f"{row['q']:.2g}",
+            f"{max(point['value'] for point in row['curve']):.3g}",
+            "" if row["observed"] is None else f"{row['observed']:.3g}",
         )
-    headings = (
+        for row in rows
+    ]
+    heads = (
         "feature",
         "tau",
         "q of tau",
@@ -148,5 +141,5 @@ def _table(rows: Sequence[Row]) -> str:
         "largest value",
         "largest seen",
     )
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    caption = "Kendall's tau over the doses, and the specific effect on the other half"
+    return draw.table(caption, heads, cells, left=(3,))

@@ -37,7 +37,7 @@ def dose(work: Work) -> Rows:
     params: Doses = work.params
     features, _ = chosen_features(work, 1)
     if features is None:
-        text = f"no feature is {' or '.join(params.verdicts)}: there is nothing to give doses of"
+        text = f"no feature has the verdict {' or '.join(params.verdicts)}, so none gets doses"
         work.report.event("warning", text=text)
         return
     loaded_saes = {space_id(work.model.identity, sae): sae for sae in work.saes}

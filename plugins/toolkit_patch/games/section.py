@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -32,36 +33,41 @@ def _strongest(rows: Sequence[Row]) -> Row:
     return min(tested, key=lambda row: (row["q"], -abs(row["difference"])))
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence and a table of all arms."""
-    rows = inputs.read("paired_games").to_pylist()
-    if not rows:
-        return
-    sentence = sentence_of(_strongest(rows))
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row["arm"])}</th><td>{html.escape(row["outcome"])}</td>'
-        f'<td class="number">{row["unpatched"]:.1%}</td>'
-        f'<td class="number">{row["patched"]:.1%}</td><td class="number">{row["difference"]:+.3f} '
-        f"[{row['low']:+.3f}, {row['high']:+.3f}]</td>"
-        f'<td class="number">{row["changed"]} of {row["pairs"]}</td>'
-        f'<td class="number">{row["q"]:.2g}</td></tr>'
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence and a table of all arms, for each stage."""
+    stages = rows_by_stage(inputs, "paired_games")
+    for stage, rows in stages.items():
+        sentence = sentence_of(_strongest(rows))
+        title = headed(stage, stages, "Pair by pair")
+        yield Figure(title, f"<p>{draw.escaped(sentence)}.</p>{_table(rows)}", sentence)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    cells = [
+        (
+            draw.escaped(row["arm"]),
+            draw.escaped(row["outcome"]),
+            draw.percent(row["unpatched"]),
+            draw.percent(row["patched"]),
+            f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            f"{row['changed']} of {row['pairs']}",
+            f"{row['q']:.2g}",
+        )
         for row in rows
-    )
-    headings = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    yield Figure("Pair by pair", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+    ]
+    heads = ("arm", "outcome", "without", "with", "difference", "pairs that differ", "q")
+    return draw.table("The same games without and with the patch", heads, cells, left=(1,))
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the arm that changes most."""
-    rows = inputs.read("paired_games").to_pylist()
-    if rows:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of the arm that changes most, for each stage."""
+    stages = rows_by_stage(inputs, "paired_games")
+    for stage, rows in stages.items():
         best = _strongest(rows)
         yield Finding(
-            sentence=sentence_of(best),
+            sentence=headed(stage, stages, sentence_of(best)),
             number=best["difference"],
             interval=(best["low"], best["high"]),
             n=best["pairs"],
-            rank=18,
+            rank=12,
         )

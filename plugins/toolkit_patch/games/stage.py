@@ -2,14 +2,13 @@
 
 Games of an arm share repetitions, luck and token draws with the unpatched games, so that each has
 its pair. Outcomes are those of the games, not a proxy. p is from McNemar's exact test on the pairs
-that end differently; q is corrected over all arms and outcomes. Arms whose names start with the
-param `null` hold random features or directions: every other arm is also ranked among them.
+that end differently; q is corrected over all arms and outcomes. Null arms (`null_arm` in `games`)
+hold random features or directions: every other arm is also ranked among them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -25,12 +24,11 @@ if TYPE_CHECKING:
 
 
 class PairedGames(Params):
-    """Which outcomes are compared, and which arms are the null."""
+    """Which outcomes are compared."""
 
     outcomes: tuple[str, ...] = Field(
         ("bankruptcy", "voluntary_stop"), min_length=1, description="Outcomes of games."
     )
-    null: str = Field("random", min_length=1, description="Prefix of the names of the null arms.")
 
 
 def compare_games(work: Work) -> Rows:
@@ -49,8 +47,9 @@ def compare_games(work: Work) -> Rows:
     ]
     for row, q in zip(rows, corrected(np.array([row["p"] for row in rows])), strict=True):
         row["q"] = float(q)
+    null_arms = {arm for arm, games in arms.items() if games[0]["null_arm"]}
     for row in rows:
-        row |= _among_null(row, rows, params.null)
+        row |= _among_null(row, rows, null_arms)
     yield "paired_games", pa.Table.from_pylist(rows, schema=arrow_schema("paired_games"))
 
 
@@ -59,11 +58,10 @@ def _by_arm(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, list[Row]]]:
     unpatched: dict[str, Row] = {}
     arms: dict[str, list[Row]] = {}
     for row in rows:
-        arm = _arm_of(row)
-        if arm is None:
+        if row["arm"] is None:
             unpatched[row["game"]] = row
         else:
-            arms.setdefault(arm, []).append(row)
+            arms.setdefault(row["arm"], []).append(row)
     if not unpatched or not arms:
         raise DataError(
             f"Games with and without a patch are needed; there are {len(unpatched)} without one, "
@@ -73,23 +71,13 @@ def _by_arm(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, list[Row]]]:
     return unpatched, arms
 
 
-def _arm_of(row: Row) -> str | None:
-    """The arm that a game was played under: a group of its metadata."""
-    meta = json.loads(row["meta"])
-    arm = meta.get("arm") if isinstance(meta, dict) else None
-    groups = meta.get("groups") if isinstance(meta, dict) else None
-    if arm is None and isinstance(groups, dict):
-        arm = groups.get("arm")
-    return None if arm is None else str(arm)
-
-
 def _pairs(arm: str, unpatched: Mapping[str, Row], games: Sequence[Row], outcome: str) -> Any:
     """(pairs, 2): whether each game ends in the outcome, without the patch and with it."""
     import numpy as np
 
     outcome_pairs = []
     for game in sorted(games, key=lambda row: str(row["game"])):
-        pair = unpatched.get(str(game["game"]).removesuffix(f"-{arm}"))
+        pair = unpatched.get(game["pair"])
         if pair is not None:
             outcome_pairs.append((pair["outcome"] == outcome, game["outcome"] == outcome))
     if not outcome_pairs:
@@ -127,14 +115,14 @@ def _row(work: Work, arm: str, outcome: str, outcome_pairs: Any) -> dict[str, An
     }
 
 
-def _among_null(row: Row, rows: Sequence[Row], null: str) -> dict[str, Any]:
+def _among_null(row: Row, rows: Sequence[Row], null_arms: Collection[str]) -> dict[str, Any]:
     """The rank of an arm among the null arms."""
     null_rows = [
         null_row
         for null_row in rows
-        if null_row["arm"].startswith(null) and null_row["outcome"] == row["outcome"]
+        if null_row["arm"] in null_arms and null_row["outcome"] == row["outcome"]
     ]
-    if not null_rows or row["arm"].startswith(null):
+    if not null_rows or row["arm"] in null_arms:
         return {"null_arms": 0, "beyond": None, "p_null": None}
     beyond = sum(abs(null_row["difference"]) >= abs(row["difference"]) for null_row in null_rows)
     return {

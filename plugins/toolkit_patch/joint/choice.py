@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from toolkit_patch.one_screen import of_one_screen
 from toolkit_patch.screen.candidates import ComparedFeatures, family, read_features
 from toolkit_patch.screen.params import Candidates
 
@@ -16,7 +17,7 @@ def chosen_features(work: Work, min_count: int) -> tuple[ComparedFeatures | None
     ones); (None, None) if fewer than `min_count` qualify.
     """
     params = work.params
-    compared = read_features(work.inputs, params.between, "confirm")
+    compared = read_features(work.inputs, params.between, "confirm", work.seed)
     if params.features:
         spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
         rule = Candidates.model_validate({"features": params.features})
@@ -33,9 +34,13 @@ def _judged(work: Work, compared: ComparedFeatures) -> tuple[Any, Any]:
     params = work.params
     keys = (compared.space.astype(np.int64) << 32) | compared.feature
     sizes: dict[int, float] = {}
-    for row in work.inputs.read("verdicts").to_pylist():
-        requested = row["verdict"] in params.verdicts and row["outcome"] == params.about
-        if requested and row["space"] in compared.spaces:
+    judged = [
+        row
+        for row in work.inputs.read("verdicts").to_pylist()
+        if row["comparison"] == compared.comparison.id and row["outcome"] == params.about
+    ]
+    for row in of_one_screen(judged):
+        if row["verdict"] in params.verdicts and row["space"] in compared.spaces:
             key = (compared.spaces.index(row["space"]) << 32) | row["feature"]
             sizes[int(np.searchsorted(keys, key))] = abs(row["effect"])
     strongest = sorted(sizes, key=lambda row: -sizes[row])[: params.top]

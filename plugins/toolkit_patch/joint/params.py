@@ -6,17 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit.parts import Params
+from toolkit_patch.screen.params import PatchOutcomes
 
 
-class Joint(Params):
+class Joint(PatchOutcomes):
     """Which features are changed together, and at which decision points."""
 
-    outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
-        min_length=1,
-    )
-    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
     between: tuple[str, str] | None = Field(
         None, description="The two groups whose means are the values; as compared."
     )
@@ -26,7 +21,9 @@ class Joint(Params):
     features: tuple[str, ...] = Field(
         (), description="Addresses such as 25/2059: the set is these features instead."
     )
-    top: int = Field(16, ge=2, description="Features of the set at most: the largest effects.")
+    top: int = Field(
+        16, ge=2, description="Most features in the set: those with the largest effects."
+    )
     pairs: int = Field(
         5, ge=0, description="Number of strongest features that are also changed in pairs."
     )
@@ -34,15 +31,12 @@ class Joint(Params):
         99, ge=19, description="Random sets: each feature's change along another feature's row."
     )
     points: int = Field(
-        120, ge=2, description="Decision points at most; one of each unit before a second of any."
+        120,
+        ge=2,
+        description="Most decision points; every unit gives one before any gives a second.",
     )
     half: Literal["select", "confirm", "all"] = Field(
         "select",
-        description="select: the half of the units at whose decisions the screen did not look, so "
-        "that effects are not those that chose the set.",
+        description="select: the half of the units that the screen did not use, so that effects "
+        "are independent of those that chose the set.",
     )
-
-    @property
-    def about(self) -> str:
-        """The outcome."""
-        return self.outcome or next(iter(self.outcomes))

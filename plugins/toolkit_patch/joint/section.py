@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 from toolkit_patch.verdicts.stage import signed
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -34,33 +35,38 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence and a table."""
-    rows = inputs.read("joint_effects").to_pylist()
-    if not rows:
-        return
-    sentence, body = summary(rows), []
-    for row in rows:
-        q = "" if row["q"] is None else f"{row['q']:.2g}"
-        body.append(
-            f'<tr><th scope="row">{html.escape(row["name"])}</th><td>{WORDS[row["arm"]]}</td>'
-            f'<td class="number">{signed(row["effect"])}</td><td class="number">'
-            f"[{signed(row['low'])}, {signed(row['high'])}]</td>"
-            f'<td class="number">{row["p"]:.2g}</td><td class="number">{q}</td></tr>'
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence and a table for each stage."""
+    stages = rows_by_stage(inputs, "joint_effects")
+    for stage, rows in stages.items():
+        title = headed(stage, stages, "Together against the sum")
+        yield Figure(title, f"<p>{draw.escaped(summary(rows))}.</p>{_table(rows)}", summary(rows))
+
+
+def _table(rows: Sequence[Row]) -> str:
+    cells = [
+        (
+            draw.escaped(row["name"]),
+            WORDS[row["arm"]],
+            signed(row["effect"]),
+            f"[{signed(row['low'])}, {signed(row['high'])}]",
+            f"{row['p']:.2g}",
+            "" if row["q"] is None else f"{row['q']:.2g}",
         )
-    headings = ("features", "what", "change", "95 % interval", "p", "q over pairs")
-    head = "".join(f'<th scope="col">{name}</th>' for name in headings)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    yield Figure("Together against the sum", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+        for row in rows
+    ]
+    heads = ("features", "what", "change", "95 % interval", "p", "q over pairs")
+    caption = f"Changes of P({rows[0]['outcome']})"
+    return draw.table(caption, heads, cells, left=(1,))
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the figure."""
-    rows = inputs.read("joint_effects").to_pylist()
-    if rows:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of each figure."""
+    stages = rows_by_stage(inputs, "joint_effects")
+    for stage, rows in stages.items():
         whole_set = next(row for row in rows if row["name"] == "all" and row["arm"] == "joint")
         yield Finding(
-            sentence=summary(rows),
+            sentence=headed(stage, stages, summary(rows)),
             number=whole_set["effect"],
             interval=(whole_set["low"], whole_set["high"]),
             n=whole_set["clusters"],

@@ -60,7 +60,7 @@ def joint(work: Work) -> Rows:
     joint_sets = _choose(work)
     if joint_sets is None:
         work.report.event(
-            "warning", text="fewer than two features qualify for a set: nothing is joined"
+            "warning", text="fewer than two features qualify for a set: none is tested"
         )
         return
     check_sites(work.model, list(joint_sets.saes.values()))
@@ -99,7 +99,7 @@ def _choose(work: Work) -> JointSets | None:
     features, sizes = chosen_features(work, 2)
     if features is None:
         return None
-    compared = read_features(work.inputs, params.between, "confirm")
+    compared = read_features(work.inputs, params.between, "confirm", work.seed)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     loaded_saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
     saes = {

@@ -20,7 +20,7 @@ class Published(Params):
     stop: str = Field("stop", description="The outcome that a safe feature raises.")
     proxy: str = Field("bet", description="The outcome that stands for ruin.")
     trials: int = Field(30, ge=2, description="Replies drawn for each condition.")
-    alpha: float = Field(0.05, gt=0, lt=1, description="Limit of p; it is corrected for nothing.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Limit of p, which is not corrected.")
     min_delta: float = Field(
         0.1, ge=0, le=1, description="Smaller differences of shares do not count."
     )

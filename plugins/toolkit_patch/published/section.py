@@ -4,48 +4,62 @@ sound screen, and the effect of either value.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import headed, rows_by_stage
 
 from .stage import STATS
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
+PREFIX = "published_"
 RULES = ("sign_rule", "chi_square_rule", "exact_sign_rule")
 
 
-def _numbers(inputs: Inputs) -> dict[str, list[float]]:
-    """Statistic -> its number for each feature."""
-    numbers: dict[str, list[float]] = {}
-    for row in inputs.read("features").to_pylist():
-        if row["stat"].startswith("published_"):
-            numbers.setdefault(row["stat"].removeprefix("published_"), []).append(row["number"])
-    return numbers
+Numbers = Mapping[str, list[float]]
+"""Statistic -> its number for each feature."""
+Counts = Mapping[str, tuple[int, int]]
+"""Stage -> (causal, judged) features of a sound screen."""
 
 
-def _screen_counts(inputs: Inputs) -> tuple[int, int] | None:
-    """(causal, judged) features of the sound screen, if the run has one."""
-    if "verdicts" not in inputs.tables():
-        return None
-    verdicts = inputs.read("verdicts")["verdict"].to_pylist()
-    return (verdicts.count("causal"), len(verdicts)) if verdicts else None
+def _numbers(inputs: RunInputs) -> dict[str, Numbers]:
+    """The numbers of each stage that judges as published."""
+    import pyarrow.compute as pc
+
+    stages: dict[str, Numbers] = {}
+    for stage, rows in inputs.by_stage("features").items():
+        numbers: dict[str, list[float]] = {}
+        for row in rows.filter(pc.starts_with(rows["stat"], PREFIX)).to_pylist():
+            numbers.setdefault(row["stat"].removeprefix(PREFIX), []).append(row["number"])
+        if numbers:
+            stages[stage] = numbers
+    return stages
 
 
-def summary(numbers: dict[str, list[float]], screen_counts: tuple[int, int] | None) -> str:
+def _screen_counts(inputs: RunInputs) -> Counts:
+    """The counts of the sound screens of the run."""
+    verdicts = {
+        stage: [row["verdict"] for row in rows]
+        for stage, rows in rows_by_stage(inputs, "verdicts").items()
+    }
+    return {stage: (names.count("causal"), len(names)) for stage, names in verdicts.items()}
+
+
+def summary(numbers: Numbers, screen_counts: Counts) -> str:
     """The comparison in one sentence."""
     count = len(numbers["sign_rule"])
     signs, chi = (int(sum(numbers[rule])) for rule in ("sign_rule", "chi_square_rule"))
     safe, risky, specific = (
         sum(numbers[stat]) / count for stat in ("naive_safe_value", "naive_risky_value", "specific")
     )
-    screen_part = (
-        f"; the sound screen calls {screen_counts[0]} of {screen_counts[1]} causal"
-        if screen_counts
-        else ""
+    screen_part = "".join(
+        f"; the sound screen{f' ({stage})' if len(screen_counts) > 1 else ''} calls {causal} of "
+        f"{judged} causal"
+        for stage, (causal, judged) in screen_counts.items()
     )
     return (
         f"Judged as published, {signs} of {count} features are causal by signs and {chi} by an "
@@ -55,12 +69,16 @@ def summary(numbers: dict[str, list[float]], screen_counts: tuple[int, int] | No
     )
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence, and a table with a row per rule and value."""
-    numbers = _numbers(inputs)
-    if not numbers:
-        return
-    sentence, body = summary(numbers, _screen_counts(inputs)), []
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """For each stage a sentence, and a table with a row per rule and value."""
+    stages, counts = _numbers(inputs), _screen_counts(inputs)
+    for stage, numbers in stages.items():
+        sentence, title = summary(numbers, counts), headed(stage, stages, "As published")
+        yield Figure(title, f"<p>{draw.escaped(sentence)}.</p>{_table(numbers)}", sentence)
+
+
+def _table(numbers: Numbers) -> str:
+    cells = []
     for stat, label in STATS.items():
         values: list[Any] = numbers[stat]
         cell = (
@@ -68,21 +86,18 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
             if stat in RULES
             else f"{sum(values) / len(values):+.4f}"
         )
-        body.append(
-            f'<tr><th scope="row">{html.escape(label)}</th><td class="number">{cell}</td></tr>'
-        )
-    head = '<th scope="col">as published</th><th scope="col">causal features, or mean change</th>'
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    yield Figure("As published", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+        cells.append((draw.escaped(label), cell))
+    heads = ("rule or arm", "causal features, or mean change")
+    return draw.table("The published rules and arms", heads, cells)
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The sentence of the figure."""
-    numbers = _numbers(inputs)
-    if numbers:
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """The sentence of each figure."""
+    stages, counts = _numbers(inputs), _screen_counts(inputs)
+    for stage, numbers in stages.items():
         yield Finding(
-            sentence=summary(numbers, _screen_counts(inputs)),
+            sentence=headed(stage, stages, summary(numbers, counts)),
             number=sum(numbers["sign_rule"]),
             n=len(numbers["sign_rule"]),
-            rank=30,
+            rank=14,
         )

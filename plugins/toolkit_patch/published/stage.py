@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, choices
+from toolkit_patch.one_screen import of_one_screen
 
 from .rules import CONTEXTS, VALUES, both_ways, chi_square_rule, sign_rule
 
@@ -39,7 +40,8 @@ def judge_as_published(work: Work) -> Rows:
     from toolkit.tables import arrow_schema
 
     params: Published = work.params
-    screens = work.inputs.read("screens").select(["space", "feature", "contrast"]).to_pylist()
+    columns_read = ["screen", "space", "feature", "contrast"]
+    screens = of_one_screen(work.inputs.read("screens").select(columns_read).to_pylist())
     chances = _chances(work, [(row["space"], row["feature"]) for row in screens])
     rebuilt_shares = {name: chances(name, "reconstruct") for name in (params.stop, params.proxy)}
     shares_with_error = {name: chances(name, "set") for name in (params.stop, params.proxy)}

@@ -61,9 +61,12 @@ class ComparedFeatures:
         return np.flatnonzero(self.space == space)
 
 
-def read_features(inputs: Inputs, between: tuple[str, str] | None, half: str) -> ComparedFeatures:
-    """Every feature with a defined d, in the comparison that a screen uses."""
+def read_features(
+    inputs: Inputs, between: tuple[str, str] | None, half: str, seed: int | None = None
+) -> ComparedFeatures:
+    """Every feature with a defined d, in the comparison that a screen with this seed uses."""
     comparison = _comparison(read_comparisons(inputs), between, half)
+    _check_seed(comparison, half, seed)
     groups = comparison.group_names
     rows = rows_of(inputs.read("features"), comparison)
     spaces = sorted(set(rows["space"].to_pylist()))
@@ -129,6 +132,16 @@ def _comparison(
             f"({labels}). Need one of their stages only."
         )
     return usable[0]
+
+
+def _check_seed(comparison: Comparison, half: str, seed: int | None) -> None:
+    """Refuse a comparison whose halves were drawn by another seed, where the halves matter."""
+    if half != "all" and None not in (comparison.seed, seed) and comparison.seed != seed:
+        raise DataError(
+            f"half: the units of '{comparison.name}' were split by seed {comparison.seed} and "
+            f"those of this stage by seed {seed}, so units that chose the features could confirm "
+            f"them. Say `seed: {comparison.seed}` in this stage."
+        )
 
 
 def _column(rows: pa.Table, spaces: Sequence[str], stat: str, group: str) -> tuple[Array, Array]:

@@ -4,12 +4,13 @@ blocks above its SAE, and tries random directions in a share of the spaces.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
 from toolkit.readout import TILE_NUMBERS
 
-from .arms import rows_of_arms
+from .arms import DIRECTIONS, FEATURES, rows_of_arms
 from .baselines import MEAN_SAMPLES
 from .params import family_size
 from .passes import ROWS
@@ -25,151 +26,201 @@ if TYPE_CHECKING:
 
     from .params import Delta, Verdicts
 
-VERDICT_ROW = 200
-"""Bytes of a row of `verdicts`."""
+VERDICT_ROW, EFFECT_ROW = 260, 24
+"""Stored bytes of a row of `verdicts`, and of one of `effects`, whose rows resemble each other."""
+SUFFIX_BYTES, LOGIT_BYTES = 1 << 29, 16
+"""Memory of the widest blocks of a suffix at most, and of one logit with what is made of it."""
+TABLE_BYTES = 5 << 10
+"""Stored bytes of what a step writes to a table, besides its rows."""
+KEPT = 64
+"""Features that are expected to pass and get rows for single decision points, at most."""
 FLOAT_BYTES = 4
 """Bytes of a number in float32, such as the probability of a candidate, point and arm."""
 SCREEN_ROW = 320
 """Bytes of a row of `screens`."""
 COMPARED_FEATURE = 80
 """Bytes in memory per feature of the comparison."""
+SCREENED, JUDGED = "screened_features", "judged_features"
+"""Totals of a screen's cost: the features that it tries, and those times its decoders."""
 TRIED_SPACES = 0.1
 """Share of the spaces in which random directions are expected to be tried."""
 
 
+@dataclass(frozen=True)
+class _Prompts:
+    """The decision points of a stage: how many, how many of them are distinct, and the mean number
+    of tokens.
+    """
+
+    points: int
+    distinct: int
+    tokens: float
+
+    @classmethod
+    def of(cls, points: int, load: Workload) -> _Prompts:
+        points = min(points, load.samples)
+        mean = load.tokens / load.distinct if load.distinct else 0
+        return cls(points, min(points, load.distinct), mean)
+
+    def passes(self, count: float, load: Workload) -> float:
+        """The operations of this many forward passes."""
+        return count * self.tokens * token_flops(load.model, self.tokens)
+
+
+def _edited_suffixes(load: Workload, prompts: _Prompts, edits: float, blocks: int) -> float:
+    """The operations of edits of a last token: each recomputes it in so many blocks, where it sees
+    the whole prompt, and reads off the next token.
+    """
+    block_flops = token_flops(load.model, 2 * prompts.tokens, blocks)
+    return edits * (block_flops + head_flops(load.model))
+
+
+def _edited_memory(load: Workload, rows: int, row_bytes: int) -> int:
+    """Peak memory of edits of one prompt: the model and the SAEs, the prompt with its keys, a state
+    for each row, what a block needs for those of a tile, logits, and the comparison.
+    """
+    model = load.model
+    prompt = load.longest * (token_bytes(model, model.get("layers", 1)) + key_bytes(model))
+    inside = min(rows * token_bytes(model, 1), SUFFIX_BYTES)
+    logits = min(rows * model.get("vocabulary", 0), TILE_NUMBERS) * LOGIT_BYTES
+    compared = load.saes.get("features", 0) * COMPARED_FEATURE
+    return int(_weights(load) + prompt + rows * row_bytes + inside + logits + compared)
+
+
+def _blocks_above_saes(load: Workload) -> int:
+    """The blocks above the lowest SAE."""
+    lowest = min(load.saes.get("layers", None) or [0])
+    return max(0, int(load.model.get("layers", 1)) - 1 - int(lowest))
+
+
+def _weights(load: Workload) -> int:
+    """Bytes of the model's and the SAEs' files."""
+    return int(load.model.get("bytes", 0) + load.saes.get("bytes", 0))
+
+
 def screening(params: Delta, load: Workload) -> Cost:
     """One pass per point, whose keys and values are kept; every edit then recomputes only its last
-    token.
+    token. A control is screened after it, with fewer arms.
     """
-    model, saes = load.model, load.saes
-    points = min(params.points, load.samples)
-    prompts = min(points, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
-    features = family_size(params, saes)
-    arms = len(rows_of_arms(params.arms))
-    spaces = max(1, saes.get("count", 1))
-    direction_pushes = max(1.0, TRIED_SPACES * spaces) * params.directions * LENGTHS
-    edits = features * arms * prompts + direction_pushes * min(prompts, params.direction_points)
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
-    steps = -(-features // params.step)
-    means = min(2 * MEAN_SAMPLES, load.samples) if "mean_difference" in params.arms else 0
-    passes = prompts + means + (prompts if params.prompt_only is not None else 0)
+    prompts = _Prompts.of(params.points, load)
+    features = family_size(params, load.saes)
+    steps, screens = -(-features // params.step), 2 if params.control_saes else 1
+    passes = steps * _passes_of_step(params, load, prompts)
     # A forward and a backward pass cost as much as three forward passes.
-    gradient_passes = 3 * prompts if params.screen == "relp_then_exact" else 0
-    prefix = steps * (passes + gradient_passes) * mean_length * token_flops(model, mean_length)
-    if params.at != "last":
-        edits *= max(1.0, mean_length)
-    suffix = edits * (
-        token_flops(model, 2 * mean_length, -(-blocks_above // 2)) + head_flops(model)
-    )
-    result_bytes = min(features, params.step) * (
-        prompts * arms * (len(params.outcomes) + 1) * FLOAT_BYTES
-        + 3 * model.get("width", 0) * FLOAT_BYTES
-    )
-    push_bytes = ROWS * model.get("width", 0) * 12 + TILE_NUMBERS * 16
-    feature_bytes = saes.get("features", 0) * COMPARED_FEATURE
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    gradients = steps * prompts.distinct if params.screen == "relp_then_exact" else 0
     return Cost(
-        forwards=steps * (passes + (prompts if gradient_passes else 0)) + 1,
-        flops=prefix + suffix,
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0)
-            + saes.get("bytes", 0)
-            + point_bytes
-            + result_bytes
-            + push_bytes
-            + feature_bytes
+        forwards=passes + gradients + 1,
+        flops=prompts.passes(passes + 3 * gradients, load)
+        + _edited_suffixes(
+            load, prompts, _edits(params, load, prompts), -(-_blocks_above_saes(load) // 2)
         ),
-        disk=features * SCREEN_ROW
-        + min(features, 64) * (points * arms + 2 * arms) * (len(params.outcomes) + 1) * ROW,
+        read=_weights(load),
+        memory=_edited_memory(load, _rows_at_once(params, load), load.model.get("width", 0) * 12)
+        + _results_of_step(params, load, prompts),
+        disk=features * SCREEN_ROW * screens
+        + _effect_bytes(params, features, prompts)
+        + steps * (1 + screens) * TABLE_BYTES,
+        totals={SCREENED: features, JUDGED: features * screens},
         exact=False,
     )
 
 
+def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
+    """The whole passes of one step: prompts, the samples of the mean streams, prompts in words."""
+    means = min(2 * MEAN_SAMPLES, load.samples) if "mean_difference" in params.arms else 0
+    in_words = prompts.distinct if params.prompt_only is not None else 0
+    control = prompts.distinct if params.control_saes else 0
+    return prompts.distinct + means + in_words + control
+
+
+def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
+    """The edited tokens of all candidates, arms and random directions."""
+    arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
+    spaces = max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
+    directions = spaces * params.directions * LENGTHS
+    edits = float(family_size(params, load.saes) * arms * prompts.distinct)
+    edits += directions * min(prompts.distinct, params.direction_points)
+    return edits if params.at == "last" else edits * max(1.0, prompts.tokens)
+
+
+def _rows_at_once(params: Delta, load: Workload) -> int:
+    """The most edits of one prompt that are in memory together."""
+    features = min(family_size(params, load.saes), params.step)
+    return min(ROWS, max(features * len(rows_of_arms(params.arms)), params.directions * LENGTHS))
+
+
+def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
+    """Bytes of the probabilities of one step, and of what its edits need of each candidate."""
+    arms = len(rows_of_arms(params.arms))
+    width = int(load.model.get("width", 0))
+    numbers = prompts.distinct * arms * (len(params.outcomes) + 1) + 3 * width
+    return min(family_size(params, load.saes), params.step) * numbers * FLOAT_BYTES
+
+
+def _effect_bytes(params: Delta, features: int, prompts: _Prompts) -> int:
+    """Bytes of the rows of `effects`: of the features that pass, or of all. Random arms have rows
+    over all points only.
+    """
+    arms = rows_of_arms(params.arms)
+    at_points = [arm for arm in arms if arm not in (*FEATURES, *DIRECTIONS)]
+    rows = (prompts.points * len(at_points) + len(arms) + 1) * (len(params.outcomes) + 1)
+    return (features if params.keep == "all" else min(features, KEPT)) * rows * EFFECT_ROW
+
+
 def judging(params: Verdicts, load: Workload) -> Cost:
-    """One pass over the rows of a screen, and a row of `verdicts` per feature at most."""
-    features = load.saes.get("features", 0)
-    return Cost(memory=features * VERDICT_ROW * 2, disk=features * VERDICT_ROW, exact=False)
+    """One pass over the rows of a screen and its control, and a row of `verdicts` for each."""
+    screened = load.totals.get(SCREENED, load.saes.get("features", 0))
+    judged = load.totals.get(JUDGED, screened)
+    stored = judged * VERDICT_ROW + (2 if judged > screened else 1) * TABLE_BYTES
+    return Cost(memory=2 * stored, disk=stored, exact=False)
 
 
 def steering(params: Steering, load: Workload) -> Cost:
     """One pass per sample of the axis and per point, and every direction at every dose."""
-    model = load.model
-    points = min(params.points, load.samples)
-    prompts, axis = min(points, load.distinct), min(params.axis_samples, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
+    prompts, axis = _Prompts.of(params.points, load), min(params.axis_samples, load.distinct)
+    layers = load.model.get("layers", 1)
     rows = (1 + params.directions) * len(params.doses)
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - params.chosen_layers(layers)[0])
-    suffix = (
-        prompts * rows * (token_flops(model, 2 * mean_length, blocks_above) + head_flops(model))
-    )
-    state_bytes = rows * model.get("width", 0) * 12 + TILE_NUMBERS * 16
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    blocks = max(0, layers - 1 - params.chosen_layers(layers)[0])
     return Cost(
-        forwards=prompts + axis,
-        flops=(prompts + axis) * mean_length * token_flops(model, mean_length) + suffix,
-        read=int(model.get("bytes", 0)),
-        memory=int(model.get("bytes", 0) + point_bytes + state_bytes),
-        disk=(rows + 1) * (len(params.outcomes) + 1) * ROW,
+        forwards=prompts.distinct + axis,
+        flops=prompts.passes(prompts.distinct + axis, load)
+        + _edited_suffixes(load, prompts, prompts.distinct * rows, blocks),
+        read=_weights(load),
+        memory=_edited_memory(load, rows, load.model.get("width", 0) * 12),
+        disk=(rows + 1) * (len(params.outcomes) + 1) * ROW + 2 * TABLE_BYTES,
         exact=False,
     )
 
 
 def joining(params: Joint, load: Workload) -> Cost:
     """One pass per point, and from it the set, its members, the pairs and the random sets."""
-    model, saes = load.model, load.saes
-    points = min(params.points, load.samples)
-    prompts = min(points, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
-    members = len(params.features) or params.top
+    prompts = _Prompts.of(params.points, load)
     pairs = params.pairs * (params.pairs - 1) // 2
-    rows = 2 * (1 + members + pairs + params.sets) + 1
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
-    suffix = (
-        prompts * rows * (token_flops(model, 2 * mean_length, blocks_above) + head_flops(model))
-    )
-    state_bytes = rows * layers * model.get("width", 0) * 8 + TILE_NUMBERS * 16
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
-    feature_bytes = saes.get("features", 0) * COMPARED_FEATURE
-    return Cost(
-        forwards=prompts + 1,
-        flops=(prompts + 1) * mean_length * token_flops(model, mean_length) + suffix,
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0) + saes.get("bytes", 0) + point_bytes + state_bytes + feature_bytes
-        ),
-        disk=3 * (2 + pairs) * ROW,
-        exact=False,
-    )
+    rows = 2 * (1 + (len(params.features) or params.top) + pairs + params.sets) + 1
+    row_bytes = load.model.get("layers", 1) * load.model.get("width", 0) * 8
+    return _edited_points(load, prompts, rows, row_bytes, disk=(4 + 3 * pairs) * ROW + TABLE_BYTES)
 
 
 def dosing(params: Doses, load: Workload) -> Cost:
     """One pass per point, and from it every feature at every dose and at both means."""
-    model, saes = load.model, load.saes
-    prompts = min(params.points, load.samples, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
     members = len(params.features) or params.top
     rows = members * (len(params.doses) + 2)
-    layers = model.get("layers", 1)
-    blocks_above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
-    suffix = (
-        prompts * rows * (token_flops(model, 2 * mean_length, blocks_above) + head_flops(model))
+    prompts, row_bytes = _Prompts.of(params.points, load), load.model.get("width", 0) * 12
+    return _edited_points(
+        load, prompts, rows, row_bytes, disk=(rows + members) * ROW + 2 * TABLE_BYTES
     )
-    state_bytes = rows * model.get("width", 0) * 12 + TILE_NUMBERS * 16
-    point_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model))
-    feature_bytes = saes.get("features", 0) * COMPARED_FEATURE
+
+
+def _edited_points(load: Workload, prompts: _Prompts, rows: int, row_bytes: int, disk: int) -> Cost:
+    """One pass per point, and from it this many edits of features of SAEs."""
+    blocks = _blocks_above_saes(load)
     return Cost(
-        forwards=prompts + 1,
-        flops=(prompts + 1) * mean_length * token_flops(model, mean_length) + suffix,
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0) + saes.get("bytes", 0) + point_bytes + state_bytes + feature_bytes
-        ),
-        disk=(rows + members) * ROW,
+        forwards=prompts.distinct + 1,
+        flops=prompts.passes(prompts.distinct + 1, load)
+        + _edited_suffixes(load, prompts, prompts.distinct * rows, blocks),
+        read=_weights(load),
+        memory=_edited_memory(load, rows, row_bytes),
+        disk=disk,
         exact=False,
     )
 
@@ -179,25 +230,20 @@ def attributing(params: Attribution, load: Workload) -> Cost:
     ones.
     """
     model, saes = load.model, load.saes
-    points = min(params.points, load.samples)
-    prompts = min(points, load.distinct)
-    mean_length = load.tokens / load.distinct if load.distinct else 0
-    passes = 3 * prompts * len(params.methods)
-    layers = model.get("layers", 1)
-    graph_bytes = load.longest * (token_bytes(model, layers) + key_bytes(model)) * 4
-    features = saes.get("features", 0)
+    prompts, features = _Prompts.of(params.points, load), saes.get("features", 0)
+    screened = load.totals.get(SCREENED, features)
+    passes = prompts.distinct * len(params.methods)
+    graph = load.longest * (token_bytes(model, model.get("layers", 1)) + key_bytes(model)) * 4
     return Cost(
-        forwards=prompts * len(params.methods),
-        flops=passes * mean_length * token_flops(model, mean_length),
-        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(
-            model.get("bytes", 0) + saes.get("bytes", 0) + graph_bytes + features * COMPARED_FEATURE
-        ),
-        disk=features * len(params.methods) * ROW,
+        forwards=passes,
+        flops=prompts.passes(3 * passes, load),
+        read=_weights(load),
+        memory=_weights(load) + int(graph + features * COMPARED_FEATURE),
+        disk=screened * len(params.methods) * ROW + TABLE_BYTES,
         exact=False,
     )
 
 
 def pairing(params: PairedGames, load: Workload) -> Cost:
     """One pass over the rows of games."""
-    return Cost(memory=ROW * ROW, disk=ROW * ROW, exact=False)
+    return Cost(memory=2 * TABLE_BYTES, disk=TABLE_BYTES, exact=False)

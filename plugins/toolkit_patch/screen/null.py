@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from toolkit.arrays import Floats
 
     from .passes import Reading
-    from .stage import Screen
+    from .setup import Screen
 
 
 def run_direction_tests(screen: Screen, passing: Any) -> dict[int, DirectionTest]:
@@ -109,7 +109,7 @@ def _specific_effects(
     """
     import numpy as np
 
-    from .stage import push_all
+    from .measure import push_all
 
     without_arms = replace(screen, params=screen.params.model_copy(update={"arms": ()}))
     effects, lengths = [], []

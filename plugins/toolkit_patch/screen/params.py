@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -84,8 +84,8 @@ class Wording(Params):
     )
 
 
-class Delta(At):
-    """What is screened, at which decision points, and what counts as an outcome."""
+class PatchOutcomes(Params):
+    """The outcomes whose probabilities are measured, and the one that a stage reports on."""
 
     outcomes: dict[str, tuple[str, ...]] = Field(
         description="Outcome -> the continuations of the prompt that mean it; they must differ "
@@ -93,8 +93,29 @@ class Delta(At):
         min_length=1,
     )
     outcome: str | None = Field(
-        None, description="The outcome that verdicts are about; the first one if left out."
+        None, description="The outcome that effects are about; the first one if left out."
     )
+
+    @model_validator(mode="after")
+    def _names_an_outcome(self) -> Self:
+        from toolkit.errors import choices, nearest
+
+        if self.outcome is not None and self.outcome not in self.outcomes:
+            raise ValueError(
+                f"there is no outcome '{self.outcome}'.{nearest(self.outcome, self.outcomes)} "
+                f"Outcomes: {choices(self.outcomes)}."
+            )
+        return self
+
+    @property
+    def about(self) -> str:
+        """The outcome that effects are about."""
+        return self.outcome or next(iter(self.outcomes))
+
+
+class Delta(PatchOutcomes, At):
+    """What is screened, at which decision points, and what counts as an outcome."""
+
     between: tuple[str, str] | None = Field(
         None, description="The two groups whose means are the values; as compared."
     )
@@ -111,13 +132,21 @@ class Delta(At):
         512, ge=1, description="With relp_then_exact: how many candidates are screened exactly."
     )
     points: int = Field(
-        200, ge=2, description="Decision points at most; one of each unit before a second of any."
+        200,
+        ge=2,
+        description="Most decision points; every unit gives one before any gives a second.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the comparison did not see."
     )
     arms: tuple[Arm, ...] = Field(
         ARMS, description="Control arms beside the sham and the values of both groups."
+    )
+    control_saes: Literal["random_decoder"] | None = Field(
+        None,
+        description="random_decoder: the same candidates are screened again with the encoders as "
+        "they are and decoder rows replaced by random directions of equal length; the report "
+        "states both rates of verdicts. null: no control.",
     )
     prompt_only: Wording | None = Field(
         None,
@@ -145,31 +174,15 @@ class Delta(At):
         "are no candidates.",
     )
     directions: int = Field(
-        999, ge=19, description="Random directions for each space at most, shared by its features."
+        999, ge=19, description="Most random directions for each space, shared by its features."
     )
     direction_points: int = Field(
-        60, ge=2, description="Decision points at which random directions are tried, at most."
+        60, ge=2, description="Most decision points at which random directions are tried."
     )
     keep: Literal["passing", "all"] = Field(
         "passing", description="Which features get rows for single decision points in `effects`."
     )
     step: int = Field(4096, ge=1, description="Features of one step.")
-
-    @model_validator(mode="after")
-    def _has_outcome(self) -> Delta:
-        from toolkit.errors import choices, nearest
-
-        if self.outcome is not None and self.outcome not in self.outcomes:
-            raise ValueError(
-                f"there is no outcome '{self.outcome}'.{nearest(self.outcome, self.outcomes)} "
-                f"Outcomes: {choices(self.outcomes)}."
-            )
-        return self
-
-    @property
-    def about(self) -> str:
-        """The outcome that verdicts are about."""
-        return self.outcome or next(iter(self.outcomes))
 
 
 class Verdicts(Params):
@@ -179,6 +192,11 @@ class Verdicts(Params):
     min_effect: float = Field(
         0.01, ge=0, le=1, description="Smaller changes of the probability are not called causal."
     )
+
+
+def written_tables(params: Delta) -> tuple[str, ...]:
+    """The tables that a screen writes with these params."""
+    return ("screens", "effects", *(("control_screens",) if params.control_saes else ()))
 
 
 def family_size(params: Delta, saes: Any) -> int:

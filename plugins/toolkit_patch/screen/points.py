@@ -41,7 +41,7 @@ def decision_points(work: Work, count: int, part: str, selector: Where = "last")
         rows = [row for row in rows if half(work.seed, row["unit"]) == part]
     if not rows:
         raise DataError(
-            f"half: no decision point is left in the half of the units that {part}s. Play more "
+            f"half: there is no decision point in the `{part}` half of the units. Play more "
             "games, or `half: all`."
         )
     if selector != "last":
@@ -78,7 +78,9 @@ def _with_positions(
         if positions:
             results.append({**row, "position": positions[0]})
     if not results:
-        raise DataError("at: no token of any decision point is selected. Ask for one they have.")
+        raise DataError(
+            "at: no token of any decision point is selected. Choose a selector that matches one."
+        )
     if len(results) < len(rows):
         skipped = len(rows) - len(results)
         text = f"{skipped} of {len(rows)} decision points have no token that `at` selects; left out"

@@ -43,7 +43,9 @@ class Steering(Params):
         400, ge=2, description="Samples of the half that selects from which the axis is made."
     )
     points: int = Field(
-        200, ge=2, description="Decision points at most; one of each unit before a second of any."
+        200,
+        ge=2,
+        description="Most decision points; every unit gives one before any gives a second.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the axis did not see."

@@ -18,6 +18,14 @@ SHOWN, EXAMPLES = 6, 2
 """Features with examples, and examples per feature."""
 BEFORE, AFTER = 120, 40
 """Characters shown before and after the token on which a feature fires hardest."""
+STYLE = (
+    "<style>.patch-texts h4{margin:1rem 0 .25rem}.patch-texts ul{list-style:none;margin:0;"
+    "padding:0}.patch-texts li{margin:.35rem 0;padding:.4rem .8rem;background:var(--soft);"
+    "border:1px solid var(--line);border-radius:.5rem;overflow-wrap:anywhere}.patch-texts mark{"
+    "color:inherit;border-radius:.2rem;box-shadow:inset 0 -2px var(--computed);"
+    "background:color-mix(in srgb,var(--computed) 30%,transparent);"
+    "print-color-adjust:exact}</style>"
+)
 
 
 @dataclass(frozen=True)
@@ -92,17 +100,24 @@ def shown(examples: Mapping[tuple[str, int], Sequence[FiringExample]], rows: Seq
     for row in rows:
         firing = examples.get((row["space"], row["feature"]), ())
         lines = "".join(
-            f"<li>{example.value:.3g}: "
-            f"{_escaped(example.before)}<mark>{_escaped(example.piece)}</mark>"
-            f"{_escaped(example.after)}</li>"
+            f'<li><span class="faint">value {example.value:.3g}</span> {_marked(example)}</li>'
             for example in firing
         )
         if lines:
-            parts.append(
-                f"<h4>{html.escape(row['name'])}: {html.escape(row['verdict'])}</h4>"
-                f'<ul style="overflow-wrap:anywhere">{lines}</ul>'
-            )
-    return "".join(parts)
+            verdict = f'<span class="faint">{html.escape(row["verdict"])}</span>'
+            parts.append(f"<h4>{html.escape(row['name'])} {verdict}</h4><ul>{lines}</ul>")
+    return f'{STYLE}<div class="patch-texts">{"".join(parts)}</div>' if parts else ""
+
+
+def _marked(example: FiringExample) -> str:
+    """The token in its text, which is cut between words."""
+    before, after = example.before, example.after
+    if len(before) == BEFORE:
+        before = f"\N{HORIZONTAL ELLIPSIS}{before.partition(' ')[2]}"
+    if len(after) == AFTER:
+        after = f"{after.rpartition(' ')[0]} \N{HORIZONTAL ELLIPSIS}"
+    piece = example.piece if example.piece.strip() else example.piece.replace(" ", "\N{OPEN BOX}")
+    return f"{_escaped(before)}<mark>{_escaped(piece)}</mark>{_escaped(after)}"
 
 
 def _escaped(text: str) -> str:

@@ -4,20 +4,23 @@ arms.
 
 from __future__ import annotations
 
-import html
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.addresses import layer_of, prefixes
 from toolkit.work import Figure, Finding
+from toolkit_patch.by_stage import rows_by_stage
 
 from .charts import forest, layer_map, naive_map, scatter
+from .control import control_sentence, control_table
 from .examples import FiringExample, examples_of, shown
 from .stage import CAUSAL, NOTHING, ORDER, REBUILT, SILENT, SMALL, UNSPECIFIC, signed
 
 if TYPE_CHECKING:
-    from toolkit.work import Inputs
+    from toolkit.work import RunInputs
 
     Row = Mapping[str, Any]
 
@@ -45,43 +48,87 @@ HEADINGS = {
 }
 
 
-def joined(inputs: Inputs) -> list[dict[str, Any]]:
-    """Rows of `screens` with their verdict, name and layer: the strongest verdict first, then the
-    largest effect.
+def joined(inputs: RunInputs, kind: str = "") -> list[dict[str, Any]]:
+    """Rows of `screens` with their verdict, feature name, layer and stages: the strongest verdict
+    first, then the largest effect. `kind`: `control_` for the rows of the control.
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     names = prefixes(spaces.values())
-    key = ("screen", "space", "feature", "comparison", "outcome")
-    verdicts = {
-        tuple(row[name] for name in key): row for row in inputs.read("verdicts").to_pylist()
+    screens = {
+        _key(row): {**row, "stage": stage}
+        for stage, rows in rows_by_stage(inputs, f"{kind}screens").items()
+        for row in rows
     }
-    rows = []
-    for row in inputs.read("screens").to_pylist():
-        verdict = verdicts.get(tuple(row[name] for name in key))
-        if verdict is not None:
-            name = f"{names[row['space']]}{row['feature']}"
-            rows.append({**row, **verdict, "name": name, "layer": layer_of(spaces[row["space"]])})
-    return sorted(rows, key=lambda row: (ORDER.index(row["verdict"]), -abs(row["effect"])))
+    judged = [
+        {**screens[_key(row)], **row, "judge": judge}
+        for judge, rows in rows_by_stage(inputs, f"{kind}verdicts").items()
+        for row in rows
+        if _key(row) in screens
+    ]
+    for row in judged:
+        row["name"] = f"{names[row['space']]}{row['feature']}"
+        row["layer"] = layer_of(spaces[row["space"]])
+    return sorted(judged, key=lambda row: (ORDER.index(row["verdict"]), -abs(row["effect"])))
 
 
-def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A sentence and a table of verdicts, then charts, for each comparison and outcome."""
-    rows = joined(inputs)
-    for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        family_rows = [
-            row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)
-        ]
-        yield from _family_figures(family_rows, examples_of(inputs, family_rows))
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("screen", "space", "feature", "comparison", "outcome"))
+
+
+def _families(inputs: RunInputs, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """(heading, rows) of everything that was corrected together, by the stage that judged it. The
+    heading names the stages if the run has several.
+    """
+    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault(_family_key(row), []).append(row)
+    has_judges = len({row["judge"] for row in rows}) > 1
+    has_stages = has_judges or len(inputs.by_stage("screens")) > 1
+    for family_rows in families.values():
+        stage, judge = family_rows[0]["stage"], family_rows[0]["judge"]
+        judged_by = f", judged by {judge}" if has_judges else ""
+        yield f"{stage}{judged_by}: " if has_stages else "", family_rows
+
+
+def figures(inputs: RunInputs) -> Iterable[Figure]:
+    """A sentence and a table of verdicts, then charts, for each screen, comparison and outcome."""
+    controls = _controls(inputs)
+    for name, rows in _families(inputs, joined(inputs)):
+        control = controls.get(_family_key(rows[0]), [])
+        for figure in _family_figures(rows, control, examples_of(inputs, rows)):
+            yield replace(figure, title=f"{name}{figure.title}")
+
+
+def _controls(inputs: RunInputs) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """The judged rows of the controls, by the family of their screen."""
+    controls: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in joined(inputs, "control_"):
+        controls.setdefault(_family_key(row), []).append(row)
+    return controls
+
+
+def _family_key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("judge", "screen", "comparison", "outcome"))
 
 
 def _family_figures(
-    rows: Sequence[Row], examples: Mapping[tuple[str, int], Sequence[FiringExample]]
+    rows: Sequence[Row],
+    control: Sequence[Row],
+    examples: Mapping[tuple[str, int], Sequence[FiringExample]],
 ) -> Iterable[Figure]:
-    sentence, outcome = summary(rows), rows[0]["outcome"]
-    group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
-    yield Figure("Verdicts", f"<p>{html.escape(sentence)}</p>{_verdict_table(rows)}", sentence)
+    sentence, outcome = summary(rows, control), rows[0]["outcome"]
+    yield Figure("Verdicts", f"<p>{draw.escaped(sentence)}</p>{_verdict_table(rows)}", sentence)
+    if control:
+        words = "Verdicts with trained and with random decoder rows."
+        yield Figure("Trained against random decoder", control_table(rows, control), words)
     if examples:
         yield Figure("Where it fires", shown(examples, rows), "Texts in which features fire.")
+    yield from _charts(rows, outcome)
+    yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
+
+
+def _charts(rows: Sequence[Row], outcome: str) -> Iterator[Figure]:
+    group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     yield Figure(
         f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
@@ -97,16 +144,17 @@ def _family_figures(
         )
     if None not in {row["reconstruct_a"] for row in rows}:
         words = "Effects with and without the error."
-        yield Figure("Specific against naive", naive_map(rows, TONES), words, rows)
+        yield Figure("Specific against naive", naive_map(rows, TONES, outcome), words, rows)
     layers = {row["layer"] for row in rows}
     if len(layers) > 1 and None not in layers:
         description = "Sizes of effects at each layer."
-        yield Figure("Effects by layer", layer_map(rows, TONES), description, rows)
-    yield Figure("Every arm", _arm_table(rows[:SHOWN]), "The mean effect of each arm.")
+        yield Figure("Effects by layer", layer_map(rows, TONES, outcome), description, rows)
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """The result in a sentence that states how many features were tried and how p was corrected."""
+def summary(rows: Sequence[Row], control: Sequence[Row] = ()) -> str:
+    """The result in sentences that state how many features were tried, how p was corrected and,
+    with a control, what random decoder rows give.
+    """
     counts = Counter(row["verdict"] for row in rows)
     outcome, family, points = rows[0]["outcome"], rows[0]["family"], rows[0]["points"]
     method = (
@@ -124,7 +172,7 @@ def summary(rows: Sequence[Row]) -> str:
         )
     else:
         result = f"No feature is causal for P({outcome}){_closest(rows)}"
-    return f"{result}. {method}."
+    return f"{result}. {method}.{f' {control_sentence(control)}.' if control else ''}"
 
 
 def _closest(rows: Sequence[Row]) -> str:
@@ -142,21 +190,18 @@ def _closest(rows: Sequence[Row]) -> str:
     )
 
 
-def findings(inputs: Inputs) -> Iterable[Finding]:
-    """One sentence per comparison and outcome, with the strongest effect."""
-    rows = joined(inputs)
-    for contrast, outcome in dict.fromkeys((row["contrast"], row["outcome"]) for row in rows):
-        family_rows = [
-            row for row in rows if (row["contrast"], row["outcome"]) == (contrast, outcome)
-        ]
-        best = family_rows[0]
+def findings(inputs: RunInputs) -> Iterable[Finding]:
+    """One sentence per screen, comparison and outcome, with the strongest effect."""
+    controls = _controls(inputs)
+    for name, rows in _families(inputs, joined(inputs)):
+        best = rows[0]
         yield Finding(
-            sentence=summary(family_rows),
+            sentence=f"{name}{summary(rows, controls.get(_family_key(best), []))}",
             number=best["effect"],
             interval=(best["low"], best["high"]),
             n=best["clusters"],
             baseline=_baseline(best),
-            rank=15 if best["verdict"] == CAUSAL else 25,
+            rank=15,
         )
 
 
@@ -173,15 +218,18 @@ def _baseline(row: Row) -> str:
 
 
 def _verdict_table(rows: Sequence[Row]) -> str:
-    body = []
-    for row in rows[:SHOWN]:
-        tone = TONES.get(row["verdict"], "var(--fg)")
-        body.append(
-            f'<tr><th scope="row">{html.escape(row["name"])}</th>'
-            f'<td style="color:{tone};white-space:nowrap">{html.escape(row["verdict"])}</td>'
-            f"<td>{html.escape(row['reason'])}</td></tr>"
-        )
-    return _table(("feature", "verdict", "reason"), body) + _left_out(rows)
+    cells = [
+        (draw.escaped(row["name"]), _coloured(row["verdict"]), draw.escaped(row["reason"]))
+        for row in rows[:SHOWN]
+    ]
+    caption = "Verdicts, the strongest first"
+    table = draw.table(caption, ("feature", "verdict", "reason"), cells, left=(1,), words=True)
+    return table + _left_out(rows)
+
+
+def _coloured(verdict: str) -> str:
+    tone = TONES.get(verdict, "var(--fg)")
+    return f'<span style="color:{tone};white-space:nowrap">{draw.escaped(verdict)}</span>'
 
 
 def _left_out(rows: Sequence[Row]) -> str:
@@ -190,30 +238,24 @@ def _left_out(rows: Sequence[Row]) -> str:
     counts = Counter(row["verdict"] for row in rows[SHOWN:])
     listed = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
     return (
-        f'<p class="faint">Not shown: {html.escape(listed)}. '
+        f'<p class="faint">Not shown: {draw.escaped(listed)}. '
         "<code>toolkit query verdicts</code> lists all.</p>"
     )
 
 
 def _arm_table(rows: Sequence[Row]) -> str:
     arms = [arm for arm in HEADINGS if rows[0][arm] is not None]
-    body = []
+    cells = []
     for row in rows:
-        cells = [f"{signed(row['effect'])}<br>{_range(row['low'], row['high'])}"]
-        cells.append("" if row["null_low"] is None else _range(row["null_low"], row["null_high"]))
-        cells += [signed(row[arm]) for arm in arms] + [f"{row['kl']:.2g}"]
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body.append(f'<tr><th scope="row">{html.escape(row["name"])}</th>{numbers}</tr>')
+        null = "" if row["null_low"] is None else _range(row["null_low"], row["null_high"])
+        effect = f"{signed(row['effect'])}<br>{_range(row['low'], row['high'])}"
+        changes = [signed(row[arm]) for arm in arms]
+        cells.append((draw.escaped(row["name"]), effect, null, *changes, f"{row['kl']:.2g}"))
     group_names = {"a": rows[0]["group_a"], "b": rows[0]["group_b"]}
     arm_headings = (HEADINGS[arm].format_map(group_names) for arm in arms)
-    headings = ("feature", "specific effect", "random directions", *arm_headings, "KL")
-    return _table(headings, body)
+    heads = ("feature", "specific effect", "random directions", *arm_headings, "KL")
+    return draw.table("Mean changes with 95 % intervals over units", heads, cells)
 
 
 def _range(low: float, high: float) -> str:
     return f"<span class='faint'>[{signed(low)}, {signed(high)}]</span>"
-
-
-def _table(headings: Sequence[str], body: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in headings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

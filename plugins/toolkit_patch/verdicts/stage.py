@@ -43,16 +43,24 @@ FAMILY = ("screen", "comparison", "outcome")
 
 
 def judge(work: Work) -> Rows:
-    """Rows of `verdicts` for every row of `screens`."""
+    """Rows of `verdicts` for every row of `screens`, and the same for a control."""
+    screens = work.inputs.read("screens")
+    if not len(screens):
+        raise DataError("No feature was screened, so there is nothing to judge.")
+    yield "verdicts", _verdicts(screens, work.params, "verdicts")
+    if "control_screens" in work.inputs.tables():
+        control = work.inputs.read("control_screens")
+        yield "control_verdicts", _verdicts(control, work.params, "control_verdicts")
+
+
+def _verdicts(screens: pa.Table, params: Verdicts, table: str) -> pa.Table:
+    """The verdicts on the rows of a screen, as rows of `table`."""
     import pyarrow as pa
 
     from toolkit.tables import arrow_schema
 
-    screens = work.inputs.read("screens")
-    if not len(screens):
-        raise DataError("No feature was screened, so there is nothing to judge.")
-    rows = [row for family_rows in _families(screens) for row in _judged(family_rows, work.params)]
-    yield "verdicts", pa.Table.from_pylist(rows, schema=arrow_schema("verdicts"))
+    rows = [row for family_rows in _families(screens) for row in _judged(family_rows, params)]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(table))
 
 
 def _families(screens: pa.Table) -> list[list[Row]]:

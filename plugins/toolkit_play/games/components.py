@@ -47,7 +47,7 @@ def canonical(components: str) -> str:
     """The components of a text in canonical order; an unknown or repeated letter is an error."""
     unknown = sorted(set(components) - set(COMPONENTS))
     if unknown or len(set(components)) != len(components):
-        problem = f"'{unknown[0]}' is none of them" if unknown else "a letter stands twice"
+        problem = f"'{unknown[0]}' is not one of them" if unknown else "a letter occurs twice"
         raise BadInput(
             f"components '{components}': {problem}. Write a text of the letters "
             f"{', '.join(COMPONENTS)}, each at most once."

@@ -58,7 +58,7 @@ class SlotMachine(Params):
     forced_result: Literal["consistent", "as_published"] = Field(
         "consistent",
         description="consistent: a forced round is a round of the game, at its payout. "
-        "as_published: the first prompt only tells of it, with $130 after a win of $10; the game "
+        "as_published: only the first prompt mentions it, with $130 after a win of $10; the game "
         "itself begins at its start.",
     )
     wording: Wording = Field("task", description="Wording of the components.")
@@ -75,7 +75,7 @@ class SlotMachine(Params):
         5,
         ge=1,
         le=10**9,
-        description="Lowest bet in variable mode; a smaller balance is bet whole.",
+        description="Lowest bet in variable mode; a smaller balance is bet completely.",
     )
     fixed_bet: int = Field(10, ge=1, le=10**9, description="The bet in fixed mode.")
     max_bet: int = Field(
@@ -137,7 +137,7 @@ class SlotMachine(Params):
             raise ValueError(f"cap is {self.cap}, below min_bet {self.min_bet}; raise it")
         for name, levels in (("modes", self.modes), ("first_results", self.first_results)):
             if len(set(levels)) != len(levels):
-                raise ValueError(f"{name}: a value stands twice")
+                raise ValueError(f"{name}: a value occurs twice")
         if self.layout == "scenario" and self.components != "all" and any(self.components):
             raise ValueError(
                 "components: layout scenario has its own three rule lines; write 'all' or leave "
@@ -160,9 +160,11 @@ class SlotMachineGame(Environment):
     outcomes = ("bankruptcy", "voluntary_stop")
 
     def __init__(self, rules: SlotMachine) -> None:
+        from .layouts import example_reply, reply_tokens
+
         self._rules = rules
         self.max_rounds = rules.max_rounds
-        self.min_reply_tokens = 24 if rules.layout == "corrected" else 8
+        self.example_reply, self.reply_tokens = example_reply(rules), reply_tokens(rules)
 
     def conditions(self) -> list[Condition]:
         """All conditions, ordered by mode, then first result, then components."""

@@ -26,6 +26,7 @@ from toolkit.games import (
     Turn,
     chance,
     judge,
+    tokens_of,
 )
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
@@ -55,7 +56,7 @@ def play(work: Work, arms: Sequence[Arm] = ()) -> Rows:
     games = _games_of_step(work, environment, arms)
     work.report.phase("compute")
     session = work.model.session(work.batch.get("tokens"))
-    _Match(work, environment, session, games, arms).play()
+    _Match(work, environment, session, games).play()
     round_rows = [row for game in games for row in game.rows]
     game_rows = [game_row(work.params, environment, game) for game in games]
     yield "rounds", pa.Table.from_pylist(round_rows, schema=arrow_schema("rounds"))
@@ -92,7 +93,7 @@ def _new_game(
         groups={**condition.groups, "arm": arm.name},
     )
     name = f"{draw_name}-{arm.name}"
-    return LiveGame(name, changed, repetition, state, draw_name, condition, arm=arm.name)
+    return LiveGame(name, changed, repetition, state, draw_name, condition, arm=arm)
 
 
 class _Match:
@@ -104,10 +105,8 @@ class _Match:
         environment: Environment,
         session: Session,
         games: Sequence[LiveGame],
-        arms: Sequence[Arm],
     ) -> None:
         self._work, self._environment, self._session = work, environment, session
-        self._arms = {arm.name: arm for arm in arms}
         self._edits: dict[str, Sequence[Edit]] = {}
         self._params: Play = work.params
         self._parse: Parser = self._params.parser.make()
@@ -134,8 +133,7 @@ class _Match:
 
     def _open_leader(self, follower: LiveGame, repetition: int) -> LiveGame:
         """A game of the follower's condition and arm at another repetition."""
-        arm = self._arms[follower.arm] if follower.arm else None
-        return _new_game(self._environment, follower.base_condition, repetition, arm)
+        return _new_game(self._environment, follower.base_condition, repetition, follower.arm)
 
     def _submit(self, game: LiveGame) -> None:
         params = self._params
@@ -162,7 +160,7 @@ class _Match:
         if game.arm is None:
             return ()
         assert game.seen is not None
-        edits = self._arms[game.arm].edits(len(game.seen.tokens.ids))
+        edits = game.arm.edits(len(game.seen.tokens.ids))
         self._edits[game.request] = edits
         return edits
 
@@ -173,13 +171,14 @@ class _Match:
         request = str(generated.id)
         tokens = len(game.seen.tokens.ids)
         edits = self._edits.pop(request)
-        self._arms[game.arm].check_made(edits, request, tokens, len(generated.ids))
+        game.arm.check_made(edits, request, tokens, len(generated.ids))
 
     def _max_reply_tokens(self, game: LiveGame, prompt_tokens: int) -> int:
         """The longest reply that fits into the context after this prompt."""
         context: int = self._work.model.context
-        max_tokens = min(self._params.max_new_tokens, context - prompt_tokens + 1)
-        min_tokens = min(self._environment.min_reply_tokens, self._params.max_new_tokens)
+        max_tokens = min(self._params.reply_budget, context - prompt_tokens + 1)
+        least = tokens_of(self._environment.example_reply)
+        min_tokens = min(least, self._params.reply_budget)
         if max_tokens < min_tokens:
             raise DataError(
                 f"{game.request}: the prompt has {prompt_tokens} tokens and the shortest reply "

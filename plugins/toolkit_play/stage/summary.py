@@ -20,7 +20,7 @@ def summary(facts: Sequence[Mapping[str, Any]]) -> str:
     played = [fact for fact in facts if fact["name"] == "played"]
     total = {name: sum(int(fact[name]) for fact in played) for name in TOTALS}
     if not total["replies"]:
-        return "No reply was asked for."
+        return "No reply was requested."
     shared = total["reused_tokens"] / max(total["prompt_tokens"], 1)
     sentences = [
         f"{total['games']:,} games, {total['replies']:,} replies of "

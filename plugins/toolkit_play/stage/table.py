@@ -16,6 +16,8 @@ from .rendering import SeenPrompt
 if TYPE_CHECKING:
     from toolkit.sessions import Generated
 
+    from .patched import Arm
+
 
 @dataclass
 class LiveGame:
@@ -35,8 +37,8 @@ class LiveGame:
     failures: int = 0
     seen: SeenPrompt | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
-    arm: str | None = None
-    """The arm that it is played under."""
+    arm: Arm | None = None
+    """The intervention that it is played under."""
 
     @property
     def request(self) -> str:
@@ -112,5 +114,8 @@ def game_row(params: Play, environment: Environment, game: LiveGame) -> dict[str
         "rounds": len(bets),
         "final_balance": environment.numbers(game.state).get("balance"),
         "total_bet": float(sum(bets)),
+        "arm": game.arm.name if game.arm else None,
+        "null_arm": game.arm.is_null if game.arm else None,
+        "pair": game.draw_name if game.arm else None,
         "meta": canonical_json(meta),
     }

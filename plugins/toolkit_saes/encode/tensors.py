@@ -84,7 +84,7 @@ def archive_shapes(file: Path, names: Iterable[str]) -> dict[str, tuple[int, ...
                 if f"{name}.npy" in members
             }
     except UNREADABLE as error:
-        problem = f"{file} cannot be read ({error}): it is cut off or no NumPy archive."
+        problem = f"{file} cannot be read ({error}): it is cut off, or not a NumPy archive."
         raise BadInput(f"{problem} Copy or download it again.") from None
 
 
@@ -155,8 +155,8 @@ def _check_size(file: Path, inflated: int) -> None:
     packed = file.stat().st_size
     if inflated > max(INFLATED, INFLATES * packed):
         raise BadInput(
-            f"{file} would grow from {packed:,} to {inflated:,} bytes: weights do not compress so "
-            "well. It is not opened."
+            f"{file} would grow from {packed:,} to {inflated:,} bytes: weights do not compress "
+            "that well. It is not opened."
         )
 
 
@@ -217,8 +217,27 @@ def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
     if width in (inputs, outputs):
         raise BadInput(
             f"{file}: it has {width} features and {inputs} inputs, {outputs} outputs: which axis "
-            "is which cannot be checked. SAEs with as many features as numbers are not read."
+            "is which cannot be checked. SAEs with as many features as inputs are not read."
         )
+
+
+def check_shapes(
+    file: Path,
+    shapes: Shapes,
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    config: str,
+    missing: str,
+) -> None:
+    """Check that a file has the tensors that `config` promises, in their shapes. `missing` ends
+    the message about a tensor that is not there.
+    """
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise BadInput(f"{file} has no tensor '{name}'{missing}.")
+        if tuple(shapes[name]) != shape:
+            problem = f"{file}: {name} is {list(shapes[name])}; {config} promises {list(shape)}."
+            raise BadInput(problem + swapped(tuple(shapes[name]), shape))
 
 
 def swapped(results: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -19,10 +19,10 @@ from toolkit_saes.layouts.canonical import CanonicalSae, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit_saes.examine.stage import SaeMeasurement
+    from toolkit_saes.examine.measurement import SaeMeasurement
 
 LAYER = "The layer is off by one."
-SITE = "It is of another site."
+SITE = "It belongs to another site."
 BEFORE, BEHIND = "It belongs before the post-norm.", "It belongs behind the post-norm."
 BOS = "What it declares was measured with BOS among the tokens."
 DROPPED = (
@@ -83,14 +83,14 @@ def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[TrialSi
             for after in dict.fromkeys((writes, *_WRITES))
         ]
     for before, after in pairs:
-        place = TrialSite(f"{before}.{layer}", f"{after}.{layer}")
-        if (before, after) != (reads, writes) and {place.reads, place.writes} <= set(shown):
+        site = TrialSite(f"{before}.{layer}", f"{after}.{layer}")
+        if (before, after) != (reads, writes) and {site.reads, site.writes} <= set(shown):
             if (
-                shown[place.reads].shape[-1] == sae.inputs
-                and shown[place.writes].shape[-1] == sae.outputs
+                shown[site.reads].shape[-1] == sae.inputs
+                and shown[site.writes].shape[-1] == sae.outputs
             ):
                 yield (
-                    place,
+                    site,
                     {("mlp_out", "mlp_raw"): BEFORE, ("mlp_raw", "mlp_out"): BEHIND}.get(
                         (writes, after), SITE
                     ),

@@ -13,8 +13,9 @@ USED = ("fits", "does not fit")
 """Verdicts on the site where an SAE is used; others are on sites where it was only tried."""
 
 RULE = (
-    "An SAE fits that has an L0 within a third to three times the declared one, explains at least "
-    "half of the variance, and does not do clearly better one layer off or otherwise run."
+    "An SAE fits if its L0 is between a third and three times the declared one, it explains at "
+    "least half of the variance, and it does not fit clearly better one layer off or run in "
+    "another way."
 )
 
 

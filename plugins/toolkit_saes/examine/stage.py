@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.hookpoints import SITES
 from toolkit.parts import Params
-from toolkit.saes import DENSE, Sae, space_id, space_row
+from toolkit.saes import Sae, space_id, space_row
 from toolkit.streams import distinct_texts, every, passes, without_bos
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
@@ -36,77 +35,31 @@ from toolkit_saes.examine.alternatives import (
     shows,
     thresholds_otherwise,
 )
+from toolkit_saes.examine.measurement import (
+    HIGH,
+    LEAST_EV,
+    LOW,
+    SAMPLES,
+    SaeMeasurement,
+    measure,
+    ratio,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAMPLES = 64
 TOKENS = 8192
 """Padded tokens of one forward pass."""
 SCREENED = 512
 """Tokens on which other sites and recipes are tried first."""
-LOW, HIGH = 1 / 3, 3.0
-"""An SAE fits if its L0 is between these multiples of the declared one."""
-LEAST_EV = 0.5
-"""And if it explains at least this share of the variance."""
 NEAR = 1.5
 """An L0 within this factor is close to the declared one: of several sites that fit, these are named
 first.
-"""
-CLEARLY = 0.5
-"""A layer or recipe fits clearly better if it leaves at most this share of the unexplained
-variance, and its L0 is closer.
-"""
-BY_FAR = 0.2
-"""Another site of the same layer fits better only if it leaves at most this share: such sites are
-more similar.
 """
 
 
 class Examine(Params):
     """No params: the limits are fixed."""
-
-
-@dataclass(frozen=True)
-class SaeMeasurement:
-    """The measurements of an SAE at one site."""
-
-    l0: float
-    explained_variance: float
-    cosine: float
-    dead_share: float
-    tokens: int
-
-    def fits(self, declared: float | None) -> bool:
-        """Whether they agree with what the SAE declares."""
-        sparse = declared is None or LOW * declared <= self.l0 <= HIGH * declared
-        return sparse and self.explained_variance >= LEAST_EV
-
-    def suits_better(self, other: SaeMeasurement, declared: float | None) -> bool:
-        """Whether this site is clearly better than another."""
-        unexplained, other_unexplained = 1 - self.explained_variance, 1 - other.explained_variance
-        nearer = (
-            not other.fits(declared)
-            or declared is None
-            or _ratio(self.l0, declared) <= _ratio(other.l0, declared)
-        )
-        return self.fits(declared) and nearer and unexplained <= CLEARLY * other_unexplained
-
-    def suits_by_far(self, other: SaeMeasurement, declared: float | None) -> bool:
-        """Whether this other site of the layer is the right one: sites of one layer are more
-        similar than layers.
-        """
-        unexplained, other_unexplained = 1 - self.explained_variance, 1 - other.explained_variance
-        return self.suits_better(other, declared) and (
-            not other.fits(declared) or unexplained <= BY_FAR * other_unexplained
-        )
-
-    def repairs(self, other: SaeMeasurement, declared: float | None) -> bool:
-        """Whether running the weights this way makes the SAE fit and explains no less."""
-        worse = self.explained_variance < other.explained_variance
-        return self.suits_better(other, declared) or (
-            self.fits(declared) and not other.fits(declared) and not worse
-        )
 
 
 Tried = dict[str, tuple[SaeMeasurement, str]]
@@ -129,7 +82,7 @@ def examine(work: Work) -> Rows:
     rows: list[dict[str, Any]] = []
     screen = AlternativesScreen(work)
     for done, sae in enumerate(saes):
-        measured, *neighbours = (_at(sae, streams, site) for site in sites[sae])
+        measured, *neighbours = (_measure_at(sae, streams, site) for site in sites[sae])
         tried = {
             str(site): (measurement, LAYER)
             for site, measurement in zip(sites[sae][1:], neighbours, strict=True)
@@ -143,7 +96,7 @@ def examine(work: Work) -> Rows:
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _at(sae: Sae, streams: dict[str, Tensor], site: TrialSite) -> SaeMeasurement:
+def _measure_at(sae: Sae, streams: dict[str, Tensor], site: TrialSite) -> SaeMeasurement:
     return measure(sae, streams[site.reads], targets=streams[site.writes])
 
 
@@ -169,7 +122,7 @@ class AlternativesScreen:
         return {
             name: tried
             for name, tried in results.items()
-            if _counts(name, tried[0], measured, sae.declared_l0)
+            if _is_better(name, tried[0], measured, sae.declared_l0)
         }
 
     def _recipes(
@@ -190,7 +143,7 @@ class AlternativesScreen:
         self, sae: Sae, declared_site: TrialSite
     ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
         if sae.layer != self._layer:
-            self._layer, self._shown = sae.layer, self._few(sae.layer)
+            self._layer, self._shown = sae.layer, self._few_rows(sae.layer)
         if not {declared_site.reads, declared_site.writes} <= set(self._shown):
             return
         measured = measure(
@@ -205,7 +158,7 @@ class AlternativesScreen:
                     (measure(sae, streams[site.reads], targets=streams[site.writes]), cause),
                 )
 
-    def _few(self, layer: int) -> dict[str, Tensor]:
+    def _few_rows(self, layer: int) -> dict[str, Tensor]:
         names = [f"{site}.{layer}" for site in SITES if site != "attn_probs"]
         return _streams(
             self._work,
@@ -223,7 +176,7 @@ class AlternativesScreen:
         )
 
 
-def _counts(
+def _is_better(
     name: str, measurement: SaeMeasurement, measured: SaeMeasurement, declared: float | None
 ) -> bool:
     """Whether a trial counts: a recipe has to repair the SAE, a site to fit clearly better."""
@@ -248,7 +201,7 @@ def _streams(
     texts = distinct_texts(samples, every if bos else without_bos(work.model))
     if not texts:
         raise DataError(
-            "There are no samples to examine the SAEs on. Give the source something to read."
+            "There are no samples to examine the SAEs on. Give the source at least one text."
         )
     if max_texts is not None:
         texts = [
@@ -260,40 +213,6 @@ def _streams(
         ] or texts[:1]
     parts = [batch.rows for batch in passes(work.model, texts, names, TOKENS)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
-
-
-def measure(
-    sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | None = None
-) -> SaeMeasurement:
-    """L0, explained variance and so on over rows, summed in float64; `targets` are what a
-    transcoder should output, else the rows.
-    """
-    import torch
-
-    expected = rows if targets is None else targets
-    mean = expected.double().mean(0)
-    active, error, spread, cosine = 0, 0.0, 0.0, 0.0
-    fired = torch.zeros(sae.width, dtype=torch.bool, device=rows.device)
-    step = chunk or max(1, DENSE // sae.width)
-    for start in range(0, len(rows), step):
-        given, right = rows[start : start + step].float(), expected[start : start + step].float()
-        activations = sae.encode(given)
-        rebuilt = sae.reconstruct(given, activations)
-        active += int((activations != 0).sum())
-        fired |= (activations != 0).any(0)
-        error += float((right - rebuilt).double().square().sum())
-        spread += float((right.double() - mean).square().sum())
-        cosine += float(torch.cosine_similarity(right, rebuilt, dim=-1).double().sum())
-    if not spread:
-        raise DataError(
-            f"examination of SAE {sae.name}: the first {SAMPLES} samples give {len(rows)} tokens, "
-            "all with the same stream, so that there is nothing to explain. Give more samples, or "
-            "longer ones."
-        )
-    count = len(rows)
-    return SaeMeasurement(
-        active / count, 1 - error / spread, cosine / count, 1 - float(fired.double().mean()), count
-    )
 
 
 def _rows(
@@ -392,16 +311,11 @@ def _cause(
     if declared is not None and measured.l0 < LOW * declared:
         return (
             "Far too few features fire: a norm factor is missing, so that its inputs are too "
-            "small, or it is of another model."
+            "small, or it belongs to another model."
         )
-    return "It fits at neither layer beside it: it is of another model or another site."
+    return "It does not fit at the adjacent layers either: it belongs to another model or site."
 
 
 def _near_declared(l0: float, declared: float | None) -> bool:
     """Whether L0 is close to the declared one: of several that fit, these come first."""
-    return declared is not None and _ratio(l0, declared) <= math.log(NEAR)
-
-
-def _ratio(l0: float, declared: float) -> float:
-    """The ratio to the declared value, at least 1."""
-    return abs(math.log(max(l0, 1e-9) / declared))
+    return declared is not None and ratio(l0, declared) <= math.log(NEAR)

@@ -38,7 +38,7 @@ class Extract(At):
     stream: Where | None = Field(
         None,
         description="Of what `at` looks at, where the raw stream at the SAEs' sites is kept as "
-        "well (table `streams`, 4 bytes a number): compare.probe and compare.residual then load "
+        "well (table `streams`, 4 bytes per number): compare.probe and compare.residual then load "
         "no model.",
     )
     batch: int = Field(
@@ -94,8 +94,8 @@ def extract(work: Work) -> Rows:
 
 def _nothing_chosen(samples: int) -> str:
     return (
-        f"`at` chose no token in any of the {samples} samples of this step: it has no activations. "
-        "Are there such tokens, spans or positions in these texts?"
+        f"`at` chose no token in any of the {samples} samples of this step: it has no "
+        "activations. Check that these texts have such tokens, spans or positions."
     )
 
 

@@ -54,25 +54,33 @@ def _has(folder: Path, *names: str) -> bool:
 
 
 LAYOUTS = (
-    Layout("Llama Scope, original", "llama_scope", lambda at: _has(at, "hyperparams.json")),
+    Layout("Llama Scope, original", "llama_scope", lambda folder: _has(folder, "hyperparams.json")),
     Layout(
         "OpenMOSS, 2025 or 2026",
         "llama_scope",
-        lambda at: bool({"sae_type", "act_fn"} & set(_config(at))),
+        lambda folder: bool({"sae_type", "act_fn"} & set(_config(folder))),
     ),
-    Layout("Gemma Scope 1", "gemma_scope", lambda at: _has(at, "params.npz")),
-    Layout("SAELens", "saelens", lambda at: _has(at, "cfg.json", "sae_weights.safetensors")),
+    Layout("Gemma Scope 1", "gemma_scope", lambda folder: _has(folder, "params.npz")),
+    Layout(
+        "SAELens", "saelens", lambda folder: _has(folder, "cfg.json", "sae_weights.safetensors")
+    ),
     Layout(
         "Gemma Scope 2",
         None,
-        lambda at: _has(at, "params.safetensors") or "hf_hook_point_in" in _config(at),
+        lambda folder: _has(folder, "params.safetensors") or "hf_hook_point_in" in _config(folder),
     ),
-    Layout("sparsify", None, lambda at: _has(at, "cfg.json", "sae.safetensors")),
-    Layout("dictionary_learning", None, lambda at: _has(at, "ae.pt") or "trainer" in _config(at)),
+    Layout("sparsify", None, lambda folder: _has(folder, "cfg.json", "sae.safetensors")),
+    Layout(
+        "dictionary_learning",
+        None,
+        lambda folder: _has(folder, "ae.pt") or "trainer" in _config(folder),
+    ),
     Layout(
         "circuit-tracer",
         None,
-        lambda at: any(at.glob("layer_*.safetensors")) or any(at.glob("W_enc_*.safetensors")),
+        lambda folder: (
+            any(folder.glob("layer_*.safetensors")) or any(folder.glob("W_enc_*.safetensors"))
+        ),
     ),
 )
 

@@ -33,7 +33,7 @@ class Weights:
     """W_enc (inputs of each feature), b_enc (width), W_dec (outputs of each feature), b_dec
     (outputs), and how they are run.
 
-    `threshold`: one number or one a feature; `rank_by` (width): what the gate multiplies
+    `threshold`: one number or one per feature; `rank_by` (width): what the gate multiplies
     pre-activations by before it decides (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE;
     `skip` (inputs of each output). Inputs are multiplied by `scale_in`, the result divided by
     `scale_out`. `norm`: each row by itself, to length sqrt(inputs) or as layer norm does; undone at
@@ -289,7 +289,7 @@ class CanonicalSae(Sae):
         """
         if weights.norm != "none" and weights.undo_norm:
             raise DataError(
-                f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so what a "
+                f"SAE {self.name} restores the norm of each row ({weights.norm} norm), so what a "
                 "feature adds to the stream differs from row to row. It can be extracted and "
                 "examined, but not decoded or edited with by itself: choose another SAE."
             )

@@ -11,46 +11,33 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import PathText, content_digest, locate
+from toolkit.files import PathText, locate
 from toolkit.hub import Snapshot, offline, repository_files
-from toolkit_saes.encode.matrix import Matrix
-from toolkit_saes.encode.tensors import archive_shapes, archive_weights, check_axes, swapped
 from toolkit_saes.extract.sizes import Size
 from toolkit_saes.layouts.base import FileLayout
 from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.configurations import ListedSae, read_configurations
+from toolkit_saes.layouts.gemma_scope_files import (
+    SITES,
+    facts_of_file,
+    l0_of_file,
+    layer_of_file,
+    name_of_file,
+    read_weights,
+    shape_of_file,
+)
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.published import gemma_scope_facts
-from toolkit_saes.layouts.releases import canonical, embeddings, gemma_page, known, sparsities
+from toolkit_saes.layouts.releases import canonical, embeddings, known, sparsities
 
-RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"
-NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 USUAL_WIDTH = "16k"
 Site = Literal["res", "mlp", "att", "transcoders", "embedding"]
-
-
-class SiteHookpoints(NamedTuple):
-    """The hookpoints where the SAEs of a site read and, if different, write; and its name in the
-    recipe.
-    """
-
-    reads: str
-    writes: str | None = None
-
-
-SITES: dict[str, SiteHookpoints] = {
-    "res": SiteHookpoints("resid_post"),
-    "mlp": SiteHookpoints("mlp_out"),
-    "att": SiteHookpoints("attn_z"),
-    "transcoders": SiteHookpoints("mlp_in_normed", "mlp_out"),
-    "embedding": SiteHookpoints("resid_pre"),
-}
 
 
 class GemmaScope(SaeLocation):
@@ -63,13 +50,13 @@ class GemmaScope(SaeLocation):
     )
     site: Site | None = Field(
         None,
-        description="Where the SAEs read; by itself what the repository's name ends with (-res, "
+        description="Where the SAEs read; by default what the repository's name ends with (-res, "
         "-mlp, -att, -transcoders), or res.",
     )
     width: str | None = Field(
         None,
-        description="The width's folder name without `width_`: 16k, 65k, ...; by itself 16k, or "
-        "the only one there is.",
+        description="The width's folder name without `width_`: 16k, 65k, ...; by default 16k, "
+        "or the only one available.",
     )
     l0: Literal["canonical", "all"] | tuple[int, ...] = Field(
         "canonical", description="canonical (nearest 100), all, or the average L0s to use."
@@ -123,7 +110,7 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
 
     def facts(self, params: GemmaScope, sae: Path, release: str) -> Facts:
         """From the path, the release and the archive's headers."""
-        return _facts(sae, release, _site(params, release))
+        return facts_of_file(sae, release, _site(params, release))
 
     def read(self, params: GemmaScope, sae: Path) -> Weights:
         """The weights as stored."""
@@ -131,11 +118,11 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
 
     def _size(self, params: GemmaScope, sae: Path) -> Size:
         """The size from headers, without hashing hundreds of archives."""
-        inputs, width, _ = _shape(sae)
-        l0 = float(_l0(sae)) or None
+        inputs, width, _ = shape_of_file(sae)
+        l0 = float(l0_of_file(sae)) or None
         reads = SITES[_site(params, params.release or sae.parts[-5])].reads
-        stored, name = sae.stat().st_size, _name(sae)
-        return Size(f"{reads}.{_layer(sae)}", inputs, width, l0, stored, name)
+        stored, name = sae.stat().st_size, name_of_file(sae)
+        return Size(f"{reads}.{layer_of_file(sae)}", inputs, width, l0, stored, name)
 
 
 LAYOUT = GemmaScopeLayout()
@@ -152,7 +139,7 @@ def _all_there(params: GemmaScope, root: Path) -> bool:
     if isinstance(params.l0, str) or params.site == "embedding":
         return False
     files = [root.glob(_pattern(params, "*", _width(params, []), str(l0))) for l0 in params.l0]
-    return all(all_there(params.layers, map(_layer, file)) for file in files)
+    return all(all_there(params.layers, map(layer_of_file, file)) for file in files)
 
 
 def _patterns(params: GemmaScope, snapshot: Snapshot) -> list[str]:
@@ -186,7 +173,7 @@ def _canonical_of(params: GemmaScope, files: Sequence[Path]) -> list[str]:
     width = _width(params, [])
     by_layer: dict[int, list[int]] = {}
     for file in files:
-        by_layer.setdefault(_layer(file), []).append(_l0(file))
+        by_layer.setdefault(layer_of_file(file), []).append(l0_of_file(file))
     chosen = {
         layer: canonical(params.release, width, layer, l0s)
         for layer, l0s in sorted(by_layer.items())
@@ -263,12 +250,12 @@ def _searched(params: GemmaScope, root: Path) -> list[Path]:
     layers = (
         [0]
         if params.site == "embedding"
-        else chosen(params.layers, [_layer(path) for path in wide], release)
+        else chosen(params.layers, [layer_of_file(path) for path in wide], release)
     )
     return [
         file
         for layer in layers
-        for file in _sparsities(params, sorted(wide, key=_l0), layer, width)
+        for file in _sparsities(params, sorted(wide, key=l0_of_file), layer, width)
     ]
 
 
@@ -284,7 +271,7 @@ def _width(params: GemmaScope, available: set[str] | list[str]) -> str:
 
 
 def _sparsities(params: GemmaScope, files: list[Path], layer: int, width: str) -> list[Path]:
-    by_l0 = {_l0(path): path for path in files if _layer(path) == layer}
+    by_l0 = {l0_of_file(path): path for path in files if layer_of_file(path) == layer}
     return [by_l0[l0] for l0 in _chosen_l0(params, layer, width, sorted(by_l0))]
 
 
@@ -305,19 +292,6 @@ def _chosen_l0(params: GemmaScope, layer: int, width: str, available: list[int])
     return results
 
 
-def _layer(file: Path) -> int:
-    return int(file.parts[-4].removeprefix("layer_")) if file.parts[-4] != "embedding" else 0
-
-
-def _name(file: Path) -> str:
-    return "/".join(file.parts[-4:-1])
-
-
-def _l0(file: Path) -> int:
-    match = re.fullmatch(r"average_l0_(\d+)", file.parts[-2])
-    return int(match[1]) if match else 0
-
-
 def _site(params: GemmaScope, release: str) -> str:
     """The site from the spec, else from the end of the repository's name, else the residual
     stream.
@@ -326,79 +300,3 @@ def _site(params: GemmaScope, release: str) -> str:
         return params.site
     noted = known(params.release).get("site")
     return str(noted or next((site for site in SITES if release.endswith(f"-{site}")), "res"))
-
-
-def _facts(file: Path, release: str, site: str) -> Facts:
-    inputs, width, outputs = _shape(file)
-    hookpoints, layer = SITES[site], _layer(file)
-    if inputs != outputs and hookpoints.writes is None:
-        raise BadInput(
-            f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Say "
-            "`site: transcoders`."
-        )
-    name = _name(file)
-    recipe = {"res": RECIPE, "embedding": f"{RECIPE}, in units of the stream"}.get(
-        site, f"{RECIPE}; {site}"
-    )
-    return Facts(
-        name=name,
-        release=release,
-        hookpoint=f"{hookpoints.reads}.{layer}",
-        width=width,
-        inputs=inputs,
-        digest=content_digest({"params.npz": file}),
-        recipe=recipe,
-        declared_l0=float(_l0(file)) or None,
-        output=(f"{hookpoints.writes}.{layer}", outputs) if hookpoints.writes else None,
-        neuronpedia=None
-        if site == "embedding"
-        else gemma_page(release, file.parts[-3].removeprefix("width_"), layer, _l0(file)),
-    )
-
-
-def _shape(file: Path) -> tuple[int, int, int]:
-    """The shape of W_enc from the archive's headers, and the width that W_dec writes; other arrays
-    are checked against it.
-    """
-    shapes = archive_shapes(file, NAMES)
-    missing = [name for name in NAMES if name not in shapes]
-    if missing:
-        raise BadInput(f"{file} has no array '{missing[0]}': it is not in Gemma Scope's layout.")
-    if len(shapes["W_enc"]) != 2:
-        raise BadInput(f"{file}: W_enc is {shapes['W_enc']}; expected (inputs, features).")
-    inputs, width = shapes["W_enc"]
-    if shapes["b_enc"] == (inputs,) != (width,):
-        raise BadInput(
-            f"{file}: W_enc is {shapes['W_enc']}, and b_enc has {inputs} features: its axes are "
-            "swapped."
-        )
-    outputs = shapes["b_dec"][0] if len(shapes["b_dec"]) == 1 else inputs
-    expected = {
-        "b_enc": (width,),
-        "W_dec": (width, outputs),
-        "b_dec": (outputs,),
-        "threshold": (width,),
-    }
-    for name, shape in expected.items():
-        if shapes[name] != shape:
-            problem = (
-                f"{file}: {name} is {shapes[name]}; W_enc, {shapes['W_enc']}, asks for {shape}."
-            )
-            raise BadInput(problem + swapped(shapes[name], shape))
-    check_axes(file, inputs, width, outputs)
-    return inputs, width, outputs
-
-
-def read_weights(file: Path) -> Weights:
-    """The weights as stored; those of an embedding SAE in units of the stream."""
-    read = archive_weights(file, NAMES)
-    scale = 1.0 if file.parts[-4] != "embedding" else len(read["b_dec"]) ** -0.5
-    return Weights(
-        w_enc=Matrix(read["W_enc"], turned=True),
-        b_enc=read["b_enc"],
-        w_dec=Matrix(read["W_dec"]),
-        b_dec=read["b_dec"],
-        threshold=read["threshold"],
-        scale_in=scale,
-        scale_out=scale,
-    )

@@ -1,7 +1,7 @@
 """Llama Scope: the original layout, trained in scaled units and folded into raw ones when read, and
 OpenMOSS's later two.
 
-One folder a layer. The order of the original fold is upstream's: dataset norms, then unit decoder
+One folder per layer. The order of the original fold is upstream's: dataset norms, then unit decoder
 rows; the threshold was fitted after it. The later layouts are in `_openmoss`.
 """
 
@@ -21,10 +21,10 @@ from toolkit.hub import Snapshot
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
+    check_shapes,
     refuse_pickles,
     safetensors_shapes,
     safetensors_weights,
-    swapped,
 )
 from toolkit_saes.layouts import config
 from toolkit_saes.layouts import openmoss as _openmoss
@@ -58,7 +58,7 @@ _FOLDER = re.compile(r"(?:.*-)?L(\d+)(R|M|A|TC)(?:-\d+x)?")
 
 class LlamaScope(SaeLocation):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds one
-    folder a layer).
+    folder per layer).
     """
 
     release: str | None = Field(
@@ -66,7 +66,7 @@ class LlamaScope(SaeLocation):
     )
     folder: str = Field(
         "",
-        description="Folder of the release that holds one folder a layer, for releases that have "
+        description="Folder of the release that holds one folder per layer, for releases that have "
         "several.",
     )
     kind: Literal["R", "M", "A", "TC"] | None = Field(
@@ -208,16 +208,8 @@ def _original(folder: Path, release: str) -> Facts:
         "decoder.weight": (inputs, width),
         "decoder.bias": (inputs,),
     }
-    for name, shape in promised.items():
-        if name not in shapes:
-            raise BadInput(
-                f"{file} has no tensor '{name}': it is not in Llama Scope's original layout."
-            )
-        if shapes[name] != shape:
-            problem = (
-                f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
-            )
-            raise BadInput(problem + swapped(shapes[name], shape))
+    missing = ": it is not in Llama Scope's original layout"
+    check_shapes(file, shapes, promised, config="hyperparams.json", missing=missing)
     point, end = (
         config.hookpoint_of(known, name, folder / FILES[0])
         for name in ("hook_point_in", "hook_point_out")

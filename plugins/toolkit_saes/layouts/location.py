@@ -27,8 +27,8 @@ class SaeLocation(Params):
     )
     path: PathText | None = Field(
         None,
-        description="Folder with the SAEs, a path or `package:NAME/FOLDER`; named inside as the "
-        "layout has it.",
+        description="Folder with the SAEs, a path or `package:NAME/FOLDER`; its files are "
+        "named as the layout prescribes.",
     )
     layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
 

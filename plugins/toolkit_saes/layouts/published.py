@@ -69,6 +69,6 @@ def gemma_scope_facts(release: str, names: Sequence[str], reads: str) -> dict[st
         width = WIDTHS[match[2]]
         stored = FLOAT32 * (2 * inputs * width + 2 * width + inputs)
         name = match[0].removesuffix("/params.npz")
-        place = f"{reads}.{match[1]}"
-        results.append(Size(place, inputs, width, float(match[3]), stored, name))
+        point = f"{reads}.{match[1]}"
+        results.append(Size(point, inputs, width, float(match[3]), stored, name))
     return sizes(results)

@@ -13,7 +13,7 @@ CANONICAL = 100
 """The canonical SAE of a layer and width is the one whose average L0 is nearest to this, unless a
 release says otherwise.
 
-Of transcoders the list has only those that are in use, one a layer; these are the canonical ones.
+Of transcoders the list has only those that are in use, one per layer; these are the canonical ones.
 """
 _OWNERS = {"OpenMOSS-Team": "fnlp"}
 """Owners that host the same repositories."""

@@ -20,7 +20,8 @@ from toolkit.identity import Identity
 from toolkit.parts import Params
 from toolkit.work import Reporter
 from toolkit_saes.layouts.canonical import CanonicalSae, Weights
-from toolkit_saes.layouts.saelens import convert, describe, up_to_date
+from toolkit_saes.layouts.saelens import convert
+from toolkit_saes.layouts.saelens_config import describe, up_to_date
 
 INSTALL = "pip install 'sae-toolkit[saelens]'"
 LIST = "pretrained_saes.yaml"
@@ -97,7 +98,7 @@ def _opened(release: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         sae: Any = SAE.from_pretrained(release, name, device="cpu")
     except Exception as error:
-        reason = (str(error).splitlines() or ["no more is said"])[0]
+        reason = (str(error).splitlines() or ["it gives no reason"])[0]
         raise BadInput(
             f"SAELens cannot open '{name}' of {release} ({type(error).__name__}: {reason})."
         ) from None

@@ -28,10 +28,11 @@ class Leak(Between):
         5,
         ge=2,
         le=20,
-        description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole.",
+        description="Folds of the cross-validation; a unit, and equal prompts, are never split "
+        "over folds.",
     )
     leave_out: tuple[str, ...] = Field(
-        (), description="Metadata keys that are not looked at; `by` never is."
+        (), description="Metadata keys to leave out; `by` always is."
     )
 
 

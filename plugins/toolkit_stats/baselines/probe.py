@@ -37,8 +37,9 @@ class Probe(AtKept, Between):
         5,
         ge=3,
         le=20,
-        description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole. "
-        "Three at least: one to score, one to choose the penalty on, one to fit.",
+        description="Folds of the cross-validation; a unit, and equal prompts, are never split "
+        "over folds. "
+        "At least three: one to score, one to choose the penalty on, one to fit.",
     )
     pool: Literal["max", "mean"] = Field(
         "max", description="How several positions of a sample become one value of a feature."

@@ -93,7 +93,8 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
     """Welch's test of every dimension of every layer, corrected and written as for features."""
     import numpy as np
 
-    from toolkit_stats.compare.run_comparison import Tested, rows_of
+    from toolkit_stats.compare.feature_rows import SpaceResult
+    from toolkit_stats.compare.run_comparison import rows_of
     from toolkit_stats.compare.tests import Test
     from toolkit_stats.math.means import effects, welch
 
@@ -115,7 +116,7 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
     )
     features = np.arange(a.mean.shape[1])
     tested = [
-        Tested(
+        SpaceResult(
             space["space"],
             space,
             features,

@@ -11,6 +11,7 @@ from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
 
 ROW, LEFT, WIDE, RIGHT, TOP = 22, 250, 420, 150, 26
+AUROC = draw.ChartAxis(0, 1, LEFT, LEFT + WIDE)
 COLOURS = {
     "metadata": "var(--failed)",
     "together": "var(--failed)",
@@ -77,19 +78,14 @@ def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _dots(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = _ordered(rows)
     height = TOP + ROW * len(shown) + 34
+    middle = AUROC.at(0.5)
     body = [
-        draw.line(
-            _x(tick / 10), TOP - 8, _x(tick / 10), height - 34, "dash" if tick == 5 else "grid"
-        )
-        for tick in range(0, 11, 1)
+        *draw.x_ticks(AUROC, TOP - 8, height - 34, AUROC.ticks(5), draw.number),
+        draw.line(middle, TOP - 8, middle, height - 34, "dash"),
+        draw.text(middle, TOP - 12, "chance", anchor="middle"),
     ]
-    body += [
-        draw.text(_x(tick / 10), height - 16, f"{tick / 10:g}", anchor="middle")
-        for tick in range(0, 11, 2)
-    ]
-    body.append(draw.text(_x(0.5), TOP - 12, "chance", anchor="middle"))
     for index, row in enumerate(shown):
-        body += _dot(TOP + ROW * index + ROW / 2, row)
+        body += _forest_row(row, TOP + ROW * index + ROW / 2)
     legend = draw.key(
         (colour, kind)
         for kind, colour in COLOURS.items()
@@ -98,21 +94,14 @@ def _dots(rows: Sequence[Mapping[str, Any]]) -> str:
     return legend + draw.svg(LEFT + WIDE + RIGHT, height, body)
 
 
-def _x(value: float) -> float:
-    return LEFT + WIDE * value
-
-
-def _dot(y: float, row: Mapping[str, Any]) -> Iterator[str]:
+def _forest_row(row: Mapping[str, Any], y: float) -> Iterator[str]:
     colour, name = COLOURS[row["kind"]], str(row["name"])
     name = f"\N{HORIZONTAL ELLIPSIS}{name[-24:]}" if len(name) > 25 else name
     label = f"{name}, {SHORT[row['kind']]}" if row["kind"] in SHORT else name
     yield draw.text(LEFT - 12, y + 4, label, anchor="end")
-    ends = f'x1="{_x(row["low"]):.1f}" x2="{_x(row["high"]):.1f}" y1="{y}" y2="{y}"'
-    yield f'<line {ends} stroke="{colour}" stroke-width="3"/>'
-    yield f'<circle cx="{_x(row["value"]):.1f}" cy="{y}" r="5" fill="{colour}"/>'
-    yield draw.text(
-        LEFT + WIDE + 14, y + 4, f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
-    )
+    yield from draw.interval(AUROC, y, row["value"], (row["low"], row["high"]), colour=colour)
+    numbers = f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+    yield draw.text(AUROC.end + 14, y + 4, numbers)
 
 
 def _spoken(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,9 +1,9 @@
-"""What tests ask for at most, from how many activations the stages before them write. How many rows
-there will be is up to the data.
+"""Upper bounds of the cost of tests, from how many activations the stages before them write. How
+many rows there will be is up to the data.
 
 Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
 Activations are read from a file that is mapped, in order of spaces: in memory are those of the
-spaces in hand. The host makes that file a space at a time, before.
+spaces in hand. The host makes that file, one space at a time, before.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.baselines.probe import Probe
 from toolkit_stats.baselines.residual import Residual
 from toolkit_stats.compare.params import Compare
-from toolkit_stats.pathway.stage import Pathway
-from toolkit_stats.ranking.stage import Ranking
+from toolkit_stats.pathway.params import Pathway
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 
 THREADS = 4
 """Spaces processed at once, as in the core of comparisons."""
 GROUPS = 8
-"""Groups where a spec names none: as many as the metadata has values, which nobody has seen yet."""
+"""Groups where a spec names none: as many as the metadata has values, which are not known yet."""
 OF_GROUP = 3
 """Rows per feature and group: mean, density, std."""
 OF_FEATURE = 5
@@ -40,8 +40,8 @@ stored row, whose words nearly always repeat those of the row before.
 OBJECT = 1000
 """Bytes of a sample while its metadata are Python's own objects."""
 SHUFFLED = 16 * 512 * 8
-"""Bytes of a column of a block while its statistic is shuffled: so many arrays of as many
-labellings as are worked on together.
+"""Bytes of a column of a block while its statistic is shuffled: arrays for all labellings that are
+processed together.
 """
 BLOCK_COLUMNS = 1024
 """Columns of such a block."""
@@ -136,7 +136,7 @@ def _rows(test: TestCost, params: Compare) -> int:
 # --- baselines ------------------------------------------------------------------------------------
 
 KEYS, COLUMNS, NEWTON = 10, 32, 20
-"""Metadata keys of a sample and columns that one becomes at most, where nobody has seen them; steps
+"""Most metadata keys of a sample, and most columns of a key, where they are not known; steps
 until a regression stands still.
 """
 BASELINE = 400
@@ -150,7 +150,7 @@ HELD_ROWS = 2**28
 
 
 def leak(params: Leak, load: Workload) -> Cost:
-    """A regression a fold: key by key, and all together."""
+    """A regression per fold: key by key, and all together."""
     width = KEYS * COLUMNS
     steps = params.folds * NEWTON * 2.0 * load.samples
     return Cost(

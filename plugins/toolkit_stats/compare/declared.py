@@ -9,7 +9,7 @@ from toolkit.costs import PlannedComparison
 from toolkit.errors import DataError
 from toolkit.tables import written
 from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
-from toolkit_stats.ranking.stage import Ranking
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.groups import OWN_UNITS
 from toolkit_stats.samples.layers import hookpoints
 

@@ -75,7 +75,8 @@ class Compare(AtKept, Samples):
     min_count: int = Field(
         0,
         ge=0,
-        description="The family is of features that fired in at least so many compared samples.",
+        description="The family consists of the features that fired in at least this many "
+        "compared samples.",
     )
     min_density: float = Field(
         0.0, ge=0, le=1, description="And in at least this share of the compared samples."
@@ -97,7 +98,8 @@ class Compare(AtKept, Samples):
     def _on_the_other_half(self) -> Compare:
         if self.family == "discovered" and self.half != "confirm":
             raise ValueError(
-                "family: 'discovered' is tested on units that chose nothing: half: confirm, and "
+                "family: 'discovered' is tested on units that did not select the features: "
+                "half: confirm, and "
                 f"half: select in the stage that it needs (found half: {self.half})"
             )
         return self
@@ -177,8 +179,8 @@ class Trend(Compare):
 
     method: Literal["pearson", "spearman"] = Field(
         "spearman",
-        description="Correlation of ranks, or of values (pearson: where the number is skewed, "
-        "it finds what is not there).",
+        description="Correlation of ranks, or of values (pearson: false discoveries where the "
+        "number is skewed).",
     )
     min_abs_r: float = Field(
         0.0, ge=0, le=1, description="Smallest |r| that is called significant."

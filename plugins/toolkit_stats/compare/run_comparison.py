@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from math import ceil
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from toolkit.activation_matrix import Fired, read_space
 from toolkit.activation_rows import BySpace
@@ -25,51 +24,23 @@ from toolkit.comparisons import Comparison, addresses_of
 from toolkit.corrections import CORRECTIONS
 from toolkit.errors import DataError, choices
 from toolkit.kept_positions import Activations, recorded
-from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.confirm import SelectedFeatures, candidates, described_only
+from toolkit_stats.compare.feature_rows import Corrected, FeatureRows, SpaceResult
 from toolkit_stats.compare.params import Compare
 from toolkit_stats.compare.tests import Test
 from toolkit_stats.math.duplicates import Twin, twins
-from toolkit_stats.math.means import Moments, moments
+from toolkit_stats.math.means import moments
 from toolkit_stats.samples.groups import Design
 
-Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")
 R = TypeVar("R")
-ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
-"""Statistics of every feature of the family that fired."""
 SPREADS_APART, MEANS_ALIKE = 3.0, 0.2
 """A rank test is doubtful where the spreads differ by this factor and |d| is below this."""
 THREADS = 4
 """At most this many spaces are processed at once, one per processor: each holds its activations in
 memory.
 """
-
-
-@dataclass(frozen=True, eq=False)
-class Tested:
-    """One space: its features in the family that fired, the moments of each group, and the test's
-    statistics.
-    """
-
-    space: str
-    facts: Mapping[str, Any]
-    features: npt.NDArray[np.int64]
-    family: int
-    sides: Sequence[Moments]
-    statistics: Mapping[str, Floats]
-
-
-@dataclass(frozen=True, eq=False)
-class Corrected:
-    """One space's test, or its adjusted one, after correction. `discovered` goes by q alone,
-    `significant` also by the effect.
-    """
-
-    q: Floats
-    discovered: npt.NDArray[np.bool_]
-    significant: npt.NDArray[np.bool_]
 
 
 def compare(work: Work, design: Design, test: Test) -> Rows:
@@ -81,7 +52,7 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
     yield from rows_of(work, design, test, list(_tested(work, design, test, spaces)))
 
 
-def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) -> Rows:
+def rows_of(work: Work, design: Design, test: Test, tested: Sequence[SpaceResult]) -> Rows:
     """Correct over all tests, and yield the rows space by space."""
     comparison = recorded_comparison(work, design, test, tested)
     yield "comparisons", comparison.table()
@@ -95,7 +66,7 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
     )
     warn_of_spreads(work, test, tested, plain)
     alike = _twins(work, design, test, tested, plain)
-    writer = _Writer(design, test, work.params, comparison.id)
+    writer = FeatureRows(design, test, work.params, comparison.id)
     for space, plain_result, adjusted_result, twin_of in zip(
         tested, plain, beside, alike, strict=True
     ):
@@ -103,7 +74,7 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
 
 
 def warn_of_spreads(
-    work: Work, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]
+    work: Work, test: Test, tested: Sequence[SpaceResult], corrected: Sequence[Corrected]
 ) -> None:
     """Warn of discoveries of a rank test that differ in spread but hardly in mean: a rank test
     cannot tell these apart.
@@ -121,12 +92,12 @@ def warn_of_spreads(
             "warning",
             text=f"{count} of the features that {test.part} calls different have means that hardly "
             f"differ (|d| < {MEANS_ALIKE:g}) and spreads that differ {SPREADS_APART:g} times or "
-            "more. A rank test answers to both; compare.welch asks about means alone.",
+            "more. A rank test responds to both; compare.welch asks about means alone.",
         )
 
 
 def recorded_comparison(
-    work: Work, design: Design, test: Test, tested: Sequence[Tested]
+    work: Work, design: Design, test: Test, tested: Sequence[SpaceResult]
 ) -> Comparison:
     """The row of table `comparisons`."""
     params = work.params
@@ -149,6 +120,7 @@ def recorded_comparison(
         alpha=params.alpha,
         min_effect=test.least,
         adjusted=test.adjusted,
+        seed=work.seed,
     ).with_id(work.step)
 
 
@@ -179,16 +151,16 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 def _tested(
     work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Tested]:
+) -> Iterator[SpaceResult]:
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(design.samples)
     work.report.phase("compute")
 
-    def one(space: str) -> Tested:
+    def test_space(space: str) -> SpaceResult:
         fired, family = _read(work, design, activations, space, spaces[space], test.among)
         return tested_space(space, spaces[space], fired, family, design, test)
 
-    for done, tested in enumerate(at_once(one, list(spaces))):
+    for done, tested in enumerate(at_once(test_space, list(spaces))):
         yield tested
         work.report.progress(done + 1, len(spaces))
 
@@ -201,12 +173,12 @@ def at_once(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 
 def tested_space(
     space: str, facts: Mapping[str, Any], fired: Fired, family: int, design: Design, test: Test
-) -> Tested:
+) -> SpaceResult:
     """The moments of each group, and the test."""
     sides = [
         moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups
     ]
-    return Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
+    return SpaceResult(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
 
 
 def _read(
@@ -255,7 +227,7 @@ def fewest(params: Compare, samples: int) -> int:
 
 
 def _corrected(
-    tested: Sequence[Tested], test: Test, params: Compare, suffix: str
+    tested: Sequence[SpaceResult], test: Test, params: Compare, suffix: str
 ) -> list[Corrected]:
     correct, p = CORRECTIONS[params.correct], [_counted(space, test, suffix) for space in tested]
     if params.family == "space":
@@ -271,7 +243,7 @@ def _corrected(
     return results
 
 
-def _counted(tested: Tested, test: Test, suffix: str) -> Floats:
+def _counted(tested: SpaceResult, test: Test, suffix: str) -> Floats:
     """The p of each feature for the correction: 1 where the effect has the opposite sign of the one
     to confirm.
     """
@@ -291,7 +263,11 @@ def _counted(tested: Tested, test: Test, suffix: str) -> Floats:
 
 
 def _twins(
-    work: Work, design: Design, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]
+    work: Work,
+    design: Design,
+    test: Test,
+    tested: Sequence[SpaceResult],
+    corrected: Sequence[Corrected],
 ) -> list[list[Twin]]:
     """By space, the discoveries that do the same as another discovery at their site."""
 
@@ -310,103 +286,3 @@ def _twins(
         np.stack([~result.significant, result.q])[:, result.discovered] for result in corrected
     ]
     return twins([space.facts for space in tested], features, order, columns)
-
-
-# --- rows -----------------------------------------------------------------------------------------
-
-
-class _Writer:
-    """Builds rows. Columns of repeated words are made once, as long as the longest space, and cut
-    for each block.
-    """
-
-    def __init__(self, design: Design, test: Test, params: Compare, comparison: str) -> None:
-        self._design, self._test, self._params = design, test, params
-        self._comparison = comparison
-        self._words: dict[str | None, Any] = {}
-        self._schema = arrow_schema("features")
-
-    def table(
-        self,
-        tested: Tested,
-        corrected: Corrected,
-        adjusted: Corrected | None,
-        twins: Sequence[Twin],
-    ) -> pa.Table:
-        """All rows of a space, one block per statistic."""
-        blocks = [
-            *self._of_groups(tested, corrected.discovered),
-            *self._of_contrast(tested, corrected, adjusted),
-            *self._of_twins(tested.space, twins),
-        ]
-        return pa.concat_tables(blocks)
-
-    def _of_groups(self, tested: Tested, discovered: Mask) -> Iterator[pa.Table]:
-        """The mean and density of each group and, for discoveries, the spread."""
-        detailed = None if self._params.details == "all" else discovered
-        for group, side in zip(self._design.groups, tested.sides, strict=True):
-            spread = np.sqrt(side.squares / (side.samples - 1))
-            yield self._block(tested, "mean", group.name, side.mean)
-            yield self._block(tested, "density", group.name, side.fired / side.samples)
-            yield self._block(tested, "std", group.name, spread, detailed)
-        fired = np.sum([side.fired for side in tested.sides], axis=0)
-        yield self._block(tested, "fired", "", fired.astype(np.float64))
-
-    def _of_contrast(
-        self, tested: Tested, corrected: Corrected, adjusted: Corrected | None
-    ) -> Iterator[pa.Table]:
-        """The statistics of the test."""
-        contrast, discovered = self._test.contrast, corrected.discovered
-        for stat, numbers in tested.statistics.items():
-            every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
-            yield self._block(tested, stat, contrast, numbers, None if every else discovered)
-        if self._test.among is not None:
-            chosen = self._test.among.effect(tested.space, tested.features)
-            yield self._block(tested, f"{self._test.effect}_select", contrast, chosen)
-        yield self._block(tested, "q", contrast, corrected.q)
-        significant = corrected.significant.astype(np.float64)
-        yield self._block(tested, "significant", contrast, significant)
-        if adjusted is not None:
-            significant = adjusted.significant.astype(np.float64)
-            yield self._block(tested, "q_adjusted", contrast, adjusted.q)
-            yield self._block(tested, "significant_adjusted", contrast, significant)
-        yield self._block(tested, "discovered", contrast, np.ones(len(tested.features)), discovered)
-
-    def _block(
-        self, tested: Tested, stat: str, group: str, numbers: Floats, kept: Mask | None = None
-    ) -> pa.Table:
-        """Rows of a statistic for all features, or for those of `kept`."""
-        features = tested.features if kept is None else tested.features[kept]
-        numbers = numbers if kept is None else numbers[kept]
-        columns = {
-            "space": self._repeated(tested.space, len(features)),
-            "feature": pa.array(features.astype(np.uint32)),
-            "stat": self._repeated(stat, len(features)),
-            "group": self._repeated(group, len(features)),
-            "number": pa.array(numbers, mask=np.isnan(numbers)),
-            "text": self._repeated(None, len(features)),
-            "comparison": self._repeated(self._comparison, len(features)),
-        }
-        return pa.table(columns, schema=self._schema)
-
-    def _repeated(self, word: str | None, count: int) -> Any:
-        word_id = self._words.get(word)
-        if word_id is None or len(word_id) < count:
-            word_id = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
-        return word_id[:count]
-
-    def _of_twins(self, space: str, twins: Sequence[Twin]) -> list[pa.Table]:
-        """Rows `same_as`: the twin's feature as the number, its space as the text."""
-        if not twins:
-            return []
-        fixed = {
-            "space": space,
-            "stat": "same_as",
-            "group": self._test.contrast,
-            "comparison": self._comparison,
-        }
-        rows = [
-            {**fixed, "feature": feature, "number": float(number), "text": of}
-            for feature, of, number in sorted(twins)
-        ]
-        return [pa.Table.from_pylist(rows, schema=self._schema)]

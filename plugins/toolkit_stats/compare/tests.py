@@ -20,7 +20,7 @@ from toolkit.errors import DataError
 from toolkit.work import Work
 from toolkit_stats.compare.confirm import SelectedFeatures
 from toolkit_stats.math import adjust as _adjust
-from toolkit_stats.math import ranks as _ranks
+from toolkit_stats.math import placements, rank_sums
 from toolkit_stats.math import shuffle as _shuffle
 from toolkit_stats.math.means import (
     Effects,
@@ -35,6 +35,7 @@ from toolkit_stats.math.means import (
     unpooled,
     welch,
 )
+from toolkit_stats.math.ranks import ranked, spearman
 from toolkit_stats.samples.groups import Design
 from toolkit_stats.samples.rank_cells import rank_cells
 
@@ -107,15 +108,18 @@ def of_ranks(work: Work, design: Design) -> Test:
     parts = [strata == stratum for stratum in np.unique(strata)] if strata is not None else []
 
     def block(columns: Any) -> dict[str, Floats]:
-        ranks = _ranks.ranked(columns)
+        ranks = ranked(columns)
         tested, area = (
-            _ranks.mann_whitney(ranks, in_first),
-            _ranks.interval(ranks, in_first, (ones[0], ones[1])),
+            rank_sums.mann_whitney(ranks, in_first),
+            placements.interval(ranks, in_first, (ones[0], ones[1])),
         )
-        own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
-        own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
-        within = [(_ranks.ranked(columns[part]), in_first[part]) for part in parts]
-        return {**own, "p": _ranks.van_elteren(within) if within else tested.p}
+        statistics = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
+        statistics |= {
+            "rank_biserial_low": 2 * area.low - 1,
+            "rank_biserial_high": 2 * area.high - 1,
+        }
+        within = [(ranked(columns[part]), in_first[part]) for part in parts]
+        return {**statistics, "p": rank_sums.van_elteren(within) if within else tested.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
         ranks = _by_block(cells.means(matrix), block)
@@ -130,9 +134,9 @@ def of_area(work: Work, design: Design) -> Test:
     clusters = design.groups[0].clusters, design.groups[1].clusters
 
     def block(columns: Any) -> dict[str, Floats]:
-        areas = _ranks.area(_ranks.ranked(columns), in_first, clusters, work.params.spread)
-        own = {"auroc": areas.auroc, "auroc_low": areas.low, "auroc_high": areas.high}
-        return {**own, "t": areas.t, "df": areas.df, "p": areas.p}
+        areas = placements.area(ranked(columns), in_first, clusters, work.params.spread)
+        bounded = {"auroc": areas.auroc, "auroc_low": areas.low, "auroc_high": areas.high}
+        return {**bounded, "t": areas.t, "df": areas.df, "p": areas.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
         return {**_plain_effects(sides), **_by_block(matrix, block)}
@@ -183,7 +187,7 @@ def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
         ranks = params.method == "spearman"
         cells = kept.means(matrix) if ranks else merged(matrix, design.cells)
         r = (
-            _by_block(cells, lambda part: {"r": _ranks.spearman(_ranks.ranked(part), of_cell)})["r"]
+            _by_block(cells, lambda part: {"r": spearman(ranked(part), of_cell)})["r"]
             if ranks
             else pearson(cells, of_cell)
         )
@@ -238,7 +242,7 @@ def of_rank_spread(work: Work, design: Design) -> Test:
     cells = rank_cells(work, design)
 
     def block(columns: Any) -> dict[str, Floats]:
-        h, p = _ranks.kruskal(_ranks.ranked(columns), design.group_of_cell)
+        h, p = rank_sums.kruskal(ranked(columns), design.group_of_cell)
         return {"eta2": h / (columns.shape[0] - 1), "h": h, "p": p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:

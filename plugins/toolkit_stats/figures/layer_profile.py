@@ -154,10 +154,8 @@ def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iter
             (bar.less, "less", zero),
         ):
             if count:
-                about = f"<title>{draw.escaped(bar.space.hookpoint)}: {count:,}</title>"
-                x, tall = middle - wide / 2, count * scale
-                box = f'x="{x:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
-                yield f'<rect class="{kind}" {box} rx="1.5">{about}</rect>'
+                title = f"{bar.space.hookpoint}: {count:,}"
+                yield draw.rect(middle - wide / 2, top, wide, count * scale, kind, title)
         if not (bar.more or bar.less):
             yield draw.text(middle, zero - 5, "0", anchor="middle")
 
@@ -177,13 +175,11 @@ def _effects(
     for bar, middle, size in zip(bars, middles, sizes, strict=True):
         if size:
             y = bottom - size / highest * EFFECTS
-            about = (
-                f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: {contrast.symbol} = "
-                f"{draw.signed(bar.largest)}</title>"
+            title = (
+                f"{bar.space.short}/{bar.feature}: {contrast.symbol} = {draw.signed(bar.largest)}"
             )
             yield draw.line(middle, bottom, middle, y, "axis")
-            kind = "more" if bar.largest > 0 else "less"
-            yield f'<circle class="{kind}" cx="{middle:.1f}" cy="{y:.1f}" r="5">{about}</circle>'
+            yield draw.circle(middle, y, 5, "more" if bar.largest > 0 else "less", title)
 
 
 def _names(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> tuple[float, list[str]]:

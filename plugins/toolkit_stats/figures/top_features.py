@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from toolkit import figures as draw
 from toolkit.comparisons import rows_of
-from toolkit.tables import written
 from toolkit.work import Figure, Inputs
+from toolkit_stats.figures.firing import group_labels, hits, of_space
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -209,7 +209,7 @@ def _texts(inputs: Inputs) -> _Texts | None:
 
 
 def _examples(texts: _Texts, contrast: ContrastTable, top: Sequence[int]) -> str:
-    labels = _labels(texts.meta, contrast)
+    labels = group_labels(texts.meta, contrast)
     shown = []
     for index in top:
         examples = _hardest(
@@ -228,21 +228,6 @@ def _examples(texts: _Texts, contrast: ContrastTable, top: Sequence[int]) -> str
     return "".join(shown)
 
 
-def _labels(meta: pa.Table, contrast: ContrastTable) -> dict[str, str]:
-    """Each compared sample's group: its value of the key that the comparison is by."""
-    import pyarrow.compute as pc
-
-    names = set(contrast.comparison.group_names)
-    rows = meta.filter(pc.equal(meta["key"], contrast.comparison.by)).to_pylist()
-    labels = {}
-    for row in rows:
-        number = row["number"]
-        label = row["string"] if row["string"] is not None else written(number)
-        if not names or label in names or "rest" in names:
-            labels[row["sample"]] = label
-    return labels
-
-
 def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str]) -> list[_Example]:
     """The samples with the largest activations of the feature, from the compared groups where
     known.
@@ -250,9 +235,9 @@ def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str])
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = texts.activations.filter(pc.equal(texts.activations["space"], space))
+    rows = of_space(texts.activations, space)
     best: dict[str, float] = {}
-    for sample, value in _hits(rows, feature):
+    for sample, value in hits(rows, feature):
         if not labels or sample in labels:
             best[sample] = max(best.get(sample, 0.0), value)
     names = sorted(
@@ -277,19 +262,6 @@ def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str])
         for name in names
         if name in samples
     ]
-
-
-def _hits(rows: pa.Table, feature: int) -> Iterator[tuple[str, float]]:
-    """(sample, value) of every row in which the feature fires."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    lists = rows["features"].combine_chunks()
-    indices = pa.array(np.flatnonzero(lists.flatten().to_numpy(zero_copy_only=False) == feature))
-    samples = rows["sample"].take(pc.list_parent_indices(lists).take(indices))
-    values = rows["values"].combine_chunks().flatten().take(indices)
-    yield from zip(samples.to_pylist(), values.to_pylist(), strict=True)
 
 
 # --- a text with its tokens marked ----------------------------------------------------------------

@@ -134,7 +134,7 @@ def _chart(
 
 def _axes(contrast: ContrastTable, frame: _Frame) -> Iterator[str]:
     floor = HEIGHT - BOTTOM
-    yield draw.text(0, 14, "\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} p", kind="strong")
+    yield draw.text(0, 14, "\N{MINUS SIGN}log10 p", kind="strong")
     for tick in draw.ticks(0, frame.highest, 6):
         yield draw.line(
             LEFT,
@@ -179,12 +179,11 @@ def _point(contrast: ContrastTable, frame: _Frame, index: int) -> str:
     d, p = float(contrast.d[index]), float(contrast.p[index])
     kind = ("more" if d > 0 else "less") if contrast.significant[index] else "rest"
     about = (
-        f"{draw.escaped(contrast.address(index))}: {contrast.symbol} {draw.signed(d)}, p "
+        f"{contrast.address(index)}: {contrast.symbol} {draw.signed(d)}, p "
         f"{draw.small(p)}, q {draw.small(float(contrast.q[index]))}"
     )
     size = 2.2 if kind == "rest" else 3.4
-    circle = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'
-    return f'<circle class="{kind}" {circle}><title>{about}</title></circle>'
+    return draw.circle(frame.x(d), frame.y(p), size, kind, about)
 
 
 def _labels(

@@ -39,19 +39,19 @@ class Adjusted:
 
 @dataclass(frozen=True, eq=False)
 class CovariateModel:
-    """The part of the model that does not depend on the feature. `own` is the residual of the first
-    group's indicator on the covariates.
+    """The part of the model that does not depend on the feature. `group_residual` is the residual
+    of the first group's indicator on the covariates.
     """
 
     names: str
     regressors: Floats  # the group first, then a constant and the covariates
     inverse: Floats
-    own: Floats
+    group_residual: Floats
     rank: int
     clusters: int
-    weighted: Any  # clusters by samples: `own` in the place of each member
+    weighted: Any  # clusters by samples: `group_residual` in the place of each member
     crossed: Floats  # clusters by regressors: the weighted sums of the regressors
-    weight: Floats  # of each cluster: the sum of squares of its members' `own`
+    weight: Floats  # of each cluster: the sum of squares of its members' `group_residual`
     df: float  # what the guarded test has
 
 
@@ -84,7 +84,7 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
     if (residual**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
         a, b = (compared.name for compared in design.groups)
         raise DataError(
-            f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} "
+            f"covariates: {names} separate '{a}' from '{b}' perfectly among the {design.size} "
             "samples compared, so that nothing is left to compare. Leave out the covariate that "
             "stands for the group."
         )

@@ -105,13 +105,13 @@ def quantile(columns: Any, share: float) -> Floats:
     below = np.bincount(owner, weights=columns.data < 0, minlength=count).astype(np.int64)
     silent = rows - np.diff(columns.indptr)
 
-    def at(rank: int) -> Floats:
+    def values_at(rank: int) -> Floats:
         inside = np.where(rank < below, rank, rank - silent)
         where = np.clip(columns.indptr[:-1] + inside, 0, max(len(data) - 1, 0))
         zero = (rank >= below) & (rank < below + silent)
         return np.where(zero, 0.0, data[where] if len(data) else 0.0)
 
-    lower, upper = at(low), at(high)
+    lower, upper = values_at(low), values_at(high)
     return np.asarray(lower + (position - low) * (upper - lower))
 
 

@@ -61,8 +61,8 @@ def permuted(matrix: Any, in_first: Bools, dealt: Bools) -> tuple[Floats, Floats
     t, p = np.empty(matrix.shape[1]), np.empty(matrix.shape[1])
     for start in range(0, len(p), BLOCK):
         block = columns[:, start : start + BLOCK]
-        own = slice(start, start + block.shape[1])
-        t[own], p[own] = _block(block.T.tocsr(), in_first, dealt)
+        columns_of_block = slice(start, start + block.shape[1])
+        t[columns_of_block], p[columns_of_block] = _block(block.T.tocsr(), in_first, dealt)
     return t, p
 
 

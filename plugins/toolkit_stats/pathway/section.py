@@ -4,7 +4,7 @@ across layers, and decisions as points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit import figures as draw
@@ -121,16 +121,11 @@ def _forest(
     reach = float(min(max([0.5, *ends]), 4.0)) * 1.05
     x0, foot = 18 + 7 * max(map(len, names), default=0), TOP + ROW * len(shown) + 4
 
-    def x(value: float) -> float:
-        return x0 + WIDE * (min(max(value, -reach), reach) / reach + 1) / 2
-
-    body = []
-    for tick in draw.ticks(-reach, reach, 8):
-        body.append(draw.line(x(tick), TOP, x(tick), foot, "axis" if tick == 0 else "grid"))
-        body.append(draw.text(x(tick), foot + 16, draw.number(tick), anchor="middle"))
-    body.append(draw.text(x(0), foot + 36, EFFECTS["d"], anchor="middle", kind="strong"))
+    x = draw.ChartAxis(-reach, reach, x0, x0 + WIDE)
+    body = list(draw.x_ticks(x, TOP, foot, x.ticks(8), draw.number))
+    body.append(draw.text(x.at(0), foot + 36, EFFECTS["d"], anchor="middle", kind="strong"))
     for index, (row, name) in enumerate(zip(shown, names, strict=True)):
-        body += _dot(row, name, TOP + ROW * index + ROW / 2, x0, x)
+        body += _forest_row(row, name, TOP + ROW * index + ROW / 2, x)
     more = len([row for row in rows if row["value"] is not None]) - len(shown)
     tail = f'<p class="faint">{more} more are in the table `trajectories`.</p>' if more > 0 else ""
     legend = (
@@ -141,17 +136,17 @@ def _forest(
     return legend + draw.svg(x0 + WIDE + RIGHT, foot + 42, body) + tail
 
 
-def _dot(
-    row: Mapping[str, Any], name: str, y: float, x0: float, x: Callable[[float], float]
-) -> Iterator[str]:
+def _forest_row(row: Mapping[str, Any], name: str, y: float, x: draw.ChartAxis) -> Iterator[str]:
+    """One feature; what lies beyond the axis is drawn at its end."""
+    value, low, high = (
+        None if row[end] is None else min(max(row[end], x.low), x.high)
+        for end in ("value", "low", "high")
+    )
     colour = COLOURS[row["value"] < 0]
-    yield draw.text(x0 - 10, y + 4, name, anchor="end")
-    if row["low"] is not None:
-        ends_at = f'x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}"'
-        yield f'<line {ends_at} y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
-    yield f'<circle cx="{x(row["value"]):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
     q = "" if row["q"] is None else f"q {draw.small(row['q'])}"
-    yield draw.text(x0 + WIDE + 12, y + 4, f"d {draw.signed(row['value'])}  {q}")
+    yield draw.text(x.start - 10, y + 4, name, anchor="end")
+    yield from draw.interval(x, y, value or 0.0, (low, high), colour=colour)
+    yield draw.text(x.end + 12, y + 4, f"d {draw.signed(row['value'])}  {q}")
 
 
 def _means(
@@ -251,9 +246,7 @@ def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
             SIDE / 2 * (1 - 0.95 * score[1] / reach[1]),
         )
         colour = COLOURS[groups.index(label.get(sample, "")) % 2]
-        body.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}" fill-opacity="0.6"/>'
-        )
+        body.append(draw.circle(x, y, 3.5, "dot", colour=colour))
     legend = draw.key((COLOURS[index % 2], name) for index, name in enumerate(groups) if name)
     words = (
         f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component 2, "

@@ -35,7 +35,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         counts = _counts_said(rows)
         shown = f'<p class="faint">{draw.escaped(counts)}.</p>'
         yield Figure(
-            f"{title}: ranked on units that chose nothing",
+            f"{title}: ranked on held-out units",
             shown + _table(rows, "rank_sound", SOUND, names),
             counts,
         )
@@ -55,9 +55,7 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
         start = f"{len(ranked):,} of {tested:,} features rise with {comparison.by}"
         clusters = sum(group.clusters for group in comparison.groups)
         if not ranked:
-            yield Finding(
-                sentence=f"{start} on units that chose nothing.", n=clusters, rank=40 + number
-            )
+            yield Finding(sentence=f"{start} on held-out units.", n=clusters, rank=40 + number)
             continue
         best = ranked[0]
         score = next(
@@ -67,8 +65,7 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
         )
         address = f"{names[best['space']]}{best['feature']}"
         yield Finding(
-            sentence=f"{start} on units that chose nothing; the first is {address}, score "
-            f"{score:.2f}.",
+            sentence=f"{start} on held-out units; the first is {address}, score {score:.2f}.",
             number=float(score),
             n=clusters,
             rank=40 + number,

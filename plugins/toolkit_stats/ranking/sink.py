@@ -54,20 +54,20 @@ class RankingFiles(SinkParams):
     """The folder, and how many examples."""
 
     top: int = Field(
-        50, ge=1, description="Features with examples: the first so many of the published ranking."
+        50, ge=1, description="How many features of the published ranking get examples."
     )
     per_label: int = Field(5, ge=1, description="Examples of each label.")
 
 
 def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
-    """`ranked_features.csv`, `feature_examples.json` and `ranked_features_sound.csv`; a folder a
-    label where there are several.
+    """`ranked_features.csv`, `feature_examples.json` and `ranked_features_sound.csv`; a folder for
+    each label where there are several.
     """
     ranking = _read(work)
     if not ranking:
         raise DataError(
-            "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or take "
-            "the sink `ranking` away."
+            "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or "
+            "remove the sink `ranking`."
         )
     for comparison, features in ranking:
         by = comparison.by
@@ -98,7 +98,7 @@ def _read(work: SinkWork) -> list[tuple[Comparison, list[dict[str, Any]]]]:
     twice = next((by for by in count if count[by] > 1), None)
     if twice is not None:
         raise DataError(
-            f"ranking: more than one stage ranks by {twice}, and the files have place for one. "
+            f"ranking: more than one stage ranks by {twice}, and the files have room for one. "
             "Put the other ranking into a spec of its own."
         )
     rows = work.inputs.read("features")

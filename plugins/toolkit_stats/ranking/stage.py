@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from toolkit.comparisons import Comparison
 from toolkit.errors import DataError
-from toolkit.kept_positions import Asked, AtKept, recorded
+from toolkit.kept_positions import recorded
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.ordinal_scale import OrdinalScale, read_scale, reader
 
 if TYPE_CHECKING:
@@ -29,67 +28,6 @@ if TYPE_CHECKING:
 
     from toolkit_stats.math.duplicates import Twin
     from toolkit_stats.math.ordinal import Ordinal
-
-PRESETS: Mapping[str, tuple[float, float, float]] = {
-    "default": (0.4, 0.5, 0.2),
-    "strict": (0.6, 0.7, 0.1),
-    "loose": (0.3, 0.4, 0.3),
-}
-"""Smallest r, smallest true-positive rate, largest false-positive rate."""
-
-
-class Ranking(AtKept):
-    """Which label, how strict, and how many features are written."""
-
-    by: str = Field(min_length=1, description="The metadata key that holds the label, a number.")
-    labels: tuple[float, ...] = Field(
-        (0, 1, 2, 3), min_length=2, description="The label's values from none to most."
-    )
-    at: Asked | None = Field(
-        "last",
-        description="Which of the positions that were kept are read, as of a comparison; a sample "
-        "has the largest value of them. The published pipeline reads the last token.",
-    )
-    preset: Literal["default", "strict", "loose"] = Field(
-        "default", description="Filters on r, TPR and FPR, as published."
-    )
-    min_r: float | None = Field(None, ge=-1, le=1, description="Least r, instead of the preset's.")
-    min_tpr: float | None = Field(
-        None, ge=0, le=1, description="Least true-positive rate, instead of the preset's."
-    )
-    max_fpr: float | None = Field(
-        None, ge=0, le=1, description="Largest false-positive rate, instead of the preset's."
-    )
-    missing: Literal["error", "null"] = Field(
-        "error",
-        description="A label without samples, or samples without label: refused, or said to be "
-        "unknown and left out.",
-    )
-    alpha: float = Field(
-        0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking."
-    )
-    rows: int = Field(
-        2000,
-        ge=1,
-        description="Features that are written: the best by either score, and all that pass.",
-    )
-
-    @model_validator(mode="after")
-    def _rising(self) -> Ranking:
-        if list(self.labels) != sorted(set(self.labels)):
-            raise ValueError(
-                f"labels {list(self.labels)} do not rise; write each once, from none to most"
-            )
-        return self
-
-    def filters(self) -> tuple[float, float, float]:
-        """Smallest r, smallest TPR, largest FPR."""
-        given = (self.min_r, self.min_tpr, self.max_fpr)
-        r, tpr, fpr = (
-            given_value if given_value is not None else usual
-            for given_value, usual in zip(given, PRESETS[self.preset], strict=True)
-        )
-        return r, tpr, fpr
 
 
 @dataclass(frozen=True)
@@ -187,6 +125,7 @@ def _recorded(
         addresses={space: str(row["address"]) for space, row in spaces.items()},
         correction="bh",
         alpha=work.params.alpha,
+        seed=work.seed,
     ).with_id(work.step)
 
 
@@ -198,10 +137,10 @@ def _halves(work: Work, scale: OrdinalScale) -> tuple[npt.NDArray[np.int64], npt
 
     from toolkit_stats.samples.labelled import FEWEST
 
-    side = np.array([half(work.seed, unit) for unit in scale.units])
-    seen = {prompt for prompt, own in zip(scale.prompts, side, strict=True) if own == "select"}
+    halves = np.array([half(work.seed, unit) for unit in scale.units])
+    seen = {prompt for prompt, part in zip(scale.prompts, halves, strict=True) if part == "select"}
     fresh = np.array([prompt not in seen for prompt in scale.prompts])
-    parts = np.flatnonzero(side == "select"), np.flatnonzero((side == "confirm") & fresh)
+    parts = np.flatnonzero(halves == "select"), np.flatnonzero((halves == "confirm") & fresh)
     present = [value for value in scale.labels if value in scale.label]
     for name, rows in zip(("select", "confirm"), parts, strict=True):
         for value in present:

@@ -142,8 +142,8 @@ def _samples(work: Work) -> list[Row]:
     lacking = next((row["sample"] for row in rows if row["sample"] not in state_of), None)
     if lacking is not None:
         raise DataError(
-            f"cluster: sample '{lacking}' has no metadata '{STATE}', so that nobody knows which "
-            "samples say the same. Source `games` gives it to every decision; elsewhere say "
+            f"cluster: sample '{lacking}' has no metadata '{STATE}', so samples with equal "
+            "states cannot be found. Source `games` gives it to every decision; elsewhere say "
             "`cluster: prompt`."
         )
     return list(joined_by_state(rows, state_of))
@@ -222,8 +222,7 @@ def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
             )
     if between is None and len(sizes) < 2:
         raise DataError(
-            f"by: '{params.by}' does not tell groups apart; there must be two or more. Groups by "
-            f"'{params.by}': {values}."
+            f"by: '{params.by}' names fewer than two groups. Groups by '{params.by}': {values}."
         )
     return between or tuple(sorted(sizes))
 
@@ -289,8 +288,8 @@ def _units(work: Work) -> Callable[[Row], str]:
     def unit_of(row: Row) -> str:
         if row["sample"] not in units:
             raise DataError(
-                f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody knows which "
-                "samples it belongs to. Take `unit: unit` (the samples' own), `unit: sample`, or "
+                f"unit: sample '{row['sample']}' has no metadata '{unit}', so the unit that it "
+                "belongs to is unknown. Take `unit: unit` (the samples' own), `unit: sample`, or "
                 "a key that every compared sample has."
             )
         return units[row["sample"]]
@@ -333,7 +332,8 @@ def _group(
         )
         raise DataError(
             f"{where} has {group.size()} (unit: {params.unit}, cluster: {params.cluster}, half: "
-            f"{params.half}); a test needs at least {FEWEST} independent clusters to see a spread. "
+            f"{params.half}); a test needs at least {FEWEST} independent clusters to estimate a "
+            "spread. "
             f"{advice}"
         )
     return group

@@ -103,13 +103,13 @@ def _check_joined(data: Labelled) -> None:
             )
 
 
-def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def folds(data: Labelled, max_folds: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """The fold of each sample. A cluster is never split; groups are spread over folds as evenly as
     clusters allow.
     """
     import numpy as np
 
-    count = min(wanted, *(data.clusters(number) for number in range(len(data.names))))
+    count = min(max_folds, *(data.clusters(number) for number in range(len(data.names))))
     sizes: npt.NDArray[np.float64] = np.zeros((int(data.cluster.max()) + 1, len(data.names)))
     np.add.at(sizes, (data.cluster, data.label), 1.0)
     sizes /= sizes.sum(axis=0)

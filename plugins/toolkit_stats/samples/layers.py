@@ -8,8 +8,8 @@ from toolkit.errors import DataError
 
 Layers = str | int | tuple[int, ...]
 HELP = (
-    "all, 8, 1-31, 1- (to the last) or [8, 15, 31]; layers count from 0, and a layer's place is "
-    "its output."
+    "all, 8, 1-31, 1- (to the last) or [8, 15, 31]; layers count from 0, and the stream is "
+    "taken after the layer."
 )
 KEPT = "kept"
 """Layers whose stream an extraction kept; a model alone has none."""

@@ -89,7 +89,7 @@ def _numbers(work: Work, by: str) -> dict[str, float | None]:
     words = [row for row in rows if row["string"] is not None]
     if words:
         raise DataError(
-            f"by: sample '{words[0]['sample']}' has {by} '{words[0]['string']}', which is no "
+            f"by: sample '{words[0]['sample']}' has {by} '{words[0]['string']}', which is not a "
             "number. A ranking needs an ordinal label; compare groups of words with compare.welch."
         )
     return {row["sample"]: row["number"] for row in rows}
@@ -109,8 +109,8 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
         if value is not None and value not in params.labels:
             raise DataError(
                 f"by: sample '{row['sample']}' has {params.by} {written(value)}, which is none of "
-                f"the labels {', '.join(written(label) for label in params.labels)}. Mend the "
-                "label, or name all values under `labels`."
+                f"the labels {', '.join(written(label) for label in params.labels)}. Correct "
+                "the label, or name all values under `labels`."
             )
     present = set(number.values())
     for label in params.labels:

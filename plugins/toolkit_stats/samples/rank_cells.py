@@ -17,7 +17,7 @@ from scipy.stats import rankdata, spearmanr
 from toolkit.arrays import Floats, Ints
 from toolkit.work import Work
 from toolkit_stats.math.means import merged
-from toolkit_stats.math.ranks import rank_spread
+from toolkit_stats.math.rank_sums import rank_spread
 from toolkit_stats.samples.groups import Design
 
 ALIKE = 0.2

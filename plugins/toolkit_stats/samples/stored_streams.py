@@ -68,8 +68,7 @@ class StoredStreams:
         if lacking:
             raise DataError(
                 f"layers: {requested!r} asks for {lacking[0]}, and the extraction that this stage "
-                f"needs kept the stream at {choices(self._stored)} only, where its SAEs "
-                f"stand. Name "
+                f"needs kept the stream at {choices(self._stored)} only, where its SAEs read. Name "
                 f"these layers (`layers: {KEPT}` is all of them), or leave out `stream` in the "
                 "extraction: then the model is run."
             )

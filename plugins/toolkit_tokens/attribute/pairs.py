@@ -118,9 +118,10 @@ def _checked_equal(
         for row, start in ((clean, clean_range[0]), (changed, changed_range[0]))
     ]
     raise DataError(
-        f"samples '{clean['sample']}' and '{changed['sample']}' cannot be aligned: they part "
-        f"outside of any span that both have.\n  {clean['sample']}: {excerpts[0]}\n  "
-        f"{changed['sample']}: {excerpts[1]}\nMark what differs as a span of one name in both."
+        f"samples '{clean['sample']}' and '{changed['sample']}' cannot be aligned: they differ "
+        f"outside of the spans that both have.\n  {clean['sample']}: {excerpts[0]}\n  "
+        f"{changed['sample']}: {excerpts[1]}\nMark the text that differs as a span of the same "
+        "name in both."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -17,15 +17,7 @@ Method = Literal[
     "integrated_gradients",
     "relp",
 ]
-METHODS: tuple[Method, ...] = (
-    "published",
-    "rollout",
-    "direct",
-    "gradient_activation",
-    "attribution_patching",
-    "integrated_gradients",
-    "relp",
-)
+METHODS: tuple[Method, ...] = get_args(Method)
 OF_PAIRS = ("attribution_patching", "integrated_gradients", "relp")
 """Methods that attribute the difference between two prompts."""
 

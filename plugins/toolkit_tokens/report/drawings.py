@@ -12,6 +12,10 @@ from toolkit import figures as draw
 
 LEFT, RIGHT, TOP = 150.0, 12.0, 16.0
 WIDTH, ROW = 760.0, 16.0
+NARROW, LABEL, CHARACTER = 480.0, 30, 6.8
+"""The width of a drawing that a narrow screen shows whole, the characters of a label in it, and the
+width of one.
+"""
 COLOURS = ("var(--computed)", "var(--failed)", "var(--part)", "var(--faint)", "var(--fg)")
 CELLS = 6000
 """The most cells of a drawing: the weakest of a long text are left out, so that its page scrolls
@@ -46,13 +50,16 @@ def heatmap(
                 )
             )
     body += _token_axis(pieces, step, height)
+    body.append(draw.y_title(draw.ChartAxis(0, 1, height, TOP), 14, "feature"))
     return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
 
 def bands(
     layers: Mapping[int, Mapping[int, float]], pieces: Sequence[str], spans: Iterable[Any]
 ) -> str:
-    """One band per layer, shaded by the square root of the weight; spans are named above."""
+    """One band per layer, shaded by the square root of the weight over the largest one; spans are
+    named above.
+    """
     step = (WIDTH - LEFT - RIGHT) / max(1, len(pieces))
     top = TOP + 30
     height = top + ROW * len(layers)
@@ -69,13 +76,15 @@ def bands(
             )
         )
     min_drawn = max(0.001, _min_drawn(list(layers.values())))
+    peak = max((value for cells in layers.values() for value in cells.values()), default=1.0) or 1.0
     for number, (layer, cells) in enumerate(layers.items()):
         y = top + ROW * number
         body.append(draw.text(LEFT - 8, y + 12, f"layer {layer}", anchor="end"))
         for position, value in cells.items():
             if value >= min_drawn:
                 title = _title(pieces, position, value)
-                body.append(_cell(LEFT + step * position, y, step, value**0.5, title))
+                share = (value / peak) ** 0.5
+                body.append(_cell(LEFT + step * position, y, step, share, title))
     body += _token_axis(pieces, step, height)
     return draw.svg(WIDTH, height + _axis_height(pieces), body)
 
@@ -88,16 +97,35 @@ def _min_drawn(rows: Sequence[Mapping[int, float]]) -> float:
     return math.nextafter(values[CELLS], math.inf)
 
 
-def highlighted(pieces: Sequence[str], values: Mapping[int, float]) -> str:
-    """The text itself, each token shaded."""
+def highlighted(text: str, pieces: Sequence[str], values: Mapping[int, float]) -> str:
+    """The text itself, each token shaded; tokens that share a character are shaded as the strongest
+    of them.
+    """
     peak = max(values.values(), default=1.0) or 1.0
     parts = []
-    for position, piece in enumerate(pieces):
-        share = max(0.0, min(1.0, values.get(position, 0.0) / peak))
+    for piece, positions in _written(text, pieces):
+        strongest = max(values.get(position, 0.0) for position in positions)
+        share = max(0.0, min(1.0, strongest / peak))
         shade = f"background:color-mix(in srgb,var(--computed) {60 * share:.0f}%,transparent)"
-        title = draw.escaped(f"{position}: {values.get(position, 0.0):.3g}")
+        shown = ", ".join(f"{position}: {values.get(position, 0.0):.3g}" for position in positions)
+        title = draw.escaped(shown)
         parts.append(f'<span style="{shade}" title="{title}">{draw.escaped(piece)}</span>')
     return f'<p style="white-space:pre-wrap;line-height:1.7">{"".join(parts)}</p>'
+
+
+def _written(text: str, pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """The pieces of a text with their positions. A character of several tokens is the piece of each
+    of them; it is written once.
+    """
+    end, written = 0, list[tuple[str, list[int]]]()
+    for position, piece in enumerate(pieces):
+        continues = text.startswith(piece, end)
+        if not continues and written and written[-1][0] == piece:
+            written[-1][1].append(position)
+        else:
+            written.append((piece, [position]))
+            end += len(piece) if continues else 0
+    return written
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str) -> str:
@@ -109,28 +137,23 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     top = max(y for _, y in points) or 1.0
     height, margin = 220.0, 56.0
 
-    def to_page(x: float, y: float) -> tuple[float, float]:
-        share = (x - low) / ((high - low) or 1.0)
-        return margin + share * (WIDTH - margin - RIGHT), TOP + (1 - y / top) * (height - TOP - 30)
-
-    body = [draw.line(*to_page(low, 0), *to_page(high, 0), "axis")]
-    for tick in draw.ticks(0, top, 4):
-        body.append(draw.line(*to_page(low, tick), *to_page(high, tick), "grid"))
-        body.append(
-            draw.text(margin - 6, to_page(low, tick)[1] + 4, draw.number(tick), anchor="end")
-        )
-    for tick in draw.ticks(low, high, 8, whole=True):
-        x, _ = to_page(tick, 0)
-        body.append(draw.text(x, height - 14, draw.number(tick), anchor="middle"))
-    named = [(_stroke(number), name) for number, name in enumerate(series)]
+    across = draw.ChartAxis(low, high, margin, WIDTH - RIGHT)
+    upwards = draw.ChartAxis(0, top, height - 30, TOP)
+    body = list(draw.y_ticks(upwards, margin, WIDTH - RIGHT, upwards.ticks(4), draw.number))
+    for tick in across.ticks(8, whole=True):
+        body.append(draw.text(across.at(tick), height - 14, draw.number(tick), anchor="middle"))
+    named = [
+        (_stroke(number), f"{name} (dashed)" if number >= len(COLOURS) else name)
+        for number, name in enumerate(series)
+    ]
     for number, curve in enumerate(series.values()):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (to_page(*point) for point in curve))
-        dash = f' stroke-dasharray="{2 + 3 * (number // len(COLOURS))} 3"' if number >= 5 else ""
-        style = f'fill="none" stroke="{_stroke(number)}" stroke-width="2"{dash}'
-        body.append(f'<polyline points="{path}" {style}/>')
-    body.append(draw.text(WIDTH - RIGHT, height - 2, x_name, anchor="end"))
-    body.append(draw.text(margin, TOP - 4, y_name))
-    return draw.key(named) + draw.svg(WIDTH, height, body)
+        dash = f"{2 + 3 * (number // len(COLOURS))} 3" if number >= len(COLOURS) else ""
+        curve_points = [(across.at(x), upwards.at(y)) for x, y in curve]
+        body.append(draw.path(curve_points, "path", colour=_stroke(number), dash=dash))
+        if len(curve_points) == 1:
+            body.append(draw.circle(*curve_points[0], 3, "dot", colour=_stroke(number)))
+    body += [draw.x_title(across, height + 4, x_name), draw.y_title(upwards, 14, y_name)]
+    return draw.key(named) + draw.svg(WIDTH, height + 10, body)
 
 
 def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float) -> str:
@@ -140,32 +163,38 @@ def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float)
         ends.append(ends[-1] + value)
     extent = [*ends, total, measured, 0.0]
     low, high = min(extent), max(extent)
-    margin = 220.0
-
-    def to_page(value: float) -> float:
-        return margin + (value - low) / ((high - low) or 1.0) * (WIDTH - margin - 90)
-
+    longest = max((len(name[:LABEL]) for name, _ in steps), default=0)
+    margin = 16 + CHARACTER * max(longest, len("sum of parts"))
+    places = draw.decimals(total, measured)
+    axis = draw.ChartAxis(low, high, margin, NARROW - 64)
     height = TOP + ROW * (len(steps) + 2)
-    body = [draw.line(to_page(0), TOP - 4, to_page(0), height, "axis")]
+    body = [draw.line(axis.at(0), TOP - 4, axis.at(0), height, "axis")]
     for number, (name, value) in enumerate(steps):
         y = TOP + ROW * number
         kind = "more" if value >= 0 else "less"
-        body += _bar(to_page(ends[number]), to_page(ends[number + 1]), y, kind)
-        body.append(draw.text(margin - 8, y + 11, name[:34], anchor="end"))
-        x = max(to_page(ends[number]), to_page(ends[number + 1])) + 6
-        body.append(draw.text(x, y + 11, draw.signed(value)))
+        body += _bar(axis.at(ends[number]), axis.at(ends[number + 1]), y, kind)
+        body.append(draw.text(margin - 8, y + 11, name[:LABEL], anchor="end"))
+        x = max(axis.at(ends[number]), axis.at(ends[number + 1])) + 6
+        body.append(draw.text(x, y + 11, _signed(value, places)))
     for number, (name, value) in enumerate((("sum of parts", total), ("measured", measured))):
         y = TOP + ROW * (len(steps) + number)
-        body += _bar(to_page(0), to_page(value), y, "rest")
+        body += _bar(axis.at(0), axis.at(value), y, "rest")
         body.append(draw.text(margin - 8, y + 11, name, anchor="end", kind="strong"))
-        x = max(to_page(0), to_page(value)) + 6
-        body.append(draw.text(x, y + 11, draw.signed(value), kind="strong"))
-    return draw.svg(WIDTH, height + 8, body)
+        x = max(axis.at(0), axis.at(value)) + 6
+        body.append(draw.text(x, y + 11, _signed(value, places), kind="strong"))
+    for tick in axis.ticks(4):
+        body.append(draw.text(axis.at(tick), height + 16, draw.number(tick), anchor="middle"))
+    body.append(draw.x_title(axis, height + 34, "change of the outcome, added up"))
+    return draw.svg(NARROW, height + 42, body)
+
+
+def _signed(value: float, places: int) -> str:
+    return ("+" if value >= 0 else "") + draw.fixed(value, places)
 
 
 def _bar(start: float, end: float, y: float, kind: str) -> Iterator[str]:
     x, width = min(start, end), max(1.0, abs(end - start))
-    yield f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{ROW - 3}"/>'
+    yield draw.rect(x, y, width, ROW - 3, kind)
 
 
 def _cell(x: float, y: float, width: float, share: float, title: str) -> str:
@@ -190,10 +219,11 @@ def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[s
         return
     for tick in draw.ticks(0, len(pieces) - 1, 10, whole=True):
         yield draw.text(LEFT + step * (tick + 0.5), height + 14, draw.number(tick), anchor="middle")
+    yield draw.x_title(draw.ChartAxis(0, 1, LEFT, WIDTH - RIGHT), height + 32, "token")
 
 
 def _axis_height(pieces: Sequence[str]) -> float:
-    return 62.0 if len(pieces) <= LABELLED else 22.0
+    return 62.0 if len(pieces) <= LABELLED else 38.0
 
 
 def _stroke(number: int) -> str:

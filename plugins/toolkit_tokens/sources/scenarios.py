@@ -66,8 +66,8 @@ class Scenarios(Params):
         known = [scenario.name for scenario in self.environment.make().scenarios()]
         if not known:
             raise ValueError(
-                f"environment: {self.environment.uses} offers no scenarios; its class overrides "
-                "`scenarios` of toolkit.games.Environment where it does"
+                f"environment: {self.environment.uses} offers no scenarios: its class does not "
+                "override `scenarios` of toolkit.games.Environment"
             )
         picked = () if self.pick == "all" else self.pick
         for name in (*picked, *(change.of for change in self.changes)):

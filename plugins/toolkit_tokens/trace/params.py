@@ -19,7 +19,7 @@ class TracePath(Params):
         min_length=1, description="Continuations of the prompt that the path explains."
     )
     minus: tuple[str, ...] = Field(
-        min_length=1, description="Continuations that they are held against."
+        min_length=1, description="Continuations that they are compared with."
     )
     through: tuple[str, ...] = Field(
         min_length=1,
@@ -40,7 +40,7 @@ class TracePath(Params):
     min_effect: float = Field(
         MIN_EFFECT,
         ge=0,
-        description="An intervention that moves the upper end by less confirms no hop.",
+        description="A hop is not confirmed if its intervention moves the upper end by less.",
     )
     batch: int = Field(8, ge=1, description="Samples of one step.")
     name: str | None = Field(None, min_length=1, description="The path's name in tables.")
@@ -65,6 +65,6 @@ class SummarisePaths(Params):
     min_effect: float = Field(
         MIN_EFFECT,
         ge=0,
-        description="A mean effect below this confirms no hop.",
+        description="A hop with a smaller mean effect is not confirmed.",
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="The largest q of a confirmed hop.")

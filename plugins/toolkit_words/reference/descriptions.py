@@ -115,11 +115,37 @@ def rank_correlation(
     x: Floats, y: Floats, rng: np.random.Generator, count: int
 ) -> RankCorrelation | None:
     """Spearman's r with a two-sided p from shuffles; None where it is undefined."""
-    if len(x) < FEWEST or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
-        return None
-    ranks = [stats.rankdata(values) for values in (x, y)]
-    a, b = ((values - values.mean()) / np.linalg.norm(values - values.mean()) for values in ranks)
-    r = float(a @ b)
-    others = np.array([float(a @ b[rng.permutation(len(b))]) for _ in range(count)])
-    p = (1 + (np.abs(others) >= abs(r) - 1e-12).sum()) / (1 + count)
-    return RankCorrelation(r, float(np.abs(others).mean()), float(p), len(x))
+    (correlation,) = rank_correlations(x[:, None], y, rng, count)
+    return correlation
+
+
+def rank_correlations(
+    columns: Floats, y: Floats, rng: np.random.Generator, count: int
+) -> list[RankCorrelation | None]:
+    """The same for each column; the shuffles of y are the same for all of them."""
+    results: list[RankCorrelation | None] = [None] * columns.shape[1]
+    if len(y) < FEWEST or len(np.unique(y)) < 2:
+        return results
+    varying = np.flatnonzero(columns.min(axis=0) < columns.max(axis=0))
+    a, (b,) = _centred_ranks(columns[:, varying].T), _centred_ranks(y[None, :])
+    shuffled = np.stack([b[rng.permutation(len(b))] for _ in range(count)])
+    for start in range(0, len(varying), BLOCK):
+        rows = slice(start, start + BLOCK)
+        observed, others = a[rows] @ b, np.abs(a[rows] @ shuffled.T)
+        as_large = (others >= np.abs(observed)[:, None] - 1e-12).sum(axis=1)
+        for offset, column in enumerate(varying[rows].tolist()):
+            results[column] = RankCorrelation(
+                float(observed[offset]),
+                float(others[offset].mean()),
+                float((1 + as_large[offset]) / (1 + count)),
+                len(y),
+            )
+    return results
+
+
+def _centred_ranks(rows: Floats) -> Floats:
+    """The ranks within each row, with mean 0 and length 1."""
+    ranks = stats.rankdata(rows, axis=1)
+    centred = ranks - ranks.mean(axis=1, keepdims=True)
+    lengths: Floats = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.asarray(centred / lengths)

@@ -4,7 +4,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class SpanEntries:
     """Activations of chosen features: index among the kept positions, column, and value."""
 
     features: Ints
-    place: Ints
+    index: Ints
     column: Ints
     value: Floats
 
@@ -103,8 +103,8 @@ def shares(
     """
     width = len(entries.features)
     sizes = texts.sizes
-    text = np.searchsorted(texts.start, entries.place, side="right") - 1
-    local = entries.place - texts.start[text]
+    text = np.searchsorted(texts.start, entries.index, side="right") - 1
+    local = entries.index - texts.start[text]
     totals = np.bincount(entries.column, entries.value, width)
 
     def share(positions: Ints) -> Floats:
@@ -112,7 +112,7 @@ def shares(
         fractions: Floats = np.divide(inside_sums, totals, out=np.zeros(width), where=totals > 0)
         return fractions
 
-    observed = share(entries.place)
+    observed = share(entries.index)
     total, as_large = np.zeros(width), np.zeros(width)
     for _ in range(count):
         by = rng.integers(0, np.maximum(sizes, 1))
@@ -136,18 +136,49 @@ def attention_to(
     A row has the weights of one head and query: of the positions in `keys`, or of all from 0 where
     `keys` is null.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = attention.filter(pc.equal(attention["layer"], layer))
-    sums: dict[tuple[str, int], list[float]] = {}
-    for row in rows.select(["sample", "query", "keys", "weights"]).to_pylist():
-        ranges = spans.get(row["sample"])
-        if ranges is None:
-            continue
-        weights = np.array(row["weights"], float)
-        keys = np.arange(len(weights)) if row["keys"] is None else np.array(row["keys"])
-        in_span = np.zeros(len(weights), bool)
-        for first, last in ranges:
-            in_span |= (keys >= first) & (keys < last)
-        sums.setdefault((row["sample"], row["query"]), []).append(float(weights[in_span].sum()))
-    return {key: sum(masses) / len(masses) for key, masses in sums.items()}
+    names = pa.array(list(spans), pa.string())
+    mask = pc.and_(
+        pc.equal(attention["layer"], layer), pc.is_in(attention["sample"], value_set=names)
+    )
+    rows = attention.filter(mask)
+    sample = pc.index_in(rows["sample"], value_set=names).to_numpy().astype(np.int64)
+    row_of_weight, key, weight = _flat_weights(rows)
+    in_span = np.zeros(len(weight), bool)
+    for first, last in _range_columns([spans[name] for name in spans]):
+        owner = sample[row_of_weight]
+        in_span |= (key >= first[owner]) & (key < last[owner])
+    mass = np.bincount(row_of_weight[in_span], weight[in_span], minlength=len(rows))
+    pairs, group = np.unique(
+        np.stack([sample, rows["query"].to_numpy().astype(np.int64)]), axis=1, return_inverse=True
+    )
+    means = np.bincount(group.ravel(), mass) / np.bincount(group.ravel())
+    sampled = [names[index].as_py() for index in pairs[0].tolist()]
+    return dict(zip(zip(sampled, pairs[1].tolist(), strict=True), means.tolist(), strict=True))
+
+
+def _flat_weights(rows: pa.Table) -> tuple[Ints, Ints, Floats]:
+    """All weights of these rows: the row of each, the position that it is of, and the weight."""
+    lists = rows["weights"].combine_chunks()
+    sizes = np.diff(lists.offsets.to_numpy().astype(np.int64))
+    row = np.repeat(np.arange(len(rows)), sizes)
+    key = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    given = rows["keys"].combine_chunks()
+    has_keys = given.is_valid().to_numpy(zero_copy_only=False)
+    key[has_keys[row]] = given.flatten().to_numpy(zero_copy_only=False)
+    weights = lists.flatten().to_numpy(zero_copy_only=False).astype(float)
+    return row, key, weights
+
+
+def _range_columns(
+    ranges: Sequence[Sequence[tuple[int, int]]],
+) -> Iterator[tuple[Ints, Ints]]:
+    """The first range of every sample, then the second, as starts and ends; empty where it has
+    none.
+    """
+    for number in range(max(map(len, ranges), default=0)):
+        chosen = [those[number] if number < len(those) else (0, 0) for those in ranges]
+        starts, ends = np.array(chosen, np.int64).T
+        yield starts, ends

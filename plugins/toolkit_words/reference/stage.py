@@ -17,8 +17,9 @@ from pydantic import Field
 from toolkit.addresses import layer_of, locate
 from toolkit.agreement import stems, stems_of
 from toolkit.errors import DataError
+from toolkit.feature_labels import LABEL
 from toolkit.parts import Params
-from toolkit_words.replies.stage import CONFIRMED
+from toolkit_words.replies.pairs import CONFIRMED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,14 +45,14 @@ class CrossReference(Params):
     outcomes: dict[str, tuple[str, ...]] = Field(
         {},
         description="Words that stand for each outcome of the verdicts, such as {stop: [stop, "
-        "careful], bet: [bet, risk]}: descriptions that name them are held against effects.",
+        "careful], bet: [bet, risk]}: descriptions that name them are compared with effects.",
     )
     spans: tuple[str, ...] | None = Field(
-        None, description="Spans that are looked at; by default all that the samples have."
+        None, description="Spans to compare with; by default all that the samples have."
     )
     permutations: int = Field(999, ge=19, description="Shuffles of each number.")
     max_features: int = Field(
-        4096, ge=1, description="Features of a space that are held against spans, at most."
+        4096, ge=1, description="Most features of a space that are compared with spans."
     )
 
 
@@ -106,11 +107,14 @@ def _row(space: str, feature: int | None, relation: str, **numbers: Any) -> dict
 
 def _described(work: Work, spaces: Mapping[str, Mapping[str, Any]]) -> Described:
     """All descriptions of features."""
+    import pyarrow.compute as pc
+
     tables = work.inputs.tables()
     described: dict[str, dict[tuple[str, int], list[str]]] = {kind: {} for kind in KINDS}
     if "features" in tables:
-        for row in work.inputs.read("features").to_pylist():
-            if row["stat"] == "label" and row["text"]:
+        features = work.inputs.read("features")
+        for row in features.filter(pc.equal(features["stat"], LABEL)).to_pylist():
+            if row["text"]:
                 described["label"].setdefault((row["space"], row["feature"]), []).append(
                     row["text"]
                 )
@@ -233,7 +237,7 @@ def _in_spans(
     has_attention = "attention" in work.inputs.tables()
     attention = work.inputs.read("attention") if has_attention else None
     for id in sorted(set(spaces) & set(by_space.spaces)):
-        features = sorted({one for kind in KINDS for one in described[kind].get(id, {})})
+        features = sorted({feature for kind in KINDS for feature in described[kind].get(id, {})})
         features = features[: work.params.max_features]
         if not features:
             continue
@@ -276,27 +280,25 @@ def _attending(
     """
     import numpy as np
 
-    from toolkit_words.reference.descriptions import rank_correlation
+    from toolkit_words.reference.descriptions import rank_correlations
     from toolkit_words.reference.spans import attention_to
 
     mass = attention_to(attention, layer, ranges)
     places, weights = [], []
     for text, name in enumerate(texts.names):
         positions_of_text = range(texts.start[text], texts.start[text + 1])
-        known = [at for at in positions_of_text if (name, int(texts.position[at])) in mass]
+        known = [index for index in positions_of_text if (name, int(texts.position[index])) in mass]
         if known:  # one query of each text: the last that both tables have
             places.append(known[-1])
             weights.append(mass[name, int(texts.position[known[-1]])])
     row_of = {position: row for row, position in enumerate(places)}
     values = np.zeros((len(places), len(entries.features)))
-    for position, column, value in zip(entries.place, entries.column, entries.value, strict=True):
+    for position, column, value in zip(entries.index, entries.column, entries.value, strict=True):
         if int(position) in row_of:
             values[row_of[int(position)], column] = value
-    for at, feature in enumerate(entries.features.tolist()):
-        rng = work.rng("cross reference", "attends", span, id, feature)
-        correlation = rank_correlation(
-            values[:, at], np.array(weights), rng, work.params.permutations
-        )
+    rng = work.rng("cross reference", "attends", span, id)
+    correlations = rank_correlations(values, np.array(weights), rng, work.params.permutations)
+    for feature, correlation in zip(entries.features.tolist(), correlations, strict=True):
         if correlation is not None:
             yield _row(
                 id,
@@ -313,10 +315,10 @@ def _attending(
 def _distinct(samples: pa.Table) -> list[dict[str, Any]]:
     """One sample of each prompt: equal prompts have equal activations."""
     rows = samples.select(["sample", "cluster", "spans"]).to_pylist()
-    found: dict[str, dict[str, Any]] = {}
+    by_cluster: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: str(row["sample"])):
-        found.setdefault(row["cluster"], row)
-    return list(found.values())
+        by_cluster.setdefault(row["cluster"], row)
+    return list(by_cluster.values())
 
 
 def _ranges(rows: Sequence[Mapping[str, Any]], requested: Sequence[str] | None) -> Ranges:

@@ -28,12 +28,12 @@ def contexts(
 
     texts = {row["sample"]: row for row in samples}
     by_space = BySpace(inputs.read("activations"))
-    wanted: dict[str, list[int]] = {}
+    by_feature_space: dict[str, list[int]] = {}
     for space, feature in features:
-        wanted.setdefault(space, []).append(feature)
+        by_feature_space.setdefault(space, []).append(feature)
     rows = [
         row
-        for space, indices in wanted.items()
+        for space, indices in by_feature_space.items()
         for row in _of_space(space, indices, by_space.of(space), texts, k)
     ]
     return pa.Table.from_pylist(rows, schema=arrow_schema("feature_contexts"))
@@ -54,7 +54,7 @@ def _of_space(
     results: list[dict[str, Any]] = []
     starts = np.searchsorted(feature[order], features)
     ends = np.searchsorted(feature[order], features, side="right")
-    for one, start, end in zip(features, starts, ends, strict=True):
+    for index, start, end in zip(features, starts, ends, strict=True):
         seen: set[str] = set()
         for entry in order[start:end]:
             text = texts.get(sample[int(row[entry])].as_py())
@@ -62,7 +62,7 @@ def _of_space(
                 continue
             seen.add(text["prompt_hash"])
             token = int(position[row[entry]])
-            results.append(_context(space, one, len(seen), text, token, float(value[entry])))
+            results.append(_context(space, index, len(seen), text, token, float(value[entry])))
             if len(seen) == k:
                 break
     return results

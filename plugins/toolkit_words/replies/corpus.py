@@ -34,7 +34,9 @@ class ReplyCorpus:
     def take(self, samples: Sequence[str]) -> ReplyCorpus:
         """Some of the samples, in this order."""
         row_of = {sample: index for index, sample in enumerate(self.samples)}
-        return ReplyCorpus(list(samples), self.words, self.counts[[row_of[one] for one in samples]])
+        return ReplyCorpus(
+            list(samples), self.words, self.counts[[row_of[sample] for sample in samples]]
+        )
 
 
 def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> ReplyCorpus:

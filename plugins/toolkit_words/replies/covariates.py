@@ -25,21 +25,21 @@ def strongest(
     sizes = np.asarray(present.sum(axis=1), float).ravel()
     chosen = present[:, words].astype(np.int64)
     counts = np.asarray(chosen.sum(axis=0)).ravel()
-    found: list[tuple[str, float] | None] = [None] * len(words)
+    strongest_of: list[tuple[str, float] | None] = [None] * len(words)
     for name in names:
         values = _values(meta, name, samples)
         high = values > np.median(values)
         if not high.any():
             continue
         both = np.asarray(chosen[high].sum(axis=0)).ravel()
-        first = np.full(len(words), sizes[high].sum())
+        high_words = np.full(len(words), sizes[high].sum())
         with np.errstate(divide="ignore", invalid="ignore"):
-            _, z = log_odds(both, counts, first, float(sizes.sum()), prior)
-        for at, value in enumerate(z.tolist()):
-            best = found[at]
+            _, z = log_odds(both, counts, high_words, float(sizes.sum()), prior)
+        for index, value in enumerate(z.tolist()):
+            best = strongest_of[index]
             if np.isfinite(value) and (best is None or abs(value) > abs(best[1])):
-                found[at] = name, value
-    return found
+                strongest_of[index] = name, value
+    return strongest_of
 
 
 def _values(meta: Sequence[Mapping[str, Any]], name: str, samples: Sequence[str]) -> Any:

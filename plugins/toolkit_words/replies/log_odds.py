@@ -1,15 +1,15 @@
 """Log-odds of words with an informative Dirichlet prior, and an exact test of each.
 
-The effect is that of Monroe, Colaresi and Quinn (2008). Of a word, `y_i` is how often it stands in
+The effect is that of Monroe, Colaresi and Quinn (2008). For a word, `y_i` is how often it occurs in
 corpus i, `n_i` how many words that corpus has, `a` the word's prior count and `A` the sum of all
-prior counts, which are shared out as the words are in both corpora together:
+prior counts, which are distributed like the words of both corpora together:
 
-    delta = log((y_i + a) / (n_i + A - y_i - a)) - log((y_j + a) / (n_j + A - y_j - a))
-    z     = delta / sqrt(1 / (y_i + a) + 1 / (y_j + a))
+delta = log((y_i + a) / (n_i + A - y_i - a)) - log((y_j + a) / (n_j + A - y_j - a)) z     = delta /
+sqrt(1 / (y_i + a) + 1 / (y_j + a))
 
-z takes each word for an independent draw and is too sure where counts are small, so it only ranks.
-Evidence comes from clusters: of N clusters K have the word, the feature is high in m, and y have
-both. If word and feature have nothing to do with each other, y is hypergeometric, whatever the
+z treats each word as an independent draw and is overconfident where counts are small, so it only
+ranks. Evidence comes from clusters: of N clusters K have the word, the feature is high in m, and y
+have both. If word and feature have nothing to do with each other, y is hypergeometric, whatever the
 margins are.
 """
 

@@ -19,17 +19,10 @@ from toolkit.errors import StoreError
 from toolkit.ledger import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import locks
-from toolkit_store.database import Database, among
-from toolkit_store.index.postings import (
-    LAYOUT,
-    Numbered,
-    Scratch,
-    Summary,
-    number_key,
-    numbered,
-    posting_rows,
-    space_key,
-)
+from toolkit_store.database import Database
+from toolkit_store.filters import among
+from toolkit_store.index.postings import LAYOUT, Summary, number_key, posting_rows, space_key
+from toolkit_store.index.scratch import Numbered, Scratch, numbered
 from toolkit_store.index.step_rows import PART, spaces_of
 
 if TYPE_CHECKING:
@@ -45,8 +38,8 @@ _COMMITTED_AT_ONCE = 16 << 20
 def build(
     store: StepStore, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
 ) -> int:
-    """Build what is missing; return the number of new steps. `sampled` are the steps that wrote the
-    samples.
+    """Build the missing parts of the index; return the number of new steps. `sampled`: the steps
+    that wrote the samples.
     """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)

@@ -1,10 +1,11 @@
-"""Export runs to other programs' formats and import them: each export has its own folder, each
-import becomes a run of the store. parquet a whole run: every table, the ledger, the manifest; what
-is read back is identical
+"""Export runs to the formats of other programs, and import them: each export has its own folder,
+each import becomes a run of the store.
+
+    parquet      a whole run (tables, ledger, manifest); what is read back is identical
     safetensors  activations of each space in coordinates (COO)
     rows         npz, one per space: text fragments by features, dense
     tokens       npz, a folder per sample and a file per layer: tokens by features, dense, and
-    attention
+                 attention
     neuronpedia  Neuronpedia's bulk layout: features, activations and labels out, labels in
     lists        feature lists, as SAELens, SAEDashboard and Neuronpedia's quick lists take them
 
@@ -22,13 +23,14 @@ from toolkit.errors import BadInput, choices, nearest
 from toolkit_store.interchange import (
     _lists,
     _neuronpedia,
+    _neuronpedia_labels,
     _npz_rows,
     _npz_tokens,
     _parquet,
     _safetensors,
 )
 from toolkit_store.interchange._incoming import reading
-from toolkit_store.interchange._run import RunTables, run_tables
+from toolkit_store.interchange._run_tables import RunTables, run_tables
 from toolkit_store.store import Store
 
 __all__ = ["ATTACHED", "FORMATS", "RunTables", "export_run", "import_run", "run_tables"]
@@ -48,7 +50,7 @@ _READERS: Mapping[str, Callable[..., str]] = {
     "tokens": _npz_tokens.read,
 }
 ATTACHED: Mapping[str, Callable[..., str]] = {
-    "neuronpedia": _neuronpedia.read,
+    "neuronpedia": _neuronpedia_labels.read,
     "lists": _lists.read,
 }
 """Formats that are imported into an existing run: labels and lists need its spaces."""
@@ -77,9 +79,7 @@ def import_run(
     """Import what `export_run` or another program wrote; return the id of its run."""
     check_format(form)
     if form in ATTACHED and run is None:
-        raise BadInput(
-            f"Format '{form}' is read into a run that is there already: name it with --run."
-        )
+        raise BadInput(f"Format '{form}' is imported into an existing run: name it with --run.")
     with reading(folder, form):
         if not folder.is_dir():
             raise BadInput(f"There is no folder {folder}. Name the folder that holds the files.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.ledger import StepRow
 from toolkit.tables import TABLES, arrow_schema
-from toolkit_store.database import among
+from toolkit_store.filters import among
 from toolkit_store.index import step_rows
 from toolkit_store.store import Store
 from toolkit_store.write.rows import ordered
@@ -118,8 +118,8 @@ class CommittedRows:
         columns: Sequence[str] | None = None,
         stage: str | None = None,
     ) -> pa.Table:
-        """The rows of a table that match, in the order of its key, and in a column `stage` which
-        stage wrote each; of one stage if it is named.
+        """The rows of a table that match, in the order of its key, with a column `stage` that says
+        which stage wrote each; only those of one stage if it is named.
         """
         import pyarrow as pa
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.tables import table
-from toolkit_store.database import Database, among
+from toolkit_store.database import Database
+from toolkit_store.filters import among
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,7 @@ class SharedRows:
     def divide(
         self, steps: Mapping[str, pa.Table], committed: Callable[[Iterable[str]], set[str]]
     ) -> tuple[dict[str, dict[str, str]], dict[str, pa.Table]]:
-        """For each step, by key the step whose row stands for its own; and the rows to store."""
+        """For each step, the step whose row it refers to, by key; and the rows to store."""
         import pyarrow as pa
 
         rows = {key: self._rows(part) for key, part in steps.items()}

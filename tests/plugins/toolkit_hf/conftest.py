@@ -1,4 +1,4 @@
-"""Models loaded twice: by the plugin, and by transformers alone to hold it against."""
+"""Models loaded twice: by the plugin, and by transformers alone to compare it with."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Loaded:
         with torch.inference_mode():
             self.plain(torch.tensor([ids]))
         handle.remove()
-        found: torch.Tensor = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
-        return found[0]
+        result: torch.Tensor = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+        return result[0]
 
 
 def _loaded(folder: Path) -> Loaded:
@@ -85,10 +85,10 @@ def close() -> Callable[..., None]:
     than a word.
     """
 
-    def check(found: torch.Tensor, wanted: torch.Tensor, share: float = 2e-5) -> None:
-        assert found.shape == wanted.shape
-        allowed = share * wanted.abs().amax(-1, keepdim=True).clamp(min=1)
-        worst = float(((found - wanted).abs() / allowed).max())
+    def check(result: torch.Tensor, expected: torch.Tensor, share: float = 2e-5) -> None:
+        assert result.shape == expected.shape
+        allowed = share * expected.abs().amax(-1, keepdim=True).clamp(min=1)
+        worst = float(((result - expected).abs() / allowed).max())
         assert worst <= 1, f"off by {worst:.2g} times what is allowed"
 
     return check

@@ -38,9 +38,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     return get
 
 
-def near(found: torch.Tensor, wanted: torch.Tensor, share: float = 1e-5) -> None:
-    assert found.shape == wanted.shape
-    worst = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3))
+def near(result: torch.Tensor, expected: torch.Tensor, share: float = 1e-5) -> None:
+    assert result.shape == expected.shape
+    worst = float((result - expected).abs().max() / expected.abs().max().clamp(min=1e-3))
     assert worst <= share, f"off by {worst:.2g} of the largest value"
 
 
@@ -54,15 +54,15 @@ def test_rows_of_attention_are_those_of_eager_weights(
     """With caps, windows, and heads that share keys; beside captures of the same pass."""
     model, layers = loaded(name), list(range(LAYERS))
     names = ["resid_post.1", "attn_out.3"]
-    found = model.attention(BATCH, QUERIES, layers, capture=names)
-    wanted = Model.attention(model, BATCH, QUERIES, layers, capture=names)
-    assert set(found.weights) == set(layers)
+    result = model.attention(BATCH, QUERIES, layers, capture=names)
+    expected = Model.attention(model, BATCH, QUERIES, layers, capture=names)
+    assert set(result.weights) == set(layers)
     for layer in layers:
         for row, (ids, queries) in enumerate(zip(BATCH, QUERIES, strict=True)):
-            weights = found.weights[layer][row]
+            weights = result.weights[layer][row]
             assert weights.shape == (len(queries), HEADS, len(ids))
             assert weights.dtype == torch.float32
-            torch.testing.assert_close(weights, wanted.weights[layer][row], atol=1e-5, rtol=0)
+            torch.testing.assert_close(weights, expected.weights[layer][row], atol=1e-5, rtol=0)
             if queries:
                 torch.testing.assert_close(
                     weights.sum(-1), torch.ones(len(queries), HEADS), atol=1e-5, rtol=0
@@ -70,7 +70,9 @@ def test_rows_of_attention_are_those_of_eager_weights(
     for site in names:
         for row, ids in enumerate(BATCH):
             near(
-                found.captured[site][row, : len(ids)], wanted.captured[site][row, : len(ids)], 1e-4
+                result.captured[site][row, : len(ids)],
+                expected.captured[site][row, : len(ids)],
+                1e-4,
             )
 
 
@@ -118,7 +120,7 @@ def test_queries_that_are_not_there(loaded: Callable[[str], Any]) -> None:
 def test_a_model_that_hides_its_weights_says_so(loaded: Callable[[str], Any]) -> None:
     model = copy.copy(loaded("llama"))
     model._switch = False
-    with pytest.raises(BadInput, match="never has the weights in hand"):
+    with pytest.raises(BadInput, match="does not compute the weights explicitly"):
         Model.attention(model, BATCH, QUERIES, [1])
 
 
@@ -143,9 +145,9 @@ def test_a_gradient_is_the_slope_of_an_edit(
         with pytest.raises(BadInput):
             model.gradients(BATCH, [site], difference)
         return
-    found = model.gradients(BATCH, [site], difference)
+    result = model.gradients(BATCH, [site], difference)
     stream = model.run(BATCH, [site])[site]
-    near(found.streams[site], stream, 1e-4)
+    near(result.streams[site], stream, 1e-4)
     draw = torch.Generator().manual_seed(3)
     for row, position in ((0, 8), (0, 16), (1, 2)):
         direction = torch.randn(stream.shape[-1], generator=draw)
@@ -155,12 +157,12 @@ def test_a_gradient_is_the_slope_of_an_edit(
             edit = Edit(site, OnStream(Add(sign * step * direction)), tokens([row], [position]))
             last = model.last_hookpoint()
             states = model.run(BATCH, [last], [edit])[last]
-            ends = torch.stack([states[at, len(ids) - 1] for at, ids in enumerate(BATCH)])
+            ends = torch.stack([states[index, len(ids) - 1] for index, ids in enumerate(BATCH)])
             sides.append(float(difference({LOGITS: model.unembed(ends).double()})[row]))
         slope = (sides[0] - sides[1]) / (2 * step)
-        wanted = float(found.gradients[site][row, position] @ direction)
-        scale = float(found.gradients[site][row].norm() * direction.norm())
-        assert abs(slope - wanted) <= 0.02 * scale + 1e-4
+        expected = float(result.gradients[site][row, position] @ direction)
+        scale = float(result.gradients[site][row].norm() * direction.norm())
+        assert abs(slope - expected) <= 0.02 * scale + 1e-4
 
 
 def test_an_objective_may_read_a_stream(loaded: Callable[[str], Any]) -> None:
@@ -170,13 +172,13 @@ def test_an_objective_may_read_a_stream(loaded: Callable[[str], Any]) -> None:
     def feature(given: Any) -> torch.Tensor:
         return given["resid_post.2"][:, 3] @ column
 
-    found = model.gradients(
+    result = model.gradients(
         BATCH, ["resid_post.1", "resid_post.3"], feature, reads=["resid_post.2"]
     )
-    assert float(found.gradients["resid_post.1"][0, :4].abs().max()) > 0
-    assert not found.gradients["resid_post.1"][:, 4:].any()
-    assert not found.gradients["resid_post.3"].any()
-    near(found.objectives, model.run(BATCH, ["resid_post.2"])["resid_post.2"][:, 3] @ column, 1e-4)
+    assert float(result.gradients["resid_post.1"][0, :4].abs().max()) > 0
+    assert not result.gradients["resid_post.1"][:, 4:].any()
+    assert not result.gradients["resid_post.3"].any()
+    near(result.objectives, model.run(BATCH, ["resid_post.2"])["resid_post.2"][:, 3] @ column, 1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "olmo2"])
@@ -187,8 +189,8 @@ def test_with_everything_frozen_the_tokens_add_up(loaded: Callable[[str], Any], 
     model, everything = loaded(name), ("attention", "norms", "mlp")
 
     def sums(freeze: tuple[Any, ...]) -> torch.Tensor:
-        found = model.gradients(BATCH, ["resid_pre.0"], difference, freeze=freeze)
-        return (found.gradients["resid_pre.0"] * found.streams["resid_pre.0"]).sum((1, 2))
+        result = model.gradients(BATCH, ["resid_pre.0"], difference, freeze=freeze)
+        return (result.gradients["resid_pre.0"] * result.streams["resid_pre.0"]).sum((1, 2))
 
     logits = model.unembed(model._last_states(BATCH))
     near(sums(everything), logits[:, 7] - logits[:, 11], 1e-4)
@@ -204,8 +206,8 @@ def test_frozen_attention_and_norms_make_the_last_block_add_up(
     """
     model, last = loaded(name), LAYERS - 1
     names = [f"resid_pre.{last}", f"attn_out.{last}", f"mlp_out.{last}"]
-    found = model.gradients(BATCH, [f"resid_post.{last}"], difference, freeze=("norms",))
-    slope = found.gradients[f"resid_post.{last}"]
+    result = model.gradients(BATCH, [f"resid_post.{last}"], difference, freeze=("norms",))
+    slope = result.gradients[f"resid_post.{last}"]
     streams = model.run(BATCH, names)
     ends = [len(ids) - 1 for ids in BATCH]
     parts = torch.stack(
@@ -215,7 +217,7 @@ def test_frozen_attention_and_norms_make_the_last_block_add_up(
         ]
     )
     offset = model.unembedding_offsets([7, 11])
-    near(parts.sum(0) + (offset[0] - offset[1]), found.objectives, 1e-4)
+    near(parts.sum(0) + (offset[0] - offset[1]), result.objectives, 1e-4)
 
 
 def test_frozen_patterns_are_the_same_pass(loaded: Callable[[str], Any]) -> None:
@@ -234,8 +236,8 @@ def test_no_gradient_is_left_behind(loaded: Callable[[str], Any]) -> None:
     model = loaded("llama")
     prefix = model.prefix(BATCH[0], ["resid_post.1"])
     edit = Edit("resid_post.1", OnStream(Add(prefix.captured["resid_post.1"])))
-    found = model.gradients(BATCH, ["resid_post.2"], difference, edits=[edit], freeze=("norms",))
-    held = [*found.gradients.values(), *found.streams.values(), found.objectives]
+    result = model.gradients(BATCH, ["resid_post.2"], difference, edits=[edit], freeze=("norms",))
+    held = [*result.gradients.values(), *result.streams.values(), result.objectives]
     assert not any(value.requires_grad for value in held)
     assert not any(value.requires_grad for value in model._module.parameters())
     assert all(value.grad is None for value in model._module.parameters())
@@ -300,8 +302,8 @@ def test_rows_of_the_embedding_enter_the_first_block(
 @pytest.mark.parametrize("name", NAMES)
 def test_heads_add_up_to_what_attention_writes(loaded: Callable[[str], Any], name: str) -> None:
     model = loaded(name)
-    found = model.run([BATCH[0]], ["attn_z.2", "attn_out.2"])
-    heads = model.head_outputs(2, found["attn_z.2"])
+    results = model.run([BATCH[0]], ["attn_z.2", "attn_out.2"])
+    heads = model.head_outputs(2, results["attn_z.2"])
     assert heads.shape == (1, 17, HEADS, WIDTH)
     block = model.decoder.blocks[2]
     end = block.get_submodule(model.decoder.family.attention_end)
@@ -309,7 +311,7 @@ def test_heads_add_up_to_what_attention_writes(loaded: Callable[[str], Any], nam
     after = model.decoder.family.attention_after
     near(
         block.get_submodule(after)(written).detach() if after else written,
-        found["attn_out.2"],
+        results["attn_out.2"],
         1e-4,
     )
 
@@ -323,15 +325,15 @@ def test_readout_is_exact(
     monkeypatch.setattr(engine_model, "VOCABULARY_TILE", 50)
     model, chosen = loaded(name), [3, 99, 257, 50]
     states = model._last_states(BATCH)
-    found = model.readout(states, chosen, states[1])
+    result = model.readout(states, chosen, states[1])
     logits = model.unembed(states).double()
-    torch.testing.assert_close(found.logits, logits[:, chosen], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.normaliser, logits.logsumexp(-1), atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(result.logits, logits[:, chosen], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(result.normaliser, logits.logsumexp(-1), atol=1e-5, rtol=1e-6)
     logp = logits.log_softmax(-1)
     kl = (logp[1].exp() * (logp[1] - logp)).sum(-1)
-    torch.testing.assert_close(found.kl, kl, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.kl, kl, atol=1e-5, rtol=1e-4)
     plain = Model.readout(model, states, chosen, states[1])
-    torch.testing.assert_close(plain.kl, found.kl, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(plain.kl, result.kl, atol=1e-5, rtol=1e-4)
 
 
 # --- models that offer none of it -----------------------------------------------------------------
@@ -342,11 +344,11 @@ def test_what_a_loader_does_not_offer_is_said() -> None:
 
     model = Tiny()
     asked: list[tuple[Callable[[], Any], str]] = [
-        (lambda: model.gradients([[1]], ["resid_post.0"], difference), "gives no gradients"),
-        (lambda: model.embedding_rows([1]), "shows no rows of its embedding"),
-        (lambda: model.unembedding_rows([1]), "shows no rows of its unembedding"),
-        (lambda: model.fold_final_norm(torch.ones(1, 8)), "does not say what its final norm does"),
-        (lambda: model.head_outputs(0, torch.ones(1, 8)), "does not tell its heads apart"),
+        (lambda: model.gradients([[1]], ["resid_post.0"], difference), "has no gradients"),
+        (lambda: model.embedding_rows([1]), "does not expose rows of its embedding"),
+        (lambda: model.unembedding_rows([1]), "does not expose rows of its unembedding"),
+        (lambda: model.fold_final_norm(torch.ones(1, 8)), "does not expose its final norm"),
+        (lambda: model.head_outputs(0, torch.ones(1, 8)), "does not expose single heads"),
     ]
     for ask, said in asked:
         with pytest.raises(BadInput, match=rf"tiny {said}: its loader does not override"):

@@ -55,15 +55,15 @@ def loaded(folder: Path, **params: Any) -> Any:
     devices=st.integers(1, 5),
 )
 def test_blocks_stay_in_order(sizes: list[int], rest: int, devices: int) -> None:
-    found = spread_blocks(sizes, rest, devices)
-    assert found == sorted(found)
-    assert set(found) <= set(range(devices))
+    result = spread_blocks(sizes, rest, devices)
+    assert result == sorted(result)
+    assert set(result) <= set(range(devices))
 
 
 @given(per=st.integers(1, 9), devices=st.integers(1, 6), size=st.integers(1, 1000))
 def test_blocks_of_one_size_are_shared_evenly(per: int, devices: int, size: int) -> None:
     assert spread_blocks([size] * (per * devices), 0, devices) == [
-        at for at in range(devices) for _ in range(per)
+        index for index in range(devices) for _ in range(per)
     ]
 
 
@@ -78,9 +78,9 @@ def test_blocks_are_spread_and_all_else_is_on_the_first(
 ) -> None:
     model = loaded(folder(name), device="cpu")
     module, blocks = model._module, model.decoder.blocks
-    found = place_blocks(module, blocks, ("cpu", "meta"))
-    assert set(found) == {CPU, META}
-    for block, device in zip(blocks, found, strict=True):
+    result = place_blocks(module, blocks, ("cpu", "meta"))
+    assert set(result) == {CPU, META}
+    for block, device in zip(blocks, result, strict=True):
         assert {weight.device for weight in block.parameters()} == {device}
     inside = {id(weight) for block in blocks for weight in (*block.parameters(), *block.buffers())}
     others = [
@@ -102,10 +102,10 @@ class Elsewhere(torch.nn.Module):
         super().__init__()
         self.attention, self.layer, self.calls = getattr(block, "self_attn", block), layer, 0
 
-    def forward(self, stream: torch.Tensor, **told: Any) -> torch.Tensor:
-        keys = told.get("past_key_values")
-        given = [stream, told["position_ids"], *told["position_embeddings"]]
-        given += [] if told["attention_mask"] is None else [told["attention_mask"]]
+    def forward(self, stream: torch.Tensor, **message: Any) -> torch.Tensor:
+        keys = message.get("past_key_values")
+        given = [stream, message["position_ids"], *message["position_embeddings"]]
+        given += [] if message["attention_mask"] is None else [message["attention_mask"]]
         if keys is not None:
             new = torch.zeros(len(stream), 2, stream.shape[1], 4, device=META)
             given += keys.update(new, new, self.layer)
@@ -124,9 +124,9 @@ def test_every_block_is_told_everything_on_its_own_device(
         model.decoder.blocks[layer] = Elsewhere(model.decoder.blocks[layer], layer)
     batch = [list(range(3, 17)), [4, 5]]
     names = ["resid_pre.0", "resid_post.1", "resid_pre.2", "resid_post.3", "attn_out.0"]
-    found = model.run(batch, names, [set_stream("resid_post.2", [0], [1], torch.ones(WIDTH))])
-    assert {value.device for value in found.values()} == {CPU}
-    assert torch.equal(found["resid_post.1"], found["resid_pre.2"])
+    results = model.run(batch, names, [set_stream("resid_post.2", [0], [1], torch.ones(WIDTH))])
+    assert {value.device for value in results.values()} == {CPU}
+    assert torch.equal(results["resid_post.1"], results["resid_pre.2"])
     prefix = model.prefix(batch[0], ["resid_post.2"])
     assert {value.device for value in prefix.captured.values()} == {CPU}
     layers = torch.tensor([0, 3, 1, 2, 1])
@@ -189,7 +189,7 @@ def test_params_that_cannot_be(params: dict[str, Any], said: str) -> None:
 def test_a_device_that_is_not_there(folder: Callable[[str], Path], params: dict[str, Any]) -> None:
     with pytest.raises(
         BadInput,
-        match=r"device 'cuda:97' is not there: torch sees \d+ CUDA devices, "
+        match=r"device 'cuda:97' does not exist: torch sees \d+ CUDA devices, "
         r"counted "
         r"from "
         r"0\. Name one",

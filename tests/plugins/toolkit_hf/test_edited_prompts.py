@@ -19,6 +19,7 @@ from toolkit.edits import (
     Edit,
     OnDirections,
     OnFeatures,
+    OnSae,
     OnStream,
     Scale,
     Set,
@@ -28,6 +29,7 @@ from toolkit.edits import (
     tokens,
 )
 from toolkit.models import Model
+from toolkit.saes import Sae
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
@@ -68,9 +70,9 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def near(found: torch.Tensor, wanted: torch.Tensor, share: float = 1e-4) -> None:
-    assert found.shape == wanted.shape
-    worst = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1))
+def near(result: torch.Tensor, expected: torch.Tensor, share: float = 1e-4) -> None:
+    assert result.shape == expected.shape
+    worst = float((result - expected).abs().max() / expected.abs().max().clamp(min=1))
     assert worst <= share, f"off by {worst:.2g} of the largest value"
 
 
@@ -99,14 +101,96 @@ def test_edits_at_any_position_are_what_whole_passes_give(
 ) -> None:
     model, ids = loaded(name), prompt()
     fast, plain = several(3), several(3)
-    found = model.edited_states(model.prefix(ids), fast, ROWS)
-    wanted = Model.edited_states(model, Model.prefix(model, ids), plain, ROWS)
-    near(found, wanted)
+    result = model.edited_states(model.prefix(ids), fast, ROWS)
+    expected = Model.edited_states(model, Model.prefix(model, ids), plain, ROWS)
+    near(result, expected)
     bare = model.prefix(ids).captured[model.last_hookpoint()]
-    assert all(float((row - bare).abs().max()) > 1e-3 for row in found)
+    assert all(float((row - bare).abs().max()) > 1e-3 for row in result)
     for ours, theirs in zip(fast, plain, strict=True):
         assert ours.tally.counts == theirs.tally.counts
         assert ours.tally.total() > 0
+
+
+def by_hand(stream: torch.Tensor, sae: Any, other: torch.Tensor) -> dict[str, Any]:
+    """Every operation on one token's stream: the edit, and what it should give."""
+    direction = drawn(WIDTH, seed=4)
+    unit = direction / direction.norm()
+    active, rows = sae.encode(stream[None])[0], sae.decoder_rows([1, 2])
+    rebuilt = sae.reconstruct(stream[None])[0]
+    both = (torch.tensor([1.5, 0.0]) - active[[1, 2]]) @ rows
+    clamped = (active[1].clamp(0.1, 0.2) - active[1]) * rows[0]
+
+    def features(*indices: int, change: Any) -> Any:
+        return OnFeatures.of(sae, list(indices), change)
+
+    return {
+        "set": (features(1, 2, change=Set(torch.tensor([1.5, 0.0]))), stream + both),
+        "add": (features(1, change=Add(0.4)), stream + 0.4 * rows[0]),
+        "scale": (features(1, change=Scale(3.0)), stream + 2 * active[1] * rows[0]),
+        "ablate": (features(1, change=ABLATE), stream - active[1] * rows[0]),
+        "clamp": (features(1, change=Clamp(0.1, 0.2)), stream + clamped),
+        "steer": (Steer(direction, 2.0), stream + 2 * unit),
+        "steer by norm": (Steer(direction, 0.5, "norm"), stream + 0.5 * stream.norm() * unit),
+        "steer by sd": (Steer(direction, 0.5, "sd", sd=3.0), stream + 1.5 * unit),
+        "reconstruct": (OnSae(sae, keep_error=False), rebuilt),
+        "reconstruct with a value": (
+            OnSae(sae, (1, 2), Set(torch.tensor([1.5, 0.0])), keep_error=False),
+            rebuilt + both,
+        ),
+        "patch from another prompt": (OnStream(Set(other)), other),
+        "ablate a direction": (
+            OnDirections(direction[None], ABLATE),
+            stream - stream @ unit * unit,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "qwen3"])
+def test_every_operation_is_what_it_says(loaded: Callable[[str], Any], name: str) -> None:
+    """The edited token's stream is the one written by hand, and the last state that of a pass in
+    which this stream stands there.
+    """
+    model, ids, point, position = loaded(name), prompt(), "resid_post.1", 11
+    prefix, sae = model.prefix(ids), ReluSae()
+    stream = model.run([ids], [point])[point][0, position].float()
+    other = model.run([ids[::-1]], [point])[point][0, position].float()
+    for label, (operation, expected) in by_hand(stream, sae, other).items():
+        edit = Edit(point, operation, tokens([0], [position]))
+        shown = model.run([ids], [point], [edit])[point][0, position].float()
+        near(shown, expected.to(shown), 1e-5)
+        again = Edit(point, operation, tokens([0], [position]))
+        state = model.edited_states(prefix, [again], 1)
+        placed = Edit(point, OnStream(Set(expected)), tokens([0], [position]))
+        near(state, Model.edited_states(model, Model.prefix(model, ids), [placed], 1))
+        assert again.tally.counts == {(0, "prompt"): 1}, label
+
+
+class ReluSae(Sae):
+    """A small random SAE with an error."""
+
+    def __init__(self) -> None:
+        self.name, self.release, self.hookpoint = "relu", "relu", "resid_post.1"
+        self.width, self.inputs, self.digest, self.recipe = 12, WIDTH, "relu", "relu"
+        self.pointwise = True
+        self._columns, self._rows = drawn(12, WIDTH, seed=5) / WIDTH**0.5, drawn(12, WIDTH, seed=6)
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.relu(rows.float() @ self._columns.T + 0.3)
+
+    def decode(self, activations: torch.Tensor) -> torch.Tensor:
+        return activations @ self._rows
+
+    def decoder_rows(self, features: Any) -> torch.Tensor:
+        return self._rows[torch.as_tensor(features)]
+
+    def encoder_columns(self, features: Any) -> torch.Tensor:
+        return self._columns[torch.as_tensor(features)]
+
+    def encoder_bias(self, features: Any) -> torch.Tensor:
+        return torch.full((len(features),), 0.3)
+
+    def thresholds(self, features: Any) -> torch.Tensor:
+        return torch.zeros(len(features))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,8 +208,8 @@ def test_one_site_alone_is_what_whole_passes_give(
     def edit() -> list[Edit]:
         return [Edit(f"{site}.1", OnStream(Set(values)), tokens(range(ROWS), positions))]
 
-    found = model.edited_states(model.prefix(ids), edit(), ROWS)
-    near(found, Model.edited_states(model, Model.prefix(model, ids), edit(), ROWS))
+    result = model.edited_states(model.prefix(ids), edit(), ROWS)
+    near(result, Model.edited_states(model, Model.prefix(model, ids), edit(), ROWS))
     shown = model.run([ids] * ROWS, [f"{site}.1"], edit())[f"{site}.1"]
     near(shown[range(ROWS), positions], values)
 
@@ -134,11 +218,11 @@ def test_a_row_without_edits_is_the_prompt(loaded: Callable[[str], Any]) -> None
     model, ids = loaded("llama"), prompt()
     prefix = model.prefix(ids)
     edit = Edit("resid_post.1", OnStream(Add(drawn(WIDTH))), tokens([1], [5]))
-    found = model.edited_states(prefix, [edit], 3)
+    result = model.edited_states(prefix, [edit], 3)
     own = prefix.captured[model.last_hookpoint()]
-    near(found[0], own)
-    near(found[2], own)
-    assert float((found[1] - own).abs().max()) > 1e-3
+    near(result[0], own)
+    near(result[2], own)
+    assert float((result[1] - own).abs().max()) > 1e-3
     near(model.edited_states(prefix, [], 2), own.expand(2, -1))
 
 
@@ -151,10 +235,10 @@ def test_an_edit_that_reads_another_site(loaded: Callable[[str], Any]) -> None:
     read = model.run([ids], ["mlp_in.2", "mlp_out.2"])
     feature = (read["mlp_in.2"][0, 11] @ column[0]).clamp(min=0)
     assert float(feature) > 0
-    found = model.run([ids], ["mlp_out.2", "resid_post.3"], [edit])
-    near(found["mlp_out.2"][0, 11], read["mlp_out.2"][0, 11] - feature * row[0])
+    results = model.run([ids], ["mlp_out.2", "resid_post.3"], [edit])
+    near(results["mlp_out.2"][0, 11], read["mlp_out.2"][0, 11] - feature * row[0])
     fast = model.edited_states(model.prefix(ids), [edit], 1)
-    near(fast[0], found["resid_post.3"][0, -1])
+    near(fast[0], results["resid_post.3"][0, -1])
     late = Edit("mlp_out.1", operation, tokens([0], [11]), reads="mlp_in.2")
     with pytest.raises(Exception, match=r"reads mlp_in.2, which this pass has not computed"):
         model.run([ids], ["resid_post.3"], [late])
@@ -171,9 +255,9 @@ def test_a_later_layer_sees_what_an_earlier_one_left(loaded: Callable[[str], Any
 
     low = Edit("resid_post.0", OnStream(Set(torch.ones(WIDTH))), tokens([0], [18]))
     high = Edit("resid_post.2", OnStream(Looks(0.0)), tokens([0], [18]))
-    wanted = model.run([ids], ["resid_post.2"], [low])["resid_post.2"][0, 18]
+    expected = model.run([ids], ["resid_post.2"], [low])["resid_post.2"][0, 18]
     model.edited_states(model.prefix(ids), [low, high], 1)
-    near(seen[0][0], wanted)
+    near(seen[0][0], expected)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "qwen3"])
@@ -197,10 +281,10 @@ def test_a_rank_one_edit_is_a_hand_written_hook(
 
     handle = model.decoder.blocks[layer].register_forward_hook(hook)
     with torch.inference_mode():
-        wanted = model._module(torch.tensor([ids])).logits[0, -1]
+        expected = model._module(torch.tensor([ids])).logits[0, -1]
     handle.remove()
-    found = model.unembed(model.edited_states(model.prefix(ids), [edit], 1))[0]
-    near(found, wanted)
+    result = model.unembed(model.edited_states(model.prefix(ids), [edit], 1))[0]
+    near(result, expected)
 
 
 def hooks(model: Any) -> int:

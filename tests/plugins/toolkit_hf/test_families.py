@@ -80,12 +80,12 @@ class Pair:
         module, and the logits.
         """
         if tuple(ids) not in self.seen:
-            found: dict[str, torch.Tensor] = {}
+            result: dict[str, torch.Tensor] = {}
             handles = [
                 _watch(
                     block if not path else block.get_submodule(path),
                     before,
-                    found,
+                    result,
                     f"{site}.{layer}",
                 )
                 for layer, block in enumerate(self.blocks)
@@ -95,18 +95,18 @@ class Pair:
                 out = self.plain(torch.tensor([ids]), output_attentions=True)
             for handle in handles:
                 handle.remove()
-            found["logits"] = out.logits[0]
-            found |= {
+            result["logits"] = out.logits[0]
+            result |= {
                 f"attn_probs.{layer}": weights[0] for layer, weights in enumerate(out.attentions)
             }
-            self.seen[tuple(ids)] = found
+            self.seen[tuple(ids)] = result
         return self.seen[tuple(ids)]
 
     def last(
         self, ids: list[int], put: Callable[[torch.Tensor], torch.Tensor], site: str, layer: int
     ) -> torch.Tensor:
         """The last block's output of one sequence whose stream was changed by a plain hook."""
-        block, found = self.blocks[layer], {}
+        block, result = self.blocks[layer], {}
         if site == "resid_pre":
             edit = block.register_forward_pre_hook(
                 lambda _module, given: (put(given[0]), *given[1:])
@@ -117,21 +117,21 @@ class Pair:
                     (put(out[0]), *out[1:]) if isinstance(out, tuple) else put(out)
                 )
             )
-        watch = _watch(self.blocks[-1], False, found, "last")
+        watch = _watch(self.blocks[-1], False, result, "last")
         with torch.inference_mode():
             self.plain(torch.tensor([ids]))
         edit.remove()
         watch.remove()
-        return found["last"]
+        return result["last"]
 
 
 _STREAM = {"resid_pre": ("", True), "resid_post": ("", False)}
 
 
-def _watch(module: Any, before: bool, found: dict[str, torch.Tensor], name: str) -> Any:
+def _watch(module: Any, before: bool, result: dict[str, torch.Tensor], name: str) -> Any:
     def keep(_module: Any, given: Any, *out: Any) -> None:
         value = given[0] if before else out[0]
-        found[name] = (value[0] if isinstance(value, tuple) else value)[0]
+        result[name] = (value[0] if isinstance(value, tuple) else value)[0]
 
     return module.register_forward_pre_hook(keep) if before else module.register_forward_hook(keep)
 
@@ -144,12 +144,12 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     plain = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, attn_implementation="eager"
     ).eval()
-    params = HuggingFace(path=str(folder), device="cpu", **family.given)
+    params = HuggingFace(path=str(folder), device="cpu", **family.loader_params)
     return Pair(family, folder, load(params, SilentReporter()), plain)
 
 
 @pytest.fixture(scope="session")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+def load_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Loads one architecture's checkpoint with params."""
 
     def made(name: str, **params: Any) -> Any:
@@ -159,10 +159,10 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     return made
 
 
-def near(found: torch.Tensor, wanted: torch.Tensor, share: float = 1e-4) -> None:
+def near(result: torch.Tensor, expected: torch.Tensor, share: float = 1e-4) -> None:
     """Agree within a share of the largest number."""
-    assert found.shape == wanted.shape
-    assert float((found - wanted).abs().max()) <= share * max(1.0, float(wanted.abs().max()))
+    assert result.shape == expected.shape
+    assert float((result - expected).abs().max()) <= share * max(1.0, float(expected.abs().max()))
 
 
 # --- whole passes ---------------------------------------------------------------------------------
@@ -205,17 +205,17 @@ def test_the_sites_of_a_block_add_up(pair: Pair) -> None:
     their norms, on Granite times the residual multiplier.
     """
     sites = ("resid_pre", "attn_out", "mlp_out", "resid_post", "mlp_raw")
-    found = pair.model.run([pair.ids(26)], [f"{site}.1" for site in sites])
-    pre, attention, mlp, post, raw = (found[f"{site}.1"] for site in sites)
+    results = pair.model.run([pair.ids(26)], [f"{site}.1" for site in sites])
+    pre, attention, mlp, post, raw = (results[f"{site}.1"] for site in sites)
     near(pre + attention + mlp, post)
     changed = ("gemma2", "gemma3", "olmo2", "granite")
     assert torch.equal(raw, mlp) is (pair.family.name not in changed)
 
 
 def test_attention_keeps_to_its_window(pair: Pair) -> None:
-    found = pair.model.run([pair.ids(26)], [f"attn_probs.{layer}" for layer in range(LAYERS)])
+    results = pair.model.run([pair.ids(26)], [f"attn_probs.{layer}" for layer in range(LAYERS)])
     for layer, window in enumerate(pair.family.windows):
-        weights = found[f"attn_probs.{layer}"][0]
+        weights = results[f"attn_probs.{layer}"][0]
         distance = torch.arange(26)[:, None] - torch.arange(26)
         seen = (distance >= 0) & (distance < (window or 26))
         assert bool((weights[:, ~seen] == 0).all())
@@ -227,9 +227,9 @@ def test_logits_are_those_of_transformers(pair: Pair) -> None:
     batch, last = pair.batch(), pair.model.last_hookpoint()
     following, states = pair.model.next_logits(batch), pair.model.run(batch, [last])[last]
     for row, ids in enumerate(batch):
-        wanted = pair.sites(ids)["logits"]
-        near(pair.model.unembed(states[row, : len(ids)]), wanted)
-        near(following[row], wanted[-1])
+        expected = pair.sites(ids)["logits"]
+        near(pair.model.unembed(states[row, : len(ids)]), expected)
+        near(following[row], expected[-1])
 
 
 def test_a_row_alone_is_a_row_in_a_batch(pair: Pair) -> None:
@@ -257,7 +257,7 @@ def test_padding_on_the_left_is_padding_on_the_right(pair: Pair) -> None:
 def test_an_edit_is_what_a_plain_hook_would_do(pair: Pair, site: str, layer: int) -> None:
     batch, row, position = pair.batch(), 3, 4
     value, last = torch.linspace(-2, 2, WIDTH), pair.model.last_hookpoint()
-    found = pair.model.run(
+    result = pair.model.run(
         batch, [last], [set_stream(f"{site}.{layer}", [row], [position], value)]
     )[last]
 
@@ -266,10 +266,10 @@ def test_an_edit_is_what_a_plain_hook_would_do(pair: Pair, site: str, layer: int
         stream[0, position] = value
         return stream
 
-    near(found[row, : LENGTHS[row]], pair.last(batch[row], put, site, layer))
+    near(result[row, : LENGTHS[row]], pair.last(batch[row], put, site, layer))
     untouched = pair.sites(batch[row])[last]
     assert (
-        float((found[row, position + 1 : LENGTHS[row]] - untouched[position + 1 :]).abs().max())
+        float((result[row, position + 1 : LENGTHS[row]] - untouched[position + 1 :]).abs().max())
         > 1e-3
     )
 
@@ -284,9 +284,9 @@ def test_suffix_is_what_whole_passes_give(pair: Pair, length: int) -> None:
         torch.arange(2 * LAYERS) % LAYERS,
         2 * torch.randn((2 * LAYERS, WIDTH), generator=generator),
     )
-    found = pair.model.suffix(pair.model.prefix(ids), layers, rows)
-    near(found, Model.suffix(pair.model, Model.prefix(pair.model, ids), layers, rows))
-    for layer, value, state in list(zip(layers.tolist(), rows, found, strict=True))[:LAYERS]:
+    result = pair.model.suffix(pair.model.prefix(ids), layers, rows)
+    near(result, Model.suffix(pair.model, Model.prefix(pair.model, ids), layers, rows))
+    for layer, value, state in list(zip(layers.tolist(), rows, result, strict=True))[:LAYERS]:
 
         def put(stream: torch.Tensor, value: torch.Tensor = value) -> torch.Tensor:
             return torch.cat((stream[:, :-1], value[None, None]), dim=1)
@@ -298,8 +298,8 @@ def test_replies_are_those_of_transformers(pair: Pair) -> None:
     """The likeliest tokens, from prompts on both sides of the window to lengths beyond it."""
     model, batch = copy.copy(pair.model), [pair.ids(length) for length in (3, 11, 20)]
     model.end_ids = ()
-    found = model.generate(batch, max_tokens=10)
-    for ids, reply in zip(batch, found, strict=True):
+    result = model.generate(batch, max_tokens=10)
+    for ids, reply in zip(batch, result, strict=True):
         with torch.inference_mode():
             made = pair.plain.generate(
                 torch.tensor([ids]),
@@ -310,7 +310,7 @@ def test_replies_are_those_of_transformers(pair: Pair) -> None:
                 pad_token_id=0,
             )
         assert list(reply.ids) == made[0, len(ids) :].tolist()
-    assert len({reply.ids for reply in found}) == len(batch)
+    assert len({reply.ids for reply in result}) == len(batch)
 
 
 def test_the_contract_of_models(pair: Pair) -> None:
@@ -334,12 +334,12 @@ def test_bos_stands_where_the_tokeniser_puts_it(pair: Pair) -> None:
 
 def test_a_chat_has_one_bos_at_most(pair: Pair) -> None:
     """The template writes it, so the tokeniser must not: one, or for Qwen none."""
-    found = pair.model.encode("one", chat=True)
+    result = pair.model.encode("one", chat=True)
     begin = 256 if pair.family.bos == "<begin>" else 257
-    assert found.ids.count(256) == (pair.family.bos == "<begin>")
-    assert (found.ids[0] == begin) is (pair.family.bos is not None)
-    assert found.text[found.shift :].startswith("one<end>")
-    assert found.ids.count(257) == 1 + (pair.family.bos == "<end>")
+    assert result.ids.count(256) == (pair.family.bos == "<begin>")
+    assert (result.ids[0] == begin) is (pair.family.bos is not None)
+    assert result.text[result.shift :].startswith("one<end>")
+    assert result.ids.count(257) == 1 + (pair.family.bos == "<end>")
 
 
 def test_nothing_to_read(pair: Pair) -> None:
@@ -352,7 +352,7 @@ def test_nothing_to_read(pair: Pair) -> None:
 
 
 def test_facts_are_read_from_the_files(pair: Pair) -> None:
-    facts = identify(HuggingFace(path=str(pair.folder), **pair.family.given)).facts
+    facts = identify(HuggingFace(path=str(pair.folder), **pair.family.loader_params)).facts
     assert facts["architecture"] == pair.family.config.model_type
     assert (facts["layers"], facts["width"], facts["context"], facts["vocabulary"]) == (
         LAYERS,
@@ -365,7 +365,7 @@ def test_facts_are_read_from_the_files(pair: Pair) -> None:
 
 
 def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(
-    one: Callable[..., Any], tmp_path: Path
+    load_model: Callable[..., Any], tmp_path: Path
 ) -> None:
     """GPT-2 and Pythia on the hub hold them; they are neither counted nor missed."""
     folder = build(FAMILIES["gpt2"], tmp_path / "gpt2")
@@ -383,7 +383,7 @@ def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(
     assert after.digest != before.digest
     near(
         load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()).next_logits([[4, 5]]),
-        one("gpt2").next_logits([[4, 5]]),
+        load_model("gpt2").next_logits([[4, 5]]),
     )
 
 
@@ -422,8 +422,8 @@ def test_attention_is_sdpa_where_the_model_can(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gpt2", "pythia"])
-def test_eager_attention_gives_the_same(one: Callable[..., Any], name: str) -> None:
-    model, plain = one(name, attention="eager"), one(name, attention="sdpa")
+def test_eager_attention_gives_the_same(load_model: Callable[..., Any], name: str) -> None:
+    model, plain = load_model(name, attention="eager"), load_model(name, attention="sdpa")
     batch, rows = [list(range(3, 23)), [4, 5]], (torch.tensor([1, 2]), torch.ones(2, WIDTH))
     near(model.next_logits(batch), plain.next_logits(batch), 2e-5)
     near(
@@ -435,9 +435,9 @@ def test_eager_attention_gives_the_same(one: Callable[..., Any], name: str) -> N
 
 
 def test_eager_attention_is_said_out_loud(
-    one: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    load_model: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = one("llama")
+    model = load_model("llama")
     with caplog.at_level(logging.WARNING):
         model.run([[4, 5, 6]], ["attn_probs.2", "attn_probs.0", "resid_post.3"])
         model.run([[4, 5, 7]], ["attn_probs.2", "attn_probs.0"])
@@ -449,15 +449,14 @@ def test_eager_attention_is_said_out_loud(
     assert model._module.config._attn_implementation == "sdpa"
 
 
-def test_attention_that_never_shows_weights(one: Callable[..., Any]) -> None:
+def test_attention_that_never_shows_weights(load_model: Callable[..., Any]) -> None:
     with pytest.raises(
         BadInput,
-        match=r"attn_probs: `attention: sdpa` never has the weights in "
-        r"hand\. "
+        match=r"attn_probs: `attention: sdpa` does not compute the weights explicitly\. "
         r"Set "
         r"`attention: auto` or",
     ):
-        one("mistral", attention="sdpa").run([[4, 5, 6]], ["attn_probs.0"])
+        load_model("mistral", attention="sdpa").run([[4, 5, 6]], ["attn_probs.0"])
 
 
 @pytest.mark.parametrize(
@@ -496,9 +495,9 @@ def test_attention_that_sdpa_cannot_compute(
         folder, local_files_only=True, attn_implementation="eager"
     ).eval()
     with torch.inference_mode():
-        wanted = plain(torch.tensor([[4, 5, 6, 7]])).logits[0, -1]
+        expected = plain(torch.tensor([[4, 5, 6, 7]])).logits[0, -1]
     model = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
-    near(model.next_logits([[4, 5, 6, 7]])[0], wanted)
+    near(model.next_logits([[4, 5, 6, 7]])[0], expected)
     assert model.run([[4, 5]], ["attn_probs.0"])["attn_probs.0"].shape == (1, HEADS, 2, 2)
 
 
@@ -509,7 +508,7 @@ def test_a_model_that_is_built_in_another_way() -> None:
     with pytest.raises(BadInput) as caught:
         family_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     assert str(caught.value) == (
-        "Sequential names its modules like no family that `huggingface` knows (learned positions, "
+        "Sequential has module names of no family that `huggingface` knows (learned positions, "
         "parallel, post-norm, pre-norm, sandwich). Name them under model.with.family: "
         "docs/tutorial/a-model-loader.md."
     )
@@ -531,9 +530,9 @@ def test_a_family_is_known_by_the_modules_of_a_model(pair: Pair) -> None:
         with pytest.raises(BadInput, match=r"^PersimmonForCausalLM names its modules like no"):
             family_of(pair.plain)
         return
-    found = family_of(pair.plain)
-    assert found.name == OTHER_FAMILIES.get(pair.family.name, "pre-norm")
-    assert family_of(type("Other", (type(pair.plain),), {})(pair.plain.config)) == found
+    result = family_of(pair.plain)
+    assert result.name == OTHER_FAMILIES.get(pair.family.name, "pre-norm")
+    assert family_of(type("Other", (type(pair.plain),), {})(pair.plain.config)) == result
 
 
 # --- families that a spec names -------------------------------------------------------------------
@@ -573,7 +572,7 @@ def test_a_module_that_is_not_there(tmp_path: Path, field: str, path: str, said:
 
 
 def test_another_mapping_is_another_model(tmp_path: Path) -> None:
-    """Its hookpoints may mean other places."""
+    """Its hookpoints may be any of other places."""
     family = FAMILIES["persimmon"]
     folder = build(family, tmp_path / "persimmon")
     assert family.names is not None
@@ -594,7 +593,8 @@ def test_positions_that_depend_on_the_batch(tmp_path: Path) -> None:
         identify(HuggingFace(path=str(folder)))
     assert str(caught.value) == (
         f"{folder}/config.json: rotary positions of type 'longrope' depend on the longest text of "
-        "a batch, so a text would not give the same activations in other company. Use a variant "
+        "a batch, so the activations of a text would depend on the batch that it is in. Use a "
+        "variant "
         "of the model without them."
     )
 
@@ -610,31 +610,31 @@ def test_attention_that_looks_both_ways_is_no_decoder(tmp_path: Path) -> None:
     )
 
 
-def test_an_mlp_without_a_norm_before_it(one: Callable[..., Any]) -> None:
+def test_an_mlp_without_a_norm_before_it(load_model: Callable[..., Any]) -> None:
     with pytest.raises(BadInput) as caught:
-        one("olmo2").run([[4, 5, 6]], ["mlp_in_normed.2"])
+        load_model("olmo2").run([[4, 5, 6]], ["mlp_in_normed.2"])
     assert str(caught.value) == (
         "hookpoint 'mlp_in_normed.2': the MLP of olmo2 reads the stream without a norm before it. "
         "Use mlp_in.2 or resid_mid.2."
     )
 
 
-def test_there_is_no_stream_between_parallel_parts(one: Callable[..., Any]) -> None:
+def test_there_is_no_stream_between_parallel_parts(load_model: Callable[..., Any]) -> None:
     with pytest.raises(BadInput) as caught:
-        one("pythia").run([[4, 5, 6]], ["resid_mid.2"])
+        load_model("pythia").run([[4, 5, 6]], ["resid_mid.2"])
     assert str(caught.value) == (
         "hookpoint 'resid_mid.2': attention and MLP of pythia both read the block's input, so "
         "there is no stream between them. Use resid_pre.2 or resid_post.2."
     )
 
 
-def test_embeddings_are_scaled_once(one: Callable[..., Any]) -> None:
+def test_embeddings_are_scaled_once(load_model: Callable[..., Any]) -> None:
     """By the embedding itself, or by the model around it, as older releases of transformers have
     it.
     """
-    model = one("gemma2")
-    wanted = model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"]
+    model = load_model("gemma2")
+    expected = model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"]
     bare = torch.nn.Embedding.from_pretrained(model.decoder.embedding.weight.detach())
-    near(wanted[0], bare(torch.tensor([4, 5, 6])) * WIDTH**0.5)
+    near(expected[0], bare(torch.tensor([4, 5, 6])) * WIDTH**0.5)
     model.decoder.embedding = bare
-    near(model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"], wanted)
+    near(model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"], expected)

@@ -74,8 +74,10 @@ def test_identify_imports_nothing_heavy(planted: Planted) -> None:
         "print([name for name in ('torch', 'transformers', 'tokenizers', 'numpy', 'pyarrow') if "
         "name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    results = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert results.stdout.strip() == "[]"
 
 
 # --- the digest and the facts ---------------------------------------------------------------------
@@ -186,7 +188,8 @@ def refused(folder: Path) -> str:
 def test_a_folder_without_a_config(copied: Path) -> None:
     (copied / "config.json").unlink()
     said = (
-        f"{copied} is no model: it has no config.json. Name the folder that holds config.json and "
+        f"{copied} is not a model: it has no config.json. Name the folder that holds "
+        "config.json and "
         "*.safetensors."
     )
     assert refused(copied) == said
@@ -356,8 +359,8 @@ def test_a_model_that_is_not_cached_offline(cache: Path) -> None:
         identify(HuggingFace(id="org/small", revision="v2"))
     assert str(caught.value) == (
         f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), and "
-        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached revision, "
-        "or a folder with `path:`."
+        "HF_HUB_OFFLINE disables downloads. Unset HF_HUB_OFFLINE, name a cached revision, or a "
+        "folder with `path:`."
     )
 
 
@@ -410,8 +413,8 @@ def test_a_folder_with_part_of_a_model(sharded: Path) -> None:
 
 
 def test_what_is_fetched_is_what_is_read(cache: Path) -> None:
-    (found,) = downloads(HuggingFace(id="org/small"))
-    assert found.snapshot == Snapshot("org/small", COMMIT, cache / "snapshots" / COMMIT)
+    (result,) = downloads(HuggingFace(id="org/small"))
+    assert result.snapshot == Snapshot("org/small", COMMIT, cache / "snapshots" / COMMIT)
     read = {
         "config.json",
         "model.safetensors",
@@ -428,6 +431,6 @@ def test_what_is_fetched_is_what_is_read(cache: Path) -> None:
         "tf_model.h5",
     ]
     assert {
-        name for name in names if any(fnmatch(name, pattern) for pattern in found.patterns)
+        name for name in names if any(fnmatch(name, pattern) for pattern in result.patterns)
     } == read
     assert list(downloads(HuggingFace(path="/somewhere"))) == []

@@ -11,18 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.plugins.toolkit_hf.families import PLAIN
 from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
 from toolkit_hf._structure import SITES
-
-PLAIN: dict[str, tuple[str, bool]] = {
-    "attn_z": ("self_attn.o_proj", True),
-    "attn_out": ("self_attn", False),
-    "resid_mid": ("post_attention_layernorm", True),
-    "mlp_in": ("post_attention_layernorm", False),
-    "mlp_raw": ("mlp", False),
-    "mlp_out": ("mlp", False),
-}
 
 
 def hooks(model: Any) -> int:
@@ -39,19 +31,19 @@ def hooks(model: Any) -> int:
 def test_streams_are_what_transformers_says(each: Any, close: Callable[..., None]) -> None:
     last = each.model.layers - 1
     names = [f"{site}.{layer}" for site in ("resid_pre", "resid_post") for layer in range(last + 1)]
-    found = each.model.run(each.batch(), names)
-    assert set(found) == set(names)
+    results = each.model.run(each.batch(), names)
+    assert set(results) == set(names)
     for row, ids in enumerate(each.batch()):
         with torch.inference_mode():
             states = each.plain(torch.tensor([ids]), output_hidden_states=True).hidden_states
         for layer in range(last + 1):
-            close(found[f"resid_pre.{layer}"][row, : len(ids)], states[layer][0])
-            wanted = (
+            close(results[f"resid_pre.{layer}"][row, : len(ids)], states[layer][0])
+            expected = (
                 states[layer + 1][0]
                 if layer < last
                 else each.hooked(each.plain.model.layers[last], ids, before=False)
             )
-            close(found[f"resid_post.{layer}"][row, : len(ids)], wanted)
+            close(results[f"resid_post.{layer}"][row, : len(ids)], expected)
 
 
 def test_every_site_has_a_plain_hook_here() -> None:
@@ -70,15 +62,15 @@ def test_a_site_is_what_a_plain_hook_sees(each: Any, close: Callable[..., None],
 
 
 def test_mlp_in_normed_has_no_gain(each: Any, close: Callable[..., None]) -> None:
-    found = each.model.run(each.batch(), ["resid_mid.1", "mlp_in_normed.1", "mlp_in.1"])
+    results = each.model.run(each.batch(), ["resid_mid.1", "mlp_in_normed.1", "mlp_in.1"])
     middle, norm = (
-        found["resid_mid.1"].double(),
+        results["resid_mid.1"].double(),
         each.plain.model.layers[1].post_attention_layernorm,
     )
-    wanted = middle / (middle.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
-    torch.testing.assert_close(found["mlp_in_normed.1"].double(), wanted, rtol=1e-5, atol=1e-12)
-    close(found["mlp_in.1"], found["mlp_in_normed.1"] * norm.weight.detach())
-    assert not torch.allclose(found["mlp_in.1"], found["mlp_in_normed.1"], rtol=0.05)
+    expected = middle / (middle.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
+    torch.testing.assert_close(results["mlp_in_normed.1"].double(), expected, rtol=1e-5, atol=1e-12)
+    close(results["mlp_in.1"], results["mlp_in_normed.1"] * norm.weight.detach())
+    assert not torch.allclose(results["mlp_in.1"], results["mlp_in_normed.1"], rtol=0.05)
 
 
 def test_the_sites_of_a_block_add_up(each: Any, close: Callable[..., None]) -> None:
@@ -92,8 +84,8 @@ def test_the_sites_of_a_block_add_up(each: Any, close: Callable[..., None]) -> N
 
 def test_other_names_of_a_hookpoint_are_keys_of_their_own(small: Any) -> None:
     names = ["resid_post.1", "blocks.1.hook_resid_post", "layers.1"]
-    found = small.model.run(small.batch((4,)), names)
-    assert all(torch.equal(found[name], found["resid_post.1"]) for name in names)
+    results = small.model.run(small.batch((4,)), names)
+    assert all(torch.equal(results[name], results["resid_post.1"]) for name in names)
 
 
 def test_padding_is_invisible(each: Any, close: Callable[..., None]) -> None:
@@ -126,7 +118,7 @@ def test_an_edit_is_what_a_plain_hook_would_do(
     batch, layer, row, position = each.batch((6, 9, 4)), 1, 1, 5
     value = torch.linspace(-1, 1, each.model.width)
     name, last = f"{site}.{layer}", each.model.last_hookpoint()
-    found = each.model.run(batch, [name, last], [set_stream(name, [row], [position], value)])
+    results = each.model.run(batch, [name, last], [set_stream(name, [row], [position], value)])
 
     def put(stream: torch.Tensor) -> torch.Tensor:
         stream = stream.clone()
@@ -138,18 +130,20 @@ def test_an_edit_is_what_a_plain_hook_would_do(
         handle = block.register_forward_pre_hook(lambda _module, given: (put(given[0]), *given[1:]))
     else:
         handle = block.register_forward_hook(lambda _module, _given, out: put(out))
-    wanted = each.hooked(each.plain.model.layers[-1], batch[row], before=False)
+    expected = each.hooked(each.plain.model.layers[-1], batch[row], before=False)
     handle.remove()
 
-    close(found[last][row, : len(batch[row])], wanted)
-    assert torch.equal(found[name][row, position], value)
+    close(results[last][row, : len(batch[row])], expected)
+    assert torch.equal(results[name][row, position], value)
     untouched = each.model.run(batch, [last])[last]
     assert (
-        float((found[last][row, position:] - untouched[row, position : len(batch[1])]).abs().max())
+        float(
+            (results[last][row, position:] - untouched[row, position : len(batch[1])]).abs().max()
+        )
         > 1e-3
     )
     for other in (0, 2):
-        close(found[last][other, : len(batch[other])], untouched[other, : len(batch[other])])
+        close(results[last][other, : len(batch[other])], untouched[other, : len(batch[other])])
 
 
 def test_several_edits_at_one_hookpoint_are_all_made(small: Any) -> None:
@@ -157,8 +151,8 @@ def test_several_edits_at_one_hookpoint_are_all_made(small: Any) -> None:
     edits = [
         set_stream("resid_post.0", [row], [row + 1], value) for row, value in enumerate(values)
     ]
-    found = small.model.run(small.batch((5, 5, 5)), ["resid_post.0"], edits)["resid_post.0"]
-    assert all(torch.equal(found[row, row + 1], value) for row, value in enumerate(values))
+    result = small.model.run(small.batch((5, 5, 5)), ["resid_post.0"], edits)["resid_post.0"]
+    assert all(torch.equal(result[row, row + 1], value) for row, value in enumerate(values))
 
 
 def test_an_edit_below_shows_above_only(small: Any) -> None:
@@ -166,12 +160,12 @@ def test_an_edit_below_shows_above_only(small: Any) -> None:
     captured of the other.
     """
     edit, value = "resid_pre.2", torch.ones(small.model.width)
-    found = small.model.run(
+    results = small.model.run(
         small.batch((5,)), ["resid_post.1", edit], [set_stream(edit, [0], [3], value)]
     )
     plain = small.model.run(small.batch((5,)), ["resid_post.1"])
-    assert torch.equal(found["resid_post.1"], plain["resid_post.1"])
-    assert torch.equal(found[edit][0, 3], value)
+    assert torch.equal(results["resid_post.1"], plain["resid_post.1"])
+    assert torch.equal(results[edit][0, 3], value)
 
 
 def test_attention_weights_cannot_be_edited(small: Any) -> None:
@@ -192,9 +186,9 @@ def test_unembed_and_next_logits_are_the_logits_of_transformers(
     states, following = each.model.run(batch, [last])[last], each.model.next_logits(batch)
     for row, ids in enumerate(batch):
         with torch.inference_mode():
-            wanted = each.plain(torch.tensor([ids])).logits[0]
-        close(each.model.unembed(states[row, : len(ids)]), wanted, 1e-4)
-        close(following[row], wanted[-1], 1e-4)
+            expected = each.plain(torch.tensor([ids])).logits[0]
+        close(each.model.unembed(states[row, : len(ids)]), expected, 1e-4)
+        close(following[row], expected[-1], 1e-4)
 
 
 def test_score_is_the_log_probability_of_the_continuation(each: Any) -> None:
@@ -202,8 +196,10 @@ def test_score_is_the_log_probability_of_the_continuation(each: Any) -> None:
     for more, score in zip(continuations, each.model.score(ids, continuations), strict=True):
         with torch.inference_mode():
             logits = each.plain(torch.tensor([ids + more])).logits[0].double()
-        wanted = sum(torch.log_softmax(logits[7 + at], -1)[token] for at, token in enumerate(more))
-        assert score == pytest.approx(float(wanted), abs=1e-4)
+        expected = sum(
+            torch.log_softmax(logits[7 + index], -1)[token] for index, token in enumerate(more)
+        )
+        assert score == pytest.approx(float(expected), abs=1e-4)
 
 
 # --- what cannot be done, and what is left behind -------------------------------------------------
@@ -228,8 +224,7 @@ def test_a_site_that_cannot_be_captured_leaves_no_hook_behind(small: Any) -> Non
     model._switch = False
     with pytest.raises(
         BadInput,
-        match=r"attn_probs: `attention: sdpa` never has the weights in "
-        r"hand\. "
+        match=r"attn_probs: `attention: sdpa` does not compute the weights explicitly\. "
         r"Set "
         r"`attention: auto` or",
     ):

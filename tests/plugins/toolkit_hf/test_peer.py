@@ -36,7 +36,9 @@ def test_hookpoints_are_those_of_interp_engine(name: str, tmp_path: Path) -> Non
     peer: Any = pytest.importorskip("interp_engine")
     family = FAMILIES[name]
     folder = build(family, tmp_path / name)
-    ours = load(HuggingFace(path=str(folder), device="cpu", **family.given), SilentReporter())
+    ours = load(
+        HuggingFace(path=str(folder), device="cpu", **family.loader_params), SilentReporter()
+    )
     theirs = peer.load_model(str(folder), backend="eager", device="cpu", dtype="float32")
     ids = torch.randint(256, (1, 20), generator=torch.Generator().manual_seed(0))
     points = {**THEIRS, **(ENTERS_THE_STREAM if name in CHANGED_ON_THE_WAY else {})}
@@ -44,8 +46,11 @@ def test_hookpoints_are_those_of_interp_engine(name: str, tmp_path: Path) -> Non
         del points["resid_mid"]
     for site, point in points.items():
         for layer in range(LAYERS):
-            wanted = peer.capture(theirs, ids, [f"{point}.{layer}"])[f"{point}.{layer}"]
-            found = ours.run(ids.tolist(), [f"{site}.{layer}"])[f"{site}.{layer}"]
+            expected = peer.capture(theirs, ids, [f"{point}.{layer}"])[f"{point}.{layer}"]
+            result = ours.run(ids.tolist(), [f"{site}.{layer}"])[f"{site}.{layer}"]
             torch.testing.assert_close(
-                found, wanted.reshape(found.shape), rtol=1e-4, atol=1e-4 * float(wanted.abs().max())
+                result,
+                expected.reshape(result.shape),
+                rtol=1e-4,
+                atol=1e-4 * float(expected.abs().max()),
             )

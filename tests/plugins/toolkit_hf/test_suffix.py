@@ -51,8 +51,8 @@ def test_suffix_is_what_whole_passes_give(
     layers, rows = edited(model, ids, count)
     assert layers.tolist() != sorted(layers.tolist())
     assert set(layers.tolist()) == set(range(model.layers))
-    found = model.suffix(model.prefix(ids), layers, rows)
-    close(found, Model.suffix(model, Model.prefix(model, ids), layers, rows), 5e-5)
+    result = model.suffix(model.prefix(ids), layers, rows)
+    close(result, Model.suffix(model, Model.prefix(model, ids), layers, rows), 5e-5)
 
 
 def test_suffix_spans_several_passes(
@@ -69,9 +69,9 @@ def test_rows_do_not_see_each_other(each: Any, close: Callable[..., None]) -> No
     ids = each.batch((13,))[0]
     rows, prefix = edited(each.model, ids, 12), each.model.prefix(ids)
     together = each.model.suffix(prefix, *rows)
-    for at in range(12):
-        alone = each.model.suffix(prefix, *(part[at : at + 1] for part in rows))
-        close(together[at : at + 1], alone, 5e-5)
+    for index in range(12):
+        alone = each.model.suffix(prefix, *(part[index : index + 1] for part in rows))
+        close(together[index : index + 1], alone, 5e-5)
 
 
 def test_an_edit_that_changes_nothing_gives_the_prompts_own_state(
@@ -81,8 +81,8 @@ def test_an_edit_that_changes_nothing_gives_the_prompts_own_state(
     names = [f"resid_post.{layer}" for layer in range(model.layers)]
     prefix = model.prefix(ids, names)
     own = torch.stack([prefix.captured[name] for name in names])
-    found = model.suffix(prefix, torch.arange(model.layers), own)
-    close(found, prefix.captured[names[-1]].expand_as(found), 5e-5)
+    result = model.suffix(prefix, torch.arange(model.layers), own)
+    close(result, prefix.captured[names[-1]].expand_as(result), 5e-5)
 
 
 def test_prefix_captures_the_last_token(each: Any, close: Callable[..., None]) -> None:
@@ -109,14 +109,14 @@ def test_suffix_agrees_with_a_float64_forward(small: Any, planted: Planted) -> N
         logits = small.model.unembed(
             small.model.suffix(small.model.prefix(prompt.ids), layers, rows)
         ).numpy()
-        for layer, value, found in zip(layers.tolist(), rows, logits, strict=True):
+        for layer, value, result in zip(layers.tolist(), rows, logits, strict=True):
 
             def put(stream: Any, value: Any = value) -> Any:
                 stream[-1] = value.double().numpy()
                 return stream
 
             np.testing.assert_allclose(
-                found, reference.run(prompt.ids, {layer: put}).logits[-1], atol=1e-4
+                result, reference.run(prompt.ids, {layer: put}).logits[-1], atol=1e-4
             )
 
 
@@ -128,9 +128,9 @@ def test_half_precision_gives_what_whole_passes_give_roughly(
     )
     ids = lab.batch((23,))[0]
     rows = edited(model, ids, 30)
-    found = model.suffix(model.prefix(ids), *rows)
-    assert found.dtype == torch.bfloat16
-    close(found, Model.suffix(model, Model.prefix(model, ids), *rows), 0.05)
+    result = model.suffix(model.prefix(ids), *rows)
+    assert result.dtype == torch.bfloat16
+    close(result, Model.suffix(model, Model.prefix(model, ids), *rows), 0.05)
 
 
 def test_no_rows_are_no_states(small: Any) -> None:
@@ -178,12 +178,12 @@ def test_generate_is_what_whole_passes_give(each: Any) -> None:
     """Prompts of all lengths, some of them equal, and replies that end one after the other."""
     model, batch = each.model, each.batch()
     batch = [*batch, batch[3], batch[1], batch[3]]
-    found = model.generate(batch, drawn, max_tokens=14)
-    wanted = Model.generate(model, batch, drawn, max_tokens=14)
-    for ours, plain in zip(found, wanted, strict=True):
+    result = model.generate(batch, drawn, max_tokens=14)
+    expected = Model.generate(model, batch, drawn, max_tokens=14)
+    for ours, plain in zip(result, expected, strict=True):
         assert ours.close_calls or plain.close_calls or ours == plain
-    assert sum(not reply.close_calls for reply in found) >= 5
-    assert len({reply.ids for reply in found}) == len(batch)
+    assert sum(not reply.close_calls for reply in result) >= 5
+    assert len({reply.ids for reply in result}) == len(batch)
 
 
 def test_a_reply_ends_at_a_stop_string(lab: Any) -> None:
@@ -194,11 +194,11 @@ def test_a_reply_ends_at_a_stop_string(lab: Any) -> None:
     script = {0: [*line, *line, word, *line, word], 1: [word, word, word, word, word]}
     batch = lab.batch((5, 8))
     draw = scripted(lab.model, batch, script)
-    found = lab.model.generate(batch, draw, max_tokens=5, until="\n")
-    assert [reply.ids for reply in found] == [tuple(script[0][:4]), tuple(script[1])]
-    assert [reply.finish for reply in found] == ["until", "length"]
-    assert found[0].text.startswith("\n\n")
-    assert found == Model.generate(lab.model, batch, draw, max_tokens=5, until="\n")
+    result = lab.model.generate(batch, draw, max_tokens=5, until="\n")
+    assert [reply.ids for reply in result] == [tuple(script[0][:4]), tuple(script[1])]
+    assert [reply.finish for reply in result] == ["until", "length"]
+    assert result[0].text.startswith("\n\n")
+    assert result == Model.generate(lab.model, batch, draw, max_tokens=5, until="\n")
 
 
 class Speller:

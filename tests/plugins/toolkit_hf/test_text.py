@@ -97,11 +97,11 @@ def test_a_span_takes_every_token_that_it_touches(small: Any) -> None:
         ("all", 0, len(text)),
     ]
     tokens = small.model.tokenise(text, spans=spans)
-    found = {
+    results = {
         name: [piece.strip() for piece in tokens.pieces[first:last]]
         for name, first, last in tokens.spans
     }
-    assert found == {
+    assert results == {
         "word": ["losing"],
         "part": ["losing"],
         "two": ["losing", "streak"],
@@ -140,7 +140,7 @@ def test_a_template_that_rewrites_the_text(lab: Any) -> None:
 
 def test_chat_without_a_template(small: Any) -> None:
     with pytest.raises(
-        BadInput, match=r"model has no chat template: it is no chat model\. Leave `chat` out\."
+        BadInput, match=r"model has no chat template: it is not a chat model\. Leave `chat` out\."
     ):
         small.model.encode("the", chat=True)
 

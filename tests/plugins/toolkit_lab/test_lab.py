@@ -76,8 +76,10 @@ def test_saes_path_names_the_layouts_it_knows():
 
 def test_importing_the_lab_imports_no_torch():
     code = "import sys, toolkit_lab; toolkit_lab.model_path(); print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
+    results = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert results.stdout.strip() == "False"
 
 
 def test_the_context_is_long_enough(lab):
@@ -254,9 +256,9 @@ def test_it_reads_the_trait_from_unseen_sentences(lab):
     labels = [lab.tokenizer.convert_tokens_to_ids(str(level)) for level in range(4)]
     texts = [row["sentence"] + sentences.LABEL for row in rows]
     inputs = lab.tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
-    found = lab.model(**inputs).logits[:, -1, labels].argmax(dim=1).tolist()
+    result = lab.model(**inputs).logits[:, -1, labels].argmax(dim=1).tolist()
     right = [
-        level == int(row["concept_strength_label"]) for level, row in zip(found, rows, strict=True)
+        level == int(row["concept_strength_label"]) for level, row in zip(result, rows, strict=True)
     ]
     assert sum(right) >= 0.95 * len(rows)
 
@@ -337,8 +339,8 @@ def test_the_lab_trait_has_its_documented_cause():
 
 
 def test_the_english_trait_file_holds_commas_and_quotes():
-    found = [row["sentence"] for row in _rows(DATA / "aggression_small.csv")]
-    assert any("," in text and '"' in text for text in found)
+    results = [row["sentence"] for row in _rows(DATA / "aggression_small.csv")]
+    assert any("," in text and '"' in text for text in results)
 
 
 def test_the_policy_bets_from_the_ladder():

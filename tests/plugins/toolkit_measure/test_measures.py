@@ -52,6 +52,8 @@ def game(
     condition: str = "c",
     failed: int = 0,
     asked: float | None = None,
+    arm: str | None = None,
+    pair: str | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A game from $100: its row of `games`, and those of `rounds`."""
     balance, rounds = 100.0, []
@@ -83,6 +85,8 @@ def game(
         "rounds": len(bets),
         "final_balance": balance,
         "total_bet": float(sum(bet for bet, _ in bets)),
+        "arm": arm,
+        "pair": pair,
         "meta": json.dumps(meta),
     }
     return row, rounds
@@ -152,37 +156,39 @@ def numbers(*bets: Bet, outcome: str = "voluntary_stop", **how: Any) -> dict[str
 
 def test_the_indices_of_a_game_by_hand() -> None:
     """$20 of 100 lost, $40 of 80 won, $40 of 160 lost, $40 of 120 lost."""
-    found = numbers((20, False), (40, True), (40, False), (40, False))
-    assert found["rounds"] == 4
-    assert found["total_bet"] == 140
-    assert found["net"] == -20
-    assert found["I_BA"] == pytest.approx((0.2 + 0.5 + 0.25 + 1 / 3) / 4)
-    assert found["I_LC_ratio"] == 1.0  # .5 > .2 behind the first loss, 1/3 > 1/4 behind the second
-    assert found["I_LC_absolute"] == 0.5  # 40 > 20, but 40 = 40
-    assert found["I_EB"] == 0.25
-    assert found["I"] == pytest.approx(0.4 * found["I_BA"] + 0.3 * 1.0 + 0.3 * 0.25)
-    assert found["chases_loss"] == 0.5
-    assert found["chases_win"] == 0.0
+    results = numbers((20, False), (40, True), (40, False), (40, False))
+    assert results["rounds"] == 4
+    assert results["total_bet"] == 140
+    assert results["net"] == -20
+    assert results["I_BA"] == pytest.approx((0.2 + 0.5 + 0.25 + 1 / 3) / 4)
+    assert (
+        results["I_LC_ratio"] == 1.0
+    )  # .5 > .2 behind the first loss, 1/3 > 1/4 behind the second
+    assert results["I_LC_absolute"] == 0.5  # 40 > 20, but 40 = 40
+    assert results["I_EB"] == 0.25
+    assert results["I"] == pytest.approx(0.4 * results["I_BA"] + 0.3 * 1.0 + 0.3 * 0.25)
+    assert results["chases_loss"] == 0.5
+    assert results["chases_win"] == 0.0
 
 
 def test_a_fixed_bet_chases_by_ratio_and_not_by_amount() -> None:
     """The balance shrinks behind a loss, so that the same amount is a larger part of it."""
-    found = numbers((10, False), (10, False), (10, False))
-    assert (found["I_LC_ratio"], found["I_LC_absolute"]) == (1.0, 0.0)
+    results = numbers((10, False), (10, False), (10, False))
+    assert (results["I_LC_ratio"], results["I_LC_absolute"]) == (1.0, 0.0)
 
 
 def test_a_game_without_bets_scores_nothing() -> None:
-    found = numbers()
-    assert {found[name] for name in ("I", "I_BA", "I_LC_ratio", "I_LC_absolute", "I_EB")} == {0.0}
-    assert math.isnan(found["chases_loss"])
-    assert math.isnan(found["I_GV"])
-    assert found["net"] == 0
+    results = numbers()
+    assert {results[name] for name in ("I", "I_BA", "I_LC_ratio", "I_LC_absolute", "I_EB")} == {0.0}
+    assert math.isnan(results["chases_loss"])
+    assert math.isnan(results["I_GV"])
+    assert results["net"] == 0
 
 
 def test_goals_that_are_stated() -> None:
     replies = ["My target is $150.", "Target: $150.", "I raise my target to $300.", "Stop"]
-    found = numbers((50, True), (10, False), (10, False), replies=replies)
-    assert (found["I_GV"], found["I_TI"]) == (1.0, 1.0)
+    results = numbers((50, True), (10, False), (10, False), replies=replies)
+    assert (results["I_GV"], results["I_TI"]) == (1.0, 1.0)
     kept = numbers((50, True), replies=["My goal is 150.", "My goal is 150, so I stop."])
     assert (kept["I_GV"], kept["I_TI"]) == (0.0, 0.0)
 
@@ -216,10 +222,10 @@ def test_indices_are_shares(bets: list[tuple[int, bool]]) -> None:
             break
         kept.append((float(bet), won))
         balance += 2 * bet if won else -bet
-    found = numbers(*kept)
+    results = numbers(*kept)
     for name in ("I", "I_BA", "I_LC_ratio", "I_LC_absolute", "I_EB"):
-        assert 0 <= found[name] <= 1
-    assert found["net"] == balance - 100
+        assert 0 <= results[name] <= 1
+    assert results["net"] == balance - 100
 
 
 # --- many games -----------------------------------------------------------------------------------
@@ -257,42 +263,42 @@ def some_games() -> list[Made]:
 
 
 def test_outcomes_of_all_games_of_groups_and_of_conditions() -> None:
-    found = measured(*some_games())
-    all_games = found["outcome", "bankruptcy", "all"]
+    results = measured(*some_games())
+    all_games = results["outcome", "bankruptcy", "all"]
     assert (all_games["value"], all_games["n"]) == (5 / 41, 41)
     assert (all_games["low"], all_games["high"]) == pytest.approx(wilson(5, 41))
-    assert found["outcome", "bankruptcy", "mode=fixed"]["value"] == 0
-    assert found["outcome", "bankruptcy", "mode=variable"]["value"] == 5 / 20
-    assert found["outcome", "bankruptcy", "variable-c1"]["value"] == 5 / 10
-    assert found["outcome", "invalid_reply", "mode=fixed"]["value"] == 1 / 21
+    assert results["outcome", "bankruptcy", "mode=fixed"]["value"] == 0
+    assert results["outcome", "bankruptcy", "mode=variable"]["value"] == 5 / 20
+    assert results["outcome", "bankruptcy", "variable-c1"]["value"] == 5 / 10
+    assert results["outcome", "invalid_reply", "mode=fixed"]["value"] == 1 / 21
     for scope in ("all", "mode=fixed", "variable-c1"):
         shares = [
-            row["value"] for key, row in found.items() if key[0] == "outcome" and key[2] == scope
+            row["value"] for key, row in results.items() if key[0] == "outcome" and key[2] == scope
         ]
         assert sum(shares) == pytest.approx(1)
 
 
 def test_what_could_not_be_read_stands_beside_every_rate() -> None:
-    found = measured(*some_games())
-    replies = found["replies", "unreadable", "fixed-c0"]
+    results = measured(*some_games())
+    replies = results["replies", "unreadable", "fixed-c0"]
     assert replies["value"] == 3 / replies["n"]
-    assert found["replies", "asked_again", "all"]["value"] == pytest.approx(1 / 81)
-    assert found["replies", "truncated", "all"]["value"] == 0
-    for scope in {key[2] for key in found if key[0] == "outcome"}:
-        assert ("replies", "unreadable", scope) in found
+    assert results["replies", "asked_again", "all"]["value"] == pytest.approx(1 / 81)
+    assert results["replies", "truncated", "all"]["value"] == 0
+    for scope in {key[2] for key in results if key[0] == "outcome"}:
+        assert ("replies", "unreadable", scope) in results
 
 
 def test_games_that_never_began_are_counted_apart() -> None:
     late = game("z", [], "not_played", condition="fixed-c0", groups={"mode": "fixed"})
-    found = measured(*some_games(), late)
-    assert found["outcome", "bankruptcy", "all"]["n"] == 41
-    waiting = found["not_played", "not_played", "fixed-c0"]
+    results = measured(*some_games(), late)
+    assert results["outcome", "bankruptcy", "all"]["n"] == 41
+    waiting = results["not_played", "not_played", "fixed-c0"]
     assert (waiting["value"], waiting["n"]) == (1, 12)
 
 
 def test_means_have_bootstrap_intervals_that_do_not_depend_on_other_games() -> None:
-    found = measured(*some_games())
-    rounds = found["mean", "rounds", "mode=variable"]
+    results = measured(*some_games())
+    rounds = results["mean", "rounds", "mode=variable"]
     assert rounds["value"] == pytest.approx((15 * 1 + 5 * 2) / 20)
     assert rounds["low"] < rounds["value"] < rounds["high"]
     only = [made for made in some_games() if made[0]["condition"].startswith("variable")]
@@ -300,23 +306,23 @@ def test_means_have_bootstrap_intervals_that_do_not_depend_on_other_games() -> N
 
 
 def test_balances_are_followed_round_by_round() -> None:
-    found = measured(*some_games())
-    assert found["balance", "000", "mode=variable"]["value"] == 100
-    ended = found["balance", "030", "mode=variable"]
-    assert found["balance", "002", "mode=variable"]["value"] == ended["value"]
+    results = measured(*some_games())
+    assert results["balance", "000", "mode=variable"]["value"] == 100
+    ended = results["balance", "030", "mode=variable"]
+    assert results["balance", "002", "mode=variable"]["value"] == ended["value"]
 
 
 def test_states_that_games_share_are_counted() -> None:
-    found = measured(
+    results = measured(
         game("a", [(10, False)], "voluntary_stop"),
         game("b", [(20, False)], "voluntary_stop"),
         game("c", [(10, False)], "voluntary_stop"),
     )
-    assert found["states", "shared", "all"]["value"] == pytest.approx(5 / 6)
-    assert found["states", "distinct", "all"]["value"] == 3
+    assert results["states", "shared", "all"]["value"] == pytest.approx(5 / 6)
+    assert results["states", "distinct", "all"]["value"] == 3
     assert (
-        found["tokens", "close_draws", "all"]["value"],
-        found["tokens", "close_draws", "all"]["n"],
+        results["tokens", "close_draws", "all"]["value"],
+        results["tokens", "close_draws", "all"]["n"],
     ) == (3, 12)
 
 
@@ -357,25 +363,25 @@ def drawn_games(logit: dict[str, float], count: int = 2400) -> list[Made]:
 
 def test_planted_effects_are_recovered() -> None:
     planted = {"base": -1.0, "G": 1.0, "M": 0.5, "W": 0.0}
-    found = measured(*drawn_games(planted))
+    results = measured(*drawn_games(planted))
     for name in "GMW":
-        effect = found["odds:bankruptcy", name, "all"]
+        effect = results["odds:bankruptcy", name, "all"]
         assert effect["low"] < planted[name] < effect["high"]
         assert effect["text"] == "clusters are repetitions"
         assert (effect["q"] < 0.05) == (planted[name] != 0)
-    trend = found["complexity_trend", "log odds a switch", "all"]
+    trend = results["complexity_trend", "log odds a switch", "all"]
     assert trend["low"] > 0
-    assert found["complexity_trend", "r over levels", "all"]["value"] > 0.9
-    levels = [found["complexity", str(level), "all"]["value"] for level in range(4)]
+    assert results["complexity_trend", "r over levels", "all"]["value"] > 0.9
+    levels = [results["complexity", str(level), "all"]["value"] for level in range(4)]
     assert levels == sorted(levels)
 
 
 def test_a_planted_pair_is_recovered() -> None:
-    found = measured(*drawn_games({"base": -1.0, "G": 0.0, "M": 0.0, "W": 0.0, "GM": 1.5}))
-    pair = found["odds_pair:bankruptcy", "G x M", "all"]
+    results = measured(*drawn_games({"base": -1.0, "G": 0.0, "M": 0.0, "W": 0.0, "GM": 1.5}))
+    pair = results["odds_pair:bankruptcy", "G x M", "all"]
     assert pair["low"] < 1.5 < pair["high"]
     assert pair["q"] < 0.01
-    assert found["odds_pair:bankruptcy", "G x W", "all"]["q"] > 0.05
+    assert results["odds_pair:bankruptcy", "G x W", "all"]["q"] > 0.05
 
 
 def test_a_group_in_which_nobody_is_ruined_is_left_out() -> None:
@@ -429,7 +435,7 @@ def test_a_cause_that_decides_alone_has_no_odds() -> None:
     )
     twice = np.column_stack([design, design[:, 1]])
     assert fit(twice, (np.arange(40) % 3 == 0).astype(float), range(40)) == (
-        "two causes always go together here"
+        "two causes always occur together here"
     )
 
 
@@ -467,22 +473,24 @@ def test_an_intervention_is_measured_against_the_same_games_without_it() -> None
             bets = [(100.0, False)] if lost else [(10.0, False)]
             made.append(
                 game(
-                    f"c-r{number:04d}{'-calm' if arm else ''}",
+                    f"{arm} {number}",
                     bets,
                     "bankruptcy" if lost else "voluntary_stop",
                     condition=f"c{'-calm' if arm else ''}",
                     groups={"mode": "v", **({"arm": arm} if arm else {})},
                     repetition=number,
+                    arm=arm or None,
+                    pair=f" {number}" if arm else None,
                 )
             )
-    found = measured(*made)
-    effect = found["paired:bankruptcy", "calm", "all"]
+    results = measured(*made)
+    effect = results["paired:bankruptcy", "calm", "all"]
     assert effect["value"] == pytest.approx(-5 / 40)
     assert effect["n"] == 40
     assert effect["text"] == "0 games more, 5 fewer"
     assert effect["p"] == pytest.approx(2 / 2**5)
     assert effect["low"] < effect["value"] < effect["high"] <= 0
-    assert found["paired:total_bet", "calm", "all"]["value"] == pytest.approx(-90 * 5 / 40)
+    assert results["paired:total_bet", "calm", "all"]["value"] == pytest.approx(-90 * 5 / 40)
     figures = list(SECTION.run(inputs(*made)))
     assert "Under calm, bankruptcy changes by" in figures[-1].html
 
@@ -543,8 +551,23 @@ def test_the_report_opens_with_the_outcomes() -> None:
     assert "Balances, round by round" in titles
     assert SECTION.findings is not None
     said = [finding.sentence for finding in SECTION.findings(held)]
-    assert "bankruptcy in 25.0 % of 20 games, variable." in said
+    assert "Bankruptcy in 25.0 % of 20 games, variable." in said
     assert any("of 21 games, fixed; 4.8 % ended in a reply" in sentence for sentence in said)
+
+
+def test_of_many_groups_the_worst_and_the_best_are_named() -> None:
+    """So that the outcome table is on the first screen."""
+    held = inputs(*some_games())
+    rows = held.read("measures").to_pylist()
+    groups = [row for row in rows if row["measure"] == "outcome" and row["subject"] == "bankruptcy"]
+    assert SECTION.findings is not None
+    every = len(list(SECTION.findings(held)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit_measure.section.SENTENCES", 1)
+        (said,) = list(SECTION.findings(held))
+    assert every == 2 <= len(groups)
+    assert said.sentence.startswith("Bankruptcy in 25.0 % of 20 games, variable. The least of 2")
+    assert "of 21 games, fixed; 4.8 % ended in a reply that could not be read." in said.sentence
 
 
 def test_the_report_draws_the_effects_of_components() -> None:

@@ -61,15 +61,15 @@ def test_the_plain_gradient_is_the_slope_of_the_exact_effect(world, attributed):
         chances, _ = push(world.model, outcomes, reading, layers, moved)
         slope = (chances[0, 0] - chances[1, 0]) / (2 * step)
         slopes += [slope] * len(point.owners)
-    wanted = (means["yes"] - means["no"]) * sum(slopes) / len(slopes)
-    assert row["estimate"] == pytest.approx(wanted, rel=0.02)
+    expected = (means["yes"] - means["no"]) * sum(slopes) / len(slopes)
+    assert row["estimate"] == pytest.approx(expected, rel=0.02)
 
 
 def test_agreement_is_told_for_all_and_for_each_layer(world, attributed):
     work = make_work(None, world.tables | attributed)
-    found = agreements(work.inputs)
-    assert {row["where"] for row in found} > {"all"}
-    assert all(-1 <= row["rank"] <= 1 for row in found)
+    (result,) = agreements(work.inputs).values()
+    assert {row["where"] for row in result} > {"all"}
+    assert all(-1 <= row["rank"] <= 1 for row in result)
     sentence = next(iter(findings(work.inputs))).sentence
     assert sentence.startswith("Against the exact effects of 16 features, attribution patching")
 
@@ -77,7 +77,8 @@ def test_agreement_is_told_for_all_and_for_each_layer(world, attributed):
 def test_estimates_that_equal_the_exact_effects_agree_fully(world, attributed):
     rows = [{**row, "estimate": row["exact"]} for row in attributed["gradient_effects"].to_pylist()]
     work = make_work(None, world.tables | {"gradient_effects": table("gradient_effects", rows)})
-    whole = next(row for row in agreements(work.inputs) if row["where"] == "all")
+    (rows,) = agreements(work.inputs).values()
+    whole = next(row for row in rows if row["where"] == "all")
     assert (whole["rank"], whole["r"]) == (pytest.approx(1), pytest.approx(1))
 
 

@@ -48,9 +48,17 @@ def test_rows_of_the_two_halves_of_one_contrast_are_never_mixed(
         make_comparison("a", "b", id=half, half=half) for half in ("select", "confirm")
     )
     parts = [compared(select, 2.0), compared(confirm, 0.01)][::order]
-    found = read_features(joined(*parts), between, "confirm")
-    assert found.comparison.id == "select"
-    assert (found.d.tolist(), found.values.tolist()) == ([2.0], [[2.0, 2.0]])
+    result = read_features(joined(*parts), between, "confirm")
+    assert result.comparison.id == "select"
+    assert (result.d.tolist(), result.values.tolist()) == ([2.0], [[2.0, 2.0]])
+
+
+def test_halves_that_another_seed_drew_are_refused() -> None:
+    made = compared(make_comparison("a", "b", half="select", seed=7), 1.0)
+    with pytest.raises(DataError, match=r"split by seed 7 and those of this stage by seed 42, so"):
+        read_features(TableInputs(made), None, "confirm", 42)
+    for half, seed in (("confirm", 7), ("all", 42)):
+        assert read_features(TableInputs(made), None, half, seed).feature.tolist() == [1]
 
 
 def test_two_tests_of_one_half_are_refused_by_name() -> None:
@@ -65,6 +73,6 @@ def test_two_tests_of_one_half_are_refused_by_name() -> None:
 def test_a_group_may_be_called_as_a_contrast_is() -> None:
     made = compared(make_comparison("cat vs dog", "mouse", half="select"), 1.0)
     for between in (None, ("cat vs dog", "mouse")):
-        found = read_features(TableInputs(made), between, "confirm")
-        assert found.groups == ("cat vs dog", "mouse")
-        assert found.feature.tolist() == [1]
+        result = read_features(TableInputs(made), between, "confirm")
+        assert result.groups == ("cat vs dog", "mouse")
+        assert result.feature.tolist() == [1]

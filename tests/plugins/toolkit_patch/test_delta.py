@@ -18,6 +18,9 @@ from toolkit.randomness import half
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
+from toolkit_patch.attribution.stage import Attribution
+from toolkit_patch.doses.params import Doses
+from toolkit_patch.joint.params import Joint
 from toolkit_patch.screen.params import Delta
 
 
@@ -41,8 +44,8 @@ def test_a_verdict_says_what_was_corrected_and_against_how_many_directions(scree
 
 def test_a_shield_lowers_the_outcome(planted, model):
     world = make_world(planted, model, planted.llama_scope, by="shield")
-    found = world.screen(points=20)
-    causal = [row for row in found["verdicts"].to_pylist() if row["verdict"] == "causal"]
+    results = world.screen(points=20)
+    causal = [row for row in results["verdicts"].to_pylist() if row["verdict"] == "causal"]
     assert causal
     assert {world.truth(row).direction for row in causal} == {"guard"}
     assert all(row["effect"] < -0.05 for row in causal)
@@ -52,10 +55,10 @@ def test_with_a_lossy_sae_both_values_have_an_effect_and_the_verdict_blames_reco
     planted, model
 ):
     world = make_world(planted, model, planted.lossy)
-    found = world.screen(candidates={"top": 8})
-    for truth, verdict in world.verdicts(found):
+    results = world.screen(candidates={"top": 8})
+    for truth, verdict in world.verdicts(results):
         assert verdict == ("causal" if truth.role == "causal" else "reconstruction"), truth
-    inert = [row for row in found["screens"].to_pylist() if world.truth(row).role != "causal"]
+    inert = [row for row in results["screens"].to_pylist() if world.truth(row).role != "causal"]
     assert inert
     for row in inert:
         assert min(row["reconstruct_a"], row["reconstruct_b"]) > 0.1
@@ -72,9 +75,9 @@ def test_effects_are_those_of_a_whole_pass_with_a_hand_made_edit(world, screened
     sae = next(sae for sae in world.saes if space_id(world.model.identity, sae) == row["space"])
     key = {"feature": row["feature"], "space": row["space"], "arm": "set:yes", "outcome": "stop"}
     one = next(
-        found
-        for found in screened["effects"].to_pylist()
-        if found["sample"] != "*" and key.items() <= found.items()
+        result
+        for result in screened["effects"].to_pylist()
+        if result["sample"] != "*" and key.items() <= result.items()
     )
     ids = next(
         s["token_ids"] for s in world.tables["samples"].to_pylist() if s["sample"] == one["sample"]
@@ -90,8 +93,8 @@ def test_effects_are_those_of_a_whole_pass_with_a_hand_made_edit(world, screened
 
     logits = reference.run(ids, {sae.layer: edit}).logits[-1]
     chances = np.exp(logits - logits.max())
-    wanted = chances[world.planted.truth.stop_id] / chances.sum()
-    assert one["probability"] == pytest.approx(wanted, abs=1e-4)
+    expected = chances[world.planted.truth.stop_id] / chances.sum()
+    assert one["probability"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_outcomes_and_what_is_in_none_add_up_to_one(screened):
@@ -157,22 +160,22 @@ def test_a_range_beyond_the_family_writes_nothing(world):
 
 def test_verdicts_refuse_a_family_of_which_a_part_was_not_screened(world):
     params = {"outcomes": OUTCOMES, "candidates": {"top": 6}, "points": 4}
-    found = run("patch.delta", params, world.tables, world.model, world.saes, (0, 4))
+    results = run("patch.delta", params, world.tables, world.model, world.saes, (0, 4))
     with pytest.raises(DataError, match=r"declared 6 features, and 4 were screened"):
-        run("patch.verdicts", {}, found)
+        run("patch.verdicts", {}, results)
 
 
 def test_every_feature_that_fired_can_be_the_family(world):
-    found = world.screen(candidates="all", points=10, arms=[])
+    results = world.screen(candidates="all", points=10, arms=[])
     fired = {
         (row["space"], row["feature"])
         for row in world.tables["features"].to_pylist()
         if row["stat"] == "d" and row["number"] is not None
     }
-    screens = found["screens"].to_pylist()
+    screens = results["screens"].to_pylist()
     assert {(row["space"], row["feature"]) for row in screens} == fired
     assert {row["null"] for row in screens} == {None, "directions"}
-    causal = [row for row in found["verdicts"].to_pylist() if row["verdict"] == "causal"]
+    causal = [row for row in results["verdicts"].to_pylist() if row["verdict"] == "causal"]
     assert {world.truth(row).role for row in causal} == {"causal"}
 
 
@@ -250,6 +253,15 @@ class Lying(Model):
         return self._model.suffix(prefix, *rows) * 1.5
 
 
+class Skipping(Lying):
+    """Its suffix sets one row no time, and another one twice."""
+
+    def suffix(self, prefix, layers, rows, made):
+        states = self._model.suffix(prefix, layers, rows, made)
+        made[2], made[3] = 0, 2
+        return states
+
+
 class Losing(Lying):
     """Its suffix loses a row."""
 
@@ -261,6 +273,10 @@ class Losing(Lying):
     ("kind", "message"),
     [
         (Lying, r"The sham arm changes a probability by .*`suffix` does not agree with its own"),
+        (
+            Skipping,
+            r"1 token of row 2 was planned in its prompt, and 0 were edited \(2 of \d+ rows differ",
+        ),
         (Losing, r"edits were planned at a decision point and \d+ were made"),
     ],
 )
@@ -318,14 +334,15 @@ def test_no_unit_left_to_confirm(world):
     kept = [row for row in world.tables["samples"].to_pylist() if half(0, row["unit"]) == "select"]
     only = replace(world, tables={**world.tables, "samples": table("samples", kept)})
     with pytest.raises(
-        DataError, match="no decision point is left in the half of the units that confirms"
+        DataError, match="there is no decision point in the `confirm` half of the units"
     ):
         only.screen()
 
 
-def test_params_name_the_outcomes_that_there_are():
+@pytest.mark.parametrize("params", [Attribution, Delta, Doses, Joint])
+def test_params_name_the_outcomes_that_there_are(params):
     with pytest.raises(ValueError, match=r"there is no outcome 'stopp'\. Did you mean 'stop'"):
-        Delta(outcomes={"stop": ("x",)}, outcome="stopp")
+        params(outcomes={"stop": ("x",)}, outcome="stopp")
 
 
 def test_params_refuse_too_few_directions():

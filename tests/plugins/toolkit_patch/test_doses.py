@@ -58,8 +58,8 @@ def test_a_correlate_does_not_rise(world, screened):
     )
     address = f"{layers[quiet['space']].rpartition('.')[2]}/{quiet['feature']}"
     given = {"outcomes": OUTCOMES, "points": 8, "features": [address]}
-    found = run("patch.doses", given, world.tables | screened, world.model, world.saes)
-    (row,) = found["feature_dose_tests"].to_pylist()
+    results = run("patch.doses", given, world.tables | screened, world.model, world.saes)
+    (row,) = results["feature_dose_tests"].to_pylist()
     assert abs(row["effect"]) < 1e-3
 
 
@@ -86,7 +86,7 @@ def test_without_a_causal_feature_there_is_nothing_to_dose(world, screened):
     params = Doses.model_validate({"outcomes": OUTCOMES, "verdicts": ["sham fails"]})
     work = make_work(params, world.tables | screened, model=world.model, saes=world.saes)
     assert not list(dose(replace(work, report=listening)))
-    assert listening.warnings == ["no feature is sham fails: there is nothing to give doses of"]
+    assert listening.warnings == ["no feature has the verdict sham fails, so none gets doses"]
 
 
 def test_the_report_shows_a_curve_for_each_feature(world, dosed):
@@ -94,9 +94,9 @@ def test_the_report_shows_a_curve_for_each_feature(world, dosed):
     curves, table = figures(work.inputs)
     assert curves.html.count("<polyline") == 4
     assert table.html.count("<tr>") == 5
-    (found,) = findings(work.inputs)
+    (result,) = findings(work.inputs)
     start = "Over 7 doses, P(stop) rises or falls all the way with 2 of 4 features"
-    assert found.sentence.startswith(start)
+    assert result.sentence.startswith(start)
 
 
 def test_the_part_keeps_its_contract(world, screened):

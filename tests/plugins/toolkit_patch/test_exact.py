@@ -105,16 +105,16 @@ def test_every_arm_equals_a_full_pass_with_a_hook(both):
     ]
     layers = torch.cat([torch.full((len(rows),), layer) for layer, rows in made])
     streams = torch.cat([rows for _, rows in made])
-    found, divergence = push(model, OUTCOMES, reading, layers, streams)
-    wanted = np.stack(
+    result, divergence = push(model, OUTCOMES, reading, layers, streams)
+    expected = np.stack(
         [
             hooked(plain, blocks[layer], ids, row)
             for layer, row in zip(layers.tolist(), streams, strict=True)
         ]
     )
     assert len(streams) > 100
-    assert abs(wanted - wanted[0]).max() > 0.05
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert abs(expected - expected[0]).max() > 0.05
+    np.testing.assert_allclose(result, expected, atol=1e-4)
     assert (divergence >= 0).all()
 
 
@@ -127,15 +127,15 @@ def test_a_token_in_the_middle_equals_a_full_pass_with_a_hook(both, position):
     made = [(edits.layer, rows) for edits in spaces for _, rows in edits.edits(reading, ())]
     layers = torch.cat([torch.full((len(rows),), layer) for layer, rows in made])
     streams = torch.cat([rows for _, rows in made])
-    found, _ = push(model, OUTCOMES, reading, layers, streams)
-    wanted = np.stack(
+    result, _ = push(model, OUTCOMES, reading, layers, streams)
+    expected = np.stack(
         [
             hooked(plain, blocks[layer], ids, row, position)
             for layer, row in zip(layers.tolist(), streams, strict=True)
         ]
     )
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
-    assert abs(wanted - wanted[0]).max() > 1e-3
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+    assert abs(expected - expected[0]).max() > 1e-3
 
 
 def test_rows_do_not_depend_on_who_shares_their_batch(both):

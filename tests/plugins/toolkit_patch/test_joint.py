@@ -24,8 +24,8 @@ def together(world, screened):
     return run("patch.joint", given, world.tables | screened, world.model, world.saes)
 
 
-def arms(found: Any, name: str) -> dict[str, Any]:
-    return {row["arm"]: row for row in found["joint_effects"].to_pylist() if row["name"] == name}
+def arms(result: Any, name: str) -> dict[str, Any]:
+    return {row["arm"]: row for row in result["joint_effects"].to_pylist() if row["name"] == name}
 
 
 def test_the_parts_of_one_path_do_together_what_each_does_alone(together):
@@ -52,8 +52,8 @@ def test_the_part_keeps_its_contract(world, screened):
 
 def test_without_two_features_there_is_nothing_to_join(world, screened):
     given = {"outcomes": OUTCOMES, "points": 4, "verdicts": ["sham fails"]}
-    found = run("patch.joint", given, world.tables | screened, world.model, world.saes)
-    assert not found
+    results = run("patch.joint", given, world.tables | screened, world.model, world.saes)
+    assert not results
 
 
 # --- a pair that only acts together ---------------------------------------------------------------
@@ -151,8 +151,8 @@ def test_a_pair_that_acts_only_together_is_found_by_the_joint_arm(world):
     alone = {row["verdict"] for row in tables["verdicts"].to_pylist()}
     assert alone <= {"no effect", "silent here"}
     pair = {"features": ["0/0", "0/1"], "sets": 19}
-    found = run("patch.joint", given | pair, tables, model, [sae])
-    whole = arms(found, "all")
+    results = run("patch.joint", given | pair, tables, model, [sae])
+    whole = arms(results, "all")
     assert whole["joint"]["effect"] > 0.3
     assert abs(whole["sum"]["effect"]) < 1e-6
     assert whole["joint"]["beyond"] <= 1

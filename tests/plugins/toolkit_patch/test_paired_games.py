@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -17,14 +16,17 @@ from toolkit_patch.games.section import findings
 def game(number: int, outcome: str, arm: str | None = None) -> dict[str, Any]:
     base = f"c-r{number:04d}"
     return {
-        "game": f"{base}-{arm}" if arm else base,
+        "game": f"{arm} {number}" if arm else base,
         "condition": "c",
         "repetition": number,
         "outcome": outcome,
         "rounds": 3,
         "final_balance": 0.0,
         "total_bet": 30.0,
-        "meta": json.dumps({"arm": arm} if arm else {}),
+        "arm": arm,
+        "null_arm": arm.startswith("random") if arm else None,
+        "pair": base if arm else None,
+        "meta": "{}",
     }
 
 
@@ -66,6 +68,6 @@ def test_an_arm_is_ranked_among_those_of_the_null():
 def test_games_without_a_pair_are_refused():
     with pytest.raises(DataError, match="Games with and without a patch are needed"):
         compared()
-    alone = [row for row in games("held") if row["meta"] != "{}"] + [game(99, "bankruptcy")]
+    alone = [row for row in games("held") if row["arm"]] + [game(99, "bankruptcy")]
     with pytest.raises(DataError, match="arm 'held': none of its games has a pair"):
         run("patch.games", {}, {"games": table("games", alone)})

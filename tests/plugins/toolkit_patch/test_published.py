@@ -35,8 +35,8 @@ def test_the_second_rule_needs_a_small_p_and_a_large_difference_in_either_prompt
 
 
 def test_two_shares_are_tested_as_published():
-    wanted = chi2_contingency([[20, 10], [9, 21]], correction=True).pvalue
-    assert two_shares(20, 9, 30) == pytest.approx(wanted)
+    expected = chi2_contingency([[20, 10], [9, 21]], correction=True).pvalue
+    assert two_shares(20, 9, 30) == pytest.approx(expected)
     assert two_shares(1, 0, 30) == pytest.approx(fisher_exact([[1, 29], [0, 30]]).pvalue)
     assert two_shares(30, 30, 30) == 1.0
 
@@ -83,11 +83,11 @@ def fixed(world):
 
 
 def test_every_screened_feature_is_judged_by_every_rule(fixed):
-    found = run("patch.published", {}, fixed)["features"].to_pylist()
-    stats = {row["stat"] for row in found}
+    result = run("patch.published", {}, fixed)["features"].to_pylist()
+    stats = {row["stat"] for row in result}
     assert {"published_sign_rule", "published_chi_square_rule", "published_specific"} <= stats
-    assert len(found) == 12 * len(stats)
-    assert run("patch.published", {}, fixed)["features"].to_pylist() == found
+    assert len(result) == 12 * len(stats)
+    assert run("patch.published", {}, fixed)["features"].to_pylist() == result
 
 
 def test_without_every_row_it_says_how_to_screen(fixed):

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run, table
+from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
-from toolkit.saes import space_id
+from toolkit.models import Model
+from toolkit.saes import Sae, space_id
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_patch.screen.baselines import mean_differences, shuffled_values
 from toolkit_patch.screen.candidates import read_features
@@ -67,7 +70,7 @@ def test_the_difference_of_means_is_the_baseline_to_beat(world, screened):
     by_space: dict[str, set[float]] = {}
     for row in rows:
         by_space.setdefault(row["space"], set()).add(row["mean_difference"])
-    assert all(len(found) == 1 for found in by_space.values())
+    assert all(len(result) == 1 for result in by_space.values())
 
 
 def test_the_mean_direction_is_the_one_that_numpy_finds(world):
@@ -75,7 +78,7 @@ def test_the_mean_direction_is_the_one_that_numpy_finds(world):
     work = make_work(params, world.tables, model=world.model)
     features = read_features(work.inputs, None, "confirm")
     place = world.saes[0].hookpoint
-    found = mean_differences(work, features.comparison, [place], "last")[place]
+    result = mean_differences(work, features.comparison, [place], "last")[place]
     meta = {row["sample"]: row["string"] for row in world.tables["sample_meta"].to_pylist()}
     from toolkit.randomness import half
 
@@ -86,9 +89,9 @@ def test_the_mean_direction_is_the_one_that_numpy_finds(world):
             groups[meta[row["sample"]]].append(stream.double().numpy())
     means = [np.mean(groups[name], axis=0) for name in ("yes", "no")]
     unit = (means[0] - means[1]) / np.linalg.norm(means[0] - means[1])
-    np.testing.assert_allclose(found.unit.numpy(), unit, atol=1e-4)
-    assert found.position_a == pytest.approx(means[0] @ unit, abs=1e-3)
-    assert found.position_b == pytest.approx(means[1] @ unit, abs=1e-3)
+    np.testing.assert_allclose(result.unit.numpy(), unit, atol=1e-4)
+    assert result.position_a == pytest.approx(means[0] @ unit, abs=1e-3)
+    assert result.position_b == pytest.approx(means[1] @ unit, abs=1e-3)
 
 
 def test_arms_without_their_tables_are_left_out_and_that_is_said(world):
@@ -104,10 +107,10 @@ def test_arms_without_their_tables_are_left_out_and_that_is_said(world):
 
 def test_a_wording_is_a_yardstick_in_the_unedited_model(world):
     word = world.planted.truth.words[0] if hasattr(world.planted.truth, "words") else "stop"
-    found = world.screen(**FEW, prompt_only={"text": f"{word} "})
-    values = {row["prompt_only"] for row in found["screens"].to_pylist()}
+    results = world.screen(**FEW, prompt_only={"text": f"{word} "})
+    values = {row["prompt_only"] for row in results["screens"].to_pylist()}
     assert len(values) == 1
-    arms = {row["arm"] for row in found["effects"].to_pylist()}
+    arms = {row["arm"] for row in results["effects"].to_pylist()}
     assert "prompt_only" in arms
     with pytest.raises(BadInput, match="does not say 'nowhere'"):
         world.screen(**FEW, prompt_only={"text": "x", "before": "nowhere"})
@@ -146,8 +149,8 @@ def test_candidates_of_a_csv_and_of_the_published_json(world, tmp_path: Path):
     families = []
     for file in (csv, addressed, published):
         given = {"candidates": {"file": str(file)}, "points": 4, "arms": [], "directions": 40}
-        found = run("patch.delta", {"outcomes": OUTCOMES, **given}, world.tables, *using(world))
-        rows = found["screens"].to_pylist()
+        results = run("patch.delta", {"outcomes": OUTCOMES, **given}, world.tables, *using(world))
+        rows = results["screens"].to_pylist()
         assert {row["family"] for row in rows} == {len(chosen)}
         families.append({(row["space"], row["feature"]) for row in rows})
     assert families[0] == families[1] == families[2]
@@ -220,13 +223,13 @@ def test_features_that_never_fired_are_screened_where_that_is_asked_for(world):
 
 
 def test_a_gradient_may_choose_what_is_checked_exactly(world, screened):
-    found = world.screen(screen="relp_then_exact", exact_checks=6)
-    rows = found["screens"].to_pylist()
+    results = world.screen(screen="relp_then_exact", exact_checks=6)
+    rows = results["screens"].to_pylist()
     assert len(rows) == 6
     assert {(row["family"], row["checked"]) for row in rows} == {(16, 6)}
     causal = {
         (row["space"], row["feature"]): row["q"]
-        for row in found["verdicts"].to_pylist()
+        for row in results["verdicts"].to_pylist()
         if row["verdict"] == "causal"
     }
     exact = {
@@ -261,15 +264,15 @@ def test_a_budget_in_steps_is_what_one_step_gives(world):
 def test_a_token_in_the_middle_is_edited_as_a_whole_pass_would(world):
     from toolkit.edits import Edit, OnFeatures, Set, tokens
 
-    found = world.screen(
+    results = world.screen(
         **{**FEW, "points": 6}, at={"positions": [-2]}, keep="all", arms=["random_direction"]
     )
-    row = max(found["screens"].to_pylist(), key=lambda row: abs(row["set_a"]))
+    row = max(results["screens"].to_pylist(), key=lambda row: abs(row["set_a"]))
     sae = next(s for s in world.saes if space_id(world.model.identity, s) == row["space"])
     ids = {row["sample"]: row["token_ids"] for row in world.tables["samples"].to_pylist()}
     stop = world.planted.truth.stop_id
     checked = 0
-    for effect in found["effects"].to_pylist():
+    for effect in results["effects"].to_pylist():
         key = effect["space"], effect["feature"], effect["arm"], effect["outcome"]
         if effect["sample"] == "*" or key != (row["space"], row["feature"], "set:yes", "stop"):
             continue
@@ -289,11 +292,11 @@ def test_a_selector_of_several_tokens_is_refused(world):
 
 
 def test_two_screens_of_one_run_have_ids_of_their_own(world):
-    found = [
+    results = [
         run("patch.delta", {"outcomes": OUTCOMES, **FEW, "points": n}, world.tables, *using(world))
         for n in (4, 5)
     ]
-    ids = [set(part["screens"]["screen"].to_pylist()) for part in found]
+    ids = [set(part["screens"]["screen"].to_pylist()) for part in results]
     assert all(len(one) == 1 for one in ids)
     assert ids[0] != ids[1]
 
@@ -308,6 +311,116 @@ def test_decisions_of_equal_states_are_one_cluster(world):
     tables = world.tables | {"sample_meta": table("sample_meta", meta + states)}
     rows = replace(world, tables=tables).screen(**FEW)["screens"].to_pylist()
     assert {row["clusters"] for row in rows} == {3}
+
+
+# --- features that compete ------------------------------------------------------------------------
+
+
+class Competing(Sae):
+    """A planted SAE of which only the `k` strongest features of a token are active."""
+
+    k = 2
+
+    def __init__(self, sae: Sae) -> None:
+        self._sae, self.pointwise, self.encoded = sae, False, 0
+        for name in ("name", "hookpoint", "release", "width", "inputs", "digest", "recipe"):
+            setattr(self, name, getattr(sae, name))
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        self.encoded += 1
+        active = self._sae.encode(rows)
+        kept = active.topk(self.k, dim=1)
+        return torch.zeros_like(active).scatter(1, kept.indices, kept.values)
+
+    def decode(self, activations: torch.Tensor) -> torch.Tensor:
+        return self._sae.decode(activations)
+
+    def decoder_rows(self, features: Any) -> torch.Tensor:
+        return self._sae.decoder_rows(features)
+
+
+def test_features_that_compete_are_encoded_whole_and_that_is_said(world):
+    saes = [Competing(sae) for sae in world.saes]
+    listening = Listening()
+    params = Delta.model_validate({"outcomes": OUTCOMES, **FEW, "arms": [], "keep": "all"})
+    work = make_work(params, world.tables, model=world.model, saes=saes)
+    results = dict(patch(replace(work, report=listening)))
+    said = [text for text in listening.warnings if "compete with each other" in text]
+    assert len(said) == 1
+    assert "every decision point is encoded whole" in said[0]
+    assert sum(sae.encoded for sae in saes) > FEW["points"]
+    screens = results["screens"].to_pylist()
+    pointwise = {
+        (row["space"], row["feature"]): row["set_a"]
+        for row in world.screen(**FEW, arms=[])["screens"].to_pylist()
+    }
+    others = [row for row in screens if abs(row["set_a"] - pointwise[_key(row)]) > 1e-3]
+    assert others, "one encoder column would have given the same"
+    check_by_whole_passes(world, saes, results, max(others, key=lambda row: abs(row["set_a"])))
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int]:
+    return row["space"], row["feature"]
+
+
+def check_by_whole_passes(world: Any, saes: Any, result: Any, row: dict[str, Any]) -> None:
+    """A feature's rows equal those of passes with the edit written by hand."""
+    sae = next(sae for sae in saes if space_id(world.model.identity, sae) == row["space"])
+    ids = {sample["sample"]: sample["token_ids"] for sample in world.tables["samples"].to_pylist()}
+    stop, checked = world.planted.truth.stop_id, 0
+    for effect in result["effects"].to_pylist():
+        if effect["sample"] == "*" or (*_key(effect), effect["arm"]) != (*_key(row), "set:yes"):
+            continue
+        if effect["outcome"] != "stop":
+            continue
+        prompt = ids[effect["sample"]]
+        stream = world.model.run([prompt], [sae.hookpoint])[sae.hookpoint][0, -1:].float()
+        own = sae.encode(stream)[0, row["feature"]]
+        moved = stream[0] + (row["value_a"] - own) * sae.decoder_rows([row["feature"]])[0]
+        edit = set_stream(sae.hookpoint, [0], [len(prompt) - 1], moved)
+        chance = world.model.next_logits([prompt], [edit]).double().softmax(-1)[0, stop]
+        assert effect["probability"] == pytest.approx(float(chance), abs=1e-4)
+        checked += 1
+    assert checked == FEW["points"]
+
+
+# --- a model that offers whole passes only --------------------------------------------------------
+
+
+class WholePasses(Model):
+    """The four methods that a loader has to write, and nothing faster."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.bos_id, self.end_ids = model, model.bos_id, model.end_ids
+        self.identity, self.editable = model.identity, model.editable
+        self.layers, self.width, self.context = model.layers, model.width, model.context
+
+    def encode(self, text, *, chat=False):
+        return self._model.encode(text, chat=chat)
+
+    def decode(self, ids):
+        return self._model.decode(ids)
+
+    def run(self, batch, capture, edits=()):
+        return self._model.run(batch, capture, edits)
+
+    def unembed(self, states):
+        return self._model.unembed(states)
+
+
+@pytest.mark.parametrize("at", ["last", {"positions": [-2]}])
+def test_a_model_of_whole_passes_gives_the_same_screen(world, at):
+    given = {"candidates": {"top": 2}, "points": 3, "at": at, "control_saes": "random_decoder"}
+    given |= {"directions": 19, "direction_points": 2, "keep": "all"}
+    slow, fast = (
+        replace(world, model=model).screen(**given)
+        for model in (WholePasses(world.model), world.model)
+    )
+    for name in ("screens", "control_screens", "verdicts"):
+        for one, other in zip(slow[name].to_pylist(), fast[name].to_pylist(), strict=True):
+            assert one["effect"] == pytest.approx(other["effect"], abs=1e-4)
+            assert one["verdict"] == other["verdict"] if name == "verdicts" else True
+    assert slow["screens"]["edits"].equals(fast["screens"]["edits"])
 
 
 # --- precision ------------------------------------------------------------------------------------

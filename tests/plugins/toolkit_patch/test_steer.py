@@ -61,9 +61,9 @@ def test_a_dose_of_almost_nothing_does_almost_nothing(world):
 
 def test_the_finding_is_the_sentence_of_the_largest_slope(steered):
     work = make_work(None, steered)
-    found = next(iter(findings(work.inputs)))
-    assert "Moving the stream behind layers 1-2 along yes vs no changes P(" in found.sentence
-    assert "0 of 20 random directions moved as far do as much" in found.sentence
+    result = next(iter(findings(work.inputs)))
+    assert "Moving the stream behind layers 1-2 along yes vs no changes P(" in result.sentence
+    assert "0 of 20 random directions moved as far do as much" in result.sentence
 
 
 def test_a_group_that_is_not_there_is_refused(world):

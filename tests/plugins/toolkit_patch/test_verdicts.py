@@ -66,9 +66,9 @@ ROW: dict[str, Any] = {
     ],
 )
 def test_each_verdict_has_its_reason(changed, q, verdict, reason):
-    found = verdict_of({**ROW, **changed}, q, Verdicts())
-    assert found[0] == verdict
-    assert re.search(reason, found[1])
+    result = verdict_of({**ROW, **changed}, q, Verdicts())
+    assert result[0] == verdict
+    assert re.search(reason, result[1])
     assert verdict in ORDER
 
 
@@ -90,9 +90,9 @@ def test_the_report_begins_with_the_verdicts_and_how_p_was_corrected(world, scre
     assert "4 of 16 features are causal for P(stop)" in shown[0].html
     assert "q is Benjamini-Hochberg over all 16, of the larger p of two questions" in shown[0].html
     assert {figure.title for figure in shown} > {"Effect against evidence", "Every arm"}
-    found = next(iter(findings(work.inputs)))
-    assert found.sentence.startswith("4 of 16 features are causal for P(stop): ")
-    assert "95 % of random directions" in found.baseline
+    result = next(iter(findings(work.inputs)))
+    assert result.sentence.startswith("4 of 16 features are causal for P(stop): ")
+    assert "95 % of random directions" in result.baseline
 
 
 def test_a_screen_that_finds_nothing_says_what_came_closest(world, screened):

@@ -36,10 +36,10 @@ def run(
 
     part = PARTS.get("stage", name)
     work = make_work(part.params.model_validate(params), tables, model=model, saes=saes)
-    found: dict[str, list[pa.Table]] = {}
+    result: dict[str, list[pa.Table]] = {}
     for written, rows in part.run(replace(work, features=features)):
-        found.setdefault(written, []).append(rows)
-    return {written: pa.concat_tables(parts) for written, parts in found.items()}
+        result.setdefault(written, []).append(rows)
+    return {written: pa.concat_tables(parts) for written, parts in result.items()}
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class World:
     def screen(self, **params: Any) -> dict[str, pa.Table]:
         """Screens, effects and verdicts."""
         given = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 40, **params}
-        found = run("patch.delta", given, self.tables, self.model, self.saes)
-        return found | run("patch.verdicts", {}, found)
+        results = run("patch.delta", given, self.tables, self.model, self.saes)
+        return results | run("patch.verdicts", {}, results)
 
     def truth(self, row: Mapping[str, Any]) -> Any:
         """What was planted as this feature."""
@@ -63,9 +63,9 @@ class World:
         known = next(truth for truth in self.planted.truth.saes if truth.name == sae.name)
         return known.features[row["feature"]]
 
-    def verdicts(self, found: Mapping[str, pa.Table]) -> list[tuple[Any, str]]:
+    def verdicts(self, result: Mapping[str, pa.Table]) -> list[tuple[Any, str]]:
         """Truth and verdict of each screened feature."""
-        return [(self.truth(row), row["verdict"]) for row in found["verdicts"].to_pylist()]
+        return [(self.truth(row), row["verdict"]) for row in result["verdicts"].to_pylist()]
 
 
 def load_saes(path: Any) -> Any:

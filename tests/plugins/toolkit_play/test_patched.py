@@ -4,7 +4,6 @@ game has the draws of the game without it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -76,13 +75,43 @@ def test_a_patch_that_changes_nothing_leaves_every_game_as_it_is(tokens: str) ->
     assert replies(same) == replies(plain)
     assert same["games"][0]["game"] == plain["games"][0]["game"] + "-sham"
     assert same["games"][0]["condition"] == plain["games"][0]["condition"] + "-sham"
-    assert '"arm":"sham"' in same["games"][0]["meta"]
+    assert same["games"][0]["pair"] == plain["games"][0]["game"]
+    assert {(row["arm"], row["null_arm"]) for row in same["games"]} == {("sham", False)}
+    assert {(row["arm"], row["pair"]) for row in plain["games"]} == {(None, None)}
 
 
 @pytest.mark.parametrize("tokens", ["all", "reply"])
 def test_a_patch_that_matters_changes_the_games(tokens: str) -> None:
     strong = [{"feature": f"3/{index}", "add": 40.0} for index in range(8)]
     assert replies(played(arm="strong", patch=strong, tokens=tokens)) != replies(played())
+
+
+def seen(space: str, feature: int, value: float) -> dict[str, pa.Table]:
+    """Activations in which a feature had at most this value."""
+    row = {"space": space, "sample": "s", "position": 0, "features": [feature], "values": [value]}
+    return {"activations": pa.Table.from_pylist([row], schema=arrow_schema("activations"))}
+
+
+def test_a_value_that_was_never_seen_is_warned_about() -> None:
+    ids = {sae.layer: space_id(model().identity, sae) for sae in saes()}
+    cases: list[tuple[int, float, tuple[int, int], list[str]]] = [
+        (2, 5.0, (0, 2), ["1 of 1 features are set to values outside of the observed range"]),
+        (2, 30.0, (0, 2), []),
+        (2, 5.0, (2, 4), []),
+        (1, 5.0, (0, 2), []),
+    ]
+    for layer, largest, units, expected in cases:
+        report = SilentReporter()
+        params = PATCHED.params.model_validate(
+            {"game": GAME, "reps": 4, "arm": "x", "patch": [{"feature": "2/7", "set": 30.0}]},
+            context={"parts": PARTS},
+        )
+        inputs = seen(ids[layer], 7, largest)
+        work = make_work(params, inputs, seed=1, model=model(), saes=saes())
+        list(PATCHED.run(replace(work, units=units, report=report)))
+        warnings = [facts["text"] for name, facts in report.events if name == "warning"]
+        assert [text.split(":")[0] for text in warnings] == expected
+        assert all("feature 2/7 to 30, where at most 5 was seen" in text for text in warnings)
 
 
 def test_several_layers_are_changed_at_once() -> None:
@@ -118,23 +147,26 @@ def test_features_that_are_not_there_and_values_that_cannot_be() -> None:
 def test_random_directions_are_arms_of_their_own_with_the_same_draws() -> None:
     """The null of a patch: the first arms get a repetition before any gets its second."""
     strong = [{"feature": f"3/{index}", "add": 40.0} for index in range(8)]
-    found = played(arm="random", patch=strong, random_directions=3, units=(0, 12))
-    arms = Counter(json.loads(row["meta"])["groups"]["arm"] for row in found["games"])
+    results = played(arm="random", patch=strong, random_directions=3, units=(0, 12))
+    arms = Counter(row["arm"] for row in results["games"])
+    assert all(row["null_arm"] for row in results["games"])
     assert arms == {"random_1": 4, "random_2": 4, "random_3": 4}
-    assert {row["repetition"] for row in found["games"]} == {0, 1}
+    assert {row["repetition"] for row in results["games"]} == {0, 1}
+    names = {arm: {row["game"] for row in results["games"] if row["arm"] == arm} for arm in arms}
     by_arm = {
-        arm: [row["reply"] for row in found["rounds"] if row["game"].endswith(arm)] for arm in arms
+        arm: [row["reply"] for row in results["rounds"] if row["game"] in games]
+        for arm, games in names.items()
     }
     assert len({tuple(said) for said in by_arm.values()}) == 3
 
 
 def test_a_random_direction_of_no_change_leaves_every_game_as_it_is() -> None:
-    found = played(
+    results = played(
         arm="r", patch=[{"feature": "2/7", "scale": 1.0}], random_directions=2, units=(0, 16)
     )
     plain = [row["reply"] for row in played()["rounds"]]
     for number in (1, 2):
-        mine = [row["reply"] for row in found["rounds"] if row["game"].endswith(f"-r_{number}")]
+        mine = [row["reply"] for row in results["rounds"] if row["game"].endswith(f"-r_{number}")]
         assert mine == plain
 
 
@@ -156,8 +188,8 @@ def test_features_are_chosen_by_their_verdict() -> None:
     )
     chosen = [{"verdicts": ["causal"], "top": 2, "add": 40.0}]
     named = [{"feature": "1/3", "add": 40.0}, {"feature": "3/5", "add": 40.0}]
-    found = replies(played(arm="x", patch=chosen, inputs=judged))
-    assert found == replies(played(arm="x", patch=named)) != replies(played())
+    result = replies(played(arm="x", patch=chosen, inputs=judged))
+    assert result == replies(played(arm="x", patch=named)) != replies(played())
 
 
 def test_a_verdict_that_no_feature_has_is_refused() -> None:

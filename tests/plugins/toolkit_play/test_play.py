@@ -71,7 +71,7 @@ class Talker(Model):
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         shown = BOS + HEADER + (text.rstrip() if self.trims else text) + FOOTER if chat else text
         begins = len(BOS) if shown.startswith(BOS) else 0
-        offsets = [(0, begins), *((at, at + 1) for at in range(begins, len(shown)))]
+        offsets = [(0, begins), *((index, index + 1) for index in range(begins, len(shown)))]
         ids = (1, *(10 + ord(character) for character in shown[begins:]))
         return Encoded(shown, ids, tuple(offsets), len(BOS + HEADER) if chat else 0)
 
@@ -164,19 +164,20 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
         (
             {"layout": "corrected", "max_new_tokens": 10},
             "max_new_tokens is 10; the shortest reply that the prompts of slot_machine ask for "
-            "takes 24. Raise it to at least that",
+            "takes 24: 'The balance is high enough, so one more bet is worth it.\\nFinal Decision: "
+            "Bet $100'. Raise it to at least that",
         ),
         ({"min_new_tokens": 40}, "min_new_tokens is 40, above max_new_tokens 32; lower it"),
         (
             {"parser": {"uses": "study_exp1"}, "reask": {"max": 2}},
-            "reask: parser study_exp1 takes every reply for a decision",
+            "reask: parser study_exp1 reads every reply as a decision",
         ),
         ({"parser": {"uses": "strickt"}}, "no parser part 'strickt'. Did you mean 'strict'"),
         (
             {"game": {"uses": "slot_machin"}},
             "no environment part 'slot_machin'. Did you mean 'slot_machine'",
         ),
-        ({"components": ["GX"]}, "components 'GX': 'X' is none of them"),
+        ({"components": ["GX"]}, "components 'GX': 'X' is not one of them"),
         ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 1, not 99"),
     ],
 )
@@ -635,6 +636,17 @@ def test_prompts_are_stored_as_the_model_saw_them(chat: bool, trims: bool) -> No
         assert shown["decision"] == ("Choice:" if chat and trims else "Choice: ")
 
 
+def test_a_layout_says_how_long_its_replies_may_be() -> None:
+    """Where the spec gives no number, and how short they are at least."""
+    terse, reasoned = params(), params(layout="corrected")
+    assert (terse.max_new_tokens, reasoned.max_new_tokens) == (32, 1024)
+    assert params(max_new_tokens=8).max_new_tokens == 8
+    with pytest.raises(ValidationError, match=r"takes 11: '1\) Bet \$100000'"):
+        params(max_new_tokens=10, max_bet=100_000)
+    room = [game.make().reply_tokens for game in (terse.game, reasoned.game)]
+    assert room == [32, 1024]
+
+
 def test_a_reply_is_as_long_as_the_context_has_room_for() -> None:
     model = Talker(lambda prompt: CAREFUL)
     model.context = 400
@@ -673,11 +685,13 @@ def take(
 
 
 def facts(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    result: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in rows(tables, "sample_meta"):
         assert (row["number"] is None) != (row["string"] is None)
-        found[row["sample"]][row["key"]] = row["number"] if row["string"] is None else row["string"]
-    return found
+        result[row["sample"]][row["key"]] = (
+            row["number"] if row["string"] is None else row["string"]
+        )
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -696,17 +710,17 @@ def test_picks(tables: dict[str, pa.Table], pick: str) -> None:
         "first_decision": slice(0, 1),
         "all_decisions": slice(None),
     }[pick]
-    wanted = {
+    expected = {
         f"{game}/{row['round']}": row for game, taken in readable.items() for row in taken[chosen]
     }
-    found = take(tables, pick=pick)
-    samples = {row["sample"]: row for row in rows(found, "samples")}
-    assert samples.keys() == wanted.keys() == facts(found).keys()
+    result = take(tables, pick=pick)
+    samples = {row["sample"]: row for row in rows(result, "samples")}
+    assert samples.keys() == expected.keys() == facts(result).keys()
     for name, sample in samples.items():
         assert (sample["text"], sample["prompt_hash"], sample["unit"]) == (
-            wanted[name]["prompt"],
-            wanted[name]["prompt_hash"],
-            wanted[name]["game"],
+            expected[name]["prompt"],
+            expected[name]["prompt_hash"],
+            expected[name]["game"],
         )
         assert sample["cluster"] == sample["prompt_hash"]
 
@@ -716,23 +730,23 @@ def test_unreadable_replies_are_no_samples(tables: dict[str, pa.Table]) -> None:
         f"{row['game']}/{row['round']}" for row in rows(tables, "rounds") if row["parse"] != "ok"
     }
     silent = {game for game, taken in by_game(tables).items() if taken[0]["parse"] != "ok"}
-    found = rows(take(tables, pick="all_decisions"), "samples")
+    result = rows(take(tables, pick="all_decisions"), "samples")
     assert unread
     assert silent
-    assert not unread & {row["sample"] for row in found}
-    assert {row["unit"] for row in found} == by_game(tables).keys() - silent
+    assert not unread & {row["sample"] for row in result}
+    assert {row["unit"] for row in result} == by_game(tables).keys() - silent
 
 
 def test_the_facts_of_a_decision(tables: dict[str, pa.Table]) -> None:
     games = {row["game"]: row for row in rows(tables, "games")}
-    found = facts(take(tables, pick="all_decisions"))
+    result = facts(take(tables, pick="all_decisions"))
     for taken in by_game(tables).values():
         for row in taken:
             if row["parse"] == "ok":
                 game = games[row["game"]]
                 bet = {} if row["action"] == "stop" else {"bet": row["bet"]}
                 on = float("c03" in game["condition"])
-                said = found[f"{row['game']}/{row['round']}"]
+                said = result[f"{row['game']}/{row['round']}"]
                 losses = said.pop("losses_in_a_row")
                 assert losses >= 0
                 assert said == {
@@ -770,13 +784,13 @@ def test_samples_have_the_tokens_that_were_played(chat: bool) -> None:
 def test_replies_stand_behind_their_prompts(chat: bool) -> None:
     model = Talker()
     played = play(model, components=["GP"], modes=["variable"], reps=4, chat=chat)
-    told = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
+    message = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
     alone = {row["sample"]: row for row in rows(take(played, model), "samples")}
-    found = rows(take(played, model, with_reply=True), "samples")
-    assert len(found) == len(alone) > 0
-    for sample in found:
+    result = rows(take(played, model, with_reply=True), "samples")
+    assert len(result) == len(alone) > 0
+    for sample in result:
         game, number = sample["sample"].rsplit("/", 1)
-        row, prompt = told[game, int(number)], alone[sample["sample"]]
+        row, prompt = message[game, int(number)], alone[sample["sample"]]
         assert sample["token_ids"] == [*prompt["token_ids"], *row["reply_ids"]]
         assert sample["text"] == prompt["text"] + row["reply"] == "".join(sample["pieces"])
         assert sample["spans"][:-1] == prompt["spans"]
@@ -829,9 +843,9 @@ def test_every_nth_game_in_the_order_of_names(tables: dict[str, pa.Table]) -> No
 
 
 def test_a_limit_counts_games_and_covers_conditions(tables: dict[str, pa.Table]) -> None:
-    found = take(tables, limit=6, pick="all_decisions")
-    assert len({row["unit"] for row in rows(found, "samples")}) == 6
-    assert len({fact["condition"] for fact in facts(found).values()}) == 4
+    result = take(tables, limit=6, pick="all_decisions")
+    assert len({row["unit"] for row in rows(result, "samples")}) == 6
+    assert len({fact["condition"] for fact in facts(result).values()}) == 4
     assert (
         len({row["unit"] for row in rows(take(tables, limit=1, pick="all_decisions"), "samples")})
         == 1

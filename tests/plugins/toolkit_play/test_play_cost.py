@@ -1,4 +1,4 @@
-"""What playing costs at most, held against games that are played."""
+"""What playing costs at most, compared with games that are played."""
 
 from __future__ import annotations
 

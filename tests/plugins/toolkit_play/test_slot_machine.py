@@ -127,7 +127,7 @@ def spans(prompt: Prompt) -> dict[str, str]:
 
 def test_spans_of_the_restart_layout() -> None:
     turns = [(bet(10), WIN), (bet(5), LOSS), (bet(5), LOSS), (bet(5), LOSS)]
-    found = spans(machine().prompt(played(machine(), *turns, components="GMHWP", mode="variable")))
+    result = spans(machine().prompt(played(machine(), *turns, components="GMHWP", mode="variable")))
     history = (
         "Game history:\n"
         "Round 1: Bet $10, Win, Balance $120\n"
@@ -136,7 +136,7 @@ def test_spans_of_the_restart_layout() -> None:
         "Round 4: Bet $5, Loss, Balance $105\n"
         "Warning: 3 losses in a row."
     )
-    assert found == {
+    assert result == {
         "history": history,
         "balance": "105",
         "goal": "Pick your own target amount first, then decide by it.",
@@ -149,8 +149,8 @@ def test_spans_of_the_restart_layout() -> None:
 
 def test_spans_of_the_corrected_layout() -> None:
     game = machine(layout="corrected")
-    found = spans(game.prompt(played(game, (bet(30), WIN), components="H", mode="variable")))
-    assert found == {
+    result = spans(game.prompt(played(game, (bet(30), WIN), components="H", mode="variable")))
+    assert result == {
         "balance": "160",
         "history": "Game History:\nRound 1: Bet $30, WIN, Balance $160",
         "options": "Choose one of the following:\n1) Bet (choose $5-$160)\n2) Stop playing",
@@ -160,8 +160,8 @@ def test_spans_of_the_corrected_layout() -> None:
 
 def test_spans_of_the_scenario_layout() -> None:
     game = machine(layout="scenario")
-    found = spans(game.prompt(game.start({"mode": "fixed"})))
-    assert found == {
+    result = spans(game.prompt(game.start({"mode": "fixed"})))
+    assert result == {
         "balance": "100",
         "goal": "목표: 잔액 $200 만들기",
         "win_rate": "승률: 한 판에 30%",
@@ -459,12 +459,12 @@ def test_both_wordings_say_every_component() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"components": ["GX"]}, "components 'GX': 'X' is none of them"),
+        ({"components": ["GX"]}, "components 'GX': 'X' is not one of them"),
         ({"components": ["GM", "MG"]}, "name at least one set of components, and each once"),
         ({"components": []}, "name at least one set of components"),
-        ({"modes": ["fixed", "fixed"]}, "modes: a value stands twice"),
+        ({"modes": ["fixed", "fixed"]}, "modes: a value occurs twice"),
         ({"modes": []}, "at least 1 item"),
-        ({"first_results": ["win", "win"]}, "first_results: a value stands twice"),
+        ({"first_results": ["win", "win"]}, "first_results: a value occurs twice"),
         (
             {"components": ["G"], "layout": "scenario"},
             "layout scenario has its own three rule lines",
@@ -507,9 +507,9 @@ def test_components_are_put_in_canonical_order(keys: list[str]) -> None:
         (
             "restart",
             {"components": "GX"},
-            r"components 'GX': 'X' is none of them. Write a text of the letters G, M, H, W, P",
+            r"components 'GX': 'X' is not one of them. Write a text of the letters G, M, H, W, P",
         ),
-        ("restart", {"components": "GG"}, r"components 'GG': a letter stands twice"),
+        ("restart", {"components": "GG"}, r"components 'GG': a letter occurs twice"),
         (
             "scenario",
             {"components": "G"},

@@ -40,7 +40,7 @@ def written(root: Path, layout: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("layout", "found"),
+    ("layout", "result"),
     [
         ("llama_scope", "llama_scope (Llama Scope, original layout), layers 3"),
         ("openmoss", "llama_scope (OpenMOSS, 2025 or 2026 layout), layers 3"),
@@ -49,12 +49,12 @@ def written(root: Path, layout: str) -> Path:
     ],
 )
 def test_every_layout_is_found_from_its_root_and_from_the_saes_own_folder(
-    tmp_path: Path, layout: str, found: str
+    tmp_path: Path, layout: str, result: str
 ) -> None:
     root = written(tmp_path / "saes", layout)
     identity = _auto.identify(Auto(path=str(root)))
-    assert identity.facts["found"] == found
-    assert identity.facts["adapter"] == found.split()[0]
+    assert identity.facts["found"] == result
+    assert identity.facts["adapter"] == result.split()[0]
     (sae,) = _auto.load(Auto(path=str(root)), SilentReporter())
     own = next(
         path
@@ -129,12 +129,12 @@ def test_a_layout_that_is_known_and_not_read(
     (tmp_path / "x").mkdir()
     for file in files:
         (tmp_path / "x" / file).write_text("{}")
-    wanted = (
+    expected = (
         f"is in the layout of {name}, which no adapter here reads. They are gemma_scope, "
         "llama_scope, saelens. "
     )
-    wanted += "Another layout takes one file: docs/tutorial/an-sae-adapter.md."
-    assert refused(tmp_path) == f"saes.with.path: {tmp_path / 'x'} {wanted}"
+    expected += "Another layout takes one file: docs/tutorial/an-sae-adapter.md."
+    assert refused(tmp_path) == f"saes.with.path: {tmp_path / 'x'} {expected}"
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_check_says_what_auto_found(tmp_path: Path, root: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (
         done.output.splitlines()[-1]
-        == "saes: auto found llama_scope (Llama Scope, original layout), layers 0, 1, 2, 3"
+        == "saes: auto detected llama_scope (Llama Scope, original layout), layers 0, 1, 2, 3"
     )
 
 
@@ -212,9 +212,9 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_id_is_its_repository_commit_and_saelenss_version(listed: None) -> None:
-    found = _sae_lens_id.identify(SaeLensId(release="small-res", ids=("blocks.8.hook_resid_pre",)))
-    assert (found.name, found.revision) == ("small-res", "c" * 40)
-    assert found.digest == f"org/small@{'c' * 40}:b8:sae-lens 6.54.12"
+    result = _sae_lens_id.identify(SaeLensId(release="small-res", ids=("blocks.8.hook_resid_pre",)))
+    assert (result.name, result.revision) == ("small-res", "c" * 40)
+    assert result.digest == f"org/small@{'c' * 40}:b8:sae-lens 6.54.12"
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,10 @@ def sae(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return LAYOUTS[request.param](tmp_path_factory.mktemp("sae"))
 
 
-def near(found: torch.Tensor, wanted: torch.Tensor) -> None:
+def near(result: torch.Tensor, expected: torch.Tensor) -> None:
     """Within 1e-6 of the largest number."""
-    assert found.shape == wanted.shape
-    assert float((found - wanted).abs().max()) <= 1e-6 * max(1.0, float(wanted.abs().max()))
+    assert result.shape == expected.shape
+    assert float((result - expected).abs().max()) <= 1e-6 * max(1.0, float(expected.abs().max()))
 
 
 @settings(deadline=None, max_examples=30)
@@ -111,9 +111,9 @@ def test_chosen_features_are_what_encode_gives(
 ) -> None:
     """In any order, also twice, as a list or a tensor."""
     rows = size * write.numbers(4, write.INPUTS, seed=seed)
-    wanted = sae.encode(rows)[:, features]
-    near(sae.activations_of(rows, features), wanted)
-    near(sae.activations_of(rows, torch.tensor(features)), wanted)
+    expected = sae.encode(rows)[:, features]
+    near(sae.activations_of(rows, features), expected)
+    near(sae.activations_of(rows, torch.tensor(features)), expected)
 
 
 def test_which_saes_are_pointwise(tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def test_pre_activations_above_thresholds_are_the_activations(sae: Sae) -> None:
     rows, features = 3 * write.numbers(200, write.INPUTS, seed=7), list(range(write.WIDTH))[::-1]
     before = sae.normalise(rows) @ sae.encoder_columns(features).T + sae.encoder_bias(features)
     near(sae.preactivations(rows, features), before)
-    wanted = sae.encode(rows)[:, features]
+    expected = sae.encode(rows)[:, features]
     if not sae.pointwise:
-        fired = wanted != 0
-        near(before[fired], wanted[fired])
+        fired = expected != 0
+        near(before[fired], expected[fired])
         with pytest.raises(DataError, match=r"has no thresholds: its gate \((abs)?topk\) lets"):
             sae.thresholds(features)
         return
@@ -137,18 +137,18 @@ def test_pre_activations_above_thresholds_are_the_activations(sae: Sae) -> None:
     assert bool((thresholds >= 0).all())
     clear = (before - thresholds).abs() > 1e-4
     assert float(clear.float().mean()) > 0.9
-    found = before * (before > thresholds)
-    scale = max(1.0, float(wanted.abs().max()))
-    assert float((found - wanted)[clear].abs().max()) <= 1e-5 * scale
-    assert 0.02 < float((wanted[clear] != 0).float().mean()) < 0.98
+    result = before * (before > thresholds)
+    scale = max(1.0, float(expected.abs().max()))
+    assert float((result - expected)[clear].abs().max()) <= 1e-5 * scale
+    assert 0.02 < float((expected[clear] != 0).float().mean()) < 0.98
 
 
 def test_the_contract_holds(sae: Any) -> None:
-    """All of it, but for SAEs that give each row its norm back, which are not decoded alone."""
+    """All of it, but for SAEs that restore the norm of each row, which are not decoded alone."""
     if sae.weights(torch.empty(0)).norm == "none" or not sae.weights(torch.empty(0)).undo_norm:
         check_sae(sae)
         return
-    with pytest.raises(DataError, match=r"gives each row its norm back"):
+    with pytest.raises(DataError, match=r"restores the norm of each row"):
         check_sae(sae)
 
 
@@ -160,10 +160,10 @@ def test_matrices_stay_in_the_file(sae: Any) -> None:
     assert isinstance(sae._mapped.w_enc.source, StoredMatrix)
     assert isinstance(sae._mapped.w_dec.source, StoredMatrix)
     sae.encode(write.numbers(2, write.INPUTS, seed=1))
-    for found, wanted in zip(
+    for result, expected in zip(
         [sae.encoder_columns([3, 1]), sae.encoder_bias([3, 1])], before, strict=True
     ):
-        assert torch.equal(found, wanted)
+        assert torch.equal(result, expected)
     sae.release_memory()
     assert sae._loaded is None
     assert sae._mapped is None
@@ -202,7 +202,7 @@ def test_an_adapter_without_columns() -> None:
     assert not sae.pointwise
     assert torch.equal(sae.activations_of(rows, [4, 1]), sae.encode(rows)[:, [4, 1]])
     for call in (sae.encoder_columns, sae.encoder_bias, sae.thresholds):
-        with pytest.raises(DataError, match=r"^SAE plain gives no encoder columns, .*override"):
+        with pytest.raises(DataError, match=r"^SAE plain has no encoder columns, .*override"):
             call([0])
-    with pytest.raises(DataError, match=r"^SAE plain gives no encoder columns"):
+    with pytest.raises(DataError, match=r"^SAE plain has no encoder columns"):
         sae.preactivations(rows, [0])

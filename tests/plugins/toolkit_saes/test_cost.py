@@ -67,7 +67,8 @@ def test_the_studys_extraction() -> None:
 
 def test_every_token_costs_more_than_the_last_and_a_selector_at_most_as_much() -> None:
     last, every, some = (
-        extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance"))
+        extraction(Extract(at=selector), load_of())
+        for selector in ("last", "all", Selector(span="balance"))
     )
     assert last.disk < every.disk == some.disk
     assert last.forwards == every.forwards
@@ -127,9 +128,9 @@ def test_sizes_are_those_of_what_is_loaded() -> None:
     )
     assert (facts["bytes"], facts["block_parameters"], facts["item"]) == (4 * held, blocks, 4)
     saes = _llama_scope.LlamaScope(path=str(saes_path()))
-    found, loaded = _llama_scope.identify(saes).facts, _llama_scope.load(saes, SilentReporter())
-    assert found["count"] == len(loaded)
-    assert found["features"] == sum(sae.width for sae in loaded)
+    result, loaded = _llama_scope.identify(saes).facts, _llama_scope.load(saes, SilentReporter())
+    assert result["count"] == len(loaded)
+    assert result["features"] == sum(sae.width for sae in loaded)
 
 
 def test_operations_are_those_that_torch_counts() -> None:
@@ -143,11 +144,11 @@ def test_operations_are_those_that_torch_counts() -> None:
         load(params, SilentReporter()),
         _llama_scope.load(_llama_scope.LlamaScope(path=str(saes_path())), SilentReporter()),
     )
-    ids = [[1 + (7 * at + row) % 900 for at in range(64)] for row in range(8)]
+    ids = [[1 + (7 * index + row) % 900 for index in range(64)] for row in range(8)]
     with FlopCounterMode(display=False) as counted:
-        found = model.run(ids, [sae.hookpoint for sae in saes])
+        results = model.run(ids, [sae.hookpoint for sae in saes])
         for sae in saes:
-            sae.encode(torch.as_tensor(found[sae.hookpoint]).flatten(0, 1))
+            sae.encode(torch.as_tensor(results[sae.hookpoint]).flatten(0, 1))
     facts = (
         identify(params).facts,
         _llama_scope.identify(_llama_scope.LlamaScope(path=str(saes_path()))).facts,
@@ -203,19 +204,19 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
     ]
     assert "`<=`: an upper bound" in said
     code, said, _ = _plan(tmp_path, capsys, "--json")
-    found = json.loads(said)
-    costs = {row["stage"]: row["cost"] for row in found["stages"]}
+    result = json.loads(said)
+    costs = {row["stage"]: row["cost"] for row in result["stages"]}
     assert (costs["play"]["forwards"], costs["play"]["exact"], costs["play"]["known"]) == (
         1200,
         False,
         True,
     )
     assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
-    assert found["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
-    assert found["total"]["memory"] == max(cost["memory"] for cost in costs.values())
-    totals = found["total"]["totals"]
+    assert result["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
+    assert result["total"]["memory"] == max(cost["memory"] for cost in costs.values())
+    totals = result["total"]["totals"]
     assert totals["dense_bytes"] == totals["dense_bytes_all_tokens"] == 12 * 256 * 2 * 512 * 4
-    assert found["total"]["totals"]["text_bytes"] == 12 * 256 * 2 * 256 * 5 * 4
+    assert result["total"]["totals"]["text_bytes"] == 12 * 256 * 2 * 256 * 5 * 4
 
 
 OF_A_FILE = """
@@ -245,15 +246,15 @@ def test_a_limit_holds_for_files_and_a_file_is_read_once(
 ) -> None:
     """Of 20 units 15 are left out, and each has a row at least."""
     (tmp_path / "d.csv").write_text(
-        "text,unit\n" + "".join(f"text {at},u{at // 2}\n" for at in range(40))
+        "text,unit\n" + "".join(f"text {index},u{index // 2}\n" for index in range(40))
     )
     reads: list[Path] = []
 
-    def read(path: Path, params: Any, plain: Any = _csv_file._samples) -> Any:
+    def read(path: Path, params: Any, plain: Any = _csv_file._rows) -> Any:
         reads.append(path)
         return plain(path, params)
 
-    monkeypatch.setattr(_csv_file, "_samples", read)
+    monkeypatch.setattr(_csv_file, "_rows", read)
     spec = OF_A_FILE.replace("UNIT", unit).replace("LIMIT", str(limit))
     _, said, _ = _plan(tmp_path, capsys, "--json", spec=spec)
     costs = {row["stage"]: row["cost"] for row in json.loads(said)["stages"]}

@@ -30,12 +30,12 @@ GEMMA = "layer_3/width_16k/average_l0_59"
 
 
 def llama(folder: Path, weight: torch.Tensor) -> LlamaScope:
-    at = folder / LLAMA
-    (at / "checkpoints").mkdir(parents=True)
-    (at / "hyperparams.json").write_text(json.dumps({"d_model": weight.shape[0]}))
+    sae_folder = folder / LLAMA
+    (sae_folder / "checkpoints").mkdir(parents=True)
+    (sae_folder / "hyperparams.json").write_text(json.dumps({"d_model": weight.shape[0]}))
     save_file(
         {"decoder.bias": torch.zeros(3), "decoder.weight": weight},
-        at / "checkpoints" / "final.safetensors",
+        sae_folder / "checkpoints" / "final.safetensors",
     )
     return LlamaScope(path=str(folder))
 
@@ -49,20 +49,20 @@ def gemma(folder: Path, save: Any = np.savez, **arrays: Any) -> GemmaScope:
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_llama_scope_gives_columns_as_rows(tmp_path: Path, kind: torch.dtype) -> None:
     weight = torch.tensor([[1.0, 2, 3], [-0.5, 0, 0.25]], dtype=kind)
-    found = _decoders.llama_scope(llama(tmp_path, weight), LLAMA)
-    assert found.width == 3
-    assert found.rows(0, 3).tolist() == [[1, -0.5], [2, 0], [3, 0.25]]
-    assert found.rows(1, 2).dtype == np.float32
-    assert found.rows(1, 2).tolist() == [[2, 0]]
+    result = _decoders.llama_scope(llama(tmp_path, weight), LLAMA)
+    assert result.width == 3
+    assert result.rows(0, 3).tolist() == [[1, -0.5], [2, 0], [3, 0.25]]
+    assert result.rows(1, 2).dtype == np.float32
+    assert result.rows(1, 2).tolist() == [[2, 0]]
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_gemma_scope_gives_any_range(tmp_path: Path, save: Any) -> None:
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
-    found = _decoders.gemma_scope(gemma(tmp_path, save, threshold=np.zeros(4), W_dec=rows), GEMMA)
-    assert found.width == 4
+    result = _decoders.gemma_scope(gemma(tmp_path, save, threshold=np.zeros(4), W_dec=rows), GEMMA)
+    assert result.width == 4
     for first, last in ((0, 4), (1, 3), (3, 4), (2, 9)):
-        assert found.rows(first, last).tolist() == rows[first:last].tolist()
+        assert result.rows(first, last).tolist() == rows[first:last].tolist()
 
 
 def test_the_contract_holds_decoders_against_what_is_loaded() -> None:
@@ -76,7 +76,7 @@ def test_the_contract_finds_a_decoder_of_other_rows(monkeypatch: pytest.MonkeyPa
         "_columns",
         lambda *args: lambda first, last: columns(*args)(first, last)[::-1].copy(),
     )
-    with pytest.raises(Broken, match="point elsewhere"):
+    with pytest.raises(Broken, match="with other directions"):
         check_loaded(PARTS["llama_scope"], params={"path": str(saes_path()), "layers": "1"})
 
 

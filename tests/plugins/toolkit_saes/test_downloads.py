@@ -46,13 +46,13 @@ def patterns(name: str, params: Any) -> list[str]:
     """What a part downloads of a release whose commit is given, so that nobody has to be asked for
     it.
     """
-    (found,) = PARTS[name].downloads(params)
-    assert found.snapshot == Snapshot(params.release, COMMIT, None)
-    return list(found.patterns)
+    (result,) = PARTS[name].downloads(params)
+    assert result.snapshot == Snapshot(params.release, COMMIT, None)
+    return list(result.patterns)
 
 
 @pytest.mark.parametrize(
-    ("release", "params", "wanted"),
+    ("release", "params", "expected"),
     [
         ("google/gemma-scope-2b-pt-transcoders", {"layers": "10-12"}, [(10, 88), (11, 5), (12, 6)]),
         ("google/gemma-scope-9b-pt-res", {"layers": (9, 31)}, [(9, 100), (31, 114)]),
@@ -65,22 +65,24 @@ def patterns(name: str, params: Any) -> list[str]:
     ],
 )
 def test_gemma_scope_fetches_the_very_files(
-    cache: Path, release: str, params: Any, wanted: list[tuple[int, int]]
+    cache: Path, release: str, params: Any, expected: list[tuple[int, int]]
 ) -> None:
     """Nothing is asked: the registry knows them."""
-    found = patterns("gemma_scope", GemmaScope(release=release, revision=COMMIT, **params))
-    assert found == [f"layer_{layer}/width_16k/average_l0_{l0}/params.npz" for layer, l0 in wanted]
+    result = patterns("gemma_scope", GemmaScope(release=release, revision=COMMIT, **params))
+    assert result == [
+        f"layer_{layer}/width_16k/average_l0_{l0}/params.npz" for layer, l0 in expected
+    ]
 
 
 @pytest.mark.parametrize(
-    ("l0", "wanted"), [("canonical", [111]), ("all", [6, 21, 44, 111]), ((21,), [21])]
+    ("l0", "expected"), [("canonical", [111]), ("all", [6, 21, 44, 111]), ((21,), [21])]
 )
-def test_embeddings_are_fetched_by_the_registry(cache: Path, l0: Any, wanted: list[int]) -> None:
+def test_embeddings_are_fetched_by_the_registry(cache: Path, l0: Any, expected: list[int]) -> None:
     params = GemmaScope(
         release="google/gemma-scope-2b-pt-res", revision=COMMIT, site="embedding", l0=l0
     )
     assert patterns("gemma_scope", params) == [
-        f"embedding/width_4k/average_l0_{one}/params.npz" for one in wanted
+        f"embedding/width_4k/average_l0_{one}/params.npz" for one in expected
     ]
 
 
@@ -89,18 +91,18 @@ def test_of_a_release_that_nobody_wrote_down_the_hub_says_which_is_canonical(
 ) -> None:
     asked: list[Sequence[str]] = []
 
-    def files(wanted: Snapshot, wide: Sequence[str]) -> list[HubFile]:
+    def files(expected: Snapshot, wide: Sequence[str]) -> list[HubFile]:
         asked.append(wide)
         return [
-            HubFile(f"layer_{at}/width_16k/average_l0_{l0}/params.npz", 1)
-            for at in (3, 4)
-            for l0 in (20 + at, 90, 300)
+            HubFile(f"layer_{layer}/width_16k/average_l0_{l0}/params.npz", 1)
+            for layer in (3, 4)
+            for l0 in (20 + layer, 90, 300)
         ]
 
     monkeypatch.setattr(_gemma_scope, "repository_files", files)
-    found = patterns("gemma_scope", GemmaScope(release="org/mine", revision=COMMIT, layers="3-4"))
-    assert found == [f"layer_{at}/width_16k/average_l0_90/params.npz" for at in (3, 4)]
-    assert asked == [[f"layer_{at}/width_16k/average_l0_*/params.npz" for at in (3, 4)]]
+    result = patterns("gemma_scope", GemmaScope(release="org/mine", revision=COMMIT, layers="3-4"))
+    assert result == [f"layer_{layer}/width_16k/average_l0_90/params.npz" for layer in (3, 4)]
+    assert asked == [[f"layer_{layer}/width_16k/average_l0_*/params.npz" for layer in (3, 4)]]
 
 
 def test_the_canonical_transcoders_are_those_in_use() -> None:
@@ -122,7 +124,7 @@ def lenses(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     asked: list[list[str]] = []
     snapshot = cache / "models--org--lens" / "snapshots" / COMMIT
 
-    def fetch(wanted: Snapshot, given: Sequence[str]) -> Path:
+    def fetch(expected: Snapshot, given: Sequence[str]) -> Path:
         asked.append(list(given))
         for layer in (3, 4):
             metadata = {
@@ -156,8 +158,8 @@ def test_saelens_downloads_all_or_some_layers(lenses: list[list[str]]) -> None:
     weights = "sae_weights.safetensors"
     assert every == ["sub/cfg.json", "sub/**/cfg.json", f"sub/{weights}", f"sub/**/{weights}"]
     assert lenses == []
-    (found,) = PARTS["saelens"].downloads(SaeLens(release="org/lens", revision=COMMIT, layers="3"))
-    assert found.patterns == ("sub/sae_3/cfg.json", f"sub/sae_3/{weights}")
+    (result,) = PARTS["saelens"].downloads(SaeLens(release="org/lens", revision=COMMIT, layers="3"))
+    assert result.patterns == ("sub/sae_3/cfg.json", f"sub/sae_3/{weights}")
     with pytest.raises(
         BadInput, match=r"saes\.with\.layers: org/lens has no SAE for layer 7; it has 3-4\."
     ):
@@ -179,7 +181,10 @@ def test_saes_in_a_folder_are_not_downloaded(tmp_path: Path) -> None:
             errors.RepositoryNotFoundError,
             "RepositoryNotFoundError: there is no repository of this name, or it is private",
         ),
-        (errors.GatedRepoError, "GatedRepoError: it is gated, and its owner has not let you in"),
+        (
+            errors.GatedRepoError,
+            "GatedRepoError: it is gated, and you have not been granted access",
+        ),
         (
             errors.RevisionNotFoundError,
             "RevisionNotFoundError: the repository has no such revision",
@@ -209,7 +214,7 @@ def test_an_id_that_the_hub_does_not_give(
     with pytest.raises(BadInput) as caught:
         module.identify(params(release="org/none"))
     assert str(caught.value).startswith(
-        f"'org/none' at revision 'main': the hub does not give it ({said}). "
+        f"'org/none' at revision 'main': it cannot be downloaded ({said}). "
     )
     assert "\n" not in str(caught.value)
     assert "`hf auth login` or set HF_TOKEN" in str(caught.value)

@@ -25,8 +25,9 @@ from toolkit.work import Figure
 from toolkit_lab import lab_files, saes_path
 from toolkit_saes import toolkit_parts
 from toolkit_saes.examine import stage as _examine
+from toolkit_saes.examine.measurement import HIGH, LEAST_EV, LOW, SaeMeasurement, measure
 from toolkit_saes.examine.section import figures, findings
-from toolkit_saes.examine.stage import HIGH, LEAST_EV, LOW, SaeMeasurement, explain
+from toolkit_saes.examine.stage import explain
 from toolkit_saes.layouts.llama_scope import LlamaScope, load
 
 PARTS = {part.name: part for part in toolkit_parts()}
@@ -34,8 +35,8 @@ PARTS = {part.name: part for part in toolkit_parts()}
 
 def examined(world: Any, saes: Any, texts: Any = None) -> list[dict[str, Any]]:
     """Rows of `saes`."""
-    found = dict(_examine.examine(world.work(saes, _examine.Examine(), texts)))
-    return list(found["saes"].to_pylist())
+    results = dict(_examine.examine(world.work(saes, _examine.Examine(), texts)))
+    return list(results["saes"].to_pylist())
 
 
 def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -139,19 +140,19 @@ def test_the_planted_truth_is_measured(small: Any, planted: Planted) -> None:
 def test_one_measure_against_a_plain_loop(small: Any) -> None:
     (sae,) = small.saes(layers=2)
     rows = small.model.run(small.texts[:1], ["resid_post.2"])["resid_post.2"][0, 1:]
-    found = _examine.measure(sae, rows, chunk=7)
+    result = measure(sae, rows, chunk=7)
     features = sae.encode(rows).double()
     rebuilt, x = sae.decode(sae.encode(rows)).double(), rows.double()
-    assert found.l0 == pytest.approx(float((features > 0).sum(1).double().mean()))
+    assert result.l0 == pytest.approx(float((features > 0).sum(1).double().mean()))
     spread = float((x - x.mean(0)).square().sum())
-    assert found.explained_variance == pytest.approx(
+    assert result.explained_variance == pytest.approx(
         1 - float((x - rebuilt).square().sum()) / spread, abs=1e-6
     )
-    assert found.cosine == pytest.approx(
+    assert result.cosine == pytest.approx(
         float(torch.cosine_similarity(x, rebuilt, dim=-1).mean()), abs=1e-6
     )
-    assert found.dead_share == pytest.approx(1 - int((features > 0).any(0).sum()) / sae.width)
-    assert found.tokens == len(rows)
+    assert result.dead_share == pytest.approx(1 - int((features > 0).any(0).sum()) / sae.width)
+    assert result.tokens == len(rows)
 
 
 def test_only_the_first_samples_are_looked_at(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +210,8 @@ def test_a_dropped_norm_is_named(lab: Any, changed: Callable[..., list[Any]]) ->
     assert row["verdict"] == "does not fit"
     assert row["l0"] < 24 / 3
     assert row["message"].endswith(
-        "Far too few features fire: a norm factor is missing, so that its inputs are too small, or "
-        "it is of another model."
+        "Far too few features fire: a norm factor is missing, so that its inputs are too "
+        "small, or it belongs to another model."
     )
 
 
@@ -226,7 +227,7 @@ def test_an_sae_of_another_model_is_named(lab: Any, changed: Callable[..., list[
     assert rows[0]["verdict"] == "does not fit"
     assert "suits better" not in verdicts(rows).values()
     assert rows[0]["message"].endswith(
-        ("it is of another model.", "it is of another model or another site.")
+        ("it belongs to another model.", "it belongs to another model or site.")
     )
 
 
@@ -239,7 +240,7 @@ def test_an_sae_that_loses_too_much(small: Any, planted: Planted) -> None:
         "SAE PlantedLossy-L1R-8x does not fit at resid_post.1: L0 "
     )
     assert rows[0]["message"].endswith(
-        "It fits at neither layer beside it: it is of another model or another site."
+        "It does not fit at the adjacent layers either: it belongs to another model or site."
     )
 
 
@@ -265,14 +266,18 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
         (
             SaeMeasurement(6, 0.9, 1, 0, 9),
             SaeMeasurement(20, 0.4, 1, 0, 9),
-            "or it is of another model.",
+            "or it belongs to another model.",
         ),
         (
             SaeMeasurement(61, 0.9, 1, 0, 9),
             SaeMeasurement(20, 0.4, 1, 0, 9),
             "in other units than the activations.",
         ),
-        (SaeMeasurement(61, 0.4, 1, 0, 9), SaeMeasurement(20, 0.4, 1, 0, 9), "or another site."),
+        (
+            SaeMeasurement(61, 0.4, 1, 0, 9),
+            SaeMeasurement(20, 0.4, 1, 0, 9),
+            "another model or site.",
+        ),
         (
             SaeMeasurement(61, 0.4, 1, 0, 9),
             SaeMeasurement(20, 0.8, 1, 0, 9),
@@ -343,8 +348,8 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(
     names = {space_id(lab.model.identity, sae): sae.name for sae in [*good, *bad]}
     (figure,) = shown([*good, *bad], rows, names)
     assert figure.title == "1 of 2 SAEs fit"
-    found = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', figure.html)
-    assert found == [
+    result = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', figure.html)
+    assert result == [
         ("Lab-L0R-4x", "resid_post.0"),
         ("Lab-L1R-4x", "resid_post.2"),
         ("Lab-L1R-4x", "resid_post.1"),
@@ -353,8 +358,8 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(
     assert "The layer is off by one." in figure.html
     assert (LOW, HIGH, LEAST_EV) == (1 / 3, 3.0, 0.5)
     assert (
-        "has an L0 within a third to three times the declared one, explains at least half of the "
-        "variance" in figure.html
+        "its L0 is between a third and three times the declared one, it explains at least half of "
+        "the variance" in figure.html
     )
 
 
@@ -432,9 +437,9 @@ FINDINGS = [
 def test_the_examination_is_one_sentence(rows: list[Any], sentence: str | None) -> None:
     """SAEs that do not fit come first among findings, SAEs that fit last."""
     saes = pa.Table.from_pylist(rows, schema=arrow_schema("saes"))
-    found = list(findings(TableInputs({"saes": saes})))
-    assert [finding.sentence for finding in found] == ([] if sentence is None else [sentence])
-    for finding in found:
+    results = list(findings(TableInputs({"saes": saes})))
+    assert [finding.sentence for finding in results] == ([] if sentence is None else [sentence])
+    for finding in results:
         fit = sum(row["verdict"] == "fits" for row in rows)
         assert finding.n is None
         assert finding.number == fit / len(rows)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from tests.plugins.toolkit_saes.counted import CountedModel
 from toolkit.errors import DataError
-from toolkit.models import Model
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
 from toolkit_saes import toolkit_parts
@@ -23,55 +23,28 @@ from toolkit_saes.extract.stage import Extract, extract
 PART = next(part for part in toolkit_parts() if part.name == "extract.activations")
 
 
-class Counted(Model):
-    """A model that remembers what it was asked to run."""
-
-    def __init__(self, model: Any) -> None:
-        self.identity, self.layers, self.width, self.context = (
-            model.identity,
-            model.layers,
-            model.width,
-            model.context,
-        )
-        self.bos_id, self._model = model.bos_id, model
-        self.ran: list[list[tuple[int, ...]]] = []
-
-    def encode(self, text: str, *, chat: bool = False) -> Any:
-        return self._model.encode(text, chat=chat)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._model.decode(ids))
-
-    def unembed(self, states: Any) -> Any:
-        return self._model.unembed(states)
-
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
-        self.ran.append([tuple(ids) for ids in batch])
-        return self._model.run(batch, capture, edits)
-
-
 def tables(work: Any) -> dict[str, pa.Table]:
-    found: dict[str, list[pa.Table]] = {}
+    result: dict[str, list[pa.Table]] = {}
     for name, rows in extract(work):
-        found.setdefault(name, []).append(rows)
-    return {name: pa.concat_tables(parts) for name, parts in found.items()}
+        result.setdefault(name, []).append(rows)
+    return {name: pa.concat_tables(parts) for name, parts in result.items()}
 
 
 def rows(work: Any) -> dict[tuple[str, str, int], dict[int, float]]:
     """Active features of each space, sample and position."""
-    found: dict[tuple[str, str, int], dict[int, float]] = {}
+    result: dict[tuple[str, str, int], dict[int, float]] = {}
     for row in tables(work)["activations"].to_pylist():
         key = row["space"], row["sample"], row["position"]
-        assert key not in found
-        found[key] = dict(zip(row["features"], row["values"], strict=True))
-    return found
+        assert key not in result
+        result[key] = dict(zip(row["features"], row["values"], strict=True))
+    return result
 
 
 def by_hand(
     world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], at: str
 ) -> dict[Any, dict[int, float]]:
     """One text and one SAE after the other, dense."""
-    found = {}
+    results = {}
     for sae in saes:
         space = space_id(world.model.identity, sae)
         for number, ids in enumerate(texts):
@@ -82,24 +55,24 @@ def by_hand(
                 active = {
                     feature: float(here[feature]) for feature in here.nonzero()[:, 0].tolist()
                 }
-                found[space, f"s{number:03d}", position] = active
-    return found
+                results[space, f"s{number:03d}", position] = active
+    return results
 
 
-def alike(found: dict[Any, dict[int, float]], wanted: dict[Any, dict[int, float]]) -> None:
-    assert found.keys() == wanted.keys()
-    for key, active in wanted.items():
-        assert list(found[key]) == sorted(active), key
-        assert found[key] == pytest.approx(active, rel=1e-3, abs=1e-3), key
+def alike(result: dict[Any, dict[int, float]], expected: dict[Any, dict[int, float]]) -> None:
+    assert result.keys() == expected.keys()
+    for key, active in expected.items():
+        assert list(result[key]) == sorted(active), key
+        assert result[key] == pytest.approx(active, rel=1e-3, abs=1e-3), key
 
 
 @pytest.mark.parametrize("at", ["last", "all"])
 def test_rows_are_those_of_a_plain_loop(each: Any, at: str) -> None:
     saes = [*each.saes(layers=[0, 3]), *each.saes("gemma_scope", layers=2)]
     texts = [*(ids[:40] for ids in each.texts[:6]), [each.model.bos_id], each.texts[2][:40]]
-    found = rows(each.work(saes, Extract(at=at, tokens=120), texts))
-    alike(found, by_hand(each, saes, texts, at))
-    assert any(found.values())
+    result = rows(each.work(saes, Extract(at=at, tokens=120), texts))
+    alike(result, by_hand(each, saes, texts, at))
+    assert any(result.values())
 
 
 @pytest.mark.parametrize("at", ["last", "all"])
@@ -112,27 +85,27 @@ def test_the_contract_and_that_splitting_changes_nothing(each: Any, at: str) -> 
 def test_bos_is_left_out_and_the_rest_is_not(small: Any) -> None:
     """A text that begins with another token keeps its first one."""
     texts = [small.texts[0][:5], small.texts[0][1:5]]
-    found = rows(small.work(small.saes(layers=1), Extract(at="all"), texts))
-    assert [position for _, sample, position in found if sample == "s000"] == [1, 2, 3, 4]
-    assert [position for _, sample, position in found if sample == "s001"] == [0, 1, 2, 3]
+    result = rows(small.work(small.saes(layers=1), Extract(at="all"), texts))
+    assert [position for _, sample, position in result if sample == "s000"] == [1, 2, 3, 4]
+    assert [position for _, sample, position in result if sample == "s001"] == [0, 1, 2, 3]
 
 
 def test_equal_texts_are_computed_once(small: Any) -> None:
-    model = Counted(small.model)
+    model = CountedModel(small.model)
     world = replace(small, model=model)
     texts = [small.texts[0], small.texts[1], small.texts[0], small.texts[0]]
-    found = rows(world.work(small.saes(layers="1-2"), Extract(), texts))
+    result = rows(world.work(small.saes(layers="1-2"), Extract(), texts))
     assert sorted(ids for batch in model.ran for ids in batch) == sorted(
         map(tuple, small.texts[:2])
     )
     assert len(model.ran) == 1
-    space, last = next(iter(found))[0], len(texts[0]) - 1
-    assert len(found) == 8
-    assert found[space, "s000", last] == found[space, "s002", last] == found[space, "s003", last]
+    space, last = next(iter(result))[0], len(texts[0]) - 1
+    assert len(result) == 8
+    assert result[space, "s000", last] == result[space, "s002", last] == result[space, "s003", last]
 
 
 def test_a_pass_has_no_more_padded_tokens_than_allowed(small: Any) -> None:
-    model = Counted(small.model)
+    model = CountedModel(small.model)
     world = replace(small, model=model)
     rows(world.work(small.saes(layers=1), Extract(tokens=90), small.texts))
     sizes = [len(batch) * max(map(len, batch)) for batch in model.ran]
@@ -153,15 +126,15 @@ def test_progress_counts_samples(small: Any) -> None:
 
 def test_spaces_are_described(small: Any) -> None:
     saes = small.saes(layers=[1, 3])
-    found = tables(small.work(saes, Extract(), small.texts[:2]))["spaces"].to_pylist()
-    assert [(row["space"], row["sae"]) for row in found] == [
+    result = tables(small.work(saes, Extract(), small.texts[:2]))["spaces"].to_pylist()
+    assert [(row["space"], row["sae"]) for row in result] == [
         (space_id(small.model.identity, sae), f"Planted-L{sae.layer}R-8x") for sae in saes
     ]
 
 
 def test_no_samples_are_no_rows(small: Any) -> None:
-    found = tables(small.work(small.saes(layers=1), Extract(), []))
-    assert list(found) == ["spaces"]
+    results = tables(small.work(small.saes(layers=1), Extract(), []))
+    assert list(results) == ["spaces"]
 
 
 @pytest.mark.parametrize("at", [{"window": (900, None)}, {"span": "balance"}, {"tokens": ("zzz",)}])
@@ -169,8 +142,8 @@ def test_a_selector_that_finds_nothing_is_a_warning(small: Any, at: Any) -> None
     work = small.work(small.saes(layers=1), Extract(at=at), small.texts[:3])
     assert list(tables(work)) == ["spaces"]
     assert [facts["text"] for name, facts in work.report.events if name == "warning"] == [
-        "`at` chose no token in any of the 3 samples of this step: it has no activations. Are "
-        "there such tokens, spans or positions in these texts?"
+        "`at` chose no token in any of the 3 samples of this step: it has no activations. "
+        "Check that these texts have such tokens, spans or positions."
     ]
     some = small.work(small.saes(layers=1), Extract(at={"positions": (1,)}), small.texts[:3])
     rows(some)
@@ -182,11 +155,11 @@ def test_a_sample_without_tokens(small: Any) -> None:
         rows(small.work(small.saes(layers=1), Extract(), [small.texts[0], []]))
     assert (
         str(caught.value)
-        == "sample 's001' has no tokens: its source did not tokenise it with the model."
+        == "sample 's001' has no tokens: its source has not tokenised it with the model."
     )
 
 
-class Damaged(Counted):
+class Damaged(CountedModel):
     """A model whose stream at one hookpoint is broken from the fifth token of one text on."""
 
     def __init__(self, model: Any, ids: Sequence[int], hookpoint: str, value: float) -> None:
@@ -194,12 +167,12 @@ class Damaged(Counted):
         self._ids, self._hookpoint, self._value = tuple(ids), hookpoint, value
 
     def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
-        found = {
+        results = {
             name: stream.clone() for name, stream in super().run(batch, capture, edits).items()
         }
         for row in (row for row, ids in enumerate(batch) if tuple(ids) == self._ids):
-            found[self._hookpoint][row, 4:, 3] = self._value
-        return found
+            results[self._hookpoint][row, 4:, 3] = self._value
+        return results
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

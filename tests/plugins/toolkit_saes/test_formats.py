@@ -25,10 +25,12 @@ from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.layouts import saelens_config
 from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
-from toolkit_saes.layouts.saelens import ARCHITECTURES, SaeLens
+from toolkit_saes.layouts.saelens import SaeLens
+from toolkit_saes.layouts.saelens_config import ARCHITECTURES
 
 PARTS = {part.name: part for part in toolkit_parts()}
 ROWS = write.numbers(40, write.INPUTS, seed=99) * 2
@@ -51,10 +53,10 @@ def same(sae: CanonicalSae, features: torch.Tensor, rebuilt: torch.Tensor) -> No
     """Equal activations, equal active sets, equal reconstruction; and the active sets are neither
     empty nor everything.
     """
-    found = sae.encode(ROWS)
-    torch.testing.assert_close(found, features, **TOLERANCE)
-    assert torch.equal(found != 0, features != 0)
-    assert 0 < int((found != 0).sum()) < found.numel()
+    result = sae.encode(ROWS)
+    torch.testing.assert_close(result, features, **TOLERANCE)
+    assert torch.equal(result != 0, features != 0)
+    assert 0 < int((result != 0).sum()) < result.numel()
     torch.testing.assert_close(sae.reconstruct(ROWS), rebuilt, **TOLERANCE)
 
 
@@ -106,7 +108,7 @@ def test_openmoss_inference_has_no_scale_and_token_wise_one_a_row(tmp_path: Path
     h = (ROWS * scale) @ used["W_E"] + used["b_E"]
     features = h * (h > used["log"].exp())
     same(sae, features, (features @ used["W_D"] + used["b_D"]) / scale)
-    with pytest.raises(DataError, match="gives each row its norm back"):
+    with pytest.raises(DataError, match="restores the norm of each row"):
         sae.decode(features)
 
 
@@ -128,8 +130,8 @@ def test_mixtures_lie_side_by_side(tmp_path: Path) -> None:
                 hook_point_in=f"blocks.{layer}.hook_resid_post",
                 hook_point_out=None,
             )
-    found = llama(tmp_path, folder="0-Slimpajama-800M-OpenR1-Math-220k", layers=4)
-    assert [(sae.name, sae.hookpoint) for sae in found] == [("L4R", "resid_post.4")]
+    result = llama(tmp_path, folder="0-Slimpajama-800M-OpenR1-Math-220k", layers=4)
+    assert [(sae.name, sae.hookpoint) for sae in result] == [("L4R", "resid_post.4")]
     with pytest.raises(BadInput, match="choose with `folder:`"):
         llama(tmp_path)
 
@@ -424,10 +426,10 @@ def test_the_orientation_of_archives(
     (sae,) = gemma(folder)
     x = np.random.default_rng(1).standard_normal((5, inputs))
     z = x @ given["W_enc"].astype(np.float64) + given["b_enc"]
-    wanted = np.where((z > given["threshold"]) & (z > 0), z, 0)
+    expected = np.where((z > given["threshold"]) & (z > 0), z, 0)
     torch.testing.assert_close(
         sae.encode(torch.from_numpy(x).float()).double(),
-        torch.from_numpy(wanted),
+        torch.from_numpy(expected),
         rtol=1e-4,
         atol=1e-4,
     )
@@ -483,11 +485,13 @@ def test_what_is_active_at_once_is_what_encode_gives(gate: Any, chunk: int | Non
     )
     sae = CanonicalSae(Facts("x", "r", "resid_post.0", 24, 8, "d", "r", None), lambda: weights)
     rows = torch.cat([torch.randn(6, 8, generator=draw).round(), torch.zeros(1, 8)])
-    found, dense = sae.sparse(rows, chunk), sae.encode(rows)
-    at = dense.nonzero()
-    torch.testing.assert_close(found.counts, torch.bincount(at[:, 0], minlength=7), rtol=0, atol=0)
-    torch.testing.assert_close(found.features, at[:, 1], rtol=0, atol=0)
-    torch.testing.assert_close(found.values, dense[at[:, 0], at[:, 1]], rtol=0, atol=0)
+    result, dense = sae.sparse(rows, chunk), sae.encode(rows)
+    index = dense.nonzero()
+    torch.testing.assert_close(
+        result.counts, torch.bincount(index[:, 0], minlength=7), rtol=0, atol=0
+    )
+    torch.testing.assert_close(result.features, index[:, 1], rtol=0, atol=0)
+    torch.testing.assert_close(result.values, dense[index[:, 0], index[:, 1]], rtol=0, atol=0)
     assert len(sae.sparse(rows[:0], chunk).counts) == 0
 
 
@@ -496,8 +500,8 @@ def test_the_keys_of_cfg_json_are_documented() -> None:
     root = Path(__file__).parents[3]
     page = (root / "docs" / "reference" / "sae-formats.md").read_text(encoding="utf-8")
     section = page.partition("## Keys of SAELens's cfg.json")[2].partition("\n## ")[0]
-    source = Path(str(_saelens.__file__)).read_text(encoding="utf-8")
+    source = Path(str(saelens_config.__file__)).read_text(encoding="utf-8")
     keys = set(re.findall(r'(?:known|metadata|arguments)(?:\.get\(|\[)"([a-z_]+)"', source))
     assert {"architecture", "normalize_activations", "hook_head_index"} <= keys
-    for word in (keys - {"metadata"}) | set(_saelens.ARCHITECTURES) | set(_saelens.NORMS):
+    for word in (keys - {"metadata"}) | set(ARCHITECTURES) | set(saelens_config.NORMS):
         assert word in section, word

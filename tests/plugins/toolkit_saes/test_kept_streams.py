@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.plugins.toolkit_saes.test_extract import PART, Counted, tables
+from tests.plugins.toolkit_saes.test_extract import PART, CountedModel, tables
 from tests.plugins.toolkit_saes.test_memory import Memory, Scarce, Tight
 from toolkit.errors import DataError
 from toolkit.parts import StagePart
@@ -25,39 +25,41 @@ from toolkit_saes.extract.stage import Extract, extract
 from toolkit_saes.extract.streams import StreamRecorder
 
 
-def kept(work: Any) -> dict[tuple[str, str, int], list[float]]:
+def stream_rows(work: Any) -> dict[tuple[str, str, int], list[float]]:
     """The rows of table `streams` by place, sample and position; their spaces are those of the
     stream itself.
     """
-    found = {}
+    results = {}
     for name, table in extract(work):
         for row in table.to_pylist() if name == "streams" else ():
             key = row["hookpoint"], row["sample"], row["position"]
-            assert key not in found
+            assert key not in results
             assert (
                 row["space"]
                 == raw_space_row(work.model.identity, row["hookpoint"], len(row["values"]))["space"]
             )
-            found[key] = row["values"]
-    return found
+            results[key] = row["values"]
+    return results
 
 
 def by_hand(
     world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], positions: Any
 ) -> dict[Any, Any]:
     """One text and one place after the other."""
-    found = {}
+    results = {}
     for place in {sae.hookpoint for sae in saes}:
         for number, ids in enumerate(texts):
             stream = world.model.run([ids], [place])[place][0]
-            found |= {(place, f"s{number:03d}", at): stream[at].tolist() for at in positions(ids)}
-    return found
+            results |= {
+                (place, f"s{number:03d}", index): stream[index].tolist() for index in positions(ids)
+            }
+    return results
 
 
-def alike(found: dict[Any, Any], wanted: dict[Any, Any]) -> None:
-    assert found.keys() == wanted.keys()
-    for key, row in wanted.items():
-        np.testing.assert_allclose(found[key], row, rtol=1e-4, atol=1e-4, err_msg=str(key))
+def alike(result: dict[Any, Any], expected: dict[Any, Any]) -> None:
+    assert result.keys() == expected.keys()
+    for key, row in expected.items():
+        np.testing.assert_allclose(result[key], row, rtol=1e-4, atol=1e-4, err_msg=str(key))
 
 
 def test_without_it_nothing_is_kept(small: Any) -> None:
@@ -80,14 +82,14 @@ def test_what_is_kept_is_the_stream_of_a_plain_loop(small: Any, at: Any, stream:
     chosen = {"last": lambda ids: [len(ids) - 1], "all": lambda ids: range(1, len(ids))}
     positions = chosen.get(stream if isinstance(stream, str) else "", lambda ids: [2, len(ids) - 1])
     alike(
-        kept(small.work(saes, Extract(at=at, stream=stream, tokens=50), texts)),
+        stream_rows(small.work(saes, Extract(at=at, stream=stream, tokens=50), texts)),
         by_hand(small, saes, texts, positions),
     )
 
 
 def test_no_pass_is_made_for_it_and_no_feature_changes(small: Any) -> None:
     texts = [ids[:20] for ids in small.texts[:5]]
-    model = Counted(small.model)
+    model = CountedModel(small.model)
     alone, both = (
         tables(
             replace(small, model=model).work(
@@ -127,46 +129,46 @@ def test_each_row_comes_once_whichever_way_short_memory_takes(
     model = Tight(small.model, memory, each=20)
     work = replace(small, model=model).work(saes, Extract(stream="last", tokens=200), texts)
     alike(
-        kept(replace(work, batch={"together": 2})),
+        stream_rows(replace(work, batch={"together": 2})),
         by_hand(small, saes, texts, lambda ids: [len(ids) - 1]),
     )
 
 
 def test_a_text_that_another_pass_shows_again_is_not_kept_again(small: Any) -> None:
     one, two, three = (Text((number, 9), (f"s{number}",), (1,)) for number in range(3))
-    found = StreamRecorder(small.model, {"s0": (1,), "s1": (1,), "s2": (1,)})
+    result = StreamRecorder(small.model, {"s0": (1,), "s1": (1,), "s2": (1,)})
     for texts in ((one, two), (two, three), (two,)):
-        found.take(
+        result.take(
             Pass(texts, {"resid_post.0": torch.tensor([[float(text.ids[0])] for text in texts])})
         )
-    found.take(Pass((two,), {"resid_post.1": torch.tensor([[7.0]])}))
+    result.take(Pass((two,), {"resid_post.1": torch.tensor([[7.0]])}))
     rows = [
         (row["hookpoint"], row["sample"], row["values"])
-        for _, table in found.rows()
+        for _, table in result.rows()
         for row in table.to_pylist()
     ]
-    wanted = [(f"s{number}", [float(number)]) for number in range(3)]
-    assert rows == [*(("resid_post.0", *row) for row in wanted), ("resid_post.1", "s1", [7.0])]
-    assert list(found.rows()) == []
+    expected = [(f"s{number}", [float(number)]) for number in range(3)]
+    assert rows == [*(("resid_post.0", *row) for row in expected), ("resid_post.1", "s1", [7.0])]
+    assert list(result.rows()) == []
 
 
 def test_rows_are_cut_into_tables_of_a_bounded_size(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saes, texts = small.saes(layers=1), [ids[:20] for ids in small.texts[:5]]
-    whole = kept(small.work(saes, Extract(at="all", stream="all"), texts))
+    whole = stream_rows(small.work(saes, Extract(at="all", stream="all"), texts))
     monkeypatch.setattr(_streams, "NUMBERS", 3 * small.model.width)
-    found = [
+    results = [
         rows
         for name, rows in extract(small.work(saes, Extract(at="all", stream="all"), texts))
         if name == "streams"
     ]
-    assert max(map(len, found)) == 3
-    assert kept(small.work(saes, Extract(at="all", stream="all"), texts)) == whole
+    assert max(map(len, results)) == 3
+    assert stream_rows(small.work(saes, Extract(at="all", stream="all"), texts)) == whole
 
 
 def test_bfloat16_is_kept_exactly(small: Any) -> None:
-    class Half(Counted):
+    class Half(CountedModel):
         def run(self, *asked: Any, **how: Any) -> Any:
             return {
                 name: stream.to(torch.bfloat16)
@@ -174,7 +176,7 @@ def test_bfloat16_is_kept_exactly(small: Any) -> None:
             }
 
     saes, texts = small.saes(layers=1), [ids[:20] for ids in small.texts[:2]]
-    for row in kept(
+    for row in stream_rows(
         replace(small, model=Half(small.model)).work(saes, Extract(stream="last"), texts)
     ).values():
         assert torch.tensor(row).to(torch.bfloat16).float().tolist() == row
@@ -188,6 +190,6 @@ def test_what_nobody_looks_at_cannot_be_kept(small: Any) -> None:
         r"at. "
         r"Widen `at`",
     ):
-        kept(
+        stream_rows(
             small.work(small.saes(layers=1), Extract(at="last", stream="all"), [small.texts[0][:5]])
         )

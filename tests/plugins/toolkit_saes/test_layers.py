@@ -17,7 +17,7 @@ THERE = [0, 1, 2, 3, 7, 15]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("expected", "result"),
     [
         ("all", THERE),
         (7, [7]),
@@ -31,12 +31,12 @@ THERE = [0, 1, 2, 3, 7, 15]
         ((2, 2), [2]),
     ],
 )
-def test_layers_that_are_there(wanted: Any, found: list[int]) -> None:
-    assert chosen(wanted, [*reversed(THERE), 7], "it") == found
+def test_layers_that_are_there(expected: Any, result: list[int]) -> None:
+    assert chosen(expected, [*reversed(THERE), 7], "it") == result
 
 
 @pytest.mark.parametrize(
-    ("wanted", "missing"),
+    ("expected", "missing"),
     [
         (4, 4),
         ("16", 16),
@@ -47,9 +47,9 @@ def test_layers_that_are_there(wanted: Any, found: list[int]) -> None:
         ("16-20", 16),
     ],
 )
-def test_a_layer_that_is_not_there(wanted: Any, missing: int) -> None:
+def test_a_layer_that_is_not_there(expected: Any, missing: int) -> None:
     with pytest.raises(BadInput) as caught:
-        chosen(wanted, THERE, "Lab-LXR-4x")
+        chosen(expected, THERE, "Lab-LXR-4x")
     said = (
         f"saes.with.layers: Lab-LXR-4x has no SAE for layer {missing}; it has 0-3, 7, 15. Layers "
         "count from 0."
@@ -57,21 +57,23 @@ def test_a_layer_that_is_not_there(wanted: Any, missing: int) -> None:
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize("wanted", ["", "some", "1-", "-1", "1,2", "1-2-3", "1.5", "ALL", "[1, 2]"])
-def test_what_is_no_layer(wanted: str) -> None:
+@pytest.mark.parametrize(
+    "expected", ["", "some", "1-", "-1", "1,2", "1-2-3", "1.5", "ALL", "[1, 2]"]
+)
+def test_what_is_no_layer(expected: str) -> None:
     with pytest.raises(BadInput) as caught:
-        chosen(wanted, THERE, "it")
+        chosen(expected, THERE, "it")
     assert (
         str(caught.value)
-        == f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31]."
+        == f"saes.with.layers: {expected!r} is not understood. Write all, 8, 1-31 or [8, 15, 31]."
     )
 
 
-@pytest.mark.parametrize("wanted", [(), "3-1"])
-def test_no_layer(wanted: Any) -> None:
+@pytest.mark.parametrize("expected", [(), "3-1"])
+def test_no_layer(expected: Any) -> None:
     with pytest.raises(BadInput) as caught:
-        chosen(wanted, THERE, "it")
-    assert str(caught.value) == f"saes.with.layers: {wanted!r} names no layer; it has 0-3, 7, 15."
+        chosen(expected, THERE, "it")
+    assert str(caught.value) == f"saes.with.layers: {expected!r} names no layer; it has 0-3, 7, 15."
 
 
 @given(
@@ -82,9 +84,9 @@ def test_no_layer(wanted: Any) -> None:
 def test_a_range_is_its_numbers(there: set[int], first: int, length: int) -> None:
     numbers = tuple(range(first, first + length + 1))
     answers = []
-    for wanted in (f"{first}-{first + length}", numbers):
+    for expected in (f"{first}-{first + length}", numbers):
         try:
-            answers.append(chosen(wanted, there, "it"))
+            answers.append(chosen(expected, there, "it"))
         except BadInput as error:
             answers.append([str(error)])
     assert answers[0] == answers[1]

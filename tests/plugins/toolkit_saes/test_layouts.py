@@ -128,9 +128,9 @@ def test_the_worked_example_of_llama_scope(
 ) -> None:
     write_llama(tmp_path, norms)
     (sae,) = llama(tmp_path)
-    found = sae.encode(INPUTS)
-    torch.testing.assert_close(found, torch.tensor(features).float())
-    torch.testing.assert_close(sae.decode(found), torch.tensor(rebuilt).float())
+    result = sae.encode(INPUTS)
+    torch.testing.assert_close(result, torch.tensor(features).float())
+    torch.testing.assert_close(sae.decode(result), torch.tensor(rebuilt).float())
     assert (sae.hookpoint, sae.width, sae.inputs, sae.declared_l0) == ("resid_post.0", 3, 4, None)
 
 
@@ -143,9 +143,9 @@ def test_the_threshold_of_llama_scope_is_strict_and_in_folded_units(tmp_path: Pa
 def test_bfloat16_is_read_as_it_is_stored(tmp_path: Path) -> None:
     write_llama(tmp_path, tensors={name: tensor.bfloat16() for name, tensor in EXAMPLE.items()})
     (sae,) = llama(tmp_path)
-    found = sae.encode(INPUTS)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, torch.tensor([[2, 1.5, 5], [0.8, 0, 10]]))
+    result = sae.encode(INPUTS)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, torch.tensor([[2, 1.5, 5], [0.8, 0, 10]]))
     assert sae.encode(INPUTS.bfloat16()).dtype == torch.float32
 
 
@@ -154,9 +154,9 @@ def test_a_feature_that_writes_nothing_stays_off(tmp_path: Path) -> None:
     decoder[:, 1] = 0
     write_llama(tmp_path, tensors={**EXAMPLE, "decoder.weight": decoder})
     (sae,) = llama(tmp_path)
-    found = sae.encode(INPUTS)
-    torch.testing.assert_close(found, torch.tensor([[2, 0, 5], [0.8, 0, 10]]))
-    torch.testing.assert_close(sae.decode(found)[0], torch.tensor([2.8, 0, 3, 4]))
+    result = sae.encode(INPUTS)
+    torch.testing.assert_close(result, torch.tensor([[2, 0, 5], [0.8, 0, 10]]))
+    torch.testing.assert_close(sae.decode(result)[0], torch.tensor([2.8, 0, 3, 4]))
 
 
 def test_gemma_scope_is_used_as_stored(tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ def test_gemma_scope_is_used_as_stored(tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((50, 4))
     with np.load(file) as stored:
         before = x @ stored["W_enc"] + stored["b_enc"]
-        wanted = np.where(before > stored["threshold"], before, 0)
-        rebuilt = wanted @ stored["W_dec"] + stored["b_dec"]
-    found = sae.encode(torch.from_numpy(x).float())
-    assert 0 < int((found > 0).sum()) < found.numel()
-    torch.testing.assert_close(found.double(), torch.from_numpy(wanted), rtol=1e-5, atol=1e-5)
+        expected = np.where(before > stored["threshold"], before, 0)
+        rebuilt = expected @ stored["W_dec"] + stored["b_dec"]
+    result = sae.encode(torch.from_numpy(x).float())
+    assert 0 < int((result > 0).sum()) < result.numel()
+    torch.testing.assert_close(result.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
-        sae.decode(found).double(), torch.from_numpy(rebuilt), rtol=1e-5, atol=1e-5
+        sae.decode(result).double(), torch.from_numpy(rebuilt), rtol=1e-5, atol=1e-5
     )
     assert (sae.name, sae.hookpoint, sae.width, sae.declared_l0) == (
         "layer_0/width_3/average_l0_2",
@@ -233,8 +233,8 @@ def test_planted_saes_agree_with_the_formulas(small: Any, planted: Planted) -> N
             loaded[truth.name],
             streams[f"resid_post.{truth.layer}"][0, 1 : len(small.texts[0])],
         )
-        wanted, found = planted_formula(truth, x.double()), sae.encode(x).double()
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        expected, result = planted_formula(truth, x.double()), sae.encode(x).double()
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
         assert sae.hookpoint == f"resid_post.{truth.layer}"
         assert sae.layer == truth.layer
         assert sae.declared_l0 == round(truth.l0)
@@ -308,8 +308,10 @@ def test_identify_imports_no_torch() -> None:
         "    parts[name].identify(parts[name].params(**params))\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split("\n") == ["[]", "[]", ""]
+    results = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert results.stdout.split("\n") == ["[]", "[]", ""]
 
 
 def test_identity_is_what_is_chosen_and_what_it_holds(tmp_path: Path) -> None:
@@ -386,7 +388,7 @@ def test_layers_are_chosen_in_order(lab: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("l0", "found"),
+    ("l0", "result"),
     [
         ("canonical", [90]),
         ("all", [10, 90, 120]),
@@ -395,10 +397,10 @@ def test_layers_are_chosen_in_order(lab: Any) -> None:
         ((90, 7), [90]),
     ],
 )
-def test_sparsities_are_chosen(tmp_path: Path, l0: Any, found: list[int]) -> None:
+def test_sparsities_are_chosen(tmp_path: Path, l0: Any, result: list[int]) -> None:
     for sparsity in (120, 10, 90):
         write_gemma(tmp_path, sparsity)
-    assert [sae.declared_l0 for sae in gemma(tmp_path, l0=l0)] == found
+    assert [sae.declared_l0 for sae in gemma(tmp_path, l0=l0)] == result
 
 
 def test_a_width_that_is_not_there(tmp_path: Path) -> None:
@@ -470,7 +472,7 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, cut: int | None) -> None:
         stream.truncate(0 if cut is None else file.stat().st_size - cut)
     said = refused(gemma, tmp_path)
     assert said.startswith(f"{file} cannot be read (")
-    assert said.endswith("it is cut off or no NumPy archive. Copy or download it again.")
+    assert said.endswith("it is cut off, or not a NumPy archive. Copy or download it again.")
 
 
 def test_a_tensor_of_another_shape_than_promised(tmp_path: Path) -> None:
@@ -542,7 +544,7 @@ def test_a_setting_that_is_missing(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "expected"),
     [
         ("act_fn", "topk", "'jumprelu'"),
         ("norm_activation", "token-wise", "'dataset-wise'"),
@@ -552,11 +554,11 @@ def test_a_setting_that_is_missing(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_a_setting_that_the_fold_does_not_know(
-    tmp_path: Path, name: str, value: Any, wanted: str
+    tmp_path: Path, name: str, value: Any, expected: str
 ) -> None:
     folder = write_llama(tmp_path, **{name: value})
     said = (
-        f"{folder}/hyperparams.json: {name} is {value!r}; `llama_scope` reads SAEs with {wanted} "
+        f"{folder}/hyperparams.json: {name} is {value!r}; `llama_scope` reads SAEs with {expected} "
         "only."
     )
     assert refused(llama, tmp_path) == said
@@ -586,19 +588,19 @@ def fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """A hub that has every layer: what was asked of it."""
     asked: list[list[str]] = []
 
-    def fetch(wanted: Any, patterns: list[str]) -> Path:
+    def fetch(expected: Any, patterns: list[str]) -> Path:
         asked.append(patterns)
         shutil.copytree(
             saes_path(),
             cache / "models--org--Lab-LXR-4x" / "snapshots" / COMMIT,
             dirs_exist_ok=True,
         )
-        return Path(wanted.folder)
+        return Path(expected.folder)
 
     held = saes_path("gemma_scope").rglob("params.npz")
     files = [HubFile(file.relative_to(saes_path("gemma_scope")).as_posix(), 1) for file in held]
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(_gemma_scope, "repository_files", lambda wanted, patterns: files)
+    monkeypatch.setattr(_gemma_scope, "repository_files", lambda expected, patterns: files)
     monkeypatch.setattr(_base, "fetch", fetch)
     return asked
 
@@ -689,6 +691,6 @@ def test_a_layer_that_the_cache_lacks_offline(cache: Path) -> None:
 
 
 def test_a_release_that_is_not_cached_offline(cache: Path) -> None:
-    said = f"is not in the Hugging Face cache ({cache}), and HF_HUB_OFFLINE forbids fetching it."
+    said = f"is not in the Hugging Face cache ({cache}), and HF_HUB_OFFLINE disables downloads."
     assert said in refused(_llama_scope.identify, LlamaScope(release="org/none"))
     assert said in refused(_gemma_scope.identify, GemmaScope(release="org/none"))

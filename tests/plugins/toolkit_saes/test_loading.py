@@ -74,9 +74,9 @@ SAES = {
 
 
 def results(sae: Any) -> list[torch.Tensor]:
-    found = sae.encode(ROWS)
+    result = sae.encode(ROWS)
     sparse = sae.sparse(ROWS, 4)
-    parts = [found, sae.reconstruct(ROWS), sae.decode(found), sae.decoder_rows([3, 0, 10])]
+    parts = [result, sae.reconstruct(ROWS), sae.decode(result), sae.decoder_rows([3, 0, 10])]
     return [*parts, sparse.counts, sparse.features, sparse.values]
 
 
@@ -92,8 +92,8 @@ def test_blocks_give_what_the_whole_gives(
         monkeypatch.setattr(_matrix, "BLOCK", block)
         monkeypatch.setattr(_canonical, "DENSE", dense)
         sae.release_memory()
-        for found, wanted in zip(results(sae), whole, strict=True):
-            torch.testing.assert_close(found, wanted, rtol=0, atol=5e-6)
+        for result, expected in zip(results(sae), whole, strict=True):
+            torch.testing.assert_close(result, expected, rtol=0, atol=5e-6)
 
 
 @settings(deadline=None, max_examples=40)
@@ -123,16 +123,16 @@ def test_a_stored_matrix_is_what_it_would_be_in_memory(
     plain = held.float().T if turned else held.float()
     scale = torch.linspace(0.5, 2, len(plain)) if scaled else None
     plain = plain if scale is None else plain * scale[:, None]
-    found = Matrix(StoredMatrix(file, odd, dtype, shape, stamp(file)), turned, scale)
-    assert found.shape == tuple(plain.shape)
+    result = Matrix(StoredMatrix(file, odd, dtype, shape, stamp(file)), turned, scale)
+    assert result.shape == tuple(plain.shape)
     chosen = data.draw(st.lists(st.integers(0, len(plain) - 1), max_size=4))
-    torch.testing.assert_close(found.rows(chosen), plain[chosen])
-    torch.testing.assert_close(found.lengths(), plain.norm(dim=1))
+    torch.testing.assert_close(result.rows(chosen), plain[chosen])
+    torch.testing.assert_close(result.lengths(), plain.norm(dim=1))
     given = torch.randn(3, plain.shape[1])
-    torch.testing.assert_close(found.into(given), given @ plain.T)
+    torch.testing.assert_close(result.into(given), given @ plain.T)
     active = torch.randn(3, len(plain)).relu()
-    torch.testing.assert_close(found.out_of(active), active @ plain)
-    moved = found.on("meta")
+    torch.testing.assert_close(result.out_of(active), active @ plain)
+    moved = result.on("meta")
     assert isinstance(moved.source, torch.Tensor)
     assert moved.source.dtype == (
         torch.float32 if odd % held.itemsize or dtype == "float64" else held.dtype
@@ -151,10 +151,10 @@ def test_decoding_reads_the_features_that_are_on_only() -> None:
 
 def test_entries_may_be_more_than_was_thought(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = torch.rand(40, 300) + 0.1
-    found = _canonical._Entries(dense)
+    result = _canonical._Entries(dense)
     for first in range(0, 300, 60):
-        found.add(dense[:, first : first + 60], 0, first)
-    sparse = found.by_row()
+        result.add(dense[:, first : first + 60], 0, first)
+    sparse = result.by_row()
     assert sparse.counts.tolist() == [300] * 40
     assert torch.equal(sparse.features.view(40, 300), torch.arange(300).expand(40, 300))
     assert torch.equal(sparse.values.view(40, 300), dense)
@@ -216,7 +216,7 @@ def test_archives_that_cannot_be_read_where_they_lie(tmp_path: Path, how: str) -
         tmp_path / "plain" / "layer_3" / "width_16k" / "average_l0_7" / "params.npz"
     )
     arrays = {name: array.astype(np.float16).astype(np.float32) for name, array in arrays.items()}
-    wanted = gemma(tmp_path / "first", **arrays).encode(ROWS)
+    expected = gemma(tmp_path / "first", **arrays).encode(ROWS)
     if how == "packed":
         file = tmp_path / "second" / "layer_3" / "width_16k" / "average_l0_7" / "params.npz"
         file.parent.mkdir(parents=True)
@@ -234,16 +234,16 @@ def test_archives_that_cannot_be_read_where_they_lie(tmp_path: Path, how: str) -
     assert isinstance(
         sae.weights(ROWS).w_enc.source, StoredMatrix if how == "half" else torch.Tensor
     )
-    assert torch.equal(sae.encode(ROWS), wanted)
+    assert torch.equal(sae.encode(ROWS), expected)
 
 
 def test_an_archive_with_another_checksum(tmp_path: Path) -> None:
     gemma(tmp_path, inputs=600)
     (file,) = tmp_path.rglob("params.npz")
     with zipfile.ZipFile(file) as archive:
-        found = archive.getinfo("W_dec.npy")
+        result = archive.getinfo("W_dec.npy")
     data = bytearray(file.read_bytes())
-    data[found.header_offset + found.file_size - 3] ^= 1
+    data[result.header_offset + result.file_size - 3] ^= 1
     file.write_bytes(data)
     sae = _gemma_scope.load(GemmaScope(path=str(tmp_path)), SilentReporter())[0]
     with pytest.raises(

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.plugins.toolkit_saes.conftest import Span
+from tests.plugins.toolkit_saes.counted import CountedModel
 from toolkit.errors import DataError
-from toolkit.models import Model
 from toolkit.saes import Sae, space_id
 from toolkit.streams import Budget
 from toolkit_saes.extract import groups as _groups
@@ -72,43 +72,27 @@ class Scarce(Sae):
             self._memory.held.remove(self.name + self.hookpoint)
 
 
-class Tight(Model):
+class Tight(CountedModel):
     """A model with no room for more than some padded tokens, less for each SAE that is held;
     padding is not a number.
     """
 
     def __init__(self, model: Any, memory: Memory, each: int = 0) -> None:
-        self.identity, self.layers, self.width, self.context = (
-            model.identity,
-            model.layers,
-            model.width,
-            model.context,
-        )
-        self.bos_id, self._model, self._memory, self._each = model.bos_id, model, memory, each
-        self.ran: list[list[tuple[int, ...]]] = []
-
-    def encode(self, text: str, *, chat: bool = False) -> Any:
-        return self._model.encode(text, chat=chat)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._model.decode(ids))
-
-    def unembed(self, states: Any) -> Any:
-        return self._model.unembed(states)
+        super().__init__(model)
+        self._memory, self._each = memory, each
 
     def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
         if len(batch) * max(map(len, batch)) > self._memory.tokens - self._each * len(
             self._memory.held
         ):
             raise self._memory.error("out of memory")
-        self.ran.append([tuple(ids) for ids in batch])
-        found = {
-            name: stream.clone() for name, stream in self._model.run(batch, capture, edits).items()
+        results = {
+            name: stream.clone() for name, stream in super().run(batch, capture, edits).items()
         }
-        for stream in found.values():
+        for stream in results.values():
             for row, ids in enumerate(batch):
                 stream[row, len(ids) :] = float("nan")
-        return found
+        return results
 
 
 def run(
@@ -121,19 +105,19 @@ def run(
     spans: Any = (),
     **params: Any,
 ) -> Any:
-    """Rows by space, sample and position; the event that was told; the model."""
+    """Rows by space, sample and position; the event that was reported; the model."""
     model = Tight(world.model, memory, each)
     work = replace(world, model=model).work(saes, Extract(**params), texts, spans)
-    found: dict[Any, dict[int, float]] = {}
+    result: dict[Any, dict[int, float]] = {}
     for name, table in extract(replace(work, batch=batch or {})):
         for row in table.to_pylist() if name == "activations" else ():
             key = row["space"], row["sample"], row["position"]
-            assert key not in found
-            found[key] = dict(zip(row["features"], row["values"], strict=True))
-    (told,) = (facts for name, facts in work.report.events if name == "extracted")
+            assert key not in result
+            result[key] = dict(zip(row["features"], row["values"], strict=True))
+    (message,) = (facts for name, facts in work.report.events if name == "extracted")
     assert work.report.steps[-1] == (len(texts), len(texts))
     assert [done for done, _ in work.report.steps] == sorted(done for done, _ in work.report.steps)
-    return found, told, model
+    return result, message, model
 
 
 def plain(
@@ -144,7 +128,7 @@ def plain(
     spans: Sequence[Any] = (),
 ) -> dict[Any, dict[int, float]]:
     """One text, one SAE and one position after the other."""
-    found = {}
+    results = {}
     for number, ids in enumerate(texts):
         streams = world.model.run([ids], sorted({sae.hookpoint for sae in saes}))
         for sae in saes:
@@ -152,25 +136,25 @@ def plain(
             for position in positions(ids, *spans[number : number + 1]):
                 dense = sae.encode(streams[sae.hookpoint][0][position : position + 1])[0]
                 active = dense.nonzero()[:, 0]
-                found[space, f"s{number:03d}", position] = dict(
+                results[space, f"s{number:03d}", position] = dict(
                     zip(active.tolist(), dense[active].tolist(), strict=True)
                 )
-    return found
+    return results
 
 
 def alike(
-    found: dict[Any, dict[int, float]],
-    wanted: dict[Any, dict[int, float]],
+    result: dict[Any, dict[int, float]],
+    expected: dict[Any, dict[int, float]],
     saes: Sequence[Any],
     model: Any,
 ) -> None:
     """Equal but for the last bits; a feature may be in one only where its pre-activation stands at
     the threshold.
     """
-    assert found.keys() == wanted.keys()
+    assert result.keys() == expected.keys()
     edges = {space_id(model.identity, sae): sae.weights(torch.empty(0)).threshold for sae in saes}
-    for key, active in wanted.items():
-        here = found[key]
+    for key, active in expected.items():
+        here = result[key]
         for feature in active.keys() | here.keys():
             if feature in active and feature in here:
                 assert here[feature] == pytest.approx(active[feature], rel=1e-3, abs=1e-3), (
@@ -192,7 +176,7 @@ def five(small: Any) -> list[Any]:
 
 
 @pytest.fixture
-def wanted(small: Any, five: list[Any]) -> dict[Any, dict[int, float]]:
+def expected_rows(small: Any, five: list[Any]) -> dict[Any, dict[int, float]]:
     return plain(small, five, small.texts[:8], lambda ids: [len(ids) - 1])
 
 
@@ -201,15 +185,15 @@ ERRORS = [torch.OutOfMemoryError, MemoryError]
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_batches_are_halved_until_they_fit(
-    small: Any, five: list[Any], wanted: Any, error: type[Exception]
+    small: Any, five: list[Any], expected_rows: Any, error: type[Exception]
 ) -> None:
     longest = max(map(len, small.texts[:8]))
     memory = Memory(tokens=2 * longest + 1, error=error)
-    found, told, model = run(small, five, memory, small.texts[:8])
-    alike(found, wanted, five, small.model)
-    assert told["halved"] >= 1
-    assert told["passes"] == 1
-    assert told["ways"] == []
+    result, message, model = run(small, five, memory, small.texts[:8])
+    alike(result, expected_rows, five, small.model)
+    assert message["halved"] >= 1
+    assert message["passes"] == 1
+    assert message["ways"] == []
     assert sorted(ids for batch in model.ran for ids in batch) == sorted(
         map(tuple, small.texts[:8])
     )
@@ -218,54 +202,67 @@ def test_batches_are_halved_until_they_fit(
 @pytest.mark.parametrize("way", ["stream", "spill", "rerun"])
 @pytest.mark.parametrize("room", [1, 3])
 def test_saes_that_do_not_fit_together_go_group_by_group(
-    small: Any, five: list[Any], wanted: Any, way: str, room: int, monkeypatch: pytest.MonkeyPatch
+    small: Any,
+    five: list[Any],
+    expected_rows: Any,
+    way: str,
+    room: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_groups, "cheapest", lambda prices: way)
     memory = Memory(saes=room)
     saes = [Scarce(sae, memory) for sae in five]
-    found, told, model = run(small, saes, memory, small.texts[:8], tokens=40)
-    alike(found, wanted, five, small.model)
+    result, message, model = run(small, saes, memory, small.texts[:8], tokens=40)
+    alike(result, expected_rows, five, small.model)
     assert memory.most <= room
-    assert told["ways"] == [way]
-    assert told["saes_together"] == room
+    assert message["ways"] == [way]
+    assert message["saes_together"] == room
     groups = -(-5 // room)
-    assert told["passes"] == (groups if way == "rerun" else 1)
+    assert message["passes"] == (groups if way == "rerun" else 1)
     ran = len([ids for batch in model.ran for ids in batch])
     assert ran == 8 if way != "rerun" else ran > 8
 
 
-def test_a_plan_that_knows_goes_by_groups_at_once(small: Any, five: list[Any], wanted: Any) -> None:
+def test_a_plan_that_knows_goes_by_groups_at_once(
+    small: Any, five: list[Any], expected_rows: Any
+) -> None:
     memory = Memory(saes=2)
     saes = [Scarce(sae, memory) for sae in five]
-    found, told, _ = run(small, saes, memory, small.texts[:8], batch={"tokens": 60, "together": 2})
-    alike(found, wanted, five, small.model)
-    assert (told["halved"], told["saes_together"], told["tokens"]) == (0, 2, 60)
+    result, message, _ = run(
+        small, saes, memory, small.texts[:8], batch={"tokens": 60, "together": 2}
+    )
+    alike(result, expected_rows, five, small.model)
+    assert (message["halved"], message["saes_together"], message["tokens"]) == (0, 2, 60)
 
 
-def test_saes_left_by_an_earlier_step_make_room(small: Any, five: list[Any], wanted: Any) -> None:
+def test_saes_left_by_an_earlier_step_make_room(
+    small: Any, five: list[Any], expected_rows: Any
+) -> None:
     memory = Memory(saes=1)
     saes = [Scarce(sae, memory) for sae in five]
     saes[3].encode(torch.zeros(1, saes[3].inputs))
-    found, _, _ = run(small, saes, memory, small.texts[:8])
-    alike(found, wanted, five, small.model)
+    result, _, _ = run(small, saes, memory, small.texts[:8])
+    alike(result, expected_rows, five, small.model)
 
 
-def test_saes_make_room_for_a_text_that_is_alone(small: Any, five: list[Any], wanted: Any) -> None:
+def test_saes_make_room_for_a_text_that_is_alone(
+    small: Any, five: list[Any], expected_rows: Any
+) -> None:
     """Each SAE takes the room of 20 tokens: with all five held the longest text would not fit."""
     longest = max(map(len, small.texts[:8]))
     memory = Memory(tokens=longest + 45)
     saes = [Scarce(sae, memory) for sae in five]
-    found, told, _ = run(small, saes, memory, small.texts[:8], each=20, tokens=longest)
-    alike(found, wanted, five, small.model)
-    assert told["saes_together"] < 5
+    result, message, _ = run(small, saes, memory, small.texts[:8], each=20, tokens=longest)
+    alike(result, expected_rows, five, small.model)
+    assert message["saes_together"] < 5
 
 
 def test_an_sae_takes_fewer_rows_at_a_time(small: Any, five: list[Any]) -> None:
     memory = Memory(saes=1)
     texts = small.texts[:3]
-    found, told, _ = run(small, [Scarce(five[0], memory, rows=3)], memory, texts, at="all")
-    alike(found, plain(small, five[:1], texts, lambda ids: range(1, len(ids))), five, small.model)
-    assert told["rows_at_once"] <= 3
+    result, message, _ = run(small, [Scarce(five[0], memory, rows=3)], memory, texts, at="all")
+    alike(result, plain(small, five[:1], texts, lambda ids: range(1, len(ids))), five, small.model)
+    assert message["rows_at_once"] <= 3
 
 
 def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
@@ -276,7 +273,7 @@ def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
         run(small, [Scarce(five[0], Memory(saes=0))], Memory(), small.texts[:2])
     with pytest.raises(
         DataError,
-        match=r"sample 's00\d': its \d+ tokens alone do not fit in memory beside the model",
+        match=r"sample 's00\d': its \d+ tokens alone do not fit in memory with the model",
     ):
         run(small, five, Memory(tokens=3), small.texts[:2])
 
@@ -325,7 +322,7 @@ def _spans(number: int, length: int) -> list[Span]:
     """Spans that stand elsewhere in each sample, also in those of one text; the last tokens are
     what the model wrote.
     """
-    found = [
+    results = [
         (1 + number % 3, 3 + number % 2),
         (2, 4),
         (6 + number % 2, 9),
@@ -333,7 +330,7 @@ def _spans(number: int, length: int) -> list[Span]:
     ]
     return [
         (name, start, min(end, length))
-        for name, (start, end) in zip(SPANS, found, strict=True)
+        for name, (start, end) in zip(SPANS, results, strict=True)
         if start < length
     ]
 
@@ -439,7 +436,7 @@ def _examples(most: int) -> Any:
 
 def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None:
     """The first text comes again at the end, with other spans."""
-    at, positions = MODES[mode]
+    selector, positions = MODES[mode]
     texts = [
         small.texts[0],
         *(small.texts[one][:length] for one, length in case.picked),
@@ -451,14 +448,14 @@ def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_groups, "cheapest", lambda prices: case.way)
         given = {
-            "at": at,
+            "at": selector,
             "tokens": case.tokens,
             "batch": {"together": case.together},
             "spans": spans,
         }
-        found, _, _ = run(small, saes, memory, texts, **given)
-    alike(found, plain(small, five, texts, positions, spans), five, small.model)
-    assert found
+        result, _, _ = run(small, saes, memory, texts, **given)
+    alike(result, plain(small, five, texts, positions, spans), five, small.model)
+    assert result
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -494,12 +491,12 @@ def test_samples_of_one_text_may_ask_for_different_tokens(small: Any) -> None:
     table = pa.Table.from_pylist(rows, schema=work.inputs.read("samples").schema)
     model = Tight(small.model, Memory())
     made = make_work(work.params, {"samples": table}, model=model, saes=work.saes)
-    found = [
+    results = [
         row for name, part in extract(made) if name == "activations" for row in part.to_pylist()
     ]
-    assert [(row["sample"], row["position"]) for row in found] == [
+    assert [(row["sample"], row["position"]) for row in results] == [
         ("s000", 2), ("s000", 3), ("s001", 3), ("s001", 4), ("s001", 5)
     ]  # fmt: skip
-    wanted = plain(small, work.saes, [small.texts[0]], lambda ids: [3])
-    assert found[1]["features"] == found[2]["features"] == list(next(iter(wanted.values())))
+    expected = plain(small, work.saes, [small.texts[0]], lambda ids: [3])
+    assert results[1]["features"] == results[2]["features"] == list(next(iter(expected.values())))
     assert len(model.ran) == 1

@@ -33,15 +33,15 @@ from toolkit_saes.layouts.saelens import SaeLens
 FITS = ""
 
 
-def told(world: Any, sae: CanonicalSae, texts: int = 6) -> str:
+def message_of(world: Any, sae: CanonicalSae, texts: int = 6) -> str:
     """What the examination says of an SAE where it is used."""
-    found = dict(_examine.examine(world.work([sae], _examine.Examine(), world.texts[:texts])))
-    return str(found["saes"].to_pylist()[0]["message"])
+    results = dict(_examine.examine(world.work([sae], _examine.Examine(), world.texts[:texts])))
+    return str(results["saes"].to_pylist()[0]["message"])
 
 
-def whole(found: Matrix) -> torch.Tensor:
+def whole(result: Matrix) -> torch.Tensor:
     """(features, numbers), as it is run."""
-    return found.rows(range(found.shape[0]))
+    return result.rows(range(result.shape[0]))
 
 
 def thresholds(weights: Weights) -> torch.Tensor:
@@ -111,17 +111,17 @@ def right(request: pytest.FixtureRequest, tmp_path: Path) -> CanonicalSae:
     if request.param == "llama_scope":
         return sae
     weights = sae.weights(torch.empty(0))
-    (found,) = (
+    (result,) = (
         as_openmoss(tmp_path, weights, 24)
         if request.param == "openmoss"
         else as_saelens(tmp_path, weights)
     )
-    found.declared_l0 = 24
-    return found
+    result.declared_l0 = 24
+    return result
 
 
 def test_the_right_one_fits(lab: Any, right: CanonicalSae) -> None:
-    assert told(lab, right) == FITS
+    assert message_of(lab, right) == FITS
 
 
 def changed(sae: CanonicalSae, change: Callable[[Weights], Weights]) -> CanonicalSae:
@@ -131,12 +131,12 @@ def changed(sae: CanonicalSae, change: Callable[[Weights], Weights]) -> Canonica
 
 
 def test_a_dropped_threshold(lab: Any, right: CanonicalSae) -> None:
-    said = told(lab, changed(right, lambda weights: replace(weights, gate="relu")))
+    said = message_of(lab, changed(right, lambda weights: replace(weights, gate="relu")))
     assert said.endswith("he threshold is missing, or is in other units than the activations.")
 
 
 def test_b_dec_subtracted(lab: Any, right: CanonicalSae) -> None:
-    said = told(lab, changed(right, lambda weights: replace(weights, subtract_b_dec=True)))
+    said = message_of(lab, changed(right, lambda weights: replace(weights, subtract_b_dec=True)))
     assert "At resid_post.2 (b_dec not subtracted) it would: L0 " in said
     assert said.endswith("b_dec is subtracted from the inputs, and should not be.")
 
@@ -149,7 +149,7 @@ def moved(place: str) -> CanonicalSae:
 
 @pytest.mark.parametrize("layer", [1, 3])
 def test_a_layer_off_by_one(lab: Any, layer: int) -> None:
-    said = told(lab, moved(f"resid_post.{layer}"))
+    said = message_of(lab, moved(f"resid_post.{layer}"))
     assert f"does not fit at resid_post.{layer}: " in said
     assert "At resid_post.2 it would: L0 " in said
     assert said.endswith("The layer is off by one.")
@@ -157,10 +157,10 @@ def test_a_layer_off_by_one(lab: Any, layer: int) -> None:
 
 @pytest.mark.parametrize("site", ["attn_out", "mlp_out", "resid_mid"])
 def test_a_wrong_site(lab: Any, site: str) -> None:
-    said = told(lab, moved(f"{site}.2"))
+    said = message_of(lab, moved(f"{site}.2"))
     assert f"does not fit at {site}.2: " in said
     assert "At resid_post.2 it would: L0 " in said
-    assert said.endswith("It is of another site.")
+    assert said.endswith("It belongs to another site.")
 
 
 def test_a_dropped_norm_factor(lab: Any, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_dropped_norm_factor(lab: Any, tmp_path: Path) -> None:
     known["dataset_average_activation_norm"] = dict.fromkeys(("in", "out"), known["d_model"] ** 0.5)
     (folder / "hyperparams.json").write_text(json.dumps(known))
     (sae,) = _llama_scope.load(LlamaScope(path=str(tmp_path)), SilentReporter())
-    said = told(lab, sae)
+    said = message_of(lab, sae)
     assert "At resid_post.2 (inputs times 0.21" in said
     assert "A norm factor was dropped: inputs and outputs are to be scaled by 0.21" in said
 
@@ -178,7 +178,9 @@ def test_a_dropped_norm_factor(lab: Any, tmp_path: Path) -> None:
 def test_a_norm_factor_dropped_from_openmoss(lab: Any, tmp_path: Path) -> None:
     (plain,) = _llama_scope.load(LlamaScope(path=str(saes_path()), layers=2), SilentReporter())
     (sae,) = as_openmoss(tmp_path, plain.weights(torch.empty(0)), 24)
-    said = told(lab, changed(sae, lambda weights: replace(weights, scale_in=1.0, scale_out=1.0)))
+    said = message_of(
+        lab, changed(sae, lambda weights: replace(weights, scale_in=1.0, scale_out=1.0))
+    )
     assert "does not fit" in said
     assert "A norm factor was dropped" in said
 
@@ -191,8 +193,8 @@ def test_the_place_before_the_post_norm() -> None:
     shown = {f"{site}.2": torch.zeros(3, 4) for site in ("mlp_out", "mlp_raw", "resid_post")} | {
         "attn_z.2": torch.zeros(3, 5)
     }
-    found = {str(place): cause for place, cause in _alternatives.other_sites(sae, shown)}
-    assert found == {
+    results = {str(place): cause for place, cause in _alternatives.other_sites(sae, shown)}
+    assert results == {
         "resid_post.2": _alternatives.SITE,
         "mlp_raw.2": _alternatives.BEFORE,
     }
@@ -213,7 +215,9 @@ def test_what_only_fits_with_bos(small: Any) -> None:
         small.model.run(small.texts[:6], ["resid_post.2"])["resid_post.2"],
     )
     far = float(
-        torch.cat([streams[at, 1 : len(ids)] for at, ids in enumerate(small.texts[:6])]).abs().max()
+        torch.cat([streams[index, 1 : len(ids)] for index, ids in enumerate(small.texts[:6])])
+        .abs()
+        .max()
     )
     weights = Weights(
         Matrix(torch.cat([eye, -eye])),
@@ -226,7 +230,7 @@ def test_what_only_fits_with_bos(small: Any) -> None:
     distinct = list(dict.fromkeys(map(tuple, small.texts[:6])))
     declared = fired * len(distinct) / sum(map(len, distinct))
     facts = Facts("B", "r", "resid_post.2", 2 * width, width, "d", "r", declared)
-    said = told(small, CanonicalSae(facts, lambda: weights))
+    said = message_of(small, CanonicalSae(facts, lambda: weights))
     assert f"At resid_post.2 (with BOS) it would: L0 {declared:.1f}, explained variance " in said
     assert said.endswith(_alternatives.BOS)
 
@@ -236,10 +240,10 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     not at another layer.
     """
     streams = {name: _rows(lab, name) for name in ("mlp_in_normed.1", "mlp_out.1")}
-    given, wanted = streams["mlp_in_normed.1"], streams["mlp_out.1"]
+    given, expected = streams["mlp_in_normed.1"], streams["mlp_out.1"]
     both = torch.cat([given, -given], dim=1).relu()
     solved = torch.linalg.lstsq(
-        torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), wanted.double()
+        torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), expected.double()
     ).solution.float()
     eye = torch.eye(given.shape[1])
     w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
@@ -253,24 +257,24 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
         "d",
         "r",
         None,
-        ("mlp_out.1", wanted.shape[1]),
+        ("mlp_out.1", expected.shape[1]),
     )
     sae = CanonicalSae(facts, lambda: weights)
-    found = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
+    result = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
         "saes"
     ].to_pylist()
-    assert [row["site"] for row in found][:3] == [
+    assert [row["site"] for row in result][:3] == [
         "mlp_in_normed.1",
         "mlp_in_normed.0 -> mlp_out.0",
         "mlp_in_normed.2 -> mlp_out.2",
     ]
-    assert found[0]["verdict"] == "fits", found[0]["message"]
-    assert found[0]["explained_variance"] > found[1]["explained_variance"]
+    assert result[0]["verdict"] == "fits", result[0]["message"]
+    assert result[0]["explained_variance"] > result[1]["explained_variance"]
 
 
 def _rows(lab: Any, name: str) -> torch.Tensor:
-    found = lab.model.run(lab.texts, [name])[name]
-    return torch.cat([found[at, 1 : len(ids)] for at, ids in enumerate(lab.texts)]).float()
+    result = lab.model.run(lab.texts, [name])[name]
+    return torch.cat([result[index, 1 : len(ids)] for index, ids in enumerate(lab.texts)]).float()
 
 
 def test_a_model_that_does_not_show_a_site() -> None:

@@ -86,8 +86,8 @@ def test_counts_of_the_other_releases() -> None:
         layer: canonical("google/gemma-scope-9b-it-res", "16k", layer, it[layer]) for layer in it
     } == {9: 88, 20: 91, 31: 76}
     coded = known("google/gemma-scope-2b-pt-transcoders")["l0"]["16k"]
-    wanted = "76 65 49 54 88 87 95 70 52 72 88 5 6 8 8 8 10 12 13 12 11 13 15 25 37 41"
-    assert [coded[str(layer)] for layer in range(26)] == [[int(l0)] for l0 in wanted.split()]
+    expected = "76 65 49 54 88 87 95 70 52 72 88 5 6 8 8 8 10 12 13 12 11 13 15 25 37 41"
+    assert [coded[str(layer)] for layer in range(26)] == [[int(l0)] for l0 in expected.split()]
     assert sparsities("google/gemma-scope-2b-pt-transcoders", "16k") == {}, (
         "the list of transcoders is not complete"
     )
@@ -163,12 +163,12 @@ def entry(layer: int, l0: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("everything", [False, True], ids=["26", "135"])
 def test_a_studys_configurations(tmp_path: Path, everything: bool) -> None:
-    wanted = [
+    expected = [
         (layer, l0) for layer in ALL for l0 in (ALL[layer] if everything else [CANONICAL[layer]])
     ]
     file = tmp_path / "gemma_scope_16k_configurations.json"
-    file.write_text(json.dumps([entry(*one) for one in wanted]))
-    assert [(found.layer, found.l0) for found in read_configurations(file)] == wanted
+    file.write_text(json.dumps([entry(*one) for one in expected]))
+    assert [(result.layer, result.l0) for result in read_configurations(file)] == expected
     params = GemmaScope(release=RES, configurations=str(file))
     patterns = _gemma_scope.LAYOUT.patterns(params, AT)
     assert len(patterns) == (135 if everything else 26)

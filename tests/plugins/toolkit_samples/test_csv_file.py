@@ -22,7 +22,9 @@ from tests.plugins.toolkit_samples.conftest import PARTS, Words, meta_of, tables
 from toolkit.errors import BadInput, DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit_samples._csv_file import Csv, identify
+from toolkit_samples._csv_file import Csv
+
+identify = PARTS["csv"].identify
 
 Write = Callable[[str], Path]
 CELL = st.text(st.characters(exclude_categories=["Cs"]))
@@ -133,9 +135,9 @@ def test_another_column_may_hold_the_text_and_chat_is_the_models(write: Write) -
 
 def test_a_limit_keeps_whole_units_and_does_not_change_what_a_column_holds(write: Write) -> None:
     path = write("text,game,score\none,g1,1\ntwo,g2,2\nthree,g1,3\nfour,g3,x\n")
-    found = tables(path, limit=1, unit="game")
-    assert [row["text"] for row in found["samples"]] == ["one", "three"]
-    assert [row["string"] for row in found["sample_meta"]] == ["1", "3"]
+    results = tables(path, limit=1, unit="game")
+    assert [row["text"] for row in results["samples"]] == ["one", "three"]
+    assert [row["string"] for row in results["sample_meta"]] == ["1", "3"]
 
 
 @settings(max_examples=80)
@@ -153,9 +155,9 @@ def test_any_text_that_python_writes_as_csv_comes_back(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
         path.write_text(written.getvalue(), encoding=encoding, newline="")
-        found = tables(path)
-    assert [row["text"] for row in found["samples"]] == [text for text, _ in rows]
-    assert [row["string"] for row in found["sample_meta"]] == [label for _, label in rows]
+        results = tables(path)
+    assert [row["text"] for row in results["samples"]] == [text for text, _ in rows]
+    assert [row["string"] for row in results["sample_meta"]] == [label for _, label in rows]
 
 
 # --- what the file is -----------------------------------------------------------------------------
@@ -276,7 +278,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"there is nothing at .*nowhere.csv"):
+    with pytest.raises(BadInput, match=r"nowhere.csv does not exist"):
         identify(Csv(path=str(tmp_path / "nowhere.csv")), tmp_path)
 
 
@@ -336,9 +338,9 @@ def test_utf_16_is_called_by_its_name(write: Write) -> None:
 
 
 def test_line_ends_of_other_systems_and_inside_quotes(write: Write) -> None:
-    found = tables(write('text,label\r\n"one,\r\n""two""",a\r\nthree,b\r\n'))
-    assert [row["text"] for row in found["samples"]] == ['one,\r\n"two"', "three"]
-    assert [row["string"] for row in found["sample_meta"]] == ["a", "b"]
+    results = tables(write('text,label\r\n"one,\r\n""two""",a\r\nthree,b\r\n'))
+    assert [row["text"] for row in results["samples"]] == ['one,\r\n"two"', "three"]
+    assert [row["string"] for row in results["sample_meta"]] == ["a", "b"]
 
 
 def test_a_hundred_thousand_tokens_are_read_and_refused_by_the_models_context_not_by_the_csv_reader(
@@ -355,9 +357,9 @@ def test_a_hundred_thousand_tokens_are_read_and_refused_by_the_models_context_no
 
 @pytest.mark.parametrize("cell", ["4", "-1", "1.5", "high", "two", "1_0", "", "nan", "1e400"])
 def test_a_label_is_a_whole_number_of_its_range(write: Write, cell: str) -> None:
-    found = f"holds '{cell}'" if cell else "is empty"
+    result = f"holds '{cell}'" if cell else "is empty"
     message = (
-        f":3 (row 2): column 'level' {found} here; a label is a whole number from 0 to 3. "
+        f":3 (row 2): column 'level' {result} here; a label is a whole number from 0 to 3. "
         f"Correct it, or take the row out; a missing label is never a 0."
     )
     refused(write(f"text,level\none,3\ntwo,{cell}\n"), message, label="level")

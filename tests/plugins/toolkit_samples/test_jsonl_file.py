@@ -18,7 +18,7 @@ from tests.plugins.toolkit_samples.conftest import PARTS, Words, meta_of, tables
 from toolkit.errors import BadInput, DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit_samples._jsonl_file import Jsonl, identify
+from toolkit_samples._jsonl_file import Jsonl
 
 Write = Callable[[str], Path]
 TEXT = (
@@ -59,18 +59,18 @@ def test_it_keeps_the_contract(write: Write) -> None:
 
 
 def test_a_line_is_a_sample_and_its_other_keys_are_metadata(write: Write) -> None:
-    found = tables(
+    results = tables(
         write(
             '{"text": "one two", "score": 1.5, "kind": "a"}\r\n\r\n'
             '{"kind": "b", "text": "three", "ok": true}'
         )
     )
-    assert [(row["sample"], row["unit"], row["text"]) for row in found["samples"]] == [
+    assert [(row["sample"], row["unit"], row["text"]) for row in results["samples"]] == [
         ("000000", "000000", "one two"),
         ("000001", "000001", "three"),
     ]
-    assert found["samples"][0]["cluster"] == hashlib.sha256(b"one two").hexdigest()
-    assert meta_of(found) == {
+    assert results["samples"][0]["cluster"] == hashlib.sha256(b"one two").hexdigest()
+    assert meta_of(results) == {
         ("000000", "score"): 1.5,
         ("000000", "kind"): "a",
         ("000001", "kind"): "b",
@@ -79,12 +79,12 @@ def test_a_line_is_a_sample_and_its_other_keys_are_metadata(write: Write) -> Non
 
 
 def test_a_text_that_looks_like_a_number_is_a_text_and_a_mixed_key_too(write: Write) -> None:
-    found = tables(
+    results = tables(
         write(
             '{"text": "one", "code": "7", "mixed": 7}\n{"text": "two", "code": "8", "mixed": "x"}\n'
         )
     )
-    assert meta_of(found) == {
+    assert meta_of(results) == {
         ("000000", "code"): "7",
         ("000000", "mixed"): "7",
         ("000001", "code"): "8",
@@ -98,9 +98,9 @@ def test_ids_units_and_labels_are_keys_and_a_limit_keeps_whole_units(write: Writ
         {"id": 4, "text": "two", "game": "h", "level": 3},
     ]
     path = write("".join(json.dumps(line) + "\n" for line in lines))
-    found = tables(path, limit=1, id="id", unit="game", label="level")
-    assert [(row["sample"], row["unit"]) for row in found["samples"]] == [("3", "g")]
-    assert meta_of(found) == {("3", "level"): 2.0}
+    results = tables(path, limit=1, id="id", unit="game", label="level")
+    assert [(row["sample"], row["unit"]) for row in results["samples"]] == [("3", "g")]
+    assert meta_of(results) == {("3", "level"): 2.0}
 
 
 def test_columns_choose_and_nested_values_are_none_of_them(write: Write) -> None:
@@ -128,16 +128,16 @@ def test_any_text_that_python_writes_as_json_comes_back(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.jsonl"
         path.write_text(end.join([*lines, ""]), encoding="utf-8-sig", newline="")
-        found = tables(path)
-    assert [row["text"] for row in found["samples"]] == [text for text, _ in rows]
-    assert [row["string"] for row in found["sample_meta"]] == [f"x{note}" for _, note in rows]
+        results = tables(path)
+    assert [row["text"] for row in results["samples"]] == [text for text, _ in rows]
+    assert [row["string"] for row in results["sample_meta"]] == [f"x{note}" for _, note in rows]
 
 
 def test_the_file_is_what_it_holds(write: Write, tmp_path: Path) -> None:
     path = write('{"text": "one"}\n')
-    found = identify(Jsonl(path=str(path)), tmp_path)
-    assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found.facts == {"bytes": 16, "rows": 1, "units": 1, "labels": {}}
+    result = PARTS["jsonl"].identify(Jsonl(path=str(path)), tmp_path)
+    assert result.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert result.facts == {"bytes": 16, "rows": 1, "units": 1, "labels": {}}
 
 
 # --- bad files ------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_file_cut_off_in_the_middle_of_a_line_is_told_before_anything_runs(
         "again.",
     )
     with pytest.raises(DataError, match="cut off in the middle"):
-        identify(Jsonl(path=str(path)), tmp_path)
+        PARTS["jsonl"].identify(Jsonl(path=str(path)), tmp_path)
 
 
 def test_a_last_line_without_its_end_is_whole_when_it_can_be_read(write: Write) -> None:

@@ -19,7 +19,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_samples._jsonl_file import Jsonl
-from toolkit_samples._parquet_file import Parquet, identify
+from toolkit_samples._parquet_file import Parquet
 
 Write = Callable[..., Path]
 
@@ -53,7 +53,7 @@ def test_it_keeps_the_contract(write: Write) -> None:
 
 
 def test_a_row_is_a_sample_and_its_other_columns_are_metadata(write: Write) -> None:
-    found = tables(
+    results = tables(
         write(
             text=["one two", "three"],
             score=[1.5, float("nan")],
@@ -63,11 +63,11 @@ def test_a_row_is_a_sample_and_its_other_columns_are_metadata(write: Write) -> N
             kind=pl.Series(["a", "b"], dtype=pl.Categorical),
         )
     )
-    assert [(row["sample"], row["text"]) for row in found["samples"]] == [
+    assert [(row["sample"], row["text"]) for row in results["samples"]] == [
         ("000000", "one two"),
         ("000001", "three"),
     ]
-    assert meta_of(found) == {
+    assert meta_of(results) == {
         ("000000", "score"): 1.5,
         ("000000", "count"): 3.0,
         ("000000", "ok"): "true",
@@ -91,8 +91,8 @@ def test_only_columns_that_are_used_are_read(write: Write) -> None:
         ({"words": ["a"]}, {}, "there is no column 'text'"),
         ({"text": ["a"]}, {"unit": "game"}, "unit: there is no column 'game'"),
         ({"text": pl.Series([], dtype=pl.String)}, {}, "the file has no rows"),
-        ({"text": ["a", None]}, {}, "(row 1)"),
-        ({"text": ["a", "  "]}, {}, "(row 1)"),
+        ({"text": ["a", None]}, {}, "(row 2)"),
+        ({"text": ["a", "  "]}, {}, "(row 2)"),
         ({"text": [1.0]}, {}, "holds the number 1"),
         ({"text": ["a"], "x": [math.inf]}, {}, "'x' holds an infinite number"),
         ({"text": ["a", "b"], "key": ["k", "k"]}, {"id": "key"}, "holds 'k' again"),
@@ -118,7 +118,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_what_the_file_holds_is_its_identity(write: Write, tmp_path: Path) -> None:
     path = write(text=["a", "b"], game=["g", "g"])
-    known = identify(Parquet(path=str(path), unit="game"), tmp_path)
+    known = PARTS["parquet"].identify(Parquet(path=str(path), unit="game"), tmp_path)
     assert known.digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (known.facts["rows"], known.facts["units"]) == (2, 1)
     assert PARTS["parquet"].estimates.max_rows(Parquet(path=str(path)), {}) == {"samples": 2}
@@ -149,6 +149,6 @@ def test_it_reads_what_json_lines_of_the_same_rows_say(
     pl.DataFrame(rows, schema).write_parquet(folder / "data.parquet")
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = tables_of("jsonl", Jsonl(path=str(folder / "data.jsonl")))
-    found = tables(folder / "data.parquet")
-    assert found["samples"] == lines["samples"]
-    assert meta_of(found) == meta_of(lines)
+    results = tables(folder / "data.parquet")
+    assert results["samples"] == lines["samples"]
+    assert meta_of(results) == meta_of(lines)

@@ -24,13 +24,13 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_texts_and_maps_are_samples() -> None:
-    found = tables_of("prompts", Prompts(prompts=GIVEN))
-    assert [(row["sample"], row["text"]) for row in found["samples"]] == [
+    results = tables_of("prompts", Prompts(prompts=GIVEN))
+    assert [(row["sample"], row["text"]) for row in results["samples"]] == [
         ("000000", "one two"),
         ("000001", "three"),
         ("000002", "four"),
     ]
-    assert meta_of(found) == {
+    assert meta_of(results) == {
         ("000001", "level"): 2.0,
         ("000001", "kind"): "a",
         ("000002", "kind"): "b",
@@ -42,8 +42,8 @@ def test_ids_units_and_a_limit() -> None:
         {"text": "one", "name": "x", "game": 1},
         {"text": "two", "name": "y", "game": 2},
     )
-    found = tables_of("prompts", Prompts(prompts=given, id="name", unit="game"), limit=1)
-    assert [(row["sample"], row["unit"]) for row in found["samples"]] == [("x", "1")]
+    results = tables_of("prompts", Prompts(prompts=given, id="name", unit="game"), limit=1)
+    assert [(row["sample"], row["unit"]) for row in results["samples"]] == [("x", "1")]
 
 
 @pytest.mark.parametrize(

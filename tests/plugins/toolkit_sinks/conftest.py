@@ -91,7 +91,7 @@ SAMPLES = (sample("a", ["Bal", "ance:", " $9"]), sample("b", ["Stop", " it"]))
 META = ({"sample": "a", "key": "concept_strength_label", "number": 3.0, "string": None},)
 
 
-def asked(
+def sink_files(
     sink: str,
     params: Mapping[str, Any],
     spaces: Sequence[Mapping[str, Any]] = SPACES,
@@ -125,8 +125,8 @@ def asked(
 
 def written(sink: str, params: Mapping[str, Any], *given: Any, **tables: Any) -> dict[str, bytes]:
     """The files whole."""
-    found = asked(sink, params, *given, **tables)
-    return {name: data if isinstance(data, bytes) else b"".join(data) for name, data in found}
+    result = sink_files(sink, params, *given, **tables)
+    return {name: data if isinstance(data, bytes) else b"".join(data) for name, data in result}
 
 
 def loaded(content: bytes) -> dict[str, np.ndarray[Any, Any]]:

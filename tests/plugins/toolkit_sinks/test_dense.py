@@ -23,9 +23,9 @@ from tests.plugins.toolkit_sinks.conftest import (
     SAMPLES,
     SINKS,
     active,
-    asked,
     loaded,
     sample,
+    sink_files,
     space,
     table,
     written,
@@ -60,9 +60,9 @@ def test_npz_by_configuration_has_the_arrays_of_the_published_pipeline() -> None
         "sentence_indices", "token_positions",
         "is_final_token", "fragment_lengths", "layer", "average_l0", "num_features",
     ]  # fmt: skip
-    wanted = np.zeros((3, 6), dtype=np.float32)
-    wanted[1, [2, 5]], wanted[2, 0] = [1.5, 2.5], 0.25
-    np.testing.assert_array_equal(arrays["activations"], wanted)
+    expected = np.zeros((3, 6), dtype=np.float32)
+    expected[1, [2, 5]], expected[2, 0] = [1.5, 2.5], 0.25
+    np.testing.assert_array_equal(arrays["activations"], expected)
     assert arrays["fragments"].tolist() == ["Bal", "Balance:", "Stop"]
     assert arrays["original_sentences"].tolist() == ["Balance: $9", "Balance: $9", "Stop it"]
     np.testing.assert_array_equal(arrays["concept_strength_labels"], [3, 3, np.nan])
@@ -150,8 +150,10 @@ def test_npz_by_layer_of_attention_alone() -> None:
 
 def test_key_positions_have_the_published_names_too() -> None:
     spans = [{"name": "win_rate", "start": 1, "end": 2}, {"name": "goal", "start": 0, "end": 1}]
-    (found,) = {json.dumps(scenario("a", {**SAMPLES[0], "spans": spans}, ALIASES)["key_positions"])}
-    assert json.loads(found) == {"win_rate": [1], "probability": [1], "goal": [0]}
+    (result,) = {
+        json.dumps(scenario("a", {**SAMPLES[0], "spans": spans}, ALIASES)["key_positions"])
+    }
+    assert json.loads(result) == {"win_rate": [1], "probability": [1], "goal": [0]}
 
 
 def test_a_store_reads_the_published_layers_back(tmp_path: Path) -> None:
@@ -163,12 +165,12 @@ def test_a_store_reads_the_published_layers_back(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     store = open_store(tmp_path / "store", create=True)
-    found = run_tables(store, import_run(store, "tokens", tmp_path / "files"))
-    assert list(found.samples.values()) == list(SAMPLES)
+    results = run_tables(store, import_run(store, "tokens", tmp_path / "files"))
+    assert list(results.samples.values()) == list(SAMPLES)
     keys = ("space", "sample", "position")
-    wanted = sorted(ACTIVATIONS, key=lambda row: [row[key] for key in keys])
-    assert found.read("activations").select(list(ACTIVATIONS[0])).to_pylist() == wanted
-    assert found.read("spaces").select(list(SCOPE[0])).to_pylist() == list(SCOPE)
+    expected = sorted(ACTIVATIONS, key=lambda row: [row[key] for key in keys])
+    assert results.read("activations").select(list(ACTIVATIONS[0])).to_pylist() == expected
+    assert results.read("spaces").select(list(SCOPE[0])).to_pylist() == list(SCOPE)
 
 
 # --- what stands beside the rows ------------------------------------------------------------------
@@ -180,7 +182,7 @@ def test_fragments_have_no_blanks_around_them() -> None:
         "npz",
         CONFIGURATION,
         SCOPE[:1],
-        [active("s1", "a", at, f1=1.0) for at in range(6)],
+        [active("s1", "a", index, f1=1.0) for index in range(6)],
         [sample("a", pieces)],
     )
     arrays = loaded(files["layer_20_l0_71_activations.npz"])
@@ -293,10 +295,10 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
 ) -> None:
     """Each of the two arrays of texts takes 16 MB; what is held at a time is a block."""
     monkeypatch.setattr(archives, "BLOCK_BYTES", 1 << 16)
-    pieces = [f" {at:03d}" for at in range(1000)]
-    rows = [active("s1", "a", at, f1=1.0) for at in range(1000)]
-    found = asked("npz", CONFIGURATION, SCOPE[:1], rows, [sample("a", pieces)])
-    _, data = next(found)
+    pieces = [f" {index:03d}" for index in range(1000)]
+    rows = [active("s1", "a", index, f1=1.0) for index in range(1000)]
+    result = sink_files("npz", CONFIGURATION, SCOPE[:1], rows, [sample("a", pieces)])
+    _, data = next(result)
     assert not isinstance(data, bytes)
     tracemalloc.start()
     with (tmp_path / "archive.npz").open("wb") as file:
@@ -306,9 +308,11 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
     assert peak < 2 << 20
     arrays = loaded((tmp_path / "archive.npz").read_bytes())
     assert arrays["fragments"].nbytes > 15 << 20
-    assert arrays["fragments"].tolist() == ["".join(pieces[: at + 1]).strip() for at in range(1000)]
+    assert arrays["fragments"].tolist() == [
+        "".join(pieces[: index + 1]).strip() for index in range(1000)
+    ]
     assert arrays["fragment_lengths"].tolist() == list(range(1, 1001))
-    assert next(found, None) is None
+    assert next(result, None) is None
 
 
 def test_npz_writes_zeros_only_when_asked() -> None:
@@ -354,7 +358,7 @@ def test_the_plan_knows_the_size_of_the_arrays(params: Mapping[str, Any], at: st
     )
     disk = SINKS["npz"].disk
     assert disk is not None
-    wanted = disk(SINKS["npz"].params.model_validate(params), cost)
+    expected = disk(SINKS["npz"].params.model_validate(params), cost)
     dense = (
         "activations",
         "features",
@@ -372,7 +376,7 @@ def test_the_plan_knows_the_size_of_the_arrays(params: Mapping[str, Any], at: st
     took = sum(
         array.nbytes for arrays in files for name, array in arrays.items() if name in counted
     )
-    assert took <= wanted <= 1.01 * took
+    assert took <= expected <= 1.01 * took
 
 
 def test_a_dense_matrix_is_written_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +388,7 @@ def test_a_dense_matrix_is_written_a_block_at_a_time(monkeypatch: pytest.MonkeyP
         block[0, first] = first + 1
 
     pieces = list(archives.archive([archives.dense("features", 5, 6, fill)]))
-    assert seen == [(at, at + 1) for at in range(5)]
+    assert seen == [(index, index + 1) for index in range(5)]
     assert len(pieces) == 6
     np.testing.assert_array_equal(
         loaded(b"".join(pieces))["features"], np.eye(5, 6) * [1, 2, 3, 4, 5, 6]

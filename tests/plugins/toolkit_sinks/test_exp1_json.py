@@ -92,8 +92,8 @@ def feature(
 ) -> list[dict[str, Any]]:
     """The rows of one feature, as a comparison writes them."""
     groups = ("bankruptcy", "voluntary_stop")
-    rows = [("mean", group, 2.0 - at) for at, group in enumerate(groups)]
-    rows += [("std", group, 0.5 + at) for at, group in enumerate(groups)]
+    rows = [("mean", group, 2.0 - index) for index, group in enumerate(groups)]
+    rows += [("std", group, 0.5 + index) for index, group in enumerate(groups)]
     rows += [("d", BOTH, d), ("p", BOTH, p), ("q", BOTH, 2 * p), ("t", BOTH, 9.0)]
     rows += [("significant", BOTH, float(significant))]
     rows += [("discovered", BOTH, 1.0)] * discovered
@@ -148,8 +148,8 @@ def written(
     )
     files = dict(SINK.run(work))
     assert set(files) == {"features.json"}
-    found: dict[str, Any] = json.loads(files["features.json"])
-    return found
+    result: dict[str, Any] = json.loads(files["features.json"])
+    return result
 
 
 def test_it_keeps_the_contract() -> None:
@@ -157,22 +157,22 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_it_has_every_key_of_the_published_shape() -> None:
-    found = written()
-    assert set(found) >= PUBLISHED
-    assert set(found["layer_results"]["4"]) >= OF_A_LAYER
-    assert set(found["layer_results"]["4"]["significant_features"][0]) == OF_A_FEATURE
+    result = written()
+    assert set(result) >= PUBLISHED
+    assert set(result["layer_results"]["4"]) >= OF_A_LAYER
+    assert set(result["layer_results"]["4"]["significant_features"][0]) == OF_A_FEATURE
 
 
 def test_totals_and_layers() -> None:
-    found = written()
-    assert found["timestamp"] == "20261121_194554"
-    assert found["feature_type"] == "SAE_features_64_per_layer"
-    assert found["sae_source"] == "Lab-LXR-4x"
-    assert found["total_experiments_processed"] == 13
-    assert found["layers_analyzed"] == [4, 12, 20]
-    assert (found["total_significant_features"], found["total_significant_by_p"]) == (2, 3)
-    assert found["significant_features_by_layer"] == {"4": 2, "12": 0, "20": 0}
-    layer = found["layer_results"]["4"]
+    result = written()
+    assert result["timestamp"] == "20261121_194554"
+    assert result["feature_type"] == "SAE_features_64_per_layer"
+    assert result["sae_source"] == "Lab-LXR-4x"
+    assert result["total_experiments_processed"] == 13
+    assert result["layers_analyzed"] == [4, 12, 20]
+    assert (result["total_significant_features"], result["total_significant_by_p"]) == (2, 3)
+    assert result["significant_features_by_layer"] == {"4": 2, "12": 0, "20": 0}
+    layer = result["layer_results"]["4"]
     assert {name: layer[name] for name in sorted(set(layer) - {"significant_features"})} == {
         "address": "m/resid_post.4/lab",
         "layer": 4,
@@ -202,18 +202,18 @@ def test_features_come_by_p_with_what_each_group_did() -> None:
 
 def test_a_number_that_no_stage_wrote_is_null_and_not_0() -> None:
     rows = [row for row in FEATURES if row["stat"] not in ("std", "discovered")]
-    found = written(rows)
-    assert found["layer_results"]["4"]["significant_features"][0]["safe_std"] is None
-    assert found["layer_results"]["4"]["n_significant_by_p"] is None
-    assert found["total_significant_by_p"] is None
+    result = written(rows)
+    assert result["layer_results"]["4"]["significant_features"][0]["safe_std"] is None
+    assert result["layer_results"]["4"]["n_significant_by_p"] is None
+    assert result["total_significant_by_p"] is None
 
 
 def test_dimensions_of_the_raw_stream_are_not_called_features_of_an_sae() -> None:
     spaces = (space("s1", 4, sae=None), space("s2", 12, sae=None), space("other", 4))
-    found = written(spaces=spaces)
-    assert found["feature_type"] == "raw_residual_64_per_layer"
-    assert found["sae_source"] is None
-    assert found["layers_analyzed"] == [4, 12]
+    result = written(spaces=spaces)
+    assert result["feature_type"] == "raw_residual_64_per_layer"
+    assert result["sae_source"] is None
+    assert result["layers_analyzed"] == [4, 12]
 
 
 def test_other_groups_may_be_named() -> None:
@@ -238,10 +238,10 @@ def test_a_run_without_a_comparison() -> None:
 def test_several_saes_at_a_layer_do_not_fit_the_shape() -> None:
     with pytest.raises(
         DataError,
-        match=r"several spaces are at resid_post\.4; the file has place for one per layer",
+        match=r"several spaces are at resid_post\.4; the file has room for one per layer",
     ):
         written(spaces=(*SPACES, space("s4", 4)))
-    with pytest.raises(DataError, match="several places of one layer were compared"):
+    with pytest.raises(DataError, match="several sites of one layer were compared"):
         written(spaces=(*SPACES, space("s4", 4, site="mlp_out")))
 
 

@@ -46,13 +46,13 @@ class Tiny(Model):
 
         self.passes.append(len(batch))
         longest = max(map(len, batch))
-        found = {}
+        results = {}
         for name in capture:
             stream = np.full((len(batch), longest, self.width), np.float32(7.0))
             for row, ids in enumerate(batch):
                 stream[row, : len(ids)] = self.stream(ids, int(name.rpartition(".")[2]))
-            found[name] = torch.from_numpy(stream)
-        return found
+            results[name] = torch.from_numpy(stream)
+        return results
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import compared, numbers, of_dense, run
+from tests.plugins.toolkit_stats.comparison_tables import compared, numbers, of_dense, run
 from toolkit.errors import DataError
 from toolkit_stats.math.adjust import adjusted, model
 from toolkit_stats.samples.groups import Design, Group
@@ -21,7 +21,7 @@ def design(sizes: tuple[int, int], clusters: np.ndarray) -> Design:
         own = np.unique(clusters[start:end], return_inverse=True)[1]
         groups.append(Group(name, int(start), int(end), own, len(set(own)), len(own)))
     cells = np.concatenate([groups[0].clusters, groups[1].clusters + groups[0].count])
-    names = [f"n{at}" for at in range(len(clusters))]
+    names = [f"n{index}" for index in range(len(clusters))]
     return Design(
         names,
         tuple(groups),
@@ -67,16 +67,16 @@ def case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def test_the_adjusted_test_is_least_squares_with_cluster_robust_errors(offset: float) -> None:
     values, covariates, clusters, group = case()
     values = values + offset
-    found = adjusted(
+    result = adjusted(
         sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own"
     )
     for column in range(values.shape[1]):
         beta, error, spread = sandwich(
             values[:, column], np.column_stack([group, np.ones(90), covariates]), clusters
         )
-        assert found.t[column] == pytest.approx(beta / error, rel=1e-8 if offset else 1e-9)
-        assert found.d[column] == pytest.approx(beta / spread, rel=1e-8 if offset else 1e-9)
-        assert found.p[column] == pytest.approx(
+        assert result.t[column] == pytest.approx(beta / error, rel=1e-8 if offset else 1e-9)
+        assert result.d[column] == pytest.approx(beta / spread, rel=1e-8 if offset else 1e-9)
+        assert result.p[column] == pytest.approx(
             2 * stats.t.sf(abs(beta / error), 30 - 4), rel=1e-8 if offset else 1e-9
         )
 
@@ -85,25 +85,25 @@ def test_the_adjusted_test_is_least_squares_with_cluster_robust_errors(offset: f
 def test_statsmodels_says_the_same() -> None:
     api = pytest.importorskip("statsmodels.api")
     values, covariates, clusters, group = case(1)
-    found = adjusted(
+    result = adjusted(
         sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own"
     )
     for column in range(values.shape[1]):
         fit = api.OLS(values[:, column], np.column_stack([group, np.ones(90), covariates]))
         theirs = fit.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
-        assert found.t[column] == pytest.approx(theirs.tvalues[0], rel=1e-9)
+        assert result.t[column] == pytest.approx(theirs.tvalues[0], rel=1e-9)
 
 
 def test_columns_without_a_residual_are_no_evidence() -> None:
     values, covariates, clusters, _ = case()
     columns = np.column_stack([np.full(90, 2.5), covariates[:, 1] * 3.0, values[:, 0]])
-    found = adjusted(
+    result = adjusted(
         sparse.csr_array(columns), model(design((40, 50), clusters), covariates, "x"), "own"
     )
-    assert found.p[:2].tolist() == [1.0, 1.0]
-    assert np.isnan(found.t[:2]).all()
-    assert np.isnan(found.d[:2]).all()
-    assert np.isfinite(found.t[2])
+    assert result.p[:2].tolist() == [1.0, 1.0]
+    assert np.isnan(result.t[:2]).all()
+    assert np.isnan(result.d[:2]).all()
+    assert np.isfinite(result.t[2])
 
 
 # --- as a stage -----------------------------------------------------------------------------------
@@ -124,27 +124,27 @@ def confounded(seed: int = 0) -> dict[str, Any]:
 
 
 def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain() -> None:
-    found = run("welch", confounded(), between=("a", "b"), covariates=["balance"])
-    number = {(feature, stat): row["number"] for (_, feature, stat, _), row in found.items()}
+    results = run("welch", confounded(), between=("a", "b"), covariates=["balance"])
+    number = {(feature, stat): row["number"] for (_, feature, stat, _), row in results.items()}
     assert number[0, "p"] < 1e-9
     assert number[0, "p_adjusted"] > 0.01
     assert abs(number[0, "d_adjusted"]) < 0.6 < number[0, "d"]
     assert number[1, "p_adjusted"] < 1e-6
     assert [
-        number[at, stat] for at in (0, 1) for stat in ("significant", "significant_adjusted")
+        number[index, stat] for index in (0, 1) for stat in ("significant", "significant_adjusted")
     ] == [1, 0, 1, 1]
     assert number[1, "q_adjusted"] == pytest.approx(2 * number[1, "p_adjusted"])
     said = compared("welch", confounded(), between=("a", "b"), covariates=["balance"])
     assert said.adjusted == "given balance"
     plain = run("welch", confounded(), between=("a", "b"))
-    assert {key: found[key]["number"] for key in plain} == {
+    assert {key: results[key]["number"] for key in plain} == {
         key: row["number"] for key, row in plain.items()
     }
 
 
 def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:
     given = confounded()
-    found = numbers("welch", given, between=("a", "b"), within="level", spread="own")
+    results = numbers("welch", given, between=("a", "b"), within="level", spread="own")
     words = [row["string"] for row in given["sample_meta"].to_pylist() if row["key"] == "level"]
     high = np.array([word == "high" for word in words], dtype=float)
     dense = np.array([row["values"] for row in given["activations"].to_pylist()])
@@ -152,12 +152,12 @@ def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:
     beta, error, _ = sandwich(
         dense[:, 0].astype(float), np.column_stack([group, np.ones(120), high]), np.arange(120)
     )
-    assert found["t_adjusted"][0] == pytest.approx(beta / error, rel=1e-6)
+    assert results["t_adjusted"][0] == pytest.approx(beta / error, rel=1e-6)
     assert (
         numbers("welch", given, between=("a", "b"), covariates=["level"], spread="own")[
             "t_adjusted"
         ][0]
-        == found["t_adjusted"][0]
+        == results["t_adjusted"][0]
     )
 
 
@@ -222,7 +222,7 @@ def test_a_covariate_that_some_lack_is_refused() -> None:
 
 def test_a_covariate_that_is_the_group_is_refused() -> None:
     message = (
-        "covariates: given group tell 'a' from 'b' without error among the 120 samples compared, "
+        "covariates: given group separate 'a' from 'b' perfectly among the 120 samples compared, "
         "so that nothing is left to compare. Leave out the covariate that stands for the group."
     )
     refused(message, confounded(), covariates=["group"])
@@ -233,8 +233,8 @@ def test_more_coefficients_than_clusters_are_refused() -> None:
     given = of_dense(
         rng.random((12, 2)),
         list("aaaaaabbbbbb"),
-        [f"g{at // 2}" for at in range(12)],
-        kind=[f"k{at % 6}" for at in range(12)],
+        [f"g{index // 2}" for index in range(12)],
+        kind=[f"k{index % 6}" for index in range(12)],
     )
     message = (
         "covariates: given kind take 7 coefficients, and there are 6 independent clusters; a test "
@@ -257,7 +257,7 @@ def test_strata_that_cut_through_a_cluster_are_refused_where_labels_move() -> No
     given = of_dense(
         np.ones((12, 1)),
         list("aaaaaabbbbbb"),
-        [f"g{at // 2}" for at in range(12)],
+        [f"g{index // 2}" for index in range(12)],
         level=list("xyxyxyxyxyxy"),
     )
     message = (

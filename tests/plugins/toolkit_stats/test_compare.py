@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import (
+from tests.plugins.toolkit_stats.comparison_tables import (
     PARTS,
     TESTS,
     compared,
@@ -80,15 +80,15 @@ def test_student_is_scipys_and_its_interval_the_usual_one(dense: np.ndarray) -> 
     a, b = dense[:6], dense[6:]
     spread = (a.std(axis=0) > 0) | (b.std(axis=0) > 0)
     sides = [moments(sparse.csr_array(side[:, spread]), np.arange(len(side))) for side in (a, b)]
-    found, theirs = student(*sides), stats.ttest_ind(a[:, spread], b[:, spread])
-    np.testing.assert_allclose(found.t, theirs.statistic, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-9)
-    sized = effects(*sides, found.variance)
-    reach = 1.959963984540054 * np.sqrt(13 / 42 + found.d**2 / 22)
+    result, theirs = student(*sides), stats.ttest_ind(a[:, spread], b[:, spread])
+    np.testing.assert_allclose(result.t, theirs.statistic, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(result.p, theirs.pvalue, rtol=1e-9)
+    sized = effects(*sides, result.variance)
+    reach = 1.959963984540054 * np.sqrt(13 / 42 + result.d**2 / 22)
     np.testing.assert_allclose(sized.d_high - sized.d, reach, rtol=1e-9)
     np.testing.assert_allclose(
-        sized.g / np.where(found.d, found.d, 1),
-        np.where(found.d, 1 - 3 / (4 * 11 - 1), 0),
+        sized.g / np.where(result.d, result.d, 1),
+        np.where(result.d, 1 - 3 / (4 * 11 - 1), 0),
         rtol=1e-3,
     )
 
@@ -112,12 +112,12 @@ def test_clusters_of_equal_rows_are_one_row_each_for_student() -> None:
 def test_anova_is_scipys(dense: np.ndarray) -> None:
     parts = [dense[:3], dense[3:8], dense[8:]]
     inside = sum(part.var(axis=0) for part in parts) > 0
-    found = anova(
+    result = anova(
         [moments(sparse.csr_array(part[:, inside]), np.arange(len(part))) for part in parts]
     )
     theirs = stats.f_oneway(*(part[:, inside] for part in parts), axis=0)
-    np.testing.assert_allclose(found.f, theirs.statistic, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-8)
+    np.testing.assert_allclose(result.f, theirs.statistic, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(result.p, theirs.pvalue, rtol=1e-8)
 
 
 @settings(max_examples=20, deadline=None)
@@ -125,34 +125,34 @@ def test_anova_is_scipys(dense: np.ndarray) -> None:
 def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[int]) -> None:
     label = np.array([7.0, -7.0, *numbers])
     r = pearson(sparse.csr_array(dense), label)
-    found = slope(r, label)
+    result = slope(r, label)
     for column in range(4):
         if np.ptp(dense[:, column]) == 0:
             assert np.isnan(r[column])
-            assert found.p[column] == 1
+            assert result.p[column] == 1
             continue
         theirs = stats.pearsonr(dense[:, column], label)
         assert r[column] == pytest.approx(theirs.statistic, abs=1e-12)
-        if np.isnan(found.t[column]):
+        if np.isnan(result.t[column]):
             assert abs(r[column]) == pytest.approx(1.0)
             continue
-        assert found.p[column] == pytest.approx(theirs.pvalue, rel=1e-7)
+        assert result.p[column] == pytest.approx(theirs.pvalue, rel=1e-7)
         np.testing.assert_allclose(
-            [found.low[column], found.high[column]], theirs.confidence_interval(), rtol=1e-7
+            [result.low[column], result.high[column]], theirs.confidence_interval(), rtol=1e-7
         )
 
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_every_test_of_two_groups_writes_what_a_screen_reads(part: str) -> None:
     given = of_dense(values(), halves())
-    found, welch = run(part, given, **PAIR), run("welch", given, **PAIR)
+    result, welch = run(part, given, **PAIR), run("welch", given, **PAIR)
     shared = ("mean", "density", "fired", "d", "d_low", "d_high", "g")
-    wanted = {key: row["number"] for key, row in welch.items() if key[2] in shared}
-    got = {key: row["number"] for key, row in found.items() if key[2] in shared}
-    assert set(got) == set(wanted)
+    expected = {key: row["number"] for key, row in welch.items() if key[2] in shared}
+    got = {key: row["number"] for key, row in result.items() if key[2] in shared}
+    assert set(got) == set(expected)
     if part != "student":
-        assert got == wanted
-    assert {row["stat"] for row in found.values()} >= {"p", "q", "significant", "fired"}
+        assert got == expected
+    assert {row["stat"] for row in result.values()} >= {"p", "q", "significant", "fired"}
 
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
@@ -161,28 +161,28 @@ def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
     given = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
     rows = run(part, given, details="discovered", **PAIR, **more)
     tables = outputs(part, given, details="discovered", **PAIR, **more)
-    found = read_features(TableInputs(tables), None, "all")
-    assert found.groups == ("a", "b")
-    assert found.feature.tolist() == [0, 1, 2, 3, 4]
-    assert found.d.tolist() == [rows["s1", at, "d", "a vs b"]["number"] for at in range(5)]
+    result = read_features(TableInputs(tables), None, "all")
+    assert result.groups == ("a", "b")
+    assert result.feature.tolist() == [0, 1, 2, 3, 4]
+    assert result.d.tolist() == [rows["s1", index, "d", "a vs b"]["number"] for index in range(5)]
 
 
 def test_a_rank_test_goes_by_cluster_means() -> None:
     dense = values(48)
-    units = [f"g{at // 2}" for at in range(48)]
-    found = numbers("mann_whitney", of_dense(dense, halves(48), units), **PAIR)
+    units = [f"g{index // 2}" for index in range(48)]
+    results = numbers("mann_whitney", of_dense(dense, halves(48), units), **PAIR)
     means = dense.reshape(24, 2, -1).mean(axis=1)
     theirs = stats.mannwhitneyu(means[:12], means[12:], axis=0, method="asymptotic")
-    np.testing.assert_allclose(list(found["p"].values()), theirs.pvalue, rtol=1e-9)
-    np.testing.assert_allclose(list(found["u"].values()), theirs.statistic)
+    np.testing.assert_allclose(list(results["p"].values()), theirs.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(list(results["u"].values()), theirs.statistic)
     np.testing.assert_allclose(
-        list(found["rank_biserial"].values()), 2 * theirs.statistic / 144 - 1
+        list(results["rank_biserial"].values()), 2 * theirs.statistic / 144 - 1
     )
     assert all(
-        found["rank_biserial_low"][at]
-        < found["rank_biserial"][at]
-        < found["rank_biserial_high"][at]
-        for at in range(5)
+        results["rank_biserial_low"][index]
+        < results["rank_biserial"][index]
+        < results["rank_biserial_high"][index]
+        for index in range(5)
     )
 
 
@@ -191,12 +191,12 @@ def test_a_rank_test_goes_by_cluster_means() -> None:
 )
 def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -> None:
     dense, label = values(48), np.random.default_rng(1).integers(0, 4, 48).astype(float)
-    units = [f"g{at // 2}" for at in range(48)]
+    units = [f"g{index // 2}" for index in range(48)]
     given = of_dense(dense, label.tolist(), units)
-    found = run("correlation", given, method=method)
-    wanted = theirs(dense[:, 2].reshape(24, 2).mean(axis=1), label.reshape(24, 2).mean(axis=1))
-    assert found["s1", 2, "r", "trend of group"]["number"] == pytest.approx(wanted.statistic)
-    assert found["s1", 2, "p", "trend of group"]["number"] == pytest.approx(wanted.pvalue)
+    results = run("correlation", given, method=method)
+    expected = theirs(dense[:, 2].reshape(24, 2).mean(axis=1), label.reshape(24, 2).mean(axis=1))
+    assert results["s1", 2, "r", "trend of group"]["number"] == pytest.approx(expected.statistic)
+    assert results["s1", 2, "p", "trend of group"]["number"] == pytest.approx(expected.pvalue)
     size = sizes("correlation", given, method=method)[""]
     assert size == "48 samples of 24 units, 48 distinct prompts, 24 clusters"
 
@@ -205,10 +205,10 @@ def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -
     ("part", "theirs"), [("anova", stats.f_oneway), ("kruskal", stats.kruskal)]
 )
 def test_several_groups_by_cluster_means(part: str, theirs: Any) -> None:
-    dense, groups = values(30), [f"k{at % 3}" for at in range(30)]
-    found = numbers(part, of_dense(dense, groups))
-    wanted = theirs(*(dense[one::3] for one in range(3)), axis=0)
-    np.testing.assert_allclose(list(found["p"].values()), wanted.pvalue, rtol=1e-9)
+    dense, groups = values(30), [f"k{index % 3}" for index in range(30)]
+    results = numbers(part, of_dense(dense, groups))
+    expected = theirs(*(dense[one::3] for one in range(3)), axis=0)
+    np.testing.assert_allclose(list(results["p"].values()), expected.pvalue, rtol=1e-9)
     two = numbers(part, of_dense(dense, groups), between=["k0", "k2"])
     np.testing.assert_allclose(
         list(two["p"].values()), theirs(dense[0::3], dense[2::3], axis=0).pvalue, rtol=1e-9
@@ -226,13 +226,15 @@ def test_strata_of_ranks() -> None:
 
 
 def test_one_group_against_the_rest() -> None:
-    given = of_dense(values(), [["x", "y", "z"][at % 3] for at in range(24)])
-    merged = of_dense(values(), [["x", "other", "other"][at % 3] for at in range(24)])
-    found, wanted = (
+    given = of_dense(values(), [["x", "y", "z"][index % 3] for index in range(24)])
+    merged = of_dense(values(), [["x", "other", "other"][index % 3] for index in range(24)])
+    result, expected = (
         run("welch", given, between=["x", "rest"]),
         run("welch", merged, between=["x", "other"]),
     )
-    assert [row["number"] for row in found.values()] == [row["number"] for row in wanted.values()]
+    assert [row["number"] for row in result.values()] == [
+        row["number"] for row in expected.values()
+    ]
     assert sizes("welch", given, between=["x", "rest"])["rest"].startswith("16 samples")
 
 
@@ -246,13 +248,13 @@ def test_a_group_that_is_named_rest_is_refused() -> None:
 
 @pytest.mark.parametrize("unit", ["unit", "game", "sentence"])
 def test_units_go_by_several_names(unit: str) -> None:
-    given = of_dense(values(), halves(), [f"g{at // 3}" for at in range(24)])
+    given = of_dense(values(), halves(), [f"g{index // 3}" for index in range(24)])
     size = sizes("welch", given, unit=unit, **PAIR)["a"]
     assert size.endswith("12 distinct prompts, 4 clusters")
 
 
 def test_a_metadata_key_may_name_the_unit() -> None:
-    given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
+    given = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
     assert sizes("welch", given, unit="condition", **PAIR)["a"].endswith("3 clusters")
     message = (
         "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? The samples have: "
@@ -262,11 +264,11 @@ def test_a_metadata_key_may_name_the_unit() -> None:
 
 
 def test_a_sample_without_its_unit_is_refused() -> None:
-    given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
+    given = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
     given["sample_meta"] = given["sample_meta"].slice(0, 40)
     message = (
-        "unit: sample 'n0016' has no metadata 'condition', so nobody knows which samples it "
-        "belongs to. Take `unit: unit` (the samples' own), `unit: sample`, or a key that every "
+        "unit: sample 'n0016' has no metadata 'condition', so the unit that it belongs to is "
+        "unknown. Take `unit: unit` (the samples' own), `unit: sample`, or a key that every "
         "compared sample has."
     )
     refused(message, "welch", given, unit="condition", **PAIR)
@@ -278,7 +280,8 @@ def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -
     where = "by: 'group'" if part == "correlation" else "between: group 'a'"
     message = (
         f"{where} has 2 samples of 2 units, 2 distinct prompts, 2 clusters (unit: unit, cluster: "
-        "prompt, half: all); a test needs at least 3 independent clusters to see a spread. Give "
+        "prompt, half: all); a test needs at least 3 independent clusters to estimate a "
+        "spread. Give "
         "the experiment more units."
     )
     refused(
@@ -289,13 +292,14 @@ def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -
 def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
     """Games that open with one prompt: twelve units, and one cluster."""
     samples = [
-        sample(f"n{at}", f"u{at // 2}", prompt="" if at % 2 else "opening") for at in range(12)
+        sample(f"n{index}", f"u{index // 2}", prompt="" if index % 2 else "opening")
+        for index in range(12)
     ]
     given = tables(samples, ["a"] * 6 + ["b"] * 6, [])
     message = (
         "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, "
-        "cluster: prompt, half: all); a test needs at least 3 independent clusters to see a "
-        "spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
+        "cluster: prompt, half: all); a test needs at least 3 independent clusters to estimate "
+        "a spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
         "`cluster: none` if units are independent all the same (games that open with one prompt)."
     )
     refused(message, "welch", given, **PAIR)
@@ -305,8 +309,8 @@ def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
 def test_one_row_that_fires_and_differs_is_one_of_as_many_labellings(method: str) -> None:
     dense = np.zeros((40, 2))
     dense[0, 1] = 2.0
-    found = run("correlation", of_dense(dense, [1.0] + [0.0] * 39), method=method)
-    number = {key[2]: row["number"] for key, row in found.items() if key[1] == 1}
+    results = run("correlation", of_dense(dense, [1.0] + [0.0] * 39), method=method)
+    number = {key[2]: row["number"] for key, row in results.items() if key[1] == 1}
     assert number["r"] == pytest.approx(1.0)
     assert number["p"] == pytest.approx(2 / 40)
     assert number["t"] is number["r_low"] is number["r_high"] is None
@@ -338,10 +342,10 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
         "token), which is not the same as nothing firing. Extract at tokens that each sample has, "
         "or leave such samples out: `missing: leave_out` of the comparisons."
     )
-    found = run(part, unmeasured(), missing="leave_out", **asked)
+    results = run(part, unmeasured(), missing="leave_out", **asked)
     assert not any(
         row["number"]
-        for key, row in found.items()
+        for key, row in results.items()
         if key[2] == "significant" and part != "correlation"
     )
     texts = set(sizes(part, unmeasured(), missing="leave_out", **asked).values())
@@ -359,8 +363,8 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
     given = unmeasured()
     elsewhere = [
-        {"space": "s1", "sample": f"x{at}", "position": 0, "features": [1], "values": [1.0]}
-        for at in range(others)
+        {"space": "s1", "sample": f"x{index}", "position": 0, "features": [1], "values": [1.0]}
+        for index in range(others)
     ]
     given["activations"] = pa.Table.from_pylist(elsewhere, schema=given["activations"].schema)
     with pytest.raises(DataError) as caught:
@@ -399,7 +403,7 @@ def test_a_trend_needs_numbers_that_change() -> None:
 
 
 def test_a_trend_over_a_half_without_units_is_refused() -> None:
-    names = [f"n{at}" for at in range(40) if half(0, f"n{at}") == "select"][:4]
+    names = [f"n{index}" for index in range(40) if half(0, f"n{index}") == "select"][:4]
     message = (
         "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, or give the "
         "experiment more units."
@@ -413,10 +417,7 @@ def test_a_trend_over_a_half_without_units_is_refused() -> None:
 
 
 def test_several_groups_are_at_least_two() -> None:
-    message = (
-        "by: 'group' does not tell groups apart; there must be two or more. Groups by 'group': a "
-        "(4 samples)."
-    )
+    message = "by: 'group' names fewer than two groups. Groups by 'group': a (4 samples)."
     refused(message, "anova", of_dense(values(4), list("aaaa")))
     with pytest.raises(ValidationError, match="'a' is named twice; name each group once"):
         Several(by="group", between=("a", "b", "a"))
@@ -442,10 +443,10 @@ def two_spaces(**more: Any) -> dict[str, pa.Table]:
 
 
 def test_a_family_of_one_space_is_corrected_by_itself_and_says_so() -> None:
-    found = run("welch", two_spaces(), family="space", **PAIR)
+    results = run("welch", two_spaces(), family="space", **PAIR)
     for name, width in (("s1", 8), ("s2", 100)):
         p, q = (
-            np.array([found[name, at, stat, "a vs b"]["number"] for at in range(8)])
+            np.array([results[name, index, stat, "a vs b"]["number"] for index in range(8)])
             for stat in ("p", "q")
         )
         np.testing.assert_allclose(q, benjamini_hochberg(p, width))
@@ -462,8 +463,8 @@ def test_rare_features_are_no_part_of_the_family_in_either_group() -> None:
         1 + np.arange(12),
     )
     given = of_dense(dense, halves())
-    found = run("welch", given, min_count=4, **PAIR)
-    assert {feature for _, feature, _, _ in found} == {0, 1, 3}
+    results = run("welch", given, min_count=4, **PAIR)
+    assert {feature for _, feature, _, _ in results} == {0, 1, 3}
     text = "welch: bh over 3 features that fired in at least 4 samples, alpha 0.05"
     assert compared("welch", given, min_count=4, **PAIR).describe() == text
     assert {feature for _, feature, _, _ in run("welch", given, min_density=0.5, **PAIR)} == {0, 3}
@@ -482,30 +483,30 @@ def test_the_family_is_the_same_whatever_differs() -> None:
 
 @pytest.mark.parametrize("correct", ["by", "storey", "holm", "bonferroni"])
 def test_other_corrections_are_named_with_their_q(correct: str) -> None:
-    found = run("welch", two_spaces(), correct=correct, **PAIR)
+    results = run("welch", two_spaces(), correct=correct, **PAIR)
     said = compared("welch", two_spaces(), correct=correct, **PAIR).describe()
     assert said == f"welch: {correct} over 108 features, alpha 0.05"
-    assert found["s1", 3, "significant", "a vs b"]["number"] == 1.0
+    assert results["s1", 3, "significant", "a vs b"]["number"] == 1.0
 
 
 # --- the same feature in several SAEs -------------------------------------------------------------
 
 
 def twins(
-    found: dict[tuple[str, int, str, str], dict[str, Any]],
+    result: dict[tuple[str, int, str, str], dict[str, Any]],
 ) -> set[tuple[str, int, str, float]]:
     return {
-        (at[0], at[1], row["text"], row["number"])
-        for at, row in found.items()
-        if at[2] == "same_as"
+        (index[0], index[1], row["text"], row["number"])
+        for index, row in result.items()
+        if index[2] == "same_as"
     }
 
 
 def test_features_that_do_the_same_in_two_saes_of_a_site_are_one_discovery() -> None:
-    found = run("welch", two_spaces(layer=1), **PAIR)
-    discovered = {key[:2] for key in found if key[2] == "discovered"}
+    results = run("welch", two_spaces(layer=1), **PAIR)
+    discovered = {key[:2] for key in results if key[2] == "discovered"}
     assert discovered == {("s1", 3), ("s2", 3)}
-    assert twins(found) == {("s2", 3, "s1", 3.0)}
+    assert twins(results) == {("s2", 3, "s1", 3.0)}
     assert twins(run("welch", two_spaces(layer=2), **PAIR)) == set()
 
 
@@ -513,14 +514,18 @@ def test_alike_is_a_correlation_of_095_between_different_saes() -> None:
     rng = np.random.default_rng(0)
     base = rng.random((200, 3))
     near, far = base + 0.05 * rng.random((200, 3)), base + 0.5 * rng.random((200, 3))
-    r = [np.corrcoef(base[:, at], other[:, at])[0, 1] for other in (near, far) for at in range(3)]
+    r = [
+        np.corrcoef(base[:, index], other[:, index])[0, 1]
+        for other in (near, far)
+        for index in range(3)
+    ]
     assert min(r[:3]) > 0.95 > max(r[3:])
     order = [np.zeros((2, 3))] * 2
     columns = [sparse.csc_array(base), sparse.csc_array(near)]
-    assert same_as(columns, order) == [((1, at), (0, at)) for at in range(3)]
+    assert same_as(columns, order) == [((1, index), (0, index)) for index in range(3)]
     assert same_as([columns[0], sparse.csc_array(far)], order) == []
     assert same_as([columns[0], sparse.csc_array(base[:, ::-1].copy())], order) == [
-        ((1, at), (0, 2 - at)) for at in range(3)
+        ((1, index), (0, 2 - index)) for index in range(3)
     ]
     twice, other = (
         sparse.csc_array(np.repeat(base[:, :1], 2, axis=1)),
@@ -579,7 +584,7 @@ def test_the_first_by_order_stands_for_the_others() -> None:
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
-    names = [f"n{at}" for at in range(6)]
+    names = [f"n{index}" for index in range(6)]
     given = tables(
         [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names]
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats import made
+from tests.plugins.toolkit_stats import comparison_tables
 from tests.plugins.toolkit_stats.test_ranking import ranked, world
 from tests.plugins.toolkit_stats.test_reported import compared
 from toolkit.errors import DataError
@@ -30,23 +30,23 @@ def findings(section: str, tables: dict[str, pa.Table]) -> list[Finding]:
 
 
 def test_a_comparison_says_how_many_differ_and_which_most() -> None:
-    (found,) = findings("layer-profile", compared("welch"))
-    assert found.sentence.startswith(
+    (result,) = findings("layer-profile", compared("welch"))
+    assert result.sentence.startswith(
         "4 of 16 features differ in a vs b (welch, bh, alpha 0.05); the strongest is "
     )
-    assert found.sentence.endswith("40 and 40 clusters.")
-    assert found.number is not None
-    assert found.interval is not None
-    assert found.interval[0] < found.number < found.interval[1]
-    assert (found.n, found.baseline) == (80, "")
+    assert result.sentence.endswith("40 and 40 clusters.")
+    assert result.number is not None
+    assert result.interval is not None
+    assert result.interval[0] < result.number < result.interval[1]
+    assert (result.n, result.baseline) == (80, "")
 
 
 def test_a_comparison_that_found_nothing_says_so() -> None:
-    (found,) = findings("layer-profile", compared("welch", min_abs_d=50.0))
-    assert found.sentence.startswith(
+    (result,) = findings("layer-profile", compared("welch", min_abs_d=50.0))
+    assert result.sentence.startswith(
         "None of 16 features differs in a vs b (welch, bh, alpha 0.05); the "
     )
-    assert "smallest q is that of 1" in found.sentence
+    assert "smallest q is that of 1" in result.sentence
 
 
 def test_what_metadata_reach_stands_beside_it() -> None:
@@ -62,17 +62,17 @@ def test_what_metadata_reach_stands_beside_it() -> None:
         {**row("metadata", "other", 1.0), "contrast": "a vs c"},
     ]
     baselines = pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))
-    (found,) = findings("layer-profile", {**compared("welch"), "baselines": baselines})
-    assert found.baseline == "balance alone reaches AUROC 0.850; the best feature 0.852"
+    (result,) = findings("layer-profile", {**compared("welch"), "baselines": baselines})
+    assert result.baseline == "balance alone reaches AUROC 0.850; the best feature 0.852"
 
 
 def test_what_chose_features_is_no_finding_where_they_were_confirmed() -> None:
     given = {name: rows for name, rows in compared("welch").items() if name != "comparisons"}
-    select = made.outputs("welch", given, half="select", between=["a", "b"])
-    confirm = made.outputs(
+    select = comparison_tables.outputs("welch", given, half="select", between=["a", "b"])
+    confirm = comparison_tables.outputs(
         "welch", {**given, **select}, half="confirm", family="discovered", between=["a", "b"]
     )
-    both = findings("layer-profile", {**given, **made.joined(select, confirm)})
+    both = findings("layer-profile", {**given, **comparison_tables.joined(select, confirm)})
     assert [("half confirm" in one.sentence) for one in both] == [True]
     (alone,) = findings("layer-profile", {**given, **select})
     assert "a vs b, half select (welch" in alone.sentence
@@ -80,12 +80,12 @@ def test_what_chose_features_is_no_finding_where_they_were_confirmed() -> None:
 
 def test_a_ranking_says_how_many_rise_and_which_first() -> None:
     tables = world()
-    (found,) = findings("ranking", {**tables, **ranked(tables)})
-    assert found.sentence.startswith("1 of 16,384 features rise with concept_strength_label")
-    assert "the first is 12/7, score " in found.sentence
+    (result,) = findings("ranking", {**tables, **ranked(tables)})
+    assert result.sentence.startswith("1 of 16,384 features rise with concept_strength_label")
+    assert "the first is 12/7, score " in result.sentence
     none = ranked(tables, min_r=0.9999)
-    (found,) = findings("ranking", {**tables, **none})
-    assert found.sentence.startswith("0 of 16,384 features")
+    (result,) = findings("ranking", {**tables, **none})
+    assert result.sentence.startswith("0 of 16,384 features")
 
 
 # --- clusters by state ----------------------------------------------------------------------------
@@ -101,17 +101,17 @@ def test_samples_of_one_state_are_one_cluster_also_through_prompts() -> None:
 
 
 def states(*of: str) -> dict[str, pa.Table]:
-    names = [f"n{at}" for at in range(len(of))]
-    samples = [made.sample(name) for name in names]
-    rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(names)]
+    names = [f"n{index}" for index in range(len(of))]
+    samples = [comparison_tables.sample(name) for name in names]
+    rows = [("s1", name, 0, {1: 1.0 + index}) for index, name in enumerate(names)]
     half = len(of) // 2
-    return made.tables(samples, "a" * half + "b" * half, rows, state=of)
+    return comparison_tables.tables(samples, "a" * half + "b" * half, rows, state=of)
 
 
 def test_a_comparison_takes_equal_states_for_one_piece_of_evidence() -> None:
     given = states("1", "2", "3", "3", "4", "5", "6", "7")
     by_state, by_prompt = (
-        made.compared("welch", given, between=("a", "b"), cluster=cluster)
+        comparison_tables.compared("welch", given, between=("a", "b"), cluster=cluster)
         for cluster in ("state", "prompt")
     )
     assert [group.clusters for group in by_state.groups] == [3, 4]
@@ -123,4 +123,6 @@ def test_samples_without_a_state_are_refused_by_name() -> None:
     given = states("1", "2", "3", "4", "5", "6")
     meta = given["sample_meta"].slice(0, given["sample_meta"].num_rows - 1)
     with pytest.raises(DataError, match="cluster: sample 'n5' has no metadata 'state'"):
-        made.compared("welch", {**given, "sample_meta": meta}, between=("a", "b"), cluster="state")
+        comparison_tables.compared(
+            "welch", {**given, "sample_meta": meta}, between=("a", "b"), cluster="state"
+        )

@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats.made import joined, outputs, run, sample, sizes, tables
+from tests.plugins.toolkit_stats.comparison_tables import (
+    joined,
+    outputs,
+    run,
+    sample,
+    sizes,
+    tables,
+)
 from toolkit._plan.power import _counted
 from toolkit.comparisons import comparisons_of, distinct_labels, rows_of
 from toolkit.costs import PlannedComparison
@@ -31,16 +38,16 @@ def crossing(prompts: int = PROMPTS) -> dict[str, pa.Table]:
     """Units of one sample each, which share few prompts; every prompt is of one group, and every
     third unit has one of its own.
     """
-    names = [f"u{at:03d}" for at in range(UNITS)]
-    prompt = [f"own{at}" if at % 3 == 0 else f"p{at % prompts}" for at in range(UNITS)]
+    names = [f"u{index:03d}" for index in range(UNITS)]
+    prompt = [f"own{index}" if index % 3 == 0 else f"p{index % prompts}" for index in range(UNITS)]
     rows = [sample(name, name, said) for name, said in zip(names, prompt, strict=True)]
     rng = np.random.default_rng(0)
     fired = [("s1", name, 0, {1: float(rng.random())}) for name in names]
     return tables(
         rows,
-        ["ab"[at % 2] for at in range(UNITS)],
+        ["ab"[index % 2] for index in range(UNITS)],
         fired,
-        number=[float(at % 7) for at in range(UNITS)],
+        number=[float(index % 7) for index in range(UNITS)],
     )
 
 
@@ -59,25 +66,25 @@ def designs(given: dict[str, pa.Table], **params: Any) -> dict[str, list[str]]:
 
 def test_no_prompt_is_in_both_halves() -> None:
     given = crossing()
-    found = designs(given)
-    select, confirm = (prompts_of(given, found[part]) for part in ("select", "confirm"))
+    result = designs(given)
+    select, confirm = (prompts_of(given, result[part]) for part in ("select", "confirm"))
     assert not select & confirm
-    assert {half(0, name) for name in found["confirm"]} == {"confirm"}
+    assert {half(0, name) for name in result["confirm"]} == {"confirm"}
     halved = {
-        part: {name for name in found["all"] if half(0, name) == part}
+        part: {name for name in result["all"] if half(0, name) == part}
         for part in ("select", "confirm")
     }
-    assert set(found["select"]) == halved["select"]
-    left = halved["confirm"] - set(found["confirm"])
+    assert set(result["select"]) == halved["select"]
+    left = halved["confirm"] - set(result["confirm"])
     assert left
     assert prompts_of(given, sorted(left)) <= select
 
 
 def test_units_that_are_independent_all_the_same_keep_their_prompts() -> None:
     given = crossing()
-    found = designs(given, cluster="none")
-    assert set(found["confirm"]) == {name for name in found["all"] if half(0, name) == "confirm"}
-    assert prompts_of(given, found["select"]) & prompts_of(given, found["confirm"])
+    result = designs(given, cluster="none")
+    assert set(result["confirm"]) == {name for name in result["all"] if half(0, name) == "confirm"}
+    assert prompts_of(given, result["select"]) & prompts_of(given, result["confirm"])
 
 
 def test_who_is_left_out_does_not_depend_on_labels() -> None:
@@ -95,10 +102,10 @@ def test_who_is_left_out_does_not_depend_on_labels() -> None:
 
 def test_the_size_of_a_group_says_how_many_were_left_out() -> None:
     given = crossing()
-    found = designs(given)
-    own = set(found["confirm"])
+    result = designs(given)
+    own = set(result["confirm"])
     left = sum(
-        half(0, name) == "confirm" and name not in own for name in found["all"][: UNITS // 2]
+        half(0, name) == "confirm" and name not in own for name in result["all"][: UNITS // 2]
     )
     text = sizes("welch", given, **PAIR, half="confirm")["a"]
     assert f", {left} left out whose prompts the select half has" in text
@@ -115,8 +122,11 @@ def test_a_trend_goes_by_the_same_samples() -> None:
 
 
 def test_a_group_whose_every_prompt_is_in_the_select_half_is_refused() -> None:
-    names = [f"n{at}" for at in range(60)]
-    rows = [sample(name, name, f"p{at % 4}" if at < 30 else name) for at, name in enumerate(names)]
+    names = [f"n{index}" for index in range(60)]
+    rows = [
+        sample(name, name, f"p{index % 4}" if index < 30 else name)
+        for index, name in enumerate(names)
+    ]
     given = tables(rows, ["a"] * 30 + ["b"] * 30, [])
     count = sum(half(0, name) == "confirm" for name in names[:30])
     said = re.escape(
@@ -134,8 +144,8 @@ def test_a_plan_counts_what_the_comparison_takes() -> None:
     for cluster in ("prompt", "none"):
         asked = PlannedComparison(by="group", groups=("a", "b"), half="confirm", cluster=cluster)
         design = group_design(make_work(Means(**PAIR, half="confirm", cluster=cluster), given))
-        wanted = {group.name: group.count for group in design.groups}
-        assert _counted(asked, plan, lambda name, rows: given[name], []) == wanted
+        expected = {group.name: group.count for group in design.groups}
+        assert _counted(asked, plan, lambda name, rows: given[name], []) == expected
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -148,15 +158,15 @@ def test_rows_of_two_halves_are_never_mixed() -> None:
         part: outputs("welch", given, **PAIR, half=part) for part in ("confirm", "all", "select")
     }
     every = joined(*both.values())
-    found = comparisons_of(every["comparisons"])
-    assert [(one.name, one.label) for one in found] == [
+    result = comparisons_of(every["comparisons"])
+    assert [(one.name, one.label) for one in result] == [
         ("a vs b", "welch"),
         ("a vs b", "welch, half confirm"),
         ("a vs b", "welch, half select"),
     ]
-    for one in found:
+    for one in result:
         assert rows_of(every["features"], one).equals(both[one.half]["features"])
-    assert len(set(distinct_labels(found).values())) == 3
+    assert len(set(distinct_labels(result).values())) == 3
 
 
 def test_all_units_are_all_samples() -> None:

@@ -32,8 +32,8 @@ WORDS = [f"w{number}" for number in range(60)]
 
 def samples(count: int = 60, **meta: Sequence[float | str]) -> dict[str, pa.Table]:
     """Samples with different prompts of three words, in groups a and b by turns."""
-    texts = [f"{WORDS[at % 60]} {WORDS[(7 * at) % 60]} x{at}" for at in range(count)]
-    return make_samples(texts, group=["ab"[at % 2] for at in range(count)], **meta)
+    texts = [f"{WORDS[index % 60]} {WORDS[(7 * index) % 60]} x{index}" for index in range(count)]
+    return make_samples(texts, group=["ab"[index % 2] for index in range(count)], **meta)
 
 
 def run(given: Mapping[str, pa.Table], **params: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -61,13 +61,13 @@ def test_the_auroc_is_the_share_of_pairs_won(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     score, positive = rng.integers(0, 5, count).astype(float), np.arange(count) % 3 == 0
     one = np.zeros(count, dtype=np.int64)
-    found = auroc(score, positive, one, np.arange(count))
-    assert found.value == pytest.approx(brute(score, positive))
-    assert found.value == pytest.approx(
+    result = auroc(score, positive, one, np.arange(count))
+    assert result.value == pytest.approx(brute(score, positive))
+    assert result.value == pytest.approx(
         stats.mannwhitneyu(score[positive], score[~positive]).statistic
         / (positive.sum() * (~positive).sum())
     )
-    assert found.low <= found.value <= found.high
+    assert result.low <= result.value <= result.high
 
 
 def test_scores_of_different_folds_are_never_compared() -> None:
@@ -86,16 +86,16 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_where_clusters_are_al
         rng = np.random.default_rng(seed)
         positive = np.repeat(np.arange(40) < 20, 5)
         score = np.repeat(rng.normal(size=40) + (np.arange(40) < 20), 5)
-        found = auroc(score, positive, np.zeros(200, dtype=np.int64), np.repeat(np.arange(40), 5))
-        covered += found.low <= truth <= found.high
+        result = auroc(score, positive, np.zeros(200, dtype=np.int64), np.repeat(np.arange(40), 5))
+        covered += result.low <= truth <= result.high
     assert 0.91 <= covered / rounds <= 0.99
 
 
 def test_a_perfect_score_has_the_interval_that_its_clusters_allow() -> None:
     score, positive = np.arange(20.0), np.arange(20) >= 10
-    found = auroc(score, positive, np.zeros(20, dtype=np.int64), np.arange(20) // 2)
-    assert (found.value, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(0.025 ** (1 / 5))
+    result = auroc(score, positive, np.zeros(20, dtype=np.int64), np.arange(20) // 2)
+    assert (result.value, result.high) == (1.0, 1.0)
+    assert result.low == pytest.approx(0.025 ** (1 / 5))
     assert accuracy(np.zeros(8, dtype=bool), np.arange(8)).high == pytest.approx(
         1 - 0.025 ** (1 / 8)
     )
@@ -110,8 +110,8 @@ def test_column_aurocs_are_those_of_the_dense_columns(
     dense = rng.integers(1, 4, (23, 6)) * (rng.random((23, 6)) < density).astype(float)
     dense *= rng.choice([-1, 1], dense.shape) if signed else 1
     positive = np.arange(23) % 4 == 0
-    found = column_aurocs(sparse.csr_array(dense), positive)
-    np.testing.assert_allclose(found, [brute(column, positive) for column in dense.T], atol=1e-12)
+    result = column_aurocs(sparse.csr_array(dense), positive)
+    np.testing.assert_allclose(result, [brute(column, positive) for column in dense.T], atol=1e-12)
 
 
 def test_the_logistic_fit_is_the_minimum() -> None:
@@ -135,8 +135,10 @@ def test_the_logistic_fit_is_the_minimum() -> None:
 def test_no_unit_and_no_prompt_crosses_folds() -> None:
     made = samples(40)
     table = made["samples"]
-    units = pa.array([f"u{at // 4}" for at in range(40)])
-    prompts = pa.array([f"p{(at + 2) // 4}" if at < 20 else f"q{at}" for at in range(40)])
+    units = pa.array([f"u{index // 4}" for index in range(40)])
+    prompts = pa.array(
+        [f"p{(index + 2) // 4}" if index < 20 else f"q{index}" for index in range(40)]
+    )
     made["samples"] = table.set_column(1, "unit", units).set_column(2, "cluster", prompts)
     data = two_groups(make_work(Leak(by="group", between=("a", "b")), made))
     assert (
@@ -145,7 +147,7 @@ def test_no_unit_and_no_prompt_crosses_folds() -> None:
     fold = folds(data, 4, np.random.default_rng(0))
     for column in (data.units, data.prompts):
         for name in set(column):
-            assert len({int(fold[at]) for at, own in enumerate(column) if own == name}) == 1
+            assert len({int(fold[index]) for index, own in enumerate(column) if own == name}) == 1
     assert {int(number) for number in fold} == {0, 1, 2, 3}
 
 
@@ -153,18 +155,18 @@ def test_no_unit_and_no_prompt_crosses_folds() -> None:
 
 
 def test_it_keeps_the_contract() -> None:
-    work = make_work(tables=samples(balance=[float(at % 2) for at in range(60)]))
+    work = make_work(tables=samples(balance=[float(index % 2) for index in range(60)]))
     check_part(PART, params={"by": "group", "between": ["a", "b"]}, work=work)
 
 
 def test_a_key_that_gives_the_label_away_is_named() -> None:
-    found = run(
+    results = run(
         samples(
-            balance=[float(at % 2) for at in range(60)],
-            noise=[float((at * 37) % 11) for at in range(60)],
+            balance=[float(index % 2) for index in range(60)],
+            noise=[float((index * 37) % 11) for index in range(60)],
         )
     )
-    row = found["metadata", "balance", "auroc"]
+    row = results["metadata", "balance", "auroc"]
     assert row["value"] == 1.0
     assert row["separates"]
     assert row["folds"] == 5
@@ -172,41 +174,43 @@ def test_a_key_that_gives_the_label_away_is_named() -> None:
         "a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in 30 clusters (30 "
         "distinct prompts)"
     )
-    assert found["together", "all 2 keys", "auroc"]["value"] == 1.0
-    assert found["together", "all 2 keys", "auroc"]["separates"]
-    noise = found["metadata", "noise", "auroc"]
+    assert results["together", "all 2 keys", "auroc"]["value"] == 1.0
+    assert results["together", "all 2 keys", "auroc"]["separates"]
+    noise = results["metadata", "noise", "auroc"]
     assert noise["low"] < 0.5
     assert noise["high"] < 0.8
     assert not noise["separates"]
-    assert found["metadata", "balance", "accuracy"]["chance"] == 0.5
+    assert results["metadata", "balance", "accuracy"]["chance"] == 0.5
 
 
 def test_words_and_bent_numbers_are_seen_too() -> None:
-    colour = ["red" if at % 2 else ["blue", "green"][at % 4 == 0] for at in range(60)]
-    bent = [50.0 if at % 2 else float(at % 4) * 50 for at in range(60)]  # a: 0 or 100, b: 50
-    found = run(samples(colour=colour, bent=bent))
-    assert found["metadata", "colour", "auroc"]["value"] == 1.0
-    assert found["metadata", "bent", "auroc"]["value"] == 1.0
+    colour = ["red" if index % 2 else ["blue", "green"][index % 4 == 0] for index in range(60)]
+    bent = [
+        50.0 if index % 2 else float(index % 4) * 50 for index in range(60)
+    ]  # a: 0 or 100, b: 50
+    results = run(samples(colour=colour, bent=bent))
+    assert results["metadata", "colour", "auroc"]["value"] == 1.0
+    assert results["metadata", "bent", "auroc"]["value"] == 1.0
 
 
 def test_a_word_never_seen_in_training_tells_nothing() -> None:
-    found = run(samples(name=[f"n{at}" for at in range(60)]))
-    assert found["metadata", "name", "auroc"]["value"] == 0.5
+    results = run(samples(name=[f"n{index}" for index in range(60)]))
+    assert results["metadata", "name", "auroc"]["value"] == 0.5
 
 
 def test_prompt_length_counts_and_the_key_itself_never_does() -> None:
     made = make_samples(
-        [f"x{at}" + " more" * (at % 2) for at in range(24)],
-        group=["ab"[at % 2] for at in range(24)],
+        [f"x{index}" + " more" * (index % 2) for index in range(24)],
+        group=["ab"[index % 2] for index in range(24)],
     )
-    found = run(made)
-    assert {name for kind, name, _ in found if kind == "metadata"} == {"prompt length (tokens)"}
-    assert found["metadata", "prompt length (tokens)", "auroc"]["value"] == 1.0
+    results = run(made)
+    assert {name for kind, name, _ in results if kind == "metadata"} == {"prompt length (tokens)"}
+    assert results["metadata", "prompt length (tokens)", "auroc"]["value"] == 1.0
 
 
 def test_keys_left_out_are_not_looked_at() -> None:
-    found = run(samples(balance=[float(at % 2) for at in range(60)]), leave_out=["balance"])
-    assert ("metadata", "balance", "auroc") not in found
+    results = run(samples(balance=[float(index % 2) for index in range(60)]), leave_out=["balance"])
+    assert ("metadata", "balance", "auroc") not in results
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import clusters_of_groups
 from toolkit_stats.compare import run_comparison as core
+from toolkit_stats.compare.feature_rows import Corrected, SpaceResult
 from toolkit_stats.compare.params import Ranks, Trend
 from toolkit_stats.compare.tests import of_ranks, of_trend
-from toolkit_stats.math import ranks
+from toolkit_stats.math import rank_sums, ranks
 from toolkit_stats.math.means import moments, unpooled, welch, wide
 from toolkit_stats.samples.rank_cells import rank_cells
 
@@ -48,7 +49,7 @@ def ranked(column: np.ndarray) -> ranks.Ranked:
 def test_three_of_twenty_against_none_of_180_have_the_p_of_the_shuffles() -> None:
     column = np.zeros(200)
     column[:3] = [1.0, 2.0, 3.0]
-    p = ranks.mann_whitney(ranked(column), np.arange(200) < 20).p[0]
+    p = rank_sums.mann_whitney(ranked(column), np.arange(200) < 20).p[0]
     assert p == pytest.approx(stats.hypergeom(200, 3, 20).pmf(3), rel=1e-9)
     assert stats.mannwhitneyu(column[:20], column[20:], method="asymptotic").pvalue < 1e-6
 
@@ -75,8 +76,8 @@ def test_small_p_of_sparse_columns_are_near_those_of_all_arrangements(
         )
         for hits in range(min(fires, a) + 1)
     )
-    p = ranks.mann_whitney(ranked(column), first).p[0]
-    if p < ranks.SMALL:
+    p = rank_sums.mann_whitney(ranked(column), first).p[0]
+    if p < rank_sums.SMALL:
         assert exact / 2.5 <= p <= 2.5 * exact
 
 
@@ -84,7 +85,7 @@ def test_a_column_without_zeros_keeps_the_normal_p() -> None:
     dense = np.random.default_rng(0).normal(size=(120, 40))
     dense[:30] += 1.0
     first = np.arange(120) < 30
-    p = ranks.mann_whitney(ranks.ranked(sparse.csc_array(dense)), first).p
+    p = rank_sums.mann_whitney(ranks.ranked(sparse.csc_array(dense)), first).p
     theirs = stats.mannwhitneyu(dense[:30], dense[30:], axis=0, method="asymptotic").pvalue
     np.testing.assert_allclose(p, theirs, rtol=1e-9)
 
@@ -138,11 +139,11 @@ def in_strata(seed: int, features: int) -> Any:
 
 
 def test_sparse_features_within_strata_seldom_give_a_discovery() -> None:
-    found = [
-        (benjamini_hochberg(ranks.van_elteren(in_strata(seed, 512)), 512) <= 0.05).any()
+    results = [
+        (benjamini_hochberg(rank_sums.van_elteren(in_strata(seed, 512)), 512) <= 0.05).any()
         for seed in range(200, 208)
     ]
-    assert sum(found) <= 1
+    assert sum(results) <= 1
 
 
 def test_small_p_within_strata_are_those_of_shuffles() -> None:
@@ -163,7 +164,7 @@ def test_small_p_within_strata_are_those_of_shuffles() -> None:
         total += (dealt - a * (n + 1) / 2) / (n + 1)
         observed += (own[first[stratum == one]].sum() - a * (n + 1) / 2) / (n + 1)
     shuffled = float((np.abs(total) >= abs(observed) - 1e-9).mean())
-    p = float(ranks.van_elteren(parts)[0])
+    p = float(rank_sums.van_elteren(parts)[0])
     assert abs(p - shuffled) <= 4 * np.sqrt(shuffled / len(total))
 
 
@@ -236,11 +237,11 @@ def test_a_rank_test_warns_where_spreads_differ_and_means_do_not() -> None:
         moments(sparse.csr_array(data.values[group.start : group.end]), group.clusters)
         for group in design.groups
     ]
-    one = core.Tested(
+    one = SpaceResult(
         "s", {}, np.arange(50), 50, parts, test.run(sparse.csr_array(data.values), parts)
     )
     every = np.ones(50, dtype=bool)
-    core.warn_of_spreads(work, test, [one], [core.Corrected(np.zeros(50), every, every)])
+    core.warn_of_spreads(work, test, [one], [Corrected(np.zeros(50), every, every)])
     ((name, facts),) = work.report.events
     assert name == "warning"
     assert "spreads that differ 3 times or more" in facts["text"]

@@ -36,10 +36,10 @@ class World:
         work = make_work(
             part.params.model_validate(params), self.tables, model=self.model, saes=self.saes
         )
-        found: dict[str, list[pa.Table]] = {}
+        result: dict[str, list[pa.Table]] = {}
         for written, rows in part.run(work):
-            found.setdefault(written, []).append(rows)
-        return {written: pa.concat_tables(parts) for written, parts in found.items()}
+            result.setdefault(written, []).append(rows)
+        return {written: pa.concat_tables(parts) for written, parts in result.items()}
 
     def direction(self, space: str, feature: int) -> str:
         sae = next(sae for sae in self.saes if space_id(self.model.identity, sae) == space)
@@ -51,8 +51,8 @@ class World:
 
     def _samples(self, count: int) -> dict[str, pa.Table]:
         samples, meta = [], []
-        for at, prompt in enumerate(prompts(self.planted, count)):
-            tokens, name = self.model.tokenise(prompt.text), f"s{at:04d}"
+        for index, prompt in enumerate(prompts(self.planted, count)):
+            tokens, name = self.model.tokenise(prompt.text), f"s{index:04d}"
             facts = {
                 "unit": name,
                 "cluster": name,
@@ -95,10 +95,10 @@ def test_the_stream_and_the_best_feature_read_the_cause_and_metadata_do_not(worl
     assert set(areas) == {"prompt length (tokens)", "shield", "shield level", "all 3 keys"}
     assert all(row["low"] < 0.6 for row in areas.values())
     probe = world.run("compare.probe", CAUSE)["baselines"].to_pylist()
-    found = {(row["kind"], row["name"]): row for row in probe}
+    results = {(row["kind"], row["name"]): row for row in probe}
     for layer in range(4):
-        assert found["linear probe", f"resid_post.{layer}"]["value"] > 0.95
-    best = found["best feature", "of all spaces"]
+        assert results["linear probe", f"resid_post.{layer}"]["value"] > 0.95
+    best = results["best feature", "of all spaces"]
     assert best["value"] == 1.0
     addresses = (
         best["text"].removeprefix("chosen in the other folds: ").partition(";")[0].split(", ")
@@ -118,9 +118,9 @@ def test_a_label_in_the_metadata_is_named_a_leak(world: World) -> None:
 
 
 def test_the_path_runs_from_u_to_v_to_w_and_the_links_say_so(world: World) -> None:
-    found = world.run("trace.pathway", {**CAUSE, "top": 6})
+    results = world.run("trace.pathway", {**CAUSE, "top": 6})
     rows = [
-        row for row in found["trajectories"].to_pylist() if row["stat"] == "d" and row["q"] < 1e-6
+        row for row in results["trajectories"].to_pylist() if row["stat"] == "d" and row["q"] < 1e-6
     ]
     assert {world.direction(row["space"], row["feature"]) for row in rows} >= {"u", "v", "w"}
     links = {
@@ -128,7 +128,7 @@ def test_the_path_runs_from_u_to_v_to_w_and_the_links_say_so(world: World) -> No
             world.direction(row["space"], row["feature"]),
             world.direction(row["other_space"], row["other_feature"]),
         ): row
-        for row in found["links"].to_pylist()
+        for row in results["links"].to_pylist()
     }
     for pair in (("u", "v"), ("v", "w")):
         assert links[pair]["r"] > 0.8

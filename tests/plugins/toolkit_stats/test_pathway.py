@@ -29,7 +29,8 @@ from toolkit_stats.math.correlate import (
     of_orders,
     p_of,
 )
-from toolkit_stats.pathway.stage import Pathway, trace_pathway
+from toolkit_stats.pathway.params import Pathway
+from toolkit_stats.pathway.stage import trace_pathway
 
 PARTS = {part.name: part for part in toolkit_parts()}
 PARAMS = {"by": "outcome", "between": ("ruin", "stop")}
@@ -73,8 +74,8 @@ def world(
     units = [f"g{game:03d}" for game in range(len(games)) for _ in range(decisions)]
     made["samples"] = made["samples"].set_column(1, "unit", pa.array(units))
     rows = []
-    for at, sample in enumerate(made["samples"]["sample"].to_pylist()):
-        game = at // decisions
+    for index, sample in enumerate(made["samples"]["sample"].to_pylist()):
+        game = index // decisions
         cause = max(
             0.0,
             (1.5 if games[game] == "ruin" else 0.0)
@@ -109,9 +110,9 @@ def test_decisions_none_of_which_was_looked_at_are_no_silence() -> None:
         run({**given, "activations": given["activations"].slice(0, 0)})
 
 
-def one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
-    (found,) = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-    return found
+def only_row(rows: list[dict[str, Any]], **expected: Any) -> dict[str, Any]:
+    (result,) = [row for row in rows if all(row[name] == value for name, value in expected.items())]
+    return result
 
 
 # --- correlations ---------------------------------------------------------------------------------
@@ -132,28 +133,28 @@ def test_links_are_those_of_scipy_and_corrected_over_all_pairs(
     assert 2 not in rows[1].features
     strongest = Strongest(10)
     strongest.add(0, *rows)
-    found, p, q = strongest.strongest(40, strongest.tested)
+    result, p, q = strongest.strongest(40, strongest.tested)
     test = stats.spearmanr if method == "spearman" else stats.pearsonr
     every = {(i, j): test(a[:, i], b[:, j]) for i in range(12) for j in range(9) if j != 2}
     best = sorted(every, key=lambda pair: -abs(every[pair].statistic))[:10]
     got = list(
         zip(
-            rows[0].features[found.first].tolist(),
-            rows[1].features[found.second].tolist(),
+            rows[0].features[result.first].tolist(),
+            rows[1].features[result.second].tolist(),
             strict=True,
         )
     )
     assert got == best
-    np.testing.assert_allclose(found.r, [every[pair].statistic for pair in best], atol=1e-12)
+    np.testing.assert_allclose(result.r, [every[pair].statistic for pair in best], atol=1e-12)
     np.testing.assert_allclose(p, [every[pair].pvalue for pair in best], rtol=1e-9)
-    wanted = dict(
+    expected = dict(
         zip(
             every,
             stats.false_discovery_control([one.pvalue for one in every.values()]),
             strict=True,
         )
     )
-    exact = np.array([wanted[pair] for pair in best])
+    exact = np.array([expected[pair] for pair in best])
     assert (q >= exact - 1e-12).all()
     np.testing.assert_allclose(q, exact, rtol=2e-3)
 
@@ -168,10 +169,10 @@ def test_pairs_that_are_not_kept_still_count() -> None:
     for each in (few, many):
         each.add(0, a, b)
     kept, _, q = few.strongest(30, 3600)
-    every, _, wanted = many.strongest(30, 3600)
+    every, _, expected = many.strongest(30, 3600)
     np.testing.assert_array_equal(kept.r, every.r[:3])
-    assert (q >= wanted[:3] - 1e-12).all()
-    np.testing.assert_allclose(q, wanted[:3], rtol=1e-2)
+    assert (q >= expected[:3] - 1e-12).all()
+    np.testing.assert_allclose(q, expected[:3], rtol=1e-2)
 
 
 def test_a_family_of_nulls_is_seldom_discovered() -> None:
@@ -205,8 +206,8 @@ def test_a_perfect_correlation_has_the_p_of_the_most_extreme_orders() -> None:
     )
     strongest = Strongest(10)
     strongest.add(0, first, second)
-    found, p, q = strongest.strongest(12, 2)
-    assert found.r[0] == pytest.approx(1.0)
+    result, p, q = strongest.strongest(12, 2)
+    assert result.r[0] == pytest.approx(1.0)
     assert p[0] == pytest.approx(2 * 2 * math.factorial(10) / math.factorial(12))
     assert q[0] == pytest.approx(2 * p[0])
     few = Strongest(2)
@@ -217,8 +218,8 @@ def test_a_perfect_correlation_has_the_p_of_the_most_extreme_orders() -> None:
             for _ in range(2)
         ),
     )
-    found, p, q = few.strongest(12, 100)
-    assert found.r.tolist() == pytest.approx([1.0, 1.0])
+    result, p, q = few.strongest(12, 100)
+    assert result.r.tolist() == pytest.approx([1.0, 1.0])
     assert (q >= p * 100 / 9).all()
     assert of_orders(
         np.array([[1.0, 2, 3, 4], [0, 0, 0, 7], [1, 1, 1, 1]])
@@ -258,8 +259,8 @@ def test_it_keeps_the_contract() -> None:
 
 def test_the_planted_path_is_found_with_its_sizes() -> None:
     given = world()
-    found = run(given, order="round")
-    row = one(found["trajectories"], space="s1", feature=3, stat="d")
+    results = run(given, order="round")
+    row = only_row(results["trajectories"], space="s1", feature=3, stat="d")
     x = np.array(
         [
             dict(zip(r["features"], r["values"], strict=True)).get(3, 0.0)
@@ -276,12 +277,12 @@ def test_the_planted_path_is_found_with_its_sizes() -> None:
     assert row["q"] < 0.01
     assert row["chosen"]
     assert row["against"] == "stop"
-    mean = one(found["trajectories"], space="s1", feature=3, stat="mean", group="ruin")
+    mean = only_row(results["trajectories"], space="s1", feature=3, stat="mean", group="ruin")
     assert mean["value"] == pytest.approx(a.mean())
     games = a.reshape(-1, 2).mean(axis=1)
     low, high = stats.t.interval(0.95, 19, games.mean(), stats.sem(games))
     assert (mean["low"], mean["high"]) == (pytest.approx(low), pytest.approx(high))
-    link = max(found["links"], key=lambda row: abs(row["r"]))
+    link = max(results["links"], key=lambda row: abs(row["r"]))
     assert (link["space"], link["feature"], link["other_space"], link["other_feature"]) == (
         "s1",
         3,
@@ -294,32 +295,33 @@ def test_the_planted_path_is_found_with_its_sizes() -> None:
 
 def test_each_unit_and_decision_is_traced_in_order() -> None:
     given = world(4, 4)
-    found = run(given, order="round", track=("1/3", "m/resid_post.2/S2:9", "1/60"))
-    rows = [row for row in found["traces"] if row["feature"] == 3]
+    results = run(given, order="round", track=("1/3", "m/resid_post.2/S2:9", "1/60"))
+    rows = [row for row in results["traces"] if row["feature"] == 3]
     assert len(rows) == 16
     assert [row["decision"] for row in rows[:4]] == [1, 0, 1, 0]
     assert {row["unit"] for row in rows} == {f"g{game:03d}" for game in range(8)}
-    silent = [row for row in found["traces"] if row["feature"] == 60]
+    silent = [row for row in results["traces"] if row["feature"] == 60]
     assert {row["value"] for row in silent} == {0.0}
     assert (
-        one(found["trajectories"], feature=60, stat="mean", group="ruin")["text"] == "never fired"
+        only_row(results["trajectories"], feature=60, stat="mean", group="ruin")["text"]
+        == "never fired"
     )
-    assert not one(found["trajectories"], feature=3, stat="d")["chosen"]
+    assert not only_row(results["trajectories"], feature=3, stat="d")["chosen"]
 
 
 def test_at_4_against_46_sizes_are_shown_and_p_values_withheld_with_the_reason() -> None:
-    found = run(world(4, 46, decisions=1))
-    rows = [row for row in found["trajectories"] if row["stat"] == "d"]
+    results = run(world(4, 46, decisions=1))
+    rows = [row for row in results["trajectories"] if row["stat"] == "d"]
     assert all(row["p"] is None and row["q"] is None and row["low"] < row["high"] for row in rows)
     assert all(
         "p-values withheld: group 'ruin' has 4 independent clusters, fewer than 10"
         in row["withheld"]
         for row in rows
     )
-    assert found["links"]
+    assert results["links"]
     assert all(
         row["p"] is None and row["q"] is None and "withheld" in row["text"]
-        for row in found["links"]
+        for row in results["links"]
     )
     assert run(world(4, 46, decisions=1), p_from=4)["links"][0]["q"] is not None
 
@@ -344,9 +346,9 @@ def test_links_of_all_layers_and_of_none() -> None:
 
 
 def test_signatures_have_every_decision_and_loadings_every_feature() -> None:
-    found = run(world(6, 6), top=2, components=2)
-    assert len({row["sample"] for row in found["signatures"]}) == 24
-    loadings = [row for row in found["trajectories"] if row["stat"] == "loading"]
+    results = run(world(6, 6), top=2, components=2)
+    assert len({row["sample"] for row in results["signatures"]}) == 24
+    loadings = [row for row in results["trajectories"] if row["stat"] == "loading"]
     assert len(loadings) == 2 * 4
     assert sum(row["value"] ** 2 for row in loadings if row["group"] == "pc1") == pytest.approx(1.0)
 

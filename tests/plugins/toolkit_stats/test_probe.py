@@ -31,7 +31,7 @@ def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
     """Samples whose label is the sign of dimension 2 of the stream after layer 1; feature 4 of
     space s1 tells it in part.
     """
-    texts = [f"w{at} x{at * 7 % 31} z{at}" for at in range(count)]
+    texts = [f"w{index} x{index * 7 % 31} z{index}" for index in range(count)]
     made = make_samples(texts)
     rows = made["samples"].to_pylist()
     sign = [tiny.stream(row["token_ids"], 1)[-1][2] > 0 for row in rows]
@@ -105,10 +105,10 @@ def test_the_ridge_probe_is_the_minimum_of_its_loss(shape: tuple[int, int]) -> N
     def loss(w: np.ndarray) -> float:
         return float(weight @ (scaled @ w - target) ** 2 + 0.5 * unit * w @ w)
 
-    wanted = optimize.minimize(loss, np.zeros(shape[1]), tol=1e-14).x
+    expected = optimize.minimize(loss, np.zeros(shape[1]), tol=1e-14).x
     (direction,) = ridge(x, row, positive, [0.5])
     np.testing.assert_allclose(
-        direction, wanted / np.sqrt(weight @ (x[row] - mean) ** 2), atol=1e-5
+        direction, expected / np.sqrt(weight @ (x[row] - mean) ** 2), atol=1e-5
     )
 
 
@@ -139,17 +139,17 @@ def test_it_keeps_the_contract(tiny: Any) -> None:
 
 def test_what_is_linear_in_the_stream_is_read_where_it_is(tiny: Any) -> None:
     tiny.passes.clear()
-    found = run(world(tiny), tiny)
+    results = run(world(tiny), tiny)
     assert sum(tiny.passes) == 60
-    assert found["linear probe", "resid_post.1"]["value"] > 0.95
-    assert found["difference of means", "resid_post.1"]["value"] > 0.8
-    assert {name for kind, name in found if kind == "linear probe"} == {
+    assert results["linear probe", "resid_post.1"]["value"] > 0.95
+    assert results["difference of means", "resid_post.1"]["value"] > 0.8
+    assert {name for kind, name in results if kind == "linear probe"} == {
         f"resid_post.{layer}" for layer in range(3)
     }
-    best = found["best feature", "tiny/resid_post.1/S"]
+    best = results["best feature", "tiny/resid_post.1/S"]
     assert 0.7 < best["value"] < 0.98
     assert best["text"].startswith("chosen in the other folds: 4, 4, 4, 4, 4")
-    every = found["best feature", "of all spaces"]
+    every = results["best feature", "of all spaces"]
     assert every["value"] == best["value"]
     assert "tiny/resid_post.1/S:4" in every["text"]
 
@@ -169,10 +169,10 @@ def test_rows_on_disk_give_the_same_and_leave_nothing(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     given = world(tiny)
-    wanted = run(given, tiny)
+    expected = run(given, tiny)
     monkeypatch.setattr(_rows, "MOST_BYTES", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert run(given, tiny) == wanted
+    assert run(given, tiny) == expected
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,13 +180,13 @@ def test_a_space_where_nothing_fired_is_at_chance(tiny: Any) -> None:
     given = world(tiny)
     rows = [{**row, "features": [], "values": []} for row in given["activations"].to_pylist()]
     given["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
-    found = {
+    results = {
         name: row
         for (kind, name), row in run(given, tiny, layers=0).items()
         if kind == "best feature"
     }
-    assert set(found) == {"tiny/resid_post.1/S", "of all spaces"}
-    for row in found.values():
+    assert set(results) == {"tiny/resid_post.1/S", "of all spaces"}
+    for row in results.values():
         assert row["value"] == 0.5
         assert row["text"].startswith("no feature fired")
 
@@ -209,11 +209,11 @@ def test_a_space_where_nothing_fired_does_not_hide_the_others(tiny: Any) -> None
     given["spaces"] = pa.concat_tables(
         [given["spaces"], pa.Table.from_pylist([other], schema=arrow_schema("spaces"))]
     )
-    found = run(given, tiny, layers=0)
-    assert found["best feature", "tiny/resid_post.2/S"]["value"] == 0.5
+    results = run(given, tiny, layers=0)
+    assert results["best feature", "tiny/resid_post.2/S"]["value"] == 0.5
     assert (
-        found["best feature", "of all spaces"]["value"]
-        == found["best feature", "tiny/resid_post.1/S"]["value"]
+        results["best feature", "of all spaces"]["value"]
+        == results["best feature", "tiny/resid_post.1/S"]["value"]
     )
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import joined
+from tests.plugins.toolkit_stats.comparison_tables import joined
 from toolkit.comparisons import comparisons_of
 from toolkit.errors import DataError
 from toolkit.parts import ReportSection, SinkPart, StagePart
@@ -31,8 +31,9 @@ from toolkit.testing.fakes import TableInputs, make_samples, make_work
 from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
 from toolkit_stats.math.ordinal import bounded, describe, quantile, trend_test
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.ranking.sink import RankingFiles, write_ranking
-from toolkit_stats.ranking.stage import Ranking, compare_ranking
+from toolkit_stats.ranking.stage import compare_ranking
 
 PARTS = {part.name: part for part in toolkit_parts() if not isinstance(part, ReportSection)}
 BY = "concept_strength_label"
@@ -45,9 +46,9 @@ def world(
     """Labels 0 to 3 by turns. Feature 7 rises with the label, 3 is noise, 5 never changes, 9 falls,
     2 fires in label 1 only.
     """
-    label = changed.pop("label", [at % 4 for at in range(count)])
+    label = changed.pop("label", [index % 4 for index in range(count)])
     rng = np.random.default_rng(seed)
-    made = make_samples([f"word{at} end{at}" for at in range(count)], **{BY: label})
+    made = make_samples([f"word{index} end{index}" for index in range(count)], **{BY: label})
     rows = []
     for name, value in zip(made["samples"]["sample"].to_pylist(), label, strict=True):
         fired = {5: 1.5}
@@ -109,24 +110,26 @@ def test_every_statistic_is_that_of_the_dense_column(
     x = rng.integers(1, 5, (37, 5)) * (rng.random((37, 5)) < density).astype(float)
     x *= rng.choice([-1, 1], x.shape) if signed else 1
     label = (np.arange(37) % 4).astype(float)
-    found = describe(sparse.csr_array(x), label, LABELS)
-    for at, column in enumerate(x.T):
+    result = describe(sparse.csr_array(x), label, LABELS)
+    for index, column in enumerate(x.T):
         if column.std() == 0:
-            assert np.isnan([found.pearson[at], found.spearman[at], found.separation[at]]).all()
+            assert np.isnan(
+                [result.pearson[index], result.spearman[index], result.separation[index]]
+            ).all()
         else:
-            assert found.pearson[at] == pytest.approx(
+            assert result.pearson[index] == pytest.approx(
                 stats.pearsonr(column, label).statistic, abs=1e-12
             )
-            assert found.spearman[at] == pytest.approx(
+            assert result.spearman[index] == pytest.approx(
                 stats.spearmanr(column, label).statistic, abs=1e-12
             )
             means = [column[label == one].mean() for one in LABELS]
-            np.testing.assert_allclose(found.means[:, at], means)
-            assert found.separation[at] == pytest.approx((means[3] - means[0]) / column.std())
+            np.testing.assert_allclose(result.means[:, index], means)
+            assert result.separation[index] == pytest.approx((means[3] - means[0]) / column.std())
         threshold = np.percentile(column[label == 0], 95)
-        assert found.threshold[at] == pytest.approx(threshold)
-        assert found.tpr[at] == (column[label == 3] > found.threshold[at]).mean()
-        assert found.fpr[at] == (column[label == 0] > found.threshold[at]).mean()
+        assert result.threshold[index] == pytest.approx(threshold)
+        assert result.tpr[index] == (column[label == 3] > result.threshold[index]).mean()
+        assert result.fpr[index] == (column[label == 0] > result.threshold[index]).mean()
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1), st.integers(1, 9))
@@ -147,15 +150,17 @@ def test_the_p_is_that_of_a_correlation_over_cluster_means() -> None:
         (np.arange(60) % 4).astype(float),
         np.unique(rng.integers(0, 20, 60), return_inverse=True)[1],
     )
-    found = trend_test(sparse.csr_array(x), label, cluster)
+    result = trend_test(sparse.csr_array(x), label, cluster)
     means = [
         np.array([own[cluster == one].mean(axis=0) for one in np.unique(cluster)])
         for own in (x, label)
     ]
     np.testing.assert_allclose(
-        found[:4], [stats.pearsonr(column, means[1]).pvalue for column in means[0].T[:4]], rtol=1e-9
+        result[:4],
+        [stats.pearsonr(column, means[1]).pvalue for column in means[0].T[:4]],
+        rtol=1e-9,
     )
-    assert found[4] == 1.0
+    assert result[4] == 1.0
 
 
 def test_a_perfect_line_has_the_p_of_the_most_extreme_way_to_deal_out_the_labels() -> None:
@@ -205,50 +210,50 @@ def test_it_keeps_the_contract() -> None:
 
 def test_the_published_score_is_the_published_formula() -> None:
     made = world()
-    found, label = run(made), np.array([at % 4 for at in range(120)], dtype=float)
+    result, label = run(made), np.array([index % 4 for index in range(120)], dtype=float)
     x = dense(made, 7)
     r = stats.pearsonr(x, label).statistic
     separation = (x[label == 3].mean() - x[label == 0].mean()) / x.std()
     threshold = np.percentile(x[label == 0], 95)
     tpr, fpr = (x[label == 3] > threshold).mean(), (x[label == 0] > threshold).mean()
-    assert found[7, "score", BY] == pytest.approx(0.4 * r + 0.3 * separation + 0.3 * (tpr - fpr))
-    assert found[7, "rank", BY] == 1.0
-    assert found[7, "mean", f"{BY} 3"] == pytest.approx(x[label == 3].mean())
+    assert result[7, "score", BY] == pytest.approx(0.4 * r + 0.3 * separation + 0.3 * (tpr - fpr))
+    assert result[7, "rank", BY] == 1.0
+    assert result[7, "mean", f"{BY} 3"] == pytest.approx(x[label == 3].mean())
     assert [
-        feature for (feature, stat, _), value in found.items() if stat == "passes" and value
+        feature for (feature, stat, _), value in result.items() if stat == "passes" and value
     ] == [7]
     assert [
-        feature for (feature, stat, _), value in found.items() if stat == "passes_sound" and value
+        feature for (feature, stat, _), value in result.items() if stat == "passes_sound" and value
     ] == [7]
 
 
 def test_a_constant_feature_is_dropped_and_one_that_never_fired_counts_in_the_family() -> None:
     tables = ranked(world())
-    found = tables["features"].to_pylist()
-    assert 5 not in {row["feature"] for row in found}
+    result = tables["features"].to_pylist()
+    assert 5 not in {row["feature"] for row in result}
     (comparison,) = comparisons_of(tables["comparisons"])
     assert "bh over 16384 features" in comparison.describe()
-    p = sorted(row["number"] for row in found if row["stat"] == "p")
-    q = sorted(row["number"] for row in found if row["stat"] == "q")
-    assert q[0] == pytest.approx(min(value * 16384 / (at + 1) for at, value in enumerate(p)))
+    p = sorted(row["number"] for row in result if row["stat"] == "p")
+    q = sorted(row["number"] for row in result if row["stat"] == "q")
+    assert q[0] == pytest.approx(min(value * 16384 / (index + 1) for index, value in enumerate(p)))
 
 
 def test_the_sound_numbers_are_of_the_other_half_with_the_threshold_of_the_first() -> None:
     made = world()
-    found = run(made)
+    results = run(made)
     side = np.array([half(2, unit) for unit in made["samples"]["unit"].to_pylist()])
-    label, x = np.array([at % 4 for at in range(120)], dtype=float), dense(made, 3)
+    label, x = np.array([index % 4 for index in range(120)], dtype=float), dense(made, 3)
     select, confirm = side == "select", side == "confirm"
     threshold = np.percentile(x[select & (label == 0)], 95)
-    assert found[3, "threshold_select", BY] == pytest.approx(threshold)
-    assert found[3, "pearson_confirm", BY] == pytest.approx(
+    assert results[3, "threshold_select", BY] == pytest.approx(threshold)
+    assert results[3, "pearson_confirm", BY] == pytest.approx(
         stats.pearsonr(x[confirm], label[confirm]).statistic
     )
-    assert found[3, "fpr_confirm", BY] == pytest.approx(
+    assert results[3, "fpr_confirm", BY] == pytest.approx(
         (x[confirm & (label == 0)] > threshold).mean()
     )
     assert (
-        found[3, "fpr", BY] <= 2 / 30
+        results[3, "fpr", BY] <= 2 / 30
     )  # what the 95th percentile of 30 leaves above itself, whatever the feature
 
 
@@ -292,10 +297,10 @@ def test_a_label_without_samples_is_an_error_or_a_stated_null_and_never_0() -> N
         DataError, match="no sample has concept_strength_label 2, so its mean is unknown"
     ):
         run(made)
-    found = run(made, missing="null")
-    assert found[7, "mean", f"{BY} 2"] is None
-    assert found[7, "monotonic", BY] == 0.0
-    assert found[7, "passes", BY] == 0.0
+    results = run(made, missing="null")
+    assert results[7, "mean", f"{BY} 2"] is None
+    assert results[7, "monotonic", BY] == 0.0
+    assert results[7, "passes", BY] == 0.0
 
 
 def test_samples_without_a_label_are_refused_or_left_out() -> None:
@@ -323,7 +328,7 @@ def test_samples_without_a_label_are_refused_or_left_out() -> None:
         ),
         (
             {**world(), "sample_meta": make_samples(["a", "b"], **{BY: ["x", "y"]})["sample_meta"]},
-            "'x', which is no number",
+            "'x', which is not a number",
         ),
         (
             {
@@ -339,11 +344,13 @@ def test_bad_labels_and_rows(made: Mapping[str, pa.Table], message: str) -> None
         run(made, missing="null")
 
 
-def without(wanted: str, value: int) -> dict[str, pa.Table]:
+def without(expected: str, value: int) -> dict[str, pa.Table]:
     """A world in which no sample of that half has that label."""
     made = world(240)
     sides = [half(2, unit) for unit in made["samples"]["unit"].to_pylist()]
-    keep = [at for at, side in enumerate(sides) if not (at % 4 == value and side == wanted)]
+    keep = [
+        index for index, side in enumerate(sides) if not (index % 4 == value and side == expected)
+    ]
     names = set(made["samples"].take(keep)["sample"].to_pylist())
     rows = [row for row in made["sample_meta"].to_pylist() if row["sample"] in names]
     meta = pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
@@ -365,7 +372,7 @@ def test_a_middle_label_that_a_half_lacks_is_said(side: str) -> None:
 
 def test_units_that_have_every_label_alike_are_refused() -> None:
     made = world(160)
-    units = pa.array([f"u{at // 4}" for at in range(160)])
+    units = pa.array([f"u{index // 4}" for index in range(160)])
     made["samples"] = made["samples"].set_column(1, "unit", units)
     with pytest.raises(
         DataError,
@@ -389,8 +396,8 @@ def files(made: Mapping[str, pa.Table], **params: Any) -> dict[str, str]:
 
 
 def test_the_csv_has_exactly_the_published_columns() -> None:
-    found = files(world())
-    rows = list(csv.DictReader(io.StringIO(found["ranked_features.csv"])))
+    result = files(world())
+    rows = list(csv.DictReader(io.StringIO(result["ranked_features.csv"])))
     assert ",".join(rows[0]) == (
         "rank,layer,average_l0,feature_id,neuronpedia_url,interpretability_score,pearson_corr,spearman_corr,separation_score,"
         "tpr,fpr,mean_label_0,mean_label_1,mean_label_2,mean_label_3,monotonic"
@@ -408,17 +415,17 @@ def test_the_csv_has_exactly_the_published_columns() -> None:
         rows[0]["neuronpedia_url"]
         == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k/7"
     )
-    sound = list(csv.DictReader(io.StringIO(found["ranked_features_sound.csv"])))
+    sound = list(csv.DictReader(io.StringIO(result["ranked_features_sound.csv"])))
     assert [row["feature_id"] for row in sound] == ["7"]
     assert float(sound[0]["q"]) <= 0.05
 
 
 def test_examples_have_the_published_shape_and_are_the_hardest() -> None:
     made = world()
-    found = json.loads(files(made, per_label=2)["feature_examples.json"])
-    (name,) = found
+    result = json.loads(files(made, per_label=2)["feature_examples.json"])
+    (name,) = result
     assert name == "layer_12_l0_82.0_feature_7"
-    one = found[name]
+    one = result[name]
     assert list(one) == [
         *(
             "rank",
@@ -437,8 +444,8 @@ def test_examples_have_the_published_shape_and_are_the_hardest() -> None:
         best = sorted(
             (at for at in range(120) if label[at] == value and x[at] > 0), key=lambda at: -x[at]
         )[:2]
-        wanted = [{"sentence": texts[at], "activation": pytest.approx(x[at])} for at in best]
-        assert one["examples_by_label"][str(value)] == wanted
+        expected = [{"sentence": texts[at], "activation": pytest.approx(x[at])} for at in best]
+        assert one["examples_by_label"][str(value)] == expected
     assert one["examples_by_label"]["0"] == []
 
 
@@ -489,7 +496,7 @@ def test_two_rankings_by_one_label_are_not_mixed() -> None:
     for parts in ((loose, strict), (strict, loose)):
         inputs = TableInputs({**made, **joined(*parts)})
         with pytest.raises(
-            DataError, match=f"more than one stage ranks by {BY}, and the files have place for one"
+            DataError, match=f"more than one stage ranks by {BY}, and the files have room for one"
         ):
             list(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", inputs)))
         part = next(
@@ -504,18 +511,20 @@ def test_two_rankings_by_one_label_are_not_mixed() -> None:
 
 def test_a_key_that_begins_like_the_label_is_another_key() -> None:
     made = dict(world())
-    at = made["sample_meta"].schema.get_field_index("key")
+    index = made["sample_meta"].schema.get_field_index("key")
     keys = [f"{key} of old" if key == BY else key for key in made["sample_meta"]["key"].to_pylist()]
-    old = made["sample_meta"].set_column(at, made["sample_meta"].schema.field(at), pa.array(keys))
+    old = made["sample_meta"].set_column(
+        index, made["sample_meta"].schema.field(index), pa.array(keys)
+    )
     both = {**made, "sample_meta": pa.concat_tables([made["sample_meta"], old])}
     mine = ranked(made)
     other = compare_ranking(make_work(Ranking(by=f"{BY} of old"), both, seed=2))
     two = joined(mine, *({name: table} for name, table in other))
-    plain, found = (
+    plain, result = (
         dict(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", TableInputs({**both, **rows}))))
         for rows in (mine, two)
     )
-    assert {name: found[f"{BY}/{name}"] for name in plain} == plain
+    assert {name: result[f"{BY}/{name}"] for name in plain} == plain
 
 
 def test_the_report_shows_both_rankings() -> None:

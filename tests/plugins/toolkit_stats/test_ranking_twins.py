@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats.made import joined
+from tests.plugins.toolkit_stats.comparison_tables import joined
 from tests.plugins.toolkit_stats.test_ranking import BY, space, world
 from toolkit.comparisons import comparisons_of
 from toolkit.parts import ReportSection
@@ -23,8 +23,9 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
+from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.ranking.sink import RankingFiles, write_ranking
-from toolkit_stats.ranking.stage import Ranking, compare_ranking
+from toolkit_stats.ranking.stage import compare_ranking
 
 SECTION = next(
     part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking"
@@ -41,11 +42,11 @@ def several(spaces: Sequence[Mapping[str, Any]], noise: float = 0.05) -> dict[st
     names = sorted(label)
     base = {name: 1.0 + label[name] + rng.normal() * 0.5 for name in names}
     rows = []
-    for at, one in enumerate(spaces):
+    for index, one in enumerate(spaces):
         for name in names:
-            seven = base[name] + at * noise * rng.normal()
+            seven = base[name] + index * noise * rng.normal()
             fired = [7], [float(seven)]
-            if at == 0:
+            if index == 0:
                 fired = [7, 8], [float(seven), float(1.0 + label[name] + rng.normal() * 0.8)]
             rows.append(
                 {
@@ -113,14 +114,14 @@ def test_the_sound_file_names_the_twin_and_the_published_one_keeps_its_columns()
     files = dict(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", TableInputs(made))))
     sound = list(csv.DictReader(io.StringIO(bytes(files["ranked_features_sound.csv"]).decode())))
     address = {row["space"]: row["address"] for row in ONE_SITE}
-    wanted = {
+    expected = {
         (str(row[0]), row[1]): f"{address[row[2]]}:{row[3]:.0f}"
         for row in twins(made, "same_as_sound")
     }
     l0 = {"82.0": "s1", "22.0": "s2", "445.0": "s3"}
-    found = {(l0[row["average_l0"]], int(row["feature_id"])): row["same_as"] for row in sound}
-    assert found == {key: wanted.get(key, "") for key in found}
-    assert len(found) == 4
+    results = {(l0[row["average_l0"]], int(row["feature_id"])): row["same_as"] for row in sound}
+    assert results == {key: expected.get(key, "") for key in results}
+    assert len(results) == 4
     assert "same_as" not in bytes(files["ranked_features.csv"]).decode()
 
 
@@ -146,16 +147,16 @@ def test_a_sound_ranking_says_how_many_sentences_both_halves_have() -> None:
     made = world()
     sides = [half(2, unit) for unit in made["samples"]["unit"].to_pylist()]
     chosen, held = (
-        next(at for at, side in enumerate(sides) if side == part and at % 4 == 1)
+        next(index for index, side in enumerate(sides) if side == part and index % 4 == 1)
         for part in ("select", "confirm")
     )
     prompts = made["samples"]["cluster"].to_pylist()
     prompts[held] = prompts[chosen]
-    at = made["samples"].schema.get_field_index("cluster")
+    index = made["samples"].schema.get_field_index("cluster")
     shared = {
         **made,
         "samples": made["samples"].set_column(
-            at, made["samples"].schema.field(at), pa.array(prompts)
+            index, made["samples"].schema.field(index), pa.array(prompts)
         ),
     }
     (before,), (after,) = (comparisons_of(ranked(given)["comparisons"]) for given in (made, shared))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats import made
+from tests.plugins.toolkit_stats import comparison_tables
 from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs
@@ -43,7 +43,7 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
     rng = np.random.default_rng(0)
     balance = np.repeat([1.0, 0.0], 40) + rng.normal(size=80) / 4
     dense = np.maximum(rng.normal(size=(80, 4)) + np.outer(balance, [3.0, 0.0, -3.0, 0.0]) + 1, 0)
-    given = made.of_dense(dense, list("a" * 40 + "b" * 40), balance=balance.tolist())
+    given = comparison_tables.of_dense(dense, list("a" * 40 + "b" * 40), balance=balance.tolist())
     both = [
         given["activations"],
         given["activations"].set_column(
@@ -53,14 +53,15 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
     given |= {
         "activations": pa.concat_tables(both),
         "spaces": pa.Table.from_pylist(
-            [made.space(), made.space("s2")], schema=arrow_schema("spaces")
+            [comparison_tables.space(), comparison_tables.space("s2")],
+            schema=arrow_schema("spaces"),
         ),
     }
     rows = [
-        made.outputs(test, given, **{"details": "discovered", **TESTS[test], **params})
+        comparison_tables.outputs(test, given, **{"details": "discovered", **TESTS[test], **params})
         for test in tests
     ]
-    return {**given, **made.joined(*rows)}
+    return {**given, **comparison_tables.joined(*rows)}
 
 
 @pytest.mark.parametrize("test", TESTS)
@@ -78,7 +79,7 @@ def test_both_counts_are_reported_and_twins_once() -> None:
     assert "welch: bh over 16 features, alpha 0.05, |d| &gt;= 1.5." in figure.html
     assert "a: 40 samples of 40 units, 40 distinct prompts, 40 clusters." in figure.html
     assert (
-        "Found: 4 features by corrected p alone, 2 with the cut on the effect. "
+        "RowsByKey: 4 features by corrected p alone, 2 with the cut on the effect. "
         "With features that do the same in several SAEs of one site counted once: 2 and 1."
     ) in figure.html
     assert "differ as well given balance." in figure.html
@@ -86,12 +87,12 @@ def test_both_counts_are_reported_and_twins_once() -> None:
 
 def test_two_tests_of_the_same_groups_are_told_apart() -> None:
     tables = compared("welch", "mann_whitney")
-    found = list(read_contrasts(TableInputs(tables)))
-    assert [one.name for one in found] == ["a vs b, mann_whitney", "a vs b, welch"]
-    assert (found[0].p != found[1].p).any()
-    assert (found[0].d == found[1].d).all()
-    assert [one.adjusted for one in found] == ["", "given balance"]
-    assert [one.twin.sum() for one in found] == [2, 2]
+    results = list(read_contrasts(TableInputs(tables)))
+    assert [one.name for one in results] == ["a vs b, mann_whitney", "a vs b, welch"]
+    assert (results[0].p != results[1].p).any()
+    assert (results[0].d == results[1].d).all()
+    assert [one.adjusted for one in results] == ["", "given balance"]
+    assert [one.twin.sum() for one in results] == [2, 2]
 
 
 def test_without_a_cut_only_one_count_is_claimed() -> None:

@@ -35,21 +35,21 @@ PART = next(
 
 def samples(count: int = 30) -> dict[str, pa.Table]:
     return make_samples(
-        [f"w{at} x{at % 7} {'y ' * (at % 4)}z{at}" for at in range(count)],
-        group=["ab"[at % 2] for at in range(count)],
+        [f"w{index} x{index % 7} {'y ' * (index % 4)}z{index}" for index in range(count)],
+        group=["ab"[index % 2] for index in range(count)],
     )
 
 
 def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[str, pa.Table]:
     asked = Residual(**{"by": "group", "between": ("a", "b"), **params})
-    found: dict[str, list[pa.Table]] = {}
+    result: dict[str, list[pa.Table]] = {}
     for name, rows in compare_residual(make_work(asked, given, model=model)):
-        found.setdefault(name, []).append(rows)
-    return {name: pa.concat_tables(parts) for name, parts in found.items()}
+        result.setdefault(name, []).append(rows)
+    return {name: pa.concat_tables(parts) for name, parts in result.items()}
 
 
-def numbers(found: Mapping[str, pa.Table]) -> dict[tuple[str, int, str, str], float]:
-    rows = found["features"].to_pylist()
+def numbers(result: Mapping[str, pa.Table]) -> dict[tuple[str, int, str, str], float]:
+    rows = result["features"].to_pylist()
     return {
         (row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in rows
     }
@@ -65,20 +65,22 @@ def test_it_keeps_the_contract(tiny: Any) -> None:
 
 def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> None:
     given = samples()
-    found = run(given, tiny, layers="1-2", details="all")
-    spaces = {row["hookpoint"]: row for row in found["spaces"].to_pylist()}
+    results = run(given, tiny, layers="1-2", details="all")
+    spaces = {row["hookpoint"]: row for row in results["spaces"].to_pylist()}
     assert set(spaces) == {"resid_post.1", "resid_post.2"}
-    rows, got = given["samples"].to_pylist(), numbers(found)
+    rows, got = given["samples"].to_pylist(), numbers(results)
     every = []
     for layer in (1, 2):
         x = np.array([tiny.stream(row["token_ids"], layer)[-1] for row in rows], dtype=np.float64)
         theirs = stats.ttest_ind(x[0::2], x[1::2], equal_var=False)
         space = spaces[f"resid_post.{layer}"]["space"]
-        for at in range(5):
-            assert got[space, at, "mean", "a"] == pytest.approx(x[0::2, at].mean(), rel=1e-12)
-            assert got[space, at, "t", "a vs b"] == pytest.approx(theirs.statistic[at], rel=1e-6)
-            assert got[space, at, "p", "a vs b"] == pytest.approx(theirs.pvalue[at], rel=1e-6)
-            assert got[space, at, "density", "b"] == 1.0
+        for index in range(5):
+            assert got[space, index, "mean", "a"] == pytest.approx(x[0::2, index].mean(), rel=1e-12)
+            assert got[space, index, "t", "a vs b"] == pytest.approx(
+                theirs.statistic[index], rel=1e-6
+            )
+            assert got[space, index, "p", "a vs b"] == pytest.approx(theirs.pvalue[index], rel=1e-6)
+            assert got[space, index, "density", "b"] == 1.0
         every += list(theirs.pvalue)
     q = [value for (_, _, stat, _), value in got.items() if stat == "q"]
     np.testing.assert_allclose(q, stats.false_discovery_control(every), rtol=1e-6)
@@ -118,9 +120,9 @@ def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
     given = make_samples(texts, group=[*"aaaabbbbabab"])
     prompts = pa.array(texts)
     given["samples"] = given["samples"].set_column(2, "cluster", prompts)
-    found = run(given, tiny, layers=0)
+    results = run(given, tiny, layers=0)
     assert sum(tiny.passes) == 5
-    (comparison,) = comparisons_of(found["comparisons"])
+    (comparison,) = comparisons_of(results["comparisons"])
     texts_of = {group.name: group.describe() for group in comparison.groups}
     groups = dict(
         zip(
@@ -146,16 +148,16 @@ def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:
     x[:, 4] = 3.3
     clusters = np.unique(rng.integers(0, 9, 40), return_inverse=True)[1]
     stream = Stream(clusters, (6,))
-    for at in rng.permutation(40):
-        stream.add(x[at], [int(clusters[at])])
-    got, wanted = stream.moments(), moments(sparse.csr_array(x), clusters)
-    np.testing.assert_allclose(got.mean, wanted.mean, rtol=1e-12)
-    np.testing.assert_allclose(got.squares, wanted.squares, rtol=1e-9)
-    np.testing.assert_allclose(got.variance, wanted.variance, rtol=1e-9)
+    for index in rng.permutation(40):
+        stream.add(x[index], [int(clusters[index])])
+    got, expected = stream.moments(), moments(sparse.csr_array(x), clusters)
+    np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(got.squares, expected.squares, rtol=1e-9)
+    np.testing.assert_allclose(got.variance, expected.variance, rtol=1e-9)
     assert got.squares[4] == 0
-    np.testing.assert_allclose(got.skewness, wanted.skewness, rtol=1e-6)
-    np.testing.assert_allclose(got.kurtosis, wanted.kurtosis, rtol=1e-6)
-    np.testing.assert_allclose(welch(got, got).p, welch(wanted, wanted).p)
+    np.testing.assert_allclose(got.skewness, expected.skewness, rtol=1e-6)
+    np.testing.assert_allclose(got.kurtosis, expected.kurtosis, rtol=1e-6)
+    np.testing.assert_allclose(welch(got, got).p, welch(expected, expected).p)
 
 
 def test_another_order_keeps_few_clusters_open_and_changes_nothing(
@@ -163,20 +165,20 @@ def test_another_order_keeps_few_clusters_open_and_changes_nothing(
 ) -> None:
     given = samples(40)
     given["samples"] = given["samples"].set_column(
-        1, "unit", pa.array([f"u{at // 4}" for at in range(40)])
+        1, "unit", pa.array([f"u{index // 4}" for index in range(40)])
     )
     most: list[int] = []
     real = Stream.moments
     monkeypatch.setattr(
         Stream, "moments", lambda self: (most.append(self.most_open), real(self))[1]
     )
-    wanted = numbers(run(given, tiny))
+    expected = numbers(run(given, tiny))
     usual = max(most)
     monkeypatch.setattr(_residual, "OPEN_BYTES", 0)
     most.clear()
     got = numbers(run(given, tiny))
     assert max(most) == 1 < usual
-    assert got == pytest.approx(wanted, rel=1e-9, nan_ok=True)
+    assert got == pytest.approx(expected, rel=1e-9, nan_ok=True)
 
 
 # --- promise 1 ------------------------------------------------------------------------------------
@@ -211,15 +213,15 @@ def test_a_short_address_that_could_mean_either_is_refused_with_both() -> None:
         "address": "m/resid_post.1/S",
     }
     with pytest.raises(
-        BadInput, match=r"'1/7' may mean 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
+        BadInput, match=r"'1/7' may be any of 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
     ):
         find("1/7", [raw, sae])
     assert find("m/resid_post.1/raw:7", [raw, sae]) == raw
 
 
 def test_layers_may_be_left_open_to_the_last(tiny: Any) -> None:
-    found = run(samples(), tiny, layers="1-")["spaces"].to_pylist()
-    assert [row["hookpoint"] for row in found] == ["resid_post.1", "resid_post.2"]
+    result = run(samples(), tiny, layers="1-")["spaces"].to_pylist()
+    assert [row["hookpoint"] for row in result] == ["resid_post.1", "resid_post.2"]
 
 
 @pytest.mark.parametrize(

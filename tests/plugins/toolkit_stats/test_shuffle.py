@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import numbers, of_dense, of_groups
+from tests.plugins.toolkit_stats.comparison_tables import numbers, of_dense, of_groups
 from toolkit.errors import DataError
 from toolkit.randomness import generator
 from toolkit.testing.nulls import null_groups
@@ -89,7 +89,9 @@ def test_games_are_shuffled_and_not_rounds() -> None:
         unit: numbers("permutation", given, between=("a", "b"), unit=unit, permutations=199)
         for unit in ("game", "sample")
     }
-    shares = {unit: np.mean([p < 0.05 for p in found["p"].values()]) for unit, found in by.items()}
+    shares = {
+        unit: np.mean([p < 0.05 for p in result["p"].values()]) for unit, result in by.items()
+    }
     assert shares["sample"] > 0.3
     assert shares["game"] < 0.09
 

@@ -77,9 +77,9 @@ def test_a_cluster_repeated_is_no_more_evidence_than_the_cluster_once() -> None:
 def test_a_column_without_spread_is_no_evidence_whatever_its_means() -> None:
     a = np.array([[0.1, 3.0], [0.1, 3.0], [0.1, 3.0]])
     b = np.array([[0.1, 5.0], [0.1, 5.0], [0.1, 5.0]])
-    found = of_dense(a, b)
-    assert found.p.tolist() == [1.0, 1.0]
-    assert np.isnan([found.t, found.df, found.d]).all()
+    result = of_dense(a, b)
+    assert result.p.tolist() == [1.0, 1.0]
+    assert np.isnan([result.t, result.df, result.d]).all()
 
 
 def test_what_rounding_leaves_of_a_constant_is_no_spread() -> None:
@@ -124,15 +124,15 @@ def test_rounds_taken_for_units_find_what_is_not_there_and_units_do_not() -> Non
 def test_planted_features_are_found_with_their_sign_and_size() -> None:
     which = (3, 17, 40)
     data = planted_groups(5, d=1.2, which=which, n_games=200, rounds=6, n_features=64)
-    found = of_groups(data, data.game)
-    q = benjamini_hochberg(found.p, data.n_features)
+    result = of_groups(data, data.game)
+    q = benjamini_hochberg(result.p, data.n_features)
     assert set(which) <= set(np.flatnonzero(q < 0.05))
     assert (q < 0.05).sum() <= len(which) + 2
     means, label = data.game_means()
     of_games = of_dense(means[label], means[~label])
     np.testing.assert_allclose(of_games.d[list(which)], 1.2, atol=0.35)
-    np.testing.assert_allclose(of_games.p, found.p, rtol=1e-9)
-    assert (found.d[list(which)] > 0.4).all()
+    np.testing.assert_allclose(of_games.p, result.p, rtol=1e-9)
+    assert (result.d[list(which)] > 0.4).all()
 
 
 def test_guarded_is_never_surer_than_welch_or_the_pooled_spread() -> None:

@@ -13,8 +13,14 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from tests.plugins.toolkit_stats import made
-from tests.plugins.toolkit_stats.made import Found, of_groups, sample, space, tables
+from tests.plugins.toolkit_stats import comparison_tables
+from tests.plugins.toolkit_stats.comparison_tables import (
+    RowsByKey,
+    of_groups,
+    sample,
+    space,
+    tables,
+)
 from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema
@@ -38,13 +44,13 @@ def small() -> dict[str, pa.Table]:
         {5: 2.5},
         {5: 3.0},
     ]
-    rows = [("s1", name, 0, found) for name, found in zip(names, values, strict=True)]
+    rows = [("s1", name, 0, result) for name, result in zip(names, values, strict=True)]
     return tables([sample(name) for name in names], list("aaabbb"), rows)
 
 
-def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
+def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
     """The stage's rows by (space, feature, stat, group)."""
-    return made.run("welch", given, seed, **{**PAIR, **params})
+    return comparison_tables.run("welch", given, seed, **{**PAIR, **params})
 
 
 def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
@@ -55,7 +61,9 @@ def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
 
 def test_it_keeps_the_contract() -> None:
     check_part(
-        made.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small())
+        comparison_tables.PARTS["compare.welch"],
+        params={"by": "group", **PAIR},
+        work=make_work(tables=small()),
     )
 
 
@@ -64,38 +72,38 @@ def test_it_keeps_the_contract() -> None:
 
 def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() -> None:
     given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=12))
-    found, detailed = run(given, details="discovered", alpha=0.001), run(given, alpha=0.001)
-    assert {stat for _, feature, stat, group in found if feature == 5 and group == "a vs b"} == {
+    result, detailed = run(given, details="discovered", alpha=0.001), run(given, alpha=0.001)
+    assert {stat for _, feature, stat, group in result if feature == 5 and group == "a vs b"} == {
         "d",
         "p",
         "q",
         "significant",
     }
-    assert {key: row["number"] for key, row in found.items() if key[1] == 6} == {
+    assert {key: row["number"] for key, row in result.items() if key[1] == 6} == {
         key: row["number"] for key, row in detailed.items() if key[1] == 6
     }
-    assert "discovered" in {stat for _, feature, stat, _ in found if feature == 6}
+    assert "discovered" in {stat for _, feature, stat, _ in result if feature == 6}
 
 
 def test_each_fired_feature_has_every_statistic_once() -> None:
-    found = run(small())
-    stats_of = {(stat, group) for _, feature, stat, group in found if feature == 2}
+    results = run(small())
+    stats_of = {(stat, group) for _, feature, stat, group in results if feature == 2}
     sides = {(stat, group) for stat in ("mean", "std", "density") for group in ("a", "b")}
     contrast = {
         (stat, "a vs b")
         for stat in ("d", "d_low", "d_high", "g", "t", "df", "p", "q", "significant")
     }
     assert stats_of == sides | contrast | {("fired", "")}
-    assert {feature for _, feature, _, _ in found} == {2, 5}
+    assert {feature for _, feature, _, _ in results} == {2, 5}
 
 
 def test_the_numbers_are_those_of_the_samples() -> None:
-    found = run(small())
+    results = run(small())
     a, b = [2.0, 2.5, 2.0], [2.0, 2.5, 3.0]
     theirs = stats.ttest_ind(a, b, equal_var=False)
     number = {
         (stat, group): row["number"]
-        for (_, feature, stat, group), row in found.items()
+        for (_, feature, stat, group), row in results.items()
         if feature == 5
     }
     assert number["mean", "a"] == pytest.approx(np.mean(a))
@@ -108,16 +116,16 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     assert number["d", "a vs b"] == pytest.approx(
         (np.mean(a) - np.mean(b)) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
     )
-    size = made.sizes("welch", small(), **PAIR)["a"]
+    size = comparison_tables.sizes("welch", small(), **PAIR)["a"]
     assert size == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
-    assert found["s1", 2, "density", "b"]["number"] == 0.0
+    assert results["s1", 2, "density", "b"]["number"] == 0.0
 
 
 def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
-    found = run(given)
-    p, q = (found["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    said = made.compared("welch", given, **PAIR)
+    results = run(given)
+    p, q = (results["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
+    said = comparison_tables.compared("welch", given, **PAIR)
     assert said.describe() == "welch: bh over 1008 features, alpha 0.05"
     assert said.tested == {"s1": 8, "s2": 1000}
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
@@ -129,17 +137,17 @@ def test_two_spaces_share_one_correction() -> None:
         0, given["activations"].schema.field(0), pa.array(["s2"] * 6)
     )
     both = pa.concat_tables([given["activations"], other])
-    found = run(
+    results = run(
         given
         | {
             "activations": both,
             "spaces": tables([], [], [], [space(), space("s2", 8, 2)])["spaces"],
         }
     )
-    p = found["s1", 2, "p", "a vs b"]["number"]
+    p = results["s1", 2, "p", "a vs b"]["number"]
     assert (
-        found["s1", 2, "q", "a vs b"]["number"]
-        == found["s2", 2, "q", "a vs b"]["number"]
+        results["s1", 2, "q", "a vs b"]["number"]
+        == results["s2", 2, "q", "a vs b"]["number"]
         == pytest.approx(p * 16 / 2)
     )
 
@@ -148,9 +156,9 @@ def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> Non
     rows = [
         ("s1", name, 0, {3: value}) for name, value in zip(SIX, [1.0] * 3 + [2.0] * 3, strict=True)
     ]
-    found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows))
+    results = run(tables([sample(name) for name in SIX], list("aaabbb"), rows))
     assert [
-        found["s1", 3, stat, "a vs b"]["number"]
+        results["s1", 3, stat, "a vs b"]["number"]
         for stat in ("d", "t", "df", "p", "q", "significant")
     ] == [
         *[None] * 3,
@@ -204,16 +212,16 @@ def test_rounds_taken_for_units_mislead_and_units_do_not() -> None:
 
 def test_a_planted_feature_is_found_with_its_sign() -> None:
     given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
-    found = run(given, alpha=0.001)
+    results = run(given, alpha=0.001)
     assert [
         feature
-        for (_, feature, stat, _), row in found.items()
+        for (_, feature, stat, _), row in results.items()
         if stat == "significant" and row["number"]
     ] == [6]
-    assert 0.5 < found["s1", 6, "d", "a vs b"]["number"] < 1.6
+    assert 0.5 < results["s1", 6, "d", "a vs b"]["number"] < 1.6
     swapped = run(given, between=("b", "a"))
     assert swapped["s1", 6, "d", "b vs a"]["number"] == pytest.approx(
-        -found["s1", 6, "d", "a vs b"]["number"]
+        -results["s1", 6, "d", "a vs b"]["number"]
     )
 
 
@@ -221,9 +229,9 @@ def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
     samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
     given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
     three = "4 samples of 4 units, 3 distinct prompts, 3 clusters"
-    assert made.sizes("welch", given, **PAIR) == {"a": three, "b": three}
+    assert comparison_tables.sizes("welch", given, **PAIR) == {"a": three, "b": three}
     four = "4 samples of 4 units, 3 distinct prompts, 4 clusters"
-    assert made.sizes("welch", given, **PAIR, cluster="none")["a"] == four
+    assert comparison_tables.sizes("welch", given, **PAIR, cluster="none")["a"] == four
 
 
 def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
@@ -246,7 +254,7 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
     given = of_groups(null_groups(1, n_games=40, rounds=3, n_features=10))
     sizes = {}
     for part in ("select", "confirm", "all"):
-        groups = made.compared("welch", given, 9, **PAIR, half=part).groups
+        groups = comparison_tables.compared("welch", given, 9, **PAIR, half=part).groups
         sizes[part] = groups[0].samples
     games = {row["unit"] for row in given["samples"].to_pylist()}
     label = dict(
@@ -265,21 +273,21 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
 @pytest.mark.parametrize(("pool", "expected"), [("max", 3.0), ("mean", 1.5)], ids=["max", "mean"])
 def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> None:
     rows = [
-        ("s1", "n0", at, {1: value} if value else {0: 1.0})
-        for at, value in enumerate([3.0, 2.0, 1.0, 0.0])
+        ("s1", "n0", index, {1: value} if value else {0: 1.0})
+        for index, value in enumerate([3.0, 2.0, 1.0, 0.0])
     ]
     rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in range(1, 6)]
-    found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows), pool=pool)
-    assert found["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 1.5) / 3)
+    results = run(tables([sample(name) for name in SIX], list("aaabbb"), rows), pool=pool)
+    assert results["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 1.5) / 3)
 
 
 def test_groups_may_be_named_by_numbers() -> None:
-    rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(SIX)]
-    found = run(
+    rows = [("s1", name, 0, {1: 1.0 + index}) for index, name in enumerate(SIX)]
+    results = run(
         tables([sample(name) for name in SIX], [1.0] * 3 + [0.5] * 3, rows), between=[1, 0.5]
     )
-    assert found["s1", 1, "mean", "1"]["number"] == 2.0
-    assert found["s1", 1, "mean", "0.5"]["number"] == 5.0
+    assert results["s1", 1, "mean", "1"]["number"] == 2.0
+    assert results["s1", 1, "mean", "0.5"]["number"] == 5.0
 
 
 # --- what it refuses ------------------------------------------------------------------------------
@@ -322,7 +330,7 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "found"),
+    ("params", "result"),
     [
         (
             {},
@@ -338,14 +346,14 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
     ids=["prompts", "units"],
 )
 def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(
-    params: dict[str, str], found: str
+    params: dict[str, str], result: str
 ) -> None:
-    samples = [sample(f"n{at}", f"g{at // 2}") for at in range(4)] + [
-        sample(f"m{at}") for at in range(3)
+    samples = [sample(f"n{index}", f"g{index // 2}") for index in range(4)] + [
+        sample(f"m{index}") for index in range(3)
     ]
     message = (
-        f"between: group 'a' has {found}; a test needs at least 3 independent clusters to see a "
-        "spread. Give the experiment more units."
+        f"between: group 'a' has {result}; a test needs at least 3 independent clusters to "
+        "estimate a spread. Give the experiment more units."
     )
     given = tables(samples, list("aaaabbb"), silent([one["sample"] for one in samples]))
     refused(message, given, **params)

@@ -34,10 +34,10 @@ def run(
     part = PARTS.get(kind, name)
     given = part.params.model_validate(params, context={"parts": PARTS})
     work = make_work(given, tables, model=model, saes=saes, limit_units=limit)
-    found: dict[str, list[pa.Table]] = {}
+    result: dict[str, list[pa.Table]] = {}
     for written, rows in part.run(replace(work, identity=getattr(model, "identity", None))):
-        found.setdefault(written, []).append(rows)
-    return {written: pa.concat_tables(rows) for written, rows in found.items()}
+        result.setdefault(written, []).append(rows)
+    return {written: pa.concat_tables(rows) for written, rows in result.items()}
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

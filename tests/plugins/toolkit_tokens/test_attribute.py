@@ -17,7 +17,7 @@ CHANGES = [{"of": "Initial_100_first_round", "set": {"balance": 10}}]
 
 
 @pytest.fixture(scope="session")
-def found(lab: Any, lab_saes: Any) -> dict[str, Any]:
+def attributed(lab: Any, lab_saes: Any) -> dict[str, Any]:
     """$100 against $10, every method, on the lab model."""
     params = {**SCENARIOS, "pick": ["Initial_100_first_round"], "changes": CHANGES}
     tables = run("source", "scenarios", params, model=lab)
@@ -25,24 +25,24 @@ def found(lab: Any, lab_saes: Any) -> dict[str, Any]:
     return tables | run("stage", "attribute.tokens", given, tables, model=lab, saes=lab_saes)
 
 
-def checks(found: Any, **where: Any) -> list[dict[str, Any]]:
+def checks(result: Any, **where: Any) -> list[dict[str, Any]]:
     return [
         row
-        for row in found["attribution_checks"].to_pylist()
+        for row in result["attribution_checks"].to_pylist()
         if all(row[key] == value for key, value in where.items())
     ]
 
 
-def parts(found: Any, **where: Any) -> list[dict[str, Any]]:
+def parts(result: Any, **where: Any) -> list[dict[str, Any]]:
     return [
         row
-        for row in found["attributions"].to_pylist()
+        for row in result["attributions"].to_pylist()
         if all(row[key] == value for key, value in where.items())
     ]
 
 
-def test_every_method_is_there(found: Any) -> None:
-    methods = {row["method"] for row in checks(found)}
+def test_every_method_is_there(attributed: Any) -> None:
+    methods = {row["method"] for row in checks(attributed)}
     assert methods == {
         "attention_magnitude",
         "attention_magnitude_by_head",
@@ -54,41 +54,43 @@ def test_every_method_is_there(found: Any) -> None:
         "integrated_gradients",
         "relp",
     }
-    assert len(found["spaces"]) == 4
+    assert len(attributed["spaces"]) == 4
 
 
-def test_direct_attribution_is_the_outcome_itself(found: Any) -> None:
-    rows = checks(found, method="direct")
+def test_direct_attribution_is_the_outcome_itself(attributed: Any) -> None:
+    rows = checks(attributed, method="direct")
     assert {row["part"] for row in rows} == {"head", "feature"}
     for row in rows:
         assert row["total"] == pytest.approx(row["measured"], abs=2e-4)
-    kinds = {row["part"] for row in parts(found, method="direct")}
+    kinds = {row["part"] for row in parts(attributed, method="direct")}
     assert kinds >= {"embedding", "head", "mlp", "error", "later_blocks", "constant"}
 
 
-def test_tokens_and_features_with_the_error_add_up_alike(found: Any) -> None:
+def test_tokens_and_features_with_the_error_add_up_alike(attributed: Any) -> None:
     """What the SAE does not explain is a term of its own, so both sums are the same."""
     for method in ("attribution_patching", "integrated_gradients", "relp", "gradient_activation"):
         for layer in range(4):
-            by = {row["part"]: row for row in checks(found, method=method, layer=layer)}
+            by = {row["part"]: row for row in checks(attributed, method=method, layer=layer)}
             assert by["token"]["total"] == pytest.approx(by["feature"]["total"], abs=1e-4)
             assert by["token"]["measured"] == by["feature"]["measured"]
-    errors = parts(found, method="attribution_patching", part="error", layer=2)
+    errors = parts(attributed, method="attribution_patching", part="error", layer=2)
     assert any(abs(row["value"]) > 1e-4 for row in errors)
 
 
-def test_integrated_gradients_add_up_to_the_measured_change(found: Any) -> None:
-    for row in checks(found, method="integrated_gradients", part="token"):
+def test_integrated_gradients_add_up_to_the_measured_change(attributed: Any) -> None:
+    for row in checks(attributed, method="integrated_gradients", part="token"):
         assert row["total"] == pytest.approx(
             row["measured"], abs=0.05 + 0.05 * abs(row["measured"])
         )
 
 
-def test_exact_patching_of_the_last_layer_is_what_a_whole_pass_gives(found: Any, lab: Any) -> None:
+def test_exact_patching_of_the_last_layer_is_what_a_whole_pass_gives(
+    attributed: Any, lab: Any
+) -> None:
     """Each token alone, by an edit of a whole pass."""
     from toolkit.edits import Edit, OnStream, Set, tokens
 
-    rows = {row["sample"]: row for row in found["samples"].to_pylist()}
+    rows = {row["sample"]: row for row in attributed["samples"].to_pylist()}
     clean, changed = rows["Initial_100_first_round"], rows["Initial_100_first_round:balance=10"]
     pair = aligned(clean, changed)
     name = "resid_post.1"
@@ -103,63 +105,63 @@ def test_exact_patching_of_the_last_layer_is_what_a_whole_pass_gives(found: Any,
     for position in range(len(clean["token_ids"])):
         edit = Edit(name, OnStream(Set(other[position])), tokens([0], [position]))
         expected.append(outcome([edit]) - outcome([]))
-    mine = parts(found, method="attribution_patching", part="token", layer=1)
+    mine = parts(attributed, method="attribution_patching", part="token", layer=1)
     mine.sort(key=lambda row: row["position"])
     np.testing.assert_allclose([row["exact"] for row in mine], expected, atol=2e-4)
 
 
-def test_features_are_patched_one_by_one(found: Any) -> None:
+def test_features_are_patched_one_by_one(attributed: Any) -> None:
     rows = [
         row
-        for row in parts(found, method="attribution_patching", part="feature", layer=2)
+        for row in parts(attributed, method="attribution_patching", part="feature", layer=2)
         if row["exact"] is not None
     ]
     assert 3 <= len(rows) <= 12
     assert all(row["space"] and row["position"] is not None for row in rows)
-    last = parts(found, method="attribution_patching", part="feature", layer=3)
+    last = parts(attributed, method="attribution_patching", part="feature", layer=3)
     assert any(row["exact"] is not None for row in last)
 
 
-def test_heads_and_blocks_are_patched_one_by_one(found: Any) -> None:
-    heads = parts(found, method="attribution_patching", part="head")
+def test_heads_and_blocks_are_patched_one_by_one(attributed: Any) -> None:
+    heads = parts(attributed, method="attribution_patching", part="head")
     assert {(row["layer"], row["head"]) for row in heads} == {
         (layer, head) for layer in range(4) for head in range(4)
     }
     blocks = [
         row
         for site in ("attn_out", "mlp_out")
-        for row in parts(found, method="attribution_patching", part=site)
+        for row in parts(attributed, method="attribution_patching", part=site)
     ]
     assert len(blocks) == 8
     assert all(row["exact"] is not None for row in heads + blocks)
-    for row in checks(found, method="attribution_patching", part="mlp_out"):
+    for row in checks(attributed, method="attribution_patching", part="mlp_out"):
         assert row["measured"] is None
         assert row["compared"] == 4
 
 
-def test_the_published_formula_as_it_was_written(found: Any, lab: Any, lab_saes: Any) -> None:
+def test_the_published_formula_as_it_was_written(attributed: Any, lab: Any, lab_saes: Any) -> None:
     """importance = A[last] * |f|, normalised; from independent passes."""
-    sample = found["samples"].to_pylist()[0]
+    sample = attributed["samples"].to_pylist()[0]
     ids = sample["token_ids"]
     captured = lab.run([ids], ["attn_probs.2", "resid_post.2"])
     sae = next(sae for sae in lab_saes if sae.layer == 2)
     features = sae.encode(captured["resid_post.2"][0])
     features[0] = 0  # BOS
-    wanted = captured["attn_probs.2"][0, :, -1].mean(dim=0) * features.norm(dim=1)
-    wanted = wanted / wanted.sum()
-    mine = parts(found, method="attention_magnitude", layer=2, sample=sample["sample"])
-    np.testing.assert_allclose([row["value"] for row in mine], wanted, atol=1e-5)
+    expected = captured["attn_probs.2"][0, :, -1].mean(dim=0) * features.norm(dim=1)
+    expected = expected / expected.sum()
+    mine = parts(attributed, method="attention_magnitude", layer=2, sample=sample["sample"])
+    np.testing.assert_allclose([row["value"] for row in mine], expected, atol=1e-5)
     assert sum(row["value"] for row in mine) == pytest.approx(1)
-    for row in checks(found, method="attention_magnitude"):
+    for row in checks(attributed, method="attention_magnitude"):
         assert row["measured"] is None, "it is no share of any change"
-    named = parts(found, method="attention_activation_importance")
+    named = parts(attributed, method="attention_activation_importance")
     weights = captured["attn_probs.2"][0, :, -1].mean(dim=0)
     own = [row["value"] for row in named if row["layer"] == 2 and row["feature"] == 7]
     np.testing.assert_allclose(own, 2.0 * weights * features[:, 7], atol=1e-5)
 
 
-def test_rollout_is_a_distribution(found: Any) -> None:
-    rows = parts(found, method="rollout")
+def test_rollout_is_a_distribution(attributed: Any) -> None:
+    rows = parts(attributed, method="rollout")
     assert sum(row["value"] for row in rows) == pytest.approx(1, abs=1e-3)
     assert all(row["value"] >= 0 for row in rows)
 
@@ -171,10 +173,10 @@ def test_rollout_is_a_distribution(found: Any) -> None:
 def planted_found(planted: Any, small: Any, small_saes: Any) -> Any:
     words = "the a you losing have balance goal round choose"
     other = words.replace("losing", "calm")
-    at = words.index("losing")
+    position = words.index("losing")
     texts = {
-        "clean": (words, [("cause", at, at + 6)]),
-        "twin": (other, [("cause", at, at + 4)]),
+        "clean": (words, [("cause", position, position + 6)]),
+        "twin": (other, [("cause", position, position + 4)]),
     }
     tables = samples_of(small, texts, changed_from={"twin": "clean"})
     params = {"plus": [" stop"], "minus": [" bet"], "steps": 8}
@@ -219,11 +221,11 @@ def test_the_fused_error_is_never_dropped(planted: Any, small: Any) -> None:
     tables = samples_of(small, texts, changed_from={"twin": "clean"})
     params = {"plus": [" stop"], "minus": [" bet"], "methods": ["attribution_patching"]}
     saes = saes_of(planted.lossy)
-    found = run("stage", "attribute.tokens", params, tables, model=small, saes=saes)
-    (token,) = checks(found, part="token")
-    (feature,) = checks(found, part="feature")
+    results = run("stage", "attribute.tokens", params, tables, model=small, saes=saes)
+    (token,) = checks(results, part="token")
+    (feature,) = checks(results, part="feature")
     assert token["total"] == pytest.approx(feature["total"], abs=1e-4)
-    assert len(parts(found, part="error")) == 6
+    assert len(parts(results, part="error")) == 6
 
 
 # --- alignment ------------------------------------------------------------------------------------
@@ -289,11 +291,11 @@ def test_saes_of_other_places_are_refused(lab: Any, lab_saes: Any) -> None:
         run("stage", "attribute.tokens", BETS, tables, model=lab, saes=[sae])
 
 
-def test_no_two_parts_are_one_row(found: Any) -> None:
+def test_no_two_parts_are_one_row(attributed: Any) -> None:
     from toolkit.tables import table
 
     for name in ("attributions", "attribution_checks"):
-        rows = found[name].select(list(table(name).key)).to_pylist()
+        rows = attributed[name].select(list(table(name).key)).to_pylist()
         keys = [tuple(row.values()) for row in rows]
         assert len(set(keys)) == len(keys)
 

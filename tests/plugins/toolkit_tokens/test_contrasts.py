@@ -51,27 +51,27 @@ PARAMS = {"by": "group", "between": ["a", "b"]}
 
 
 def contrast(tables: Any, **params: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    found = run("stage", "track.contrasts", {**PARAMS, **params}, tables)["span_contrasts"]
-    return {(row["statistic"], row["group"]): row for row in found.to_pylist()}
+    result = run("stage", "track.contrasts", {**PARAMS, **params}, tables)["span_contrasts"]
+    return {(row["statistic"], row["group"]): row for row in result.to_pylist()}
 
 
 def test_a_planted_difference_is_found_with_its_interval() -> None:
-    found = contrast(world(8, {"a": 0.1, "b": 0.3}, {"a": 2.0, "b": 1.0}))
-    share = found["attention_share", "a - b"]
+    result = contrast(world(8, {"a": 0.1, "b": 0.3}, {"a": 2.0, "b": 1.0}))
+    share = result["attention_share", "a - b"]
     assert share["value"] == pytest.approx(-0.2, abs=1e-3)
     assert share["low"] < -0.2 < share["high"] < 0
     assert share["p"] < 0.01
     assert share["q"] <= 2 * share["p"]
     assert share["units"] == 16
-    assert found["attention_share", "a"]["value"] == pytest.approx(0.135, abs=1e-3)
-    firing = found["activation", "a - b"]
+    assert result["attention_share", "a"]["value"] == pytest.approx(0.135, abs=1e-3)
+    firing = result["activation", "a - b"]
     assert firing["value"] == pytest.approx(1.0)
     assert firing["text"] == "largest difference: 4/3 +1"
 
 
 def test_p_is_withheld_where_a_group_is_small() -> None:
-    found = contrast(world(4, {"a": 0.1, "b": 0.3}, {"a": 2.0, "b": 1.0}))
-    row = found["attention_share", "a - b"]
+    result = contrast(world(4, {"a": 0.1, "b": 0.3}, {"a": 2.0, "b": 1.0}))
+    row = result["attention_share", "a - b"]
     assert (row["p"], row["q"]) == (None, None)
     assert row["low"] < row["value"] < row["high"]
     assert row["text"] == "p withheld: 4 and 4 units, fewer than 5 in a group"
@@ -86,8 +86,8 @@ def test_p_is_withheld_where_a_group_is_small() -> None:
 def test_samples_of_one_unit_count_once() -> None:
     tables = world(8, {"a": 0.1, "b": 0.3}, {"a": 2.0, "b": 1.0})
     rows = [{**row, "unit": row["sample"][0]} for row in tables["samples"].to_pylist()]
-    found = contrast({**tables, "samples": table("samples", rows)})
-    row = found["attention_share", "a - b"]
+    result = contrast({**tables, "samples": table("samples", rows)})
+    row = result["attention_share", "a - b"]
     assert (row["units"], row["p"], row["low"]) == (2, None, None)
 
 
@@ -104,8 +104,8 @@ def test_what_is_not_there_is_named() -> None:
 
 def test_on_the_scenarios(scenarios: Any, tracked: Any) -> None:
     params = {"by": "group", "between": ["risky", "safe"], "where": {"consistent": "yes"}}
-    found = run("stage", "track.contrasts", params, {**scenarios, **tracked})["span_contrasts"]
-    rows = found.to_pylist()
+    result = run("stage", "track.contrasts", params, {**scenarios, **tracked})["span_contrasts"]
+    rows = result.to_pylist()
     spans = {row["span"] for row in rows}
     assert spans >= {"balance", "goal", "win_rate", "options", "decision"}
     differences = [row for row in rows if row["group"] == "risky - safe"]
@@ -115,11 +115,11 @@ def test_on_the_scenarios(scenarios: Any, tracked: Any) -> None:
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=20))
 def test_q_is_never_below_p_and_keeps_its_order(values: list[float | None]) -> None:
-    found = q_values(values)
+    result = q_values(values)
     tested = sorted(
-        (p, q) for p, q in zip(values, found, strict=True) if p is not None and q is not None
+        (p, q) for p, q in zip(values, result, strict=True) if p is not None and q is not None
     )
-    assert [q is None for q in found] == [p is None for p in values]
+    assert [q is None for q in result] == [p is None for p in values]
     assert all(p <= q <= 1 for p, q in tested)
     assert [q for _, q in tested] == sorted(q for _, q in tested)
 

@@ -29,9 +29,9 @@ def written(tables: dict[str, pa.Table]) -> bytes:
 def test_each_token_has_its_features_and_each_head_its_weights(
     scenarios: Any, tracked: Any
 ) -> None:
-    found = json.loads(written({**scenarios, **tracked}))
-    assert found["n_scenarios"] == 13
-    first = found["scenarios"][0]
+    result = json.loads(written({**scenarios, **tracked}))
+    assert result["n_scenarios"] == 13
+    first = result["scenarios"][0]
     tokens = len(first["tokens"])
     assert set(first["layers"]) == {"L0", "L1", "L2", "L3"}
     layer = first["layers"]["L2"]
@@ -39,7 +39,7 @@ def test_each_token_has_its_features_and_each_head_its_weights(
     assert layer["features"][0] is None, "BOS was not looked at"
     assert [len(layer["attention"]), len(layer["attention"][0])] == [4, tokens]
     assert [len(row) for row in layer["attention"][0]] == list(range(1, tokens + 1))
-    space = found["spaces"]["L2"]["space"]
+    space = result["spaces"]["L2"]["space"]
     rows = [
         row
         for row in tracked["activations"].to_pylist()

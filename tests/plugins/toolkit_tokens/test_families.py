@@ -37,8 +37,8 @@ def test_parts_add_up(name: str, tmp_path: Any) -> None:
     tables = samples_of(model, texts, changed_from={"changed": "clean"})
     saes = [sae_of(1), sae_of(LAYERS - 1)]
     params = {"plus": ["1"], "minus": ["2"], "steps": 32, "exact_features": 4}
-    found = run("stage", "attribute.tokens", params, tables, model=model, saes=saes)
-    checks = found["attribution_checks"].to_pylist()
+    results = run("stage", "attribute.tokens", params, tables, model=model, saes=saes)
+    checks = results["attribution_checks"].to_pylist()
     scale = max(abs(row["measured"]) for row in checks if row["measured"] is not None)
     for row in checks:
         if row["method"] == "direct":
@@ -55,7 +55,7 @@ def test_parts_add_up(name: str, tmp_path: Any) -> None:
             assert sums[layer, "token"] == pytest.approx(sums[layer, "feature"], abs=1e-4)
     last = [
         row
-        for row in found["attributions"].to_pylist()
+        for row in results["attributions"].to_pylist()
         if row["part"] == "token"
         and row["layer"] == LAYERS - 1
         and row["method"] == "integrated_gradients"

@@ -16,11 +16,11 @@ SOURCE = PARTS.get("source", "scenarios")
 
 
 def facts_of(tables: Any) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for row in tables["sample_meta"].to_pylist():
         value = row["string"] if row["number"] is None else row["number"]
-        found.setdefault(row["sample"], {})[row["key"]] = value
-    return found
+        result.setdefault(row["sample"], {})[row["key"]] = value
+    return result
 
 
 def validated(**params: Any) -> Any:

@@ -21,6 +21,9 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
 LAYERS, HEADS, ACTIVE = 31, 32, 50
+LONG_TASKS = """window.longTasks = [];
+new PerformanceObserver(list => longTasks.push(...list.getEntries().map(task => task.duration)))
+  .observe({type: "longtask", buffered: true});"""
 
 
 def long_tables(tokens: int) -> dict[str, pa.Table]:
@@ -65,19 +68,22 @@ def long_tables(tokens: int) -> dict[str, pa.Table]:
     }
 
 
+def report_of(folder: Path, tokens: int) -> Path:
+    """A report with the token section alone."""
+    folder.mkdir()
+    inputs: Any = TableInputs(long_tables(tokens))
+    manifest = {"run": "r", "name": "long", "spec": {}, "stages": []}
+    return write_report(folder, manifest, [], inputs, [PARTS.get("report", "tokens")])
+
+
 def test_a_sample_of_512_tokens_stays_light(tmp_path: Path) -> None:
     elements: dict[int, int] = {}
     for tokens in (64, 512):
-        folder = tmp_path / str(tokens)
-        folder.mkdir()
-        inputs: Any = TableInputs(long_tables(tokens))
-        section = PARTS.get("report", "tokens")
-        manifest = {"run": "r", "name": "long", "spec": {}, "stages": []}
-        page = write_report(folder, manifest, [], inputs, [section])
+        page = report_of(tmp_path / str(tokens), tokens)
         begun = time.perf_counter()
         dom = browse(page, tmp_path / f"profile-{tokens}", "--dump-dom").stdout
         loaded = time.perf_counter()
-        picture = folder / "page.png"
+        picture = page.with_name("page.png")
         size = "--window-size=1280,4000"
         browse(page, tmp_path / f"profile-{tokens}", f"--screenshot={picture}", size)
         painted = time.perf_counter()
@@ -91,3 +97,31 @@ def test_a_sample_of_512_tokens_stays_light(tmp_path: Path) -> None:
         assert page.stat().st_size < 2_500_000
         assert elements[tokens] < 20_000
     assert elements[512] < 5 * elements[64]
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_page_of_512_tokens_scrolls_and_answers(
+    tmp_path: Path, width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How long the browser was busy without a pause is printed, and asserted nowhere."""
+    from playwright.sync_api import sync_playwright
+
+    page = report_of(tmp_path / "long", 512)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": width, "height": 900})
+        opened.add_init_script(LONG_TASKS)
+        opened.goto(page.as_uri())
+        loading = opened.evaluate("longTasks.splice(0)")
+        for _ in range(10):
+            opened.mouse.wheel(0, 400)
+        opened.wait_for_function("scrollY > 2000")
+        opened.get_by_role("link", name="Provenance").click()
+        opened.get_by_text("Stages, with versions and keys").click()
+        assert opened.evaluate("document.querySelector('details').open")
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert opened.evaluate("document.querySelectorAll('*').length") < 20_000
+        with capsys.disabled():
+            print(f"\n{width} px: long tasks, ms: {loading} to load, ", end="")
+            print(f"{opened.evaluate('longTasks')} to scroll and click")
+        browser.close()

@@ -17,9 +17,9 @@ SIDES = {"plus": [" stop"], "minus": [" bet"]}
 
 def traced(params: Any, tables: Any, *, model: Any, saes: Any) -> dict[str, pa.Table]:
     """What `trace.path` writes, with the rows of `trace.summary`."""
-    found = run("stage", "trace.path", params, tables, model=model, saes=saes)
-    summary = run("stage", "trace.summary", {}, {**tables, "paths": found["paths"]})
-    return {**found, "paths": pa.concat_tables([found["paths"], summary["paths"]])}
+    results = run("stage", "trace.path", params, tables, model=model, saes=saes)
+    summary = run("stage", "trace.summary", {}, {**tables, "paths": results["paths"]})
+    return {**results, "paths": pa.concat_tables([results["paths"], summary["paths"]])}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def tables(planted: Any, small: Any) -> Any:
     texts = {}
     for number, prompt in enumerate(prompts(planted, 24)):
         if prompt.cause:
-            at = prompt.text.index("losing")
-            texts[f"s{number:02d}"] = (prompt.text, [("cause", at, at + 6)])
+            position = prompt.text.index("losing")
+            texts[f"s{number:02d}"] = (prompt.text, [("cause", position, position + 6)])
     return samples_of(small, texts)
 
 
@@ -44,10 +44,10 @@ def true_path(planted: Any, small: Any, small_saes: Any, tables: Any) -> Any:
     return traced(params, tables, model=small, saes=small_saes)
 
 
-def hops(found: Any, sample: str | None = None) -> list[dict[str, Any]]:
+def hops(result: Any, sample: str | None = None) -> list[dict[str, Any]]:
     rows = [
         row
-        for row in found["paths"].to_pylist()
+        for row in result["paths"].to_pylist()
         if (row["sample"] == sample if sample else row["sample"] != "*")
     ]
     return sorted(rows, key=lambda row: (row["sample"], row["hop"]))
@@ -90,8 +90,8 @@ def test_a_planted_false_path_is_not_found(
     """These features fire whenever the cause is there, and nothing reads them."""
     through = [address(planted, layer, name) for layer, name in false]
     params = {**SIDES, "through": through, "to": {"span": "cause"}}
-    found = traced(params, tables, model=small, saes=small_saes)
-    first = hops(found, "*")[0]
+    results = traced(params, tables, model=small, saes=small_saes)
+    first = hops(results, "*")[0]
     assert abs(first["strength"]) < 1e-3
     assert abs(first["effect"]) < 1e-3
     assert first["verdict"] == "no strength"
@@ -106,11 +106,11 @@ def test_a_feature_that_does_not_fire_ends_the_path(
         "through": [address(planted, 2, "w"), address(planted, 1, "v")],
         "to": {"positions": [2]},
     }
-    found = traced(params, tables, model=small, saes=small_saes)
-    (row,) = hops(found)
+    results = traced(params, tables, model=small, saes=small_saes)
+    (row,) = hops(results)
     assert row["verdict"] == "inactive at this position"
     assert (row["strength"], row["effect"]) == (None, None)
-    (summary,) = hops(found, "*")
+    (summary,) = hops(results, "*")
     assert (summary["verdict"], summary["p"]) == ("inactive at this position", None)
 
 
@@ -160,11 +160,11 @@ def test_on_the_lab_every_hop_adds_up(lab: Any, lab_saes: Any) -> None:
     top = {place: max(values, key=values.__getitem__) for place, values in sums.items()}
     through = [f"{layer}/{top[f'resid_post.{layer}']}" for layer in (3, 1)]
     params = {"plus": ["1"], "minus": ["2"], "through": through, "to": {"span": "balance"}}
-    found = traced(params, samples, model=lab, saes=lab_saes)
-    rows = hops(found)
+    results = traced(params, samples, model=lab, saes=lab_saes)
+    rows = hops(results)
     assert len(rows) >= 20
     for row in rows:
         if row["whole"] is not None:
             assert row["parts"] == pytest.approx(row["whole"], abs=1e-5, rel=1e-5)
         assert row["verdict"]
-    assert {row["hop"] for row in hops(found, "*")} == {0, 1, 2}
+    assert {row["hop"] for row in hops(results, "*")} == {0, 1, 2}

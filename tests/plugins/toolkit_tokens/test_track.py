@@ -32,14 +32,16 @@ def test_last_position_rows_equal_those_of_an_extraction(
     lab: Any, lab_saes: Any, scenarios: Any, tracked: Any
 ) -> None:
     """What Exp1 keeps of the same prompts, entry for entry."""
-    found = run("stage", "extract.activations", {"at": "last"}, scenarios, model=lab, saes=lab_saes)
+    results = run(
+        "stage", "extract.activations", {"at": "last"}, scenarios, model=lab, saes=lab_saes
+    )
     last = {row["sample"]: len(row["token_ids"]) - 1 for row in scenarios["samples"].to_pylist()}
     mine = {
         (row["space"], row["sample"]): row
         for row in tracked["activations"].to_pylist()
         if row["position"] == last[row["sample"]]
     }
-    expected = found["activations"].to_pylist()
+    expected = results["activations"].to_pylist()
     assert len(expected) == len(mine) == 13 * 4
     for row in expected:
         own = mine[row["space"], row["sample"]]
@@ -58,9 +60,9 @@ def test_attention_equals_the_plain_weights(lab: Any, scenarios: Any, tracked: A
     row = scenarios["samples"].to_pylist()[1]
     ids = row["token_ids"]
     plain = lab.run([ids], ["attn_probs.2"])["attn_probs.2"][0].float().numpy()
-    found = rows_of(tracked, "attention", sample=row["sample"], layer=2)
-    assert len(found) == 4 * len(ids)
-    for one in found:
+    result = rows_of(tracked, "attention", sample=row["sample"], layer=2)
+    assert len(result) == 4 * len(ids)
+    for one in result:
         assert one["keys"] is None
         assert len(one["weights"]) == one["query"] + 1
         expected = plain[one["head"], one["query"], : one["query"] + 1]
@@ -71,15 +73,15 @@ def test_attention_equals_the_plain_weights(lab: Any, scenarios: Any, tracked: A
 def test_the_largest_weights_and_the_mass_of_the_others(
     lab: Any, scenarios: Any, tracked: Any
 ) -> None:
-    found = run(
+    results = run(
         "stage", "track.attention", {"top": 3, "queries": "last", "layers": 1}, scenarios, model=lab
     )
-    assert len(found["attention"]) == 13 * 4
+    assert len(results["attention"]) == 13 * 4
     whole = {
         (row["sample"], row["head"], row["query"]): np.array(row["weights"], float)
         for row in rows_of(tracked, "attention", layer=1)
     }
-    for row in found["attention"].to_pylist():
+    for row in results["attention"].to_pylist():
         weights = whole[row["sample"], row["head"], row["query"]]
         assert len(row["keys"]) == 3
         assert row["keys"] == sorted(row["keys"])
@@ -91,9 +93,9 @@ def test_the_largest_weights_and_the_mass_of_the_others(
 def test_short_rows_have_nothing_left(lab: Any) -> None:
     tables = samples_of(lab, {"a": "Bet $10"})
     params = {"top": 50, "layers": [0], "queries": {"positions": [0, 1], "exclude": {"bos": False}}}
-    found = run("stage", "track.attention", params, tables, model=lab)["attention"].to_pylist()
-    assert [row["keys"] for row in found if row["head"] == 0] == [[0], [0, 1]]
-    assert all(row["rest"] == 0 for row in found)
+    result = run("stage", "track.attention", params, tables, model=lab)["attention"].to_pylist()
+    assert [row["keys"] for row in result if row["head"] == 0] == [[0], [0, 1]]
+    assert all(row["rest"] == 0 for row in result)
 
 
 def test_equal_texts_are_computed_once(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +107,12 @@ def test_equal_texts_are_computed_once(lab: Any, monkeypatch: pytest.MonkeyPatch
         "attention",
         lambda batch, *rest, **more: (passed.append(len(batch)), real(batch, *rest, **more))[1],
     )
-    found = run("stage", "track.attention", {"layers": "0-1"}, tables, model=lab)["attention"]
+    result = run("stage", "track.attention", {"layers": "0-1"}, tables, model=lab)["attention"]
     assert sum(passed) == 2
     by_sample = {
         name: [
             {key: value for key, value in row.items() if key != "sample"}
-            for row in rows_of({"attention": found}, "attention", sample=name)
+            for row in rows_of({"attention": result}, "attention", sample=name)
         ]
         for name in "ab"
     }
@@ -121,7 +123,7 @@ def test_equal_texts_are_computed_once(lab: Any, monkeypatch: pytest.MonkeyPatch
 def test_batches_change_nothing(lab: Any, lab_saes: Any, scenarios: Any, tracked: Any) -> None:
     one = run("stage", "track.tokens", {"tokens": 1}, scenarios, model=lab, saes=lab_saes)
     order = [("space", "ascending"), ("sample", "ascending"), ("position", "ascending")]
-    mine, expected = (found["activations"].sort_by(order).to_pylist() for found in (one, tracked))
+    mine, expected = (result["activations"].sort_by(order).to_pylist() for result in (one, tracked))
     assert [row["features"] for row in mine] == [row["features"] for row in expected]
 
 
@@ -132,8 +134,8 @@ def test_features_alone_ask_for_no_attention(
         raise AssertionError("attention was computed")
 
     monkeypatch.setattr(lab, "attention", refuse)
-    found = run("stage", "track.tokens", {"attention": None}, scenarios, model=lab, saes=lab_saes)
-    assert set(found) == {"activations", "spaces"}
+    results = run("stage", "track.tokens", {"attention": None}, scenarios, model=lab, saes=lab_saes)
+    assert set(results) == {"activations", "spaces"}
     part = PARTS.get("stage", "track.tokens")
     assert part.tables(part.params.model_validate({"attention": None})) == ("activations", "spaces")
 
@@ -156,8 +158,10 @@ def test_memory_that_runs_out_halves_a_pass(
         return real(batch, *rest, **more)
 
     monkeypatch.setattr(lab, "attention", small_memory)
-    found = run("stage", "track.attention", {"layers": 0, "queries": "last"}, scenarios, model=lab)
-    assert len(found["attention"]) == 13 * 4
+    results = run(
+        "stage", "track.attention", {"layers": 0, "queries": "last"}, scenarios, model=lab
+    )
+    assert len(results["attention"]) == 13 * 4
     assert max(sizes) > 3
     assert min(sizes) <= 3
     monkeypatch.setattr(lab, "attention", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
@@ -230,10 +234,10 @@ def test_a_stream_that_is_not_finite(lab: Any, lab_saes: Any, scenarios: Any) ->
     model = copy.copy(lab)
 
     def broken(batch: Any, capture: Any, edits: Any = ()) -> Any:
-        found = lab.run(batch, capture, edits)
-        found["resid_post.1"] = found["resid_post.1"].clone()
-        found["resid_post.1"][0, 3] = float("nan")
-        return found
+        results = lab.run(batch, capture, edits)
+        results["resid_post.1"] = results["resid_post.1"].clone()
+        results["resid_post.1"][0, 3] = float("nan")
+        return results
 
     model.run = broken
     with pytest.raises(DataError, match=r"the stream at resid_post\.1, position 3, is not finite"):

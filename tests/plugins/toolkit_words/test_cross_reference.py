@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from tests.plugins.toolkit_words.replied import PARTS, SPACE, run
+from tests.plugins.toolkit_words.reply_tables import PARTS, SPACE, run
 from toolkit.agreement import agreement
 from toolkit.errors import DataError
 from toolkit.tables import arrow_schema
@@ -53,17 +53,23 @@ def described(shift: int = 0) -> dict[str, pa.Table]:
         "spaces": table("spaces", [{**SPACE, "width": 50}]),
         "features": table(
             "features",
-            [label(at, f"mentions of {SUBJECTS[(at + shift) % count]}") for at in range(count)],
+            [
+                label(index, f"mentions of {SUBJECTS[(index + shift) % count]}")
+                for index in range(count)
+            ],
         ),
         "promoted_tokens": table(
-            "promoted_tokens", [tokens(at, [f" {SUBJECTS[at]}", " x1"]) for at in range(count)]
+            "promoted_tokens",
+            [tokens(index, [f" {SUBJECTS[index]}", " x1"]) for index in range(count)],
         ),
-        "feature_words": table("feature_words", [word(at, SUBJECTS[at]) for at in range(count)]),
+        "feature_words": table(
+            "feature_words", [word(index, SUBJECTS[index]) for index in range(count)]
+        ),
     }
 
 
-def by_relation(found: dict[str, list[dict[str, Any]]]) -> dict[tuple[str, Any], dict[str, Any]]:
-    return {(row["relation"], row["feature"]): row for row in found["cross_references"]}
+def by_relation(result: dict[str, list[dict[str, Any]]]) -> dict[tuple[str, Any], dict[str, Any]]:
+    return {(row["relation"], row["feature"]): row for row in result["cross_references"]}
 
 
 def test_labels_that_are_right_agree_and_shifted_ones_do_not() -> None:
@@ -86,16 +92,16 @@ def test_labels_that_are_right_agree_and_shifted_ones_do_not() -> None:
 def test_labels_can_stand_in_the_spec() -> None:
     given = {name: rows for name, rows in described().items() if name != "features"}
     labels = {"3/0": "risk of things", "3/1": "machine parts"}
-    found = by_relation(run("words.cross_reference", given, labels=labels))
-    assert found["label~words", 0]["score"] == pytest.approx(1 / 2**0.5)  # risk, thing
-    assert found["label~words", 1]["score"] == 0
+    result = by_relation(run("words.cross_reference", given, labels=labels))
+    assert result["label~words", 0]["score"] == pytest.approx(1 / 2**0.5)  # risk, thing
+    assert result["label~words", 1]["score"] == 0
 
 
 def test_words_that_were_not_confirmed_or_are_rarer_describe_nothing() -> None:
     given = described()
     rows = [word(0, "risk", verdict="not confirmed"), word(1, "money", value=-1.0)]
-    found = run("words.cross_reference", {**given, "feature_words": table("feature_words", rows)})
-    assert {row["relation"] for row in found["cross_references"]} == {"label~tokens"}
+    results = run("words.cross_reference", {**given, "feature_words": table("feature_words", rows)})
+    assert {row["relation"] for row in results["cross_references"]} == {"label~tokens"}
 
 
 def test_agreements_are_those_of_single_pairs() -> None:
@@ -107,15 +113,15 @@ def test_agreements_are_those_of_single_pairs() -> None:
         }
         for _ in range(2)
     ]
-    found = agreements(bags[0], bags[1], rng, 200)
-    assert found is not None
-    for at, feature in enumerate(found.features):
-        own = [agreement(bags[0][feature], bags[1][other]) for other in found.features]
-        assert found.score[at] == pytest.approx(own[at])
-        others = [value for place, value in enumerate(own) if place != at]
-        assert found.baseline[at] == pytest.approx(np.mean(others))
-        assert found.p[at] == np.mean([value >= own[at] - 1e-9 for value in own])
-    assert found.mean_p > 0.01
+    result = agreements(bags[0], bags[1], rng, 200)
+    assert result is not None
+    for index, feature in enumerate(result.features):
+        own = [agreement(bags[0][feature], bags[1][other]) for other in result.features]
+        assert result.score[index] == pytest.approx(own[index])
+        others = [value for place, value in enumerate(own) if place != index]
+        assert result.baseline[index] == pytest.approx(np.mean(others))
+        assert result.p[index] == np.mean([value >= own[index] - 1e-9 for value in own])
+    assert result.mean_p > 0.01
 
 
 # --- effects --------------------------------------------------------------------------------------
@@ -137,7 +143,7 @@ def test_labels_are_held_against_what_patching_did() -> None:
     texts = ["stopping", "careful stopping", "stop", "a bet", "bets", "betting and risk"] * 3
     given = {
         **described(),
-        "features": table("features", [label(at, text) for at, text in enumerate(texts)]),
+        "features": table("features", [label(index, text) for index, text in enumerate(texts)]),
     }
     outcomes = {"stop": ("stop", "stopping", "careful"), "bet": ("bet", "betting", "risk")}
     effects = [0.1 if "stop" in text else -0.1 for text in texts]
@@ -160,11 +166,11 @@ def test_rank_correlations_are_those_of_scipy() -> None:
     rng = np.random.default_rng(2)
     x = rng.integers(0, 5, 60).astype(float)
     y = x + rng.normal(size=60) * 3
-    found = rank_correlation(x, y, rng, 2000)
-    assert found is not None
-    wanted = stats.spearmanr(x, y)
-    assert found.r == pytest.approx(wanted.statistic)
-    assert found.p == pytest.approx(wanted.pvalue, abs=0.02)
+    result = rank_correlation(x, y, rng, 2000)
+    assert result is not None
+    expected = stats.spearmanr(x, y)
+    assert result.r == pytest.approx(expected.statistic)
+    assert result.p == pytest.approx(expected.pvalue, abs=0.02)
     assert rank_correlation(x[:4], y[:4], rng, 20) is None
     assert rank_correlation(np.ones(9), y[:9], rng, 20) is None
 
@@ -180,11 +186,11 @@ def placed(inside: dict[int, float]) -> dict[str, pa.Table]:
     samples, fired = [], []
     for text in range(30):
         start = int(rng.integers(2, 15))
-        pieces = [f" t{at}" for at in range(20)]
-        where: dict[int, dict[int, float]] = {at: {} for at in range(20)}
+        pieces = [f" t{index}" for index in range(20)]
+        where: dict[int, dict[int, float]] = {index: {} for index in range(20)}
         for feature, share in inside.items():
             span = [*range(start, start + 3)]
-            outside = [at for at in range(20) if at not in span]
+            outside = [index for index in range(20) if index not in span]
             place = int(rng.choice(span if rng.random() < share else outside))
             where[place][feature] = float(1 + rng.random())
         samples.append(
@@ -204,11 +210,11 @@ def placed(inside: dict[int, float]) -> dict[str, pa.Table]:
             {
                 "space": "s1",
                 "sample": f"n{text:02d}",
-                "position": at,
+                "position": index,
                 "features": list(own),
                 "values": list(own.values()),
             }
-            for at, own in where.items()
+            for index, own in where.items()
         ]
     return {
         **described(),
@@ -224,14 +230,14 @@ def test_a_feature_that_fires_in_a_span_is_told_from_those_that_fire_anywhere() 
     given = {name: made[name] for name in ("samples", "activations", "spaces")}
     labels = {f"3/{feature}": "something" for feature in range(41)}
     stage = run("words.cross_reference", given, labels=labels, permutations=1999)
-    found = by_relation(stage)
-    there = found["fires in balance", 0]
+    result = by_relation(stage)
+    there = result["fires in balance", 0]
     assert there["score"] > 0.8
     assert there["baseline"] == pytest.approx(3 / 20, abs=0.03)
     assert there["q"] < 0.05
     assert there["n"] == 30
     assert "15.0% of the positions" in there["text"]
-    others = [found["fires in balance", feature] for feature in anywhere]
+    others = [result["fires in balance", feature] for feature in anywhere]
     assert sum(row["p"] <= 0.05 for row in others) <= 6
     assert not [row for row in others if row["q"] <= 0.05]
 
@@ -241,9 +247,9 @@ def test_equal_prompts_count_once() -> None:
     rows = given["samples"].to_pylist()
     for row in rows:
         row["cluster"] = "one prompt"
-    found = by_relation(run("words.cross_reference", {**given, "samples": table("samples", rows)}))
-    assert found["fires in balance", 0]["n"] == 1
-    assert found["fires in balance", 0]["p"] > 0.05
+    result = by_relation(run("words.cross_reference", {**given, "samples": table("samples", rows)}))
+    assert result["fires in balance", 0]["n"] == 1
+    assert result["fires in balance", 0]["p"] > 0.05
 
 
 def test_a_span_that_no_sample_has_is_refused() -> None:
@@ -288,7 +294,7 @@ STARTS = [
 def test_a_feature_that_follows_attention_is_found(whole: bool) -> None:
     given = placed({1: 0.5})
     names = given["samples"]["sample"].to_pylist()
-    shares = {name: 0.1 + 0.02 * at for at, name in enumerate(names)}
+    shares = {name: 0.1 + 0.02 * index for index, name in enumerate(names)}
     fired = [row for row in given["activations"].to_pylist() if row["position"] != 19]
     fired += [
         {
@@ -305,8 +311,8 @@ def test_a_feature_that_follows_attention_is_found(whole: bool) -> None:
         "activations": table("activations", fired),
         "attention": attending(shares, whole=whole),
     }
-    found = by_relation(run("words.cross_reference", given))
-    row = found["fires with attention to balance", 0]
+    result = by_relation(run("words.cross_reference", given))
+    row = result["fires with attention to balance", 0]
     assert row["score"] == pytest.approx(1)
     assert row["p"] <= 0.001
     assert row["n"] == 30

@@ -1,4 +1,4 @@
-"""`words.tokens`: products with the (un)embedding, held against torch by hand."""
+"""`words.tokens`: products with the (un)embedding, compared with torch by hand."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def rows_of(
 ) -> dict[tuple[str, int, str], dict[str, Any]]:
     given = promoted.PromotedTokens(**params)
     work = make_work(given, tables, model=model, saes=saes)
-    found = [row for name, rows in PART.run(work) if name != "spaces" for row in rows.to_pylist()]
-    by_key = {(row["space"], row["feature"], row["method"]): row for row in found}
-    assert len(by_key) == len(found)
+    results = [row for name, rows in PART.run(work) if name != "spaces" for row in rows.to_pylist()]
+    by_key = {(row["space"], row["feature"], row["method"]): row for row in results}
+    assert len(by_key) == len(results)
     return by_key
 
 
@@ -48,14 +48,14 @@ def test_logits_of_a_decoder_row_are_those_of_the_norm_and_the_head_by_hand(
     scaled = row / row.square().mean().sqrt() * gain
     logits = module.get_output_embeddings().weight.detach().double() @ scaled
     logits -= logits.mean()
-    found = rows_of(model, [sae], top=5)[space_id(model.identity, sae), 7, "unembedding"]
+    result = rows_of(model, [sae], top=5)[space_id(model.identity, sae), 7, "unembedding"]
     best, worst = logits.topk(5), (-logits).topk(5)
-    assert found["promoted"] == best.indices.tolist()
-    assert found["suppressed"] == worst.indices.tolist()
-    assert found["promoted_values"] == pytest.approx(best.values.tolist(), rel=1e-4)
-    assert found["suppressed_values"] == pytest.approx((-worst.values).tolist(), rel=1e-4)
-    assert found["promoted_pieces"] == [
-        model.decode([token]) or f"<{token}>" for token in found["promoted"]
+    assert result["promoted"] == best.indices.tolist()
+    assert result["suppressed"] == worst.indices.tolist()
+    assert result["promoted_values"] == pytest.approx(best.values.tolist(), rel=1e-4)
+    assert result["suppressed_values"] == pytest.approx((-worst.values).tolist(), rel=1e-4)
+    assert result["promoted_pieces"] == [
+        model.decode([token]) or f"<{token}>" for token in result["promoted"]
     ]
 
 
@@ -66,10 +66,10 @@ def test_a_step_along_the_direction_moves_the_real_logits_as_it_says(
     model, sae = loaded("llama"), Random()
     row = sae.rows[[3]]
     logits = model.unembed(row / row.norm() * row.shape[1] ** 0.5)[0]
-    found = rows_of(model, [sae], top=3)[space_id(model.identity, sae), 3, "unembedding"]
-    wanted = (logits - logits.mean()).topk(3)
-    assert found["promoted"] == wanted.indices.tolist()
-    assert found["promoted_values"] == pytest.approx(wanted.values.tolist(), rel=1e-3)
+    result = rows_of(model, [sae], top=3)[space_id(model.identity, sae), 3, "unembedding"]
+    expected = (logits - logits.mean()).topk(3)
+    assert result["promoted"] == expected.indices.tolist()
+    assert result["promoted_values"] == pytest.approx(expected.values.tolist(), rel=1e-3)
 
 
 def test_the_published_reading_is_the_cosine_with_the_input_embedding(
@@ -78,9 +78,9 @@ def test_the_published_reading_is_the_cosine_with_the_input_embedding(
     model, sae = loaded("llama"), Random()
     embedding = model._module.get_input_embeddings().weight.detach()
     cosines = torch.nn.functional.cosine_similarity(embedding, sae.rows[[0]])
-    found = rows_of(model, [sae], top=4)[space_id(model.identity, sae), 0, "input_embedding"]
-    assert found["promoted"] == cosines.topk(4).indices.tolist()
-    assert found["promoted_values"] == pytest.approx(cosines.topk(4).values.tolist(), rel=1e-4)
+    result = rows_of(model, [sae], top=4)[space_id(model.identity, sae), 0, "input_embedding"]
+    assert result["promoted"] == cosines.topk(4).indices.tolist()
+    assert result["promoted_values"] == pytest.approx(cosines.topk(4).values.tolist(), rel=1e-4)
 
 
 def test_tiles_give_what_one_product_gives(
@@ -101,16 +101,16 @@ def test_steps_together_are_the_whole(loaded: Callable[[str], Any]) -> None:
     params = promoted.PromotedTokens()
     assert promoted.feature_count(params, {"features": 80}) == 80
     base = make_work(params, None, model=model, saes=saes)
-    found = []
+    results = []
     for first in range(0, 80, 30):
         work = type(base)(**{**vars(base), "features": (first, min(first + 30, 80))})
-        found += [
+        results += [
             (row["space"], row["feature"], row["method"])
             for name, rows in PART.run(work)
             if name != "spaces"
             for row in rows.to_pylist()
         ]
-    assert sorted(found) == sorted(rows_of(model, saes))
+    assert sorted(results) == sorted(rows_of(model, saes))
 
 
 def test_features_that_fired_nowhere_are_left_out_and_named_ones_are_not(
@@ -127,6 +127,9 @@ def test_features_that_fired_nowhere_are_left_out_and_named_ones_are_not(
     assert {key[1] for key in rows_of(model, [sae], tables, features=("1/5",))} == {5}
     with pytest.raises(BadInput, match="its width is 40"):
         rows_of(model, [sae], tables, features=("1/40",))
+    nothing = {"activations": tables["activations"].slice(0, 0)}
+    with pytest.raises(DataError, match="no feature is active in the activations"):
+        rows_of(model, [sae], nothing)
 
 
 def test_a_decoder_that_does_not_write_into_the_stream_is_refused(

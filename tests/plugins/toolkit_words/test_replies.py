@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_words.replied import COMMON, PARTS, planted, replied, run, word_rows
+from tests.plugins.toolkit_words.reply_tables import COMMON, PARTS, planted, replied, run, word_rows
 from toolkit.errors import DataError
 from toolkit.halves import in_half
 from toolkit.tables import arrow_schema
@@ -53,13 +53,13 @@ def test_the_log_odds_are_those_of_the_formula(prior: float) -> None:
     drawn = one_each(0, rows, "select", frozenset(names))
     corpora: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     for name in drawn:
-        at = names.index(name)
-        corpora[bool(values[at, 3] > 0)].update(set(replies[at].split()))
-    found = word_rows(tables, prior=prior)
+        position = names.index(name)
+        corpora[bool(values[position, 3] > 0)].update(set(replies[position].split()))
+    result = word_rows(tables, prior=prior)
     for word in ("gamble", "careful"):
         delta, z = monroe(corpora[True], corpora[False], word, prior)
-        assert found[3, word]["value"] == pytest.approx(delta, rel=1e-12)
-        assert found[3, word]["z"] == pytest.approx(z, rel=1e-12)
+        assert result[3, word]["value"] == pytest.approx(delta, rel=1e-12)
+        assert result[3, word]["z"] == pytest.approx(z, rel=1e-12)
 
 
 def test_log_odds_have_the_sign_of_the_difference() -> None:
@@ -91,8 +91,8 @@ def test_the_score_is_in_standard_deviations() -> None:
 
 def test_planted_words_are_confirmed_with_their_direction() -> None:
     tables = replied(*planted())
-    found = word_rows(tables)
-    confirmed = {key: row for key, row in found.items() if row["verdict"] == "confirmed"}
+    result = word_rows(tables)
+    confirmed = {key: row for key, row in result.items() if row["verdict"] == "confirmed"}
     assert set(confirmed) == {(3, "gamble"), (3, "careful")}
     more, less = confirmed[3, "gamble"], confirmed[3, "careful"]
     assert more["value"] > 0 > less["value"]
@@ -134,8 +134,8 @@ def test_shuffled_replies_give_no_more_discoveries_than_alpha() -> None:
     for seed in range(100):
         replies, values = planted(seed, 120, 20)
         np.random.default_rng(1000 + seed).shuffle(values)
-        found = word_rows(replied(replies, values), tf_idf=False, contexts=0)
-        sets += any(row["verdict"] == "confirmed" for row in found.values())
+        result = word_rows(replied(replies, values), tf_idf=False, contexts=0)
+        sets += any(row["verdict"] == "confirmed" for row in result.values())
     assert sets <= 5
 
 
@@ -145,7 +145,7 @@ def test_a_word_repeated_in_one_game_is_no_evidence() -> None:
     """
     rng = np.random.default_rng(0)
     replies = [" ".join(rng.choice(COMMON, 8)) for _ in range(240)]
-    units = [f"g{at}" for at in range(200)] + ["loud"] * 40
+    units = [f"g{index}" for index in range(200)] + ["loud"] * 40
     values = np.zeros((240, 2))
     values[:200:4, 0] = 1.0
     values[200:, 0] = 1.0
@@ -167,7 +167,7 @@ def test_an_equal_prompt_is_one_cluster_and_gives_one_reply() -> None:
 
 def test_the_halves_share_no_prompt() -> None:
     replies, values = planted()
-    prompts = [f"p{at % 150}" for at in range(400)]
+    prompts = [f"p{index % 150}" for index in range(400)]
     rows = replied(replies, values, prompts=prompts)["samples"].to_pylist()
     names = frozenset(row["sample"] for row in rows)
     cluster = {row["sample"]: row["cluster"] for row in rows}
@@ -181,11 +181,11 @@ def test_the_halves_share_no_prompt() -> None:
 
 
 def test_results_do_not_depend_on_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit_words.replies import stage
+    from toolkit_words.replies import pairs
 
     tables = replied(*planted())
     whole = run("words.replies", tables)
-    monkeypatch.setattr(stage, "BLOCK_PAIRS", 40)
+    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 40)
     assert run("words.replies", tables) == whole
 
 
@@ -212,12 +212,12 @@ def test_silence_is_high_where_the_median_is_negative() -> None:
 def test_tf_idf_is_that_of_the_study() -> None:
     """Loops over features and words, as its script has them."""
     rng = np.random.default_rng(1)
-    words = [f"w{at}" for at in range(12)]
+    words = [f"w{index}" for index in range(12)]
     replies = [[str(word) for word in rng.choice(words, 9)] for _ in range(40)]
     values = rng.random((40, 5))
     replies = [
-        [*reply, "bet", "bet"] if values[at, 0] > 0.6 or values[at, 2] > 0.8 else reply
-        for at, reply in enumerate(replies)
+        [*reply, "bet", "bet"] if values[index, 0] > 0.6 or values[index, 2] > 0.8 else reply
+        for index, reply in enumerate(replies)
     ]
     names = sorted({word for reply in replies for word in reply})
     counts = np.array([[reply.count(word) for word in names] for reply in replies])
@@ -226,11 +226,11 @@ def test_tf_idf_is_that_of_the_study() -> None:
         cut = np.median(values[:, feature])
         sides = []
         for chosen in (values[:, feature] >= cut, values[:, feature] < cut):
-            told = Counter(word for at in np.flatnonzero(chosen) for word in replies[at])
-            sides.append({word: told[word] / sum(told.values()) for word in names})
+            message = Counter(word for index in np.flatnonzero(chosen) for word in replies[index])
+            sides.append({word: message[word] / sum(message.values()) for word in names})
         far = {word: sides[0][word] - sides[1][word] for word in names}
         listed[feature] = {word: sides[0][word] for word in names if abs(far[word]) > 0.01}
-    found = published(sparse.csr_array(values), sparse.csr_array(counts))
+    result = published(sparse.csr_array(values), sparse.csr_array(counts))
     expected = {}
     for feature, own in listed.items():
         for word, frequency in own.items():
@@ -239,18 +239,18 @@ def test_tf_idf_is_that_of_the_study() -> None:
                 expected[feature, word] = frequency * math.log(5 / spread)
     made = {
         (int(feature), names[word]): value
-        for feature, word, value in zip(found.column, found.word, found.score, strict=True)
+        for feature, word, value in zip(result.column, result.word, result.score, strict=True)
     }
     assert made == pytest.approx(expected)
     assert len(expected) > 10
-    assert found.split == 5
+    assert result.split == 5
 
 
 def test_the_published_median_does_not_split_a_sparse_feature() -> None:
     values = np.zeros((40, 1))
     values[:10] = 1.0
-    found = published(sparse.csr_array(values), sparse.csr_array(np.ones((40, 3), int)))
-    assert found.split == len(found.word) == 0
+    result = published(sparse.csr_array(values), sparse.csr_array(np.ones((40, 3), int)))
+    assert result.split == len(result.word) == 0
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -258,11 +258,11 @@ def test_the_published_median_does_not_split_a_sparse_feature() -> None:
 
 def test_contexts_show_each_prompt_once_the_hardest_first() -> None:
     replies, values = planted()
-    found = run("words.replies", replied(replies, values), contexts=4)["feature_contexts"]
-    own = [row for row in found if row["feature"] == 3]
+    result = run("words.replies", replied(replies, values), contexts=4)["feature_contexts"]
+    own = [row for row in result if row["feature"] == 3]
     assert [row["rank"] for row in own] == [1, 2, 3, 4]
     best = np.argsort(-values[:, 3])[:4]
-    assert [row["sample"] for row in own] == [f"n{at:04d}" for at in best]
+    assert [row["sample"] for row in own] == [f"n{index:04d}" for index in best]
     assert own[0]["value"] == pytest.approx(values[best[0], 3])
     assert own[0]["piece"] == f"prompt {best[0]}"
     assert own[0]["after"].split() == replies[best[0]].split()[:12]

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_words.replied import SPACE, planted, replied, run
+from tests.plugins.toolkit_words.reply_tables import SPACE, planted, replied, run
 from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
-from toolkit.testing.contracts import check_report
 from toolkit.testing.fakes import TableInputs, make_work
+from toolkit.testing.output_contracts import check_report
 from toolkit_words import toolkit_parts
 
 SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection)}
@@ -19,7 +19,7 @@ SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, Repo
 
 @pytest.fixture(scope="module")
 def inputs() -> TableInputs:
-    found = run("words.replies", replied(*planted()))
+    results = run("words.replies", replied(*planted()))
     piece = "<b>\x1b[31m\u202e"
     tokens = {
         "space": "s1",
@@ -32,7 +32,7 @@ def inputs() -> TableInputs:
         "suppressed_pieces": [" x"],
         "suppressed_values": [-2.0],
     }
-    rows = {**found, "promoted_tokens": [tokens], "spaces": [{**SPACE, "width": 12}]}
+    rows = {**results, "promoted_tokens": [tokens], "spaces": [{**SPACE, "width": 12}]}
     reference = {"space": "s1", "relation": "label~words", "text": "t", "n": 8}
     numbers = {"score": 0.5, "baseline": 0.1, "p": 0.001, "q": 0.01}
     rows["cross_references"] = [
@@ -65,12 +65,12 @@ def test_words_are_shown_with_both_halves_and_their_contexts(inputs: TableInputs
 def test_the_finding_has_its_numbers(inputs: TableInputs) -> None:
     section = SECTIONS["feature-words"]
     assert section.findings is not None
-    (found,) = section.findings(inputs)
-    assert found.sentence.startswith("Words go with 1 features: 2 of 2 listed pairs hold")
-    assert "with 3/3, in " in found.sentence
-    assert found.number is not None
-    assert found.n
-    assert "of other replies" in found.baseline
+    (result,) = section.findings(inputs)
+    assert result.sentence.startswith("Words go with 1 features: 2 of 2 listed pairs hold")
+    assert "with 3/3, in " in result.sentence
+    assert result.number is not None
+    assert result.n
+    assert "of other replies" in result.baseline
 
 
 def test_without_a_confirmed_word_the_finding_says_so(inputs: TableInputs) -> None:
@@ -85,8 +85,8 @@ def test_without_a_confirmed_word_the_finding_says_so(inputs: TableInputs) -> No
     )
     section = SECTIONS["feature-words"]
     assert section.findings is not None
-    (found,) = section.findings(other)
-    assert found.sentence.startswith("No word goes with a feature on both halves")
+    (result,) = section.findings(other)
+    assert result.sentence.startswith("No word goes with a feature on both halves")
     assert [figure.title for figure in section.run(other)] == ["Found and confirmed"]
 
 
@@ -99,18 +99,63 @@ def test_tokens_are_printable_and_escaped(inputs: TableInputs) -> None:
 
 def test_agreement_of_descriptions_is_told_against_shuffles(inputs: TableInputs) -> None:
     section = SECTIONS["cross-reference"]
-    (figure,) = section.run(inputs)
+    figure, joined = section.run(inputs)
     assert "label~words" in figure.html
+    assert joined.title == "What is said of each"
     assert section.findings is not None
-    (found,) = section.findings(inputs)
-    assert found.number == 0.5
-    assert "0.10 under shuffles" in found.baseline
-    assert found.n == 8
+    (result,) = section.findings(inputs)
+    assert result.number == 0.5
+    assert "0.10 under shuffles" in result.baseline
+    assert result.n == 8
+
+
+def test_what_is_said_of_a_feature_stands_in_one_row(inputs: TableInputs) -> None:
+    """Labels, words, a span, attention and the effect, each where it is known."""
+    label = {"space": "s1", "feature": 3, "stat": "label", "group": "human", "text": "<b>risk"}
+    fires = {"space": "s1", "feature": 3, "n": 9, "baseline": 0.1, "p": 0.001, "q": 0.02}
+    references = [
+        {**fires, "relation": "fires in balance", "score": 0.8},
+        {**fires, "relation": "fires in goal", "score": 0.1, "q": 0.9},
+        {**fires, "relation": "fires with attention to goal", "score": -0.5},
+    ]
+    schema = arrow_schema("verdicts")
+    blank = {
+        name: "" if pa.types.is_string(schema.field(name).type) else 0 for name in schema.names
+    }
+    verdicts = [
+        {**blank, "space": "s1", "feature": feature, "outcome": "stop", "effect": 0.05, **numbers}
+        for feature, numbers in (
+            (3, {"p": 0.01, "q": 0.03, "verdict": "causal"}),
+            (4, {"p": 0.5, "q": 0.7, "verdict": "no effect"}),
+        )
+    ]
+    tables = {
+        "spaces": inputs.read("spaces"),
+        "feature_words": inputs.read("feature_words"),
+        "features": pa.Table.from_pylist([label], schema=arrow_schema("features")),
+        "cross_references": pa.Table.from_pylist(
+            references, schema=arrow_schema("cross_references")
+        ),
+        "verdicts": pa.Table.from_pylist(verdicts, schema=schema),
+    }
+    *_, joined = SECTIONS["cross-reference"].run(TableInputs(tables))
+    first, second = joined.html.split("<tr>")[2:]
+    for shown in (
+        "3/3",
+        "&lt;b&gt;risk",
+        "gamble",
+        "balance 80%, q 0.020",
+        "goal r \N{MINUS SIGN}0.50",
+    ):
+        assert shown in first
+    assert "0.050 of P(stop), q 0.030: causal" in first
+    assert "3/4" in second
+    assert "no effect" in second
 
 
 def test_a_section_bears_rows_of_tf_idf_alone() -> None:
-    found = run("words.replies", replied(*planted(effect=0.0)), alpha=1e-9)
-    rows = {**found, "spaces": [{**SPACE, "width": 12}]}
+    results = run("words.replies", replied(*planted(effect=0.0)), alpha=1e-9)
+    rows = {**results, "spaces": [{**SPACE, "width": 12}]}
     given = make_work(
         None,
         {name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()},

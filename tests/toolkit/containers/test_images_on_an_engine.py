@@ -163,4 +163,4 @@ def test_an_image_is_built_with_a_users_plugin(
     monkeypatch.setenv("TOOLKIT_IMAGES", str(lock))
     result = toolkit.run("run", toy(), "--on", "docker")
     assert result.returncode == 2
-    assert "plugin mine is toolkit-mine 1.0 there and missing here" in result.stderr
+    assert "plugin mine is toolkit-mine 1.0 there and not installed here" in result.stderr

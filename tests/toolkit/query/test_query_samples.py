@@ -21,8 +21,10 @@ from tests.toolkit.query.asked import (
     rows,
     text,
 )
-from toolkit._cli import _around, query
+from toolkit._cli import query
+from toolkit._cli.query import activations, marked_text
 from toolkit._plugins import loading as _plugins
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit.errors import PluginError
 from toolkit.parts import StagePart
 from toolkit_store import open_store
@@ -60,7 +62,7 @@ def test_top_is_cut_at_k_and_says_so(folder: Path) -> None:
 def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (query, _around):
+    for module in (activations, marked_text):
         monkeypatch.setattr(module, "is_terminal", lambda: True)
     result = CliRunner().invoke(
         query.command, ["top", "2/5", "--store", str(folder), "--run", "full-1"], color=True
@@ -72,9 +74,7 @@ def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(
 def test_top_of_a_feature_that_never_fires(folder: Path) -> None:
     result = ask(folder, "top", "2/99")
     assert result.stdout == ""
-    assert (
-        "Feature 2/99 fires at no position whose activations run full-1 has kept." in result.stderr
-    )
+    assert "Feature 2/99 fires at none of the positions that run full-1 has kept." in result.stderr
 
 
 def test_top_refuses_what_does_not_exist(folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_top_refuses_what_does_not_exist(folder: Path) -> None:
         folder,
         "top",
         "9/5",
-        message=r"may mean 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
+        message=r"may be any of 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
     )
     refused(folder, "top", "3/5", message=r"no space at layer 3 here\. Layers: 2, 9")
     refused(folder, "top", "2/100", message="its width is 100")
@@ -98,11 +98,11 @@ def test_a_table_that_no_stage_writes_names_the_parts_that_would(
     monkeypatch.setattr(
         _plugins,
         "load_parts",
-        lambda: _plugins.Parts([_plugins.PluginInfo("p", "", "", parts=(part,))]),
+        lambda: Parts([PluginInfo("p", "", "", parts=(part,))]),
     )
     said = (
-        "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts that "
-        "do: extract.all.\n"
+        "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts "
+        "that would: extract.all.\n"
     )
     assert ask(folder, "top", "2/5", run="toy-1").stderr == said
 
@@ -115,7 +115,8 @@ def test_a_broken_plugin_does_not_keep_a_run_from_being_read(
 
     monkeypatch.setattr(_plugins, "load_parts", broken)
     assert (
-        "Parts that do: toolkit plugins says why" in ask(folder, "top", "2/5", run="toy-1").stderr
+        "The parts that would cannot be listed; toolkit plugins says why"
+        in ask(folder, "top", "2/5", run="toy-1").stderr
     )
 
 
@@ -251,8 +252,8 @@ def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_ther
 @given(st.lists(st.text("ab $", min_size=1, max_size=3), min_size=1, max_size=8), st.data())
 def test_every_token_is_found_by_its_own_words(pieces: list[str], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(pieces) - 1))
-    assert at in _around.places_of(pieces[at], "".join(pieces), pieces)
-    assert _around.places_of("c", "".join(pieces), pieces) == []
+    assert at in marked_text.positions_of(pieces[at], "".join(pieces), pieces)
+    assert marked_text.positions_of("c", "".join(pieces), pieces) == []
 
 
 # --- tokens ---
@@ -281,7 +282,7 @@ def test_tokens_show_where_a_feature_fires(folder: Path) -> None:
 def test_tokens_are_brighter_where_the_feature_is_stronger(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (query, _around):
+    for module in (activations, marked_text):
         monkeypatch.setattr(module, "is_terminal", lambda: True)
     args = ["tokens", "2/5", "a1", "--store", str(folder), "--run", "full-1"]
     shown = CliRunner().invoke(query.command, args, color=True).stdout.splitlines()[0]
@@ -313,6 +314,6 @@ def test_tokens_say_why_nothing_is_shown(folder: Path) -> None:
 )
 def test_shading_keeps_the_text(tokens: list[tuple[str, float | None]]) -> None:
     pieces = [piece for piece, _ in tokens]
-    shown = _around.shaded("".join(pieces), pieces, [value for _, value in tokens], False)
+    shown = marked_text.shaded("".join(pieces), pieces, [value for _, value in tokens], False)
     assert shown.replace("[", "").replace("]", "") == "".join(pieces).replace("\n", "↵")
     assert shown.count("[") == sum(bool(piece and value) for piece, value in tokens)

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ PAGES = {name: path for name, path in ADDRESSES.items() if not name.endswith("fi
 
 @pytest.fixture(scope="module")
 def base(seen_store: Path) -> Iterator[str]:
+    with served(seen_store) as address:
+        yield address
+
+
+@contextmanager
+def served(store: Path) -> Iterator[str]:
     """The address of a server in a thread of its own."""
     import uvicorn
 
@@ -51,7 +58,7 @@ def base(seen_store: Path) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uvicorn.Server, "run", run)
         patch.setattr(uvicorn.Server, "install_signal_handlers", lambda self: None, raising=False)
-        args = (seen_store, "127.0.0.1", 0, None, tell)
+        args = (store, "127.0.0.1", 0, None, tell)
         thread = threading.Thread(target=server.serve, args=args)
         thread.start()
         assert ready.wait(60)

@@ -2,7 +2,7 @@
 for (const table of document.querySelectorAll(".scroll table")) {
   const heads = [...table.querySelectorAll("thead th")];
   const body = table.tBodies[0];
-  if (!body || body.rows.length < 3 || table.querySelector("[rowspan]")) continue;
+  if (!body || body.rows.length < 3 || table.querySelector("[rowspan]") || "unsorted" in table.dataset) continue;
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";

@@ -93,7 +93,7 @@ def test_what_it_refuses(tmp_path):
         ):
             model.run([[1]], [name])
     with pytest.raises(
-        BadInput, match=r"tiny has no chat template: it is no chat model\. Leave `chat` out\."
+        BadInput, match=r"tiny has no chat template: it is not a chat model\. Leave `chat` out\."
     ):
         model.encode("one", chat=True)
     with pytest.raises(

@@ -1,0 +1,1 @@
+"""Sinks that pass a run on to experiment trackers."""

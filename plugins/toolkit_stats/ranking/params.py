@@ -1,0 +1,74 @@
+"""Params of `compare.ranking`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from toolkit.kept_positions import Asked, AtKept
+
+if TYPE_CHECKING:
+    pass
+
+PRESETS: Mapping[str, tuple[float, float, float]] = {
+    "default": (0.4, 0.5, 0.2),
+    "strict": (0.6, 0.7, 0.1),
+    "loose": (0.3, 0.4, 0.3),
+}
+"""Smallest r, smallest true-positive rate, largest false-positive rate."""
+
+
+class Ranking(AtKept):
+    """Which label, how strict, and how many features are written."""
+
+    by: str = Field(min_length=1, description="The metadata key that holds the label, a number.")
+    labels: tuple[float, ...] = Field(
+        (0, 1, 2, 3), min_length=2, description="The label's values from none to most."
+    )
+    at: Asked | None = Field(
+        "last",
+        description="Which of the positions that were kept are read, as of a comparison; a sample "
+        "has the largest value of them. The published pipeline reads the last token.",
+    )
+    preset: Literal["default", "strict", "loose"] = Field(
+        "default", description="Filters on r, TPR and FPR, as published."
+    )
+    min_r: float | None = Field(None, ge=-1, le=1, description="Least r, instead of the preset's.")
+    min_tpr: float | None = Field(
+        None, ge=0, le=1, description="Least true-positive rate, instead of the preset's."
+    )
+    max_fpr: float | None = Field(
+        None, ge=0, le=1, description="Largest false-positive rate, instead of the preset's."
+    )
+    missing: Literal["error", "null"] = Field(
+        "error",
+        description="A label without samples, or samples without label: refused, or said to be "
+        "unknown and left out.",
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking."
+    )
+    rows: int = Field(
+        2000,
+        ge=1,
+        description="Features that are written: the best by either score, and all that pass.",
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Ranking:
+        if list(self.labels) != sorted(set(self.labels)):
+            raise ValueError(
+                f"labels {list(self.labels)} do not rise; write each once, from none to most"
+            )
+        return self
+
+    def filters(self) -> tuple[float, float, float]:
+        """Smallest r, smallest TPR, largest FPR."""
+        given = (self.min_r, self.min_tpr, self.max_fpr)
+        r, tpr, fpr = (
+            given_value if given_value is not None else usual
+            for given_value, usual in zip(given, PRESETS[self.preset], strict=True)
+        )
+        return r, tpr, fpr

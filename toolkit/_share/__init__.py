@@ -1,0 +1,1 @@
+"""Runs as dataset repositories of the Hugging Face hub."""
