@@ -3,6 +3,7 @@ simulation up to 1,000 workers.
 
 python benchmarks/scaling.py            16 workers, 10,000 steps
 python benchmarks/scaling.py --tiny     2 workers, 40 steps, to see that it runs
+python benchmarks/scaling.py --host 0.005   measures nothing: the simulation for this time a step
 
 A stand-in step sleeps instead of computing, so that workers do not compete for this machine's
 cores: what is lost against the ideal is the host's. Efficiency is the share of the workers' time
@@ -35,6 +36,8 @@ from toolkit._run.options import RunOptions
 
 STAGE = "features"
 MEMORY_SECONDS = 0.5
+SIMULATED = (16, 64, 256, 1000)
+"""Numbers of workers."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--commit", type=float, default=0.5, help="seconds of a remote commit")
+    parser.add_argument("--host", type=float, help="simulate only: the host's seconds a step")
     parser.add_argument("--tiny", action="store_true", help="its figures say nothing")
     options = parser.parse_args()
+    if options.host is not None:
+        print(simulated_table(options.host, SIMULATED))
+        return
     workers, steps = (2, 40) if options.tiny else (options.workers, options.steps)
     length = 0.1 if options.tiny else 2.0
     print(f"Python {sys.version.split()[0]}, {psutil.cpu_count()} cores")
@@ -188,9 +195,9 @@ def main() -> None:
             f"host memory: {early / 2**20:.0f} MiB in the second tenth, {late / 2**20:.0f} at last"
         )
     print("\nSimulated efficiency, a host with that time a step:")
-    print(simulated_table(many.host_seconds, (16, 64, 256, 1000)))
+    print(simulated_table(many.host_seconds, SIMULATED))
     print(f"\nSimulated efficiency, {options.commit:g} s more a step for a commit far away:")
-    print(simulated_table(many.host_seconds + options.commit, (16, 64, 256, 1000)))
+    print(simulated_table(many.host_seconds + options.commit, SIMULATED))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Features of all tokens and attention of all heads of four layers: ours, rows included, against
 eager `output_attentions` and, where they are installed, SAELens on TransformerLens's cache.
 
+    nox -s bench -- tokens                     with the peer
     python benchmarks/tokens.py [--rounds 5] [--prompts 16] [--tiny]
 
 Stand-in: 8 layers, width 512, SAEs of 4,096 features (top-k 50) at the last four, random weights,
@@ -248,16 +249,24 @@ def main() -> None:
         for name, run in ways.items():
             taken[name].append(_seconds(run))
     medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    peaks = {name: _peak(run) for name, run in ways.items()}
     for name in NAMES:
-        run = ways.get(name)
-        if run is None:
-            print(f"{name:12} not installed")
-            continue
-        print(f"{name:12} {medians[name]:9.3f} s {_peak(run):9.1f} MiB")
-    if "saelens" in medians:
-        print(f"ours / saelens: {medians['ours'] / medians['saelens']:.2f}")
-    print(f"ours / eager: {medians['ours'] / medians['eager']:.2f}")
-    print(f"rows / none: {medians['pass + rows'] / medians['pass']:.2f}")
+        if name in ways:
+            print(f"{name:12} {medians[name]:9.3f} s {peaks[name]:9.1f} MiB")
+        else:
+            print(f"{name:12} not installed: nox -s bench -- tokens")
+    for other in ("eager", "saelens"):
+        if other in ways:
+            print(
+                f"ours / {other}: {medians['ours'] / medians[other]:.2f} of the time, "
+                f"{_share(peaks['ours'], peaks[other])} of the memory"
+            )
+    print(f"rows / none: {medians['pass + rows'] / medians['pass']:.2f} of the time (at most 1.2)")
+
+
+def _share(ours: float, other: float) -> str:
+    """A ratio of peaks; a way that adds nothing to the peak has none."""
+    return f"{ours / other:.2f}" if other > 0 else "more than none"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def broken_links(root: Path) -> list[str]:
-    """`file: link` for each relative link to a file or heading that is not there."""
+    """`file: link` for each relative link to a file or heading that does not exist."""
     files = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "plugins").rglob("*.md")]
     return [
         f"{path.relative_to(root)}: {link}"

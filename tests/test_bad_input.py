@@ -126,7 +126,7 @@ def test_a_model_that_is_not_there_offline(toolkit, spec):  # noqa: F811
 
 def test_a_folder_that_is_not_there(toolkit, spec, tmp_path):  # noqa: F811
     said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": "modl"}}))
-    assert f"there is nothing at {tmp_path}/modl" in said
+    assert f"{tmp_path}/modl does not exist" in said
     assert "texts.csv" in said
 
 

@@ -127,3 +127,8 @@ def test_scaling_in_small_prints_all_of_it() -> None:
     assert "2 workers, steps of 0.1 s: efficiency" in printed
     assert "40 empty steps:" in printed
     assert printed.count("   1000   ") == 2
+
+
+def test_the_simulation_of_the_page_on_scaling_is_what_it_computes() -> None:
+    page = BENCHMARKS.parent / "docs" / "explanation" / "scaling.md"
+    assert f"```\n{printed_by('scaling', '--host', '0.005')}```" in page.read_text(encoding="utf-8")

@@ -50,6 +50,7 @@ PUBLIC = {"toolkit"} | {
         "readout",
         "costs",
         "neuronpedia",
+        "observed",
         "processes",
         "protocol",
         "randomness",

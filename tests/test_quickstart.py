@@ -103,7 +103,7 @@ def test_significant_features_include_readers_of_the_documented_causes(quickstar
         if row["stat"] == "significant" and row["number"]
     }
     values = {key: np.zeros(len(names)) for key in significant}
-    place = {name: at for at, name in enumerate(names)}
+    place = {name: index for index, name in enumerate(names)}
     for row in rows(store, "activations", "features"):
         for feature, value in zip(row["features"], row["values"], strict=True):
             if (row["space"], feature) in values:

@@ -80,8 +80,8 @@ def test_a_report_has_no_accessibility_fault(
     page = opened(browser, reports[name], *view, troubles)
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     faults = Axe().run(page).response["violations"]
-    told = {fault["id"]: [node["html"][:200] for node in fault["nodes"]] for fault in faults}
-    assert told == {}
+    message = {fault["id"]: [node["html"][:200] for node in fault["nodes"]] for fault in faults}
+    assert message == {}
     assert troubles == []
     page.context.close()
 

@@ -271,7 +271,9 @@ def test_no_sentence_on_betting_is_made_from_a_template() -> None:
     """No five words in a row stand in two sentences, and no three words begin two."""
     words = [re.findall(r"[\w']+", row["sentence"].lower()) for row in rows("betting_caution.csv")]
     runs = Counter(
-        run for one in words for run in {tuple(one[at : at + 5]) for at in range(len(one) - 4)}
+        run
+        for one in words
+        for run in {tuple(one[index : index + 5]) for index in range(len(one) - 4)}
     )
     assert [run for run, count in runs.items() if count > 1] == []
     assert max(Counter(tuple(one[:3]) for one in words).values()) == 1

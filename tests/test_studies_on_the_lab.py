@@ -149,7 +149,7 @@ def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None
     """
     meta = lab.rows("sample_meta", "samples", "exp1_sae_l1_31")
     balance = {row["sample"]: row["number"] for row in meta if row["key"] == "balance"}
-    place = {name: at for at, name in enumerate(sorted(balance))}
+    place = {name: index for index, name in enumerate(sorted(balance))}
     marks = number_of(
         lab.rows("features", "groups", "exp1_sae_l1_31"),
         "significant",

@@ -72,8 +72,8 @@ class Experiment:
 
 @dataclass(frozen=True, init=False)
 class Uses:
-    """A part and its params: `Uses("count", n=24)` is `{uses: count, with: {n: 24}}`. Params whose
-    names Python cannot write go in as `**{"name": value}`.
+    """A part and its params: `Uses("count", n=24)` is `{uses: count, with: {n: 24}}`. Pass params
+    whose names are not Python names as `**{"name": value}`.
     """
 
     uses: str
@@ -87,7 +87,7 @@ class Uses:
         object.__setattr__(self, "origin", {})
 
     def of_stage(self, stage: str, spec: str | Path | None = None) -> Uses:
-        """The same source, reading the tables of a stage of this experiment or of a spec file."""
+        """This source, reading the tables of a stage of this experiment or of a spec file."""
         part = Uses(self.uses, **self.params)
         origin = {"stage": stage} | ({} if spec is None else {"spec": str(spec)})
         object.__setattr__(part, "origin", origin)

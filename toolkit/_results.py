@@ -187,8 +187,8 @@ class RunResults:
         return answers.search(self.query, text, k)
 
     def push(self, repository: str, *, revision: str | None = None, public: bool = False) -> str:
-        """Upload the run to a dataset repository of the hub, private unless `public`; the commit
-        that holds it.
+        """Upload the run to a dataset repository of the hub, private unless `public`; returns the
+        commit.
         """
         from toolkit._share.push import push
 
@@ -207,14 +207,14 @@ class RunResults:
         state, manifest = self.query.state, self.query.manifest
         question = (manifest.get("spec") or {}).get("question")
         head = f"<p><b>{safe(self.id)}</b> · {safe(state.name)} · {safe(state.state)}</p>"
-        asked = f"<p>{safe(question)}</p>" if question else ""
+        paragraph = f"<p>{safe(question)}</p>" if question else ""
         said = "".join(f"<li>{safe(finding.sentence)}</li>" for finding in self.findings)
         counts: dict[str, int] = {}
         for step in self.query.steps:
             for name, rows in step.tables.items():
                 counts[name] = counts.get(name, 0) + rows
         tables = pl.DataFrame({"table": list(counts), "rows": list(counts.values())})
-        return f"{head}{asked}<ul>{said}</ul>{table_html(tables)}"
+        return f"{head}{paragraph}<ul>{said}</ul>{table_html(tables)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -227,7 +227,7 @@ class FeatureResults:
 
     @property
     def address(self) -> str:
-        """Its shortest address that can be typed back."""
+        """Its shortest address that commands accept."""
         return self.query.label(self.space, self.index)
 
     @property
@@ -283,7 +283,9 @@ class SampleResults:
         return str(self.query.sample(self.sample)["text"])
 
     def active(self, position: int | None = None) -> pl.DataFrame:
-        """The features that are active on it, at one token or at all, the strongest first."""
+        """The features that are active on it, at one token or at all tokens, the strongest
+        first.
+        """
         from toolkit._query import answers
 
         return answers.active(self.query, self.sample, position, None)

@@ -34,10 +34,10 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
     measured and is refused.
     """
     ids = pa.array(samples, pa.string())
-    asked = pc.index_in(rows["sample"], value_set=ids)
-    if asked.null_count:
-        rows, asked = rows.filter(asked.is_valid()), asked.drop_null()
-    index = asked.to_numpy().astype(np.int64)
+    sample_numbers = pc.index_in(rows["sample"], value_set=ids)
+    if sample_numbers.null_count:
+        rows, sample_numbers = rows.filter(sample_numbers.is_valid()), sample_numbers.drop_null()
+    index = sample_numbers.to_numpy().astype(np.int64)
     lists = rows["features"].combine_chunks()
     positions = np.bincount(index, minlength=len(samples))
     _check_measured(positions, samples, space)

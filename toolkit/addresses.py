@@ -2,8 +2,8 @@
 anywhere.
 
 Neuronpedia's ids are read too: `gemma-2-2b/20-gemmascope-res-16k/1234`. All parsing of addresses is
-in this module, and every address that the toolkit prints can be typed back. A space is one row of
-the table `spaces`, as a dictionary. Light: neither torch nor Arrow.
+in this module, and every address that the toolkit prints can be used as input. A space is one row
+of the table `spaces`, as a dictionary. Light: neither torch nor Arrow.
 """
 
 from __future__ import annotations
@@ -110,9 +110,8 @@ def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]
         matches, index = _matching(read, rows), read.index
     if len(matches) > 1:
         raise BadInput(
-            f"'{address}' may mean {len(matches)} features: "
-            f"{_listed(matches, rows, index)}. "
-            f"Write one of these."
+            f"'{address}' may be any of {len(matches)} features: "
+            f"{_listed(matches, rows, index)}. Write one of these."
         )
     if index >= matches[0]["width"]:
         name, width = matches[0]["address"], matches[0]["width"]

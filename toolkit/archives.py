@@ -21,17 +21,17 @@ class _Pieces:
     """A write-only file: `take` returns what was written since the last call."""
 
     def __init__(self) -> None:
-        self._held: list[bytes] = []
+        self._pieces: list[bytes] = []
 
     def write(self, data: Any) -> int:
-        self._held.append(bytes(data))
+        self._pieces.append(bytes(data))
         return len(data)
 
     def flush(self) -> None:
         """Do nothing: all bytes are held here."""
 
     def take(self) -> bytes:
-        data, self._held = b"".join(self._held), []
+        data, self._pieces = b"".join(self._pieces), []
         return data
 
 
@@ -40,7 +40,8 @@ def archive(arrays: Iterable[Member]) -> Iterator[bytes]:
     import numpy as np
 
     out = _Pieces()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:  # type: ignore[call-overload]
+    packing: Any = out  # write-only, which the type of ZipFile does not allow
+    with zipfile.ZipFile(packing, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
         for name, dtype, shape, blocks in arrays:
             info = zipfile.ZipInfo(f"{name}.npy", DATE)
             info.compress_type = zipfile.ZIP_DEFLATED

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from toolkit.work import Inputs
 
-OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half found"}
+OF_FAMILY = {"all": "", "space": " of this space", "discovered": " chosen in the select half"}
 """How a sentence names the family that a correction runs over."""
 
 
@@ -77,7 +77,7 @@ class Comparison:
     """The selector of the positions read, as JSON; empty if all kept positions were read."""
     unit: str
     cluster: str
-    """What joins samples into one cluster: prompt, state or none."""
+    """How samples are joined into clusters: by prompt, state or none."""
     family: str
     """Which tests share a correction: all, space or discovered."""
     tested: Mapping[str, int]
@@ -139,7 +139,7 @@ class Comparison:
 
     def row(self) -> dict[str, Any]:
         """The row of table `comparisons`."""
-        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
         addresses = facts.pop("addresses")
         facts["comparison"] = facts.pop("id")
         facts["groups"] = [asdict(group) for group in self.groups]
@@ -154,8 +154,8 @@ class Comparison:
         """Read a row of table `comparisons`."""
         facts = {key: value for key, value in row.items() if key not in ("comparison", "step")}
         facts["groups"] = tuple(ComparedGroup(**group) for group in row["groups"])
-        facts["tested"] = {one["space"]: one["features"] for one in row["tested"]}
-        named = {one["space"]: one["address"] for one in row["tested"] if one["address"]}
+        facts["tested"] = {entry["space"]: entry["features"] for entry in row["tested"]}
+        named = {entry["space"]: entry["address"] for entry in row["tested"] if entry["address"]}
         facts["addresses"] = named
         return cls(id=row["comparison"], **facts)
 
@@ -187,14 +187,16 @@ def read_comparisons(inputs: Inputs) -> list[Comparison]:
 
 
 def comparisons_of(rows: pa.Table) -> list[Comparison]:
-    """The same from the table."""
+    """The comparisons of a table, each once, sorted by what is compared and how."""
     results = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
-    return sorted(results.values(), key=lambda one: (one.name, one.label, one.id))
+    return sorted(
+        results.values(), key=lambda comparison: (comparison.name, comparison.label, comparison.id)
+    )
 
 
 def addresses_of(inputs: Inputs) -> dict[str, str]:
     """The address of each space that the needed stages extracted or compared."""
-    compared = [one.addresses for one in read_comparisons(inputs)]
+    compared = [comparison.addresses for comparison in read_comparisons(inputs)]
     result = {space: address for known in compared for space, address in known.items()}
     if "spaces" in inputs.tables():
         rows = inputs.read("spaces").to_pylist()

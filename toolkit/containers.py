@@ -59,7 +59,7 @@ def mounts_for(request: WorkerRequest) -> list[Mount]:
 
 
 def token_mounts(request: WorkerRequest, *, starting: bool) -> list[Mount]:
-    """The file with the hub's token, for a container that downloads. A token that only stands in
+    """The file with the hub's token, for a container that downloads. A token that is only in
     HF_TOKEN is written to a private file when the container is `starting`.
     """
     if not request.network:

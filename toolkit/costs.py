@@ -2,7 +2,7 @@
 from the facts of identities.
 
 Facts are those that loaders state (`Identity.facts`). If a fact is missing because the model's
-files are not there yet, a pass costs 0 and the plan reports the cost as unknown.
+files are not fetched yet, a pass costs 0 and the plan reports the cost as unknown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Workload:
     not been fetched. For a stage that loads no SAEs, `saes` are those whose activations it reads:
     `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
     `longest` is the longest text in tokens, `characters` in characters. `model_replaced`: a table
-    replaces the model, which is not loaded.
+    replaces the model, which is not loaded. `totals` are the sums of `Cost.totals` of the needed
+    stages, such as how many features a screen tries.
     """
 
     samples: int
@@ -51,6 +52,7 @@ class Workload:
     entries: int = 0
     characters: int = 0
     model_replaced: bool = False
+    totals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,8 @@ class PlannedComparison:
     """What a stage will compare, so that a plan can report the smallest detectable effect.
 
     `effect` says how: `d` of two groups by a metadata key, of which a group None is every other
-    sample; `eta2` of several, or of all that there are where `groups` is None; `r`, a number
-    followed over the samples that have the key (with `groups`, one of these values of it). `unit`:
+    sample; `eta2` of several groups, or of all if `groups` is None; `r`, the correlation with a
+    number over the samples that have the key (with `groups`, one of these values of it). `unit`:
     what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`: whether
     equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None:
     every feature of the SAEs, or of one SAE where `each_space` is corrected by itself; 0: not known
@@ -99,7 +101,7 @@ class Cost:
     totals: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Cost) -> Cost:
-        """The cost of both, one after the other: memory is the higher peak."""
+        """The cost of both, one after the other: the memory is that of the higher peak."""
         return Cost(
             forwards=self.forwards + other.forwards,
             flops=self.flops + other.flops,
@@ -114,8 +116,8 @@ class Cost:
 
 
 def token_flops(model: Facts, mean: float, blocks: int | None = None) -> float:
-    """One token through the first `blocks` blocks (default: all): their weights, and attention to
-    half of a text of `mean` tokens.
+    """Operations of one token in the first `blocks` blocks (default: all): their weights, and
+    attention to half of a text of `mean` tokens.
     """
     layers = max(1, model.get("layers", 1))
     used = layers if blocks is None else min(layers, blocks)
@@ -126,7 +128,7 @@ def token_flops(model: Facts, mean: float, blocks: int | None = None) -> float:
 
 
 def head_flops(model: Facts) -> float:
-    """The logits of one token."""
+    """Operations for the logits of one token."""
     return float(2 * model.get("width", 0) * model.get("vocabulary", 0))
 
 
@@ -137,7 +139,7 @@ def token_bytes(model: Facts, kept: int) -> int:
 
 
 def pass_bytes(model: Facts, tokens: int, longest: int, kept: int, limit: int = TOKENS) -> int:
-    """The model and one pass of at most `limit` padded tokens."""
+    """Memory of the model and one pass of at most `limit` padded tokens."""
     return int(
         model.get("bytes", 0)
         + min(max(limit, longest), max(tokens, longest)) * token_bytes(model, kept)

@@ -96,10 +96,10 @@ def token_members(rows: SparseRows, width: int, positions: Any, tokens: int) -> 
 
     def fill(first: int, last: int, block: Any) -> None:
         start, end = np.searchsorted(positions, [first, last])
-        kept = positions[start:end] - first
+        rows_here = positions[start:end] - first
         block[:] = np.nan
-        block[kept] = 0
-        rows.fill(int(start), int(end), block, kept)
+        block[rows_here] = 0
+        rows.fill(int(start), int(end), block, rows_here)
 
     yield dense("features", tokens, width, fill)
     yield whole("positions", np.asarray(positions, np.int64))

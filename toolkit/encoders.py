@@ -1,8 +1,8 @@
-"""Models that read a text from both sides (BERT and its kin). Extraction and comparison work with
-them as with decoders; there is no next token, so everything that needs one is refused by name.
+"""Models that read a text from both sides (BERT and similar models). Extraction and comparison work
+with them as with decoders; there is no next token, so everything that needs one is refused by name.
 
 A loader writes `encode`, `decode` and `run`. Attention of an encoder sees padding, so `run` has to
-mask it: the contract compares each text with itself in other company.
+mask it: the contract test compares each text alone with the same text in a batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from toolkit.models import Model
 
 
 class Encoder(Model):
-    """A model whose tokens see what stands behind them."""
+    """A model whose tokens also see later tokens."""
 
     causal = False
 
@@ -23,7 +23,7 @@ class Encoder(Model):
         raise self._no_next_token("unembed")
 
     def prefix(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused: what stands before a token depends on the token."""
+        """Refused: the streams of earlier tokens depend on later ones."""
         raise self._no_next_token("prefix")
 
     def suffix(self, *_: Any, **__: Any) -> NoReturn:

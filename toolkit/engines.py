@@ -28,7 +28,7 @@ def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
 
 
 def _knock(name: str) -> None:
-    """Open and close a local socket: the SDK leaves it open if nothing answers."""
+    """Open and close a local socket: the SDK would leave it open if nothing answers."""
     if name.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(10)
@@ -46,9 +46,8 @@ def unreachable(error: BaseException) -> str:
     where = socket_name()
     if "Permission denied" in text or "PermissionError" in text:
         return (
-            f"The container engine at {where} may not be used by this user. Ask to be added to "
-            "the group `docker`, set DOCKER_HOST to an engine of your own, or run with "
-            "`--on local`."
+            f"The container engine at {where} does not accept this user. Ask to be added to the "
+            "group `docker`, set DOCKER_HOST to your own engine, or run with `--on local`."
         )
     return (
         f"No container engine answers at {where}. Start one, set DOCKER_HOST, or run with "

@@ -1,4 +1,4 @@
-"""What an executor gets and gives: a request for one worker, and the worker that it started.
+"""The interface of executors: a request for one worker, and the worker that was started.
 
 Plugins that start workers in containers or on other machines import this module,
 `toolkit.processes` and `toolkit.protocol`; docs/how-to/write-an-executor.md walks through them.
@@ -76,7 +76,7 @@ class WorkerRequest:
     """Its limits, as `ExecutorPart.limits` gives them."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment values of the spec, by name. The host sends them to the worker, which keeps them
-    out of its log; an executor writes them nowhere.
+    out of its log; an executor never writes them to a file.
     """
 
 

@@ -31,8 +31,8 @@ STYLE = (
 
 
 def svg(width: float, height: float, body: Iterable[str]) -> str:
-    """A drawing that keeps its text readable: on a narrow screen it scrolls. Screen readers get the
-    figure's `alt` text.
+    """A drawing that scrolls on a narrow screen, so that its text stays readable. Screen readers
+    get the figure's `alt` text.
     """
     drawn, limits = (
         "".join(body),
@@ -134,8 +134,8 @@ def interval(
     *,
     colour: str = "var(--computed)",
 ) -> Iterator[str]:
-    """An estimate on a level line: a bar between the ends of its interval, if it has one, and a
-    dot.
+    """An estimate on a horizontal line: a bar between the ends of its interval, if it has one, and
+    a dot.
     """
     low, high = ends
     if low is not None and high is not None:
@@ -150,7 +150,7 @@ def x_ticks(
     values: Iterable[float],
     label: Callable[[float], str],
 ) -> Iterator[str]:
-    """Upright lines at these values, from `top` to `bottom`, with their labels below."""
+    """Vertical lines at these values, from `top` to `bottom`, with their labels below."""
     for value in values:
         x = axis.at(value)
         yield line(x, top, x, bottom, "grid" if value else "axis")
@@ -164,7 +164,7 @@ def y_ticks(
     values: Iterable[float],
     label: Callable[[float], str],
 ) -> Iterator[str]:
-    """Level lines at these values, from `left` to `right`, with their labels on the left."""
+    """Horizontal lines at these values, from `left` to `right`, with their labels on the left."""
     for value in values:
         y = axis.at(value)
         yield line(left, y, right, y, "grid" if value else "axis")

@@ -22,7 +22,8 @@ from toolkit.errors import BadInput
 
 PACKAGE = "package:"
 WHOLE_BYTES = 64 << 20
-"""Files up to this size are hashed whole; of larger ones the header, the size and sixteen blocks.
+"""Files up to this size are hashed completely; of larger ones, the header, the size and sixteen
+blocks.
 """
 
 SHOWN = 8
@@ -63,7 +64,7 @@ def _there(path: Path, text: str) -> Path:
     names = sorted(entry.name for entry in near.iterdir()) if near else []
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     raise BadInput(
-        f"{text}: there is nothing at {path}. {near} holds: "
+        f"{text}: {path} does not exist. {near} holds: "
         f"{', '.join(names[:SHOWN]) or 'nothing'}{more}."
     )
 
@@ -104,7 +105,7 @@ def file_digest(path: Path) -> str:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is not a regular file: reading a pipe or device would block for ever."""
+    """Refuse what is not a regular file: reading a pipe or device would block forever."""
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):
         return
@@ -173,7 +174,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor_bytes(facts: dict[str, Any]) -> int:
-    """How many bytes a tensor of its dtype and shape has."""
+    """The number of bytes of a tensor of this dtype and shape."""
     start, end = facts["data_offsets"]
     for number in (start, end, *facts["shape"]):
         if type(number) is not int or number.bit_length() > 63:
@@ -231,7 +232,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as JSON: {error}. Copy or download it again."
         ) from None
     if not isinstance(content, dict):
-        raise BadInput(f"{path} holds a {type(content).__name__}; wanted a JSON object.")
+        raise BadInput(f"{path} holds a {type(content).__name__}; it must hold a JSON object.")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Games that a model plays: what an environment and a parser get and give.
+"""Games that a model plays: the interface of environments and parsers.
 
 An environment turns a state into a prompt and an action into the next state. A parser reads one
 reply to one prompt. `play.*` stages do the rest: they draw replies, ask again, end games whose
@@ -40,7 +40,7 @@ HOST_OUTCOMES = (ROUND_LIMIT, *FAILED_OUTCOMES)
 
 @dataclass(frozen=True)
 class Option:
-    """One thing that a prompt offers, and how a reply may name it."""
+    """An option that a prompt offers, and how a reply may name it."""
 
     action: str
     """The action that `Environment.step` gets."""
@@ -75,7 +75,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Reply:
-    """A parser's verdict: an action, or a typed failure. Never both, never a default."""
+    """A parsed reply: an action, or a typed failure. Never both, never a default."""
 
     action: str | None = None
     amount: float | None = None
@@ -99,9 +99,11 @@ class Condition:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What `Environment.start` gets."""
     switches: Mapping[str, bool] = field(default_factory=dict)
-    """What is on or off, such as a line of the prompt. Measures estimate the effect of each."""
+    """Settings that are on or off, such as a line of the prompt. Measures estimate the effect of
+    each.
+    """
     groups: Mapping[str, str] = field(default_factory=dict)
-    """What divides the tables of a report, such as a bet mode."""
+    """The groups by which a report divides its tables, such as a bet mode."""
     label: str = ""
     """A name for people; the id if empty."""
 
@@ -113,7 +115,7 @@ class Scenario:
     name: str
     state: State
     group: str = ""
-    """The kind of situation, such as `risky`; empty for those of no kind."""
+    """The kind of situation, such as `risky`; empty if there is none."""
     twin_of: str = ""
     """The scenario that this one corrects: the same situation without its contradictions of the
     rules.
@@ -122,8 +124,8 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Turn:
-    """What an action did: the next state, what was staked after the rules clipped it, and whether
-    the stake was won.
+    """The result of an action: the next state, the stake after the rules clipped it, and whether it
+    was won.
     """
 
     state: State
@@ -135,14 +137,18 @@ class Environment(ABC):
     """A game. It never sees a reply that could not be read: the playing stage ends such a game."""
 
     outcomes: Sequence[str] = ()
-    """The outcomes that it gives. The first is the one that measures report with intervals."""
+    """Its possible outcomes. Measures report the first one with intervals."""
     max_rounds: int = 100
     """A game that has not ended after this many rounds ends with the outcome `round_limit`."""
-    min_reply_tokens: int = 1
-    """The shortest reply that its prompts ask for; a smaller budget of new tokens is refused."""
+    example_reply: str = ""
+    """A whole reply of the form that its prompts ask for, as short as one can be, with the longest
+    amount: a budget of new tokens without room for it is refused.
+    """
+    reply_tokens: int = 32
+    """The budget of new tokens where the spec names none."""
 
     def conditions(self) -> Sequence[Condition]:
-        """Every condition that these params ask for."""
+        """Every condition of these params."""
         return [Condition("plain")]
 
     @abstractmethod
@@ -161,14 +167,14 @@ class Environment(ABC):
 
     @abstractmethod
     def outcome(self, state: State) -> str | None:
-        """How the game ended, one of `outcomes`; None while it goes on."""
+        """How the game ended, one of `outcomes`; None while it continues."""
 
     def scenarios(self) -> Sequence[Scenario]:
-        """States with names: those that studies of this game looked at."""
+        """Named states, which studies of this game examined."""
         return ()
 
     def contradictions(self, state: State) -> Sequence[str]:
-        """What in a state, as its prompt describes it, contradicts the rules: one sentence each."""
+        """Contradictions of the rules in a state, as its prompt describes it: one sentence each."""
         return ()
 
     def numbers(self, state: State) -> Mapping[str, float]:
@@ -187,9 +193,16 @@ def chance(seed: int, repetition: int, round: int) -> np.random.Generator:
 
 def state_hash(state: State, settings: Mapping[str, Any]) -> str:
     """A hash of a state without its condition's settings. Equal hashes mean equal states."""
-    kept = {name: value for name, value in state.items() if name not in settings}
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    facts = {name: value for name, value in state.items() if name not in settings}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def tokens_of(text: str) -> int:
+    """Tokens that a reply takes with an ordinary tokeniser, its end included: a word, a digit, a
+    mark and a line break each count one.
+    """
+    return 1 + len(re.findall(r"\d|[^\W\d]+|[^\w\s]|\n", text))
 
 
 def judge(parser: Parser, text: str, prompt: Prompt, *, cut_off: bool = False) -> Reply:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from toolkit.errors import BadInput
 
@@ -59,8 +60,8 @@ def installed_gpus() -> list[Gpu]:
 
 
 def driver_cuda() -> str:
-    """The newest CUDA version that the driver runs, such as `13.0`; empty without a driver. It is
-    the driver's own: the version that torch is built for is another matter.
+    """The newest CUDA version that the driver runs, such as `13.0`; empty without a driver. The
+    version that torch is built for may differ.
     """
     version = ctypes.c_int(0)
     try:
@@ -100,8 +101,8 @@ def visible_gpus(installed: Sequence[Gpu], environ: Mapping[str, str]) -> list[G
 
 
 def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
-    """The GPUs that a request names: `5`, `2,5`, a UUID, `all`, `none` or `count:2`. A GPU that is
-    not there, or that CUDA_VISIBLE_DEVICES hides, is an error that lists those that are.
+    """The GPUs that a request names: `5`, `2,5`, a UUID, `all`, `none` or `count:2`. A GPU that
+    does not exist, or that CUDA_VISIBLE_DEVICES hides, is an error that lists the available ones.
     """
     if request == "none":
         return []
@@ -114,7 +115,7 @@ def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, st
             f"--gpu {request}: write physical indices or UUIDs, such as `--gpu 5` or `--gpu 2,5`, "
             "or `--gpu all`, or `--gpu none`."
         )
-    chosen = [_one(name, installed, allowed, environ) for name in names]
+    chosen = [_gpu_named(name, installed, allowed, environ) for name in names]
     if len({gpu.uuid for gpu in chosen}) != len(chosen):
         raise BadInput(f"--gpu {request}: name each GPU once.")
     return chosen
@@ -125,11 +126,8 @@ def unresolved_gpus(request: str) -> list[Gpu]:
     without GPUs and run elsewhere.
     """
     names = [] if request == "none" else request.removeprefix("count:").split(",")
-    nothing = {"pci": "", "name": "not resolved", "driver": "", "total_bytes": 0, "free_bytes": 0}
-    return [
-        Gpu(index=int(name) if name.isdigit() else -1, uuid=name, **nothing)  # type: ignore[arg-type]
-        for name in names
-    ]
+    unresolved = partial(Gpu, pci="", name="not resolved", driver="", total_bytes=0, free_bytes=0)
+    return [unresolved(index=int(name) if name.isdigit() else -1, uuid=name) for name in names]
 
 
 def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:
@@ -139,7 +137,7 @@ def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:
     return list(allowed[:count])
 
 
-def _one(
+def _gpu_named(
     name: str, installed: Sequence[Gpu], allowed: Sequence[Gpu], environ: Mapping[str, str]
 ) -> Gpu:
     gpu = next((gpu for gpu in installed if _matches(gpu, name)), None)
@@ -154,7 +152,7 @@ def _one(
 
 
 def _matches(gpu: Gpu, name: str) -> bool:
-    """By index, UUID, or the beginning of a UUID, as CUDA takes it."""
+    """Match by index, UUID, or the beginning of a UUID, as CUDA does."""
     if name.isdigit():
         return gpu.index == int(name)
     return name.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(name)
@@ -163,4 +161,4 @@ def _matches(gpu: Gpu, name: str) -> bool:
 def _there(gpus: Sequence[Gpu]) -> str:
     if not gpus:
         return "This machine offers no GPU (nvidia-smi lists none). Use `--gpu none` for the CPU."
-    return f"GPUs that are there: {', '.join(gpu.describe() for gpu in gpus)}."
+    return f"Available GPUs: {', '.join(gpu.describe() for gpu in gpus)}."

@@ -21,8 +21,8 @@ SITES = (
     "mlp_raw",
     "mlp_out",
 )
-"""Every site of a block, unordered. `mlp_in_normed` has no gain, `mlp_in` has; `mlp_out` is what
-enters the stream.
+"""Every site of a block, unordered. `mlp_in` includes the norm's gain, `mlp_in_normed` does not;
+`mlp_out` is what enters the stream.
 """
 
 _ALIASES = {
@@ -40,8 +40,8 @@ _ALIASES = {
 }
 """TransformerLens, after `blocks.LAYER.`: the names of version 1 and of version 3."""
 _ELSEWHERE = {"z": "attn_z", "attn_out_post": "attn_out", "mlp_out_post": "mlp_out"}
-"""interp-engine, where it differs. Its `mlp_out` and `attn_out` are ours too, but on Gemma 2 it
-means them before the norm.
+"""Names of interp-engine that differ. Its `mlp_out` and `attn_out` are also names here, but on
+Gemma 2 it takes them before the norm.
 """
 _MODULES = {"": "resid_post", ".mlp": "mlp_raw", ".post_feedforward_layernorm": "mlp_out"}
 """Outputs of modules, by their path inside a block (sparsify, delphi)."""
@@ -59,7 +59,7 @@ class Hookpoint:
 
 
 def hookpoint(text: str) -> Hookpoint:
-    """Read a name of ours (`resid_post.12`) or another tool's (`blocks.12.hook_resid_post`,
+    """Parse a name, the toolkit's (`resid_post.12`) or another tool's (`blocks.12.hook_resid_post`,
     `layers.12`).
     """
     if match := re.fullmatch(r"([a-z_]+)\.(\d+)", text):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from toolkit.errors import BadInput
 
 Kind = Literal["model", "dataset"]
-"""What a repository holds; a model and a dataset may have one name."""
+"""The kind of a repository; a model and a dataset may have the same name."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def snapshot(
 ) -> Snapshot:
     """The commit behind a revision and its folder in the cache, if that has the file `marker` (a
     glob pattern). `published`: sizes of this commit are known without its files, so that it can be
-    planned with even where the network is forbidden.
+    planned even if the network is disabled.
     """
     folder = cached(name, revision, marker, kind)
     if folder is not None:
@@ -55,16 +55,16 @@ def snapshot(
 
 
 def not_cached(name: str, revision: str) -> str:
-    """The message for a repository that is not cached while the network is forbidden."""
+    """The message for a repository that is not cached while the network is disabled."""
     return (
         f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache_folder()}), "
-        "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached "
-        "revision, or a folder with `path:`."
+        "and HF_HUB_OFFLINE disables downloads. Unset HF_HUB_OFFLINE, name a cached revision, "
+        "or a folder with `path:`."
     )
 
 
 def offline() -> bool:
-    """Whether the user forbids the network."""
+    """Whether the user has disabled the network."""
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
@@ -98,7 +98,7 @@ class HubFile:
 
 
 def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
-    """The files of a repository at a commit that match, as the hub says."""
+    """The matching files of a repository at a commit, as the hub lists them."""
     from huggingface_hub import HfApi
 
     try:
@@ -146,7 +146,7 @@ def hub_file(sibling: Any) -> HubFile:
 
 
 def _repo_type(kind: Kind) -> dict[str, Any]:
-    """The argument of the hub's client for this kind; it takes a model for granted."""
+    """The argument of the hub's client for this kind, whose default is a model."""
     return {} if kind == "model" else {"repo_type": kind}
 
 
@@ -196,8 +196,8 @@ def fetch_file(
 
 
 def _progress_class(on_bytes: Callable[[int], None]) -> Any:
-    """A progress bar that prints nothing and calls `on_bytes`. Some transfers have two, for bytes
-    received and written; either counts.
+    """A progress bar that prints nothing and calls `on_bytes`. Some transfers have two bars, for
+    bytes received and written; either counts.
     """
     from tqdm import tqdm
 
@@ -229,7 +229,7 @@ def _commit(name: str, revision: str, kind: Kind) -> str:
 
 
 MEANS = {
-    "GatedRepoError": "it is gated, and its owner has not let you in",
+    "GatedRepoError": "it is gated, and you have not been granted access",
     "RepositoryNotFoundError": "there is no repository of this name, or it is private",
     "RevisionNotFoundError": "the repository has no such revision",
     "EntryNotFoundError": "the repository has no such file",
@@ -242,21 +242,21 @@ id.
 
 
 def unreachable(name: str, revision: str, error: Exception) -> str:
-    """The message for a repository that the hub does not give."""
+    """The message for a repository that cannot be downloaded."""
     kinds = (kind.__name__ for kind in type(error).__mro__)
     said = next(
         (MEANS[kind] for kind in kinds if kind in MEANS),
-        (str(error).splitlines() or ["no more is said"])[0],
+        (str(error).splitlines() or ["no details"])[0],
     )
     return (
-        f"'{name}' at revision '{revision}': the hub does not give it ({type(error).__name__}: "
+        f"'{name}' at revision '{revision}': it cannot be downloaded ({type(error).__name__}: "
         f"{said}). For a gated repository accept its terms, then run `hf auth login` or set "
         "HF_TOKEN; without a network name a folder with `path:`."
     )
 
 
 def cached(name: str, revision: str, marker: str, kind: Kind = "model") -> Path | None:
-    """The folder of a cached repository; None if it is not cached. Never asks the network.
+    """The folder of a cached repository; None if it is not cached. Never uses the network.
 
     Follows the documented layout of the cache: refs/NAME holds the commit of a branch,
     snapshots/COMMIT its files.

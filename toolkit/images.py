@@ -30,10 +30,10 @@ PINNED = re.compile(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class RecipePins:
-    """The digests that a recipe gave where it was built."""
+    """The digests of a recipe's build."""
 
     seen: str
-    """When and where."""
+    """When and where it was built."""
     base: str
     """The ID of the base image that was built from the interpreter."""
     requirements: str
@@ -75,7 +75,7 @@ class PinnedImage:
     packages: str
     """The digest of its lower layer: the base and all packages."""
     plugins: tuple[str, ...] = ()
-    """What `--with` added."""
+    """The plugins that `--with` added."""
     sif: str | None = None
     """The Apptainer image that was exported from it, if one was."""
 
@@ -92,7 +92,7 @@ def containers_folder() -> Path:
 def read_recipes(folder: Path | None = None) -> dict[str, Recipe]:
     """The images that can be built, by name."""
     path = (folder or containers_folder()) / "lock.yaml"
-    return {name: _recipe(path, name, given) for name, given in _load(path).items()}
+    return {name: _recipe(path, name, entry) for name, entry in _load(path).items()}
 
 
 def user_lock() -> Path:
@@ -106,7 +106,7 @@ def user_lock() -> Path:
 def read_lock(path: Path | None = None) -> dict[str, PinnedImage]:
     """The user's pinned images, by name; empty without a lock file."""
     path = path or user_lock()
-    return {name: _pinned(path, name, given) for name, given in _load(path).items()}
+    return {name: _pinned(path, name, entry) for name, entry in _load(path).items()}
 
 
 def image_reference(name: str, path: Path | None = None) -> str:
@@ -121,8 +121,8 @@ def image_reference(name: str, path: Path | None = None) -> str:
     if name in recipes:
         raise BadInput(
             f"image '{name}' is not pinned on this machine: {path or user_lock()} does not name "
-            f"it. Build it with `toolkit images build {name}`, or write a pin, "
-            "`repository@sha256:DIGEST`, in its place."
+            f"it. Build it with `toolkit images build {name}`, or write a pin instead, "
+            "`repository@sha256:DIGEST`."
         )
     known = sorted({*locked, *recipes})
     raise BadInput(
@@ -133,27 +133,27 @@ def image_reference(name: str, path: Path | None = None) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(given or {}, dict):
-        raise BadInput(f"{path}: must be a map of image names; it is a {type(given).__name__}.")
-    return dict(given or {})
+    if not isinstance(content or {}, dict):
+        raise BadInput(f"{path}: must be a map of image names, not a {type(content).__name__}.")
+    return dict(content or {})
 
 
-def _recipe(path: Path, name: str, given: Any) -> Recipe:
+def _recipe(path: Path, name: str, entry: Any) -> Recipe:
     try:
-        pins = given.get("pins")
-        return Recipe(**{**given, "pins": RecipePins(**pins) if pins else None})
+        pins = entry.get("pins")
+        return Recipe(**{**entry, "pins": RecipePins(**pins) if pins else None})
     except (AttributeError, TypeError) as error:
         raise BadInput(f"{path}: {name}: {error}") from None
 
 
-def _pinned(path: Path, name: str, given: Any) -> PinnedImage:
+def _pinned(path: Path, name: str, entry: Any) -> PinnedImage:
     try:
-        image = PinnedImage(**{**given, "plugins": tuple(given.get("plugins", ()))})
+        image = PinnedImage(**{**entry, "plugins": tuple(entry.get("plugins", ()))})
     except (AttributeError, TypeError) as error:
         raise BadInput(f"{path}: {name}: {error}") from None
     if not (ID.fullmatch(image.image) or PINNED.fullmatch(image.image)):

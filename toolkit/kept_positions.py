@@ -34,19 +34,19 @@ class AtKept(Params):
 
     at: Asked | None = Field(
         None,
-        description="Which of the positions that were kept are read: last, all, or selectors as of "
-        "extract.activations; by default all that were kept.",
+        description="Which of the kept positions to read: last, all, or selectors as of "
+        "extract.activations. Default: all of them.",
     )
 
     @field_validator("at")
     @classmethod
-    def _some_selector(cls, given: Asked | None) -> Asked | None:
-        if given == ():
+    def _some_selector(cls, selectors: Asked | None) -> Asked | None:
+        if selectors == ():
             raise ValueError(
                 "the list of selectors is empty; leave `at` out to read every position that was "
                 "kept"
             )
-        return given
+        return selectors
 
 
 def shown(at: Asked | None) -> str:
@@ -104,8 +104,8 @@ class Activations:
         return frozenset.intersection(*there) if there else frozenset()
 
     def check_looked(self, samples: Sequence[str]) -> None:
-        """Refuse samples of which none was measured: no rows at all would look like nothing firing
-        anywhere.
+        """Refuse samples if none of them was measured: without any rows, it would look as if
+        nothing fired.
         """
         if self._chosen is None and not _any_among(self._samples, samples):
             raise DataError(
@@ -116,8 +116,8 @@ class Activations:
             )
         if self._chosen is not None and self._chosen.samples.isdisjoint(samples):
             raise DataError(
-                f"at: {self._chosen.at} finds no token in any of the {len(samples)} samples (the "
-                f"first is '{samples[0]}'). Select tokens that they have."
+                f"at: {self._chosen.at} selects no token in any of the {len(samples)} samples "
+                f"(the first is '{samples[0]}'). Select tokens that they have."
             )
 
     def of(self, space: str, samples: Sequence[str], named: str) -> pa.Table:
@@ -196,10 +196,10 @@ class _Chosen:
                 int(lacking[0] % self._stride),
             )
             raise DataError(
-                f"at: {self.at} asks for position {position} of sample '{sample}', which was not "
+                f"at: {self.at} selects position {position} of sample '{sample}', which was not "
                 f"kept in space {named} ({len(lacking)} such positions). Only positions that the "
-                "extraction kept can be read: add this selector to its `at` (a list is the union "
-                "of its selectors), or select positions that were kept."
+                "extraction kept can be read: add this selector to its `at` (a list is the "
+                "union of its selectors), or select positions that were kept."
             )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 IMPORTED = "import"
 """The value of `worker` for a step that an import added to a run."""
 _KEY_TAG = "k1"
-"""Changes when the recipe of keys does."""
+"""It changes when keys are made in another way."""
 
 
 def key_of(material: str) -> str:

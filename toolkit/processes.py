@@ -18,7 +18,9 @@ from toolkit.secrets import HidingFile, Secrets
 
 PIECE = 1 << 16
 LAST_WORDS_SECONDS = 1.0
-"""How long an ended worker's stderr is read: a process that it left behind may hold it open."""
+"""How long the stderr of an ended worker is still read: a process that it left behind may keep it
+open.
+"""
 
 
 class PipedWorker:
@@ -34,7 +36,7 @@ class PipedWorker:
         env: Mapping[str, str],
         folders: Mapping[Path, PurePosixPath] | None = None,
     ) -> None:
-        """`folders` are those that the worker sees under another path."""
+        """`folders`: folders that the worker sees under another path."""
         self.name = name
         self._folders = dict(folders or {})
         self._sending = threading.Lock()

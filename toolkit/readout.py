@@ -1,5 +1,5 @@
-"""Logits of chosen tokens and statistics of the distribution over the whole vocabulary, without
-ever holding rows x vocabulary.
+"""Logits of chosen tokens and statistics of the distribution over the whole vocabulary, without a
+matrix of rows x vocabulary in memory.
 
 The vocabulary comes in tiles. Sums of exponentials are kept with their running maximum (online
 log-sum-exp), so that the result does not depend on the number of tiles.
@@ -26,14 +26,14 @@ class Readout:
     """Next-token statistics of last-token states, one entry per row, float64."""
 
     logits: Tensor
-    """(n, tokens): those of the chosen tokens, exactly as `unembed` gives them."""
+    """(n, tokens): logits of the chosen tokens, exactly as `unembed` returns them."""
     normaliser: Tensor
     """(n,): log of the sum of exponentials over the vocabulary."""
     kl: Tensor | None
-    """(n,): KL(base || row), where a base was given."""
+    """(n,): KL(base || row), if a base was given."""
 
     def probabilities(self) -> Tensor:
-        """(n, tokens): of the chosen tokens."""
+        """(n, tokens): probabilities of the chosen tokens."""
         return (self.logits - self.normaliser[:, None]).exp()
 
 
@@ -44,17 +44,17 @@ def read_out(
     base: Tensor | None = None,
     tile_rows: int | None = None,
 ) -> Readout:
-    """Rows by tiles of rows, each by tiles of the vocabulary. `tiles` gives the logits of some
-    states, a range of the vocabulary at a time.
+    """Compute the readout in tiles of rows, each in tiles of the vocabulary. `tiles` gives the
+    logits of some states, a range of the vocabulary at a time.
     """
     import torch
 
     chosen = torch.as_tensor(tokens, dtype=torch.long, device=states.device)
-    given = None if base is None else _Base.of(tiles, base)
+    reference = None if base is None else _Base.of(tiles, base)
     parts, start = [], 0
     while start < len(states):
         rows = tile_rows or _rows_that_fit(tiles, states, start)
-        parts.append(_read_rows(tiles, states[start : start + rows], chosen, given))
+        parts.append(_read_rows(tiles, states[start : start + rows], chosen, reference))
         start += rows
     if not parts:
         none = torch.empty(0, dtype=torch.float64, device=states.device)
@@ -62,7 +62,9 @@ def read_out(
     return Readout(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.normaliser for part in parts]),
-        None if given is None else torch.cat([part.kl for part in parts if part.kl is not None]),
+        None
+        if reference is None
+        else torch.cat([part.kl for part in parts if part.kl is not None]),
     )
 
 
@@ -75,11 +77,13 @@ class _Base:
 
     @classmethod
     def of(cls, tiles: Callable[[Tensor], Tiles], state: Tensor) -> _Base:
-        held = {first: logits[0].double() for first, logits in tiles(state.reshape(1, -1))}
-        everything = [held[first] for first in sorted(held)]
+        tiles_of_state = {
+            first: logits[0].double() for first, logits in tiles(state.reshape(1, -1))
+        }
+        everything = [tiles_of_state[first] for first in sorted(tiles_of_state)]
         import torch
 
-        return cls(held, torch.cat(everything).logsumexp(0))
+        return cls(tiles_of_state, torch.cat(everything).logsumexp(0))
 
 
 def _rows_that_fit(tiles: Callable[[Tensor], Tiles], states: Tensor, start: int) -> int:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 DENSE = 1 << 24
-"""Size of the dense matrix of activations that is made at a time, in numbers: 64 MB."""
+"""Numbers in the dense matrix of activations that is made at a time: 64 MB."""
 LONGER = 4
-"""The factor by which it is larger on a GPU, which short matrices would leave idle."""
+"""How many times larger that matrix is on a GPU, which short matrices would not keep busy."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Decoder:
 
 
 FeatureType = Literal["sae", "transcoder", "cross layer transcoder"]
-"""Kinds of features, as the graph files of the field write them: of an SAE, which rebuilds the
-place that it reads, of a transcoder, which writes elsewhere, and of one that writes at several
-layers.
+"""Kinds of features, as attribution graph files name them: of an SAE, which reconstructs the
+hookpoint that it reads; of a transcoder, which writes to another one; of a cross-layer transcoder,
+which writes at several layers.
 """
 
 
@@ -76,7 +76,7 @@ class Sae(ABC):
     recipe: str
     declared_l0: float | None = None
     neuronpedia: str | None = None
-    """Its id on Neuronpedia, `MODEL/SOURCE`, where it has pages there."""
+    """Its id on Neuronpedia, `MODEL/SOURCE`, if it has pages there."""
     signed: bool = False
     """Whether activations may be below zero."""
     pointwise: bool = False
@@ -97,7 +97,7 @@ class Sae(ABC):
 
     @abstractmethod
     def decoder_rows(self, features: Sequence[int] | Tensor) -> Tensor:
-        """What one unit of each feature adds to the output: (len(features), outputs)."""
+        """The vector that one unit of each feature adds to the output: (len(features), outputs)."""
 
     @property
     def output_hookpoint(self) -> str:
@@ -106,7 +106,7 @@ class Sae(ABC):
 
     @property
     def feature_type(self) -> FeatureType:
-        """What graphs of features call its features."""
+        """The kind of its features in attribution graphs."""
         return "sae" if self.output_hookpoint == self.hookpoint else "transcoder"
 
     @property
@@ -118,7 +118,7 @@ class Sae(ABC):
         """(n, inputs) -> (n, outputs): the reconstruction, including what depends on the rows
         themselves (a skip connection, their norm).
 
-        `activations`: the result of `encode` for these rows, if it is there already.
+        `activations`: the result of `encode` for these rows, if already computed.
         """
         return self.decode(self.encode(rows) if activations is None else activations)
 
@@ -137,40 +137,42 @@ class Sae(ABC):
         )
 
     def active(self, rows: Tensor) -> Sparse:
-        """Active features of a few rows: what `encode` gives, without its zeros. Override it where
-        this can be done faster.
+        """Active features of a few rows: what `encode` gives, without its zeros. Override it if
+        there is a faster way.
         """
         return without_zeros(self.encode(rows))
 
     # --- chosen features, without the others: what an edit of one feature needs ---
 
     def normalise(self, rows: Tensor) -> Tensor:
-        """Rows as `encoder_columns` reads them, float32. Override where each row is divided by a
-        norm of its own; factors that are the same for all rows belong in columns and biases.
+        """Rows as `encoder_columns` reads them, float32. Override it if each row is divided by its
+        own norm; factors that are the same for all rows belong in columns and biases.
         """
         return rows.float()
 
     def encoder_columns(self, features: Sequence[int] | Tensor) -> Tensor:
-        """What each chosen feature reads: (len(features), inputs), float32, in the units of
-        `normalise`, with every constant norm factor folded in.
+        """The direction that each chosen feature reads: (len(features), inputs), float32, in the
+        units of `normalise`, with every constant norm factor folded in.
         """
         raise self._without_columns()
 
     def encoder_bias(self, features: Sequence[int] | Tensor) -> Tensor:
-        """What is added to `normalise(rows) @ encoder_columns(features).T`: (len(features),)."""
+        """The bias that is added to `normalise(rows) @ encoder_columns(features).T`:
+        (len(features),).
+        """
         raise self._without_columns()
 
     def thresholds(self, features: Sequence[int] | Tensor) -> Tensor:
-        """What a pre-activation must exceed for its feature to fire, at least 0:
+        """The value that a pre-activation must exceed for its feature to fire, at least 0:
         (len(features),). Only a pointwise SAE has thresholds.
         """
         raise self._without_columns()
 
     def preactivations(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
-        """(n, inputs) -> (n, len(features)): what the gate compares with the thresholds."""
+        """(n, inputs) -> (n, len(features)): the values that are compared with the thresholds."""
         columns, bias = self.encoder_columns(features), self.encoder_bias(features)
-        given = self.normalise(rows)
-        return given @ columns.to(given.device).T + bias.to(given.device)
+        normalised = self.normalise(rows)
+        return normalised @ columns.to(normalised.device).T + bias.to(normalised.device)
 
     def activations_of(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
         """(n, inputs) -> (n, len(features)): what `encode` gives for the chosen features. A
@@ -183,8 +185,8 @@ class Sae(ABC):
 
     def _without_columns(self) -> DataError:
         return DataError(
-            f"SAE {self.name} gives no encoder columns, so single features cannot be edited "
-            "without the whole SAE. Its adapter has to override encoder_columns, encoder_bias and "
+            f"SAE {self.name} has no encoder columns, so single features cannot be edited "
+            "without the whole SAE. Its adapter must override encoder_columns, encoder_bias and "
             "thresholds of toolkit.saes.Sae."
         )
 
@@ -205,10 +207,10 @@ def without_zeros(dense: Tensor) -> Sparse:
             indices[:, 1],
             dense[indices[:, 0], indices[:, 1]],
         )
-    held = dense.detach().contiguous().numpy()
-    there = held != 0
+    array = dense.detach().contiguous().numpy()
+    there = array != 0
     flat = np.flatnonzero(there)
-    parts = there.sum(axis=1), flat % held.shape[1], held.reshape(-1)[flat]
+    parts = there.sum(axis=1), flat % array.shape[1], array.reshape(-1)[flat]
     return Sparse(*(torch.from_numpy(part) for part in parts))
 
 
@@ -270,8 +272,8 @@ RAW_RECIPE = "raw residual"
 def raw_space_row(model: Identity, hookpoint: str, width: int) -> dict[str, Any]:
     """The row of table `spaces` for the raw stream at a hookpoint.
 
-    Its id is made with this recipe and without an SAE, so no SAE's space has the same one:
-    dimension 7 of the stream is never mistaken for feature 7.
+    Its id is made with this recipe and without an SAE, so it differs from the id of every SAE's
+    space: dimension 7 of the stream is never mistaken for feature 7.
     """
     material = [model.digest, hookpoint, None, RAW_RECIPE]
     return {

@@ -89,8 +89,8 @@ def _written(value: str) -> Iterable[str]:
 
 
 class HidingFile:
-    """Writes bytes to a file with references in place of the values of `secrets`, also of one that
-    comes in two pieces: the end of a piece that may be the beginning of a value waits for the next.
+    """Writes bytes to a file with references in place of the values of `secrets`, also if a value
+    is split over two writes: the end of a write that may be the beginning of a value is held back.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -98,7 +98,7 @@ class HidingFile:
         self._file, self._rest, self._turn = file, b"", threading.Lock()
 
     def write(self, data: bytes) -> int:
-        """Write what cannot be the beginning of a value; nothing once the file is closed."""
+        """Write all that cannot be the beginning of a value; nothing once the file is closed."""
         with self._turn:
             if self._file.closed:
                 return 0
@@ -116,10 +116,10 @@ class HidingFile:
         return len(data)
 
     def flush(self) -> None:
-        """Each piece is flushed when it is written."""
+        """Do nothing: each piece is flushed when it is written."""
 
     def close(self) -> None:
-        """Write what was waiting, and close the file."""
+        """Write what was held back, and close the file."""
         with self._turn:
             if not self._file.closed:
                 self._file.write(self._rest)

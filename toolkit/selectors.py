@@ -68,30 +68,30 @@ class Places(Params):
     tokens: tuple[int | str, ...] | None = Field(
         None,
         min_length=1,
-        description="Token ids, or the text of tokens: blanks around it apart, but a blank one "
-        "exactly.",
+        description="Token ids, or the text of tokens, ignoring blanks around it; a text of "
+        "blanks only must match exactly.",
     )
 
     @field_validator("window", mode="before")
     @classmethod
-    def _two(cls, given: Any) -> Any:
-        if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
+    def _two(cls, window: Any) -> Any:
+        if window is not None and not (isinstance(window, list | tuple) and len(window) == 2):
             raise ValueError(
-                f"found {given}; wanted two numbers: the first position, and the first left out "
-                "(null: no end)"
+                "must be two numbers (the first position, and the first left out; null: no "
+                f"end), not {window}"
             )
-        return given
+        return window
 
     @field_validator("window")
     @classmethod
-    def _something(cls, given: Window | None) -> Window | None:
-        first, last = given or (None, None)
+    def _something(cls, window: Window | None) -> Window | None:
+        first, last = window or (None, None)
         if first is not None and last is not None and (first < 0) == (last < 0) and first >= last:
             raise ValueError(
                 f"the window [{first}, {last}] is empty: the second number is the first position "
                 "left out"
             )
-        return given
+        return window
 
     def named(self) -> bool:
         """Whether any condition is given."""
@@ -105,7 +105,7 @@ class Excluded(Places):
     was trained on.
     """
 
-    bos: bool = Field(True, description="Leave out the token that begins every text.")
+    bos: bool = Field(True, description="Leave out BOS, the token that begins every text.")
 
 
 class Selector(Places):
@@ -115,7 +115,7 @@ class Selector(Places):
 
     phase: Literal["prompt", "generation"] | None = Field(
         None,
-        description="prompt: what the model was given; generation: what it wrote, in samples that "
+        description="prompt: what the model read; generation: what it wrote, in samples that "
         "hold replies.",
     )
     take: Literal["first", "last", "all"] = Field(
@@ -142,17 +142,17 @@ class At(Params):
 
     @field_validator("at", mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
-        if isinstance(given, str) and given not in ("last", "all"):
+    def _known(cls, selector: Any) -> Any:
+        if isinstance(selector, str) and selector not in ("last", "all"):
             near = [
                 f" Did you mean `{_WORDS[word]}`?"
-                for word in get_close_matches(given, _WORDS, n=1, cutoff=0.5)
+                for word in get_close_matches(selector, _WORDS, n=1, cutoff=0.5)
             ]
             raise ValueError(
-                f"found the text '{given}'; wanted `last`, `all`, a selector or a list of "
-                f"selectors.{''.join(near)}"
+                "must be `last`, `all`, a selector or a list of selectors, not the text "
+                f"'{selector}'.{''.join(near)}"
             )
-        return given
+        return selector
 
     @model_validator(mode="after")
     def _some_selector(self) -> At:
@@ -165,7 +165,7 @@ class At(Params):
 
 @dataclass(frozen=True)
 class Read:
-    """The text that a selector is applied to. `spans` count tokens."""
+    """The text that a selector is applied to; `spans` are ranges of tokens."""
 
     sample: str
     ids: Sequence[int]
@@ -219,7 +219,7 @@ def _phase(selector: Selector, text: Read) -> set[int]:
     if selector.phase == "generation" and not written:
         raise DataError(
             f"sample '{text.sample}' has no generated tokens, and the selector asks for `phase: "
-            "generation`. Take samples that hold replies: source `games` gives them with "
+            "generation`. Use samples that hold replies, such as those of source `games` with "
             "`with_reply: true`."
         )
     everything = set(range(len(text.ids)))
@@ -260,8 +260,8 @@ def _inside(text: Read, name: str) -> set[int]:
 
 
 def _check_span(name: str, text: Read) -> None:
-    """A span name that is not a fixed one must exist in every sample; otherwise a typo would give
-    an empty result.
+    """A span name that is not a fixed one must exist in every sample; otherwise a typo would select
+    nothing.
     """
     there = {span for span, _, _ in text.spans}
     if name not in there and name not in SPANS:
@@ -273,8 +273,8 @@ def _check_span(name: str, text: Read) -> None:
 
 
 def _tokens(tokens: Sequence[int | str], text: Read) -> set[int]:
-    ids = {one for one in tokens if isinstance(one, int)}
-    words = {one.strip() or one for one in tokens if isinstance(one, str)}
+    ids = {item for item in tokens if isinstance(item, int)}
+    words = {item.strip() or item for item in tokens if isinstance(item, str)}
     results = {index for index, token in enumerate(text.ids) if token in ids}
     return results | {
         index

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 Draw = Callable[[int], float]
 """The random number in [0, 1) that chooses a reply's n-th token, counted from 0."""
 Until = str | Callable[[str], bool] | None
-"""What ends a reply: a text (behind other text), or a function of the reply so far; one that is a
-`CompleteLine` is asked less often.
+"""What ends a reply: a text (after other text), or a function of the reply so far; a `CompleteLine`
+is called less often.
 """
 TAIL_TOKENS = 8
-"""Tokens, besides those of a text that is waited for, that certainly hold its last characters."""
+"""Tokens, besides those of the `until` text, that certainly hold its last characters."""
 SESSION_TOKENS = 16_384
 """Tokens that a session keeps at a time by default."""
 
@@ -45,7 +45,7 @@ class SessionModel(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Which model it is, for messages."""
+        """The model's identity, for messages."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class SessionModel(Protocol):
 @dataclass(frozen=True)
 class CompleteLine:
     """Ends a reply when its complete lines are `accepted`. A reply that grows within a line is not
-    decoded anew for every token.
+    decoded for every token.
     """
 
     accepted: Callable[[str], bool]
@@ -160,9 +160,9 @@ class Session(ABC):
         edits: Sequence[Edit] = (),
         row: int = 0,
     ) -> None:
-        """Ask for a reply to `ids`; allowed while `run` goes on. `id` comes back with the reply,
-        and names the row in the tallies of edits. The end of the text is not drawn before a reply
-        has `min_tokens`.
+        """Ask for a reply to `ids`; allowed while `run` goes on. `id` identifies the reply, and the
+        row in the tallies of edits. The end of the text is not drawn before a reply has
+        `min_tokens`.
         """
         if not ids:
             raise DataError(f"'{id}' has no tokens: a model needs at least one to read.")

@@ -76,8 +76,8 @@ def chosen_texts(
     for sample in samples:
         if not sample["token_ids"]:
             raise DataError(
-                f"sample '{sample['sample']}' has no tokens: its source did not tokenise it with "
-                "the model."
+                f"sample '{sample['sample']}' has no tokens: its source has not tokenised it "
+                "with the model."
             )
         owners.setdefault(tuple(sample["token_ids"]), []).append(
             (sample["sample"], tuple(choose(sample)))
@@ -139,9 +139,9 @@ def _fitting(
             budget.halve(len(chunk) * len(chunk[-1].ids))
         elif not (budget.relief and budget.relief()):
             raise DataError(
-                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not fit "
-                f"in memory beside the model ({said}). Use a larger device, spread the model over "
-                "several (device_map), or load it in bfloat16."
+                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not "
+                f"fit in memory with the model ({said}). Use a larger device, spread the model "
+                "over several (device_map), or load it in bfloat16."
             )
         free_memory()
 
@@ -189,7 +189,7 @@ def free_memory() -> None:
 def _say_where(
     rows: Mapping[str, Tensor], chunk: Sequence[Text], row: Tensor, position: Tensor
 ) -> None:
-    """Name the first stream and position with a value that is not finite."""
+    """Raise an error that names the first stream and position with a value that is not finite."""
     name, values = next(
         (name, values) for name, values in rows.items() if not bool(values.isfinite().all())
     )

@@ -1,5 +1,5 @@
-"""The tables that parts hand each other and that the store keeps. The host owns them; adding a
-column is a new version.
+"""The tables that stages exchange and that the store keeps, all declared here: this module is data.
+The host owns the tables; adding a column is a new version.
 
 A table is a name, a version, its columns and the columns that make a row unique. Types are written
 as Arrow type names, so that importing this module needs no pyarrow; `arrow_schema` builds the Arrow
@@ -160,8 +160,7 @@ _ALL = (
     _table(
         "streams",
         "space sample position",
-        "the raw stream, if an extraction keeps it; the space is that of the stream "
-        "itself, not of an SAE",
+        "the raw stream, if an extraction keeps it; its space is the stream's, not an SAE's",
         space="string",
         sample="string",
         position="int32",
@@ -261,8 +260,8 @@ _ALL = (
     _table(
         "effects",
         "screen space feature sample arm outcome",
-        "what an intervention did, with its interval and side effect; `screen` tells two screens "
-        "of one run apart",
+        "the effect of an intervention, with its interval and side effect; `screen` "
+        "distinguishes two screens of one run",
         screen="string",
         space="string",
         feature="uint32",
@@ -437,8 +436,8 @@ _ALL = (
         "baselines",
         "contrast kind name metric",
         "how well a label is predicted without the selected features: by metadata, a probe or a "
-        "difference of means, beside chance; `groups` has the sizes of both groups, `separates` "
-        "says whether it gives the label away by itself",
+        "difference of means, and by chance; `groups` has the sizes of both groups, `separates` "
+        "says whether it separates them perfectly",
         contrast="string",
         kind="string",
         name="string",
@@ -455,9 +454,9 @@ _ALL = (
     _table(
         "trajectories",
         "space feature group against stat",
-        "a tracked feature in one group of units, or between two (`group` and `against`): mean, d "
-        "or loading, with its interval; `chosen` where it was picked for its d on these very "
-        "units, `withheld` says why p and q are not given",
+        "a tracked feature in one group of units, or between two (`group` and `against`): mean, "
+        "d or loading, with its interval; `chosen` where it was picked for its d on these very "
+        "units, `withheld` says why there is no p and q",
         space="string",
         feature="uint32",
         group="string",
@@ -486,7 +485,7 @@ _ALL = (
     _table(
         "links",
         "space feature other_space other_feature",
-        "two features of different spaces that rise and fall together over units",
+        "two features of different spaces that are correlated over units",
         space="string",
         feature="uint32",
         other_space="string",
@@ -513,8 +512,9 @@ _ALL = (
     _table(
         "attention",
         "model sample layer head query",
-        "what one query (a position) attends to in one head: `weights[i]` goes to the key position "
-        "`keys[i]`, or to i where `keys` is null; `rest` is the total weight of the keys left out",
+        "the attention of one query (a position) in one head: `weights[i]` goes to the key "
+        "position `keys[i]`, or to i where `keys` is null; `rest` is the total weight of the "
+        "keys left out",
         model="string",
         sample="string",
         layer="int32",
@@ -659,7 +659,7 @@ _ALL = (
     _table(
         "feature_contexts",
         "space feature rank",
-        "where a feature fires hardest: the token and the text around it",
+        "where a feature fires hardest: the token and the surrounding text",
         space="string",
         feature="uint32",
         rank="uint32",

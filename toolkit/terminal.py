@@ -1,6 +1,6 @@
 """Text that is safe to print on a terminal.
 
-Cells, notes, file names and messages can come from a model, a data file or somebody else's plugin.
+Cells, notes, file names and messages can come from a model, a data file or a third-party plugin.
 Escape sequences in them could recolour the screen, rename the window or type a command; direction
 marks could show a text other than the one stored. `printable` makes every such character visible as
 an escape, and `echo` prints with it.

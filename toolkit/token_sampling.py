@@ -62,7 +62,7 @@ def draw_tokens(
     tolerance: float,
 ) -> tuple[list[int], list[bool]]:
     """The token of each row by inverse CDF in float64 (the likeliest where `uniforms` has None),
-    and whether the draw lies within `tolerance` of the border to another token. A low temperature
+    and whether the draw lies within `tolerance` of the boundary to another token. A low temperature
     stretches differences between logits, and the tolerance with them.
     """
     import torch

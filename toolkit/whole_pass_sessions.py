@@ -37,7 +37,7 @@ class WholePassSession(Session):
     """
 
     def run(self) -> Iterator[Generated]:
-        """Replies as they end."""
+        """Yield replies as they end."""
         live: list[ReplyBuilder] = []
         while self._waiting or live:
             while self._waiting and (not live or self._fits(live, self._waiting[0])):
@@ -75,7 +75,7 @@ def _edits_of_pass(live: Sequence[ReplyBuilder]) -> list[Edit]:
     return [_edit_of_pass(edit, rows, live) for edit, rows in holders.values()]
 
 
-def _edit_of_pass(edit: Edit, held: Sequence[int], live: Sequence[ReplyBuilder]) -> Edit:
+def _edit_of_pass(edit: Edit, pass_rows: Sequence[int], live: Sequence[ReplyBuilder]) -> Edit:
     requests = [reply.request for reply in live]
     rows = PassRows(
         [0] * len(live),
@@ -84,7 +84,7 @@ def _edit_of_pass(edit: Edit, held: Sequence[int], live: Sequence[ReplyBuilder])
         range(len(live)),
         [0] * len(live),
     )
-    chosen = choose(edit, rows, held)
+    chosen = choose(edit, rows, pass_rows)
     targets = replace(
         edit.targets,
         rows=chosen.rows,
@@ -98,6 +98,6 @@ def _edit_of_pass(edit: Edit, held: Sequence[int], live: Sequence[ReplyBuilder])
             len(live[row].request.ids),
             len(live[row].request.ids) + len(live[row].ids) - 1 if live[row].ids else 0,
         )
-        for row in held
+        for row in pass_rows
     }
     return replace(edit, targets=targets, tally=_RelayedTally(to=edit.tally, rows=done))

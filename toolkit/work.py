@@ -39,14 +39,14 @@ class RunInputs(Inputs, Protocol):
 
 
 class Reporter(Protocol):
-    """Reports progress to the host. Cheap; call it often."""
+    """Reports progress to the host. Calls are cheap; make them often."""
 
     def phase(self, name: str) -> None:
-        """Say what is being done now: download, load, copy, compute or write."""
+        """Report the current phase: download, load, copy, compute or write."""
         ...
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """Say how much of this step is done (in samples, unless the part says otherwise)."""
+        """Report how much of this step is done (in samples, unless the part says otherwise)."""
         ...
 
     def event(self, name: str, **facts: Any) -> None:
@@ -105,7 +105,7 @@ class Figure:
     alt: str = ""
     data: Sequence[Mapping[str, Any]] = ()
     """The rows that a chart draws, which `toolkit report --figures` writes as CSV. A table needs
-    none: it is written as it stands.
+    none: it is written as shown.
     """
 
 
@@ -120,11 +120,9 @@ class Finding:
     interval: tuple[float, float] | None = None
     """Its confidence interval."""
     n: int | None = None
-    """How many independent units it rests on."""
+    """The number of independent units behind it."""
     baseline: str = ""
-    """What reaches the same result without SAE features, such as `balance alone reaches AUROC
-    0.850`.
-    """
+    """A baseline without SAE features, such as `balance alone reaches AUROC 0.850`."""
     rank: int = 50
     """Findings are shown in ascending rank."""
 

@@ -1,11 +1,12 @@
 """The worker: `python -m toolkit.worker`. Takes jobs as JSON lines on stdin, emits events as JSON
 lines on stdout.
 
-The same program runs beside the host, in a container or on another machine; it sees job folders and
+The same program runs on the host, in a container or on another machine; it sees job folders and
 never the store. It keeps the last model and SAEs loaded. When stdin closes, the host is gone and
 the worker ends at once. What parts print goes to stderr, and their stdin is empty.
 
-Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: `toolkit.protocol`.
+Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: those of
+`toolkit.protocol`.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class _Loaded:
     """The model and SAEs in memory. A request for others releases these first."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[str, Any]] = {}
+        self._loaded: dict[str, tuple[str, Any]] = {}
 
     def get(
         self, parts: Parts, kind: str, requested: Mapping[str, Any] | None, report: _Reporter
@@ -125,13 +126,13 @@ class _Loaded:
         if requested is None:
             return None
         key = json.dumps(requested, sort_keys=True)
-        if self._held.get(kind, ("", None))[0] != key:
-            self._held.pop(kind, None)
+        if self._loaded.get(kind, ("", None))[0] != key:
+            self._loaded.pop(kind, None)
             report.phase(f"load {kind}")
             part = parts.get(kind, requested["part"])
             params = part.params.model_validate(requested["params"], context={"parts": parts})
-            self._held[kind] = (key, part.load(params, report))  # type: ignore[attr-defined]
-        return self._held[kind][1]
+            self._loaded[kind] = (key, part.load(params, report))  # type: ignore[attr-defined]
+        return self._loaded[kind][1]
 
 
 def main() -> None:
@@ -179,7 +180,7 @@ def _main_stack() -> str:
 
 
 def _live(channel: _Channel) -> None:
-    """Emit a sign of life each second. Each one postpones the dump of the C-level stacks."""
+    """Emit a sign of life each second. Each sign postpones the dump of the C-level stacks."""
     while True:
         faulthandler.dump_traceback_later(FROZEN_SECONDS)
         time.sleep(ALIVE_SECONDS)
@@ -187,8 +188,8 @@ def _live(channel: _Channel) -> None:
 
 
 def memory() -> dict[str, int | None]:
-    """Bytes this process holds, and bytes torch holds on the device; torch is not imported to find
-    out.
+    """Bytes of this process, and the most bytes that torch has reserved on the device; torch is not
+    imported to find out.
     """
     import psutil
 
@@ -214,7 +215,7 @@ class _HidingStream:
 
 
 def _keep_out_of_log(secrets: Secrets) -> None:
-    """What parts print goes to the worker's log, where no secret belongs."""
+    """Replace secrets in what parts print, since it goes to the worker's log."""
     if secrets.values:
         sys.stderr = sys.stdout = _HidingStream(sys.stderr, secrets)
 
@@ -255,7 +256,7 @@ def _hello(parts: Parts) -> Hello:
 
 
 def _job(channel: _Channel, parts: Parts, loaded: _Loaded, job: Mapping[str, Any]) -> None:
-    """Run one job. A failure is reported with its kind and traceback, and the worker goes on."""
+    """Run one job. A failure is reported with its kind and traceback, and the worker continues."""
     try:
         done = _run(parts, loaded, job, _Reporter(channel, job["job"]))
     except Exception as error:
@@ -276,8 +277,8 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, EOFError):
         return (
-            f"EOFError: {error}. The part, or a library that it calls, asked for input on "
-            f"the terminal, and a worker has none. Give the answer beforehand: in the part's "
+            f"EOFError: {error}. The part, or a library that it calls, asked for input on the "
+            "terminal, which a worker does not have. Set the answer in advance: in the part's "
             "params, or in the library's settings."
         )
     return f"{type(error).__name__}: {error}"

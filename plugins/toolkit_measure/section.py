@@ -14,6 +14,9 @@ from .lookup import Measures, Row
 from .report_tables import failure_table, index_table, outcome_table
 from .scopes import ALL, Scope
 
+SENTENCES = 2
+"""Groups that get a sentence each; of more only two are named."""
+
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
     """Everything about the games of a run."""
@@ -30,25 +33,48 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
 
 
 def findings(inputs: Inputs) -> Iterable[Finding]:
-    """The event's rate in each group, and the component with the largest significant effect."""
+    """The event's rate in each group, or in the two groups where it is highest and lowest, so that
+    the report's first screen has the table; and the component with the largest significant effect.
+    """
     measures = Measures.read(inputs)
     if not measures.rows or not measures.event:
         return
-    for scope in measures.headline:
-        row = measures.get("outcome", measures.event, scope)
-        if row is not None:
-            yield Finding(
-                sentence=(
-                    f"{_sentence_case(measures.event)} in {draw.percent(row['value'])} of "
-                    f"{row['n']} games, "
-                    f"{scope.title}{_failure_note(measures, scope)}."
-                ),
-                number=row["value"],
-                interval=(row["low"], row["high"]),
-                n=row["n"],
-                rank=5,
-            )
+    scopes = [
+        scope
+        for scope in measures.headline
+        if measures.get("outcome", measures.event, scope) is not None
+    ]
+    if len(scopes) <= SENTENCES:
+        for scope in scopes:
+            yield _rate_finding(measures, scope)
+    else:
+        scopes.sort(key=lambda scope: _rate(measures, scope)["value"])
+        rest = f" The least of {len(scopes)} groups: {_rate_text(measures, scopes[0])}."
+        yield _rate_finding(measures, scopes[-1], rest)
     yield from _strongest(measures)
+
+
+def _rate(measures: Measures, scope: Scope) -> Row:
+    row = measures.get("outcome", measures.event, scope)
+    assert row is not None
+    return row
+
+
+def _rate_text(measures: Measures, scope: Scope) -> str:
+    row = _rate(measures, scope)
+    share = f"{draw.percent(row['value'])} of {row['n']} games"
+    return f"{share}, {scope.title}{_failure_note(measures, scope)}"
+
+
+def _rate_finding(measures: Measures, scope: Scope, rest: str = "") -> Finding:
+    row = _rate(measures, scope)
+    return Finding(
+        sentence=f"{_sentence_case(measures.event)} in {_rate_text(measures, scope)}.{rest}",
+        number=row["value"],
+        interval=(row["low"], row["high"]),
+        n=row["n"],
+        rank=5,
+    )
 
 
 def _sentence_case(words: str) -> str:

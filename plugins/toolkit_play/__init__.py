@@ -53,7 +53,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=patched.play_patched,
         version="3",
         reads=(),
-        optional=("verdicts",),
+        optional=("verdicts", "activations"),
         writes=("games", "rounds"),
         steps=Steps(size="batch", units=patched.count_games),
         estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),

@@ -35,7 +35,7 @@ END_SECONDS = 10.0
 DEAD_CHECKS = 2
 """A task counts as dead when this many checks of the queue in a row find it without a node."""
 RESEATINGS = 5
-"""How often a worker without a step gets another task before the host is told that it ended."""
+"""How often a worker without a step gets another task before its end is reported to the host."""
 
 
 class SlurmWorker:

@@ -111,6 +111,11 @@ def _of_step(
     first, last = work.features or (0, None)
     named = _named(work, spaces)[first:last]
     fired = _fired(work) if work.params.fired_only and not work.params.features else None
+    if fired is not None and not any(fired.values()):
+        raise DataError(
+            "words.tokens: no feature is active in the activations of the needed stages, so there "
+            "is nothing to read. Give them samples, or read all features: fired_only: false."
+        )
     start = 0
     for sae, space in zip(work.saes, spaces, strict=True):
         if work.params.features:

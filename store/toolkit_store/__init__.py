@@ -1,8 +1,8 @@
 """The store of computed results. A kill at any moment loses no committed step and leaves no partial
 step visible.
 
-Importing this package imports neither lancedb nor pyarrow; the first read or commit does.
-Questions: `open`.
+Importing this package imports neither lancedb nor pyarrow; the first read or commit does. `open`
+opens a store for queries.
 """
 
 from __future__ import annotations

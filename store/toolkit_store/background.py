@@ -35,9 +35,9 @@ class Background:
         """Return what the coroutine returns, or raise what it raises."""
         if _is_running():
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-        if not hasattr(self._local, "own"):
-            self._local.own = _Loop()
-        loop: _Loop = self._local.own
+        if not hasattr(self._local, "loop"):
+            self._local.loop = _Loop()
+        loop: _Loop = self._local.loop
         return loop.loop.run_until_complete(work)
 
     @cached_property

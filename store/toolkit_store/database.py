@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
 """Table -> the column that has a B-tree."""
 BITMAPS_FROM = 100_000
-"""Rows from which a table gets a bitmap index of its steps: each commit asks whether it has rows of
-a step, and reading the column takes 45 ms a million rows. `activations` has one of its spaces too,
-with which a sample's row at one layer is the only one that is read.
+"""Rows from which a table gets a bitmap index of its steps: every commit asks whether the table has
+rows of a step, and reading the column takes 45 ms per million rows. `activations` gets one of its
+spaces too, so that only the row of a sample at one layer is read.
 """
 
 _LOOK_EVERY = 16
 """Versions after which an append checks whether to join small files."""
 _JOIN_FROM = 32
 """Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins
-no further than a million rows, so that what an append may have to rewrite is bounded.
+files up to a million rows, which bounds what an append may have to rewrite.
 """
 _LARGE_FILE = 16 << 20
-"""Files of at least this many bytes are not joined: LanceDB counts rows, those of `postings` are
-long, and joining takes memory.
+"""Files of at least this many bytes are not joined: LanceDB counts rows only, rows of `postings`
+are long, and joining takes memory.
 """
 _MINIMUM_AGE = timedelta(milliseconds=1)
 """The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds
@@ -66,13 +66,15 @@ _LONG = ("postings", "feature_index", "projections")
 
 
 class Database:
-    """Tables by name, of the schemas the host declares; with `half`, values are kept as float16."""
+    """The tables of a store, with the schemas that the host declares; with `half`, values are
+    stored as float16.
+    """
 
     def __init__(self, where: Path | str, *, half: bool = False) -> None:
         self.uri, self.half = str(where), half
         self._folder = where if isinstance(where, Path) else None
         self.damaged: Callable[[str], Iterator[tuple[str, str]]] = lambda name: iter(())
-        """The files of a table that are not what was written: a failure names the first."""
+        """The files of a table that differ from what was written: a failure names the first one."""
         self._tables: dict[str, Any] = {}
         self._readers: dict[str, Any] = {}
 
@@ -148,10 +150,10 @@ class Database:
                     self._index(table, column)
 
     def reindex(self, name: str) -> None:
-        """`compact` after postings were added: where those have made large files, only their
-        indexes are brought up to date.
+        """`compact` after postings were added: if that made large files, only the indexes are
+        brought up to date.
 
-        They are made anew, which reads a number and a key per row; LanceDB brings none up to date
+        The indexes are rebuilt, which reads a number and a key per row; LanceDB updates none
         without joining files.
         """
         with self._explained("clean", name):
@@ -163,18 +165,19 @@ class Database:
         self.compact(name)
 
     def drop_old(self, name: str, *, reindexing: bool) -> None:
-        """Remove old versions and what cut-off writes left; `reindexing`, not of large postings,
-        which LanceDB would join with that.
+        """Remove old versions and what cut-off writes left; with `reindexing`, large postings are
+        left out, since LanceDB would join their files.
 
-        In a folder the caller has excluded other users of the table; elsewhere this is impossible,
-        so a day has to pass.
+        In a folder, the caller has excluded other users of the table; elsewhere that is impossible,
+        so versions stay for a day.
         """
         with self._explained("clean", name):
             table = self._table(name)
             if table is not None and not (reindexing and _is_large(name, table)):
-                here = self._folder is not None
+                in_folder = self._folder is not None
                 table.optimize(
-                    cleanup_older_than=_MINIMUM_AGE if here else _A_DAY, delete_unverified=here
+                    cleanup_older_than=_MINIMUM_AGE if in_folder else _A_DAY,
+                    delete_unverified=in_folder,
                 )
 
     def _lacks(self, name: str, table: Any) -> list[str]:
@@ -205,24 +208,24 @@ class Database:
         selected = self._selected_columns(name, columns)
         with self._explained("read", name):
             reader = self._reader
-            result: pa.Table | None = background.run(self._found(reader, name, where, selected))
+            result: pa.Table | None = background.run(self._read_rows(reader, name, where, selected))
         if result is None:
             return stored_schema(name).empty_table().select(selected)
         return self._as_declared(name, result.select(selected))
 
-    async def _found(
+    async def _read_rows(
         self, reader: Any, name: str, where: str | None, columns: list[str]
     ) -> pa.Table | None:
         table = await self._open(reader, name)
         if table is None:
             return None
         query = without_blobs(table.query()).select(columns)
-        found: pa.Table = await (query.where(where) if where else query).to_arrow()
-        return found
+        rows: pa.Table = await (query.where(where) if where else query).to_arrow()
+        return rows
 
     async def _open(self, reader: Any, name: str) -> Any:
-        """The table at its last version, or None. In a folder a look at its versions costs a tenth
-        of what LanceDB's own does.
+        """The table at its last version, or None. In a folder, listing its versions takes a tenth
+        of the time of LanceDB's own check.
         """
         versions = self._versions(name)
         if name not in self._readers:
@@ -305,7 +308,7 @@ class Database:
         return counts
 
     def usage(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes of each table that is there."""
+        """Files and bytes of each existing table."""
         results = {name: self._usage(name) for name in TABLES}
         return {name: use for name, use in results.items() if use[0]}
 
@@ -377,7 +380,9 @@ class Database:
             self._check_columns(name)
             self._tables.pop(name, None)
             self._readers.pop(name, None)
-            damage = next((f" {path}: {what}." for path, what in self.damaged(name)), "")
+            damage = next(
+                (f" {path}: {difference}." for path, difference in self.damaged(name)), ""
+            )
             advice = _RESTORE if verb == "read" or damage else ""
             raise StoreError(
                 f"Could not {verb} table '{name}' in {self.uri}: {error}.{damage}{advice}"

@@ -1,4 +1,4 @@
-"""Values kept as float16 on disk, in a store that was made so; everywhere else they are float32."""
+"""Values stored as float16, in a store that was made with that type; in memory they are float32."""
 
 from __future__ import annotations
 

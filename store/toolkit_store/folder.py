@@ -32,7 +32,7 @@ def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | No
     """The folder of a usable store, created if requested; otherwise an error says what to do."""
     folder = _absolute(path)
     if values not in (None, *VALUES):
-        raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
+        raise BadInput(f"A store can keep values as {choices(VALUES)}, not as '{values}'.")
     if _exists(folder):
         _check_format(folder)
         _check_values(folder, values)
@@ -110,8 +110,8 @@ def _check_values(folder: Path, values: str | None) -> None:
     result = values_of(folder)
     if values not in (None, result):
         raise StoreNotUsable(
-            f"The store at {folder} keeps values as {result}, not as {values}; that is settled "
-            "when a store is made. Give --store a new folder, or leave the choice out."
+            f"The store at {folder} keeps values as {result}, not as {values}; the type is "
+            "chosen when a store is made. Give --store a new folder, or leave the choice out."
         )
 
 
@@ -184,7 +184,7 @@ def _check_format(folder: Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Write a test file: permissions alone do not tell (root, read-only mounts)."""
+    """Write a test file: permissions alone do not decide (root, read-only mounts)."""
     try:
         _make_folders(folder)
         _probe(folder / "locks")

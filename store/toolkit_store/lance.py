@@ -1,6 +1,6 @@
-"""The one module that imports lancedb, in half the usual time. lancedb imports the models of a REST
+"""Import lancedb, here only, and in half the usual time. lancedb imports the models of a REST
 client for network catalogues, and with them the client's whole interface, which no store uses and
-which takes as long as all the rest. The interface is imported by the `__init__` of the client's
+which takes as long as everything else. The interface is imported by the `__init__` of the client's
 package, so an empty package takes its place during the import and is removed afterwards; a later
 import gets the complete client.
 """
@@ -74,9 +74,10 @@ def _reason(error: BaseException) -> str:
 
 
 def without_blobs(query: Any) -> Any:
-    """The asynchronous query of a table that has no blob column, as none of a store's has: LanceDB
-    would ask the table for its columns before each question to find out, which takes a sixth of
-    one. Where a release keeps the table elsewhere it asks as before.
+    """Tell an asynchronous query that its table has no blob columns; no table of a store has any.
+    LanceDB otherwise reads the table's schema before each query to find that out, which takes a
+    sixth of the query's time, and there is no public way to leave it out. A query without a table
+    skips the check; if a release keeps the table under another name, it checks as before.
     """
     query._table = None
     return query

@@ -1,4 +1,4 @@
-"""The location of a store: a folder, or tables at a URI with a local folder beside them.
+"""Where a store is: in a folder, or with its tables at a URI and a local folder for the rest.
 
     <folder>                         everything in it: tables, record of files, locks, run folders
     s3://bucket/prefix and the like  the tables and the lease (`toolkit_store.remote`); run folders
@@ -24,7 +24,7 @@ from toolkit_store.upkeep.file_record import Entry, FileRecord
 
 _LOCAL_PART = "toolkit-runs@"
 _QUICKLY_HASHED = 16 << 20
-"""Bytes up to which a file is hashed to say why LanceDB could not read its table."""
+"""The largest file, in bytes, that is hashed to say why LanceDB could not read its table."""
 
 
 def local_part(uri: str) -> Path:

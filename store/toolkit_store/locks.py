@@ -34,7 +34,7 @@ _TELL_EVERY_S = 60.0
 
 
 def log_wait(message: str) -> None:
-    """Print to stderr what is being waited for."""
+    """Print to stderr what this process waits for."""
     logging.getLogger("toolkit_store").warning("%s", printable(message))
 
 
@@ -89,8 +89,8 @@ class Lease:
     @staticmethod
     def shared(name: str, take: Take) -> Lease:
         """The one lease object of this process by that name: two stores opened at one path or URI
-        share it. It is taken as the store that was opened last says, since the connection of an
-        earlier one may be dead.
+        share it. The store that was opened last takes it, since the connection of an earlier one
+        may be dead.
         """
         with _leases_guard:
             lease = _leases.setdefault(name, Lease(take))

@@ -1,14 +1,14 @@
 """A store at a URI: its marker and its lease, both the one row of the table `toolkit_store` there.
 
 Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the
-lease is a row that is changed from what was seen: `epoch` goes up with each holder, and an update
-that names an epoch which is gone changes nothing. The holder also counts `beat` up every few
-seconds. A waiting process takes the lease over when neither has changed for half a minute by its
-own clock; clocks are never compared between machines. A delayed holder checks its lease before it
-appends or removes rows and before it enters a step into the ledger, and gives up when its last sign
-of life is older than half of that. One risk remains: a write that lands more than a quarter of a
-minute after the check may add rows to a step that another process has entered. `Store.read` refuses
-such a step, since its rows are more than the ledger says, and `Store.check` names it.
+lease is a row that is only changed by compare-and-swap: `epoch` goes up with each holder, and an
+update that names an old epoch changes nothing. The holder also increments `beat` every few seconds.
+A waiting process takes the lease over when neither has changed for half a minute by its own clock;
+clocks are never compared between machines. A delayed holder checks its lease before it appends or
+removes rows and before it enters a step into the ledger, and gives up when its last sign of life is
+older than half of that. One risk remains: a write that lands more than a quarter of a minute after
+the check may add rows to a step that another process has entered. `Store.read` refuses such a step,
+since its rows are more than the ledger says, and `Store.check` names it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KEPT = timedelta(minutes=10)
 
 
 class NoStore(StoreNotUsable):
-    """Nothing is at the URI yet."""
+    """There is no store at the URI yet."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
     """The marker of the store, created if requested; otherwise an error says what to do."""
     if set(database.uri) & set(" %?#\t\n"):
         raise StoreNotUsable(
-            f"The store's URI {database.uri!r} has letters that LanceDB reads in two ways. Give "
+            f"LanceDB would misread some characters of the store's URI {database.uri!r}. Give "
             "--store a URI without blanks, %, ? and #."
         )
     if values not in (None, *VALUES):
-        raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
+        raise BadInput(f"A store can keep values as {choices(VALUES)}, not as '{values}'.")
     with _reached(database):
         table = _opened(database)
         names = [] if table is not None else database.names()
@@ -119,8 +119,9 @@ def _check(database: Database, marker: Marker, values: str | None) -> None:
         )
     if values not in (None, marker.values):
         raise StoreNotUsable(
-            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; that "
-            "is settled when a store is made. Give --store a new URI, or leave the choice out."
+            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; the "
+            "type is chosen when a store is made. Give --store a new URI, or leave the choice "
+            "out."
         )
 
 
@@ -138,8 +139,8 @@ def _reached(database: Database) -> Iterator[None]:
 
 _SCHEME = "Begin --store with one of these schemes, or name a folder."
 _ADDRESS = (
-    "Check the address, the network and the credentials, which are read from the environment (for "
-    "s3: AWS_ACCESS_KEY_ID and its kin)."
+    "Check the address, the network and the credentials, which are read from the environment "
+    "(for s3: AWS_ACCESS_KEY_ID and the like)."
 )
 
 
@@ -177,8 +178,8 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
 
 
 def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
-    """Try to take the lease; another process may be faster. A change whose answer is lost has been
-    made all the same, and LanceDB then says that it conflicts or that it changed nothing.
+    """Try to take the lease; another process may be faster. A change whose answer is lost was still
+    made, and LanceDB then reports a conflict, or that nothing changed.
     """
     started, epoch = time.monotonic(), marker.epoch + 1
     now = datetime.now(UTC).isoformat(sep=" ", timespec="microseconds")
@@ -215,10 +216,10 @@ def _is_held_by(table: Any, epoch: int, holder: str) -> bool:
 
 
 class HeldLease:
-    """The held lease: a thread says every few seconds that its holder lives."""
+    """The held lease: a thread renews it every few seconds."""
 
     def __init__(self, uri: str, table: Any, epoch: int, seen_at: float) -> None:
-        self._uri, self._table, self._epoch, self._at, self._lost = (
+        self._uri, self._table, self._epoch, self._last_beat, self._lost = (
             uri,
             table,
             epoch,
@@ -230,11 +231,11 @@ class HeldLease:
         self._thread.start()
 
     def check(self) -> None:
-        """Refuse to go on when another process may have the lease by now."""
-        if self._lost or time.monotonic() - self._at > EXPIRES_S / 2:
+        """Raise an error if another process may have the lease by now."""
+        if self._lost or time.monotonic() - self._last_beat > EXPIRES_S / 2:
             raise StoreError(
                 f"The lease of the store at {self._uri} is lost: it could not be renewed for "
-                f"{time.monotonic() - self._at:.0f} s. Check the network and issue the same "
+                f"{time.monotonic() - self._last_beat:.0f} s. Check the network and issue the same "
                 "command again."
             )
 
@@ -259,4 +260,4 @@ class HeldLease:
             if done.rows_updated != 1:
                 self._lost = True
                 return
-            self._at = beat_time
+            self._last_beat = beat_time

@@ -25,7 +25,6 @@ from toolkit_store.database import BITMAPS_FROM, Database
 from toolkit_store.filters import among, equals
 from toolkit_store.index import step_rows
 from toolkit_store.location import Location
-from toolkit_store.locks import OnWait
 from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import TableWriter
@@ -33,7 +32,6 @@ from toolkit_store.write.shared import SharedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
 
 Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
 """Rows by the name of their table."""
@@ -54,9 +52,10 @@ class StepStore:
     # --- writing ---
 
     def writer(
-        self, *, wait_s: float | None = None, on_wait: OnWait = locks.log_wait
+        self, *, wait_s: float | None = None, on_wait: locks.OnWait = locks.log_wait
     ) -> AbstractContextManager[None]:
-        """The lease to write. Hold it over a run; each commit inside enters it again at no cost.
+        """The lease to write. Hold it for a whole run; each commit inside enters it again at no
+        cost.
 
         While another process has it, `on_wait` says once a minute who has it and since when; after
         `wait_s` seconds, if given, `InUse` is raised.
@@ -69,7 +68,7 @@ class StepStore:
         return self._writing(wait_s, on_wait)
 
     @contextmanager
-    def _writing(self, wait_s: float | None, on_wait: OnWait) -> Iterator[None]:
+    def _writing(self, wait_s: float | None, on_wait: locks.OnWait) -> Iterator[None]:
         with self._lease.held(wait_s, on_wait):
             if not self._sound:
                 self._keeper.verify_tables()
@@ -78,8 +77,8 @@ class StepStore:
             yield
 
     def commit(self, row: StepRow, tables: Tables) -> bool:
-        """Store a step's rows and enter it into the ledger; False, with nothing written, if it is
-        there already.
+        """Store a step's rows and enter the step into the ledger; False, with nothing written, if
+        it was there already.
 
         `row.tables` is set here to the counts of rows written, so that the ledger is right by
         construction.
@@ -255,7 +254,7 @@ class StepStore:
         experiment: str | None = None,
         stage: str | None = None,
     ) -> list[StepRow]:
-        """The ledger, or the part of it asked for, by experiment, stage and index; without the
+        """The ledger, or the requested part of it, by experiment, stage and index; without the
         store's own steps.
         """
         with self.reading():
@@ -268,7 +267,7 @@ class StepStore:
         return sorted(condition, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 
     def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
-        """The committed steps of the store's own."""
+        """The store's own committed steps."""
         with self.reading():
             return self._steps(keys)
 
@@ -319,8 +318,8 @@ class StepStore:
         """A hash of what `steps` left in each data table: equal hashes mean identical results.
         Empty tables are left out.
         """
-        asked = list(steps)
-        results = {name: self.read(name, asked) for name in DATA_TABLES}
+        keys = list(steps)
+        results = {name: self.read(name, keys) for name in DATA_TABLES}
         return {name: rows.digest(content) for name, content in results.items() if content.num_rows}
 
     # --- without locks, for the above ---
@@ -351,7 +350,7 @@ class StepStore:
         return rows.ordered(name, result)
 
     def _read_shared(self, name: str, steps: Iterable[str]) -> pa.Table:
-        """The rows that stand for those of these steps."""
+        """The stored rows that these steps wrote or refer to."""
         import pyarrow as pa
 
         owners_of_rows = {pair for row in self._steps(steps) for pair in row.shared.items()}
@@ -367,7 +366,7 @@ class StepStore:
         return rows.ordered(name, result)
 
     def _owners(self, name: str, steps: Iterable[str]) -> dict[str, int]:
-        """The committed ones of these steps that have rows in a table, and how many."""
+        """The committed steps among these that have rows in a table, and how many each has."""
         return {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
 
     def _check_count(self, name: str, count: int, expected: int) -> None:

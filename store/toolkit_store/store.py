@@ -23,11 +23,10 @@ from toolkit_store.write.keeping import CleanReport
 def open_store(
     path: str | Path, *, create: bool = False, read_only: bool = False, values: str | None = None
 ) -> Store:
-    """The store in that folder or at that URI, or `StoreNotUsable` saying what is there and what to
-    do.
+    """Open the store in that folder or at that URI, or raise `StoreNotUsable`, which says what is
+    there and what to do.
 
-    A store that is made keeps activations as float32; with `values="float16"`, as float16, from
-    then on.
+    A new store keeps activations as float32, or with `values="float16"` as float16.
     """
     return Store(
         open_location(path, create=create, read_only=read_only, values=values), read_only=read_only
@@ -38,8 +37,8 @@ class Store(StepStore):
     """An open store. Made by `open_store`."""
 
     def index(self, steps: Iterable[str], *, run: str = "") -> int:
-        """Derive the postings of these steps' activations, if they are not there; the number of
-        index steps that were made.
+        """Derive the missing postings of these steps' activations; return the number of new index
+        steps.
 
         Call it when a run's steps have committed. It may be cut off and repeated. Other processes
         may commit meanwhile.
@@ -61,7 +60,7 @@ class Store(StepStore):
         return made
 
     def sizes(self) -> dict[str, int]:
-        """Bytes on disk of each table that is there."""
+        """Bytes on disk of each existing table."""
         return {name: size for name, (_, size) in self.database.usage().items()}
 
     def orphans(self) -> dict[str, int]:
@@ -87,8 +86,8 @@ class Store(StepStore):
             return self._keeper.report(before, removed)
 
     def compact(self) -> CleanReport:
-        """Join small files and bring indexes up to date; old versions go as well unless somebody is
-        reading just then.
+        """Join small files and bring indexes up to date; old versions are removed too, unless
+        another process is reading.
         """
         return self._compact(reindexing=False)
 

@@ -502,9 +502,9 @@ def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "Only a SELECT can be asked"),
-        ("DROP TABLE samples", "Only a SELECT can be asked"),
-        ("/* SELECT */ DELETE FROM samples", "Only a SELECT can be asked"),
+        ("", "Only SELECT is allowed"),
+        ("DROP TABLE samples", "Only SELECT is allowed"),
+        ("/* SELECT */ DELETE FROM samples", "Only SELECT is allowed"),
         ("SELECT 1; DROP TABLE samples", "One statement at a time"),
         ("SELECT * FROM read_csv('/etc/passwd')", "no function 'read_csv' here"),
         ("SELECT * FROM READ_Parquet ('x')", "no function 'READ_Parquet' here"),
@@ -512,7 +512,7 @@ def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
         ("SELECT * FROM passwd", "polars cannot answer this"),
         ("SELECT * FROM '/etc/passwd'", "polars cannot answer this"),
         ("SELECT nothing FROM samples", "polars cannot answer this"),
-        ("SELECT 'unclosed", "At letter 8 of the statement"),
+        ("SELECT 'unclosed", "At character 8 of the statement"),
     ],
 )
 def test_sql_refuses(features: toolkit_store.Features, text: str, message: str) -> None:

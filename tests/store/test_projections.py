@@ -99,10 +99,8 @@ def test_other_numbers_than_those_kept_are_refused(store: Store) -> None:
     assert not project(store, "A", "hash of A", 8, rows)
     with pytest.raises(
         BadInput,
-        match=r"keeps projections of this SAE with 16 numbers a feature, and 32 "
-        r"are "
-        r"asked "
-        r"for. Leave the",
+        match=r"keeps projections of this SAE with 16 numbers per feature, and 32 are requested. "
+        r"Leave the",
     ):
         project(store, "A", "hash of A", 8, rows, 32)
     assert project(store, "B", "hash of B", 8, rows, 512)
@@ -117,5 +115,5 @@ def test_nothing_is_kept_unasked(store: Store) -> None:
         match="or keep projections in the store, where the SAE files are: toolkit store project",
     ):
         view.similar("A", 0)
-    with pytest.raises(BadInput, match="Projections have 8 to 4,096 numbers a feature, not 4"):
+    with pytest.raises(BadInput, match="Projections have 8 to 4,096 numbers per feature, not 4"):
         project(store, "A", "hash of A", FEATURES, slices(decoder(0)), 4)

@@ -176,7 +176,7 @@ def test_keys_that_come_twice_are_found_in_whichever_batch(batches: list[list[in
         twice = len(set(batch)) < len(batch) or seen & set(batch)
         if twice:
             with pytest.raises(
-                DataError, match=r"the row sample='s\d+', position=\d comes \d+ times in one step"
+                DataError, match=r"the row sample='s\d+', position=\d occurs \d+ times in one step"
             ):
                 found.add(keys(*batch))
             return
@@ -189,7 +189,7 @@ def test_the_key_that_comes_again_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     parts = [acts("a", "b"), acts("c"), acts("d", "b", "a")]
     with pytest.raises(
         DataError,
-        match=r"space='A', sample='a', position=0 comes 2 times in one step \(2 such rows\)",
+        match=r"space='A', sample='a', position=0 occurs 2 times in one step \(2 such rows\)",
     ):
         list(rows.batches("activations", parts, "k"))
 
@@ -206,7 +206,7 @@ def test_equal_hashes_of_one_kind_are_told_apart_by_the_other(
     found = repeats.Keys("t")
     for start in range(0, 50, 10):
         found.add(keys(*range(start, start + 10)))
-    with pytest.raises(DataError, match=r"the row sample='s12', position=1 comes 2 times"):
+    with pytest.raises(DataError, match=r"the row sample='s12', position=1 occurs 2 times"):
         found.add(keys(60, 37, 61))
 
 

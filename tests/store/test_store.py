@@ -272,7 +272,7 @@ def test_steps_are_found_by_key_experiment_and_stage(store: Store) -> None:
         (
             "sample_meta",
             {"sample": ["a", "a"], "key": ["k", "k"]},
-            r"sample='a', key='k' comes 2 times in one step \(1 such",
+            r"sample='a', key='k' occurs 2 times in one step \(1 such",
         ),
     ],
 )

@@ -103,7 +103,7 @@ def test_files_of_a_cut_off_write_are_noted_and_taken_up(store: Store) -> None:
     report = store.check()
     assert report.problems == []
     assert report.notes == [
-        "table 'activations': 3 files of a write that is going on or was cut off"
+        "table 'activations': 3 files of a write that is in progress or was cut off"
     ]
     with (store.folder / "files" / "activations.jsonl").open("a") as file:
         file.write('{"file": "data/x')  # a kill while the record was written
@@ -225,5 +225,5 @@ def test_values_as_float16(tmp_path: Path) -> None:
 def test_choice_of_values_is_settled_when_a_store_is_made(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreNotUsable, match="keeps values as float32, not as float16"):
         open_store(store.folder, values="float16")
-    with pytest.raises(BadInput, match="keeps values as float16, float32, not as 'int8'"):
+    with pytest.raises(BadInput, match="keep values as float16, float32, not as 'int8'"):
         open_store(tmp_path / "new", create=True, values="int8")

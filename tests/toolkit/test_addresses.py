@@ -203,7 +203,7 @@ def test_one_neuronpedia_name_of_two_spaces_lists_them() -> None:
     ]
     with pytest.raises(
         BadInput,
-        match=r"'gemma-2-2b/20-gemmascope-res-16k/1' may mean 2 features: aaaa:1 .*, bbbb:1 ",
+        match=r"'gemma-2-2b/20-gemmascope-res-16k/1' may be any of 2 features: aaaa:1 .*, bbbb:1 ",
     ):
         find("gemma-2-2b/20-gemmascope-res-16k/1", rows)
     assert from_neuronpedia("gemma-2-2b", "20-gemmascope-res-16k", rows) == rows
@@ -274,7 +274,8 @@ def test_a_short_address_with_several_saes_lists_them() -> None:
     rows = [space(sae="sparse"), space(sae="dense"), space("resid_post.1")]
     with pytest.raises(
         BadInput,
-        match=rf"'25/7' may mean 2 features: {LLAMA}/resid_post.25/sparse:7, {LLAMA}/.*/dense:7",
+        match=rf"'25/7' may be any of 2 features: {LLAMA}/resid_post.25/sparse:7, "
+        rf"{LLAMA}/.*/dense:7",
     ):
         find("25/7", rows)
     assert find("1/7", rows) == rows[2]
@@ -286,7 +287,7 @@ def test_spaces_of_one_address_are_told_apart_by_id() -> None:
         BadInput, match=r"aaaa:7 \(.*model revision old, recipe jumprelu\), bbbb:7 "
     ):
         find("25/7", rows)
-    with pytest.raises(BadInput, match="may mean 2 features: aaaa:7"):
+    with pytest.raises(BadInput, match="may be any of 2 features: aaaa:7"):
         find(rows[0]["address"] + ":7", rows)
     assert find("bbbb:7", rows) == rows[1]
 

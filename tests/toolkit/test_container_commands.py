@@ -230,7 +230,7 @@ def test_a_socket_that_this_user_may_not_open_is_told_from_one_that_is_not_there
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/x.sock")
     text = unreachable(PermissionError(13, "Permission denied"))
-    assert "may not be used by this user" in text
+    assert "does not accept this user" in text
     assert "the group `docker`" in text
     assert "`--on local`" in text
     assert "No container engine answers" in unreachable(FileNotFoundError(2, "No such file"))

@@ -91,11 +91,11 @@ class Nan(Params):
     ("change", "message"),
     [
         ({"help": "x" * 101}, "its help has 101 characters"),
-        ({"help": ""}, "it needs a help of one line"),
+        ({"help": ""}, "its help must be a single line"),
         ({"params": Loose}, "its params accept unknown keys"),
         ({"params": Unexplained}, "params field 'n' has no description"),
-        ({"params": Forgets}, "its params change on the way through JSON"),
-        ({"params": Nan}, "its params do not survive JSON"),
+        ({"params": Forgets}, "JSON changes its params"),
+        ({"params": Nan}, "its params cannot be read back from JSON"),
     ],
 )
 def test_records(change: Mapping[str, Any], message: str) -> None:
@@ -123,7 +123,7 @@ def test_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     broken(model(lambda params: identity(path=Path("x"))), "not plain JSON data")
     named = replace(model(lambda params: identity()), downloads=lambda params: ["org/model"])
-    broken(named, "downloads gave something else than Downloads")
+    broken(named, "downloads returned something other than Downloads")
     broken(
         model(lambda params: replace(identity(), digest="")),
         "identify left the name, revision or digest empty",
@@ -178,7 +178,7 @@ SOURCES: list[tuple[Callable[[Any, Any], Any], str]] = [
     ),
     (
         lambda made, work: made["samples"][0].update(text=str(next(COUNTER))),
-        "it gave other rows the second time",
+        "it yields other rows the second time",
     ),
     (lambda made, work: made["samples"][0].update(text=None), "'samples.text' has nulls"),
     (
@@ -252,7 +252,7 @@ def test_costs() -> None:
 @pytest.mark.parametrize(
     ("parse", "message"),
     [
-        (lambda text, prompt: Reply(action="stop"), "give a failure, not a default"),
+        (lambda text, prompt: Reply(action="stop"), "return a failure, not a default"),
         (lambda text, prompt: Reply(action="bet", amount=float(text)), "it raised ValueError"),
         (lambda text, prompt: None, "it gave NoneType instead of a Reply"),
         (
@@ -373,13 +373,13 @@ class Endless(Game):
     [
         (Tuples, "its state is not plain JSON data"),
         (Changes, "step changes the state that it was given"),
-        (Draws, "the same state, reply and generator gave another state"),
+        (Draws, "the same state, reply and generator gave a different state"),
         (Starts, "two games with the same condition start differently"),
         (Spans, "span 'all' is not a half-open range of its prompt's characters"),
         (NoOptions, "its prompt offers no options"),
         (EqualKeys, "two options of a prompt have the same key"),
-        (Other, "its outcome is 'won'; give one of its `outcomes`, or None to go on"),
-        (Taken, "is one that the playing stage gives"),
+        (Other, "its outcome is 'won'; return one of its `outcomes`, or None to continue"),
+        (Taken, "is one that the playing stage sets"),
         (Bare, "step gave dict instead of a Turn"),
         (Twice, "two conditions have the same id"),
         (Endless, "its numbers are not finite floats"),
@@ -428,9 +428,9 @@ def test_executors() -> None:
         worker: Any = object()
         return ExecutorPart(name="mine", help="x", start=lambda params, request: worker, **changes)
 
-    broken(executor(workers=lambda params: 0), "it asks for 0 workers")
-    broken(executor(limits=lambda params: 3), "limits gives no WorkerLimits")
-    broken(executor(gpus=lambda params: [2, 5]), "gpus gives no text, such as '2,5'")
+    broken(executor(workers=lambda params: 0), "it requests 0 workers")
+    broken(executor(limits=lambda params: 3), "limits does not return WorkerLimits")
+    broken(executor(gpus=lambda params: [2, 5]), "gpus does not return text, such as '2,5'")
     broken(
         executor(command=lambda params, request: str(next(COUNTER))),
         "its command differs the second time",
@@ -444,10 +444,13 @@ def test_executors() -> None:
         (lambda: ["<p>"], "it yields str instead of a Figure"),
         (
             lambda: [Figure("a", '<img src="https://example.org/a.png">')],
-            "figure 'a' fetches something",
+            "figure 'a' loads something external",
         ),
-        (lambda: [Figure("a", "<script src='a.js'></script>")], "figure 'a' fetches something"),
-        (lambda: [Figure("a", str(next(COUNTER)))], "it gave other figures the second time"),
+        (
+            lambda: [Figure("a", "<script src='a.js'></script>")],
+            "figure 'a' loads something external",
+        ),
+        (lambda: [Figure("a", str(next(COUNTER)))], "it yields other figures the second time"),
     ],
 )
 def test_reports(figures: Callable[[], Any], message: str) -> None:

@@ -229,7 +229,7 @@ def test_targets_that_cannot_be() -> None:
         choose(twice, PassRows.of_batch([[1] * 5]))
     with pytest.raises(DataError, match=r"position 5 of row 0 .* row 0 has 5 tokens, of 1 rows"):
         check_targets([at(tokens([0], [5]))], [5])
-    with pytest.raises(DataError, match=r"row 2 is not there, of 1 rows"):
+    with pytest.raises(DataError, match=r"row 2 does not exist, of 1 rows"):
         check_targets([at(tokens([2], [0]))], [5])
 
 

@@ -116,7 +116,7 @@ def test_what_is_there_is_not_fetched_again(fake: Hub) -> None:
     (found,), shown, _ = fetched(ALL)
     assert (fake.asked, shown, found.came, found.there) == ([], "", 0, 2)
     said = (
-        f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already there; nothing to fetch. "
+        f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already cached; nothing to fetch. "
         f"{found.folder}"
     )
     assert found.sentence() == said
@@ -129,7 +129,7 @@ def test_only_what_lacks_is_fetched(fake: Hub) -> None:
     (found,), _, _ = fetched(ALL)
     assert fake.asked == [("config.json", False)]
     assert (found.came, found.came_bytes, found.there, found.there_bytes) == (1, 2, 1, len(WEIGHTS))
-    assert ", 1 were there." in found.sentence()
+    assert ", 1 were cached." in found.sentence()
 
 
 @pytest.mark.parametrize("damaged", [WEIGHTS[:-1], b"\xff" * len(WEIGHTS)])
@@ -173,7 +173,7 @@ def test_a_broken_connection_is_gone_on_with(fake: Hub) -> None:
     assert fake.asked == [("model.safetensors", False)] * 3
     assert pauses == list(WAITS[:2])
     assert "model.safetensors: ConnectionError: reset by peer; trying again in 1 s\n" in shown
-    assert "model.safetensors: TimeoutError: no more is said; trying again in 4 s\n" in shown
+    assert "model.safetensors: TimeoutError: no details; trying again in 4 s\n" in shown
     assert found.came == 1
 
 
@@ -223,7 +223,7 @@ def test_offline_what_is_there_is_checked(fake: Hub, monkeypatch: pytest.MonkeyP
     fake.asked.clear()
     (again,), shown, _ = fetched(ALL)
     assert (fake.asked, shown, again.there, again.came) == ([], "", 2, 0)
-    checked = "already there; checked against their headers only, the network is forbidden"
+    checked = "already cached; checked against their headers only, since the network is disabled"
     assert (
         again.sentence()
         == f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, {checked}. {found.folder}"

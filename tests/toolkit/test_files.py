@@ -85,7 +85,7 @@ def test_a_path_that_is_not_there_says_what_is(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / "models" / name).mkdir(parents=True)
     wanted = tmp_path / "models" / "llama" / "weights"
-    said = f"{wanted}: there is nothing at {wanted}. {tmp_path / 'models'} holds: a, b."
+    said = f"{wanted}: {wanted} does not exist. {tmp_path / 'models'} holds: a, b."
     assert message(locate, str(wanted)) == said
     for number in range(9):
         (tmp_path / "models" / f"c{number}").mkdir()
@@ -96,7 +96,7 @@ def test_a_path_that_is_not_there_says_what_is(tmp_path: Path) -> None:
 
 def test_a_folder_that_a_package_does_not_have() -> None:
     said = message(locate, "package:toolkit_lab/file")
-    assert said.startswith("package:toolkit_lab/file: there is nothing at ")
+    assert said.startswith("package:toolkit_lab/file: ")
     assert "files" in said.rpartition("holds:")[2]
 
 
@@ -307,7 +307,7 @@ def test_a_file_cut_off_in_its_header(weights: Path) -> None:
 def test_json_that_is_no_object(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text("[1, 2]")
-    assert message(read_json, file) == f"{file} holds a list; wanted a JSON object."
+    assert message(read_json, file) == f"{file} holds a list; it must hold a JSON object."
     file.write_text('{"a": 1}')
     assert read_json(file) == {"a": 1}
 

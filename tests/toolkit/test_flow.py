@@ -105,7 +105,7 @@ def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, write_sp
     assert result.returncode == 4
     assert "SAE fake does not fit at resid_post.0: it is a fake." in result.stderr
     assert (
-        "Nothing that uses these SAEs was run. `--set examine=warn` runs it anyway."
+        "No stage that uses these SAEs was run. `--set examine=warn` runs them anyway."
         in result.stderr
     )
     assert [row.stage for row in open_store(toolkit.store, read_only=True).steps()] == [
@@ -207,7 +207,7 @@ def test_stages_that_wait_for_their_own_samples_are_refused(toolkit, write_spec)
             {"stages": [{"id": "examine", "uses": "play.fake_games"}]},
             "'examine' is reserved for the examination of SAEs",
         ),
-        ({"examine": "maybe"}, "examine: found the text 'maybe'; wanted 'stop', 'warn' or 'off'."),
+        ({"examine": "maybe"}, "examine: must be 'stop', 'warn' or 'off', not the text 'maybe'."),
     ],
 )
 def test_refusals(toolkit, write_spec, change, message):

@@ -57,12 +57,16 @@ def test_gpus_are_chosen(request_, visible, expected):
         ("-1", {}, "write physical indices"),
         ("4,4", {}, "name each GPU once"),
         ("4,GPU-4a", {}, "name each GPU once"),
-        ("7", {}, "there is no such GPU. GPUs that are there: 0 (H200, GPU-0a), 4 (H200"),
+        ("7", {}, "there is no such GPU. Available GPUs: 0 (H200, GPU-0a), 4 (H200"),
         ("GPU-9", {}, "there is no such GPU"),
-        ("0", {"CUDA_VISIBLE_DEVICES": "4,5"}, "CUDA_VISIBLE_DEVICES='4,5' hides it. GPUs that"),
+        (
+            "0",
+            {"CUDA_VISIBLE_DEVICES": "4,5"},
+            "CUDA_VISIBLE_DEVICES='4,5' hides it. Available GPUs",
+        ),
         ("4", {"CUDA_VISIBLE_DEVICES": ""}, "offers no GPU"),
         ("all", {"CUDA_VISIBLE_DEVICES": ""}, "offers no GPU"),
-        ("count:3", {"CUDA_VISIBLE_DEVICES": "4,5"}, "GPUs that are there: 4 (H200"),
+        ("count:3", {"CUDA_VISIBLE_DEVICES": "4,5"}, "Available GPUs: 4 (H200"),
     ],
 )
 def test_what_cannot_be_is_refused(request_, environ, message):
@@ -120,7 +124,7 @@ def test_without_a_cuda_driver_its_version_is_left_empty(
 @pytest.mark.parametrize("field", ["uuid", "pci", "name"])
 def test_a_worker_whose_card_differs_in_one_thing_is_refused(field: str) -> None:
     other = replace(gpu(4), **{field: "another"})
-    with pytest.raises(BadInput, match=r"docker-0 was to get 4 .* and sees 4 .*Nothing was run"):
+    with pytest.raises(BadInput, match=r"docker-0 should have 4 .*, but sees 4 .*Nothing was run"):
         _check_gpus("docker-0", [gpu(4)], [other])
     _check_gpus("docker-0", [gpu(4)], [replace(gpu(4), index=0, free_bytes=0)])
 

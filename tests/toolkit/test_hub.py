@@ -110,8 +110,8 @@ def test_what_is_not_cached_offline(cache: Path, name: str, revision: str, marke
     with pytest.raises(BadInput) as caught:
         snapshot(name, revision, marker)
     assert str(caught.value) == (
-        f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache.parent}), and "
-        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached revision, "
+        f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache.parent}), "
+        "and HF_HUB_OFFLINE disables downloads. Unset HF_HUB_OFFLINE, name a cached revision, "
         "or a folder with `path:`."
     )
 
@@ -131,9 +131,9 @@ def test_a_hub_that_does_not_answer(cache: Path, hub: Hub) -> None:
     with pytest.raises(BadInput) as caught:
         snapshot("org/model", "dev", "config.json")
     assert str(caught.value) == (
-        "'org/model' at revision 'dev': the hub does not give it (ConnectionError: no route). For "
-        "a gated repository accept its terms, then run `hf auth login` or set HF_TOKEN; without a "
-        "network name a folder with `path:`."
+        "'org/model' at revision 'dev': it cannot be downloaded (ConnectionError: no route). "
+        "For a gated repository accept its terms, then run `hf auth login` or set HF_TOKEN; "
+        "without a network name a folder with `path:`."
     )
 
 
@@ -156,7 +156,7 @@ def test_a_fetch_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(BadInput, match=r"does not give it \(PermissionError: no more is said\)"):
+    with pytest.raises(BadInput, match=r"cannot be downloaded \(PermissionError: no details\)"):
         fetch(Snapshot("org/model", COMMIT, None), ["*"])
 
 
@@ -183,7 +183,7 @@ def test_the_hub_says_which_files_match_and_how_large_they_are(hub: Hub) -> None
 
 def test_files_of_a_hub_that_does_not_answer(hub: Hub) -> None:
     hub.answer = ConnectionError("no route")
-    with pytest.raises(BadInput, match=r"does not give it \(ConnectionError: no route\)"):
+    with pytest.raises(BadInput, match=r"cannot be downloaded \(ConnectionError: no route\)"):
         repository_files(Snapshot("org/model", COMMIT, None), ("*",))
 
 
@@ -251,7 +251,7 @@ def _answer(kind: type[Exception], status: int) -> Exception:
 def test_what_no_further_try_can_mend(
     monkeypatch: pytest.MonkeyPatch, hub: Hub, error: Exception
 ) -> None:
-    """A gated repository, one that is not there, a token that is missing: said the same way
+    """A gated repository, one that does not exist, a token that is missing: said the same way
     wherever it is met.
     """
 
@@ -270,7 +270,7 @@ def test_what_no_further_try_can_mend(
     ):
         with pytest.raises(BadInput) as caught:
             way()
-        assert f"the hub does not give it ({type(error).__name__}: " in str(caught.value)
+        assert f"it cannot be downloaded ({type(error).__name__}: " in str(caught.value)
         assert "then run `hf auth login` or set HF_TOKEN" in str(caught.value)
 
 

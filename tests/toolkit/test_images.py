@@ -71,7 +71,7 @@ def test_tags_and_unknown_names_are_refused(name: str, lock: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- cpu\n", "must be a map of image names; it is a list"),
+        ("- cpu\n", "must be a map of image names, not a list"),
         ("cpu: [1\n", "cannot be read as YAML"),
         ("cpu: 5\n", "cpu: "),
         ("cpu: {image: x}\n", "missing 4 required keyword-only arguments"),
@@ -150,7 +150,7 @@ SEEN = RecipePins(seen="2026-01-01, here", base=ID, requirements="c" * 64, packa
     ("fields", "said"),
     [
         ({}, "base and packages have the digests that containers/lock.yaml pins"),
-        ({"base": "sha256:" + "e" * 64}, "is another than the one that containers/lock.yaml pins"),
+        ({"base": "sha256:" + "e" * 64}, "is not the one that containers/lock.yaml pins"),
         ({"requirements": "d" * 64}, "is newer than the pins"),
     ],
 )

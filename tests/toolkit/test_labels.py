@@ -126,7 +126,7 @@ SPACE = "toolkit_lab/model/resid_post.2/layer_2/width_1k/average_l0_"
         (
             CONFIRMED,
             "needs",
-            f"confirms what stage 'select' found in {SPACE}12 (stage 'features'), and reads "
+            f"confirms results of stage 'select' in {SPACE}12 (stage 'features'), but reads "
             f"activations of {SPACE}30 (stage 'other').",
         ),
     ],

@@ -232,9 +232,18 @@ class FirstToken(Tiny):
 
 
 class SortsRows(Tiny):
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
         order = layers.argsort(stable=True)
-        return super().suffix(prefix, layers[order], rows[order])
+        return super().suffix(prefix, layers[order], rows[order], made)
+
+
+class CountsNothing(Tiny):
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
+        return super().suffix(prefix, layers, rows)
 
 
 class UsesUp(Tiny):
@@ -243,15 +252,19 @@ class UsesUp(Tiny):
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
         return replace(super().prefix(ids, capture), kept=[])
 
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
-        found = super().suffix(prefix, layers, rows)
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
+        found = super().suffix(prefix, layers, rows, made)
         prefix.kept.append(1)
         return found if len(prefix.kept) == 1 else found + 1
 
 
 class NoRows(Tiny):
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
-        return super().suffix(prefix, layers, rows) if len(rows) else torch.empty(0)
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
+        return super().suffix(prefix, layers, rows, made) if len(rows) else torch.empty(0)
 
 
 class SecondGuess(Tiny):
@@ -398,7 +411,7 @@ def _backwards(self: Tiny, text: str, found: Encoded) -> Encoded:
 MODELS: list[tuple[type[Tiny], str]] = [
     (
         type("Flat", (Tiny,), {"context": 0}),
-        "layers, width and context are (3, 8, 0); each is at least 1",
+        "layers, width and context are (3, 8, 0); each must be at least 1",
     ),
     (
         changed("encode", lambda self, text, found: replace(found, shift=next(COUNTER))),
@@ -406,11 +419,11 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         changed("encode", lambda self, text, found: replace(found, ids=())),
-        "encode gave 0 ids for 'one two'; 1 to 200",
+        "encode gave 0 ids for 'one two'; expected 1 to 200",
     ),
     (
         changed("encode", lambda self, text, found: replace(found, ids=(*found.ids, 1))),
-        "other numbers of ids and offsets",
+        "different numbers of ids and offsets",
     ),
     (
         changed(
@@ -433,9 +446,9 @@ MODELS: list[tuple[type[Tiny], str]] = [
                 found, ids=(BOS, *found.ids), offsets=((0, 0), *found.offsets)
             ),
         ),
-        "encode gave 2 BOS for 'one two'; exactly one, at the start",
+        "encode gave 2 BOS for 'one two'; expected exactly one, at the start",
     ),
-    (NoBosInChat, "encode gave 0 BOS for 'one two' in chat; exactly one"),
+    (NoBosInChat, "encode gave 0 BOS for 'one two' in chat; expected exactly one"),
     (
         changed(
             "encode", lambda self, text, found: replace(found, offsets=((0, 1), *found.offsets[1:]))
@@ -468,7 +481,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
                 name: found[:, :-1] for name, found in rest[-1].items()
             },
         ),
-        "run gave resid_post.0 the shape (4, 31, 8); wanted (4, 32, 8)",
+        "run gave resid_post.0 the shape (4, 31, 8); expected (4, 32, 8)",
     ),
     (
         changed(
@@ -493,32 +506,33 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (SeesNeighbours, "resid_post.0 of a text depends on the texts beside it or on the padding"),
     (SeesAhead, "resid_post.0 of a token depends on the tokens after it"),
     (NoEdits, "an edit at resid_post.0 does not show in what is captured there"),
-    (EditsTwice, "an edit at resid_post.0 to the value that is there changed resid_post.0"),
+    (EditsTwice, "an edit at resid_post.0 to its current value changed resid_post.0"),
     (EditsStay, "an edit at resid_post.0 to another value does not reach resid_post.2"),
     (EditsEveryRow, "an edit at resid_post.0 of one row changed another row"),
     (EditsThePast, "an edit at resid_post.0 changed positions before its own"),
     (
         changed("prefix", lambda self, ids, capture, found: replace(found, ids=())),
-        "prefix gave other ids than it was given",
+        "prefix has other ids than it was given",
     ),
     (
         FirstToken,
-        "prefix captured something else at resid_post.0 than run gives for the last token",
+        "prefix captures other values at resid_post.0 than run does for the last token",
     ),
     (
         changed("prefix", lambda self, ids, capture, found: replace(found, captured=None)),
-        "prefix captured something else",
+        "prefix captures other values",
     ),
     (
-        changed("suffix", lambda self, prefix, layers, rows, found: found[:1]),
-        "suffix gave the shape (1, 8); wanted (12, 8)",
+        changed("suffix", lambda self, prefix, layers, rows, *more: more[-1][:1]),
+        "suffix gave the shape (1, 8); expected (12, 8)",
     ),
     (
         SortsRows,
-        "suffix of rows at several layers gave other states for layer 2 than whole passes give",
+        "suffix of rows at several layers gave other states for layer 2 than whole passes",
     ),
+    (CountsNothing, "suffix counts its rows as set [0, 0, 0"),
     (UsesUp, "a second suffix of the same prefix gave other states"),
-    (NoRows, "suffix of no rows gave the shape (0,); wanted (0, 8)"),
+    (NoRows, "suffix of no rows gave the shape (0,); expected (0, 8)"),
     (
         changed("unembed", lambda self, states, found: found[0]),
         "unembed gave the shape (257,) for 4 rows",
@@ -538,12 +552,12 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (SecondGuess, "token by token with whole passes it is"),
     (NoUntil, "token by token with whole passes it is"),
-    (OwnNumbers, "generate did not ask draw exactly once for each token"),
+    (OwnNumbers, "generate did not call draw exactly once for each token"),
     (Alone, "a reply depends on the prompts beside it"),
-    (OnlySets, "edits that add and scale give something else than the same values set"),
+    (OnlySets, "edits that add and scale give other values than setting the same values"),
     (
         changed("edited_states", lambda self, prefix, edits, count, found: found + 1),
-        "edited_states gives other states than run with the same edits",
+        "edited_states differs from run with the same edits",
     ),
     (ForgetsEdits, "a session "),
     (HastySession, "token by token with whole passes it is"),
@@ -555,7 +569,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         type("Ahead", (Offers,), {"seen": lambda self, at, length: torch.ones(length) / length}),
-        "attention of layer 0 looks at tokens behind the query",
+        "attention of layer 0 looks at tokens after the query",
     ),
     (
         type("Half", (Offers,), {"seen": lambda self, at, n: Offers.seen(self, at, n) / 2}),
@@ -568,13 +582,13 @@ MODELS: list[tuple[type[Tiny], str]] = [
                 found, captured={name: value + 1 for name, value in found.captured.items()}
             ),
         ),
-        "attention captured something else at resid_post.2 than run gives",
+        "attention captures other values at resid_post.2 than run",
     ),
     (offering("gradients", _halved), "the gradient at resid_post.0 gives the slope"),
     (offering("gradients", _leaking), "gradients leaves tensors that keep their gradients"),
     (
         offering("unembedding_rows", lambda rows: rows.flip(0)),
-        "unembedding_rows order tokens otherwise than unembed does",
+        "unembedding_rows ranks tokens differently from unembed",
     ),
     (
         offering("fold_final_norm", lambda parts: parts * parts.norm(dim=-1, keepdim=True)),
@@ -582,7 +596,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         offering("embedding_rows", lambda rows: rows[0]),
-        "embedding_rows gave the shape (8,); wanted (1, 8)",
+        "embedding_rows gave the shape (8,); expected (1, 8)",
     ),
     (
         changed(
@@ -637,7 +651,7 @@ def test_what_a_model_part_loads() -> None:
         ({"load": lambda params, report: 7}, "load gave int instead of a toolkit.models.Model"),
         (
             {"identify": lambda params: identity()},
-            "the identity of the loaded model is not what identify gives",
+            "the identity of the loaded model differs from that of identify",
         ),
         ({"load": lambda params, report: NoEdits()}, "does not show in what is captured there"),
     ):
@@ -711,14 +725,14 @@ SAES: list[tuple[type[Small], str]] = [
     (own(hookpoint="residual.1"), "'residual.1' is not a hookpoint"),
     (own(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
     (own(layer=3), "its layer is 3, its hookpoint resid_post.1"),
-    (own(width=0), "its inputs and width are (8, 0); each is at least 1"),
+    (own(width=0), "its inputs and width are (8, 0); each must be at least 1"),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]),
-        "encode gave the shape (16, 11); wanted (16, 12)",
+        "encode gave the shape (16, 11); expected (16, 12)",
     ),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows).double()),
-        "encode gave torch.float64; wanted torch.float32",
+        "encode gave torch.float64; expected torch.float32",
     ),
     (Trained, "encode gave a tensor that keeps its gradients"),
     (
@@ -766,21 +780,21 @@ SAES: list[tuple[type[Small], str]] = [
     ),
     (
         other("decode", lambda self, found: RIGHT.decode(found)[:, 1:]),
-        "decode gave the shape (16, 7); wanted (16, 8)",
+        "decode gave the shape (16, 7); expected (16, 8)",
     ),
     (other("decode", lambda self, found: RIGHT.decode(found) / 0), "decode gave NaN or infinity"),
-    (other("decode", lambda self, found: RIGHT.decode(found).tanh()), "it is to be affine"),
+    (other("decode", lambda self, found: RIGHT.decode(found).tanh()), "it must be affine"),
     (
         other("decoder_rows", lambda self, features: self.decoder[features] * 2),
-        "than decoder_rows says",
+        "than decoder_rows: it must be affine",
     ),
     (
         other("decoder_rows", lambda self, features: self.decoder[sorted(features)]),
-        "than decoder_rows says",
+        "than decoder_rows: it must be affine",
     ),
     (
         other("decoder_rows", lambda self, features: self.decoder),
-        "decoder_rows gave the shape (12, 8); wanted (4, 8)",
+        "decoder_rows gave the shape (12, 8); expected (4, 8)",
     ),
     (
         other(
@@ -790,17 +804,17 @@ SAES: list[tuple[type[Small], str]] = [
     ),
     (
         other("activations_of", lambda self, rows, features: RIGHT.encode(rows)),
-        "activations_of gave the shape (16, 12); wanted (16, 4)",
+        "activations_of gave the shape (16, 12); expected (16, 4)",
     ),
     (
         other("encoder_columns", lambda self, features: self.encoder[:, features]),
-        "gave the shapes (8, 4), (4,), (4,); wanted (4, 8), (4,), (4,)",
+        "gave the shapes (8, 4), (4,), (4,); expected (4, 8), (4,), (4,)",
     ),
     (
         other("encoder_bias", lambda self, features: torch.ones(len(features))),
-        "its pre-activations above their thresholds are not what encode gives",
+        "its pre-activations above their thresholds differ from encode",
     ),
-    (Forgetful, "encode gives something else after release_memory"),
+    (Forgetful, "encode gives other values after release_memory"),
 ]
 
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit._spec.load import load_spec
 from toolkit._spec.overlay import apply_set, merge, shared, shares_set
-from toolkit._spec.spec import load_spec
 from toolkit._spec.yaml import load_yaml, placed, plain
 from toolkit.errors import SpecError
 
@@ -150,11 +150,11 @@ def test_changes_of_single_specs_are_maps(tmp_path: Path, only: str, text: str) 
         ),
         (
             "overlay_without_id.yaml",
-            ":2: stages.0: An overlay changes stages by `id`; give this one its id.",
+            ":2: stages.0: An overlay changes stages by `id`; add the id.",
         ),
         (
             "overlay_twice.yaml",
-            ":3: stages.1: 'groups' is changed twice in this overlay. Keep one.",
+            ":3: stages.1: 'groups' is changed twice in this overlay. Keep one of them.",
         ),
         (
             "overlay_unknown_sink.yaml",

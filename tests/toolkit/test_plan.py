@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from toolkit._plan.expand import expand
 from toolkit._plan.keys import canonical, differences, digest_of, key_of
 from toolkit._plan.make_plan import make_plan
+from toolkit._plan.plan import Step
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._run.atomic import write_bytes
 from toolkit._run.history import forecast_seconds
 from toolkit._run.sinks import _safe
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
+from toolkit.costs import Workload
 from toolkit.errors import DataError
 from toolkit.testing.fakes import make_samples, make_step
 
@@ -117,7 +119,45 @@ def test_time_is_forecast_from_the_same_part_on_the_same_model_only(toy):
             f"k{seconds}", part=of.part.name, material=canonical(of.material()), seconds=seconds
         )
 
+    todo = [Step(stage, index, "k", "m") for index in range(3)]
     assert (
-        forecast_seconds(3, [took(stage, 2.0), took(stage, 4.0), took(other, 100.0)], stage) == 9.0
+        forecast_seconds(todo, [took(stage, 2.0), took(stage, 4.0), took(other, 100.0)], stage)
+        == 9.0
     )
-    assert forecast_seconds(3, [took(other, 100.0)], stage) is None
+    assert forecast_seconds(todo, [took(other, 100.0)], stage) is None
+
+
+def test_time_is_in_proportion_to_operations(tmp_path):
+    """A step with other params counts by its operations, and one with equal params before it."""
+    text = (
+        "version: 1\nname: a\nmodel: {uses: huggingface, with: "
+        "{path: 'package:toolkit_lab/files/model'}}\n"
+        "samples: {uses: prompts, with: {prompts: [{text: One.}]}}\n"
+        "stages: [{id: axis, uses: patch.steer, with: {outcomes: {a: [x]}, by: g, "
+        "between: [a, b], points: POINTS, directions: 19}}]\n"
+    )
+
+    def axis(points):
+        path = tmp_path / f"{points}.yaml"
+        path.write_text(text.replace("POINTS", str(points)))
+        return plan_of(path).stage("axis")
+
+    def took(stage, seconds):
+        return make_step(
+            f"k{seconds}",
+            part=stage.part.name,
+            material=canonical(stage.material()),
+            seconds=seconds,
+        )
+
+    few, many = axis(10), axis(200)
+    load = Workload(
+        samples=500, distinct=500, tokens=50_000, longest=100, model=few.model.identity.facts
+    )
+    price = few.part.estimates.cost
+    ratio = price(many.params, load).flops / price(few.params, load).flops
+    assert ratio > 1.5
+    todo = [Step(many, 0, "k", "m")]
+    assert forecast_seconds(todo, [took(few, 3.0)], many, load) == pytest.approx(3.0 * ratio)
+    assert forecast_seconds(todo, [took(few, 3.0), took(many, 5.0)], many, load) == 5.0
+    assert forecast_seconds(todo, [took(few, 3.0)], many) == 3.0

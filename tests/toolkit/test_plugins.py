@@ -126,7 +126,7 @@ def test_disabled_by_environment(found: Found, monkeypatch: pytest.MonkeyPatch) 
     assert "toy" in load_parts(disabled=["own"]).versions()
 
 
-# --- asking for what is not there -----------------------------------------------------------------
+# --- asking for what does not exist ---------------------------------------------------------------
 
 
 def test_an_unknown_part() -> None:
@@ -235,14 +235,14 @@ def test_one_plugin_with_a_part_twice(tmp_path: Path) -> None:
 def test_a_scratch_plugin_named_as_an_installed_one(tmp_path: Path) -> None:
     file = scratch(tmp_path, offering("SourcePart(name='mine', help='x', run=run)"), "toy")
     assert (
-        f"Plugin 'toy' (from {file}) is loaded already under the name 'toy'. Leave out --plugin"
+        f"Plugin 'toy' (from {file}) is already loaded under the name 'toy'. Leave out --plugin"
         in refused(file)
     )
 
 
 def test_the_same_file_twice(tmp_path: Path) -> None:
     file = scratch(tmp_path, offering("SourcePart(name='mine', help='x', run=run)"))
-    assert "is loaded already under the name 'mine'" in refused(file, file)
+    assert "is already loaded under the name 'mine'" in refused(file, file)
 
 
 HOOKS = [
@@ -294,7 +294,7 @@ STAGE = (
 PARTS = [
     (
         STAGE.format(name="hash", reads=(), writes=(), split=None),
-        "a stage part's name is a prefix and a word",
+        "the name of a stage part is a prefix and a word",
     ),
     (
         STAGE.format(name="extract.", reads=(), writes=(), split=None),
@@ -334,13 +334,13 @@ PARTS = [
     ),
     (
         "SourcePart(name='Mine', help='x', run=run)",
-        "source part 'Mine': a name has lower-case letters",
+        "source part 'Mine': a name consists of lower-case letters",
     ),
     (
         "SourcePart(name='mine', help=' ', run=run)",
-        "source part 'mine': it needs a help of one line.",
+        "source part 'mine': its help must be a single line.",
     ),
-    ("SourcePart(name='mine', help='x\\ny', run=run)", "it needs a help of one line."),
+    ("SourcePart(name='mine', help='x\\ny', run=run)", "its help must be a single line."),
     ("SourcePart(name='mine', help='x', run=run, version='')", "its version is empty."),
     (
         "SourcePart(name='mine', help='x', run=run, params=dict)",

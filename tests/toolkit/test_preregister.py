@@ -16,7 +16,7 @@ from toolkit._plan.plan import Plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._run.preregister import _digest, describe, register
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit.errors import Refused
 from toolkit_store import open_store
 
@@ -87,9 +87,8 @@ def test_family_and_split_are_written_first_and_another_family_is_another_run(
     assert (found["steps_before"], found["results_before"]) == (1 + 2 + 1, ["groups"])
     assert {one["run"] for one in found["earlier"]} == {folder.name, second.name}
     assert 'changed: experiment "toy" -> "fresh"' in describe(found)
-    assert (
-        "The test's result was there already (groups): nothing was decided before it."
-        in describe(found)
+    assert "The test's result already existed (groups): nothing was decided before it." in describe(
+        found
     )
 
 
@@ -188,8 +187,8 @@ def test_an_earlier_record_that_cannot_be_read_is_named(
     found = register(other, store)
     assert found is not None
     assert (
-        f"The record of run {plan.run} cannot be read: whether it is of the same data is unknown."
-        in describe(found)
+        f"The record of run {plan.run} cannot be read, so it is unknown whether it is about the "
+        "same data." in describe(found)
     )
     assert "registered before" not in describe(found)
 

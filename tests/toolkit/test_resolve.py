@@ -9,7 +9,7 @@ import pytest
 from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit.errors import DataError, SpecError
 
 SPEC = """version: 1

@@ -209,7 +209,7 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
     result = toolkit.run("run", toy(features={"crash_once": str(crash)}))
     assert result.returncode == 0, result.stderr
     assert (
-        "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)"
+        "died (killed by signal 9; out of memory?); trying again on a new worker (2 of 3)"
         in result.stderr
     )
 
@@ -472,13 +472,33 @@ def test_a_gpu_is_passed_by_uuid_checked_and_recorded(toolkit, toy, nvidia_smi):
     }
 
 
+@pytest.mark.slow
+def test_several_gpus_have_a_worker_each_and_leave_the_tables_of_one(
+    toolkit, toy, tmp_path, nvidia_smi
+):
+    path = toy(features={"batch": 3, "seconds": 0.5})
+    result = toolkit.run("run", path, "--gpu", "2,5,6,7", PATH=nvidia_smi(8))
+    assert result.returncode == 0, result.stderr
+    ready = {
+        event["worker"]: [gpu["uuid"] for gpu in event["gpus"]]
+        for event in events(toolkit.store)
+        if event["event"] == "worker_ready"
+    }
+    assert sorted(ready.values()) == [[f"GPU-uuid-{index}"] for index in (2, 5, 6, 7)]
+    elsewhere = tmp_path / "one"
+    assert toolkit.run("run", path, TOOLKIT_STORE=str(elsewhere)).returncode == 0
+    alone = open_store(elsewhere)
+    keys = alone.run_states()[0].steps
+    assert open_store(toolkit.store).fingerprint(keys) == alone.fingerprint(keys)
+
+
 def test_a_worker_that_sees_another_gpu_stops_the_run(toolkit, toy, tmp_path, nvidia_smi):
     (tmp_path / "blind.py").write_text(_BLIND)
     args = ("run", toy(), "--plugin", tmp_path / "blind.py", "--on", "blind", "--gpu", "1")
     result = toolkit.run(*args, PATH=nvidia_smi(2))
     assert result.returncode == 2
     assert (
-        "blind-0 was to get 1 (Test GPU, GPU-uuid-1) at PCI 00000000:01:00.0 and sees 0 (Test GPU"
+        "blind-0 should have 1 (Test GPU, GPU-uuid-1) at PCI 00000000:01:00.0, but sees 0 (Test GPU"
         in result.stderr
     )
 

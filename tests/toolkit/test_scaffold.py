@@ -16,7 +16,7 @@ from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._cli.new_plugin import command
 from toolkit._plugins.loading import load_parts
 from toolkit._plugins.scaffold import KINDS, package_files, write_plugin
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit.errors import BadInput
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_loaded

@@ -107,8 +107,8 @@ def test_words_that_mean_nothing(words: dict[str, Any], message: str) -> None:
 def test_a_word_that_is_no_selector_is_told_what_may_be_meant(word: str, meant: str) -> None:
     hint = f" Did you mean `{meant}`?" if meant else ""
     wanted = (
-        f"found the text '{word}'; wanted `last`, `all`, a selector or a list of "
-        f"selectors{f'.{hint}' if hint else ''}"
+        f"must be `last`, `all`, a selector or a list of selectors, not the text '{word}'"
+        f"{f'.{hint}' if hint else ''}"
     )
     with pytest.raises(ValidationError, match=re.escape(wanted)):
         At.model_validate({"at": word})
@@ -117,8 +117,8 @@ def test_a_word_that_is_no_selector_is_told_what_may_be_meant(word: str, meant: 
 @pytest.mark.parametrize("window", [[5], [5, 6, 7], 5, []])
 def test_a_window_is_two_numbers(window: Any) -> None:
     wanted = (
-        f"found {window}; wanted two numbers: the first position, and the first left out (null: no "
-        "end)"
+        "must be two numbers (the first position, and the first left out; null: no end), not "
+        f"{window}"
     )
     with pytest.raises(ValidationError, match=re.escape(wanted)):
         At.model_validate({"at": {"window": window}})

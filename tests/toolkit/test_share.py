@@ -47,7 +47,7 @@ class Repository:
 
 class Hub:
     """Answers as HfApi and `snapshot_download` do. `fault` names what goes wrong in the next
-    upload: cut (before the commit), lost (a file is not there afterwards), changed (its bytes).
+    upload: cut (before the commit), lost (a file does not exist afterwards), changed (its bytes).
     """
 
     def __init__(self, cache: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_was_computed_here_is_not_replaced(hub: Hub, shared: Path) -> None:
     held.commit("main", {**files, "toolkit-run.json": json.dumps(index).encode()})
     store = open_store(shared)
     before = [(row.key, row.committed_at, row.origin) for row in store.steps()]
-    with pytest.raises(BadInput, match="already, and an import changes none"):
+    with pytest.raises(BadInput, match="already, and an import never changes a run"):
         pull(store, REPO)
     after = [(row.key, row.committed_at, row.origin) for row in open_store(shared).steps()]
     assert after == before
@@ -214,10 +214,16 @@ def test_a_half_upload_is_told_by_push_and_refused_by_pull(
     hub: Hub, shared: Path, tmp_path: Path, fault: str
 ) -> None:
     hub.fault = fault
-    with pytest.raises(DataError, match=r"features.parquet is not what was sent \(1 of \d+ files"):
+    with pytest.raises(
+        DataError,
+        match=r"features.parquet differs from what was sent \(1 of \d+ "
+        r"files",
+    ):
         push(run_of(shared), REPO)
     store = open_store(tmp_path / "other", create=True)
-    said = "is missing" if fault == "lost" else "is not what was written: its SHA-256 differs"
+    said = (
+        "is missing" if fault == "lost" else "has changed since it was written: its SHA-256 differs"
+    )
     with pytest.raises(DataError) as caught:
         pull(store, REPO)
     text = str(caught.value)
@@ -265,7 +271,7 @@ def test_a_repository_with_another_run_is_refused(hub: Hub, shared: Path) -> Non
 
 def test_a_public_repository_needs_to_be_named_so(hub: Hub, shared: Path) -> None:
     hub.create_repo(REPO, repo_type="dataset", private=False, exist_ok=True)
-    with pytest.raises(BadInput, match="is there already and public"):
+    with pytest.raises(BadInput, match="exists and is public"):
         push(run_of(shared), REPO)
     assert push(run_of(shared), REPO, public=True).commit
 
@@ -312,7 +318,7 @@ def test_a_name_that_no_repository_has(shared: Path, name: str) -> None:
 
 
 def test_offline_nothing_is_pushed_or_pulled(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="Pushing a run needs the hub, and HF_HUB_OFFLINE forbids"):
+    with pytest.raises(BadInput, match="Pushing a run needs the hub, and HF_HUB_OFFLINE disables"):
         push(run_of(shared), REPO)
-    with pytest.raises(BadInput, match="HF_HUB_OFFLINE forbids fetching it"):
+    with pytest.raises(BadInput, match="HF_HUB_OFFLINE disables downloads"):
         pull(open_store(tmp_path / "other", create=True), REPO)

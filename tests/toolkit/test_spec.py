@@ -13,7 +13,8 @@ from pydantic import Field
 from toolkit._plan.make_plan import make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
-from toolkit._spec.spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
+from toolkit._spec.load import LoadedSpec, load_spec, load_spec_data, validate_params
+from toolkit._spec.spec import From, Spec
 from toolkit.errors import SpecError
 from toolkit.parts import Params
 from toolkit.selectors import At
@@ -41,17 +42,17 @@ REFUSED = {
         "preregister, sweep. Did you mean 'seed'?"
     ],
     "many_problems.yaml": [
-        ":1: version: found 2; wanted 1.",
-        ":2: name: found the text 'a b'; wanted text that matches "
-        "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$.",
-        ":3: seed: found true; wanted a whole number.",
-        ":5: stages.0.id: found the text 'Features'; wanted text that matches ^[a-z][a-z0-9_-]*$.",
+        ":1: version: must be 1, not 2.",
+        ":2: name: must be text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$, not the text 'a "
+        "b'.",
+        ":3: seed: must be a whole number, not true.",
+        ":5: stages.0.id: must be text that matches ^[a-z][a-z0-9_-]*$, not the text 'Features'.",
         ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, seed, on, model, "
         "saes, samples. Did you mean 'with'?",
         ":6: stages.1.uses: missing; stages.1 needs 'uses' (the part's name, as `toolkit plugins` "
         "lists it).",
-        ":6: stages.1.needs: found the text 'features'; wanted a list.",
-        ":7: limit.units: found 0; wanted at least 1.",
+        ":6: stages.1.needs: must be a list, not the text 'features'.",
+        ":7: limit.units: must be at least 1, not 0.",
     ],
     "unknown_need.yaml": [
         ":5: stages.1.needs.0: There is no stage 'feature'. Did you mean 'features'? Stages: "
@@ -62,13 +63,13 @@ REFUSED = {
         "Remove one of these `needs`."
     ],
     "double_stage.yaml": [
-        ":5: stages.1.id: There is a stage 'one' already ({file}:4); give each stage its own id."
+        ":5: stages.1.id: There already is a stage 'one' ({file}:4); give each stage its own id."
     ],
     "reserved_stage.yaml": [
         ":4: stages.0.id: 'samples' is reserved for what `samples:` makes; choose another id."
     ],
     "double_sink.yaml": [
-        ":5: sinks.1.name: There is a sink 's' already ({file}:4); give each its own name."
+        ":5: sinks.1.name: There already is a sink 's' ({file}:4); give each its own name."
     ],
     "misplaced.yaml": [
         ":3: model.from: Only `samples` can come from a stage; remove it here.",
@@ -100,8 +101,8 @@ def test_refusals_say_file_line_field_and_what_is_allowed(name: str) -> None:
 
 def test_a_loop_of_specs_is_refused() -> None:
     assert refusal(RESOURCES / "loop_a.yaml") == (
-        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs form a "
-        "circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of them."
+        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The specs draw on each "
+        "other in a circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of them."
     )
 
 
@@ -170,7 +171,7 @@ def test_a_stage_may_need_a_stage_of_another_spec(tmp_path: Path) -> None:
         ("{spec: b.yaml, stage: one}", r"draw on each other in a circle: b.yaml -> b.yaml"),
         ("{stage: one}", r"needs.1: A stage of this spec is needed by its id: write 'one'"),
         ("{spec: first.yaml}", r"needs.1.stage: missing"),
-        ("3", r"needs.1: found 3; wanted text or a map"),
+        ("3", r"needs.1: must be text or a map, not 3"),
     ],
 )
 def test_needs_of_other_specs_that_do_not_work(tmp_path: Path, need: str, message: str) -> None:
@@ -199,7 +200,7 @@ def test_overlays_and_sets_keep_the_place_of_each_value() -> None:
 def test_a_wrong_overlay_value_is_reported_at_the_overlay() -> None:
     overlay = RESOURCES / "overlay_bad_value.yaml"
     assert refusal(GOOD, overlays=[overlay], sets=["seed=many"]).split("\n") == [
-        "--set seed=many: seed: found the text 'many'; wanted a whole number.",
+        "--set seed=many: seed: must be a whole number, not the text 'many'.",
         f"{overlay}:2: limit.units: missing; limit needs 'units' (at most this many units).",
         f"{overlay}:3: limit.unit: unknown key 'unit'; allowed: units. Did you mean 'units'?",
     ]
@@ -283,37 +284,37 @@ class NoParts:
                 "exact, width, spans. Did you mean 'alpha'?"
             ],
         ),
-        ("{by: x, alpha: much}", ["with.alpha: found the text 'much'; wanted a number."]),
-        ("{by: null}", ["with.by: found nothing (null); wanted text."]),
-        ("{by: [a]}", ["with.by: found a list of 1; wanted text."]),
-        ("{by: x, exact: maybe}", ["with.exact: found the text 'maybe'; wanted true or false."]),
+        ("{by: x, alpha: much}", ["with.alpha: must be a number, not the text 'much'."]),
+        ("{by: null}", ["with.by: must be text, not null."]),
+        ("{by: [a]}", ["with.by: must be text, not a list of 1."]),
+        ("{by: x, exact: maybe}", ["with.exact: must be true or false, not the text 'maybe'."]),
         (
             "{by: x, at: lst}",
-            [
-                "with.at: found the text 'lst'; wanted 'last' or 'all' or a map. Did you "
-                "mean 'last'?"
-            ],
+            ["with.at: must be 'last' or 'all' or a map, not the text 'lst'. Did you mean 'last'?"],
         ),
         (
             "{by: x, at: {phase: promt}}",
             [
-                "with.at.phase: found the text 'promt'; wanted 'prompt' or 'generation'. "
-                "Did you mean 'prompt'?"
+                "with.at.phase: must be 'prompt' or 'generation', not the text 'promt'. Did you "
+                "mean 'prompt'?"
             ],
         ),
         (
             "{by: x, at: {span: s, tke: last}}",
             ["with.at.tke: unknown key 'tke'; allowed: span, take, phase. Did you mean 'take'?"],
         ),
-        ("{by: x, sizes: [1, b]}", ["with.sizes.1: found the text 'b'; wanted a whole number."]),
-        ("{by: x, sizes: [1, 2, 3]}", ["with.sizes: found a list of 3; wanted at most 2 of them."]),
+        ("{by: x, sizes: [1, b]}", ["with.sizes.1: must be a whole number, not the text 'b'."]),
+        (
+            "{by: x, sizes: [1, 2, 3]}",
+            ["with.sizes: must be a list of at most 2, not a list of 3."],
+        ),
         (
             "{by: x, width: wide}",
-            ["with.width: found the text 'wide'; wanted a whole number or a list."],
+            ["with.width: must be a whole number or a list, not the text 'wide'."],
         ),
         (
             "{by: x, width: [1, wide]}",
-            ["with.width.1: found the text 'wide'; wanted a whole number."],
+            ["with.width.1: must be a whole number, not the text 'wide'."],
         ),
         (
             "{by: x, spans: {a: {}}}",
@@ -323,8 +324,8 @@ class NoParts:
             "{alpha: [], exact: 3}",
             [
                 "with.by: missing; compare.welch needs 'by' (the metadata key to group by).",
-                "with.alpha: found a list of 0; wanted a number.",
-                "with.exact: found 3; wanted true or false.",
+                "with.alpha: must be a number, not a list of 0.",
+                "with.exact: must be true or false, not 3.",
             ],
         ),
     ],
@@ -342,13 +343,13 @@ def test_params_refusals(text: str, lines: list[str]) -> None:
     [
         (
             "{at: frist}",
-            "with.at: found the text 'frist'; wanted `last`, `all`, a selector or a list of "
-            "selectors. Did you mean `{take: first}`?",
+            "with.at: must be `last`, `all`, a selector or a list of selectors, not the text "
+            "'frist'. Did you mean `{take: first}`?",
         ),
         (
             "{at: [{window: [1]}]}",
-            "with.at.0.window: found [1]; wanted two numbers: the first position, and the first "
-            "left out (null: no end).",
+            "with.at.0.window: must be two numbers (the first position, and the first left out; "
+            "null: no end), not [1].",
         ),
         (
             "{at: {window: [3, 1]}}",
@@ -372,7 +373,7 @@ def test_good_params_are_returned_as_the_model() -> None:
 def test_environment_values_are_not_shown_in_refusals() -> None:
     with pytest.raises(SpecError) as caught:
         params_of("{by: x, alpha: '${env:TOOLKIT_TEST_DATA}'}")
-    assert "found the text '${env:TOOLKIT_TEST_DATA}'" in str(caught.value)
+    assert "not the text '${env:TOOLKIT_TEST_DATA}'" in str(caught.value)
     assert "a-secret" not in str(caught.value)
 
 
@@ -431,7 +432,7 @@ def test_a_number_is_written_as_a_number_everywhere(tmp_path: Path, text: str) -
     path = tmp_path / "a.yaml"
     for line in (f"seed: {text}", f"limit: {{units: {text}}}"):
         path.write_text(f"version: 1\nname: a\n{line}\n")
-        with pytest.raises(SpecError, match=r"a\.yaml:3: .*: found the text .*; wanted a "):
+        with pytest.raises(SpecError, match=r"a\.yaml:3: .*: must be a .*, not the text "):
             load_spec(path)
     values = f"{{size: {text}, share: {text}}}"
     path.write_text(f"version: 1\nname: a\nmodel: {{uses: x, with: {values}}}")
@@ -450,9 +451,7 @@ def test_a_number_is_written_as_a_number_everywhere(tmp_path: Path, text: str) -
 def test_a_truth_value_is_true_or_false(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(f"version: 1\nname: a\npreregister: {text}\n")
-    with pytest.raises(
-        SpecError, match=r"a\.yaml:3: preregister: found .*; wanted true or false\."
-    ):
+    with pytest.raises(SpecError, match=r"a\.yaml:3: preregister: must be true or false, not .*\."):
         load_spec(path)
 
 

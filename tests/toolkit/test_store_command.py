@@ -106,7 +106,7 @@ def test_the_command_offers_what_there_is() -> None:
 def test_a_whole_store_is_called_whole(say: Say) -> None:
     found = say("check")
     assert (found.exit_code, found.stderr) == (0, "")
-    assert "all are as they were written" in found.stdout
+    assert "all are unchanged since they were written" in found.stdout
     facts = json.loads(say("check", "--json").stdout)
     assert facts["problems"] == []
     assert facts["files"] > 0
@@ -119,7 +119,7 @@ def test_a_store_at_a_uri(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert say("import", "parquet", tmp_path / "out", at=uri).stdout == "run run-1\n"
     lines = say("check", at=uri).stdout.splitlines()
     assert lines[1].startswith("note   1 step was imported, not computed here: parquet ")
-    assert lines[2] == "no files to look at; every step has the rows that it wrote"
+    assert lines[2] == "no files to check; every step has the rows that it wrote"
     local = store_folder(uri)
     assert local == Path(f"toolkit-runs@{uri.replace(':', '%3A').replace('/', '%2F')}")
     assert json.loads((local / "runs" / "run-1" / "manifest.json").read_text())["run"] == "run-1"
@@ -335,7 +335,7 @@ def test_a_source_is_mapped_to_a_space(opened: Store, say: Say, tmp_path: Path) 
         "typeName": "t",
     }
     (folder / "batch-0.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(BadInput, match="If one is the other, say so: --source SOURCE=SPACE"):
+    with pytest.raises(BadInput, match="If they are the same space, say so: --source SOURCE=SPACE"):
         say("import", "neuronpedia", tmp_path / "in")
     assert say("import", "neuronpedia", tmp_path / "in", "--source", "20-mine=s1").exit_code == 0
     said = {"address": "20/7", "stage": "import.neuronpedia", "contrast": None, "label": "sevens"}

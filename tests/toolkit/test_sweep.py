@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit._spec.sweep import sweep_points
 from toolkit.errors import SpecError
 from toolkit_store import open_store

@@ -62,14 +62,14 @@ def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_pat
     planned = toolkit.run("plan", *given).stdout.splitlines()[0]
     command = planned.split("`")[1]
     assert shlex.split(command)[:3] == ["toolkit", "run", "toy.yaml"]
-    assert planned.endswith("computes what is not there yet.")
+    assert planned.endswith("computes the missing steps.")
     run = planned.split()[1].rstrip(":")
     report = toolkit.run(*shlex.split(command)[1:]).stdout.splitlines()[-1]
     assert report == str(tmp_path / "my store" / "runs" / run / "report.html")
     assert (
         toolkit.run("plan", *given)
         .stdout.splitlines()[0]
-        .endswith(f"3 stages; all is there: `{command}` computes nothing.")
+        .endswith(f"3 stages; everything is in the store: `{command}` computes nothing.")
     )
 
 

@@ -16,7 +16,7 @@ from toolkit._plan.plan import Plan
 from toolkit._plan.power import power_of
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit_store import open_store
 
 SPECS = Path(__file__).parents[2] / "specs"

@@ -246,7 +246,8 @@ def test_a_question_on_the_terminal_is_refused_with_the_cure(toolkit: Any, odd: 
     result = toolkit.run(*odd, "--set", "stages.odd.with.ask=true")
     assert result.returncode == 3
     assert (
-        "asked for input on the terminal, and a worker has none. Give the answer" in result.stderr
+        "asked for input on the terminal, which a worker does not have. Set the answer"
+        in result.stderr
     )
 
 
@@ -318,5 +319,5 @@ def test_ctrl_c_is_obeyed_while_another_process_computes_the_run(toolkit: Any, t
     while "stage features" not in first.stderr.readline():
         continue
     err = interrupted(toolkit, toolkit.start("run", path), "waiting for it to end")
-    assert "Interrupted: stopped waiting; the other process goes on." in err
+    assert "Interrupted: stopped waiting; the other process continues." in err
     assert first.poll() is None

@@ -18,8 +18,8 @@ from toolkit.errors import SpecError
 RESOURCES = Path(__file__).parents[1] / "resources"
 
 REFUSED = {
-    "duplicate_key.yaml": ":5: The key 'uses' is here a second time; the first is at line 4. Keep "
-    "one.",
+    "duplicate_key.yaml": ":5: The key 'uses' occurs a second time; the first is at line 4. "
+    "Keep one of them.",
     "python_tag.yaml": ":2: Tags (`!!python/object/apply:os.system`) are not used in specs; remove "
     "it, or quote the text.",
     "own_tag.yaml": ":1: Tags (`!secret`) are not used in specs; remove it, or quote the text.",
@@ -31,11 +31,11 @@ REFUSED = {
     "--overlay.",
     "two_documents.yaml": ":2: A second document begins here; one file holds one document (remove "
     "`---`).",
-    "list_on_top.yaml": ":2: The top level has to be a map (`name: ...`); this file holds a list.",
-    "empty.yaml": ":1: The top level has to be a map (`name: ...`); this file holds nothing.",
+    "list_on_top.yaml": ":2: The top level must be a map (`name: ...`); this file holds a list.",
+    "empty.yaml": ":1: The top level must be a map (`name: ...`); this file holds nothing.",
     "number_key.yaml": ":3: The key 5 is not text; write it in quotes: '5'.",
-    "list_key.yaml": ":3: A key has to be text, not a list or a map; did you mean to quote a value "
-    "that has braces?",
+    "list_key.yaml": ":3: A key must be text, not a list or a map; did you mean to quote a "
+    "value that has braces?",
     "not_a_number.yaml": ":2: .nan is not a finite number; give a number, or null for none.",
     "infinite.yaml": ":2: 1e999 is not a finite number; give a number, or null for none.",
     "long_number.yaml": ":2: The number 18446744073709551616 needs more than 64 bits; quote it if "
@@ -85,10 +85,8 @@ def test_fifty_levels_are_read(tmp_path: Path) -> None:
 def test_a_large_file_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "name: " + "x" * 1024 * 1024)
     assert (
-        refusal(path) == f"{path}:1: The file is larger than 1 MiB; a spec holds settings, data "
-        f"belongs "
-        f"in files of their "
-        f"own."
+        refusal(path) == f"{path}:1: The file is larger than 1 MiB; a spec holds settings; put "
+        "data into separate files."
     )
 
 

@@ -1,5 +1,5 @@
-"""The command line: one module a command, each `parse, call, print`. Commands are imported only
-when they run.
+"""The command line: one module per command, each of which parses, calls and prints. A command is
+imported only when it runs.
 
 Errors are translated here and nowhere else: a `ToolkitError` becomes its text on stderr and its
 class's exit code.
@@ -20,17 +20,17 @@ import click
 from toolkit.version import VERSION
 
 COMMANDS = {
-    "check": "Say whether a spec is right, without running anything.",
+    "check": "Check a spec without running anything.",
     "cluster": "Write what a cluster needs to run a spec: a RayJob of KubeRay.",
     "doctor": "Examine this machine and the store; --clean removes leftovers.",
     "fetch": "Download the model and SAEs of a spec, and check that they are whole.",
     "hub": "Push a run to the Hugging Face hub, or pull one into the store.",
     "images": "Build, list, verify and export container images.",
-    "init": "Begin an experiment of your own from a shipped spec.",
+    "init": "Start an experiment of your own from a shipped spec.",
     "lock": "Write down the exact revisions that a spec resolves to.",
     "new-plugin": "Write an installable plugin package that passes its contract test.",
-    "plan": "Say what will run, what is done already, and why.",
-    "play": "Judge the replies of played games again with another parser.",
+    "plan": "Show what will run, what is done already, and why.",
+    "play": "Parse the stored replies of games again, with another parser.",
     "plugins": "List the installed plugins and their parts.",
     "query": "Look up features, samples, comparisons and effects of a run, or ask in SQL.",
     "report": "Write the report of a run again.",
@@ -39,7 +39,7 @@ COMMANDS = {
     "schema": "Write the JSON Schema of a spec with all installed parts.",
     "show": "Show one run: stages, rows, files.",
     "status": "Show how far runs are.",
-    "store": "Check and tidy the store; export and import runs.",
+    "store": "Check and clean up the store; export and import runs.",
     "view": "Browse the store in a browser, read-only.",
 }
 

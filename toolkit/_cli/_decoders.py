@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.saes import Decoder
 
 Candidate = tuple["SaePart", Mapping[str, Any], Path]
-"""A part, the params to try it with, and the folder that their paths are relative to."""
+"""A part, the params to try with it, and the folder that their paths are relative to."""
 
 
 def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
@@ -29,16 +29,17 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
     try:
         return find_decoder(space, run.manifest, folder).rows
     except BadInput as error:
-        kept = None if folder else run.view.projections(space["space"])
-        if kept is None:
+        projections = None if folder else run.view.projections(space["space"])
+        if projections is None:
             raise BadInput(f"{error} {_ELSEWHERE}") from None
-        near = 1 / kept.shape[1] ** 0.5
+        near = 1 / projections.shape[1] ** 0.5
         echo(
-            f"from projections of {kept.shape[1]} numbers a feature, cosines to about {near:.2f}: "
-            f"the SAE files are not here. ({str(error).partition(' Name the folder')[0]})",
+            f"from projections of {projections.shape[1]} numbers per feature, cosines to about "
+            f"{near:.2f}: the SAE files are missing. "
+            f"({str(error).partition(' Name the folder')[0]})",
             err=True,
         )
-        return kept
+        return projections
 
 
 def find_decoder(
@@ -117,10 +118,10 @@ def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:
 
     from toolkit.errors import BadInput
 
-    part, given, folder = candidate
+    part, settings, folder = candidate
     assert part.decoder is not None
     try:
-        params = part.params.model_validate(dict(given), context={"folder": folder})
+        params = part.params.model_validate(dict(settings), context={"folder": folder})
         decoder = part.decoder(params, str(space["sae"]))
     except ValidationError:
         return "its params cannot be read as the spec has them."

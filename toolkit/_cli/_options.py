@@ -1,4 +1,4 @@
-"""Options that mean the same on check, plan and run."""
+"""Options that check, plan and run share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ _OPTIONS = (
         help="Change one value; stages by id, sinks by name.",
     ),
     click.option(
-        "--overlay", "overlays", multiple=True, type=_FILE, help="A YAML file laid over the spec."
+        "--overlay",
+        "overlays",
+        multiple=True,
+        type=_FILE,
+        help="A YAML file with changes of the spec.",
     ),
     click.option(
         "--plugin",

@@ -1,8 +1,8 @@
 """Parse stored replies again with another parser, without the model.
 
-A game is followed to the first reply whose new reading changes its course. Up to there it is the
-game that was played. After it only the direct consequence of that reply is known: the game ends, by
-its rules and the same chance, or it would have continued (`open`).
+A game is followed to the first reply whose new reading changes its course. Up to that reply it is
+the game that was played. After it, only the direct consequence is known: the game ends, by its
+rules and with the same random draws, or it would have continued (`open`).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Rejudged:
     def outcomes(self) -> list[str]:
         """Every outcome that occurs, the most frequent first, `open` last."""
         counts: Counter[str] = Counter()
-        for held in (*self.before.values(), *self.after.values()):
-            counts.update(held)
+        for tally in (*self.before.values(), *self.after.values()):
+            counts.update(tally)
         names = [name for name, _ in counts.most_common() if name != OPEN]
         return [*names, *([OPEN] if OPEN in counts else [])]
 
@@ -93,7 +93,7 @@ class Rejudged:
 def rejudge(
     judging: Judging, games: Sequence[Row], rounds: Sequence[Row], into: Rejudged
 ) -> Rejudged:
-    """Judge every reply of these games; the results are added to `into`."""
+    """Parse every reply of these games again; the results are added to `into`."""
     by_game: dict[str, list[Row]] = defaultdict(list)
     for row in rounds:
         by_game[row["game"]].append(row)
@@ -173,7 +173,7 @@ def _failed(reply: Reply) -> str:
 
 
 def _said(reply: Reply) -> str:
-    """A verdict in words; of failures, only truncation is distinguished."""
+    """The reading of a reply in words; among failures, only truncation is distinguished."""
     if reply.failure is not None:
         return TRUNCATED if reply.failure == TRUNCATED else "unreadable"
     amount = "" if reply.amount is None else f" ${reply.amount:g}"

@@ -26,7 +26,7 @@ def store_option(function: Function) -> Function:
 
 
 def json_option(function: Function) -> Function:
-    """`--json`, the same on every command that lists something."""
+    """`--json`, the same on every command that prints a list."""
     return click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")(
         function
     )

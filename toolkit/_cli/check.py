@@ -31,15 +31,15 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
         echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _detected(plan)}))
     else:
         echo(
-            f"{target}: right. {counted(len(plan.stages), 'stage')}, "
-            f"{counted(len(plan.sinks), 'sink')}; it would be run {plan.run}."
+            f"{target}: valid. {counted(len(plan.stages), 'stage')}, "
+            f"{counted(len(plan.sinks), 'sink')}; its run would be {plan.run}."
         )
         for line in _detected(plan):
             echo(line)
 
 
 def _detected(plan: Plan) -> list[str]:
-    """What parts with automatic detection found (`saes: auto found ...`), once each."""
+    """What parts with automatic detection have detected (`saes: auto detected ...`), once each."""
     used = [
         (name, loadable)
         for stage in plan.stages
@@ -47,7 +47,7 @@ def _detected(plan: Plan) -> list[str]:
         if loadable
     ]
     lines = [
-        f"{name}: {part.part.name} found {part.identity.facts['found']}"
+        f"{name}: {part.part.name} detected {part.identity.facts['found']}"
         for name, part in used
         if "found" in part.identity.facts
     ]

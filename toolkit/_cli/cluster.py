@@ -1,4 +1,4 @@
-"""`toolkit cluster render`: what a cluster needs to run a spec, as text. Contacts no cluster."""
+"""`toolkit cluster render`: write what a cluster needs to run a spec. Contacts no cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command() -> None:
 
 @command.command("render")
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(["kuberay"]), required=True, help="For which cluster.")
+@click.option("--kind", type=click.Choice(["kuberay"]), required=True, help="The kind of cluster.")
 @click.option("--image", required=True, help="The image of all pods, with sae-toolkit[ray] in it.")
 @click.option("--claim", help="A PersistentVolumeClaim for the store.")
 @click.option("--store", help="The store's URI, such as s3://bucket/store, in place of a claim.")
@@ -32,7 +32,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     """Write a RayJob of KubeRay, and the ConfigMap that holds the spec. Nothing is started."""
     import yaml
 
-    from toolkit._spec.spec import load_spec
+    from toolkit._spec.load import load_spec
     from toolkit.errors import BadInput
 
     if (claim is None) == (store is None):
@@ -54,7 +54,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
 def ray_job(
     name: str, settings: Mapping[str, Any], image: str, claim: str | None, store: str | None
 ) -> dict[str, Any]:
-    """The RayJob: a pod for each worker, with what an actor reserves."""
+    """The RayJob: one pod per worker, with the resources that an actor reserves."""
     workers, gpus = int(settings.get("workers", 1)), float(settings.get("gpus", 0))
     whole_gpus = math.ceil(gpus)  # Kubernetes gives whole GPUs
     cores = float(settings.get("cpus") or settings.get("threads") or 1)
@@ -93,7 +93,7 @@ def ray_job(
 
 
 def _offered(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What `ray start` says that a worker's node has, beyond cores and GPUs."""
+    """The resources, besides cores and GPUs, that `ray start` declares for a worker's node."""
     offered = {}
     if resources := settings.get("resources"):
         offered["resources"] = json.dumps(json.dumps(resources))  # KubeRay takes it quoted
@@ -103,7 +103,7 @@ def _offered(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _volumes(name: str, claim: str | None) -> list[tuple[dict[str, Any], str]]:
-    """The volumes of every pod, each with the folder where it is seen."""
+    """The volumes of every pod, each with the folder where it is mounted."""
     volumes = [({"name": "spec", "configMap": {"name": name}}, SPEC_FOLDER)]
     if claim is not None:
         store = {"name": "store", "persistentVolumeClaim": {"claimName": claim}}

@@ -1,4 +1,6 @@
-"""`toolkit doctor`: check this machine and the store; `--clean` removes remains of killed runs."""
+"""`toolkit doctor`: check this machine and the store; `--clean` removes what killed runs left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ class Diagnosis:
 @json_option
 @store_option
 def command(clean: bool, as_json: bool, store: str | None) -> None:
-    """Examine this machine and the store. Exit code 0: healthy; 3: something has a cure, printed
-    beside it.
+    """Examine this machine and the store. Exit code 0: no problems; 3: problems, each printed with
+    its cure.
     """
     from toolkit._run.run_folder import store_folder
 
@@ -80,7 +82,7 @@ def _line(finding: Diagnosis) -> str:
 
 
 def examine(store: Path) -> Iterator[Diagnosis]:
-    """All checks to make before a long run, the machine first."""
+    """All checks to make before a long run, those of the machine first."""
     yield _python()
     yield torch_build()
     yield _gpus()
@@ -155,8 +157,8 @@ def _packages() -> Iterator[Diagnosis]:
             version = ""
         if not version or not requirement.specifier.contains(version, prereleases=True):
             wrong += 1
-            what = f"{version or 'missing'}, needed {requirement.specifier or 'any'}"
-            yield Diagnosis(requirement.name, what, f"python -m pip install '{requirement}'")
+            versions = f"{version or 'missing'}, needed {requirement.specifier or 'any'}"
+            yield Diagnosis(requirement.name, versions, f"python -m pip install '{requirement}'")
     if not wrong:
         yield Diagnosis("packages", f"{len(needed)} requirements met")
 

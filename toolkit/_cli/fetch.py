@@ -20,8 +20,8 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
     """Download the model and SAEs of a spec into the hub's cache, and check that the files are
     whole.
 
-    The same command goes on with what was cut off. With HF_HUB_OFFLINE set, nothing is fetched and
-    what is there is checked.
+    The same command continues a download that was cut off. With HF_HUB_OFFLINE set, nothing is
+    fetched and only cached files are checked.
     """
     from toolkit import _flow
     from toolkit._plan.fetch import DownloadDisplay, downloads_of, fetch_all, loadables_of

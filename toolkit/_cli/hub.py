@@ -22,7 +22,7 @@ def command() -> None:
 @click.argument("repository", metavar="REPO")
 @click.option("--revision", metavar="BRANCH", help="The branch. Default: main.")
 @click.option("--public", is_flag=True, help="Everyone may read the repository.")
-@click.option("--dry-run", is_flag=True, help="Export the run, list its files and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Export the run and list its files; upload nothing.")
 @store_option
 def push(
     run: str,
@@ -32,10 +32,10 @@ def push(
     dry_run: bool,
     store: str | None,
 ) -> None:
-    """Upload RUN to REPO (OWNER/NAME), which is made as a private one where there is none.
+    """Upload RUN to REPO (OWNER/NAME), which is created as a private one if it does not exist.
 
-    The files are those of `toolkit store export parquet`, uploaded in one commit. A repository
-    that holds another run is refused.
+    The files are those of `toolkit store export parquet`, uploaded in one commit. A repository that
+    holds another run is refused.
     """
     from toolkit._cli.query.answers import open_named
     from toolkit._share.push import push as send

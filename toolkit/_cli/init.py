@@ -1,4 +1,4 @@
-"""`toolkit init`: begin an experiment of one's own from a spec that comes with the toolkit."""
+"""`toolkit init`: start an experiment from a spec that comes with the toolkit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from toolkit.terminal import echo
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
 def command(name: str | None, source: str, listed: bool, out: Path, as_json: bool) -> None:
-    """Begin an experiment: write the folder NAME with a spec, its data and a README.
+    """Start an experiment: write the folder NAME with a spec, its data and a README.
 
     It runs as it is, offline, on a CPU.
     """
@@ -58,4 +58,4 @@ def _list(as_json: bool) -> None:
         echo(json.dumps([{"name": spec.name, "summary": spec.summary} for spec in specs]))
         return
     echo(columns(("SPEC", "WHAT IT DOES"), [(spec.name, spec.summary) for spec in specs]))
-    echo("\nBegin your own from one: toolkit init NAME --from SPEC")
+    echo("\nStart your own from one of them: toolkit init NAME --from SPEC")

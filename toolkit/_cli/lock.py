@@ -1,4 +1,4 @@
-"""`toolkit lock`: write down what a spec resolves to."""
+"""`toolkit lock`: record what a spec resolves to."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ from toolkit.terminal import counted, echo
 @click.argument("target", metavar="SPEC|RUN_ID")
 @spec_options
 def command(target: str, options: RunOptions, as_json: bool) -> None:
-    """Say what will run: stages, steps, what the store has already and why the rest is computed."""
+    """Show what will run: stages, steps, what the store already has and why the rest is
+    computed.
+    """
     from toolkit import _flow
     from toolkit._plan.costs import total_of
     from toolkit._run.disk import check_disk
@@ -45,9 +47,9 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
 
 def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
     sentence = (
-        f"all is there: `{command}` computes nothing."
+        f"everything is in the store: `{command}` computes nothing."
         if all_there
-        else f"`{command}` computes what is not there yet."
+        else f"`{command}` computes the missing steps."
     )
     return f"run {run}: {counted(stages, 'stage')}; {sentence}\n"
 
@@ -67,8 +69,8 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
                     {**asdict(total), "known": all(row["cost"]["known"] for row in priced)},
                 )
             )
-        asked = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
-        echo("\n" + columns(asked, named, right=asked[2:]))
+        titles = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
+        echo("\n" + columns(titles, named, right=titles[2:]))
         echo(_COSTS)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:
@@ -82,11 +84,12 @@ Imported steps are reused as they came: their rows were computed elsewhere. A ru
 computes them here."""
 
 EFFECTS = {"d": "|d|", "r": "|r|", "eta2": "eta2"}
-_POWER = """
-The smallest effect found 4 times out of 5 if nothing else is discovered (alpha shared over the
-family): |d| is a difference between the means of units in standard deviations, |r| a correlation
-over units, eta2 the share of the variance between units that lies between groups. Units with equal
-prompts count once. `<=`: the samples do not exist yet; groups of equal size are the best case."""
+_POWER = """The smallest effect that is detected 4 times out of 5 if nothing else is (alpha shared
+         over the family): |d| is a difference between the means of units in standard deviations,
+         |r| a correlation over units, eta2 the share of the variance between units that lies
+         between groups. Units with equal prompts count once. `<=`: the samples do not exist yet;
+         groups of equal size are the best case.
+         """
 
 
 def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
@@ -98,12 +101,12 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     return name, units, family, effect
 
 
-_COSTS = """
-What is left to compute, from configs and headers. `<=`: an upper bound. Texts that do not exist yet
-count as 256 tokens, games go to their last round, and every feature is found. FORWARDS are texts
-that the model reads, MEMORY is that of one worker, STORED is what the store keeps, for most stages
-before compression. `?`: the sizes of the model or the SAEs are not known until their files are here
-(`toolkit fetch SPEC`)."""
+_COSTS = """The work that is left, from configs and headers. `<=`: an upper bound. Texts that do not
+         exist yet count as 256 tokens, games go to their last round, and every feature is selected.
+         FORWARDS are texts that the model reads, MEMORY is that of one worker, STORED is what the
+         store keeps, for most stages before compression. `?`: the sizes of the model or the SAEs
+         are not known until their files are here (`toolkit fetch SPEC`).
+         """
 
 
 def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:
@@ -122,7 +125,7 @@ def _teraflops(count: float) -> str:
 
 
 def _there(row: dict[str, Any]) -> str:
-    """How many steps are reused, and how many of them were imported."""
+    """The number of reused steps, and how many of these were imported."""
     there, imported = row["there"], row["imported"]
     if not imported:
         return str(there)
@@ -130,7 +133,9 @@ def _there(row: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """`ABOUT` is the forecast work, from such steps in this store."""
+    """The cells of a stage's row. `ABOUT` is the forecast time, from similar steps in this
+    store.
+    """
     needs = ", ".join(row["needs"]) or "-"
     return (
         row["stage"],

@@ -42,7 +42,7 @@ def command() -> None:
     "--limit",
     default=SHOWN_GAMES,
     show_default=True,
-    help="How many games and conditions are listed.",
+    help="The most games and conditions to list.",
 )
 @json_option
 @store_option

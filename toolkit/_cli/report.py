@@ -38,8 +38,8 @@ def command(run: str, figures: Path | None, store: str | None) -> None:
     except OSError as error:
         raise StoreNotUsable(
             f"{run_folder(folder, run_id)}: the report cannot be written "
-            f"({error.strerror or error}). Copy the store to a folder that is writable, or make "
-            "this one so."
+            f"({error.strerror or error}). Copy the store to a writable folder, or make this one "
+            "writable."
         ) from error
     if figures is not None:
         _write_figures(lambda: export_figures(opened, run_id, parts, figures), figures)
@@ -57,6 +57,6 @@ def _write_figures(write: Callable[[], list[Path]], folder: Path) -> None:
             f"--figures {folder}: cannot be written ({error.strerror or error}). Name a folder "
             "that is writable."
         ) from error
-    echo(f"{len(files)} files in {folder}; index.csv says what each is", err=True)
+    echo(f"{len(files)} files in {folder}; index.csv describes each", err=True)
     if not converters():
         echo(HOW_TO, err=True)

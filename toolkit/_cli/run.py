@@ -42,6 +42,6 @@ def command(
 
 
 def finding_line(finding: Finding) -> str:
-    """A finding with what reaches the same without features."""
+    """A finding as a line, with the baseline that reaches the same without features."""
     baseline = f" ({finding.baseline})" if finding.baseline else ""
     return f"- {finding.sentence}{baseline}"

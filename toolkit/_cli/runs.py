@@ -1,4 +1,4 @@
-"""`toolkit runs`: one line a run."""
+"""`toolkit runs`: list runs, one per line."""
 
 from __future__ import annotations
 

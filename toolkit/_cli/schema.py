@@ -23,7 +23,7 @@ USED = ("environment", "parser")
 
 
 _USED_CLASSES = {f"Used{kind.capitalize()}": kind for kind in USED}
-"""The classes of `toolkit.parts` that refer to them."""
+"""The classes of `toolkit.parts` by which params name them."""
 
 
 @click.command("schema")
@@ -109,11 +109,15 @@ def _with_parts(
     leave_out: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """`base` where `uses` is one of the parts and `with` follows the params of the one it names."""
-    kept = {key: value for key, value in base["properties"].items() if key not in leave_out}
+    properties = {key: value for key, value in base["properties"].items() if key not in leave_out}
     names = [{"const": part.name, "description": part.help} for part in parts]
-    uses = {**kept["uses"], "oneOf": names} if names else kept["uses"]
+    uses = {**properties["uses"], "oneOf": names} if names else properties["uses"]
     rules = [_rule(part, definitions) for part in parts]
-    return {**base, "properties": {**kept, "uses": uses}, **({"allOf": rules} if rules else {})}
+    return {
+        **base,
+        "properties": {**properties, "uses": uses},
+        **({"allOf": rules} if rules else {}),
+    }
 
 
 def _rule(part: Part, definitions: dict[str, Any]) -> dict[str, Any]:

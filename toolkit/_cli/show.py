@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolkit._cli._text import columns, json_option, size, store_option
 from toolkit.terminal import echo
+
+if TYPE_CHECKING:
+    from toolkit._run.progress import RunProgress
+    from toolkit.ledger import StepRow
+
+RECORDED = ("run", "name", "created_at", "toolkit", "spec_path", "seed", "host")
+"""Fields of the manifest that are shown as they are."""
 
 
 @click.command("show")
@@ -38,52 +46,43 @@ def describe(store: Path, run: str) -> dict[str, Any]:
     manifest, progress = read_manifest(folder), progress_of(read_events(folder))
     opened = open_store(store, read_only=True)
     states = opened.run_states(run)
-    rows: Counter[str] = Counter()
-    for step in opened.steps(
-        sorted({key for row in states for key in row.steps} | set(progress.keys))
-    ):
-        rows.update(step.tables)
-    sinks = [
-        {"sink": event.sink, "folder": event.folder, "hashes": dict(event.hashes)}
-        for event in progress.sinks
-    ]
+    steps = opened.steps(sorted({key for row in states for key in row.steps} | {*progress.keys}))
     return {
-        **{
-            key: manifest.get(key)
-            for key in (
-                "run",
-                "name",
-                "created_at",
-                "toolkit",
-                "spec_path",
-                "seed",
-                "host",
-            )
-        },
+        **{key: manifest.get(key) for key in RECORDED},
         "executors": ", ".join(
             str(pool.get("executor")) for pool in manifest.get("executors") or ()
         ),
         "state": states[-1].state if states else progress.state,
         "model": (manifest.get("model") or {}).get("name"),
         "saes": (manifest.get("saes") or {}).get("name"),
-        "stages": [
-            {key: stage.get(key) for key in ("id", "part", "version", "needs", "key")}
-            | {
-                state: progress.count(state, str(stage.get("id")))
-                for state in ("computed", "reused", "failed")
-            }
-            for stage in manifest.get("stages") or ()
-        ],
-        "rows": dict(sorted(rows.items())),
+        "stages": [_stage(stage, progress) for stage in manifest.get("stages") or ()],
+        "rows": _row_counts(steps),
         "files": {
             str(path.relative_to(folder)): path.stat().st_size
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
-        "sinks": sinks,
+        "sinks": [
+            {"sink": event.sink, "folder": event.folder, "hashes": dict(event.hashes)}
+            for event in progress.sinks
+        ],
         "folder": str(folder),
         "command": manifest.get("command") or f"toolkit run {run}",
     }
+
+
+def _stage(recorded: Mapping[str, Any], progress: RunProgress) -> dict[str, Any]:
+    facts = {key: recorded.get(key) for key in ("id", "part", "version", "needs", "key")}
+    states = ("computed", "reused", "failed")
+    return facts | {state: progress.count(state, str(recorded.get("id"))) for state in states}
+
+
+def _row_counts(steps: Iterable[StepRow]) -> dict[str, int]:
+    """The rows that these steps wrote to each table."""
+    rows: Counter[str] = Counter()
+    for step in steps:
+        rows.update(step.tables)
+    return dict(sorted(rows.items()))
 
 
 def _text(facts: dict[str, Any]) -> str:

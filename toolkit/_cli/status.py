@@ -24,7 +24,7 @@ HEADS = ("RUN", "STATE", "DONE", "%", "RATE", "ETA", "SIZE", "STARTED", "NOTE")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run as `status` and `runs` show it."""
+    """A run as `status` and `runs` show it."""
 
     run: str
     name: str
@@ -35,7 +35,9 @@ class RunSummary:
     percent: int
     """The finished fraction of the run. Each stage has the same weight, so that it never falls."""
     rate: float | None
-    """Steps computed per minute in this session; None for a finished run in a list."""
+    """Steps computed per minute since the run was started or continued; None for a finished run in
+    a list.
+    """
     eta_s: float | None
     """Seconds until the steps that are known now are done."""
     bytes: int

@@ -46,18 +46,18 @@ _IMPORT = {
 
 @click.group("store")
 def command() -> None:
-    """Check and tidy a store, and write its runs for other programs or read theirs."""
+    """Check and clean up a store, export its runs for other programs and import theirs."""
 
 
 @command.command("init")
 @click.option(
     "--values",
     type=click.Choice(("float32", "float16")),
-    help="How activations are kept. Default: float32.",
+    help="The type in which activations are stored. Default: float32.",
 )
 @store_option
 def init(values: str | None, store: str | None) -> None:
-    """Make an empty store. A run makes its own store, so this is only needed to keep values as
+    """Make an empty store. A run makes its own store, so this is only needed to store values as
     float16: three digits, a quarter less space.
     """
     from toolkit._run.run_folder import store_folder
@@ -75,7 +75,7 @@ def init(values: str | None, store: str | None) -> None:
 @store_option
 def check(as_json: bool, store: str | None) -> None:
     """Compare every file with its recorded size and SHA-256, and the rows with the ledger. Exit
-    code 3: something is wrong.
+    code 3: there are problems.
     """
     report = _opened(store, read_only=True).check()
     if as_json:
@@ -96,11 +96,11 @@ def check(as_json: bool, store: str | None) -> None:
 
 def _looked_at(report: CheckReport) -> str:
     if not report.files:
-        return "no files to look at" + (
+        return "no files to check" + (
             "" if report.problems else "; every step has the rows that it wrote"
         )
     return f"{counted(report.files, 'file')}, {size(report.bytes)}" + (
-        "" if report.problems else ": all are as they were written"
+        "" if report.problems else ": all are unchanged since they were written"
     )
 
 
@@ -108,7 +108,7 @@ def _looked_at(report: CheckReport) -> str:
 @json_option
 @store_option
 def compact(as_json: bool, store: str | None) -> None:
-    """Join small files and bring the indexes up to date. Runs may go on meanwhile."""
+    """Join small files and bring the indexes up to date. Runs may continue meanwhile."""
     _report(_opened(store).compact(), as_json)
 
 
@@ -116,8 +116,8 @@ def compact(as_json: bool, store: str | None) -> None:
 @json_option
 @store_option
 def gc(as_json: bool, store: str | None) -> None:
-    """Remove what nothing needs: rows of interrupted steps, old versions of tables, unused indexes.
-    No result is lost.
+    """Remove what is no longer needed: rows of interrupted steps, old versions of tables, unused
+    indexes. No result is lost.
     """
     _report(_opened(store).gc(), as_json)
 
@@ -129,25 +129,25 @@ def gc(as_json: bool, store: str | None) -> None:
     "spaces",
     multiple=True,
     metavar="ADDRESS",
-    help="This space only; may be given again.",
+    help="This space only; may be repeated.",
 )
 @click.option(
     "--saes",
     metavar="FOLDER",
     type=_FOLDER,
-    help="Where the SAE files are, if not where they were.",
+    help="The folder of the SAE files, if they have moved.",
 )
 @click.option(
     "--dims",
     type=click.IntRange(8, 4096),
-    help="Bytes per feature. Default: those that are kept, else 512.",
+    help="Bytes per feature. Default: as stored, else 512.",
 )
 @store_option
 def project(
     run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: int | None, store: str | None
 ) -> None:
-    """Keep compact projections of a run's decoders in the store: `toolkit query similar` then works
-    without the SAE files.
+    """Store compact projections of a run's decoders: `toolkit query similar` then works without the
+    SAE files.
     """
     from toolkit._cli._decoders import find_decoder
     from toolkit._cli.query.answers import open_named
@@ -171,10 +171,7 @@ def project(
             dims,
             run=source.id,
         )
-        echo(
-            f"{space['address']}: "
-            + (f"{decoder.width:,} features" if new else "they are there already")
-        )
+        echo(f"{space['address']}: " + (f"{decoder.width:,} features" if new else "already stored"))
 
 
 def _by_layer(space: Mapping[str, Any]) -> tuple[int, str]:
@@ -219,22 +216,22 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
     "spaces",
     multiple=True,
     metavar="ADDRESS",
-    help="This space only; may be given again.",
+    help="This space only; may be repeated.",
 )
 @click.option(
     "--feature",
     "features",
     multiple=True,
     metavar="ADDRESS",
-    help="lists: this feature; may be given again.",
+    help="lists: this feature; may be repeated.",
 )
 @click.option(
-    "--name", metavar="TEXT", help="lists: what the list is called. Default: the run's name."
+    "--name", metavar="TEXT", help="lists: the name of the list. Default: the run's name."
 )
 @click.option(
     "--label",
     metavar="KEY",
-    help="rows: the metadata that is the label. Default: concept_strength_label.",
+    help="rows: the metadata key of the label. Default: concept_strength_label.",
 )
 @click.option(
     "--max-bytes",
@@ -248,19 +245,19 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
     help="neuronpedia: samples of each feature. Default: 20.",
 )
 @store_option
-def export(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
+def export(form: str, folder: Path, run: str | None, store: str | None, **flags: Any) -> None:
     """Write a run to a new FOLDER.
 
-    FORMAT is parquet (everything, to be read back), safetensors (sparse, COO), rows or tokens
-    (dense npz), neuronpedia (bulk JSON lines) or lists (features for SAELens, SAEDashboard, quick
-    lists).
+    FORMAT is parquet (everything, for importing it again), safetensors (sparse, COO), rows or
+    tokens (dense npz), neuronpedia (bulk JSON lines) or lists (features for SAELens, SAEDashboard,
+    quick lists).
     """
     from toolkit._cli.query.answers import open_named
     from toolkit_store.interchange import export_run
 
-    _check_options(form, given, _EXPORT)
+    _check_options(form, flags, _EXPORT)
     source = open_named(store, run)
-    files = export_run(_tables(source), form, folder, **_export_options(source, given))
+    files = export_run(_tables(source), form, folder, **_export_options(source, flags))
     total = sum(path.stat().st_size for path in files)
     echo(f"run {source.id}: {counted(len(files), 'file')}, {size(total)}, in {folder}")
 
@@ -273,7 +270,7 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     help="neuronpedia, lists: the run that gets the labels. Default: the newest.",
 )
 @click.option(
-    "--model", metavar="NAME", help="rows, tokens: the model, where the files do not say it."
+    "--model", metavar="NAME", help="rows, tokens: the model, if the files do not name it."
 )
 @click.option(
     "--site", metavar="SITE", help="rows, tokens: the site in the model. Default: resid_post."
@@ -281,26 +278,26 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
 @click.option(
     "--label",
     metavar="KEY",
-    help="rows: the metadata that the labels become. Default: concept_strength_label.",
+    help="rows: the metadata key for the labels. Default: concept_strength_label.",
 )
 @click.option(
     "--source",
     "sources",
     multiple=True,
     metavar="SOURCE=SPACE",
-    help="neuronpedia: which space a source is of.",
+    help="neuronpedia: the space of a source.",
 )
 @click.option("--space", metavar="ADDRESS", help="lists: the space of plain lists of indices.")
 @store_option
-def import_(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
+def import_(form: str, folder: Path, run: str | None, store: str | None, **flags: Any) -> None:
     """Read FOLDER, written by `toolkit store export` or another program, into the store. Repeating
     an import changes nothing.
     """
     from toolkit._cli.query.answers import open_named
     from toolkit_store.interchange import ATTACHED, import_run
 
-    _check_options(form, given | {"run": run}, _IMPORT)
-    options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    _check_options(form, flags | {"run": run}, _IMPORT)
+    options: dict[str, Any] = {name: value for name, value in flags.items() if value}
     target = _opened(store, create=form not in ATTACHED)
     if form in ATTACHED:
         source = open_named(store, run)
@@ -309,18 +306,18 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
 
 
 def _check_options(
-    form: str, given: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]
+    form: str, flags: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]
 ) -> None:
     for name, (option, formats) in meant.items():
-        if given.get(name) and form not in formats:
+        if flags.get(name) and form not in formats:
             raise click.UsageError(
                 f"{option} does not apply to format '{form}'; it is for {', '.join(formats)}."
             )
 
 
-def _export_options(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+def _export_options(run: Run, flags: dict[str, Any]) -> dict[str, Any]:
     """The options of a format's writer, with addresses as ids."""
-    options = {name: value for name, value in given.items() if value}
+    options = {name: value for name, value in flags.items() if value}
     if "spaces" in options:
         options["spaces"] = [
             id for name in options["spaces"] for id in run.spaces_of(name, None) or ()
@@ -353,7 +350,8 @@ def _one_space(run: Run, option: str, name: str) -> str:
     spaces = run.spaces_of(name, None) or []
     if len(spaces) != 1:
         raise click.UsageError(
-            f"{option}: '{name}' means {len(spaces)} spaces: {', '.join(spaces)}. Give one's id."
+            f"{option}: '{name}' stands for {len(spaces)} spaces: {', '.join(spaces)}. Give the "
+            "id of one."
         )
     return spaces[0]
 

@@ -11,7 +11,7 @@ from toolkit.terminal import echo
 @click.command("view")
 @click.argument("where", metavar="[STORE]", required=False)
 @store_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option(
     "--port",
     default=8765,
@@ -20,13 +20,13 @@ from toolkit.terminal import echo
     help="The port; 0 for a free one.",
 )
 @click.option(
-    "--token", metavar="TOKEN", help="Answer only who has it. Made for a host beyond loopback."
+    "--token", metavar="TOKEN", help="Require this token. Generated for a host other than loopback."
 )
 def command(where: str | None, store: str | None, host: str, port: int, token: str | None) -> None:
     """Browse the runs, features, samples and games of STORE in a browser, until Ctrl-C.
 
-    Nothing is changed. Only this machine is answered, unless --host says otherwise; then every
-    request needs the token that is printed.
+    Nothing is changed. Only this machine can connect, unless --host names another address; then
+    every request needs the token that is printed.
     """
     from toolkit._run.run_folder import store_folder
     from toolkit._view.server import serve

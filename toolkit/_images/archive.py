@@ -106,7 +106,7 @@ def _others(entries: Iterable[tarfile.TarInfo], toolkit_files: frozenset[str]) -
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:
-    """All parent folders of these files."""
+    """The parent folders of these files."""
     return {str(folder) for name in names for folder in PurePosixPath(name).parents}
 
 

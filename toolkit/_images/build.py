@@ -76,22 +76,21 @@ def _check_against_lock(name: str, recipe: Recipe, image: PinnedImage, say: Say)
         return
     if image.base != pins.base:
         say(
-            f"the base {image.base} is another than the one that containers/lock.yaml pins "
-            f"({pins.seen}): another Python or other libraries. The packages are not compared."
+            f"the base {image.base} is not the one that containers/lock.yaml pins ({pins.seen}): "
+            "its Python or libraries differ. The packages are not compared."
         )
     elif image.requirements != pins.requirements:
         say(
             f"{recipe.requirements} is newer than the pins in containers/lock.yaml: packages are "
-            f"not compared. To pin them, write there: requirements {image.requirements}, "
+            f"not compared. To pin them, set in that file: requirements {image.requirements}, "
             f"packages {image.packages}."
         )
     elif image.packages != pins.packages:
         raise StepFailed(
             f"{name}: base and packages have the digest {image.packages}; containers/lock.yaml "
-            f"pins {pins.packages} ({pins.seen}). The same wheels gave other files: the "
-            "Containerfile, finish.py or the engine's builder has changed. If that is "
-            "intended, write "
-            f"the new digest to containers/lock.yaml at {name}.pins.packages."
+            f"pins {pins.packages} ({pins.seen}). The same wheels gave different files: the "
+            "Containerfile, finish.py or the engine's builder has changed. If that is intended, "
+            f"write the new digest to containers/lock.yaml at {name}.pins.packages."
         )
     else:
         say("base and packages have the digests that containers/lock.yaml pins")

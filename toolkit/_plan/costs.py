@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.plan import is_source
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 TYPICAL, CHARACTERS = 256, 5
 """Assumed tokens per text before the texts exist, and characters per token."""
 SAMPLE, TOKEN = 200, 12
-"""Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and its share of
-the text.
+"""Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and part of the
+text.
 """
 
 
@@ -41,6 +42,7 @@ class Loads:
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
+    _wholes: dict[str, Workload | None] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, stage: Stage, left: pa.Table | None = None) -> Workload | None:
         """The whole workload, or that of the samples `left`; None if it is unknown."""
@@ -71,7 +73,20 @@ class Loads:
                 exact=False,
             )
             load = replace(load, model=facts(stage.model), saes=self._saes(stage))
-        return self._with_activations(stage, replace(load, model_replaced=stage.model_replaced))
+        load = replace(load, model_replaced=stage.model_replaced, totals=self._totals(stage))
+        return self._with_activations(stage, load)
+
+    def _totals(self, stage: Stage) -> Mapping[str, int]:
+        """The sums of the totals of the needed stages' costs."""
+        needs = [self.plan.stage(need) for need in stage.needs if not is_source(need)]
+        costs = [cost_of(before, self._whole(before)) for before in needs]
+        return sum((Counter(cost.totals) for cost in costs if cost), Counter())
+
+    def _whole(self, stage: Stage) -> Workload | None:
+        """The whole workload of a stage, made once."""
+        if stage.id not in self._wholes:
+            self._wholes[stage.id] = self.of(stage)
+        return self._wholes[stage.id]
 
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):
@@ -96,8 +111,8 @@ class Loads:
         return min(sum(known), first) if first else sum(known)
 
     def _counted(self, stage: Stage) -> Workload | None:
-        """The workload of samples that are not there yet, where their texts and the model's
-        tokeniser are.
+        """The workload of samples that do not exist yet, if their texts and the model's tokeniser
+        do.
         """
         sources = [self.plan.stage(need) for need in stage.needs if is_source(need)]
         if len(sources) != 1 or stage.model is None:
@@ -127,7 +142,7 @@ class Loads:
         if stage.saes is not None or "samples" in stage.part.reads:
             return facts(stage.saes)
         known = [facts(self.plan.stage(need).saes) for need in stage.needs]
-        return max(known, key=lambda one: int(one.get("features", 0)), default={})
+        return max(known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={})
 
     def _max_samples_of(self, source: Stage) -> int | None:
         """The most samples that a source yields."""
@@ -152,7 +167,10 @@ class Loads:
         if stage.saes is None:
             known = [facts(before.saes) for before in writers]
             load = replace(
-                load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={})
+                load,
+                saes=max(
+                    known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={}
+                ),
             )
         return replace(
             load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from toolkit._plan.keys import canonical
 from toolkit._plan.plan import SAMPLES, Stage, is_source
-from toolkit._spec.spec import EXAMINE, LoadedSpec
+from toolkit._spec.load import LoadedSpec
+from toolkit._spec.spec import EXAMINE
 from toolkit.errors import SpecError
 from toolkit.parts import StagePart
 

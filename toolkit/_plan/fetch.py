@@ -47,19 +47,19 @@ class Fetched:
         """One line for people."""
         if self.came:
             speed = size(self.came_bytes / max(self.seconds, 1e-3))
-            before = f", {self.there} were there" if self.there else ""
+            before = f", {self.there} were cached" if self.there else ""
             return (
                 f"{self.name}@{self.revision}: {_files(self.came)}, {size(self.came_bytes)}, "
                 f"{speed}/s{before}. {self.folder}"
             )
         checked = (
-            "checked against their headers only, the network is forbidden"
+            "checked against their headers only, since the network is disabled"
             if hub.offline()
             else "nothing to fetch"
         )
         return (
-            f"{self.name}@{self.revision}: {_files(self.there)}, {size(self.there_bytes)}, already "
-            f"there; {checked}. {self.folder}"
+            f"{self.name}@{self.revision}: {_files(self.there)}, {size(self.there_bytes)}, "
+            f"already cached; {checked}. {self.folder}"
         )
 
 
@@ -71,7 +71,9 @@ def loadables_of(plan: Plan) -> list[Loadable[Any]]:
         for loadable in (stage.model, stage.saes)
         if loadable is not None
     )
-    return list({(one.part.name, one.params.model_dump_json()): one for one in loadables}.values())
+    return list(
+        {(item.part.name, item.params.model_dump_json()): item for item in loadables}.values()
+    )
 
 
 def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
@@ -122,15 +124,15 @@ def _fetched(
     _must_fit(snapshot, lacking)
     started = time.monotonic()
     for file in lacking:
-        _one(snapshot, file, screen, wait, restart=file.path in there)
+        _download(snapshot, file, screen, wait, restart=file.path in there)
     came, whole = sum(file.size for file in lacking), sum(file.size for file in named)
     seconds = time.monotonic() - started
-    held = len(named) - len(lacking)
+    cached = len(named) - len(lacking)
     return Fetched(
         snapshot.name,
         snapshot.revision,
         hub.snapshot_folder(snapshot),
-        held,
+        cached,
         whole - came,
         len(lacking),
         came,
@@ -138,7 +140,7 @@ def _fetched(
     )
 
 
-def _one(
+def _download(
     snapshot: hub.Snapshot,
     file: hub.HubFile,
     screen: DownloadDisplay,
@@ -156,7 +158,7 @@ def _one(
             raise
         except Exception as error:
             restart = isinstance(error, DataError)
-            said = (str(error).splitlines() or ["no more is said"])[0]
+            said = (str(error).splitlines() or ["no details"])[0]
             if pause is None:
                 raise BadInput(
                     f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last "
@@ -226,7 +228,7 @@ class DownloadDisplay:
         return FileProgress(self, file)
 
     def passing(self, text: str) -> None:
-        """Print a line that the next one overwrites, on a terminal."""
+        """Print a line that the next one overwrites; on a terminal only."""
         self._stream.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         self._stream.flush()
 

@@ -12,7 +12,7 @@ from toolkit.parts import Labels, LabelUse, SourcePart, TablePart
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage
-    from toolkit._spec.spec import LoadedSpec
+    from toolkit._spec.load import LoadedSpec
 
 SHOWN = 12
 """Keys or values that a message lists."""
@@ -43,8 +43,8 @@ def _labels(source: Stage, by_id: Mapping[str, Stage]) -> dict[str, set[str] | N
     declared = _declared(source)
     if isinstance(source.part, SourcePart) and source.part.keeps_labels:
         (origin,) = source.needs
-        kept = _declared(by_id[origin])
-        declared = None if kept is None else {**kept, **(declared or {})}
+        inherited = _declared(by_id[origin])
+        declared = None if inherited is None else {**inherited, **(declared or {})}
     if declared is None:
         return None
     return {key: None if values is None else set(values) for key, values in declared.items()}

@@ -12,7 +12,7 @@ from toolkit._plan.labels import check_labels
 from toolkit._plan.plan import SAMPLES, Executor, Plan, Sink, Stage
 from toolkit._plan.resolve import Loadable, Resolved, needed_elsewhere, part_at
 from toolkit._plan.spaces import check_spaces
-from toolkit._spec.spec import LoadedSpec, validate_params
+from toolkit._spec.load import LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, SpecError, choices, nearest
 from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart
@@ -84,7 +84,7 @@ def _add_source(
     id: str,
     seed: int | None = None,
 ) -> None:
-    """The source at `path`, after the stages of another experiment that it draws from."""
+    """Add the source at `path`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
     part = part_at(loaded, parts, "source", path, ref.uses)
     params = validate_params(
@@ -110,8 +110,8 @@ def _add_source(
 
 
 def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, origin: From) -> list[Stage]:
-    """The stage of another experiment that the spec names at `path`, after the stages it needs;
-    each as `spec/id`. None if the stage is one of this spec.
+    """The stage of another experiment that the spec names at `path`, after the stages that it
+    needs, each as `spec/id`. Empty if the stage is one of this spec.
     """
     if origin.spec is None:
         return []
@@ -128,8 +128,8 @@ def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, origin: From) 
     for stage in reversed(stages):
         needed.update((*stage.needs, *stage.after) if stage.id in needed else ())
     prefix = upstream.loaded.spec.name
-    kept = [stage for stage in stages if stage.id in needed]
-    return [_prefixed(stage, prefix) for stage in kept]
+    drawn = [stage for stage in stages if stage.id in needed]
+    return [_prefixed(stage, prefix) for stage in drawn]
 
 
 def _prefixed(stage: Stage, prefix: str) -> Stage:
@@ -140,7 +140,7 @@ def _prefixed(stage: Stage, prefix: str) -> Stage:
 def _stage(
     resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], number: int, stage: StageSpec
 ) -> Stage:
-    """A stage needs the source when it reads one of its tables."""
+    """Bind a stage. It needs the source if it reads one of its tables."""
     loaded, spec, path = resolved.loaded, resolved.loaded.spec, ("stages", number)
     part = part_at(loaded, parts, "stage", path, stage.uses)
     params = validate_params(
@@ -181,7 +181,7 @@ def _needs(resolved: Resolved, number: int, stage: StageSpec) -> Iterator[str]:
 
 
 def _mark_replaced_models(stages: list[Stage], before: Iterable[Stage]) -> list[Stage]:
-    """The stages; a stage whose model is replaced by a table of a stage it needs loads none."""
+    """Mark stages whose model is replaced by a table of a stage that they need: they load none."""
     writes = {stage.id: stage.writes() for stage in (*before, *stages)}
 
     def is_replaced(stage: Stage) -> bool:
@@ -225,7 +225,7 @@ def _check_params(
     params: BaseModel,
     model: Loadable[ModelPart] | None,
 ) -> None:
-    """Refuse what the part itself says cannot work on this model."""
+    """Refuse params with which the part itself says that it cannot work on this model."""
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
@@ -246,7 +246,7 @@ def _loadable(
     loadable = resolved.loadables.get((*path, field)) or resolved.loadables.get((field,))
     if loadable is None:
         raise SpecError(
-            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec names "
+            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec has "
             f"none. Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit "
             "plugins` lists what is installed."
         )
@@ -263,8 +263,8 @@ def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
         if ready is None:
             circle = ", ".join(stage.id for stage in waiting)
             raise SpecError(
-                f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come "
-                "from a stage that reads them."
+                f"{loaded.where(())}: these stages wait for each other: {circle}. Their samples "
+                "come from a stage that reads them."
             )
         placed.append(ready)
         waiting.remove(ready)
@@ -330,16 +330,16 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
             field = ".".join(map(str, path))
             raise SpecError(f"{loaded.where(path)}: {field}: {error}") from None
         assert isinstance(part, ExecutorPart)
-        given = loaded.spec.executors.get(name, {})
+        settings = loaded.spec.executors.get(name, {})
         path = ("executors", name)
-        params = validate_params(loaded, part.params, given, path, f"executor '{name}'", parts)
+        params = validate_params(loaded, part.params, settings, path, f"executor '{name}'", parts)
         executors[name] = Executor(part, params)
     return executors
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
-    """The name and a hash of everything known before the run: the same command gives the same id
-    and so continues the run.
+    """The name and a hash of everything known before the run, so that the same command gives the
+    same id and continues the run.
     """
     recorded = {
         name: value

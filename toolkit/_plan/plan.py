@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical
 from toolkit._plan.resolve import Loadable
-from toolkit._spec.spec import LoadedSpec
+from toolkit._spec.load import LoadedSpec
 from toolkit.identity import Identity
 from toolkit.parts import (
     UNHASHED,
@@ -133,7 +133,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sink:
-    """An export, bound to its params, with what its paths are relative to."""
+    """An export, bound to its params, and the folder that its paths are relative to."""
 
     name: str
     part: SinkPart
@@ -150,7 +150,7 @@ class Executor:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages in an order in which each follows what it needs."""
+    """Stages in order: each follows those that it needs."""
 
     loaded: LoadedSpec
     run: str

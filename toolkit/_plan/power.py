@@ -1,5 +1,5 @@
-"""The power of a comparison: the smallest effect that its units, present or planned, can detect
-after correction.
+"""The power of a comparison: the smallest effect that can be detected after correction with its
+units, present or planned.
 """
 
 from __future__ import annotations
@@ -36,42 +36,44 @@ def power_of(
     compares = stage.part.estimates.comparison
     if compares is None:
         return None
-    asked: PlannedComparison = compares(stage.params, facts(stage.model))
-    unknown = asked.discovered or asked.family == 0
-    family = None if unknown else asked.family or _features(plan, stage, each=asked.each_space)
+    comparison: PlannedComparison = compares(stage.params, facts(stage.model))
+    unknown = comparison.discovered or comparison.family == 0
+    family = (
+        None if unknown else comparison.family or _features(plan, stage, each=comparison.each_space)
+    )
     source = next(
         (need for need in stage.needs if need in committed and _gives_samples(plan, need)), None
     )
-    counts = _counted(asked, plan, read, committed[source]) if source and read else None
+    counts = _counted(comparison, plan, read, committed[source]) if source and read else None
     exact = counts is not None
     if counts is None:
         limit = _at_most(plan, stage)
         if limit is None:
             return None
-        counts = _shared_out(asked, limit if asked.half == "all" else limit // 2)
-    effect = _smallest(asked, list(counts.values()), asked.alpha / (family or 1))
+        counts = _shared_out(comparison, limit if comparison.half == "all" else limit // 2)
+    effect = _smallest(comparison, list(counts.values()), comparison.alpha / (family or 1))
     facts_of = {
         "groups": counts,
         "exact": exact,
         "family": family,
-        "alpha": asked.alpha,
+        "alpha": comparison.alpha,
         "power": POWER,
     }
-    return {**facts_of, "effect": asked.effect, asked.effect: effect}
+    return {**facts_of, "effect": comparison.effect, comparison.effect: effect}
 
 
-def _shared_out(asked: PlannedComparison, units: int) -> dict[str, int]:
-    """Groups of equal size; two if the spec names none, since two groups detect the smallest
-    effect.
+def _shared_out(comparison: PlannedComparison, units: int) -> dict[str, int]:
+    """The units divided into groups of equal size; two if the spec names none, since two groups
+    detect the smallest effect.
     """
-    names = _names(asked, ("one", "another"))
+    names = _names(comparison, ("one", "another"))
     return {name: units // len(names) for name in names}
 
 
-def _smallest(asked: PlannedComparison, counts: Sequence[int], alpha: float) -> float | None:
-    if asked.effect == "r":
+def _smallest(comparison: PlannedComparison, counts: Sequence[int], alpha: float) -> float | None:
+    if comparison.effect == "r":
         return smallest_r(counts[0], alpha)
-    if asked.effect == "eta2":
+    if comparison.effect == "eta2":
         return smallest_eta2(counts, alpha)
     return smallest(counts[0], counts[1], alpha)
 
@@ -180,56 +182,62 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
 
 
 def _counted(
-    asked: PlannedComparison, plan: Plan, read: Read, rows: Sequence[StepRow]
+    comparison: PlannedComparison, plan: Plan, read: Read, rows: Sequence[StepRow]
 ) -> dict[str, int] | None:
     """The number of independent clusters of each group; None if the samples do not have the
     label.
     """
     meta = read("sample_meta", rows).to_pylist()
-    label = _words(meta, asked.by)
+    label = _words(meta, comparison.by)
     samples = read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist()
-    if asked.cluster == "state":
+    if comparison.cluster == "state":
         state_of = _words(meta, "state")
         if any(row["sample"] not in state_of for row in samples):
             return None  # the comparison will be refused
         samples = joined_by_state(samples, state_of)
-    kept, _ = in_half(plan.loaded.spec.seed, samples, asked.half, prompts=asked.cluster != "none")
-    samples = [row for row in samples if row["sample"] in label and row["sample"] in kept]
-    named = {name for name in asked.groups or () if name is not None}
+    chosen, _ = in_half(
+        plan.loaded.spec.seed, samples, comparison.half, prompts=comparison.cluster != "none"
+    )
+    samples = [row for row in samples if row["sample"] in label and row["sample"] in chosen]
+    named = {name for name in comparison.groups or () if name is not None}
     if not label or (named and not named & set(label.values())):
         return None
-    if asked.unit in ("unit", "sample"):
-        unit_of = {row["sample"]: row[asked.unit] for row in samples}
+    if comparison.unit in ("unit", "sample"):
+        unit_of = {row["sample"]: row[comparison.unit] for row in samples}
     else:
-        unit_of = _words(meta, asked.unit)
+        unit_of = _words(meta, comparison.unit)
         if any(row["sample"] not in unit_of for row in samples):
             return None  # the comparison will be refused
-    held: dict[str, list[tuple[str, str]]] = {name: [] for name in _names(asked, label.values())}
+    members: dict[str, list[tuple[str, str]]] = {
+        name: [] for name in _names(comparison, label.values())
+    }
     for row in samples:
-        group = _group_of(asked, label[row["sample"]])
+        group = _group_of(comparison, label[row["sample"]])
         if group is not None:
-            held[group].append(_held(asked, unit_of[row["sample"]], row["cluster"]))
-    return {name: _clusters(pairs) for name, pairs in held.items()}
+            members[group].append(_member_key(comparison, unit_of[row["sample"]], row["cluster"]))
+    return {name: _clusters(pairs) for name, pairs in members.items()}
 
 
-def _names(asked: PlannedComparison, there: Iterable[str]) -> list[str]:
+def _names(comparison: PlannedComparison, there: Iterable[str]) -> list[str]:
     """The names of the groups; for a trend, one group named after the number."""
-    if asked.effect == "r":
-        return [asked.by]
-    return [name or "rest" for name in asked.groups or sorted(set(there))]
+    if comparison.effect == "r":
+        return [comparison.by]
+    return [name or "rest" for name in comparison.groups or sorted(set(there))]
 
 
-def _group_of(asked: PlannedComparison, value: str) -> str | None:
+def _group_of(comparison: PlannedComparison, value: str) -> str | None:
     """The group of a sample with this value; None if it belongs to none."""
-    named = asked.groups is None or value in asked.groups
-    if asked.effect == "r":
-        return asked.by if named else None
-    return value if named else "rest" if None in (asked.groups or ()) else None
+    named = comparison.groups is None or value in comparison.groups
+    if comparison.effect == "r":
+        return comparison.by if named else None
+    return value if named else "rest" if None in (comparison.groups or ()) else None
 
 
-def _held(asked: PlannedComparison, unit: str, prompt: str) -> tuple[str, str]:
-    """What joins a sample to others: its unit, and its prompt if equal prompts are one cluster."""
-    return f"u{unit}", f"p{prompt}" if asked.cluster != "none" else f"u{unit}"
+def _member_key(comparison: PlannedComparison, unit: str, prompt: str) -> tuple[str, str]:
+    """The unit of a sample and, if equal prompts are one cluster, its prompt: samples that share
+    one are joined.
+    """
+    return f"u{unit}", f"p{prompt}" if comparison.cluster != "none" else f"u{unit}"
 
 
 def _words(meta: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
+from toolkit._spec.load import LoadedSpec, load_spec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, DataError, SpecError
 from toolkit.identity import Identity
@@ -162,8 +162,8 @@ def _placed_errors(
 
 
 def _blamed(path: SpecPath, ref: PartRef | StageSpec, message: str) -> SpecPath:
-    """The param that an error is about: the one that it names, else the one whose value it
-    quotes.
+    """The path of the param that an error is about: the one that it names, else the one whose value
+    it quotes.
     """
     named = re.match(r"(?:[a-z]+\.with\.|\S+:\d+: )([A-Za-z0-9_]+): ", message)
     if named and named[1] in ref.with_:

@@ -10,7 +10,7 @@ from toolkit.errors import SpecError
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage
-    from toolkit._spec.spec import LoadedSpec
+    from toolkit._spec.load import LoadedSpec
 
 SHOWN = 4
 """SAEs that a message lists."""
@@ -29,11 +29,11 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         extractions = list(_extractions(stage, by_id))
         if not extractions or any(_share(stage, extraction) for extraction in extractions):
             continue
-        at = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
+        path = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
         of, uses = _named(stage, extractions)
         raise SpecError(
-            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' reads features of "
-            f"{of} and uses {uses}. A feature number has a meaning only in its own space. Use "
+            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features "
+            f"of {of} and uses {uses}. A feature number only has a meaning in its own space. Use "
             "the SAEs that the features were extracted with, or extract with these."
         )
 
@@ -41,28 +41,30 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
 def _check_confirmed(
     loaded: LoadedSpec, number: int, stage: Stage, by_id: dict[str, Stage]
 ) -> None:
-    """Refuse a stage that confirms what a needed one found, in activations of none of the SAEs that
-    it was found in.
+    """Refuse a stage that confirms the results of a needed one in activations of other SAEs than
+    theirs.
     """
     compares = stage.part.estimates.comparison
-    asked = None if compares is None else compares(stage.params, facts(stage.model))
-    if asked is None or not asked.discovered:
+    comparison = None if compares is None else compares(stage.params, facts(stage.model))
+    if comparison is None or not comparison.discovered:
         return
     needs = [by_id[id] for id in stage.needs]
-    reads = [one for one in needs if one.saes is not None and "activations" in one.writes()]
+    reads = [
+        reader for reader in needs if reader.saes is not None and "activations" in reader.writes()
+    ]
     for before in needs:
         extractions = list(_extractions(before, by_id)) if "features" in before.writes() else []
         if not reads or not extractions:
             continue
-        if any(_share(one, other) for one in reads for other in extractions):
+        if any(_share(reader, other) for reader in reads for other in extractions):
             continue
-        at = ("stages", number, "needs")
+        path = ("stages", number, "needs")
         of, uses = _named(reads[0], extractions)
         raise SpecError(
-            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' confirms what stage "
-            f"'{before.id}' found in {of}, and reads activations of {uses} (stage "
-            f"'{reads[0].id}'). A feature number means something in its own space only: need an "
-            "extraction with the same SAEs."
+            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' confirms "
+            f"results of stage '{before.id}' in {of}, but reads activations of {uses} (stage "
+            f"'{reads[0].id}'). A feature number only has a meaning in its own space. Let "
+            "the stage need an extraction with the same SAEs."
         )
 
 
@@ -81,12 +83,12 @@ def _extractions(stage: Stage, by_id: dict[str, Stage]) -> Iterator[Stage]:
             yield before
 
 
-def _share(one: Stage, other: Stage) -> bool:
+def _share(first: Stage, other: Stage) -> bool:
     """Whether two stages may have an SAE in common, as far as configs and headers show."""
-    if _release(one) != _release(other):
+    if _release(first) != _release(other):
         return False
     for fact in ("saes", "layers"):
-        known = [_listed(stage, fact) for stage in (one, other)]
+        known = [_listed(stage, fact) for stage in (first, other)]
         if all(known):
             return not set(known[0]).isdisjoint(known[1])
     return True
@@ -108,9 +110,11 @@ def _named(stage: Stage, extractions: Sequence[Stage]) -> tuple[str, str]:
     """The SAEs of the features, and the SAEs that the stage uses: releases, or SAEs of one
     release.
     """
-    apart = all(_release(one) != _release(stage) for one in extractions)
+    apart = all(_release(extraction) != _release(stage) for extraction in extractions)
     describe = _release if apart else _saes
-    of_features = ", ".join(f"{describe(one)} (stage '{one.id}')" for one in extractions)
+    of_features = ", ".join(
+        f"{describe(extraction)} (stage '{extraction.id}')" for extraction in extractions
+    )
     return of_features, describe(stage)
 
 

@@ -22,7 +22,9 @@ def by_text(samples: pa.Table) -> pa.Table:
     """
     names = samples.column("sample").to_pylist()
     texts = _texts(samples)
-    order = sorted(range(len(names)), key=lambda at: (len(texts[at]), texts[at], names[at]))
+    order = sorted(
+        range(len(names)), key=lambda index: (len(texts[index]), texts[index], names[index])
+    )
     return samples.take(order) if order else samples
 
 
@@ -49,11 +51,15 @@ def by_unit(samples: pa.Table) -> pa.Table:
 
 
 def unit_ranges(samples: pa.Table, size: int) -> list[tuple[int, int]]:
-    """Ranges of at least `size` samples in the order of `by_unit`, as far as there are so many. No
-    unit is in two of them.
+    """Ranges of at least `size` samples in the order of `by_unit`, if there are enough. No unit is
+    in two of them.
     """
     units = samples.column("unit").to_pylist()
-    ends = [at for at in range(1, len(units) + 1) if at == len(units) or units[at] != units[at - 1]]
+    ends = [
+        index
+        for index in range(1, len(units) + 1)
+        if index == len(units) or units[index] != units[index - 1]
+    ]
     ranges: list[tuple[int, int]] = []
     start = 0
     for end in ends:
@@ -91,9 +97,9 @@ def _texts(samples: pa.Table) -> list[bytes]:
 
     column = samples.column("token_ids").combine_chunks()
     lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-    held = column.flatten().to_numpy(zero_copy_only=False).astype(">u4").tobytes()
+    ids = column.flatten().to_numpy(zero_copy_only=False).astype(">u4").tobytes()
     ends = np.cumsum(lengths) * 4
     return [
-        held[end - 4 * length : end]
+        ids[end - 4 * length : end]
         for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
     ]

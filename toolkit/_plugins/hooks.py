@@ -20,8 +20,8 @@ def register(manager: pluggy.PluginManager, info: PluginInfo, module: ModuleType
     other = manager.get_plugin(info.name)
     if other is not None or manager.is_registered(module):
         raise PluginError(
-            f"{info.label} is loaded already under the name '{manager.get_name(other or module)}'. "
-            f"{info.remedy}."
+            f"{info.label} is already loaded under the name "
+            f"'{manager.get_name(other or module)}'. {info.remedy}."
         )
     unmarked = [
         name

@@ -78,14 +78,14 @@ def _problem_of_name(part: Part) -> str | None:
         if prefix not in STAGE_PREFIXES or not _is_word(rest):
             starts = ", ".join(f"{name}." for name in STAGE_PREFIXES)
             return (
-                "a stage part's name is a prefix and a word, such as extract.words. Prefixes: "
-                f"{starts}."
+                "the name of a stage part is a prefix and a word, such as extract.words. "
+                f"Prefixes: {starts}."
             )
         return None
     return (
         None
         if _is_word(part.name)
-        else "a name has lower-case letters, digits, '-' and '_', and begins with a letter."
+        else "a name consists of lower-case letters, digits, '-' and '_', and begins with a letter."
     )
 
 
@@ -95,7 +95,7 @@ def _is_word(text: str) -> bool:
 
 def _problem_of_text(part: Part) -> str | None:
     if not part.help.strip() or "\n" in part.help:
-        return "it needs a help of one line."
+        return "its help must be a single line."
     return None if part.version else "its version is empty. Begin with version='1'."
 
 
@@ -134,7 +134,9 @@ def _problem_of_tables(part: Part) -> str | None:
 
 
 def _table_names(part: Part) -> Iterator[tuple[str, tuple[str, ...], Collection[str]]]:
-    """The fields of a part that name tables, with the named and the allowed tables."""
+    """The fields of a part that name tables: each with the tables that it names and those that it
+    may name.
+    """
     if isinstance(part, TablePart | SinkPart | ReportSection):
         yield "reads", part.reads, TABLES
     if isinstance(part, TablePart):

@@ -1,4 +1,4 @@
-"""Scratch plugins of a recorded run. A record may come from anybody, so it never loads code.
+"""Scratch plugins of a recorded run. A record may come from anyone, so it never loads code.
 
 A manifest says which scratch plugins a run used, by name and SHA-256. Whoever repeats the run names
 their files again with `--plugin`; each must be the recorded one.
@@ -16,11 +16,11 @@ from toolkit.errors import BadInput
 _SCRATCH = "file sha256:"
 
 
-def check_recorded(run: str, recorded: Mapping[str, str], given: Sequence[Path]) -> None:
+def check_recorded(run: str, recorded: Mapping[str, str], plugin_files: Sequence[Path]) -> None:
     """Refuse to repeat a run without its scratch plugins, or with other files of the same names.
     `recorded` is the `plugins` field of the run's manifest: name to origin.
     """
-    files = {path.stem: path for path in given}
+    files = {path.stem: path for path in plugin_files}
     for name, origin in sorted(recorded.items()):
         if not str(origin).startswith(_SCRATCH):
             continue

@@ -1,5 +1,5 @@
 """Write a new plugin package from `toolkit/_plugins/templates`, with one working part of the
-requested kind.
+requested kind. For kinds that can run alone, `templates/examples` has a spec that runs the part.
 
 The package installs and passes its contract test unchanged; a test does both for every kind.
 """
@@ -9,60 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
-from types import MappingProxyType
 
 from toolkit._plugins.loading import plugin_names
 from toolkit._plugins.part_checks import STAGE_PREFIXES
 from toolkit.errors import BadInput, choices, nearest
-
-_SPEC = "version: 1\nname: $name\n"
-_TOY_SAMPLES = "samples: {uses: count, with: {n: 8}}\n"
-_TOY_PARTS = "model: {uses: toy}\nsaes: {uses: toy}\n"
-_LAB_MODEL = 'model: {uses: huggingface, with: {path: "package:toolkit_lab/files/model"}}\n'
-_EXTRACT = "stages:\n  - {id: features, uses: extract.hash}\n"
-
-EXAMPLES: Mapping[str, str] = MappingProxyType(
-    {
-        "source": _SPEC + "samples: {uses: $part}\n",
-        "extract": _SPEC + _TOY_SAMPLES + "stages:\n  - {id: own, uses: $part}\n",
-        "trace": _SPEC + _TOY_SAMPLES + "stages:\n  - {id: own, uses: $part}\n",
-        "play": _SPEC + "stages:\n  - {id: own, uses: $part}\n",
-        "environment": _SPEC
-        + _LAB_MODEL
-        + "stages:\n  - {id: play, uses: play.games, with: {game: {uses: $part}, reps: 4}}\n",
-        "parser": _SPEC + _LAB_MODEL + "stages:\n  - id: play\n    uses: play.games\n    with:\n"
-        "      game: {uses: slot_machine, with: {components: [G]}}\n"
-        "      parser: {uses: $part}\n",
-        "measure": _SPEC + _LAB_MODEL + "stages:\n  - id: play\n    uses: play.games\n"
-        "    with: {game: {uses: slot_machine, with: {components: [G]}}, reps: 4}\n"
-        "  - {id: own, uses: $part, needs: [play]}\n",
-        "compare": _SPEC
-        + _TOY_PARTS
-        + _TOY_SAMPLES
-        + _EXTRACT
-        + "  - {id: own, uses: $part, needs: [features]}\n",
-        "patch": _SPEC
-        + _TOY_PARTS
-        + _TOY_SAMPLES
-        + _EXTRACT
-        + "  - {id: own, uses: $part, needs: [features]}\n",
-        "words": _SPEC
-        + _TOY_PARTS
-        + _TOY_SAMPLES
-        + _EXTRACT
-        + "  - {id: own, uses: $part, needs: [features]}\n",
-        "sink": _SPEC
-        + _TOY_PARTS
-        + _TOY_SAMPLES
-        + _EXTRACT
-        + "  - {id: means, uses: compare.means, needs: [features]}\n"
-        "sinks:\n"
-        "  - {uses: $part, with: {path: out}}\n",
-    }
-)
-"""Specs that run the new part with the toy parts, for the kinds that can run alone."""
 
 PLAIN_KINDS = ("model", "sae", "source", "environment", "parser", "sink", "executor", "report")
 STAGE_KINDS = tuple(
@@ -102,19 +55,17 @@ def package_files(name: str, kind: str) -> dict[str, str]:
         "module": module,
         "part": f"{kind}.{name}" if kind in STAGE_KINDS else name,
     }
-    usage = "A spec that uses it: `toolkit run example.yaml`.\n" if kind in EXAMPLES else ""
+    example = _template(f"examples/{kind}.yaml")
+    usage = "A spec that uses it: `toolkit run example.yaml`.\n" if example.is_file() else ""
     written = {
         "pyproject.toml": _filled("pyproject.toml", words),
         "README.md": _filled("README.md", {**words, "usage": usage}),
         f"toolkit_{module}/__init__.py": _filled(f"parts/{kind}.py", words),
         "tests/test_contract.py": _filled("test_contract.py", words),
     }
-    return {
-        **written,
-        **(
-            {"example.yaml": Template(EXAMPLES[kind]).substitute(words)} if kind in EXAMPLES else {}
-        ),
-    }
+    if example.is_file():
+        written["example.yaml"] = _filled(f"examples/{kind}.yaml", words)
+    return written
 
 
 def _check(name: str, kind: str) -> None:
@@ -133,9 +84,8 @@ def _check(name: str, kind: str) -> None:
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:
-    text = (
-        files("toolkit")
-        .joinpath("_plugins", "templates", f"{template}.tmpl")
-        .read_text(encoding="utf-8")
-    )
-    return Template(text).substitute(words)
+    return Template(_template(template).read_text(encoding="utf-8")).substitute(words)
+
+
+def _template(name: str) -> Traversable:
+    return files("toolkit").joinpath("_plugins", "templates", f"{name}.tmpl")

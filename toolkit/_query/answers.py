@@ -17,7 +17,7 @@ SUMMARY = "*"
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 ALL = 1 << 40
-"""More rows than there are."""
+"""More rows than any table has."""
 
 
 def frame(rows: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> pl.DataFrame:
@@ -33,7 +33,9 @@ def frame(rows: Sequence[Mapping[str, Any]], heads: Sequence[str]) -> pl.DataFra
 
 
 def top(run: Run, space: str, index: int, k: int) -> pl.DataFrame:
-    """The largest values of a feature: sample, position, token, value, unit and the text around."""
+    """The largest values of a feature: sample, position, token, value, unit and the surrounding
+    text.
+    """
     hits = run.view.top(space, index, k).to_dicts()
     texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
     rows = []

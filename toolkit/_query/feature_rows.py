@@ -24,21 +24,20 @@ IN_ORDER = (
     *(f"{stat}{end}" for stat in EFFECT_STATS for end in ("", "_low", "_high")),
     *("t", "df", "p", "q", "significant", "mean", "density", "fired"),
 )
-"""The first columns."""
+"""The statistics whose columns come first."""
 IN_TABLES = {*IN_ORDER, "verdict", "label"} - {"t", "df", "p", "density", "fired"}
-"""The statistics of a test in the table for people, without `--stat`; programs get all."""
+"""The statistics of a test in the text table, without `--stat`; `--json` and files have all."""
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
 """The order of rows that are otherwise equal."""
 _LOOKED_UP = 500
-"""The most features whose rows are asked for by number; of more, all rows of their spaces are read.
-"""
+"""The most features whose rows are read by number; for more, all rows of their spaces are read."""
 
 
 def ranking_entries(
     run: Run,
     stage: str | None,
     where: Mapping[str, Sequence[Any]],
-    asked: Sequence[str],
+    stats: Sequence[str],
     by: str | None,
 ) -> pa.Table:
     """The rows by which lines are ranked. Refuses a statistic that no feature here has."""
@@ -46,7 +45,7 @@ def ranking_entries(
 
     known = run.rows.values("features", "stat", where, stage)
     columns = ("space", "feature", "stat", "group", "number")
-    if known and (unknown := next((stat for stat in asked if stat not in known), None)):
+    if known and (unknown := next((stat for stat in stats if stat not in known), None)):
         raise BadInput(
             f"No feature here has the statistic '{unknown}'.{nearest(unknown, known)} Statistics: "
             f"{choices(known)}."

@@ -22,8 +22,8 @@ def safe(value: Any) -> str:
 
 
 def table_html(frame: pl.DataFrame, caption: str = "") -> str:
-    """A frame as a table: numbers to the right with four digits, columns without values left out,
-    the first `MAX_ROWS` rows.
+    """A frame as a table: numbers aligned right with four digits, columns without values left out,
+    at most `MAX_ROWS` rows.
     """
     heads = [name for name in frame.columns if frame[name].null_count() < frame.height]
     number = {name: frame[name].dtype.is_numeric() for name in heads}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolkit_store.query.committed_rows import CommittedRows
 
 BATCH_ROWS = 100_000
-"""Rows read at a time: the activations of a large run do not fit in memory at once."""
+"""Rows read at a time: the activations of a large run do not fit in memory."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Run:
         return [str(row["space"]) for row in results]
 
     def placed(self, table: pa.Table) -> pa.Table:
-        """The table with a column `layer`, by which spaces are put in order."""
+        """The table with a column `layer`, by which spaces are sorted."""
         import pyarrow as pa
 
         from toolkit.addresses import layer_of
@@ -232,18 +232,20 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
 
     if writers:
         return (
-            f"Stages of this run that do: {', '.join(str(entry.get('id')) for entry in writers)}."
+            "Stages of this run that write it: "
+            f"{', '.join(str(entry.get('id')) for entry in writers)}."
         )
     try:
         installed = [part for part in load_parts().all() if isinstance(part, TablePart)]
         parts = [part.name for part in installed if table in part.writes]
     except PluginError:  # committed rows can be read without the plugins
         return (
-            "No stage of this run writes it. Parts that do: toolkit plugins says why they cannot "
-            "be listed."
+            "No stage of this run writes it. The parts that would cannot be listed; toolkit "
+            "plugins says why."
         )
     return (
-        f"No stage of this run writes it. Parts that do: {', '.join(parts) or 'none is installed'}."
+        "No stage of this run writes it. Parts that would: "
+        f"{', '.join(parts) or 'none is installed'}."
     )
 
 
@@ -267,7 +269,7 @@ def open_run(where: str | None, name: str | None = None) -> Run:
 
 
 def run_of(store: Store, name: str, states: Sequence[RunRow]) -> Run:
-    """A run of an open store by its whole id, with the steps that it has committed."""
+    """A run of an open store by its full id, with the steps that it has committed."""
     from toolkit._run.event_log import read_events
     from toolkit._run.progress import progress_of
     from toolkit._run.run_folder import run_folder

@@ -1,4 +1,4 @@
-"""Facts about a run for its report: stages, timings, troubles and limits, as plain records."""
+"""Facts about a run for its report: stages, timings, problems and limits, as plain records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATES = {
         "part",
         "…",
         "Partial: running when this was written",
-        "Steps still to come are missing below.",
+        "Steps that are not done yet are missing below.",
     ),
     "interrupted": Status(
         "part",
@@ -67,7 +67,7 @@ class StageFacts:
 
     @property
     def done(self) -> int:
-        """Steps whose rows are there."""
+        """Steps whose rows are in the store."""
         return self.computed + self.reused
 
     @property
@@ -146,7 +146,7 @@ def rows_of(step: StepProgress, known: Mapping[str, StepRow]) -> Mapping[str, in
 
 
 def tiles(run: RunProgress, known: Mapping[str, StepRow], duration: Any) -> list[tuple[str, str]]:
-    """The run in six numbers."""
+    """The six numbers at the top of the report."""
     total = max(run.planned, len(run.steps))
     distinct = {step.key: step for step in run.steps.values()}.values()
     rows = sum(sum(rows_of(step, known).values()) for step in distinct)
@@ -167,7 +167,7 @@ def computed_steps(run: RunProgress) -> list[StepProgress]:
 
 
 def forecasts(run: RunProgress) -> Iterator[Forecast]:
-    """Forecasts of stages of which every forecast step was computed in this run."""
+    """Forecasts of stages whose forecast steps were all computed in this run."""
     for stage, counts in run.stages.items():
         steps = [step for step in run.steps.values() if step.stage == stage]
         took = sum(step.seconds for step in steps if step.state == "computed")

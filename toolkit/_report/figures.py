@@ -36,15 +36,15 @@ _VARIABLE = re.compile(r"--([a-z-]+):([^;]+);")
 _USED = re.compile(r"var\(--([a-z-]+)\)")
 _MIX = re.compile(r"color-mix\(in srgb, ?([^ ]+) ?(\d+)%, ?transparent\)")
 LEGEND = 22
-"""Height of a line of a legend."""
+"""The height of a line of a legend."""
 Converters = Mapping[str, Callable[[str], bytes]]
-"""By the ending of a file, the function that makes its bytes of an SVG."""
+"""The function that makes the bytes of a file from an SVG, by the file's ending."""
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"
 
 
 @dataclass(frozen=True)
 class FigureFile:
-    """One file: its name, its bytes, and the figure that it is of."""
+    """One file: its name, its bytes, and the figure that it belongs to."""
 
     name: str
     content: bytes
@@ -53,7 +53,7 @@ class FigureFile:
 
 
 def export_figures(store: Store, run: str, parts: Parts, folder: Path) -> list[Path]:
-    """Write the charts and tables of a run's report to a folder; the files that were written."""
+    """Write the charts and tables of a run's report to a folder; return the written files."""
     files = list(figure_files(sections_of(store, run, parts), converters()))
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -123,7 +123,7 @@ def _slug(text: str) -> str:
 
 
 def standalone(chart: re.Match[str], figure: Figure) -> str:
-    """A chart as a file of its own, in the report's light colours, with its title and legend."""
+    """A chart as a separate file, in the report's light colours, with its title and legend."""
     attributes, drawn = chart[1], chart[2]
     box = _BOX.search(attributes)
     wide, high = (float(box[1]), float(box[2])) if box else (640.0, 400.0)
@@ -149,15 +149,15 @@ def _legend(entries: Sequence[tuple[str, str]], wide: float, high: float) -> tup
         width = 26 + 7.0 * len(words)
         if x > 16 and x + width > wide:
             x, y = 16.0, y + LEGEND
-        place = f'x="{x + 14:.1f}" y="{y + 4:.1f}"'
+        position = f'x="{x + 14:.1f}" y="{y + 4:.1f}"'
         out.append(f'<circle cx="{x + 5:.1f}" cy="{y:.1f}" r="5" style="fill:{colour}"/>')
-        out.append(f"<text {place}>{html.escape(words)}</text>")
+        out.append(f"<text {position}>{html.escape(words)}</text>")
         x += width + 14
     return "".join(out), y + LEGEND / 2 if entries else high
 
 
 def _coloured(text: str) -> str:
-    """The text with colours in the place of the report's variables: few programs know those."""
+    """The text with colours instead of the report's CSS variables: few programs read those."""
     palette = report_resource("report.css").partition("}")[0]
     colours = dict(_VARIABLE.findall(palette))
     named = _USED.sub(lambda used: colours.get(used[1], "#5b6575").strip(), text)
@@ -165,10 +165,10 @@ def _coloured(text: str) -> str:
 
 
 def _faded(colour: str, percent: int) -> str:
-    """A colour mixed with white in this share."""
+    """A colour mixed with white, of which `percent` remains."""
     digits = colour.lstrip("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
-    parts = (int(digits[at : at + 2], 16) for at in (0, 2, 4))
+    parts = (int(digits[start : start + 2], 16) for start in (0, 2, 4))
     return "#" + "".join(f"{round(255 - (255 - part) * percent / 100):02x}" for part in parts)
 
 

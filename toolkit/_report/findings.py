@@ -16,7 +16,7 @@ MAX_FINDINGS = 5
 
 def findings_of(inputs: RunInputs, parts: Parts) -> list[Finding]:
     """The findings of all report sections in ascending rank, at most five. A section that fails
-    gives none; the report shows its error.
+    contributes none; the report shows its error.
     """
     sections = [part for part in parts.of("report") if isinstance(part, ReportSection)]
     return findings_in(inputs, sections)

@@ -1,9 +1,9 @@
 """The report of a run: one self-contained HTML file, so that it can be mailed, archived and opened
 in ten years.
 
-It only reads (manifest, events, committed tables) and can be made again at any time, also of a run
-that is not finished. A failing section of a plugin becomes a visible box; the rest of the report is
-still written.
+Making it only reads (manifest, events, committed tables), so it can be made again at any time, also
+for an unfinished run. A failing section of a plugin becomes a visible box; the rest of the report
+is still written.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def write_report(
 
 
 def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The top and the end of the page."""
+    """The header and the end of the page."""
     spec = manifest.get("spec")
     spec = spec if isinstance(spec, Mapping) else {}
     question, description = spec.get("question") or "", spec.get("description") or ""
@@ -149,7 +149,7 @@ def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _run(
     manifest: Mapping[str, Any], run: RunProgress, known: Mapping[str, StepRow]
 ) -> dict[str, Any]:
-    """How the run went."""
+    """The facts about how the run went."""
     computed = facts.computed_steps(run)
     return {
         "progress": run,
@@ -222,7 +222,9 @@ def report_resource(name: str) -> str:
 
 @cache
 def _policy() -> str:
-    """Nothing is loaded, and no script runs but the page's own, which its hash names."""
+    """The content security policy: nothing is loaded, and only the page's own script runs, by its
+    hash.
+    """
     digest = hashlib.sha256(report_resource("report.js").encode()).digest()
     script = f"script-src 'sha256-{base64.b64encode(digest).decode()}'"
     rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -1,6 +1,4 @@
-"""The points of a sweep, one row per point: its values, the progress of its stages, its first
-finding.
-"""
+"""The points of a sweep, one row each: values, progress of the stages, first finding."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ class SweepRow:
     """One point."""
 
     values: Sequence[str]
-    """In the order of the paths."""
+    """One value per path, in the order of the paths."""
     stages: Sequence[str]
     """The ids of its stages in the run."""
     steps: int
@@ -47,7 +45,7 @@ def sweep_of(
     inputs_of: InputsOf,
     sections: Sequence[ReportSection],
 ) -> Sweep | None:
-    """The sweep of a run, if it is one."""
+    """The sweep of a run; None if the run is not a sweep."""
     spec = manifest.get("spec")
     points = sweep_points(spec) if isinstance(spec, Mapping) and spec.get("sweep") else []
     if not points:

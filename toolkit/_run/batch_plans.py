@@ -1,8 +1,8 @@
 """The batch plan of each stage: chosen from its cost and from its first worker's free memory, and
 kept for the run.
 
-It changes no result but in the last bits, so it enters no key; it is recorded so that a run that is
-continued computes the same.
+It changes results at most in their last bits, so it enters no key; it is recorded so that a
+continued run computes the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PLANS = "batches.json"
 SHARE = {"cuda": 0.9, "cpu": 0.5}
-"""How much of the free memory a plan counts on: the rest is for what is not in the model of costs,
+"""The share of the free memory that a plan uses: the rest is for what the cost estimate leaves out,
 and for other processes.
 """
 
@@ -41,14 +41,14 @@ class BatchPlans:
         return self._plans.get(stage.id, {})
 
     def expect(self, stage: Stage, workload: Workload) -> None:
-        """Keep what a stage has before it until its first worker is known."""
+        """Remember the workload of a stage until its first worker is known."""
         if stage.part.estimates.batch_plan is not None and stage.id not in self._plans:
             self._workloads[stage.id] = workload
 
     def fix(self, stage: Stage, memory: Callable[[bool], tuple[str, int]]) -> BatchPlan | None:
-        """Choose a stage's plan before its first step, and give what to record; None when there is
-        nothing new. `memory` gives the kind of device and its free bytes, on the CPU if it is
-        called with True.
+        """Choose a stage's plan before its first step, and return the event to record; None if
+        there is nothing new. `memory` gives the kind of device and its free bytes, on the CPU if it
+        is called with True.
         """
         workload = self._workloads.pop(stage.id, None)
         choose = stage.part.estimates.batch_plan
@@ -61,8 +61,8 @@ class BatchPlans:
         return self._chosen[stage.id]
 
     def halve(self, stage: Stage) -> Mapping[str, int] | None:
-        """Halve a stage's batches, after a step of it ran out of memory; None where there is
-        nothing to halve. Steps that follow, also of a run that is continued, have the smaller ones.
+        """Halve a stage's batches after one of its steps ran out of memory; None if they cannot be
+        halved. Later steps, also of a continued run, use the smaller ones.
         """
         plan = self.of(stage)
         smaller = {name: max(1, size // 2) for name, size in plan.items()}
@@ -72,7 +72,7 @@ class BatchPlans:
         return smaller
 
     def event(self, stage: Stage) -> BatchPlan | None:
-        """The plan of a stage as it is now, to be recorded; None unless it was chosen here."""
+        """The current plan of a stage, to be recorded; None unless it was chosen here."""
         chosen = self._chosen.get(stage.id)
         return chosen and replace(chosen, plan=self.of(stage))
 

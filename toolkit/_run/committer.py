@@ -1,6 +1,6 @@
 """Committing: from a finished job folder to rows in the store, the step's ledger row last.
 
-Only the host commits. A step exists from the moment its ledger row is written.
+Only the host commits. A step exists once its ledger row is written.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Committer:
         return self._row(step, worker, done["seconds"], counts), tables
 
     def record_state(self, state: str, note: str, queue: StepQueue, *, wait: bool = True) -> None:
-        """Record a change of the run's state with the steps that it has so far. Without `wait`, a
-        store that another process holds is left as it is.
+        """Record a change of the run's state with the steps that it has so far. Without `wait`,
+        nothing is recorded in a store that another process holds.
         """
         done, total = queue.counts()
         with self._lease(wait=wait) as held:
@@ -94,7 +94,9 @@ class Committer:
 
     @contextmanager
     def _lease(self, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the store. While another process has it, say so once, and obey Ctrl-C."""
+        """Hold the lease of the store. While another process has it, say so once, and react to
+        Ctrl-C.
+        """
         from toolkit_store.locks import InUse
 
         announced: list[str] = []
@@ -119,8 +121,8 @@ class Committer:
         yield False
 
     def _imported(self) -> list[str]:
-        """Steps that imports have added to the run, before or meanwhile: no stage makes them, and
-        the run keeps them.
+        """Steps that imports have added to the run, before it began or meanwhile: no stage of the
+        run makes them, and it keeps them.
         """
         states = self._store.run_states(self._plan.run)
         keys = [key for row in states for key in row.steps]

@@ -1,4 +1,4 @@
-"""Check that the disks have room for what a run writes to the store and to its sinks."""
+"""Check that the disks have room for what a run writes to its store and sinks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The live display of a run: bars on a terminal, plain lines in a pipe, the event stream with
 `--json`.
 
-Progress goes to stderr, so that stdout has the results alone. Colours follow the terminal and
+Progress goes to stderr, so that stdout has only the results. Colours follow the terminal and
 NO_COLOR.
 """
 
@@ -45,7 +45,7 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 
 class Display:
-    """Shows events; a context that leaves the terminal as it was."""
+    """Shows events; as a context manager, it restores the terminal at the end."""
 
     def __call__(self, event: RunEvent) -> None:
         """Show one event."""
@@ -60,7 +60,7 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing is kept open."""
+        """Do nothing: there is nothing to close."""
 
 
 class Lines(Display):
@@ -108,7 +108,7 @@ class Terminal(Display):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self._live.stop()
 
     def __call__(self, event: RunEvent) -> None:
@@ -142,7 +142,7 @@ class JsonLines(Display):
 
 
 def display(*, as_json: bool = False, verbosity: int = NORMAL) -> Display:
-    """The display that fits where stderr goes."""
+    """The display that suits stderr: a terminal, or a pipe or file."""
     if as_json:
         return JsonLines()
     on_terminal = sys.stderr.isatty() and verbosity > QUIET
@@ -157,7 +157,7 @@ def is_shown(event: RunEvent, verbosity: int) -> bool:
 
 
 def status_line(run: RunProgress) -> str:
-    """Steps done, the time left, what each worker does, and memory."""
+    """The status line: steps done, the time left, what each worker does, and memory."""
     more = "+" if run.open_stages else ""
     parts = [f"{run.done}/{run.planned}{more} steps", _time_left(run), *_working(run), _memory(run)]
     return " · ".join(part for part in parts if part)

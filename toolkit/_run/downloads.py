@@ -1,4 +1,4 @@
-"""Find files of the hub that a plan's stages lack, and check whether they can be fetched."""
+"""Find the hub files that a plan's stages lack, and check whether they can be fetched."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def missing_downloads(stage: Stage) -> Iterator[hub.Download]:
 
 
 def check_downloads(plan: Plan, store: Store) -> None:
-    """Where the network is forbidden, refuse a run that would have to fetch a model or SAEs for
-    workers on this machine. Stages that are committed need none.
+    """If the network is disabled, refuse a run that would have to fetch a model or SAEs for workers
+    on this machine. Committed stages need none.
     """
     if not hub.offline():
         return

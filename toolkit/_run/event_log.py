@@ -55,7 +55,7 @@ class EventLog:
             _show(listener, dated)
 
     def _hidden(self, event: RunEvent) -> dict[str, Any]:
-        """The fields of an event that hold a secret, without it."""
+        """The fields of an event that hold a secret, with the secret replaced."""
         if not self._secrets.values:
             return {}
         values = {field.name: getattr(event, field.name) for field in fields(event)}
@@ -64,8 +64,8 @@ class EventLog:
 
 
 def _show(listener: Listener, event: RunEvent) -> None:
-    """A listener that fails ends the run with a sentence; a closed pipe is the command line's
-    matter.
+    """Call a listener; if it fails, end the run with a message. A closed pipe is handled by the
+    command line.
     """
     try:
         listener(event)
@@ -80,7 +80,7 @@ def _show(listener: Listener, event: RunEvent) -> None:
 
 
 def read_events(folder: Path) -> list[RunEvent]:
-    """The events of a run. A last line cut off by a kill, or a line that is no event, is left
+    """The events of a run. A last line cut off by a kill, or a line that is not an event, is left
     out.
     """
     path = folder / EVENTS

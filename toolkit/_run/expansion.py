@@ -87,12 +87,13 @@ class StageExpander:
         if not todo:
             return Expansion(steps, committed)
         earlier = self._store.steps(experiment=stage.experiment, stage=stage.id)
-        self.forecast(stage, forecast_seconds(len(todo), earlier, stage), "earlier runs")
+        load = None if samples is None else workload(samples, stage.model, stage.saes)
+        self.forecast(stage, forecast_seconds(todo, earlier, stage, load), "earlier runs")
         return Expansion(steps, committed, {step.key: reason(step, earlier) for step in todo})
 
     def forecast(self, stage: Stage, seconds: float | None, basis: str) -> None:
-        """Say how long a stage's steps will take, once: the report compares it with what they
-        took.
+        """Announce, once, how long a stage's steps will take; the report compares it with the
+        actual time.
         """
         if seconds is not None and stage.id not in self._forecast:
             self._forecast.add(stage.id)
@@ -111,7 +112,7 @@ class StageExpander:
         check_disk(self._plan, unwritten, self._whole.values(), self._store.folder)
 
     def _pass_gates(self, stage: Stage) -> None:
-        """Before a stage uses SAEs, see what their examination found."""
+        """Before a stage uses SAEs, read the result of their examination."""
         for id in stage.after:
             if id not in self._gates_passed:
                 self._gates_passed.add(id)
@@ -126,6 +127,6 @@ class StageExpander:
         if messages and gate.gate == "stop":
             misfits = "\n".join(messages)
             raise Refused(
-                f"{misfits}\nNothing that uses these SAEs was run. `--set examine=warn` "
-                f"runs it anyway."
+                f"{misfits}\nNo stage that uses these SAEs was run. `--set examine=warn` runs "
+                "them anyway."
             )

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    """One row a stage. Without a store everything is new, and lancedb is not imported to find that
-    out.
+    """One row per stage. Without a store everything is new, and lancedb is not imported to find
+    that out.
     """
     store = _store(folder)
     if store is None:
@@ -65,8 +65,8 @@ def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
 
 
 def _store(folder: Path) -> Store | None:
-    """The store there, if there is one. Whether one is at a URI only the URI can tell, not the part
-    that is kept here.
+    """The existing store, or None. Whether there is one at a URI can only be found out there, not
+    from its local folder.
     """
     if not at_uri(folder) and (
         not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
@@ -100,7 +100,7 @@ def _annotated(
         str(steps),
         there,
         "; ".join(reasons[:2]),
-        forecast_seconds(len(todo), earlier, stage),
+        forecast_seconds(todo, earlier, stage, loads.of(stage)),
     )
     row["imported"] = imported
     return _priced(row, stage, _left(stage, todo, progress.samples, loads), loads)
@@ -109,7 +109,7 @@ def _annotated(
 def _left(
     stage: Stage, todo: Sequence[Step], samples: pa.Table | None, loads: Loads
 ) -> Workload | None:
-    """What the steps that are not there yet have before them."""
+    """The workload of the steps that are not committed yet."""
     if samples is not None:
         return loads.of(stage, rows_of(todo, samples))
     ranges = [(step.first or 0, step.last or 0) for step in todo]
@@ -124,7 +124,9 @@ def _left(
 def _priced(
     row: dict[str, Any], stage: Stage, left: Workload | None, loads: Loads
 ) -> dict[str, Any]:
-    """With what is left to do, and what all of it is, there or not: sinks write all of it."""
+    """A stage's row with the cost of what is left, and of the whole stage, since sinks write all of
+    it.
+    """
     return {**row, "cost": as_row(stage, left), "whole": as_row(stage, loads.of(stage))}
 
 

@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 from toolkit._plan.keys import differences
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from toolkit._plan.plan import Stage, Step
+    from toolkit.costs import Workload
     from toolkit.ledger import StepRow
 
 
-def forecast_seconds(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
+def forecast_seconds(
+    todo: Sequence[Step], earlier: Sequence[StepRow], stage: Stage, load: Workload | None = None
+) -> float | None:
     """The forecast seconds of work for these steps, from earlier steps of the same part on the same
-    model and SAEs; None if there are none.
+    model and SAEs; None if there are none. Steps of equal params count before others. With the
+    workload of the whole stage, seconds are in proportion to operations.
     """
     same = [
         row
@@ -25,7 +31,46 @@ def forecast_seconds(todo: int, earlier: Sequence[StepRow], stage: Stage) -> flo
         if row.part == stage.part.name
         and _loads(json.loads(row.material)) == _loads(stage.material())
     ]
-    return todo * sum(row.seconds for row in same) / len(same) if same else None
+    params = stage.material()["params"]
+    same = [row for row in same if json.loads(row.material)["params"] == params] or same
+    if not same:
+        return None
+    seconds = sum(row.seconds for row in same)
+    took = [_operations(stage, _params_of(row, stage), (row.first, row.last), load) for row in same]
+    due = [_operations(stage, stage.params, (step.first, step.last), load) for step in todo]
+    if all(took) and all(due):
+        return seconds / sum(took) * sum(due)
+    return len(todo) * seconds / len(same)
+
+
+def _params_of(row: StepRow, stage: Stage) -> BaseModel | None:
+    """The params of an earlier step; None if they are no longer valid."""
+    recorded = json.loads(row.material)["params"]
+    try:
+        return type(stage.params).model_validate({**stage.params.model_dump(), **recorded})
+    except ValueError:
+        return None
+
+
+def _operations(
+    stage: Stage,
+    params: BaseModel | None,
+    span: tuple[int | None, int | None],
+    load: Workload | None,
+) -> float:
+    """The operations of the part of a stage with these params that a step covers; 0 if unknown."""
+    price, (first, last) = stage.part.estimates.cost, span
+    if params is None or load is None or price is None:
+        return 0.0
+    operations = price(params, load).flops
+    if first is None or last is None:
+        return operations
+    steps = stage.part.steps
+    if steps.features is not None:
+        total = steps.features(params, load.saes)
+    else:
+        total = load.samples if steps.units is None else load.units
+    return operations * (last - first) / total if total else 0.0
 
 
 def _loads(material: Mapping[str, Any]) -> list[Any]:
@@ -33,8 +78,8 @@ def _loads(material: Mapping[str, Any]) -> list[Any]:
 
 
 def reason(step: Step, earlier: Sequence[StepRow]) -> str:
-    """Why a step has to be computed, against the newest step of the same experiment, stage and
-    index in the ledger.
+    """Why a step has to be computed: what changed since the newest step of the same experiment,
+    stage and index in the ledger.
     """
     same = [row for row in earlier if row.index == step.index]
     if not same:

@@ -79,22 +79,22 @@ class InputFiles:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
-        self._held: tuple[tuple[str, str], pa.Table] | None = None
+        self._cached_samples: tuple[tuple[str, str], pa.Table] | None = None
         self._samples_of: dict[str, pa.Table] = {}
         self._paths: dict[tuple[str, str], str] = {}
         self._tables: dict[str, tuple[str, ...]] = {}
 
     def samples(self, stage: Stage, needs: Rows) -> pa.Table:
-        """The samples of the needed stages, in the order in which ranges of the stage count."""
+        """The samples of the needed stages, in the order that the stage's ranges refer to."""
         keys, how = _writers("samples", needs), stage.part.steps
         order = by_text if how.group_equal_texts else by_unit if how.whole_units else None
         name = (_name("samples", keys), "" if order is None else order.__name__)
-        if self._held is None or self._held[0] != name:
+        if self._cached_samples is None or self._cached_samples[0] != name:
             rows = (
                 self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table()
             )
-            self._held = (name, rows if order is None else order(rows))
-        return self._held[1]
+            self._cached_samples = (name, rows if order is None else order(rows))
+        return self._cached_samples[1]
 
     def files(self, step: Step, needs: Rows, folder: Path) -> dict[str, list[str]]:
         """The files of a step's input tables; missing ones are written. Work that does not depend
@@ -139,7 +139,7 @@ def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
 
 
 def _large(table: str) -> bool:
-    """Whether a table has rows for every space, so that it may not fit into memory."""
+    """Whether a table has rows for every space, and so may not fit into memory."""
     return TABLES[table].key[0] == "space" and not TABLES[table].facts
 
 
@@ -148,8 +148,8 @@ def _writers(table: str, needs: Rows) -> list[str]:
 
 
 def _once(table: str, rows: pa.Table) -> pa.Table:
-    """Rows sorted by the table's key. Of rows with equal keys, which overlapping extractions have
-    kept, the first remains.
+    """Rows sorted by the table's key. Of rows with equal keys, which overlapping extractions wrote,
+    the first remains.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -16,7 +16,7 @@ POLL_SECONDS = 0.2
 
 
 class Interrupts:
-    """Counts Ctrl-C and SIGTERM while a run goes on."""
+    """Counts Ctrl-C and SIGTERM during a run."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -25,7 +25,7 @@ class Interrupts:
 
     @contextmanager
     def listening(self) -> Iterator[Interrupts]:
-        """Take over the signals, and give them back afterwards."""
+        """Handle the signals inside the block, and restore their handlers afterwards."""
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._on_signal) for number in signals}
         try:
@@ -40,8 +40,9 @@ class Interrupts:
             raise Interrupted("stopped; the same command continues.")
 
     def obey(self, work: Callable[[], Value]) -> Value:
-        """Do work in a separate thread and abandon it on the first Ctrl-C: the store's engine
-        answers no signal while it works. The abandoned work ends with the process, as after a kill.
+        """Do work in a separate thread and abandon it on the first Ctrl-C: the store's engine does
+        not react to signals while it works. The abandoned work ends with the process, as after a
+        kill.
         """
         results: list[Value] = []
         failures: list[BaseException] = []

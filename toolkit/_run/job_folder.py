@@ -38,7 +38,7 @@ def read_arrow(path: Path) -> pa.Table:
 
 class JobWriter:
     """Checks what a part yields against the table's schema, and writes it to the job folder in a
-    thread of its own.
+    separate thread.
 
     A few tables may wait to be written, so that computing continues meanwhile and memory stays
     bounded.
@@ -121,18 +121,18 @@ def _mismatch(actual: pa.Schema, expected: pa.Schema) -> str:
         if field.name not in actual.names:
             return f"Column '{field.name}' ({field.type}) is missing."
         if not actual.field(field.name).equals(field):
-            return f"Column '{field.name}' is {actual.field(field.name)!s}; wanted {field!s}."
+            return f"Column '{field.name}' is {actual.field(field.name)!s}; it must be {field!s}."
     extra = [name for name in actual.names if name not in expected.names]
     return (
         f"Columns that the table does not have: {extra}."
         if extra
-        else "The columns stand in another order."
+        else "The columns are in another order."
     )
 
 
 def collect(folder: Path) -> tuple[dict[str, Any], dict[str, pa.Table]] | None:
-    """What a finished job folder holds, or None when it is unfinished or a file does not match its
-    recorded hash.
+    """The content of a finished job folder, or None if it is unfinished or a file does not match
+    its recorded hash.
     """
     try:
         done = json.loads((folder / DONE).read_text())

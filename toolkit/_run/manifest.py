@@ -1,4 +1,4 @@
-"""A run's manifest: everything needed to say what was done, and to do it again with `toolkit run
+"""A run's manifest: everything needed to say what was done, and to repeat it with `toolkit run
 RUN_ID`.
 
 The spec is recorded as written, with `${env:NAME}` unexpanded: environment values, and so secrets,
@@ -23,7 +23,7 @@ from toolkit.errors import BadInput
 from toolkit.version import VERSION
 
 if TYPE_CHECKING:
-    from toolkit._plan.plan import Plan
+    from toolkit._plan.plan import Plan, Stage
     from toolkit._plan.resolve import Loadable
     from toolkit._plugins.registry import Parts
     from toolkit._run.options import RunOptions
@@ -65,29 +65,30 @@ def make_manifest(
         "executors": list(executors),
         "model": _identity(next((stage.model for stage in plan.stages if stage.model), None)),
         "saes": _identity(next((stage.saes for stage in plan.stages if stage.saes), None)),
-        "stages": [
-            {
-                "id": stage.id,
-                "experiment": stage.experiment,
-                "part": stage.part.name,
-                "version": stage.part.version,
-                "help": stage.part.help,
-                "params": stage.recorded_params(),
-                "needs": list(stage.needs),
-                "on": stage.on,
-                "writes": list(stage.writes()),
-                "key": key_of(canonical(stage.material())),
-                "model": _identity(stage.model),
-                "saes": _identity(stage.saes),
-            }
-            for stage in plan.stages
-        ],
+        "stages": [_stage(stage) for stage in plan.stages],
         **(
             {"preregistration": {name: registered[name] for name in _REGISTERED}}
             if registered
             else {}
         ),
         "command": command,
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        "id": stage.id,
+        "experiment": stage.experiment,
+        "part": stage.part.name,
+        "version": stage.part.version,
+        "help": stage.part.help,
+        "params": stage.recorded_params(),
+        "needs": list(stage.needs),
+        "on": stage.on,
+        "writes": list(stage.writes()),
+        "key": key_of(canonical(stage.material())),
+        "model": _identity(stage.model),
+        "saes": _identity(stage.saes),
     }
 
 
@@ -105,7 +106,7 @@ def _identity(loadable: Loadable[Any] | None) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Keep it in the run's folder."""
+    """Write it to the run's folder."""
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 

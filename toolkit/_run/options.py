@@ -1,4 +1,4 @@
-"""What the user may say about a run besides its spec."""
+"""The options of a run, besides its spec."""
 
 from __future__ import annotations
 

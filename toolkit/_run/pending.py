@@ -40,7 +40,7 @@ class FinishedStep:
 
 @dataclass
 class PendingCommits:
-    """The finished steps that wait, and when they are due."""
+    """The finished steps that wait to be committed, and when they are due."""
 
     interval: float
     """Seconds from one commit to the next."""
@@ -50,14 +50,14 @@ class PendingCommits:
     _write_seconds: float = 0.0
 
     def add(self, finished: FinishedStep) -> None:
-        """One more is finished."""
+        """Add a finished step."""
         if not self.steps:
             self._since = time.monotonic()
         self.steps.append(finished)
 
     def seconds_left(self, *, is_busy: bool) -> float:
-        """Until they are due: the interval is over and, while workers are busy, it is worth a
-        write.
+        """Seconds until they are due: when the interval is over and, while workers are busy, a
+        write is worth its time.
         """
         pause = self.interval
         if is_busy:
@@ -71,7 +71,9 @@ class PendingCommits:
 
     @contextmanager
     def writing(self) -> Iterator[list[FinishedStep]]:
-        """All that wait, in order, to be written inside the block; the interval begins again."""
+        """All waiting steps, in order, to be written inside the block; the interval begins
+        again.
+        """
         began, taken, self.steps = time.monotonic(), self.steps, []
         self._last = began
         yield taken

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """The workers that one executor may be asked for."""
+    """The workers that one executor may be asked to start."""
 
     executor: Executor
     requests: Sequence[WorkerRequest]
 
     def record(self) -> dict[str, Any]:
-        """What the manifest keeps of it."""
+        """What the manifest records about it."""
         gpus = [gpu for request in self.requests for gpu in request.gpus or ()]
         return {
             "executor": self.executor.part.name,
@@ -46,8 +46,8 @@ class PoolPlan:
         }
 
     def commands(self, folder: Path) -> Iterator[str]:
-        """The command line of each worker of a run's folder, or the script that starts them all,
-        as far as the executor says.
+        """The command line of each worker of a run's folder, or the script that starts them all, if
+        the executor can say it.
         """
         part, params = self.executor.part, self.executor.params
         if part.script is not None:
@@ -63,12 +63,12 @@ class Pools:
     """The pools of a run."""
 
     plans: Mapping[str, PoolPlan]
-    """By the executor's name."""
+    """The plan of each executor, by its name."""
     versions: Mapping[str, str]
-    """The versions that every worker has to have."""
+    """The versions that every worker must have."""
 
     def record(self) -> list[dict[str, Any]]:
-        """What the manifest keeps of them."""
+        """What the manifest records about them."""
         return [plan.record() for plan in self.plans.values()]
 
     def build(
@@ -87,8 +87,8 @@ class Pools:
 
 
 def make_pools(plan: Plan, parts: Parts, options: RunOptions, *, rendering: bool = False) -> Pools:
-    """Choose the workers of every executor that a stage names. Refuses a GPU that is not there,
-    except for `rendering` command lines on a machine without any, such as a login node.
+    """Choose the workers of every executor that a stage names. Refuses a missing GPU, except for
+    `rendering` command lines on a machine without any, such as a login node.
     """
     names = dict.fromkeys(stage.on for stage in plan.stages)
     plans = {}

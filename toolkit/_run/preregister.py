@@ -36,8 +36,8 @@ test.
 
 
 def register(plan: Plan, store: Store) -> dict[str, Any] | None:
-    """Freeze the plan's family and split, once; refuse to go on with a record that is not this
-    plan's. None if not asked for.
+    """Freeze the plan's family and split, once; refuse to continue with a record of another plan.
+    None if the spec does not preregister.
     """
     if not plan.loaded.spec.preregister:
         return None
@@ -76,7 +76,7 @@ def describe(record: Mapping[str, Any]) -> str:
     words += [f"Tests in a family: {', '.join(families)}."] if families else []
     if record["results_before"]:
         words.append(
-            f"The test's result was there already ({', '.join(record['results_before'])}): nothing "
+            f"The test's result already existed ({', '.join(record['results_before'])}): nothing "
             "was decided before it."
         )
     elif before:
@@ -87,8 +87,8 @@ def describe(record: Mapping[str, Any]) -> str:
 def _describe_earlier(other: Mapping[str, Any]) -> str:
     if other["registered_at"] is None:
         return (
-            f"The record of run {other['run']} cannot be read: whether it is of the same data is "
-            "unknown."
+            f"The record of run {other['run']} cannot be read, so it is unknown whether it is "
+            "about the same data."
         )
     changed = (
         f"since then changed: {other['changed']}"
@@ -116,8 +116,8 @@ def _frozen(plan: Plan) -> dict[str, Any]:
 
 
 def _families(plan: Plan) -> dict[str, int | None]:
-    """The size of the family of each test that declares one; None if it is unknown before the files
-    are there.
+    """The size of the family of each test that declares one; None if it is unknown until the files
+    are fetched.
     """
     powers = {
         stage.id: power_of(plan, stage, {}, None)

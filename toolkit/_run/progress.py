@@ -45,7 +45,7 @@ class StageCounts:
     compute_seconds: float = 0.0
     """Time that its computed steps took, without loading."""
     timed: int = 0
-    """How many steps that time covers."""
+    """The number of steps that this time covers."""
     forecast: ev.StageForecast | None = None
 
     @property
@@ -184,12 +184,12 @@ class RunProgress:
     # --- taking events in ---
 
     def take(self, event: RunEvent) -> None:
-        """Count one event in."""
+        """Add one event."""
         self.last = event.at or self.last
         _take(event, self)
 
     def stage(self, name: str) -> StageCounts:
-        """The counts of a stage, made when it is first heard of."""
+        """The counts of a stage, made at the first event about it."""
         return self.stages.setdefault(name, StageCounts())
 
 
@@ -215,7 +215,7 @@ def seconds_between(first: str, last: str) -> float:
 
 @functools.singledispatch
 def _take(event: RunEvent, run: RunProgress) -> None:
-    """Events that change no count."""
+    """By default, an event changes no count."""
 
 
 @_take.register

@@ -40,10 +40,10 @@ def resume_command(run: str, store: Path, plugins: Sequence[Path] | None = None)
     """The command that repeats or continues a run. It names the scratch plugins (`plugins`, else
     those of the run's manifest), since a record loads none.
     """
-    given = [word for path in plugins or () for word in ("--plugin", str(path))]
+    options = [word for path in plugins or () for word in ("--plugin", str(path))]
     if plugins is None:
-        given = plugin_options(_recorded(run_folder(store, run)))
-    return shlex.join(["toolkit", "run", run, *given, *_store_option(store)])
+        options = plugin_options(_recorded(run_folder(store, run)))
+    return shlex.join(["toolkit", "run", run, *options, *_store_option(store)])
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def find_run(store: Path, text: str) -> str:
     if matches:
         raise BadInput(
             f"'{text}' is the beginning of {len(matches)} runs: {_listed(matches)}. Give more "
-            "letters."
+            "characters."
         )
     near = difflib.get_close_matches(text, known, n=5, cutoff=0.4) or known[-5:]
     listing = shlex.join(["toolkit", "runs", *_store_option(store)])

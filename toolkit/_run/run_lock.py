@@ -1,4 +1,4 @@
-"""One process computes a run; another that is asked for the same run waits for it to end.
+"""One process computes a run; another one that is started for the same run waits for it to end.
 
 The kernel releases the lock when its holder dies, so a killed run never blocks the next one.
 """
@@ -50,7 +50,7 @@ def _wait(
                 announced = True
         time.sleep(POLL_SECONDS)
         if interrupts.count:
-            raise Interrupted("stopped waiting; the other process goes on.")
+            raise Interrupted("stopped waiting; the other process continues.")
 
 
 def _holder(folder: Path) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def run_plan(
     interrupts: Interrupts,
     contents_of: Callable[[RunInputs, Parts], ReportContents],
 ) -> RunResult:
-    """Run a plan, or continue it. Raises what stopped it; what is committed stays. `contents_of`
-    makes what sinks may take from the report.
+    """Run a plan, or continue it. Raises the error that stopped it; committed steps stay.
+    `contents_of` makes the parts of the report that sinks may export.
     """
 
     def report_of(inputs: RunInputs) -> ReportContents:
@@ -149,7 +149,7 @@ def _carry_out(scheduler: Scheduler, report_of: ReportOf) -> RunResult:
 
 
 def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
-    """Build the index and write the sinks; Ctrl-C is obeyed meanwhile."""
+    """Build the index and write the sinks; Ctrl-C stops this."""
     plan, store, folder = scheduler.plan, scheduler.store, scheduler.folder
     keys = scheduler.queue.keys()
 
@@ -167,8 +167,8 @@ def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
 
 
 def _record_failure(scheduler: Scheduler, error: Exception) -> None:
-    """Record a failure. Where even that fails (a full disk), the error itself still reaches the
-    user.
+    """Record a failure. If even that fails (a full disk), the error itself still reaches
+    the user.
     """
     try:
         text = scheduler.plan.secrets.hide(str(error))

@@ -1,8 +1,8 @@
 """Running a plan: expand a stage when its needs are committed, reuse what the store has, hand the
 rest to workers, commit.
 
-This program may be killed at any point: the same command finds what is committed, takes over
-finished job folders that were not committed yet, and does the rest.
+The program may be killed at any point: the same command finds what is committed, commits finished
+job folders that were not, and computes the rest.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 0.1
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
-"""The classes of errors by which a part says that memory ran out."""
+"""Names of the error classes that mean that memory ran out."""
 WARNING = "warning"
 """The name of a part's event that is a warning, with its `text`."""
 
@@ -118,7 +118,7 @@ class Scheduler:
         self.interrupts.check()
 
     def interruption(self) -> Interrupted:
-        """Log that the user stopped the run, and give the error that says how to go on."""
+        """Log that the user stopped the run, and return the error that says how to continue."""
         command = resume_command(self.plan.run, self.store.folder)
         done, total = self.queue.counts()
         self.emit(ev.RunInterrupted(done=done, total=total, command=command))
@@ -126,7 +126,7 @@ class Scheduler:
         return Interrupted(f"{steps} safe. Continue with: {command}")
 
     def _open_stage(self, stage: Stage) -> None:
-        """Expand a stage; reuse, take over or queue each of its steps."""
+        """Expand a stage; reuse, commit or queue each of its steps."""
         expansion = self._expander.expand(stage)
         for step in expansion.steps:
             if step.key in expansion.committed:
@@ -141,10 +141,10 @@ class Scheduler:
             batch = recovered[start : start + TOGETHER]
             self._commit([(step, "an earlier worker") for step in batch])
             for step in batch:
-                self.emit(ev.StepRecovered(**_place(step)))
-        kept = {step.key for step in recovered}
+                self.emit(ev.StepRecovered(**_step_fields(step)))
+        recovered_keys = {step.key for step in recovered}
         for step in todo:
-            if step.key not in kept:
+            if step.key not in recovered_keys:
                 self.queue.add(step, expansion.reasons[step.key])
 
     def _reuse(self, step: Step, row: StepRow) -> None:
@@ -154,7 +154,7 @@ class Scheduler:
 
     def _announce_reuse(self, step: Step) -> None:
         self.reused += 1
-        self.emit(ev.StepReused(**_place(step)))
+        self.emit(ev.StepReused(**_step_fields(step)))
 
     def _commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:
         rows = self.committer.commit(steps)
@@ -165,16 +165,16 @@ class Scheduler:
         return rows
 
     def _commit_pending(self) -> None:
-        """Commit what workers have finished, and say so of each step."""
+        """Commit the finished steps, and announce each of them."""
         with self._pending.writing() as finished:
-            rows = self._commit([(one.step, one.worker) for one in finished])
-        for one, row in zip(finished, rows, strict=True):
-            self._announce_done(one, row)
+            rows = self._commit([(step.step, step.worker) for step in finished])
+        for step, row in zip(finished, rows, strict=True):
+            self._announce_done(step, row)
 
     # --- handing out ---
 
     def _dispatch(self) -> None:
-        """Give waiting steps to idle workers, and start workers where there are too few."""
+        """Give waiting steps to idle workers, and start more workers where there are too few."""
         for executor, pool in self.pools.items():
             busy = sum(slot.job is not None for slot in pool.slots)
             pool.start(self.queue.waiting(executor) + busy)
@@ -195,7 +195,7 @@ class Scheduler:
         inputs = self._inputs.files(step, self.queue.rows_of(stage.needs), folder / "in")
         message = self._messages.make(step, folder, inputs, self._batch_plans.of(stage))
         pool.give(slot, message, stage.loaded_key())
-        self.emit(ev.StepStarted(**_place(step), worker=slot.worker.name, reason=reason))
+        self.emit(ev.StepStarted(**_step_fields(step), worker=slot.worker.name, reason=reason))
 
     # --- taking events ---
 
@@ -256,7 +256,7 @@ class Scheduler:
         self._expander.forecast(step.stage, expected, "its first step")
         self.emit(
             ev.StepDone(
-                **_place(step),
+                **_step_fields(step),
                 worker=finished.worker,
                 **{**fields_of(JobResult, event), "rows": dict(row.tables)},
             )
@@ -273,8 +273,8 @@ class Scheduler:
         self._give_up(slot, step, event.message, event.traceback, f" ({part})")
 
     def _retried_smaller(self, slot: WorkerSlot, event: Failed) -> bool:
-        """Give a step that ran out of memory another attempt with batches half as large; whether
-        there is one: there is none for a stage without a batch plan.
+        """Retry a step that ran out of memory with batches half as large. Returns whether that is
+        possible: a stage without a batch plan has no batches to halve.
         """
         assert event.job is not None
         stage = self.queue.running[event.job].stage
@@ -292,7 +292,7 @@ class Scheduler:
         return True
 
     def _halved(self, stage: Stage) -> str:
-        """Halve the batches of a stage, and say so; empty where there is nothing to halve."""
+        """Halve the batches of a stage and describe the change; empty if they cannot be halved."""
         smaller = self._batch_plans.halve(stage)
         if smaller is None:
             return ""
@@ -312,7 +312,7 @@ class Scheduler:
     ) -> None:
         self.emit(
             event(
-                **_place(step),
+                **_step_fields(step),
                 worker=slot.worker.name,
                 how=how,
                 attempt=attempt,
@@ -322,15 +322,15 @@ class Scheduler:
 
     def _on_part_said(self, slot: WorkerSlot, event: PartSaid) -> None:
         step = self.queue.running[event.job]
-        location = {**_place(step), "worker": slot.worker.name}
+        location = {**_step_fields(step), "worker": slot.worker.name}
         if event.name == WARNING:
             self.emit(ev.PartWarning(**location, text=str(event.facts.get("text", ""))))
         else:
             self.emit(ev.PartEvent(**location, name=event.name, facts=event.facts))
 
     def _on_worker_died(self, slot: WorkerSlot) -> None:
-        """Give the step of a dead worker to a fresh one, a few times: a worker that keeps dying is
-        the step's fault.
+        """Give the step of a dead worker to a new one, a few times: if workers keep dying, the step
+        is the cause.
         """
         slot.ended = True
         how = slot.pool.replace(slot)
@@ -352,23 +352,23 @@ class Scheduler:
         self.failures.append(f"stage '{step.stage.id}', step {step.index}{part}: {error}")
         self.emit(
             ev.StepFailure(
-                **_place(step), worker=slot.worker.name, error=error, traceback=traceback
+                **_step_fields(step), worker=slot.worker.name, error=error, traceback=traceback
             )
         )
 
     def _place_of(self, job: str | None) -> Place:
-        """Stage and index of a job; of a worker without one, neither."""
+        """Stage and index of a job; None and None for a worker without one."""
         step = self.queue.running.get(job) if job else None
         return (step.stage.id, step.index) if step else (None, None)
 
 
-def _place(step: Step) -> dict[str, Any]:
+def _step_fields(step: Step) -> dict[str, Any]:
     return {"key": step.key, "stage": step.stage.id, "index": step.index}
 
 
 def _is_of(slot: WorkerSlot, event: WorkerEvent) -> bool:
-    """Whether an event belongs to what its worker was asked for. Words about a job that the worker
-    does not have, before its hello, or after a second one are left out.
+    """Whether an event belongs to the current job of its worker. Events about another job, before a
+    hello, or after a second one are ignored.
     """
     if isinstance(event, Hello):
         return slot.hello is None

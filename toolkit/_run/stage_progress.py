@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageProgress:
-    """The steps of a stage, the rows of those that are committed, and the samples that they are
-    ranges of.
+    """The steps of a stage, the ledger rows of the committed ones, and the samples that their
+    ranges refer to.
     """
 
     steps: list[Step]

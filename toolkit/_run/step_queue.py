@@ -60,7 +60,7 @@ class StepQueue:
     # --- steps ---
 
     def add(self, step: Step, reason: str) -> None:
-        """Queue a step, unless another stage of this run has a step of the same content: then it is
+        """Queue a step, unless another stage of this run has a step with the same content: that is
         computed once for both.
         """
         sharing = self._sharing.setdefault(step.key, [])
@@ -119,7 +119,7 @@ class StepQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left to expand or to start."""
+        """Whether there is nothing left to expand or start."""
         return not self.unexpanded and not any(self._todo.values())
 
     # --- sums ---

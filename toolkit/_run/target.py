@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from toolkit._plugins.recorded import check_recorded
 from toolkit._run.manifest import read_manifest
 from toolkit._run.run_folder import find_run, run_folder, store_folder
-from toolkit._spec.spec import load_spec, load_spec_data
+from toolkit._spec.load import load_spec, load_spec_data
 from toolkit._spec.yaml import missing
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
     from toolkit._run.options import RunOptions
-    from toolkit._spec.spec import LoadedSpec
+    from toolkit._spec.load import LoadedSpec
 
 
 @dataclass(frozen=True)
 class SpecData:
-    """A spec that was built in Python. `path` names it in messages, and its folder is what relative
-    paths start from.
+    """A spec that was built in Python. `path` names it in messages, and relative paths start from
+    its folder.
     """
 
     data: Mapping[str, Any]
@@ -51,7 +51,9 @@ def open_target(target: str | SpecData, options: RunOptions) -> tuple[LoadedSpec
 
 
 def _recorded(target: str, options: RunOptions) -> dict[str, Any] | None:
-    """The manifest, when `target` names a run. What looks like a path is never taken for a run."""
+    """The manifest, when `target` names a run. Text that looks like a path is never taken for a
+    run.
+    """
     store = store_folder(options.store)
     if not _may_be_run(target) or not (store / "runs").is_dir():
         return None
@@ -72,11 +74,11 @@ _RECORDED = (
     ("sets", list),
     ("plugins", dict),
 )
-"""What a manifest must have to be run again."""
+"""The fields that a manifest must have for its run to be repeated."""
 
 
 def _check_runnable(target: str, recorded: dict[str, Any]) -> None:
-    """Refuse a run that was imported without its spec, or whose manifest is not one."""
+    """Refuse a run that was imported without its spec, or whose manifest is invalid."""
     for name, kind in _RECORDED:
         if not isinstance(recorded.get(name), kind):
             raise BadInput(
@@ -91,7 +93,7 @@ def _may_be_run(target: str) -> bool:
 
 
 def _refuse_neither(target: str, options: RunOptions) -> None:
-    """Refuse what is not a file and could have meant a run, in a store that has no runs."""
+    """Refuse a target that is not a file and could have been a run, if the store has no runs."""
     if _may_be_run(target):
         raise BadInput(
             f"{missing(Path(target))} Nor is it a run: the store {store_folder(options.store)} "

@@ -1,7 +1,7 @@
 """Report workers that may be stuck: if a worker is silent for max(60 s, 10 x the median step), its
 phase and stack are shown. Nothing is killed. A worker's sign of life does not count as progress. A
-silence is reported again when it has doubled. The stack is asked for over the protocol, and only of
-a worker that has said hello.
+silence is reported again when it has doubled. The stack is requested over the protocol, and only
+from a worker that has said hello.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ANSWER_SECONDS = 2.0
 """How long a worker may take to report its stack."""
 RECENT_STEPS = 501
 Place = tuple[str | None, int | None]
-"""Stage and index of a worker's step; of a starting worker, neither."""
+"""Stage and index of a worker's step; None and None for a worker that is starting."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Watchdog:
         self._questions: dict[str, _Question] = {}
 
     def step_took(self, seconds: float) -> None:
-        """Learn how long steps take."""
+        """Record how long a step took."""
         self._seconds.append(seconds)
 
     def patience(self) -> float:

@@ -44,7 +44,7 @@ class WorkerSlot:
 
     @property
     def awaiting_reply(self) -> bool:
-        """Whether an event of it is expected: it is starting, or has a job."""
+        """Whether it should send an event: it is starting, or has a job."""
         return not self.ended and (self.job is not None or self.hello is None)
 
 
@@ -96,7 +96,7 @@ class WorkerPool:
             self._inbox.put((slot, None))
 
     def welcome(self, slot: WorkerSlot, hello: Hello) -> None:
-        """Take a worker's hello, if it has the host's versions and the GPUs that were asked for."""
+        """Accept a worker's hello, if it has the host's versions and the requested GPUs."""
         name = slot.worker.name
         _check_versions(name, self._versions, hello.versions)
         if slot.request.gpus is not None:
@@ -126,7 +126,7 @@ class WorkerPool:
         slot.worker.send({"type": "job", **job})
 
     def replace(self, slot: WorkerSlot) -> str:
-        """Start a fresh worker in place of a dead one, and return how that one ended. A worker that
+        """Start a new worker in place of a dead one, and return how that one ended. A worker that
         never said hello is not restarted.
         """
         how = slot.worker.stop(now=True)
@@ -139,8 +139,8 @@ class WorkerPool:
         return how
 
     def free_memory(self, slot: WorkerSlot, *, on_cpu: bool) -> tuple[str, int]:
-        """The kind of device that a worker computes on, and the bytes that were free there when it
-        started: of its fullest GPU, else its share of its machine.
+        """The kind of device that a worker computes on, and the bytes that were free when it
+        started: on its fullest GPU, else its share of the machine's memory.
         """
         assert slot.hello is not None
         gpus = slot.hello.gpus
@@ -174,9 +174,14 @@ def start_error(slot: WorkerSlot, event: Failed) -> PluginError:
     return PluginError(f"{slot.worker.name}: {event.message}")
 
 
-def _check_versions(name: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:
-    for package in sorted({*here, *there}, key=lambda package: (package != "toolkit", package)):
-        ours, theirs = here.get(package, "not there"), there.get(package, "not there")
+def _check_versions(name: str, host_versions: Mapping[str, str], there: Mapping[str, str]) -> None:
+    for package in sorted(
+        {*host_versions, *there}, key=lambda package: (package != "toolkit", package)
+    ):
+        ours, theirs = (
+            host_versions.get(package, "not installed"),
+            there.get(package, "not installed"),
+        )
         if ours != theirs:
             raise VersionMismatch(
                 f"{name} has another version: {package} is {theirs} there and {ours} here. "
@@ -193,11 +198,13 @@ def _check_gpus(name: str, requested: Sequence[Gpu], seen: Sequence[Gpu]) -> Non
         for gpus in (requested, seen)
     )
     raise BadInput(
-        f"{name} was to get {expected} and sees {actual}. Nothing was run there. Look at the "
-        "driver and at what the executor passes on (nvidia-smi -L on both sides)."
+        f"{name} should have {expected}, but sees {actual}. Nothing was run there. Check the "
+        "driver and what the executor passes on (nvidia-smi -L on both sides)."
     )
 
 
 def _identity(gpu: Gpu) -> tuple[str, str, str]:
-    """What must be the same on both sides: the index may differ, since a container counts anew."""
+    """What must be equal on both sides; the index may differ, since a container numbers its GPUs
+    from 0.
+    """
     return gpu.uuid, gpu.pci, gpu.name

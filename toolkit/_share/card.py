@@ -1,4 +1,4 @@
-"""The card of a repository that holds a run: what it is, what it found, and how to get it."""
+"""The card of a repository that holds a run: its description, its findings, and how to get it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What was pulled: the run's id, and the commit that it came from."""
+    """A pulled run: its id, and the commit that it came from."""
 
     run: str
     repository: str
@@ -28,7 +28,7 @@ class Pulled:
 
 
 def pull(store: Store, repository: str, *, revision: str = "main") -> Pulled:
-    """Import the run of a dataset repository. What the store has computed is left as it is."""
+    """Import the run of a dataset repository. What the store has computed is not changed."""
     from toolkit_store.interchange import import_run
 
     check_name(repository)

@@ -1,5 +1,5 @@
 """`toolkit hub push`: export a run as Parquet and upload it in one commit, so that a repository has
-the whole run or nothing of it.
+either the whole run or none of it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def push(
     public: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
-    """Upload a run to a dataset repository, which is made where there is none. A dry run exports
-    the run and asks nobody.
+    """Upload a run to a dataset repository, which is created if it does not exist. A dry run
+    exports the run and contacts no server.
     """
     check_name(repository)
     if not dry_run:
@@ -98,13 +98,13 @@ def _make_repository(api: Any, repository: str, public: bool) -> None:
     info = api.repo_info(repository, repo_type="dataset")
     if not public and not info.private:
         raise BadInput(
-            f"'{repository}' is there already and public: everyone could read the run. Say so with "
+            f"'{repository}' exists and is public: everyone could read the run. Allow that with "
             "--public, name another repository, or make this one private on the hub."
         )
 
 
 def _make_branch(api: Any, repository: str, branch: str) -> bool:
-    """Whether the branch is new: then it has what main has, which stays there."""
+    """Whether the branch is new: it then starts with the files of main, which keeps them."""
     branches = api.list_repo_refs(repository, repo_type="dataset").branches
     if branch == MAIN or any(one.name == branch for one in branches):
         return False
@@ -144,6 +144,6 @@ def _check_arrived(api: Any, files: Mapping[str, Path], repository: str, commit:
     wrong = sorted(different(files, there))
     if wrong:
         raise DataError(
-            f"'{repository}' at commit {commit}: {wrong[0]} is not what was sent "
+            f"'{repository}' at commit {commit}: {wrong[0]} differs from what was sent "
             f"({len(wrong)} of {len(files)} files differ). Push the run again."
         )

@@ -1,5 +1,5 @@
-"""A dataset repository that holds one run: its name, the files that belong to the run, and what the
-hub's client is asked.
+"""A dataset repository that holds one run: its name, the files that belong to the run, and the
+calls to the hub's client.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 
 
 def check_name(repository: str) -> None:
-    """Refuse what cannot be the name of a repository."""
+    """Refuse an invalid repository name."""
     if not _NAME.fullmatch(repository):
         raise BadInput(
             f"'{repository}' cannot be a repository of the hub. Write OWNER/NAME, of letters, "
@@ -32,15 +32,15 @@ def check_name(repository: str) -> None:
 
 
 def check_online(what: str) -> None:
-    """Refuse where the user forbids the network."""
+    """Refuse to use the hub if the network is disabled."""
     if hub.offline():
         raise BadInput(
-            f"{what} needs the hub, and HF_HUB_OFFLINE forbids it. Unset HF_HUB_OFFLINE."
+            f"{what} needs the hub, and HF_HUB_OFFLINE disables the network. Unset HF_HUB_OFFLINE."
         )
 
 
 def ask(repository: str, revision: str, call: Callable[[], Answer]) -> Answer:
-    """What the hub's client answers; its errors become a sentence."""
+    """The answer of the hub's client; its errors become a sentence."""
     try:
         return call()
     except BadInput:
@@ -56,7 +56,7 @@ def files_at(api: Any, repository: str, revision: str) -> dict[str, hub.HubFile]
 
 
 def different(files: Mapping[str, Path], there: Mapping[str, hub.HubFile]) -> Iterable[str]:
-    """The names of files that the repository lacks or has with another content."""
+    """The names of files that the repository lacks, or has with other content."""
     for name, path in files.items():
         held = there.get(name)
         if held is None or held.size != path.stat().st_size:

@@ -2,9 +2,8 @@
 keeps its file and line.
 
 Overlay rules: a map that sets `uses` replaces the whole part; other maps merge; lists replace,
-except that `stages` match by `id` and `sinks` by `name`. Under `only`, an overlay has what a single
-spec gets, by the spec's name. `--set` is a point edit: it changes one value, as editing the file
-would.
+except that `stages` match by `id` and `sinks` by `name`. Under `only`, an overlay has changes of
+single specs, by name. `--set` is a point edit: it changes one value, as editing the file would.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ def merge(base: Node, overlay: Node, path: SpecPath = ()) -> Node:
 
 
 def changes_of(overlay: Node, base: Node, *, referred: bool = False) -> Iterator[Node]:
-    """What an overlay changes in `base`: what it says of every spec, then of the spec of that name
-    alone. Of the first, a spec that another one refers to (`referred`) gets the shared part.
+    """The changes of an overlay that apply to `base`: those of every spec, then those of the spec
+    of its name. Of the first, a spec that another one refers to (`referred`) gets the shared part.
     """
     if not isinstance(overlay.value, dict) or ONLY not in overlay.value:
         yield shared(overlay, base) if referred else overlay
@@ -162,13 +161,13 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
     name = label(change, key)
     if not name:
         raise SpecError(
-            f"{change.location}: {where}.{index}: An overlay changes {where} by `{key}`; give this "
-            f"one its {key}."
+            f"{change.location}: {where}.{index}: An overlay changes {where} by `{key}`; add the "
+            f"{key} of this one."
         )
     if name in [label(item, key) for item in overlay.value[:index]]:
         raise SpecError(
-            f"{change.location}: {where}.{index}: '{name}' is changed twice in this "
-            "overlay. Keep one."
+            f"{change.location}: {where}.{index}: '{name}' is changed twice in this overlay. "
+            "Keep one of them."
         )
     return name
 

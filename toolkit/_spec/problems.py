@@ -1,5 +1,5 @@
 """Pydantic's errors in the toolkit's words: one line per problem, `FILE:LINE: stages.0.with.alpha:
-what was found; what is allowed`.
+what is allowed, and what was written`.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
             if isinstance(written, str)
             else ""
         )
-        text = f"found {_shown(written)}; wanted {' or '.join(choices)}.{near}"
+        text = f"must be {' or '.join(choices)}, not {_shown(written)}.{near}"
     return f"{root.find(full).location}: {dotted(full) or 'the whole file'}: {text}"
 
 
@@ -172,12 +172,12 @@ _WANTED = {
     "string_pattern_mismatch": "text that matches {pattern}",
     "string_too_short": "text of at least {min_length} characters",
     "string_too_long": "text of at most {max_length} characters",
-    "too_short": "at least {min_length} of them",
-    "too_long": "at most {max_length} of them",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
     "finite_number": "a finite number",
     "literal_error": "{expected}",
     "enum": "{expected}",
-    "union_tag_invalid": "{discriminator} to be {expected_tags}",
+    "union_tag_invalid": "a map with {discriminator} {expected_tags}",
     "union_tag_not_found": "a map with {discriminator}",
 }
 
@@ -193,13 +193,13 @@ def _expected(item: ErrorDetails) -> str:
 
 
 def _said(item: ErrorDetails) -> str:
-    """The text of a validator's message, without pydantic's prefix."""
+    """A validator's message, without pydantic's prefix."""
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "nothing (null)"
+        return "null"
     if isinstance(value, Mapping):
         return f"a map with {', '.join(list(map(str, value))[:5])}" if value else "an empty map"
     if isinstance(value, (list, tuple)):
@@ -271,7 +271,7 @@ def _converted_line(root: Node, path: SpecPath, validated: Any) -> str:
     else:
         advice = "a number"
     shown = _shown(root.find(path).value)
-    return f"{root.find(path).location}: {dotted(path)}: found {shown}; wanted {advice}."
+    return f"{root.find(path).location}: {dotted(path)}: must be {advice}, not {shown}."
 
 
 # --- which keys a model allows --------------------------------------------------------------------

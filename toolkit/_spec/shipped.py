@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit._spec.spec import load_spec
+from toolkit._spec.load import load_spec
 from toolkit._spec.spec_names import shipped_folder
 from toolkit._spec.yaml import Node, load_yaml
 from toolkit.errors import BadInput, choices, nearest

@@ -23,7 +23,7 @@ from toolkit.errors import SpecError
 
 MAX_POINTS = 1000
 SWEPT = ("model", "saes", "samples", "seed", "stages")
-"""Allowed beginnings of a path."""
+"""The fields of a spec in which a path may begin."""
 INHERITED = ("model", "saes", "samples", "seed")
 """Top-level fields of the spec that stages inherit."""
 
@@ -35,7 +35,7 @@ class SweepPoint:
     values: Mapping[str, Any]
     """By path."""
     stages: Mapping[str, str]
-    """For each stage of the spec its id in the run."""
+    """The id in the run of each stage of the spec."""
 
 
 @dataclass
@@ -52,8 +52,8 @@ class _Variants:
 
 
 def swept(root: Node) -> Node:
-    """The spec with the stages of all points. A spec without a sweep, or with one that is not a map
-    of lists, stays as it is.
+    """The spec with the stages of all points. A spec without a sweep, or with an invalid one, is
+    unchanged.
     """
     return _expand(root)[0]
 
@@ -67,7 +67,7 @@ def _expand(root: Node) -> tuple[Node, list[SweepPoint]]:
     combinations = list(_combinations(root))
     if not combinations or not isinstance(root.value.get("stages", Node([], "")).value, list):
         return root, []
-    edited = [_at(root, combination) for combination in combinations]
+    edited = [_at_combination(root, combination) for combination in combinations]
     base, variants = edited[0], dict[str, _Variants]()
     numbers = [_Numbering(base, point, variants).all() for point in edited]
     points = [
@@ -110,7 +110,7 @@ def _combinations(root: Node) -> Iterator[list[tuple[str, Node]]]:
     yield from map(list, itertools.product(*axes))
 
 
-def _at(root: Node, combination: Sequence[tuple[str, Node]]) -> Node:
+def _at_combination(root: Node, combination: Sequence[tuple[str, Node]]) -> Node:
     for path, value in combination:
         root = apply_value(root, path, value)
     return root
@@ -163,7 +163,7 @@ class _Numbering:
         return {**inherited, **stage}
 
     def _renamed(self, need: Node, trail: tuple[str, ...]) -> Node:
-        """A need, as ID@NUMBER until all variants are known."""
+        """A need of a stage, as ID@NUMBER until all variants are known."""
         id = need.value
         if not isinstance(id, str) or id not in self._stages or id in trail:
             return need
@@ -191,9 +191,9 @@ def _named(
 ) -> Node:
     """A stage with its id in the run, and those of its needs."""
     results = dict(content)
-    at = content["id"] if "id" in content else next(iter(content.values()))
+    location = content["id"] if "id" in content else next(iter(content.values()))
     if "id" in content:
-        results["id"] = Node(_name(id, number, variants), at.file, at.line)
+        results["id"] = Node(_name(id, number, variants), location.file, location.line)
 
     def final(node: Node) -> Node:
         if not isinstance(node.value, str):
@@ -218,4 +218,4 @@ def _named(
             {**source.value, "stage": final(source.value["stage"])}, source.file, source.line
         )
         results["samples"] = Node({**samples.value, "from": inner}, samples.file, samples.line)
-    return Node(results, at.file, at.line)
+    return Node(results, location.file, location.line)

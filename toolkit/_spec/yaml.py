@@ -97,7 +97,7 @@ def load_yaml(path: Path) -> Document:
     if not isinstance(root.value, dict):
         kind = "nothing" if root.value is None else f"{_kind(root.value)}"
         raise SpecError(
-            f"{root.location}: The top level has to be a map (`name: ...`); this file holds {kind}."
+            f"{root.location}: The top level must be a map (`name: ...`); this file holds {kind}."
         )
     return Document(path, root)
 
@@ -189,8 +189,8 @@ def _bytes(path: Path) -> bytes:
         raise SpecError(f"'{path.absolute()}' cannot be read: {reason}.") from None
     if len(data) > MAX_BYTES:
         raise SpecError(
-            f"{path}:1: The file is larger than 1 MiB; a spec holds settings, data belongs in "
-            "files of their own."
+            f"{path}:1: The file is larger than 1 MiB; a spec holds settings; put data into "
+            "separate files."
         )
     return data
 
@@ -273,7 +273,9 @@ class _Builder:
             key, line = self._key(event, depth), event.start_mark.line + 1
             if key in results:
                 first = f"; the first is at line {lines[key]}" if self.lines else ""
-                raise self.refuse(f"The key '{key}' is here a second time{first}. Keep one.", line)
+                raise self.refuse(
+                    f"The key '{key}' occurs a second time{first}. Keep one of them.", line
+                )
             lines[key] = line
             results[key] = self.node(next(self.events), depth + 1, line)
         return results
@@ -288,8 +290,8 @@ class _Builder:
         self._allow(event, depth)
         if not isinstance(event, yaml.ScalarEvent):
             raise self.refuse(
-                "A key has to be text, not a list or a map; did you mean to quote a value that has "
-                "braces?"
+                "A key must be text, not a list or a map; did you mean to quote a value that "
+                "has braces?"
             )
         if event.implicit[0] and event.value == "<<":
             raise self.refuse(
@@ -346,8 +348,8 @@ class _Builder:
             raise self.refuse(f"This is nested deeper than {MAX_DEPTH} levels.")
         if self.count > MAX_NODES:
             raise self.refuse(
-                f"More than {MAX_NODES:,} values. A spec holds settings; put data into a file of "
-                "its own and name that file."
+                f"More than {MAX_NODES:,} values. A spec holds settings; put data into a "
+                "separate file and name that file."
             )
 
     def _node(self, value: Any, line: int) -> Node:

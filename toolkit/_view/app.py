@@ -1,7 +1,7 @@
-"""The explorer's addresses: which function makes which page.
+"""The explorer's URLs: which function makes which page.
 
-Pages are made one at a time, off the event loop, except for findings, which may take seconds. An
-address of something that does not exist gives a page that says so.
+Pages are made one at a time, off the event loop, except for findings, which may take seconds. A URL
+of something that does not exist gives a page that says so.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Explorer:
             return None
         grids = {grid.name: grid for grid in page.grids}
         if file_format not in FORMATS or table not in grids:
-            raise BadInput("Tables are taken away as ?table=NAME&as=csv or as=parquet.")
+            raise BadInput("Download a table with ?table=NAME&as=csv or as=parquet.")
         write, kind = FORMATS[file_format]
         name = f'attachment; filename="{table}.{file_format}"'
         return Response(write(grids[table]), media_type=kind, headers={"Content-Disposition": name})
@@ -134,7 +134,7 @@ class Explorer:
 
     def failed(self, request: Request, error: Exception) -> Response:
         """The page for an unexpected error, whose traceback is in the terminal."""
-        message = f"{type(error).__name__}: {error}. The traceback is where toolkit view runs."
+        message = f"{type(error).__name__}: {error}. `toolkit view` has printed the traceback."
         return self._error(500, message, request)
 
     async def progress(self, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
@@ -190,15 +190,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
         "space": space,
         "start": start,
         "block": BLOCK,
-        "tokens": [
-            {
-                "index": index,
-                "text": token(piece),
-                "kept": index in kept_positions,
-                "here": index == position,
-            }
-            for index, piece in enumerate(pieces[start : start + BLOCK], start)
-        ],
+        "tokens": _tokens(pieces, start, kept_positions, position),
         "count": len(pieces),
         "layers": layers,
         "columns": [(index, token(pieces[index])) for index in shown] if layers else [],
@@ -206,6 +198,21 @@ def sample(library: Library, query: Query, name: str) -> Page:
         "addresses": {row["space"]: row["address"] for row in run.spaces},
     }
     return Page("sample.html", f"Sample {text['sample']}", facts, grids, name)
+
+
+def _tokens(
+    pieces: Sequence[str], start: int, kept_positions: Collection[int], position: int | None
+) -> list[dict[str, Any]]:
+    """A block of tokens: whether activations of each were kept, and which one is chosen."""
+    return [
+        {
+            "index": index,
+            "text": token(piece),
+            "kept": index in kept_positions,
+            "here": index == position,
+        }
+        for index, piece in enumerate(pieces[start : start + BLOCK], start)
+    ]
 
 
 def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Nothing inline, nothing from elsewhere."""
+"""The content security policy: nothing inline, nothing from other hosts."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -85,7 +85,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if scope["method"] not in ("GET", "HEAD"):
-            return PlainTextResponse("These pages are only read.", 405, {"Allow": "GET, HEAD"})
+            return PlainTextResponse("These pages are read-only.", 405, {"Allow": "GET, HEAD"})
         if self.token is None:
             hosts = headers.getlist("host")
             if len(hosts) == 1 and host_name(hosts[0]) in LOOPBACK_HOSTS:

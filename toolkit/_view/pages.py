@@ -237,8 +237,8 @@ def search(library: Library, query: Query) -> Page:
         "run": lambda row: run_href(row["run"]),
         "address": lambda row: run_href(row["run"], "feature", address=row["address"]),
     }
-    why = f"Nothing in any run has '{text}' in it." if text else ""
-    grid = Grid("hits", f"Features that go with '{text}'", frame, links, why)
+    why = f"No run has anything with '{text}' in it." if text else ""
+    grid = Grid("hits", f"Features with '{text}'", frame, links, why)
     return Page("search.html", "Search", {"sought": text}, [grid])
 
 

@@ -24,7 +24,7 @@ class Query:
         """A text, or None if it is missing."""
         value = self.values.get(name, "")
         if len(value) > MAX_LENGTH:
-            raise BadInput(f"{name}: at most {MAX_LENGTH} letters are read.")
+            raise BadInput(f"{name}: at most {MAX_LENGTH} characters are read.")
         return value or None
 
     def required(self, name: str) -> str:

@@ -27,7 +27,7 @@ def serve(
     if token is not None and (
         len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isalnum()
     ):
-        raise BadInput(f"--token: give {MIN_TOKEN_LENGTH} letters and digits or more.")
+        raise BadInput(f"--token: give at least {MIN_TOKEN_LENGTH} letters and digits.")
     if token is None and not is_loopback(host):
         token = secrets.token_hex(16)
     library = Library(store)
@@ -53,7 +53,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise BadInput(
-            f"{host}:{port} cannot be listened at ({error.strerror or error}). Another port: "
-            "--port N, or --port 0 for a free one."
+            f"The server cannot listen at {host}:{port} ({error.strerror or error}). Choose "
+            "another port: --port N, or --port 0 for any free one."
         ) from None
     return listening

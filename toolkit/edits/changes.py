@@ -73,14 +73,14 @@ ABLATE = Scale(0.0)
 
 
 def values_of_targets(values: Values, index: Tensor, shared_dims: int, like: Tensor) -> Tensor:
-    """Values for each of m tokens: (m, ...) where there is one entry per target, else as they are,
-    to be broadcast.
+    """Values for m tokens: (m, ...) if there is one entry per target, else unchanged, to be
+    broadcast.
     """
     import torch
 
-    given = torch.as_tensor(values, dtype=torch.float32).to(like.device)
-    if given.is_inference() and torch.is_grad_enabled():
-        given = given.clone()  # autograd takes no tensor that was made in inference mode
-    if given.ndim <= shared_dims:
-        return given
-    return given if len(given) == 1 else given[index.to(given.device)]
+    tensor = torch.as_tensor(values, dtype=torch.float32).to(like.device)
+    if tensor.is_inference() and torch.is_grad_enabled():
+        tensor = tensor.clone()  # autograd takes no tensor that was made in inference mode
+    if tensor.ndim <= shared_dims:
+        return tensor
+    return tensor if len(tensor) == 1 else tensor[index.to(tensor.device)]

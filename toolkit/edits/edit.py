@@ -82,10 +82,13 @@ class Edit:
         shifted = _ShiftedTally(to=self.tally, by=first)
         if self.targets.rows is None:
             return replace(self, tally=shifted)
-        held = (self.targets.rows >= first) & (self.targets.rows < last)
+        inside = (self.targets.rows >= first) & (self.targets.rows < last)
         chosen = Targets(
-            self.targets.rows[held] - first,
-            *(part[held] for part in (self.targets.starts, self.targets.stops, self.targets.index)),
+            self.targets.rows[inside] - first,
+            *(
+                part[inside]
+                for part in (self.targets.starts, self.targets.stops, self.targets.index)
+            ),
         )
         return replace(self, targets=chosen, tally=shifted)
 

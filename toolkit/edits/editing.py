@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassRows:
-    """The rows of one pass, as edits see them: column 0 of row i stands at position starts[i], and
-    its tokens end before position stops[i]. Edits' targets name rows by `numbers`, tallies by
-    `names`; `prompts` says how many tokens of each row are prompt.
+    """The rows of one pass, as edits see them: column 0 of row i is position starts[i], and its
+    tokens end before position stops[i]. Edits' targets name rows by `numbers`, tallies by `names`;
+    `prompts` says how many tokens of each row are prompt.
     """
 
     starts: Sequence[int]
@@ -68,7 +68,7 @@ class Editing:
         layers and its name.
         """
         self._rows = rows if isinstance(rows, PassRows) else PassRows.of_batch(rows)
-        self._kept: dict[str, Tensor] = {}
+        self._streams_read: dict[str, Tensor] = {}
         self._made: dict[str, list[tuple[Edit, Chosen]]] = {}
         self._read: set[str] = set()
         for number, edit in enumerate(edits):
@@ -110,19 +110,19 @@ class Editing:
             stream[rows, columns] = after.to(stream)
             self._count(edit, chosen)
         if point in self._read:
-            self._kept[point] = stream
+            self._streams_read[point] = stream
         return stream
 
     def _stream_read(self, edit: Edit, stream: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         if edit.reads is None:
             return stream
-        held = self._kept.get(str(hookpoint(edit.reads)))
-        if held is None:
+        stream_read = self._streams_read.get(str(hookpoint(edit.reads)))
+        if stream_read is None:
             raise BadInput(
                 f"edit at '{edit.hookpoint}': it reads {edit.reads}, which this pass has not "
                 "computed before it. Name a hookpoint that comes earlier."
             )
-        return held.to(stream.device)[rows, columns].float()
+        return stream_read.to(stream.device)[rows, columns].float()
 
     def _count(self, edit: Edit, chosen: Chosen) -> None:
         rows = chosen.rows.tolist()
@@ -139,12 +139,12 @@ def choose(edit: Edit, rows: PassRows, share: Sequence[int] | None = None) -> Ch
     import torch
 
     targets = edit.targets
-    held = list(range(len(rows.starts))) if share is None else list(share)
+    pass_rows = list(range(len(rows.starts))) if share is None else list(share)
     if targets.rows is None:
-        row = torch.tensor(held, dtype=torch.long).repeat_interleave(len(targets.starts))
-        target = torch.arange(len(targets.starts)).repeat(len(held))
+        row = torch.tensor(pass_rows, dtype=torch.long).repeat_interleave(len(targets.starts))
+        target = torch.arange(len(targets.starts)).repeat(len(pass_rows))
     else:
-        row, target = _matched(targets.rows, rows.numbers, held)
+        row, target = _matched(targets.rows, rows.numbers, pass_rows)
     starts = torch.tensor(list(rows.starts), dtype=torch.long)[row]
     stops = torch.tensor(list(rows.stops), dtype=torch.long)[row]
     first = torch.maximum(targets.starts[target], starts)
@@ -161,13 +161,13 @@ def choose(edit: Edit, rows: PassRows, share: Sequence[int] | None = None) -> Ch
 
 
 def _matched(
-    requested: Tensor, numbers: Sequence[int], held: Sequence[int]
+    requested: Tensor, numbers: Sequence[int], pass_rows: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Pairs (row of the pass, target) where the target names the row."""
     import torch
 
     by_number: dict[int, list[int]] = {}
-    for row in held:
+    for row in pass_rows:
         by_number.setdefault(numbers[row], []).append(row)
     pairs = [
         (row, target)
@@ -192,14 +192,14 @@ def _check_once(edit: Edit, chosen: Chosen) -> None:
 
 
 def check_targets(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
-    """Every target names a row of the batch and begins inside it."""
+    """Check that every target names a row of the batch and begins inside it."""
     for edit in edits:
         rows = edit.targets.rows
         if rows is None:
             continue
         for row, start in zip(rows.tolist(), edit.targets.starts.tolist(), strict=True):
             if not 0 <= row < len(lengths) or start >= lengths[row]:
-                has = f"has {lengths[row]} tokens" if 0 <= row < len(lengths) else "is not there"
+                has = f"has {lengths[row]} tokens" if 0 <= row < len(lengths) else "does not exist"
                 raise DataError(
                     f"edit at '{edit.hookpoint}': position {start} of row {row} is outside of the "
                     f"batch: row {row} {has}, of {len(lengths)} rows. Positions count from 0."
@@ -207,8 +207,8 @@ def check_targets(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
 
 
 def check_made(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
-    """Every edit was made once at each token that its targets name in prompts of these lengths, and
-    nowhere else. To be called once, after the only pass of these edits.
+    """Check that every edit was made once at each token that its targets name in prompts of these
+    lengths, and nowhere else. Call it once, after the only pass with these edits.
     """
     for edit in edits:
         planned: Counter[tuple[Hashable, Phase]] = Counter()
@@ -224,5 +224,5 @@ def check_made(edits: Sequence[Edit], lengths: Sequence[int]) -> None:
             raise DataError(
                 f"edit at '{edit.hookpoint}': {planned[row, phase]} tokens of row {row} were "
                 f"planned in its {phase}, and {made[row, phase]} were edited. The model's loader "
-                "makes edits more or less often than it was told."
+                "makes edits more or less often than requested."
             )

@@ -64,8 +64,8 @@ class OnDirections(Operation):
 @dataclass(frozen=True)
 class Steer(Operation):
     """Move the stream along a direction: h' = h + strength * size * u, where the size is 1 (`raw`),
-    the token's own norm (`norm`), or the standard deviation of the activation along u, which has to
-    be given (`sd`). `direction`: (width,) or (targets, width).
+    the token's own norm (`norm`), or the standard deviation of the activation along u (`sd`, which
+    must be given). `direction`: (width,) or (targets, width).
     """
 
     direction: Tensor
@@ -90,12 +90,12 @@ class Steer(Operation):
 
 @dataclass(frozen=True)
 class OnFeatures(Operation):
-    """Change features by rank-one edits that keep what the SAE does not explain:
-    h' = h + sum (new_k - f_k) d_k, with f_k = z if z > threshold else 0 and z = read.column + bias.
+    """Change features by rank-one edits that keep what the SAE does not explain: h' = h + sum
+    (new_k - f_k) d_k, with f_k = z if z > threshold else 0 and z = read.column + bias.
 
     `columns`, `decoder_rows`: (k, width) or (targets, k, width); `biases`, `thresholds`: (k,) or
-    (targets, k). Every target may edit other features. A threshold of -inf means no gate.
-    `normalise` turns rows into what the columns read, where each row has a norm of its own.
+    (targets, k). Each target may edit different features. A threshold of -inf means no gate.
+    `normalise` turns rows into what the columns read, if each row is divided by its own norm.
     """
 
     columns: Tensor
@@ -107,8 +107,8 @@ class OnFeatures(Operation):
 
     @classmethod
     def of(cls, sae: Sae, features: Sequence[int], change: Change) -> Operation:
-        """Features of an SAE: by their columns where each is decided by itself, else (TopK) by
-        encoding the whole row.
+        """Edit features of an SAE: by their columns if each feature depends on its own
+        pre-activation alone, else (TopK) by encoding the whole row.
         """
         if not sae.pointwise:
             return OnSae(sae, tuple(features), change)
@@ -122,10 +122,10 @@ class OnFeatures(Operation):
         )
 
     def apply(self, stream: Tensor, read: Tensor, index: Tensor) -> Tensor:
-        given = self.normalise(read) if self.normalise else read
-        before = _product(given, values_of_targets(self.columns, index, 2, given))
-        before = before + values_of_targets(self.biases, index, 1, given)
-        old = before * (before > values_of_targets(self.thresholds, index, 1, given))
+        normalised = self.normalise(read) if self.normalise else read
+        before = _product(normalised, values_of_targets(self.columns, index, 2, normalised))
+        before = before + values_of_targets(self.biases, index, 1, normalised)
+        old = before * (before > values_of_targets(self.thresholds, index, 1, normalised))
         change = self.change.new(old, index) - old
         return stream + _combined(change, values_of_targets(self.decoder_rows, index, 2, stream))
 

@@ -50,8 +50,8 @@ class Model(ABC):
 
     @abstractmethod
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
-        """Token ids with BOS where the model wants one (exactly one, in chat too), and where each
-        stands in the text.
+        """Token ids, with exactly one BOS if the model uses one (also in a chat), and the
+        characters of each.
         """
 
     @abstractmethod
@@ -74,7 +74,9 @@ class Model(ABC):
 
     @abstractmethod
     def unembed(self, states: Tensor) -> Tensor:
-        """Logits of rows of the last block's output: final norm, head and whatever caps them."""
+        """Logits of rows of the last block's output: final norm, head and, if there is one, the
+        cap.
+        """
 
     editable: tuple[str, ...] = ("resid_pre", "resid_post")
     """Sites at which `run` makes edits."""
@@ -140,9 +142,12 @@ class Model(ABC):
         streams = self.run([ids], names)
         return Prefix(tuple(ids), None, {name: streams[name][0, len(ids) - 1] for name in names})
 
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
         """Last-token states, one row each, where the stream after block `layers[i]`, at the last
-        token, is `rows[i]`. `layers`: (n,) int64; `rows`: (n, width); gives (n, width).
+        token, is `rows[i]`. `layers`: (n,) int64; `rows`: (n, width); gives (n, width). To `made`,
+        (n,) int64 on the CPU, it adds how often each row was set in a pass.
         """
         import torch
 
@@ -155,6 +160,9 @@ class Model(ABC):
                 for layer in torch.unique(chunk)
             ]
             states.append(self._last_states([prefix.ids] * len(chunk), edits))
+            if made is not None:
+                times = [sum(edit.tally.total(row) for edit in edits) for row in range(len(chunk))]
+                made[start : start + len(chunk)] += torch.tensor(times)
         return torch.cat(states) if states else torch.empty((0, self.width))
 
     def _set_last(self, layer: int, chosen: Tensor, last: int, values: Tensor) -> Edit:
@@ -181,7 +189,7 @@ class Model(ABC):
 
     def edited_states(self, prefix: Prefix, edits: Sequence[Edit], count: int) -> Tensor:
         """Last-token states of `count` copies of the prompt, (count, width). Targets of edits name
-        the copies as rows 0 to count - 1; an edit may stand at any hookpoint and position.
+        the copies as rows 0 to count - 1; an edit may be at any hookpoint and position.
         """
         import torch
 
@@ -213,7 +221,7 @@ class Model(ABC):
     ) -> Readout:
         """Of last-token states (n, width): the logits of chosen tokens, the logarithm of the sum of
         exponentials over the vocabulary, and with `base` (width,) the divergence from its
-        distribution, KL(base || row). An n x vocabulary matrix is never held.
+        distribution, KL(base || row). An n x vocabulary matrix is never in memory.
         """
         return read_out(self._logit_tiles, states, tokens, base)
 
@@ -286,7 +294,7 @@ class Model(ABC):
         edits: Sequence[Edit] = (),
     ) -> AttentionRows:
         """Attention of the queries (positions of each row), for every head of some layers, and
-        captures of the same pass. By default from whole `attn_probs`, where `run` shows them.
+        captures of the same pass. By default from the whole `attn_probs`, if `run` captures them.
         """
         check_queries(batch, queries)
         names = {layer: f"attn_probs.{layer}" for layer in layers}
@@ -313,21 +321,23 @@ class Model(ABC):
         """Gradients of one number per row with respect to the streams at hookpoints. The objective
         gets what it `reads`: streams by hookpoint, and LOGITS.
         """
-        self._refuse("gives no gradients", "gradients")
+        self._refuse("has no gradients", "gradients")
 
     def embedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
-        """What each token writes into the stream, (n, width), float32, without positions."""
-        self._refuse("shows no rows of its embedding", "embedding_rows")
+        """The vector that each token writes into the stream, (n, width), float32, without
+        positions.
+        """
+        self._refuse("does not expose rows of its embedding", "embedding_rows")
 
     def unembedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """The direction read by each token's logit after `fold_final_norm`, (n, width), float32."""
-        self._refuse("shows no rows of its unembedding", "unembedding_rows")
+        self._refuse("does not expose rows of its unembedding", "unembedding_rows")
 
     def unembedding_offsets(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """The part of each token's logit that does not depend on the stream, (n,): the biases of
         norm and head.
         """
-        self._refuse("shows no rows of its unembedding", "unembedding_offsets")
+        self._refuse("does not expose rows of its unembedding", "unembedding_offsets")
 
     def fold_final_norm(self, parts: Tensor, whole: Tensor | None = None) -> Tensor:
         """Parts of a last-token stream as `unembedding_rows` reads them: (..., width), float32, by
@@ -336,13 +346,13 @@ class Model(ABC):
             logit = fold_final_norm(parts, whole) @ unembedding_rows(t) summed over parts
                     + unembedding_offsets(t), before a cap of logits.
         """
-        self._refuse("does not say what its final norm does", "fold_final_norm")
+        self._refuse("does not expose its final norm", "fold_final_norm")
 
     def head_outputs(self, layer: int, z: Tensor) -> Tensor:
-        """What each head of a layer writes: attn_z (..., heads * size) -> (..., heads, width),
+        """The output of each head of a layer: attn_z (..., heads * size) -> (..., heads, width),
         float32, before any norm after attention, without biases.
         """
-        self._refuse("does not tell its heads apart", "head_outputs")
+        self._refuse("does not expose single heads", "head_outputs")
 
     def _refuse(self, lacks: str, method: str) -> NoReturn:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""What a model takes and gives, as records: texts, computed prompts, attention, gradients."""
+"""Records of what a model reads and returns: texts, computed prompts, attention, gradients."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Span = tuple[str, int, int]
 """A name and a half-open range: of characters in a prompt, of tokens in `Tokens`."""
 Frozen = Literal["attention", "norms", "mlp"]
 """What gradients treat as constant: attention patterns; the scale of norms; the gates of MLPs
-(activations as multiplication by what they multiplied, products by halves), which with the others
-makes RelP.
+(activations become a multiplication by a constant, products are halved). All three together are
+RelP.
 """
 LOGITS = "logits"
 """The name under which an objective reads the logits after each row's last token, (rows,
@@ -102,7 +102,7 @@ def check_queries(batch: Sequence[Sequence[int]], queries: Sequence[Sequence[int
 
 
 def token_span(span: Span, encoded: Encoded) -> Span | None:
-    """A span of characters as the range of the tokens that overlap it; None where none does."""
+    """A span of characters as the range of the tokens that overlap it; None if no token does."""
     name, start, end = span[0], span[1] + encoded.shift, span[2] + encoded.shift
     inside = [
         index for index, (first, last) in enumerate(encoded.offsets) if first < end and last > start

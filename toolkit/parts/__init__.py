@@ -1,7 +1,7 @@
 """What a part is: the frozen records that plugins return from the hooks of `toolkit.hookspecs`.
 
-A part names itself as a spec names it (`extract.activations`), carries a pydantic model for its
-`with:` block and one function that does the work. What that function gets is in `toolkit.work`.
+A part names itself as a spec names it (`extract.activations`), and has a pydantic model for its
+`with:` block and a function that does the work. What that function gets is in `toolkit.work`.
 """
 
 from toolkit.parts.params import (

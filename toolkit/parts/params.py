@@ -53,11 +53,11 @@ class UsedPart(Params):
 
     @field_validator("with_", mode="after")
     @classmethod
-    def _fits_the_part(cls, given: Any, info: ValidationInfo) -> Any:
+    def _fits_the_part(cls, params: Any, info: ValidationInfo) -> Any:
         if "uses" not in info.data:
-            return given
+            return params
         part = _looked_up(cls.kind, info.data["uses"], info.context)
-        return part.params.model_validate(given, context=info.context)
+        return part.params.model_validate(params, context=info.context)
 
     def model_post_init(self, context: Any) -> None:
         """Bind the part, and record its version, so that it enters the keys of what is made."""

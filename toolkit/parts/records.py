@@ -46,7 +46,7 @@ class ModelPart(Part):
 
     kind: ClassVar[str] = "model"
     identify: Callable[[Any], Identity]
-    """Which model it is. Reads no weights and imports no torch."""
+    """Identifies the model. Reads no weights and imports no torch."""
     load: Callable[[Any, Reporter], Any]
     """Loads a `toolkit.models.Model`; runs in a worker."""
     downloads: Callable[[Any], Iterable[Download]] | None = None
@@ -54,8 +54,8 @@ class ModelPart(Part):
     device: Callable[[Any], str] | None = None
     """Where these params put the model: `cpu`, `cuda` or `auto`."""
     count_tokens: Callable[[Any, Sequence[str]], Sequence[int] | None] | None = None
-    """How many tokens texts have, or None where the tokeniser's files are not here: for `toolkit
-    plan`. Imports no torch.
+    """Counts the tokens of texts, for `toolkit plan`; None if the tokeniser's files are not
+    available. Imports no torch.
     """
 
 
@@ -65,7 +65,7 @@ class SaePart(Part):
 
     kind: ClassVar[str] = "sae"
     identify: Callable[[Any], Identity]
-    """Which SAEs these are and which files hold them. Reads no weights and imports no torch."""
+    """Identifies the SAEs and their files. Reads no weights and imports no torch."""
     load: Callable[[Any, Reporter], Any]
     """Loads a list of `toolkit.saes.Sae`; runs in a worker."""
     downloads: Callable[[Any], Iterable[Download]] | None = None
@@ -85,11 +85,11 @@ class Steps:
     size: str | None = None
     """The name of the param that sets how many samples (or units) one step has."""
     units: Callable[[Any], int] | None = None
-    """For a stage that makes its own units, such as games: how many these params ask for. Each
-    step gets its range of them as `Work.units`, and the host keeps the spec's `limit`.
+    """For a stage that makes its own units, such as games: the number that these params request.
+    Each step gets its range of them as `Work.units`, and the host keeps the spec's `limit`.
     """
     features: Callable[[Any, Mapping[str, Any]], int] | None = None
-    """For a stage that works on a range of features: the most features that these params ask for,
+    """For a stage that works on a range of features: the most features that these params request,
     given the facts of the SAEs. Each step gets its range as `Work.features`, `size` of them; the
     spec's `limit` counts units and leaves features alone.
     """
@@ -114,7 +114,7 @@ class Estimates:
     and, for a stage that makes its own units, their number as `units`. None: unknown.
     """
     texts: Callable[[Any], Sequence[tuple[str, str]]] | None = None
-    """For a source whose params alone tell: the unit and the text of each sample."""
+    """For a source whose params determine its samples: the unit and the text of each."""
     batch_plan: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
     """The batch sizes for a number of free bytes on a device (`cuda` or `cpu`). They are fixed once
     for a stage of a run and reach its steps as `Work.batch`.
@@ -167,8 +167,8 @@ class TablePart(Part):
     loaded.
     """
     check: Callable[[Any, Mapping[str, Any]], str | None] | None = None
-    """What is wrong with these params for a model with these facts, as a sentence; None if nothing
-    is.
+    """Says in a sentence why these params cannot work on a model with these facts; None if they
+    can.
     """
     labels: Callable[[Any], Labels] | None = None
     """The metadata keys of its samples, or of samples drawn from its tables, as far as the params
@@ -177,7 +177,7 @@ class TablePart(Part):
     label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
     """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
     steps: Steps = Steps()
-    """How it is split into steps."""
+    """How its work is split into steps."""
     estimates: Estimates = Estimates()
     """Its estimates before it runs."""
     summary: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
@@ -234,9 +234,11 @@ class ParserPart(Part):
     make: Callable[[Any], Parser]
     """The function that reads a reply to a prompt."""
     guesses: bool = False
-    """Whether it gives an action where a reply names none. Only parsers of published studies do."""
+    """Whether it returns an action even if a reply names none. Only parsers of published studies
+    do.
+    """
     can_fail: bool = True
-    """Whether a reply can be unreadable to it. Otherwise nothing is ever asked again."""
+    """Whether it can fail to read a reply. If not, the game never asks again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,8 +254,8 @@ class SinkPart(Part):
     reads: tuple[str, ...] = ()
     """Tables that it exports."""
     check: Callable[[Any], str | None] | None = None
-    """What this machine lacks to write it, as a sentence, such as a package that is not installed;
-    None if nothing. Asked before the first step.
+    """Says in a sentence what this machine lacks for writing it, such as a package; None if
+    nothing. Called before the first step.
     """
     disk: Callable[[Any, Cost], int] | None = None
     """How many bytes it will write, given the cost of the stages before it; a run without room for
@@ -271,15 +273,15 @@ class ExecutorPart(Part):
     start: Callable[[Any, WorkerRequest], Worker]
     """`start(params, request)`: starts one worker, which then says hello."""
     start_all: Callable[[Any, Sequence[WorkerRequest]], Sequence[Worker]] | None = None
-    """The same for several workers that are started at once, such as the tasks of one array job."""
+    """Starts several workers at once, such as the tasks of one array job."""
     workers: Callable[[Any], int] = lambda params: 1
-    """How many workers these params ask for, where no GPUs are named."""
+    """The number of workers that these params request, if no GPUs are named."""
     gpus: Callable[[Any], str | None] = lambda params: None
-    """Which GPUs these params ask for, as `--gpu` writes it; None leaves the choice open."""
+    """The GPUs that these params request, as `--gpu` writes them; None leaves the choice open."""
     limits: Callable[[Any], WorkerLimits | None] = lambda params: None
     """The limits of each worker, by these params; None sets none."""
     record: Callable[[Any, WorkerRequest], Mapping[str, Any]] = lambda params, request: {}
-    """What the run's manifest keeps besides, such as the digest of the image; starts nothing."""
+    """Further facts for the run's manifest, such as the digest of the image; starts nothing."""
     local_gpus: bool = True
     """Whether its workers run on the GPUs of this machine. Then the host finds the UUIDs, refuses a
     GPU that is not there, and starts one worker for each.
@@ -287,7 +289,7 @@ class ExecutorPart(Part):
     command: Callable[[Any, WorkerRequest], str] | None = None
     """The command line that starts such a worker, for `toolkit run --dry-run`; starts nothing."""
     script: Callable[[Any, Sequence[WorkerRequest]], str] | None = None
-    """The same for all workers together, such as a batch script."""
+    """The script that starts all workers together, such as a batch script."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +303,6 @@ class ReportSection(Part):
     reads: tuple[str, ...]
     run: Callable[[RunInputs], Iterable[Figure]]
     order: int = 50
-    """Sections stand in ascending order."""
+    """Sections are sorted by this number."""
     findings: Callable[[RunInputs], Iterable[Finding]] | None = None
     """The section's results as sentences; the first few end `toolkit run` and open the report."""

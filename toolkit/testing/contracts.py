@@ -57,32 +57,32 @@ def check_part(
 
     `tolerance` is relative, for stages that compute on a device whose sums depend on the batch.
     """
-    given = check_params(part, params or {})
-    done = replace(work, params=given) if work else None
+    loaded = check_params(part, params or {})
+    done = replace(work, params=loaded) if work else None
     match part:
         case ModelPart() | SaePart():
-            check_identity(part, given)
+            check_identity(part, loaded)
         case SourcePart():
-            check_source(part, done or make_work(given, make_tables(part.reads)))
+            check_source(part, done or make_work(loaded, make_tables(part.reads)))
         case StagePart():
             check_stage(
-                part, done or make_work(given, make_tables(part.reads)), tolerance=tolerance
+                part, done or make_work(loaded, make_tables(part.reads)), tolerance=tolerance
             )
         case EnvironmentPart():
-            check_environment(part, given)
+            check_environment(part, loaded)
         case ParserPart():
-            check_parser(part, given)
+            check_parser(part, loaded)
         case SinkPart():
-            check_sink(part, given, work.inputs if work else None)
+            check_sink(part, loaded, work.inputs if work else None)
         case ExecutorPart():
-            check_executor(part, given)
+            check_executor(part, loaded)
         case ReportSection():
             check_report(part, work.inputs if work else None)
 
 
 def check_params(part: Part, params: Mapping[str, Any]) -> Any:
-    """The record loads, its help fits a line, and its params are strict, explained and survive
-    JSON. Returns the params.
+    """Check that the record loads, its help fits a line, and its params are strict, described and
+    unchanged by JSON. Returns the params.
     """
     if problem := problem_of(part):
         raise Broken(problem)
@@ -105,25 +105,25 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
         must(field.description, part, f"params field '{name}' has no description")
     json.dumps(part.params.model_json_schema())
     context = {"parts": load_parts()}
-    given = part.params.model_validate(dict(params), context=context)
-    written = json.loads(given.model_dump_json(by_alias=True))
+    loaded = part.params.model_validate(dict(params), context=context)
+    written = json.loads(loaded.model_dump_json(by_alias=True))
     try:
         reread = part.params.model_validate(written, context=context)
     except ValidationError as error:
         raise Broken(
-            f"{part.kind} part '{part.name}': its params do not survive JSON: {error}"
+            f"{part.kind} part '{part.name}': its params cannot be read back from JSON: {error}"
         ) from error
     must(
-        given == reread,
+        loaded == reread,
         part,
-        f"its params change on the way through JSON: {given!r} became {reread!r}",
+        f"JSON changes its params: {loaded!r} became {reread!r}",
     )
-    return given
+    return loaded
 
 
 def check_identity(part: ModelPart | SaePart, params: Any) -> None:
-    """`identify` answers the same twice, in plain data, and imports no torch: it runs when a spec
-    is only planned.
+    """Check that `identify` returns the same plain data twice and imports no torch: it runs when a
+    spec is only planned.
     """
     before = set(sys.modules)
     first, second = part.identify(params), part.identify(params)
@@ -153,5 +153,5 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
     must(
         all(isinstance(download, Download) and download.patterns for download in downloads),
         part,
-        "downloads gave something else than Downloads",
+        "downloads returned something other than Downloads",
     )

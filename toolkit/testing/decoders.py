@@ -1,7 +1,7 @@
 """Contract checks of a loaded decoder beyond plain passes: operations at any position, sessions,
 readouts and, if it has them, attention, gradients and matrices. `check_model` runs all of it.
 
-Optional methods may refuse with `BadInput`; those that are implemented have to be right.
+Optional methods may refuse with `BadInput`; those that are implemented must be correct.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REPLY_TOKENS = 4
 SLOPE = 0.05
-"""How far a gradient may lie from the slope of two passes, as a share of its length."""
+"""How much a gradient may differ from the slope of two passes, as a share of its length."""
 
 
 def check_decoder(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
@@ -41,7 +41,7 @@ def check_decoder(model: Model, batch: Sequence[Sequence[int]], tolerance: float
 
 
 def _edits(model: Model, ids: Sequence[int], streams: Any) -> list[Edit]:
-    """At two layers and several positions, other values for each of three rows."""
+    """Edits at two layers and several positions, with different values for each of three rows."""
     import torch
 
     low, high = "resid_post.0", f"resid_post.{max(0, model.layers - 2)}"
@@ -55,7 +55,9 @@ def _edits(model: Model, ids: Sequence[int], streams: Any) -> list[Edit]:
 
 
 def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None:
-    """Operations see the stream as earlier ones left it, and all of them are counted."""
+    """Check that operations see the stream as earlier ones left it, and that all of them are
+    counted.
+    """
     low, high = "resid_post.0", f"resid_post.{max(0, model.layers - 2)}"
     end, batch = model.last_hookpoint(), [ids] * 3
     plain = model.run(batch, [low])
@@ -65,19 +67,23 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
     kept(
         model,
         near(result[low], steps[low], tolerance) and near(result[end], steps[end], tolerance),
-        "edits that add and scale give something else than the same values set; make each edit on "
-        f"the stream that edits before it left ({low}, then {high})",
+        "edits that add and scale give other values than setting the same values; apply each "
+        f"edit to the stream that earlier edits left ({low}, then {high})",
     )
     middle = len(ids) // 2
     counts = [edit.tally.total() for edit in edits]
     expected = [3, 2 * (len(ids) - middle)]
-    kept(model, counts == expected, f"edits were counted {counts} times; made {expected} times")
+    kept(
+        model,
+        counts == expected,
+        f"edits were counted {counts} times; they were made {expected} times",
+    )
     fast = _edits(model, ids, plain)
     states = model.edited_states(model.prefix(ids), fast, 3)
     kept(
         model,
         near(states, result[end][:, -1], tolerance),
-        "edited_states gives other states than run with the same edits",
+        "edited_states differs from run with the same edits",
     )
     for ours, theirs in zip(fast, edits, strict=True):
         kept(
@@ -88,7 +94,7 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
 
 
 def _as_values(model: Model, batch: Sequence[Sequence[int]], edits: Sequence[Edit]) -> list[Edit]:
-    """The same edits as values, each read from a pass under those before it."""
+    """The same edits as values, each read from a pass with the edits before it."""
     import torch
 
     made: list[Edit] = []
@@ -119,7 +125,7 @@ def _number(name: str, step: int) -> float:
 
 
 def _play(session: Any, batch: Sequence[Sequence[int]], edit: Edit | None) -> dict[Any, Generated]:
-    """One more joins whenever one ends; every second one is edited."""
+    """Play a session: one more sequence joins whenever one ends; every second one is edited."""
     waiting = [
         (f"{index}", ids, (edit,) if edit and index % 2 else ()) for index, ids in enumerate(batch)
     ]
@@ -140,8 +146,8 @@ def _play(session: Any, batch: Sequence[Sequence[int]], edit: Edit | None) -> di
 
 
 def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
-    """Sequences that join and leave, equal ones and edited ones among them, get the replies and the
-    counts that whole passes give.
+    """Check that sequences that join and leave, some equal and some edited, get the replies and the
+    counts of whole passes.
     """
     import torch
 
@@ -172,7 +178,7 @@ def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
     kept(
         model,
         counts.prompt_tokens == sum(map(len, many)) and 0 <= counts.reused_tokens,
-        "a session counts other prompt tokens than it was given",
+        "a session counts a different number of prompt tokens than it was given",
     )
 
 
@@ -188,7 +194,7 @@ def _last_states(model: Model, batch: Sequence[Sequence[int]]) -> Tensor:
 
 
 def check_readout(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
-    """Logits, normalisers and divergences are those of whole rows of logits."""
+    """Check that logits, normalisers and divergences are those of whole rows of logits."""
     states = _last_states(model, batch)
     logits = model.unembed(states).double()
     chosen = sorted({0, logits.shape[1] // 2, logits.shape[1] - 1})
@@ -208,7 +214,7 @@ def check_readout(model: Model, batch: Sequence[Sequence[int]], tolerance: float
 
 
 def _offered(ask: Callable[[], Any]) -> Any:
-    """What a method gives; None where the loader refuses it."""
+    """The result of a method; None if the loader refuses it."""
     try:
         return ask()
     except BadInput:
@@ -216,8 +222,8 @@ def _offered(ask: Callable[[], Any]) -> Any:
 
 
 def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
-    """Each query's weights are its own text's, lie before it, and add up to 1; captures are those
-    of `run`.
+    """Check that each query's weights belong to its own text and earlier tokens, and add up to 1;
+    and that captures are those of `run`.
     """
     queries = [[len(ids) - 1, len(ids) // 2] for ids in batch]
     layers, end = sorted({0, model.layers - 1}), model.last_hookpoint()
@@ -226,24 +232,24 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
         return
     streams = model.run(batch, [end])[end]
     for layer in layers:
-        for row, (ids, asked) in enumerate(zip(batch, queries, strict=True)):
+        for row, (ids, positions) in enumerate(zip(batch, queries, strict=True)):
             weights = result.weights[layer][row]
             right = weights.ndim == 3 and (len(weights), weights.shape[2]) == (2, len(ids))
             kept(
                 model,
                 right,
                 f"attention gave the shape {tuple(weights.shape)} for two queries of {len(ids)} "
-                "tokens; wanted (2, heads, tokens)",
+                "tokens; expected (2, heads, tokens)",
             )
-            ahead = [weights[index, :, position + 1 :] for index, position in enumerate(asked)]
+            ahead = [weights[index, :, position + 1 :] for index, position in enumerate(positions)]
             kept(
                 model,
                 not any(bool(part.any()) for part in ahead),
-                f"attention of layer {layer} looks at tokens behind the query",
+                f"attention of layer {layer} looks at tokens after the query",
             )
             whole = near(weights.sum(-1), weights.new_ones(weights.shape[:2]), tolerance)
             kept(model, whole, f"attention weights of layer {layer} do not add up to 1")
-            single = model.attention([ids], [asked], [layer]).weights[layer][0]
+            single = model.attention([ids], [positions], [layer]).weights[layer][0]
             kept(
                 model,
                 near(single, weights, tolerance),
@@ -251,18 +257,20 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
             )
     for row, ids in enumerate(batch):
         same = near(result.captured[end][row, : len(ids)], streams[row, : len(ids)], tolerance)
-        kept(model, same, f"attention captured something else at {end} than run gives")
+        kept(model, same, f"attention captures other values at {end} than run")
 
 
 def check_gradients(model: Model, ids: Sequence[int]) -> None:
-    """A gradient is the slope between two edited passes; nothing asks for gradients afterwards."""
+    """Check that a gradient is the slope between two edited passes, and that no tensor requires
+    gradients afterwards.
+    """
     import torch
 
     name, position, end = "resid_post.0", len(ids) // 2, model.last_hookpoint()
     count = model.unembed(_last_states(model, [ids])).shape[1]
 
-    def objective(given: Any) -> Tensor:
-        logits: Tensor = given[LOGITS]
+    def objective(streams: Any) -> Tensor:
+        logits: Tensor = streams[LOGITS]
         return logits[:, count // 2] - logits[:, count // 3]
 
     result = _offered(lambda: model.gradients([ids], [name], objective))
@@ -294,7 +302,9 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
 
 
 def check_matrices(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
-    """Folded states times rows of the unembedding order tokens as logits do; parts add up."""
+    """Check that folded states times rows of the unembedding rank tokens as logits do, and that
+    parts add up.
+    """
     states = _last_states(model, batch)
     folded = _offered(lambda: model.fold_final_norm(states))
     if folded is None:
@@ -304,7 +314,7 @@ def check_matrices(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
     rows = model.unembedding_rows(chosen)
     made = (folded @ rows.T + model.unembedding_offsets(chosen)).double()
     same = bool((made.argsort(-1)[:, -1] == logits[:, chosen].argsort(-1)[:, -1]).all())
-    kept(model, same, "unembedding_rows order tokens otherwise than unembed does")
+    kept(model, same, "unembedding_rows ranks tokens differently from unembed")
     half = model.fold_final_norm(states * 0.25, states) + model.fold_final_norm(
         states * 0.75, states
     )
@@ -314,5 +324,5 @@ def check_matrices(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
         kept(
             model,
             tuple(embedded.shape) == (1, model.width),
-            f"embedding_rows gave the shape {tuple(embedded.shape)}; wanted (1, {model.width})",
+            f"embedding_rows gave the shape {tuple(embedded.shape)}; expected (1, {model.width})",
         )

@@ -1,5 +1,5 @@
-"""In-memory fakes of what the host gives a part: tables, a reporter, work. No store, no model, no
-worker.
+"""In-memory fakes of what a part gets from the host: tables, a reporter, work. No store, no model,
+no worker.
 
 work = make_work(Hash(width=8), make_samples(["one", "two"])) rows = dict(extract_hash(work))
 """
@@ -47,7 +47,7 @@ class TableInputs:
         return self.held[table]
 
     def tables(self) -> Sequence[str]:
-        """Names of the tables that are there."""
+        """Names of the available tables."""
         return sorted(self.held)
 
     def by_stage(self, table: str) -> Mapping[str, pa.Table]:
@@ -68,7 +68,7 @@ class SilentReporter:
         self.phases.append(name)
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """Remember how far it is."""
+        """Remember the progress."""
         self.steps.append((done, total))
 
     def event(self, name: str, **facts: Any) -> None:
@@ -86,10 +86,10 @@ def make_work(
     saes: Any = None,
 ) -> Work:
     """One step over `tables`, as a stage's or source's function gets it."""
-    given = NoParams() if params is None else params
-    step = hashlib.sha256(f"{type(given).__name__} {given!r} {seed}".encode()).hexdigest()
+    loaded = NoParams() if params is None else params
+    step = hashlib.sha256(f"{type(loaded).__name__} {loaded!r} {seed}".encode()).hexdigest()
     return Work(
-        given,
+        loaded,
         seed,
         TableInputs(tables or {}),
         SilentReporter(),
@@ -101,7 +101,7 @@ def make_work(
 
 
 def make_comparison(*groups: str, **fields: Any) -> Comparison:
-    """What a stage recorded of a comparison of these groups; `fields` are those that matter."""
+    """A comparison of these groups, as a stage records it; `fields` are those that matter."""
     sides = tuple(
         ComparedGroup(name=name, samples=9, units=9, prompts=9, clusters=9) for name in groups
     )
@@ -132,18 +132,18 @@ def make_comparisons(*comparisons: Comparison) -> pa.Table:
 def make_samples(
     texts: Sequence[str] = TEXTS, **meta: Sequence[float | str]
 ) -> dict[str, pa.Table]:
-    """`samples` and `sample_meta`: a token is a word, a unit a sample, the span `last` its last
-    token.
+    """`samples` and `sample_meta`: each word is a token, each sample a unit, and the span `last` is
+    the last token.
 
-    Each keyword is a key of the metadata with one value a text; without any, `group` is `a` and `b`
-    in turn.
+    Each keyword is a metadata key with one value per text; without any, `group` alternates between
+    `a` and `b`.
     """
-    given = meta or {"group": ["ab"[index % 2] for index in range(len(texts))]}
+    labels = meta or {"group": ["ab"[index % 2] for index in range(len(texts))]}
     ids = [f"s{index:04d}" for index in range(len(texts))]
     samples = [_sample(name, text) for name, text in zip(ids, texts, strict=True)]
     rows = [
         _meta(name, key, value)
-        for key, values in given.items()
+        for key, values in labels.items()
         for name, value in zip(ids, values, strict=True)
     ]
     return {"samples": _table("samples", samples), "sample_meta": _table("sample_meta", rows)}
@@ -170,7 +170,7 @@ def make_step(key: str, **fields: Any) -> StepRow:
 
 
 def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str, pa.Table]:
-    """The named tables, small: samples, metadata and activations (one feature a token) have rows,
+    """The named tables, small: samples, metadata and activations (one feature per token) have rows,
     others have none.
     """
     made = make_samples(texts)

@@ -34,8 +34,8 @@ CHECKED_CONDITIONS, CHECKED_ROUNDS = 8, 12
 
 
 def check_parser(part: ParserPart, params: Any) -> None:
-    """It never raises on any text; text without an action is a failure, never a default, unless the
-    part says that it guesses.
+    """Check that it never raises on any text, and that text without an action is a failure, never a
+    default, unless the part says that it guesses.
     """
     parse = part.make(params)
     for text in (*NONSENSE, *NUMBERS):
@@ -55,7 +55,7 @@ def check_parser(part: ParserPart, params: Any) -> None:
             must(
                 reply.failure,
                 part,
-                f"it found the action '{reply.action}' in {text[:20]!r}; give a failure, not a "
+                f"it read the action '{reply.action}' in {text[:20]!r}; return a failure, not a "
                 "default",
             )
         must(
@@ -71,8 +71,9 @@ def check_parser(part: ParserPart, params: Any) -> None:
 
 
 def check_environment(part: EnvironmentPart, params: Any) -> None:
-    """Its conditions have distinct names; a game continues from its state as JSON, does not change
-    a given state, repeats with the same generator, and accepts every option of a prompt.
+    """Check that its conditions have distinct names, and that a game continues from its state as
+    JSON, does not change a given state, repeats with the same generator, and accepts every option
+    of a prompt.
     """
     game = part.make(params)
     conditions = game.conditions()
@@ -81,7 +82,7 @@ def check_environment(part: EnvironmentPart, params: Any) -> None:
     must(len(set(names)) == len(names), part, "two conditions have the same id")
     must(game.outcomes, part, "it names no outcomes")
     clash = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
-    must(not clash, part, f"its outcome {clash} is one that the playing stage gives")
+    must(not clash, part, f"its outcome {clash} is one that the playing stage sets")
     for condition in conditions[:CHECKED_CONDITIONS]:
         must(
             as_json_data(condition.settings) == dict(condition.settings),
@@ -95,7 +96,7 @@ def check_environment(part: EnvironmentPart, params: Any) -> None:
 def _play_through(
     part: EnvironmentPart, game: Environment, settings: Mapping[str, Any], first: int
 ) -> None:
-    """One game that takes the options in turn, from the `first` on."""
+    """Play one game that takes the options in turn, starting with option `first`."""
     state = game.start(settings)
     must(
         as_json_data(state) == as_json_data(game.start(settings)),
@@ -121,7 +122,7 @@ def _play_through(
         must(
             outcome is None or outcome in game.outcomes,
             part,
-            f"its outcome is {outcome!r}; give one of its `outcomes`, or None to go on",
+            f"its outcome is {outcome!r}; return one of its `outcomes`, or None to continue",
         )
         if outcome is not None:
             return
@@ -153,14 +154,14 @@ def _checked_prompt(part: Part, game: Environment, state: State) -> Prompt:
 
 
 def _stepped(part: Part, game: Environment, state: State, reply: Reply, turn: int) -> State:
-    kept = copy.deepcopy(dict(state))
+    copied = copy.deepcopy(dict(state))
     after = game.step(state, reply, np.random.default_rng(turn))
     must(
         isinstance(after, Turn),
         part,
         f"step gave {type(after).__name__} instead of a Turn",
     )
-    must(dict(state) == kept, part, "step changes the state that it was given; make a new one")
+    must(dict(state) == copied, part, "step changes the state that it was given; make a new one")
     repeated = game.step(as_json_data(state), reply, np.random.default_rng(turn))
-    must(after == repeated, part, "the same state, reply and generator gave another state")
+    must(after == repeated, part, "the same state, reply and generator gave a different state")
     return after.state

@@ -27,7 +27,7 @@ def judge(
     prompt: Prompt = EXAMPLE,
     params: Mapping[str, Any] | None = None,
 ) -> Reply:
-    """The verdict of a parser part, or of the installed one of that name, on a reply."""
+    """Read a reply with a parser part, or with the installed one of that name."""
     part = _installed(parser) if isinstance(parser, str) else parser
     return part.make(part.params.model_validate(dict(params or {})))(text, prompt)
 

@@ -3,10 +3,9 @@
     def test_contract(tmp_path):
         check_loaded(PART, params={"path": str(tiny(tmp_path))})
 
-`toolkit.testing.loaded_models.check_model` and `toolkit.testing.loaded_saes.check_sae` check one
-that is loaded already, for example in a notebook. Use a small one: three blocks reveal a mistake as
-well as thirty. A violation raises `Broken`, whose text
-names it.
+`toolkit.testing.loaded_models.check_model` and `toolkit.testing.loaded_saes.check_sae` check a
+loaded one, for example in a notebook. Use a small one: three blocks show a mistake as well as
+thirty. A violation raises `Broken`, whose text names it.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ def check_loaded(
     texts: Sequence[str] = LOADED_TEXTS,
     tolerance: float = 1e-4,
 ) -> None:
-    """Load a model or SAE part and check what comes, as `check_model` and `check_sae` do. Other
+    """Load a model or SAE part and check the result, as `check_model` and `check_sae` do. Other
     kinds load nothing.
     """
     if not isinstance(part, ModelPart | SaePart):
         return
-    given = check_params(part, params or {})
-    loaded = part.load(given, SilentReporter())
+    params_loaded = check_params(part, params or {})
+    loaded = part.load(params_loaded, SilentReporter())
     if isinstance(part, ModelPart):
         _kept(
             part,
@@ -50,8 +49,8 @@ def check_loaded(
         )
         _kept(
             part,
-            loaded.identity == part.identify(given),
-            "the identity of the loaded model is not what identify gives",
+            loaded.identity == part.identify(params_loaded),
+            "the identity of the loaded model differs from that of identify",
         )
         check_model(loaded, texts, tolerance=tolerance)
         return
@@ -64,12 +63,12 @@ def check_loaded(
     for sae in loaded:
         check_sae(sae, tolerance=tolerance)
         if part.decoder is not None:
-            _check_decoder(part, given, sae, tolerance)
+            _check_decoder(part, params_loaded, sae, tolerance)
 
 
 def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> None:
-    """What `decoder` reads is the loaded SAE's decoder: the same files, as wide, each row in the
-    same direction.
+    """Check that `decoder` reads the loaded SAE's decoder: the same files and width, each row in
+    the same direction.
     """
     import torch
 
@@ -83,12 +82,14 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     )
     first, last = sae.width // 2, sae.width
     read = torch.from_numpy(decoder.rows(first, last))
-    held = sae.decoder_rows(range(first, last)).cpu()
-    fits = read.shape == held.shape and _near(_directions(read), _directions(held), tolerance)
+    expected = sae.decoder_rows(range(first, last)).cpu()
+    fits = read.shape == expected.shape and _near(
+        _directions(read), _directions(expected), tolerance
+    )
     _kept(
         part,
         fits,
-        f"decoder gives rows of {sae.name} that point elsewhere than those of the loaded SAE",
+        f"decoder gives rows of {sae.name} with other directions than those of the loaded SAE",
     )
 
 

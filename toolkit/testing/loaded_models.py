@@ -22,22 +22,22 @@ from toolkit.testing.promises import near as _near
 
 LOADED_TEXTS = ("one two", "three four five six seven eight", "an \u00e9 \U0001f3b2 or two", "nine")
 LONG_CONTEXT = 8192
-"""Too long a text is tried only on models with at most this context: on others it would take
-minutes.
+"""A text that is too long is only tried on models with at most this context: on others it would
+take minutes.
 """
 
 
 def check_model(
     model: Model, texts: Sequence[str] = LOADED_TEXTS, *, tolerance: float = 1e-4
 ) -> None:
-    """Check a loaded model: its texts, its passes and edits, and that whatever it does faster gives
-    what whole passes give.
+    """Check a loaded model: its texts, its passes and edits, and that its faster methods give the
+    results of whole passes.
 
     `texts` differ in length. `tolerance` is relative to the largest value compared; load the model
     in float32, since in shorter floats the likeliest token depends on the batch.
     """
     sizes = (model.layers, model.width, model.context)
-    _kept(model, min(sizes) > 0, f"layers, width and context are {sizes}; each is at least 1")
+    _kept(model, min(sizes) > 0, f"layers, width and context are {sizes}; each must be at least 1")
     for text in texts:
         _check_encoding(model, text, chat=False)
         _check_chat(model, text)
@@ -66,12 +66,12 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     _kept(
         model,
         0 < len(encoded.ids) <= model.context,
-        f"encode gave {len(encoded.ids)} ids for {said}; 1 to {model.context}",
+        f"encode gave {len(encoded.ids)} ids for {said}; expected 1 to {model.context}",
     )
     _kept(
         model,
         len(encoded.offsets) == len(encoded.ids),
-        f"encode gave other numbers of ids and offsets for {said}",
+        f"encode gave different numbers of ids and offsets for {said}",
     )
     inside = all(0 <= start <= end <= len(encoded.text) for start, end in encoded.offsets)
     _kept(model, inside, f"encode gave offsets outside the text for {said}")
@@ -80,8 +80,8 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
             model,
             before[0] <= after[0] and before[1] <= after[1],
             f"encode gave offsets that go backwards for {said}: {before}, then {after}. A token "
-            "without characters (an added BOS or SEP) stands where the text has come to: "
-            f"{(before[1], before[1])}",
+            "without characters (an added BOS or SEP) has an empty range where the text has got "
+            f"to: {(before[1], before[1])}",
         )
     begun = encoded.text[encoded.shift :].startswith(text)
     _kept(
@@ -95,8 +95,8 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
         _kept(
             model,
             right,
-            f"encode gave {encoded.ids.count(model.bos_id)} BOS for {said}; exactly one, at the "
-            "start",
+            f"encode gave {encoded.ids.count(model.bos_id)} BOS for {said}; expected exactly "
+            "one, at the start",
         )
         added = chat or encoded.offsets[0][0] == encoded.offsets[0][1]
         _kept(
@@ -133,13 +133,13 @@ def _check_tokens(model: Model, text: str) -> None:
     _kept(
         model,
         tokens.spans == expected,
-        f"tokenise turned {spans} of {text!r} into {tokens.spans}; wanted {expected}",
+        f"tokenise turned {spans} of {text!r} into {tokens.spans}; expected {expected}",
     )
     said = model.decode(encoded.ids)
     _kept(
         model,
         isinstance(said, str) and said == model.decode(encoded.ids),
-        f"decode gave no text, or two, for {text!r}",
+        f"decode gave no text, or two different ones, for {text!r}",
     )
     if model.bos_id is not None:
         _kept(
@@ -167,7 +167,7 @@ def _check_too_long(model: Model, text: str) -> None:
     _kept(
         model,
         False,
-        "tokenise took a text longer than its context; that is a DataError, and nothing is cut off",
+        "tokenise took a text longer than its context; raise a DataError, and do not truncate",
     )
 
 
@@ -181,7 +181,7 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
         _kept(
             model,
             tuple(stream.shape) == shape,
-            f"run gave {name} the shape {tuple(stream.shape)}; wanted {shape}",
+            f"run gave {name} the shape {tuple(stream.shape)}; expected {shape}",
         )
         _kept(
             model,
@@ -199,8 +199,8 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
             _kept(
                 model,
                 seen,
-                f"{name} of a token depends on the tokens after it; the model is to be causal. An "
-                "encoder is a toolkit.encoders.Encoder",
+                f"{name} of a token depends on the tokens after it; a causal model was expected. "
+                "An encoder is a toolkit.encoders.Encoder",
             )
     for name in points:
         only = model.run(batch[:1], [name])
@@ -211,7 +211,7 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
 
 
 def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
-    """In the second of two equal rows, at the last position."""
+    """Check edits in the second of two equal rows, at the last position."""
     end, last, batch = model.last_hookpoint(), len(ids) - 1, [ids, ids]
     for name in (f"resid_post.{layer}" for layer in some_layers(model)):
         points = list(dict.fromkeys((name, end)))
@@ -219,8 +219,8 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
         value = before[name][1, last].clone()
         same = model.run(batch, points, [set_stream(name, [1], [last], value)])
         for point in points:
-            kept = _near(same[point], before[point], tolerance)
-            _kept(model, kept, f"an edit at {name} to the value that is there changed {point}")
+            unchanged = _near(same[point], before[point], tolerance)
+            _kept(model, unchanged, f"an edit at {name} to its current value changed {point}")
         after = model.run(batch, points, [set_stream(name, [1], [last], different_value(value))])
         made = _near(after[name][1, last], different_value(value), tolerance)
         _kept(model, made, f"an edit at {name} does not show in what is captured there")
@@ -236,11 +236,13 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
 
 
 def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
-    """Edits, if it makes any, and the refusal of methods that need a next token."""
+    """Check edits, if it makes any, and the refusal of methods that need a next token."""
     try:
         _check_edits(model, ids, tolerance)
     except BadInput as error:
-        _kept(model, "edits" in str(error), f"an edit was refused without its name: {error}")
+        _kept(
+            model, "edits" in str(error), f"the refusal of an edit does not mention edits: {error}"
+        )
     for method in ("prefix", "suffix", "generate", "score", "unembed"):
         try:
             getattr(model, method)(ids, [])
@@ -251,4 +253,4 @@ def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
                 f"{method} was refused without the names of method and model: {error}",
             )
         else:
-            _kept(model, False, f"{method} gave something, but an encoder has no next token")
+            _kept(model, False, f"{method} returned something, but an encoder has no next token")

@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) -> None:
-    """Check a loaded SAE on rows of its hookpoint's stream; without any, on made-up ones.
-    `tolerance` as for `check_model`.
+    """Check a loaded SAE on rows of its hookpoint's stream, by default on random ones. `tolerance`
+    as for `check_model`.
     """
     import torch
 
     _check_names(sae)
-    given = (
+    inputs = (
         torch.randn((16, sae.inputs), generator=torch.Generator().manual_seed(0))
         if rows is None
         else rows
     )
-    _check_encode(sae, given, tolerance)
-    _check_sparse(sae, given, tolerance)
-    _check_chosen(sae, given, tolerance)
-    _check_decode(sae, sae.encode(given), tolerance)
-    before = sae.encode(given)
+    _check_encode(sae, inputs, tolerance)
+    _check_sparse(sae, inputs, tolerance)
+    _check_chosen(sae, inputs, tolerance)
+    _check_decode(sae, sae.encode(inputs), tolerance)
+    before = sae.encode(inputs)
     sae.release_memory()
     _kept(
         sae,
-        _near(sae.encode(given), before, tolerance),
-        "encode gives something else after release_memory",
+        _near(sae.encode(inputs), before, tolerance),
+        "encode gives other values after release_memory",
     )
 
 
@@ -44,24 +44,28 @@ def _check_names(sae: Sae) -> None:
     for name in ("name", "release", "hookpoint", "digest", "recipe"):
         _kept(sae, getattr(sae, name, ""), f"its {name} is empty")
     try:
-        own = str(hookpoint(sae.hookpoint))
+        canonical = str(hookpoint(sae.hookpoint))
     except BadInput as error:
         raise Broken(f"SAE '{sae.name}': {error}") from None
     _kept(
         sae,
-        own == sae.hookpoint,
-        f"its hookpoint is '{sae.hookpoint}'; write it as '{own}': str(hookpoint(...))",
+        canonical == sae.hookpoint,
+        f"its hookpoint is '{sae.hookpoint}'; write it as '{canonical}': str(hookpoint(...))",
     )
     _kept(
         sae,
         str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint,
         f"its output_hookpoint is '{sae.output_hookpoint}'",
     )
-    _kept(sae, sae.layer == hookpoint(own).layer, f"its layer is {sae.layer}, its hookpoint {own}")
+    _kept(
+        sae,
+        sae.layer == hookpoint(canonical).layer,
+        f"its layer is {sae.layer}, its hookpoint {canonical}",
+    )
     _kept(
         sae,
         min(sae.inputs, sae.width) > 0,
-        f"its inputs and width are {(sae.inputs, sae.width)}; each is at least 1",
+        f"its inputs and width are {(sae.inputs, sae.width)}; each must be at least 1",
     )
 
 
@@ -72,9 +76,9 @@ def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
     _kept(
         sae,
         tuple(result.shape) == expected,
-        f"encode gave the shape {tuple(result.shape)}; wanted {expected}",
+        f"encode gave the shape {tuple(result.shape)}; expected {expected}",
     )
-    _kept(sae, result.dtype == torch.float32, f"encode gave {result.dtype}; wanted torch.float32")
+    _kept(sae, result.dtype == torch.float32, f"encode gave {result.dtype}; expected torch.float32")
     _kept(
         sae,
         not result.requires_grad,
@@ -126,13 +130,13 @@ def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
 
 
 def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
-    """Chosen features by themselves are what `encode` gives for them."""
+    """Check that chosen features alone are what `encode` gives for them."""
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
     expected, result = sae.encode(rows)[:, features], sae.activations_of(rows, features)
     _kept(
         sae,
         tuple(result.shape) == tuple(expected.shape),
-        f"activations_of gave the shape {tuple(result.shape)}; wanted {tuple(expected.shape)}",
+        f"activations_of gave the shape {tuple(result.shape)}; expected {tuple(expected.shape)}",
     )
     _kept(
         sae, _near(result, expected, tolerance), "activations_of gave other activations than encode"
@@ -147,19 +151,21 @@ def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
         sae,
         shapes == allowed,
         "encoder_columns, encoder_bias and thresholds gave the shapes "
-        f"{shapes[0]}, {shapes[1]}, {shapes[2]}; wanted {allowed[0]}, {allowed[1]}, {allowed[2]}",
+        f"{shapes[0]}, {shapes[1]}, {shapes[2]}; expected {allowed[0]}, {allowed[1]}, {allowed[2]}",
     )
     before, limits = sae.preactivations(rows, features), sae.thresholds(features)
     fired = before * (before > limits.to(before.device))
     _kept(
         sae,
         _near(fired, expected, tolerance),
-        "it is pointwise, and its pre-activations above their thresholds are not what encode gives",
+        "it is pointwise, but its pre-activations above their thresholds differ from encode",
     )
 
 
 def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
-    """From encoded activations and from zeros: adding one feature adds its decoder row."""
+    """Check decoding, from encoded activations and from zeros: adding one feature adds its decoder
+    row.
+    """
     import torch
 
     expected = (len(activations), sae.outputs)
@@ -167,7 +173,7 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
     _kept(
         sae,
         tuple(result.shape) == expected,
-        f"decode gave the shape {tuple(result.shape)}; wanted {expected}",
+        f"decode gave the shape {tuple(result.shape)}; expected {expected}",
     )
     _kept(sae, result.isfinite().all(), "decode gave NaN or infinity")
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
@@ -176,7 +182,7 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
     _kept(
         sae,
         tuple(rows.shape) == shape,
-        f"decoder_rows gave the shape {tuple(rows.shape)}; wanted {shape}",
+        f"decoder_rows gave the shape {tuple(rows.shape)}; expected {shape}",
     )
     for start in (torch.zeros_like(activations[:1]), activations[:1]):
         for feature, row in zip(features, rows, strict=True):
@@ -186,6 +192,6 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
             _kept(
                 sae,
                 same,
-                f"decode adds something else for feature {feature} than decoder_rows says: it is "
-                "to be affine",
+                f"decode adds another vector for feature {feature} than decoder_rows: it must be "
+                "affine",
             )

@@ -39,14 +39,14 @@ def different_value(value: Tensor, way: int = 1) -> Tensor:
 def check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
     points = streams_after_blocks(model)
     prefix, result = model.prefix(ids, points), model.run([ids], points)
-    _kept(model, prefix.ids == tuple(ids), "prefix gave other ids than it was given")
+    _kept(model, prefix.ids == tuple(ids), "prefix has other ids than it was given")
     captured = prefix.captured or {}
     for name in points:
         same = name in captured and _near(captured[name], result[name][0, -1], tolerance)
         _kept(
             model,
             same,
-            f"prefix captured something else at {name} than run gives for the last token",
+            f"prefix captures other values at {name} than run does for the last token",
         )
     _check_suffix(
         model,
@@ -59,38 +59,47 @@ def check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
 def _check_suffix(
     model: Model, prefix: Prefix, replaced: Mapping[int, Tensor], tolerance: float
 ) -> None:
-    """Rows at several layers, out of order, half of them the prompt's own."""
+    """Check suffix with rows at several layers, out of order, half of them the prompt's own."""
     import torch
 
     layers, rows = [], []
     for way, layer in enumerate([*reversed(some_layers(model)), *some_layers(model)]):
         layers += [layer, layer]
         rows += [different_value(replaced[layer], way + 1), replaced[layer]]
-    given = torch.tensor(layers), torch.stack(rows)
-    got, repeated = model.suffix(prefix, *given), model.suffix(prefix, *given)
-    expected = Model.suffix(model, prefix, *given)
+    layers_and_rows = torch.tensor(layers), torch.stack(rows)
+    made = torch.zeros(len(layers), dtype=torch.long)
+    got, repeated = (
+        model.suffix(prefix, *layers_and_rows, made),
+        model.suffix(prefix, *layers_and_rows),
+    )
+    _kept(
+        model,
+        made.tolist() == [1] * len(layers),
+        f"suffix counts its rows as set {made.tolist()} times; expected 1 each in `made`",
+    )
+    expected = Model.suffix(model, prefix, *layers_and_rows)
     _kept(
         model,
         got.shape == expected.shape,
-        f"suffix gave the shape {tuple(got.shape)}; wanted {tuple(expected.shape)}",
+        f"suffix gave the shape {tuple(got.shape)}; expected {tuple(expected.shape)}",
     )
     for layer, state, right in zip(layers, got, expected, strict=True):
         _kept(
             model,
             _near(state, right, tolerance),
             f"suffix of rows at several layers gave other states for layer {layer} than whole "
-            "passes give",
+            "passes",
         )
     _kept(
         model,
         _near(repeated, got, tolerance),
-        "a second suffix of the same prefix gave other states; leave the prefix as it is",
+        "a second suffix of the same prefix gave other states; do not change the prefix",
     )
-    none = tuple(model.suffix(prefix, given[0][:0], given[1][:0]).shape)
+    none = tuple(model.suffix(prefix, layers_and_rows[0][:0], layers_and_rows[1][:0]).shape)
     _kept(
         model,
         none == (0, model.width),
-        f"suffix of no rows gave the shape {none}; wanted {(0, model.width)}",
+        f"suffix of no rows gave the shape {none}; expected {(0, model.width)}",
     )
 
 
@@ -127,17 +136,19 @@ def check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: float
 
 
 def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
-    """Each reply equals that of whole passes, whatever the batch, except for close calls."""
-    asked: list[tuple[int, int]] = []
+    """Check that each reply equals that of whole passes, whatever the batch, except for close
+    calls.
+    """
+    calls: list[tuple[int, int]] = []
 
     def draw(row: int, made: int) -> float:
-        asked.append((row, made))
+        calls.append((row, made))
         return float(generator(0, "contract", row, made).random())
 
     until = None
     for _ in range(2):
         expected = Model.generate(model, batch, draw, max_tokens=REPLY_TOKENS, until=until)
-        asked.clear()
+        calls.clear()
         got = list(model.generate(batch, draw, max_tokens=REPLY_TOKENS, until=until))
         once = [(row, made) for row, reply in enumerate(got) for made in range(len(reply.ids))]
         _kept(
@@ -147,8 +158,8 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
         )
         _kept(
             model,
-            sorted(asked) == once,
-            "generate did not ask draw exactly once for each token, by row and number",
+            sorted(calls) == once,
+            "generate did not call draw exactly once for each token, with its row and number",
         )
         single = [
             model.generate(
@@ -168,7 +179,7 @@ def _as_row(draw: Callable[[int, int], float], row: int, _: int, made: int) -> f
 
 
 def _same_replies(left: Sequence[Generated], right: Sequence[Generated]) -> bool:
-    """Ids, text and end of every reply that had no close call."""
+    """Whether ids, text and end agree for every reply that had no close call."""
     return len(left) == len(right) and all(
         a.close_calls or b.close_calls or (a.ids, a.text, a.finish) == (b.ids, b.text, b.finish)
         for a, b in zip(left, right, strict=True)
@@ -178,8 +189,8 @@ def _same_replies(left: Sequence[Generated], right: Sequence[Generated]) -> bool
 def check_score(model: Model, ids: Sequence[int], tolerance: float) -> None:
     import torch
 
-    def logp(given: Sequence[int]) -> Tensor:
-        return torch.log_softmax(model.next_logits([given])[0].detach().cpu().double(), dim=-1)
+    def logp(sequence: Sequence[int]) -> Tensor:
+        return torch.log_softmax(model.next_logits([sequence])[0].detach().cpu().double(), dim=-1)
 
     likely, unlikely = int(logp(ids).argmax()), int(logp(ids).argmin())
     both = float(logp(ids)[likely] + logp([*ids, likely])[unlikely])

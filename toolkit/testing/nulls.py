@@ -1,12 +1,12 @@
 """Data whose statistics are known before any test is run: clustered nulls and planted effects.
 
-Rounds of one game resemble each other, so a test that takes rounds for evidence finds "significant"
-features where none differs. `null_groups` makes exactly that trap: labels belong to games, every
-feature has a game effect, and no feature depends on the label. `planted_groups` is the same with an
-exact Cohen's d, over game means, in chosen features.
+Rounds of one game resemble each other, so a test that treats rounds as independent finds
+"significant" features where none differs. `null_groups` makes such data: labels belong to games,
+every feature has a game effect, and no feature depends on the label. `planted_groups` is the same
+with an exact Cohen's d, over game means, in chosen features.
 
 Only NumPy is used. Every number is drawn from a counter-based stream named by (seed, purpose), so
-that asking for another feature or another purpose never changes the numbers already drawn.
+that another feature or purpose never changes the numbers of the others.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _normal_cdf(x: Floats) -> Floats:
 
 
 def _upper_quantile(share: float) -> float:
-    """The point a standard normal exceeds with this probability."""
+    """The point that a standard normal variable exceeds with this probability."""
     return _solve(lambda x: 0.5 * math.erfc(-x / math.sqrt(2.0)), 1.0 - share, -10.0, 10.0)
 
 
@@ -188,7 +188,7 @@ def _shift_for(d: float, game_sd: float, round_sd: float, rounds: int, threshold
 
 
 def _solve(function: Callable[[float], float], target: float, low: float, high: float) -> float:
-    """Bisection for a rising function."""
+    """Solve for an increasing function by bisection."""
     if not function(low) <= target <= function(high):
         raise ValueError(
             f"{target} is out of reach: between {function(low):.3g} and {function(high):.3g} is "
@@ -203,8 +203,9 @@ def _solve(function: Callable[[float], float], target: float, low: float, high: 
 # --- designs: how many clusters, of which sizes, with which values --------------------------------
 
 VALUES = ("normal", "uniform", "sparse", "wide")
-"""Of `clusters_of_groups`: normal numbers; uniform ones; gamma values that fire in some samples;
-normal numbers whose spread is twice as large in the larger group, with equal means."""
+"""The kinds of values of `clusters_of_groups`: normal; uniform; gamma values that fire in some
+samples; normal with a spread twice as large in the larger group and equal means.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from toolkit.work import Figure, Inputs, SinkWork
 
 
 def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> None:
-    """It yields bytes under safe relative names, each once, the same twice, and writes nothing
-    itself.
+    """Check that it yields bytes under safe relative names, each once and the same twice, and
+    writes nothing itself.
     """
     with tempfile.TemporaryDirectory() as folder:
         work = SinkWork(
@@ -49,11 +49,11 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
         )
         must(not unsafe, part, f"'{name}' is not a safe relative file name")
     must(len({name for name, _ in files}) == len(files), part, "it yields a file name twice")
-    must(files == repeated, part, "it gave other files the second time")
+    must(files == repeated, part, "it yields other files the second time")
 
 
 def _content(part: SinkPart, name: str, data: Any) -> bytes:
-    """All bytes of a file that came whole or in pieces."""
+    """All bytes of a file that came as a whole or in pieces."""
     pieces = (
         [data]
         if isinstance(data, bytes)
@@ -71,20 +71,24 @@ def _content(part: SinkPart, name: str, data: Any) -> bytes:
 
 
 def _read_by(part: SinkPart, params: Any) -> Iterator[str]:
-    """A sink that reads whatever is asked for names the tables in its params."""
+    """The tables that a sink reads: a sink without fixed ones names them in its params."""
     yield from dict.fromkeys((*part.reads, *getattr(params, "tables", ())))
 
 
 def check_executor(part: ExecutorPart, params: Any) -> None:
-    """It asks for at least one worker, writes GPUs as `--gpu` does, and names its command without
-    starting anything. Real workers need an integration test.
+    """Check that it requests at least one worker, writes GPUs as `--gpu` does, and gives its
+    command without starting anything. Real workers need an integration test.
     """
     count = part.workers(params)
-    must(count >= 1, part, f"it asks for {count} workers")
+    must(count >= 1, part, f"it requests {count} workers")
     gpus = part.gpus(params)
-    must(gpus is None or isinstance(gpus, str), part, "gpus gives no text, such as '2,5'")
+    must(gpus is None or isinstance(gpus, str), part, "gpus does not return text, such as '2,5'")
     limits = part.limits(params)
-    must(limits is None or isinstance(limits, WorkerLimits), part, "limits gives no WorkerLimits")
+    must(
+        limits is None or isinstance(limits, WorkerLimits),
+        part,
+        "limits does not return WorkerLimits",
+    )
     if part.command is not None:
         folder = Path("runs")
         request = WorkerRequest(name="w", folder=folder, jobs=folder, inputs=folder)
@@ -93,11 +97,13 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
 
 
 def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
-    """It accepts empty tables; figures have a title, load nothing external and are reproducible."""
+    """Check that it accepts empty tables, and that figures have a title, load nothing external and
+    are reproducible.
+    """
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
-    held = {name: inputs.read(name) for name in inputs.tables()} if inputs else None
-    given = TableInputs(make_tables(part.reads) if held is None else held)
-    figures, repeated = list(part.run(given)), list(part.run(given))
+    rows = {name: inputs.read(name) for name in inputs.tables()} if inputs else None
+    tables = TableInputs(make_tables(part.reads) if rows is None else rows)
+    figures, repeated = list(part.run(tables)), list(part.run(tables))
     for figure in figures:
         must(
             isinstance(figure, Figure),
@@ -106,12 +112,13 @@ def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
         )
         must(figure.title.strip(), part, "a figure has no title")
         outside = re.search(
-            r"""<script[^>]+src|<link\b|<iframe|\bsrc\s*=\s*["']?(?:https?:)?//|@import|url\(\s*["']?https?:""",
+            r"""<script[^>]+src|<link\b|<iframe|@import"""
+            r"""|\bsrc\s*=\s*["']?(?:https?:)?//|url\(\s*["']?https?:""",
             figure.html,
         )
         must(
             not outside,
             part,
-            f"figure '{figure.title}' fetches something: {outside and outside.group()}",
+            f"figure '{figure.title}' loads something external: {outside and outside.group()}",
         )
-    must(figures == repeated, part, "it gave other figures the second time")
+    must(figures == repeated, part, "it yields other figures the second time")

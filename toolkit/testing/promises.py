@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Broken(AssertionError):
-    """A part does not keep its contract."""
+    """A part violates its contract."""
 
 
 def must(holds: object, part: Part, text: str) -> None:
@@ -36,7 +36,7 @@ def _named(of: Part | Model | Sae) -> str:
 
 
 def near(left: Tensor, right: Tensor, tolerance: float) -> bool:
-    """Equal within a share of the largest value."""
+    """Whether two tensors are equal, up to a share of the largest value."""
     left, right = left.detach().cpu().double(), right.detach().cpu().double()
     if left.shape != right.shape or not right.numel():
         return left.shape == right.shape

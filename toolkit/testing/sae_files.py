@@ -1,6 +1,6 @@
 """Write small SAEs in each published layout, for tests of adapters; numbers come from a seed.
 
-Every writer takes settings and tensors to put in place of its own; None leaves one out.
+Every writer takes settings and tensors that replace its own; None leaves one out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def write_json(file: Path, known: dict[str, Any]) -> None:
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor | None]) -> None:
-    """A safetensors file."""
+    """Write a safetensors file."""
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,8 @@ def openmoss(
     tensors: Any = None,
     **settings: Any,
 ) -> dict[str, Tensor]:
-    """OpenMOSS's layout of 2026 or 2025; gives the tensors as x W_E + b_E and f W_D + b_D use them.
-    None leaves something out.
+    """Write OpenMOSS's layout of 2026 or 2025; returns the tensors as x W_E + b_E and f W_D + b_D
+    use them.
     """
     known = {
         "sae_type": "sae",
@@ -96,7 +96,7 @@ def openmoss(
 def saelens(
     folder: Path, architecture: str = "standard", *, tensors: Any = None, **settings: Any
 ) -> dict[str, Tensor]:
-    """SAELens's own files, as version 6 writes them. None leaves something out."""
+    """Write SAELens's own files, as version 6 does."""
     transcoder = "transcoder" in architecture
     outputs = OUTPUTS if transcoder else INPUTS
     metadata = {
@@ -141,7 +141,7 @@ def saelens(
 def gemma(
     file: Path, inputs: int = INPUTS, outputs: int | None = None, **changes: Any
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Gemma Scope's archive. None leaves an array out."""
+    """Write Gemma Scope's archive."""
     import numpy as np
 
     rng, outputs = np.random.default_rng(0), outputs or inputs
@@ -161,7 +161,7 @@ def gemma(
 def llama(
     folder: Path, place: str = PLACE, out: str | None = None, tensors: Any = None, **settings: Any
 ) -> dict[str, Tensor]:
-    """Llama Scope's original layout. None leaves something out."""
+    """Write Llama Scope's original layout."""
     known = {
         "hook_point_in": place,
         "hook_point_out": out or place,

@@ -23,8 +23,8 @@ from toolkit.work import Work
 
 
 def check_source(part: SourcePart, work: Work) -> None:
-    """What a stage keeps, and: samples have spans inside their tokens, metadata has a sample, the
-    limit is kept.
+    """Check the rows as for a stage, and that samples have spans inside their tokens, metadata
+    belongs to samples, and the limit is respected.
     """
     rows = check_rows(part, part.run, part.writes, work)
     samples = rows.get("samples", arrow_schema("samples").empty_table()).to_pylist()
@@ -58,15 +58,16 @@ def check_source(part: SourcePart, work: Work) -> None:
 
 
 def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
-    """The rows keep the tables' contract; with `split`, one batch and its two halves give the same
-    rows; more work costs no less.
+    """Check that rows keep the tables' contract, that one batch and its two halves give the same
+    rows if the stage can be split, and that more work costs no less.
     """
     check_cost(part, work.params)
     writes = part.tables(work.params)
     must(
         set(writes) <= set(part.writes),
         part,
-        f"written names {', '.join(writes)}; only its writes: {', '.join(part.writes)}",
+        f"writes_for names {', '.join(writes)}; it may only name its writes: "
+        f"{', '.join(part.writes)}",
     )
     whole = check_rows(part, part.run, writes, work)
     halves = _halves(part, work)
@@ -84,7 +85,9 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
 
 
 def _halves(part: StagePart, work: Work) -> list[Work]:
-    """The work in two steps over samples; none for a part that is cut otherwise, or not at all."""
+    """The work in two steps over samples; none for a part that is split in another way, or not at
+    all.
+    """
     if part.steps.size is None or part.steps.features is not None:
         return []
     if "samples" not in work.inputs.tables():
@@ -95,7 +98,7 @@ def _halves(part: StagePart, work: Work) -> list[Work]:
 
 
 def check_cost(part: StagePart, params: Any) -> None:
-    """No cost is negative, and four times as many samples cost at least as much."""
+    """Check that no cost is negative, and that four times as many samples cost at least as much."""
     if part.estimates.cost is None:
         return
     few, many = (part.estimates.cost(params, _load(times)) for times in (1, 4))
@@ -134,7 +137,9 @@ def _load(times: int) -> Workload:
 def check_rows(
     part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
 ) -> dict[str, pa.Table]:
-    """Only declared tables, exactly their schema, no key twice, and equal rows the second time."""
+    """Check that there are only declared tables, with exactly their schemas, unique keys, and the
+    same rows the second time. Returns the rows.
+    """
     first, second = (_collect(part, run, writes, work) for _ in range(2))
     for name, rows in first.items():
         keys = [
@@ -151,7 +156,7 @@ def check_rows(
     must(
         _close(same, repeated, 0.0),
         part,
-        "it gave other rows the second time; draw with work.rng(purpose, ...)",
+        "it yields other rows the second time; draw random numbers with work.rng(purpose, ...)",
     )
     return first
 
@@ -188,12 +193,12 @@ def _collect(
 
 
 def _over(work: Work, samples: pa.Table) -> Work:
-    held = {name: work.inputs.read(name) for name in work.inputs.tables()}
-    return replace(work, inputs=TableInputs({**held, "samples": samples}))
+    tables = {name: work.inputs.read(name) for name in work.inputs.tables()}
+    return replace(work, inputs=TableInputs({**tables, "samples": samples}))
 
 
 def _by_key(name: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
-    """Rows by key: halves may both describe the same space, and that is one row."""
+    """Rows by key: both halves may describe the same space, which is one row."""
     rows = (row for rows in tables for row in rows.to_pylist())
     return dict(
         sorted((json.dumps([row[column] for column in table(name).key]), row) for row in rows)

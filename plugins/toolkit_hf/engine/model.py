@@ -163,12 +163,14 @@ class CausalModel(Model):
         return Prefix(tuple(ids), KeptPrompt(plan.held), sites.captured)
 
     @torch.inference_mode()
-    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+    def suffix(
+        self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
+    ) -> Tensor:
         """Runs the blocks above each row's layer at the last position only, many rows per pass."""
         self.check_suffix(layers, rows)
         if prefix.kept is None:
-            return super().suffix(prefix, layers, rows)
-        return last_token_rows(self.decoder, prefix.kept, len(prefix.ids), layers, rows)
+            return super().suffix(prefix, layers, rows, made)
+        return last_token_rows(self.decoder, prefix.kept, len(prefix.ids), layers, rows, made)
 
     @torch.inference_mode()
     def edited_states(self, prefix: Prefix, edits: Sequence[Edit], count: int) -> Tensor:

@@ -84,7 +84,7 @@ class Slots:
         return int(self.tokens.shape[1])
 
     def reserve(self, slots: int, columns: int) -> None:
-        """Room for so many sequences of so many tokens. What is there stays, as far as it fits;
+        """Room for this many sequences of this many tokens. Existing keys stay, as far as they fit;
         live sequences must stand in the first slots where there will be fewer.
         """
         columns = -(-columns // COLUMNS) * COLUMNS

@@ -23,10 +23,12 @@ from .sites import Sites
 if TYPE_CHECKING:
     from torch import Tensor
 
-TILE_NUMBERS = 1 << 25
-"""The numbers of the widest stream inside a block in memory at a time: 128 MB in float32."""
-LONGER = 4
-"""The same factor for a GPU, which short matrices would leave idle."""
+TILE_NUMBERS = 1 << 22
+"""The numbers of the widest stream inside a block in memory at a time: 16 MB in float32, so that a
+CPU finds them in its cache when the next operation reads them.
+"""
+LONGER = 32
+"""The factor by which they are more on a GPU, which short matrices would leave idle: 512 MB."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,16 @@ def rows_at_once(decoder: DecoderModules, tokens: int = 1) -> int:
 
 
 def last_token_rows(
-    decoder: DecoderModules, prompt: KeptPrompt, length: int, layers: Tensor, rows: Tensor
+    decoder: DecoderModules,
+    prompt: KeptPrompt,
+    length: int,
+    layers: Tensor,
+    rows: Tensor,
+    made: Tensor | None = None,
 ) -> Tensor:
     """Last-token states where the stream behind block `layers[i]` is `rows[i]`. A row joins the
     pass above its own block, so no block computes what an edit cannot reach, and each block runs
-    once over all rows of a tile.
+    once over all rows of a tile. `made` counts how often each row joined.
     """
     order = torch.argsort(layers, stable=True)
     states = torch.empty((len(rows), decoder.width), dtype=decoder.dtype, device=decoder.device)
@@ -57,25 +64,30 @@ def last_token_rows(
     for start in range(0, len(order), tile):
         chosen = order[start : start + tile]
         given = rows[chosen.to(rows.device)].to(decoder.device, decoder.dtype)
-        states[chosen.to(decoder.device)] = _run_blocks(decoder, plan, layers[chosen].cpu(), given)
+        stream, joined = _run_blocks(decoder, plan, layers[chosen].cpu(), given)
+        states[chosen.to(decoder.device)] = stream
+        if made is not None:
+            made.index_add_(0, chosen.cpu(), joined)
     return states
 
 
 def _run_blocks(
     decoder: DecoderModules, plan: BehindPrompt, layers: Tensor, rows: Tensor
-) -> Tensor:
-    """Rows in order of their layers."""
+) -> tuple[Tensor, Tensor]:
+    """The last block's output of rows in order of their layers, and how often each joined."""
     inputs = decoder.inputs(torch.full((1, 1), plan.past, device=decoder.device))
     counts = torch.bincount(layers, minlength=decoder.layers).cumsum(0).tolist()
     lowest = int(layers[0])
-    stream = rows[: counts[lowest]]
+    stream, joined = rows[: counts[lowest]], torch.zeros(len(rows), dtype=torch.long)
+    joined[: counts[lowest]] += 1
     with decoder.attention_by(PLANNED):
         for layer in range(lowest + 1, decoder.layers):
             stream = decoder.run_block(layer, stream[:, None], inputs, plan=plan)[:, 0]
             joining = rows[counts[layer - 1] : counts[layer]]
             if len(joining):
                 stream = torch.cat((stream, joining.to(stream.device)))
-    return stream.to(decoder.device)
+                joined[counts[layer - 1] : counts[layer]] += 1
+    return stream.to(decoder.device), joined
 
 
 # --- edits at any position ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
 from toolkit.readout import TILE_NUMBERS
 
-from .arms import rows_of_arms
+from .arms import DIRECTIONS, FEATURES, rows_of_arms
 from .baselines import MEAN_SAMPLES
 from .params import family_size
 from .passes import ROWS
@@ -26,14 +26,22 @@ if TYPE_CHECKING:
 
     from .params import Delta, Verdicts
 
-VERDICT_ROW = 200
-"""Bytes of a row of `verdicts`."""
+VERDICT_ROW, EFFECT_ROW = 260, 24
+"""Stored bytes of a row of `verdicts`, and of one of `effects`, whose rows resemble each other."""
+SUFFIX_BYTES, LOGIT_BYTES = 1 << 29, 16
+"""Memory of the widest blocks of a suffix at most, and of one logit with what is made of it."""
+TABLE_BYTES = 5 << 10
+"""Stored bytes of what a step writes to a table, besides its rows."""
+KEPT = 64
+"""Features that are expected to pass and get rows for single decision points, at most."""
 FLOAT_BYTES = 4
 """Bytes of a number in float32, such as the probability of a candidate, point and arm."""
 SCREEN_ROW = 320
 """Bytes of a row of `screens`."""
 COMPARED_FEATURE = 80
 """Bytes in memory per feature of the comparison."""
+SCREENED, JUDGED = "screened_features", "judged_features"
+"""Totals of a screen's cost: the features that it tries, and those times its decoders."""
 TRIED_SPACES = 0.1
 """Share of the spaces in which random directions are expected to be tried."""
 
@@ -69,13 +77,14 @@ def _edited_suffixes(load: Workload, prompts: _Prompts, edits: float, blocks: in
 
 def _edited_memory(load: Workload, rows: int, row_bytes: int) -> int:
     """Peak memory of edits of one prompt: the model and the SAEs, the prompt with its keys, a state
-    for each row, and the comparison.
+    for each row, what a block needs for those of a tile, logits, and the comparison.
     """
-    model, saes = load.model, load.saes
+    model = load.model
     prompt = load.longest * (token_bytes(model, model.get("layers", 1)) + key_bytes(model))
-    states = rows * row_bytes + TILE_NUMBERS * 16
-    compared = saes.get("features", 0) * COMPARED_FEATURE
-    return int(model.get("bytes", 0) + saes.get("bytes", 0) + prompt + states + compared)
+    inside = min(rows * token_bytes(model, 1), SUFFIX_BYTES)
+    logits = min(rows * model.get("vocabulary", 0), TILE_NUMBERS) * LOGIT_BYTES
+    compared = load.saes.get("features", 0) * COMPARED_FEATURE
+    return int(_weights(load) + prompt + rows * row_bytes + inside + logits + compared)
 
 
 def _blocks_above_saes(load: Workload) -> int:
@@ -106,9 +115,12 @@ def screening(params: Delta, load: Workload) -> Cost:
             load, prompts, _edits(params, load, prompts), -(-_blocks_above_saes(load) // 2)
         ),
         read=_weights(load),
-        memory=_edited_memory(load, ROWS, load.model.get("width", 0) * 12)
+        memory=_edited_memory(load, _rows_at_once(params, load), load.model.get("width", 0) * 12)
         + _results_of_step(params, load, prompts),
-        disk=features * SCREEN_ROW * screens + _effect_bytes(params, features, prompts),
+        disk=features * SCREEN_ROW * screens
+        + _effect_bytes(params, features, prompts)
+        + steps * (1 + screens) * TABLE_BYTES,
+        totals={SCREENED: features, JUDGED: features * screens},
         exact=False,
     )
 
@@ -131,6 +143,12 @@ def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
     return edits if params.at == "last" else edits * max(1.0, prompts.tokens)
 
 
+def _rows_at_once(params: Delta, load: Workload) -> int:
+    """The most edits of one prompt that are in memory together."""
+    features = min(family_size(params, load.saes), params.step)
+    return min(ROWS, max(features * len(rows_of_arms(params.arms)), params.directions * LENGTHS))
+
+
 def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
     """Bytes of the probabilities of one step, and of what its edits need of each candidate."""
     arms = len(rows_of_arms(params.arms))
@@ -140,16 +158,21 @@ def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
 
 
 def _effect_bytes(params: Delta, features: int, prompts: _Prompts) -> int:
-    """Bytes of the rows of `effects`: some features pass, or all are kept."""
-    arms = len(rows_of_arms(params.arms))
-    rows = (prompts.points * arms + 2 * arms) * (len(params.outcomes) + 1)
-    return min(features, 64) * rows * ROW
+    """Bytes of the rows of `effects`: of the features that pass, or of all. Random arms have rows
+    over all points only.
+    """
+    arms = rows_of_arms(params.arms)
+    at_points = [arm for arm in arms if arm not in (*FEATURES, *DIRECTIONS)]
+    rows = (prompts.points * len(at_points) + len(arms) + 1) * (len(params.outcomes) + 1)
+    return (features if params.keep == "all" else min(features, KEPT)) * rows * EFFECT_ROW
 
 
 def judging(params: Verdicts, load: Workload) -> Cost:
-    """One pass over the rows of a screen, and a row of `verdicts` per feature at most."""
-    features = load.saes.get("features", 0)
-    return Cost(memory=features * VERDICT_ROW * 2, disk=features * VERDICT_ROW, exact=False)
+    """One pass over the rows of a screen and its control, and a row of `verdicts` for each."""
+    screened = load.totals.get(SCREENED, load.saes.get("features", 0))
+    judged = load.totals.get(JUDGED, screened)
+    stored = judged * VERDICT_ROW + (2 if judged > screened else 1) * TABLE_BYTES
+    return Cost(memory=2 * stored, disk=stored, exact=False)
 
 
 def steering(params: Steering, load: Workload) -> Cost:
@@ -164,7 +187,7 @@ def steering(params: Steering, load: Workload) -> Cost:
         + _edited_suffixes(load, prompts, prompts.distinct * rows, blocks),
         read=_weights(load),
         memory=_edited_memory(load, rows, load.model.get("width", 0) * 12),
-        disk=(rows + 1) * (len(params.outcomes) + 1) * ROW,
+        disk=(rows + 1) * (len(params.outcomes) + 1) * ROW + 2 * TABLE_BYTES,
         exact=False,
     )
 
@@ -175,7 +198,7 @@ def joining(params: Joint, load: Workload) -> Cost:
     pairs = params.pairs * (params.pairs - 1) // 2
     rows = 2 * (1 + (len(params.features) or params.top) + pairs + params.sets) + 1
     row_bytes = load.model.get("layers", 1) * load.model.get("width", 0) * 8
-    return _edited_points(load, prompts, rows, row_bytes, disk=3 * (2 + pairs) * ROW)
+    return _edited_points(load, prompts, rows, row_bytes, disk=(4 + 3 * pairs) * ROW + TABLE_BYTES)
 
 
 def dosing(params: Doses, load: Workload) -> Cost:
@@ -183,7 +206,9 @@ def dosing(params: Doses, load: Workload) -> Cost:
     members = len(params.features) or params.top
     rows = members * (len(params.doses) + 2)
     prompts, row_bytes = _Prompts.of(params.points, load), load.model.get("width", 0) * 12
-    return _edited_points(load, prompts, rows, row_bytes, disk=(rows + members) * ROW)
+    return _edited_points(
+        load, prompts, rows, row_bytes, disk=(rows + members) * ROW + 2 * TABLE_BYTES
+    )
 
 
 def _edited_points(load: Workload, prompts: _Prompts, rows: int, row_bytes: int, disk: int) -> Cost:
@@ -206,6 +231,7 @@ def attributing(params: Attribution, load: Workload) -> Cost:
     """
     model, saes = load.model, load.saes
     prompts, features = _Prompts.of(params.points, load), saes.get("features", 0)
+    screened = load.totals.get(SCREENED, features)
     passes = prompts.distinct * len(params.methods)
     graph = load.longest * (token_bytes(model, model.get("layers", 1)) + key_bytes(model)) * 4
     return Cost(
@@ -213,11 +239,11 @@ def attributing(params: Attribution, load: Workload) -> Cost:
         flops=prompts.passes(3 * passes, load),
         read=_weights(load),
         memory=_weights(load) + int(graph + features * COMPARED_FEATURE),
-        disk=features * len(params.methods) * ROW,
+        disk=screened * len(params.methods) * ROW + TABLE_BYTES,
         exact=False,
     )
 
 
 def pairing(params: PairedGames, load: Workload) -> Cost:
     """One pass over the rows of games."""
-    return Cost(memory=ROW * ROW, disk=ROW * ROW, exact=False)
+    return Cost(memory=2 * TABLE_BYTES, disk=TABLE_BYTES, exact=False)

@@ -1,8 +1,10 @@
-"""The observed range of features: the model never had values outside of it."""
+"""Features that a screen sets to values outside of their observed range."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from toolkit.observed import is_outside, largest_activations, outside_warning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,19 +22,15 @@ def observed_maxima(work: Work, features: ComparedFeatures) -> Array | None:
     """
     import numpy as np
 
-    if "activations" not in work.inputs.tables():
-        return None
-    rows = work.inputs.read("activations")
     maxima = np.zeros(len(features))
-    names = rows["space"].to_numpy(zero_copy_only=False)
     for space in np.unique(features.space).tolist():
         members = features.of_space(space)
-        space_rows = rows.filter(names == features.spaces[space])
-        listed = space_rows["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        values = space_rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        largest = np.zeros(int(max(listed.max(initial=0), features.feature[members].max())) + 1)
-        np.maximum.at(largest, listed.astype(np.int64), values)
-        maxima[members] = largest[features.feature[members]]
+        largest = largest_activations(
+            work.inputs, features.spaces[space], features.feature[members].tolist()
+        )
+        if largest is None:
+            return None
+        maxima[members] = largest
     return maxima
 
 
@@ -41,14 +39,13 @@ def warn_out_of_range(work: Work, features: ComparedFeatures, values: Array) -> 
     maxima = observed_maxima(work, features)
     if maxima is None:
         return
-    above = (values > maxima * (1 + 1e-6)).nonzero()[0].tolist()
+    pairs = zip(values.tolist(), maxima.tolist(), strict=True)
+    above = [row for row, (value, largest) in enumerate(pairs) if is_outside(value, largest)]
     if above:
-        example = above[0]
-        work.report.event(
-            "warning",
-            text=f"{len(above)} of {len(features)} features are set to values outside of the "
-            f"observed range: feature {int(features.feature[example])} of space "
-            f"{features.spaces[int(features.space[example])]} to {values[example]:.4g}, "
-            f"where at most {maxima[example]:.4g} was seen. The model never had such values; read "
-            "these effects with care.",
+        row = above[0]
+        space = features.spaces[int(features.space[row])]
+        name = f"feature {int(features.feature[row])} of space {space}"
+        text = outside_warning(
+            len(above), len(features), name, float(values[row]), float(maxima[row])
         )
+        work.report.event("warning", text=text)

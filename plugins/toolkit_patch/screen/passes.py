@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.edits import check_made, set_stream
+from toolkit.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +86,7 @@ def push(
 def _states(model: Model, reading: Reading, layers: Tensor, streams: Tensor) -> Tensor:
     """Last-token states. After an edit of an earlier token, all later tokens are computed again."""
     if reading.edits_last_token:
-        return model.suffix(reading.prefix, layers, streams)
+        return _suffix(model, reading.prefix, layers, streams)
     edits, edited_layers = [], layers.cpu()
     for layer in sorted(set(edited_layers.tolist())):
         rows = (edited_layers == layer).nonzero()[:, 0]
@@ -94,4 +95,21 @@ def _states(model: Model, reading: Reading, layers: Tensor, streams: Tensor) -> 
         edits.append(set_stream(f"resid_post.{layer}", rows.tolist(), positions, values))
     states = model.edited_states(reading.prefix, edits, len(streams))
     check_made(edits, [len(reading.prefix.ids)] * len(streams))
+    return states
+
+
+def _suffix(model: Model, prefix: Prefix, layers: Tensor, streams: Tensor) -> Tensor:
+    """States behind edits of the last token, each of which has to be made once."""
+    import torch
+
+    made = torch.zeros(len(streams), dtype=torch.long)
+    states = model.suffix(prefix, layers, streams, made)
+    wrong = (made != 1).nonzero()[:, 0].tolist()
+    if wrong:
+        row = wrong[0]
+        raise DataError(
+            f"edit after block {int(layers[row])}: 1 token of row {row} was planned in its prompt, "
+            f"and {int(made[row])} were edited ({len(wrong)} of {len(streams)} rows differ from "
+            f"the plan). {model.identity.name}'s `suffix` is at fault."
+        )
     return states

@@ -41,7 +41,7 @@ def decision_points(work: Work, count: int, part: str, selector: Where = "last")
         rows = [row for row in rows if half(work.seed, row["unit"]) == part]
     if not rows:
         raise DataError(
-            f"half: no decision point is left in the half of the units that {part}s. Play more "
+            f"half: there is no decision point in the `{part}` half of the units. Play more "
             "games, or `half: all`."
         )
     if selector != "last":

@@ -37,19 +37,19 @@ class InvestmentGame(Environment):
     def __init__(self, params: Investment) -> None:
         self._params = params
         self.max_rounds = params.max_rounds
-        self.min_reply_tokens = 8
+        self.example_reply = f"1) Invest ${params.start}"
 
     def conditions(self) -> list[Condition]:
         """One condition whose prompt leaves the success probability out, and one that states it."""
         return [
-            Condition(name, {"told": is_stated}, {"told": is_stated}, label=f"chance {name}")
-            for name, is_stated in (("untold", False), ("told", True))
+            Condition(name, {"stated": is_stated}, {"stated": is_stated}, label=f"chance {name}")
+            for name, is_stated in (("hidden", False), ("stated", True))
         ]
 
     def start(self, settings: Mapping[str, Any]) -> State:
         """The state before the first round."""
         return {
-            "told": bool(settings.get("told", False)),
+            "stated": bool(settings.get("stated", False)),
             "round": 1,
             "balance": self._params.start,
             "outcome": None,
@@ -62,7 +62,7 @@ class InvestmentGame(Environment):
         text = f"Investment Game\n\n{money}{balance}. Round {state['round']}.\n"
         balance_start = text.index(money) + len(money)
         text += f"The project returns {self._params.factor:g} times the investment or nothing.\n"
-        text += f"It succeeds {self._params.chance:.0%} of the time.\n" if state["told"] else ""
+        text += f"It succeeds {self._params.chance:.0%} of the time.\n" if state["stated"] else ""
         options = (
             Option("invest", "1", ("Invest",), 1.0, float(balance)),
             Option("cash_out", "2", ("Cash out",)),

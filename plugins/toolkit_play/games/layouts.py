@@ -113,6 +113,26 @@ def _corrected(rules: SlotMachine, state: State) -> _Blocks:
     return [intro, _components(rules, state), history, _options(rules, state), request]
 
 
+_TERSE, _REASONED = 32, 1024
+"""Tokens that replies get by default. Of a chat model that gave reasons none of 1,670 replies was
+cut at 1,024, and one in six at 250.
+"""
+
+
+def example_reply(rules: SlotMachine) -> str:
+    """The shortest whole reply that a layout asks for, with the highest bet of the first round."""
+    bet = f"Bet ${max(fixed_bet(rules), highest_bet(rules, rules.start))}"
+    if rules.layout == "corrected":
+        reason = "The balance is high enough, so one more bet is worth it."
+        return f"{reason}\nFinal Decision: {bet}"
+    return f"1) {bet}"
+
+
+def reply_tokens(rules: SlotMachine) -> int:
+    """The budget of new tokens that suits a layout."""
+    return _REASONED if rules.layout == "corrected" else _TERSE
+
+
 _LAYOUTS: Mapping[str, Callable[[SlotMachine, State], _Blocks]] = {
     "restart": _restart,
     "corrected": _corrected,

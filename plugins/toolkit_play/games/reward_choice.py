@@ -39,7 +39,7 @@ class RewardChoiceGame(Environment):
     def __init__(self, params: RewardChoice) -> None:
         self._params = params
         self.max_rounds = params.max_rounds
-        self.min_reply_tokens = 4
+        self.example_reply = "1)"
 
     def conditions(self) -> list[Condition]:
         """One condition per order of the list."""

@@ -160,9 +160,11 @@ class SlotMachineGame(Environment):
     outcomes = ("bankruptcy", "voluntary_stop")
 
     def __init__(self, rules: SlotMachine) -> None:
+        from .layouts import example_reply, reply_tokens
+
         self._rules = rules
         self.max_rounds = rules.max_rounds
-        self.min_reply_tokens = 24 if rules.layout == "corrected" else 8
+        self.example_reply, self.reply_tokens = example_reply(rules), reply_tokens(rules)
 
     def conditions(self) -> list[Condition]:
         """All conditions, ordered by mode, then first result, then components."""

@@ -32,7 +32,7 @@ def playing(params: Play, load: Workload) -> Cost:
     model, prompt_length = load.model, load.longest
     replies = max_rows(params, {"units": load.units})["rounds"]
     concurrent_games = min(params.batch, load.units)
-    full_length = prompt_length + params.max_new_tokens
+    full_length = prompt_length + params.reply_budget
     body_flops = (full_length - 1) * token_flops(model, full_length)
     tokens_in_memory = min(concurrent_games * full_length, max(ANSWERED, full_length))
     cache_bytes = (
@@ -41,14 +41,14 @@ def playing(params: Play, load: Workload) -> Cost:
     )
     return Cost(
         forwards=replies,
-        flops=replies * (body_flops + params.max_new_tokens * head_flops(model)),
+        flops=replies * (body_flops + params.reply_budget * head_flops(model)),
         read=int(model.get("bytes", 0)),
         memory=pass_bytes(model, tokens_in_memory, full_length, 1, ANSWERED) + cache_bytes,
         disk=replies
         * (
             ROUND_BYTES
             + prompt_length * PROMPT_TOKEN_BYTES
-            + params.max_new_tokens * REPLY_TOKEN_BYTES
+            + params.reply_budget * REPLY_TOKEN_BYTES
         )
         + load.units * GAME_BYTES,
         exact=False,

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput
-from toolkit.games import HOST_OUTCOMES
+from toolkit.games import HOST_OUTCOMES, tokens_of
 from toolkit.parts import Params, StagedGame, UsedEnvironment, UsedParser
 
 
@@ -41,12 +41,13 @@ class Play(Params):
     temperature: float = Field(
         0.7, gt=0, le=100, description="Sampling temperature of the replies."
     )
-    max_new_tokens: int = Field(
-        32,
+    max_new_tokens: int | None = Field(
+        None,
         ge=1,
         le=100_000,
         description="Longest reply in tokens, as far as the model's context has room for it; a "
-        "longer one counts as truncated.",
+        "longer one counts as truncated. null: what suits the game's prompts, 32 for an option "
+        "alone and 1,024 for a reason before it.",
     )
     min_new_tokens: int = Field(
         0,
@@ -79,16 +80,18 @@ class Play(Params):
         reserved = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
         if reserved:
             raise ValueError(f"game: its outcome '{reserved[0]}' is reserved for play.games")
-        if self.max_new_tokens < game.min_reply_tokens:
+        if self.max_new_tokens is None:
+            object.__setattr__(self, "max_new_tokens", game.reply_tokens)
+        if self.reply_budget < (least := tokens_of(game.example_reply)):
             raise ValueError(
-                f"max_new_tokens is {self.max_new_tokens}; the shortest reply that the prompts of "
-                f"{self.game.uses} ask for takes {game.min_reply_tokens}. Raise it to at least "
-                "that; models that explain themselves need some hundreds"
+                f"max_new_tokens is {self.reply_budget}; the shortest reply that the prompts of "
+                f"{self.game.uses} ask for takes {least}: {game.example_reply!r}. Raise it to at "
+                "least that; models that explain themselves need some hundreds"
             )
-        if self.min_new_tokens > self.max_new_tokens:
+        if self.min_new_tokens > self.reply_budget:
             raise ValueError(
                 f"min_new_tokens is {self.min_new_tokens}, above max_new_tokens "
-                f"{self.max_new_tokens}; lower it"
+                f"{self.reply_budget}; lower it"
             )
         if self.reask is not None and not self.parser.part.can_fail:
             raise ValueError(
@@ -96,6 +99,12 @@ class Play(Params):
                 "is ever asked again. Leave reask out, or name another parser"
             )
         return self
+
+    @property
+    def reply_budget(self) -> int:
+        """The longest reply in tokens."""
+        assert self.max_new_tokens is not None
+        return self.max_new_tokens
 
     @property
     def attempts(self) -> int:

@@ -22,6 +22,7 @@ from pydantic import Field, field_validator, model_validator
 
 from toolkit.addresses import layer_of, locate, parse
 from toolkit.errors import BadInput, DataError, choices
+from toolkit.observed import is_outside, largest_activations, outside_warning
 from toolkit.parts import Params
 from toolkit.saes import space_row
 from toolkit.work import Rows, Work
@@ -46,7 +47,11 @@ class Patch(Params):
     top: int = Field(
         3, ge=1, description="Most features with these verdicts: those with the largest effects."
     )
-    set: float | None = Field(None, description="Hold it at this value.")
+    set: float | None = Field(
+        None,
+        description="Hold it at this value. One above the largest that the needed stages saw is "
+        "warned about, where they kept activations.",
+    )
     add: float | None = Field(None, description="Add this to its value.")
     scale: float | None = Field(None, description="Multiply its value; 0 ablates it.")
 
@@ -153,6 +158,7 @@ def play_patched(work: Work) -> Rows:
 
 def _arms(work: Work) -> list[Arm]:
     params: PatchedPlay = work.params
+    _warn_out_of_range(work)
     operations = [operation for patch in params.patch for operation in _operations(work, patch)]
     if not params.random_directions:
         return [_arm(params, params.arm, operations, is_null=params.null)]
@@ -204,12 +210,33 @@ def _edits(operations: Sequence[tuple[str, Any, str | None]], start: int) -> lis
     ]
 
 
+def _warn_out_of_range(work: Work) -> None:
+    """Warn once about features that are held at more than their largest observed value."""
+    held = [
+        (name, patch.set, largest[0])
+        for patch in work.params.patch
+        if patch.set is not None
+        for name, space, index in _features(work, patch)
+        if (largest := largest_activations(work.inputs, space, [index])) is not None
+    ]
+    above = [entry for entry in held if is_outside(entry[1], entry[2])]
+    if above and not (work.units or (0, 0))[0]:
+        name, value, largest = above[0]
+        text = outside_warning(len(above), len(held), f"feature {name}", value, float(largest))
+        work.report.event("warning", text=text)
+
+
 def _operations(work: Work, patch: Patch) -> list[tuple[str, Any, str | None]]:
     """The operation on each feature that a patch names, by layer."""
+    return [_operation(work, patch, *feature) for feature in _features(work, patch)]
+
+
+def _features(work: Work, patch: Patch) -> list[tuple[str, str, int]]:
+    """The features that a patch names, by layer: (address, space, index)."""
     rows = [space_row(work.model.identity, sae) for sae in work.saes]
     if patch.feature is not None:
         space, index = locate(patch.feature, rows)
-        return [_operation(work, patch, patch.feature, str(space["space"]), index)]
+        return [(patch.feature, str(space["space"]), index)]
     verdict_rows = work.inputs.read("verdicts").to_pylist() if _has_verdicts(work) else []
     matching = [row for row in verdict_rows if row["verdict"] in patch.verdicts]
     matching.sort(key=lambda row: (-abs(row["effect"]), row["space"], row["feature"]))
@@ -231,10 +258,7 @@ def _operations(work: Work, patch: Patch) -> list[tuple[str, Any, str | None]]:
             f"stage make {choices([str(row['address']) for row in rows])}. Use the same SAEs."
         )
     feature_keys.sort(key=lambda key: (layers[key[0]], key[1]))
-    return [
-        _operation(work, patch, f"{layers[space]}/{index}", space, index)
-        for space, index in feature_keys
-    ]
+    return [(f"{layers[space]}/{index}", space, index) for space, index in feature_keys]
 
 
 def _has_verdicts(work: Work) -> bool:

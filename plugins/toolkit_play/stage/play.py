@@ -26,6 +26,7 @@ from toolkit.games import (
     Turn,
     chance,
     judge,
+    tokens_of,
 )
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
@@ -175,8 +176,9 @@ class _Match:
     def _max_reply_tokens(self, game: LiveGame, prompt_tokens: int) -> int:
         """The longest reply that fits into the context after this prompt."""
         context: int = self._work.model.context
-        max_tokens = min(self._params.max_new_tokens, context - prompt_tokens + 1)
-        min_tokens = min(self._environment.min_reply_tokens, self._params.max_new_tokens)
+        max_tokens = min(self._params.reply_budget, context - prompt_tokens + 1)
+        least = tokens_of(self._environment.example_reply)
+        min_tokens = min(least, self._params.reply_budget)
         if max_tokens < min_tokens:
             raise DataError(
                 f"{game.request}: the prompt has {prompt_tokens} tokens and the shortest reply "

@@ -221,6 +221,25 @@ def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
         )
 
 
+def check_shapes(
+    file: Path,
+    shapes: Shapes,
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    config: str,
+    missing: str,
+) -> None:
+    """Check that a file has the tensors that `config` promises, in their shapes. `missing` ends
+    the message about a tensor that is not there.
+    """
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise BadInput(f"{file} has no tensor '{name}'{missing}.")
+        if tuple(shapes[name]) != shape:
+            problem = f"{file}: {name} is {list(shapes[name])}; {config} promises {list(shape)}."
+            raise BadInput(problem + swapped(tuple(shapes[name]), shape))
+
+
 def swapped(results: tuple[int, ...], expected: tuple[int, ...]) -> str:
     """What to add to a message about a wrong shape."""
     return " Its axes are swapped." if results == expected[::-1] and len(set(expected)) > 1 else ""

@@ -82,7 +82,7 @@ def examine(work: Work) -> Rows:
     rows: list[dict[str, Any]] = []
     screen = AlternativesScreen(work)
     for done, sae in enumerate(saes):
-        measured, *neighbours = (_at(sae, streams, site) for site in sites[sae])
+        measured, *neighbours = (_measure_at(sae, streams, site) for site in sites[sae])
         tried = {
             str(site): (measurement, LAYER)
             for site, measurement in zip(sites[sae][1:], neighbours, strict=True)
@@ -96,7 +96,7 @@ def examine(work: Work) -> Rows:
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _at(sae: Sae, streams: dict[str, Tensor], site: TrialSite) -> SaeMeasurement:
+def _measure_at(sae: Sae, streams: dict[str, Tensor], site: TrialSite) -> SaeMeasurement:
     return measure(sae, streams[site.reads], targets=streams[site.writes])
 
 
@@ -122,7 +122,7 @@ class AlternativesScreen:
         return {
             name: tried
             for name, tried in results.items()
-            if _counts(name, tried[0], measured, sae.declared_l0)
+            if _is_better(name, tried[0], measured, sae.declared_l0)
         }
 
     def _recipes(
@@ -143,7 +143,7 @@ class AlternativesScreen:
         self, sae: Sae, declared_site: TrialSite
     ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
         if sae.layer != self._layer:
-            self._layer, self._shown = sae.layer, self._few(sae.layer)
+            self._layer, self._shown = sae.layer, self._few_rows(sae.layer)
         if not {declared_site.reads, declared_site.writes} <= set(self._shown):
             return
         measured = measure(
@@ -158,7 +158,7 @@ class AlternativesScreen:
                     (measure(sae, streams[site.reads], targets=streams[site.writes]), cause),
                 )
 
-    def _few(self, layer: int) -> dict[str, Tensor]:
+    def _few_rows(self, layer: int) -> dict[str, Tensor]:
         names = [f"{site}.{layer}" for site in SITES if site != "attn_probs"]
         return _streams(
             self._work,
@@ -176,7 +176,7 @@ class AlternativesScreen:
         )
 
 
-def _counts(
+def _is_better(
     name: str, measurement: SaeMeasurement, measured: SaeMeasurement, declared: float | None
 ) -> bool:
     """Whether a trial counts: a recipe has to repair the SAE, a site to fit clearly better."""

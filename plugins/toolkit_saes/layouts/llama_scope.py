@@ -21,10 +21,10 @@ from toolkit.hub import Snapshot
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
+    check_shapes,
     refuse_pickles,
     safetensors_shapes,
     safetensors_weights,
-    swapped,
 )
 from toolkit_saes.layouts import config
 from toolkit_saes.layouts import openmoss as _openmoss
@@ -208,16 +208,8 @@ def _original(folder: Path, release: str) -> Facts:
         "decoder.weight": (inputs, width),
         "decoder.bias": (inputs,),
     }
-    for name, shape in promised.items():
-        if name not in shapes:
-            raise BadInput(
-                f"{file} has no tensor '{name}': it is not in Llama Scope's original layout."
-            )
-        if shapes[name] != shape:
-            problem = (
-                f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
-            )
-            raise BadInput(problem + swapped(shapes[name], shape))
+    missing = ": it is not in Llama Scope's original layout"
+    check_shapes(file, shapes, promised, config="hyperparams.json", missing=missing)
     point, end = (
         config.hookpoint_of(known, name, folder / FILES[0])
         for name in ("hook_point_in", "hook_point_out")

@@ -18,10 +18,10 @@ from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
+    check_shapes,
     refuse_pickles,
     safetensors_shapes,
     safetensors_weights,
-    swapped,
 )
 from toolkit_saes.layouts import config
 from toolkit_saes.layouts.canonical import Facts, Weights
@@ -217,12 +217,8 @@ def _check(
         expected[layout.b_dec] = (inputs,)
     if threshold := _threshold(shapes):
         expected[threshold] = (width,)
-    for name, shape in expected.items():
-        if name not in shapes:
-            raise BadInput(f"{file} has no tensor '{name}': it is not in OpenMOSS's layout.")
-        if shapes[name] != shape:
-            problem = f"{file}: {name} is {list(shapes[name])}; config.json promises {list(shape)}."
-            raise BadInput(problem + swapped(shapes[name], shape))
+    missing = ": it is not in OpenMOSS's layout"
+    check_shapes(file, shapes, expected, config="config.json", missing=missing)
     if known["norm_activation"] == "dataset-wise":
         for side in ("hook_point_in", "hook_point_out"):
             if NORM + str(known[side]) not in shapes:

@@ -15,7 +15,7 @@ from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.tensors import (
     Shapes,
     check_axes,
-    swapped,
+    check_shapes,
 )
 from toolkit_saes.layouts import config
 from toolkit_saes.layouts.canonical import Facts, Norm
@@ -237,12 +237,7 @@ def _check_shapes(
     expected |= {
         name: (outputs, inputs) if name == "W_skip" else (width,) for name in architecture.tensors
     }
-    for name, shape in expected.items():
-        if name not in shapes:
-            raise BadInput(f"{file} has no tensor '{name}'; it holds {choices(shapes)}.")
-        if tuple(shapes[name]) != shape:
-            problem = f"{file}: {name} is {list(shapes[name])}; cfg.json promises {list(shape)}."
-            raise BadInput(problem + swapped(tuple(shapes[name]), shape))
+    check_shapes(file, shapes, expected, config="cfg.json", missing=f"; it holds {choices(shapes)}")
     strange = [
         name
         for name in shapes

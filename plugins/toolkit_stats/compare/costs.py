@@ -26,7 +26,7 @@ from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 THREADS = 4
 """Spaces processed at once, as in the core of comparisons."""
 GROUPS = 8
-"""Groups where a spec names none: as many as the metadata has values, which nobody has seen yet."""
+"""Groups where a spec names none: as many as the metadata has values, which are not known yet."""
 OF_GROUP = 3
 """Rows per feature and group: mean, density, std."""
 OF_FEATURE = 5
@@ -40,8 +40,8 @@ stored row, whose words nearly always repeat those of the row before.
 OBJECT = 1000
 """Bytes of a sample while its metadata are Python's own objects."""
 SHUFFLED = 16 * 512 * 8
-"""Bytes of a column of a block while its statistic is shuffled: so many arrays of as many
-labellings as are worked on together.
+"""Bytes of a column of a block while its statistic is shuffled: arrays for all labellings that are
+processed together.
 """
 BLOCK_COLUMNS = 1024
 """Columns of such a block."""
@@ -136,7 +136,7 @@ def _rows(test: TestCost, params: Compare) -> int:
 # --- baselines ------------------------------------------------------------------------------------
 
 KEYS, COLUMNS, NEWTON = 10, 32, 20
-"""Metadata keys of a sample and columns that one becomes at most, where nobody has seen them; steps
+"""Most metadata keys of a sample, and most columns of a key, where they are not known; steps
 until a regression stands still.
 """
 BASELINE = 400

@@ -174,9 +174,8 @@ def p_of(r: Floats, observations: int) -> Floats:
 
 
 def of_orders(values: Floats) -> Floats:
-    """For each row, 2 over the number of orders that its values can stand in, equal ones not told
-    apart: the p of the most extreme two, which is what a perfect correlation with so few different
-    values shows.
+    """For each row, 2 over the number of distinct orders of its values: the p of the most extreme
+    two, which is what a perfect correlation with so few different values shows.
     """
     count = values.shape[1]
     ordered = np.sort(values, axis=1)

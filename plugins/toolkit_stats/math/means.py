@@ -27,7 +27,7 @@ float32 spreads are larger.
 
 
 WIDE_SHARE, WIDE_CLUSTERS = 0.9, 20
-"""A feature is wide if it fires in this share of the samples of groups of so many clusters,"""
+"""A feature is wide if it fires in this share of the samples of groups with this many clusters,"""
 WIDE_SKEWNESS, FEW_SKEWNESS = 0.4, 1.0
 """if its skewness is at most this in the larger and in the smaller group, which shows it badly,"""
 WIDE_KURTOSIS = -0.5

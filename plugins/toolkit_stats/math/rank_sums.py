@@ -74,8 +74,8 @@ def _mixed(ranked: Ranked, a: int, distance: Floats, columns: Ints) -> Floats:
 
     A column that fires in k of n rows has few distinct rank sums, and far out the normal
     distribution is wrong by orders of magnitude. How many of the k fall into the first group is
-    hypergeometric, exactly; given that number, their ranks are a draw of so many of k, and only
-    this part is approximated as normal.
+    hypergeometric, exactly; given that number, their ranks are a random choice of this many of k,
+    and only this part is approximated as normal.
     """
     n, stored = ranked.rows, _stored(ranked)
     every = np.maximum(stored, 1)

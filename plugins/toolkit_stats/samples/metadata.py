@@ -12,8 +12,8 @@ from scipy.special import expit
 from toolkit.arrays import Bools, Floats, Ints
 
 LEVELS, BINS = 30, 5
-"""Words told apart in one key (the most frequent in the training folds), and equal shares a key of
-numbers is cut into.
+"""Most words of a key that get columns of their own (the most frequent in the training folds), and
+the number of quantile bins of a key of numbers.
 """
 
 
@@ -49,8 +49,8 @@ def read_keys(meta: Any, samples: Sequence[str], leave_out: Sequence[str]) -> li
 
 
 def design(keys: Sequence[Key], train: Bools) -> Floats:
-    """Columns for the keys, scaled and centred by the training samples; words seen there only are
-    told apart.
+    """Columns for the keys, scaled and centred by the training samples; only words seen there get
+    columns of their own.
     """
     columns = [
         column

@@ -12,6 +12,10 @@ from toolkit import figures as draw
 
 LEFT, RIGHT, TOP = 150.0, 12.0, 16.0
 WIDTH, ROW = 760.0, 16.0
+NARROW, LABEL, CHARACTER = 480.0, 30, 6.8
+"""The width of a drawing that a narrow screen shows whole, the characters of a label in it, and the
+width of one.
+"""
 COLOURS = ("var(--computed)", "var(--failed)", "var(--part)", "var(--faint)", "var(--fg)")
 CELLS = 6000
 """The most cells of a drawing: the weakest of a long text are left out, so that its page scrolls
@@ -93,16 +97,35 @@ def _min_drawn(rows: Sequence[Mapping[int, float]]) -> float:
     return math.nextafter(values[CELLS], math.inf)
 
 
-def highlighted(pieces: Sequence[str], values: Mapping[int, float]) -> str:
-    """The text itself, each token shaded."""
+def highlighted(text: str, pieces: Sequence[str], values: Mapping[int, float]) -> str:
+    """The text itself, each token shaded; tokens that share a character are shaded as the strongest
+    of them.
+    """
     peak = max(values.values(), default=1.0) or 1.0
     parts = []
-    for position, piece in enumerate(pieces):
-        share = max(0.0, min(1.0, values.get(position, 0.0) / peak))
+    for piece, positions in _written(text, pieces):
+        strongest = max(values.get(position, 0.0) for position in positions)
+        share = max(0.0, min(1.0, strongest / peak))
         shade = f"background:color-mix(in srgb,var(--computed) {60 * share:.0f}%,transparent)"
-        title = draw.escaped(f"{position}: {values.get(position, 0.0):.3g}")
+        shown = ", ".join(f"{position}: {values.get(position, 0.0):.3g}" for position in positions)
+        title = draw.escaped(shown)
         parts.append(f'<span style="{shade}" title="{title}">{draw.escaped(piece)}</span>')
     return f'<p style="white-space:pre-wrap;line-height:1.7">{"".join(parts)}</p>'
+
+
+def _written(text: str, pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """The pieces of a text with their positions. A character of several tokens is the piece of each
+    of them; it is written once.
+    """
+    end, written = 0, list[tuple[str, list[int]]]()
+    for position, piece in enumerate(pieces):
+        continues = text.startswith(piece, end)
+        if not continues and written and written[-1][0] == piece:
+            written[-1][1].append(position)
+        else:
+            written.append((piece, [position]))
+            end += len(piece) if continues else 0
+    return written
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str) -> str:
@@ -140,27 +163,33 @@ def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float)
         ends.append(ends[-1] + value)
     extent = [*ends, total, measured, 0.0]
     low, high = min(extent), max(extent)
-    margin = 220.0
-    axis = draw.ChartAxis(low, high, margin, WIDTH - 90)
+    longest = max((len(name[:LABEL]) for name, _ in steps), default=0)
+    margin = 16 + CHARACTER * max(longest, len("sum of parts"))
+    places = draw.decimals(total, measured)
+    axis = draw.ChartAxis(low, high, margin, NARROW - 64)
     height = TOP + ROW * (len(steps) + 2)
     body = [draw.line(axis.at(0), TOP - 4, axis.at(0), height, "axis")]
     for number, (name, value) in enumerate(steps):
         y = TOP + ROW * number
         kind = "more" if value >= 0 else "less"
         body += _bar(axis.at(ends[number]), axis.at(ends[number + 1]), y, kind)
-        body.append(draw.text(margin - 8, y + 11, name[:34], anchor="end"))
+        body.append(draw.text(margin - 8, y + 11, name[:LABEL], anchor="end"))
         x = max(axis.at(ends[number]), axis.at(ends[number + 1])) + 6
-        body.append(draw.text(x, y + 11, draw.signed(value)))
+        body.append(draw.text(x, y + 11, _signed(value, places)))
     for number, (name, value) in enumerate((("sum of parts", total), ("measured", measured))):
         y = TOP + ROW * (len(steps) + number)
         body += _bar(axis.at(0), axis.at(value), y, "rest")
         body.append(draw.text(margin - 8, y + 11, name, anchor="end", kind="strong"))
         x = max(axis.at(0), axis.at(value)) + 6
-        body.append(draw.text(x, y + 11, draw.signed(value), kind="strong"))
-    for tick in axis.ticks(5):
+        body.append(draw.text(x, y + 11, _signed(value, places), kind="strong"))
+    for tick in axis.ticks(4):
         body.append(draw.text(axis.at(tick), height + 16, draw.number(tick), anchor="middle"))
     body.append(draw.x_title(axis, height + 34, "change of the outcome, added up"))
-    return draw.svg(WIDTH, height + 42, body)
+    return draw.svg(NARROW, height + 42, body)
+
+
+def _signed(value: float, places: int) -> str:
+    return ("+" if value >= 0 else "") + draw.fixed(value, places)
 
 
 def _bar(start: float, end: float, y: float, kind: str) -> Iterator[str]:

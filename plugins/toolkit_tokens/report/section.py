@@ -14,7 +14,8 @@ from toolkit.work import Figure, Finding, Inputs
 from .drawings import bands, heatmap, highlighted, lines, waterfall
 from .timelines import last_space, timelines
 
-SHOWN_FEATURES, SHOWN_PARTS = 16, 12
+SHOWN_FEATURES, SHOWN_PARTS, SHOWN_DIFFERENCES = 16, 12, 12
+_STATISTICS = {"attention_share": "share of attention", "activation": "activation"}
 WATERFALLS = ("integrated_gradients", "attribution_patching", "direct")
 ALL = "*"
 
@@ -93,7 +94,7 @@ def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
         sums[position] = sums.get(position, 0.0) + value
     yield Figure(
         f"Sum of activations on the text: {sample['sample']}",
-        highlighted(sample["pieces"], sums),
+        highlighted(sample["text"], sample["pieces"], sums),
         "The text, each token shaded by the sum of its activations.",
     )
 
@@ -154,20 +155,31 @@ def _spans(inputs: Inputs) -> Iterator[Figure]:
             ],
         )
     differences = [row for row in rows if " - " in row["group"]]
+    for statistic in sorted({row["statistic"] for row in differences}):
+        yield _differences(statistic, [row for row in differences if row["statistic"] == statistic])
+
+
+def _differences(statistic: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """The largest differences between two groups, of one statistic."""
+    shown = sorted(rows, key=lambda row: -abs(row["value"] or 0.0))[:SHOWN_DIFFERENCES]
     cells = [
         [
-            draw.escaped(f"{row['statistic']} of {row['span']}, layer {row['layer']}"),
+            draw.escaped(row["span"]),
+            str(row["layer"]),
             _number(row["value"]),
             f"{_number(row['low'])} to {_number(row['high'])}",
             "withheld" if row["q"] is None else draw.small(row["q"]),
             str(row["units"]),
         ]
-        for row in sorted(differences, key=lambda row: -abs(row["value"] or 0.0))[:24]
+        for row in shown
     ]
-    if cells:
-        heads = ("what", "difference", "95 % interval", "q", "units")
-        title = f"Differences of spans: {differences[0]['group']}"
-        yield Figure(title, draw.table(title, heads, cells), "The largest differences.")
+    title = f"Differences of spans, {_STATISTICS.get(statistic, statistic)}: {rows[0]['group']}"
+    note = (
+        f"The {len(shown)} largest of {len(rows)}, with 95 % intervals by unit; q over all of "
+        "them. A p is withheld where a group is small."
+    )
+    heads = ("span", "layer", "difference", "interval", "q", "units")
+    return Figure(title, draw.table(note, heads, cells), note)
 
 
 # --- attribution ----------------------------------------------------------------------------------
@@ -227,15 +239,20 @@ def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:
         ]
         cells.append(
             [
-                draw.escaped(f"{method}, by {part}"),
-                _number(max(gaps)) if gaps else "adds up to nothing",
+                draw.escaped(method),
+                draw.escaped(part),
+                _number(max(gaps)) if gaps else "no sum",
                 _number(sum(agreements) / len(agreements)) if agreements else "not patched",
                 str(len(method_checks)),
             ]
         )
     title = "Methods: completeness, and agreement with exact patching"
-    heads = ("method", "largest gap to the measured change", "mean r with exact", "attributions")
-    return Figure(title, draw.table(title, heads, cells), title)
+    note = (
+        "The gap is that between the sum of the parts and the measured change, the largest of all "
+        "attributions; r compares parts with what patching each of them does, on average."
+    )
+    heads = ("method", "by", "gap", "r with exact", "attributions")
+    return Figure(title, draw.table(note, heads, cells), note)
 
 
 def _label(row: Mapping[str, Any], pieces: Mapping[str, Sequence[str]]) -> str:

@@ -38,8 +38,8 @@ _COMMITTED_AT_ONCE = 16 << 20
 def build(
     store: StepStore, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
 ) -> int:
-    """Build what is missing; return the number of new steps. `sampled` are the steps that wrote the
-    samples.
+    """Build the missing parts of the index; return the number of new steps. `sampled`: the steps
+    that wrote the samples.
     """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)

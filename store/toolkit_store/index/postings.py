@@ -46,8 +46,8 @@ def lookup_number(step: str, feature: int, block: int = 0) -> int:
     """The number by which a block of postings is looked up: from the high bits down a hash of the
     step, feature and block.
 
-    Two steps may share a hash and wide spaces may wrap around, so that who looks up compares step
-    and feature as well.
+    Two steps may share a hash and wide spaces may wrap around, so a lookup also compares step and
+    feature.
     """
     slot = int(hashlib.sha256(step.encode()).hexdigest()[:8], 16) >> 9
     return (

@@ -1,10 +1,10 @@
 """Compact projections of decoder rows, stored on request: `similar` then works without the SAE
 files.
 
-A row of a decoder is projected onto `dims` directions, orthogonal to each other and drawn once for
-all (so that projections of the same SAE are the same everywhere), and kept as that many bytes.
-Angles between rows come out with an error of about 1 / sqrt(dims). The key of their step is made
-from the hash of the SAE's files, so that runs of the same SAE share it.
+A row of a decoder is projected onto `dims` directions, orthogonal to each other and the same in
+every store, and kept as that many bytes. Angles between rows come out with an error of about 1 /
+sqrt(dims). The key of their step is made from the hash of the SAE's files, so that runs of the same
+SAE share it.
 """
 
 from __future__ import annotations
@@ -54,13 +54,17 @@ def project(
     are refused.
     """
     if dims is not None and not 8 <= dims <= 4096:
-        raise BadInput(f"Projections have 8 to 4,096 numbers a feature, not {dims:,}.")
-    kept = projected(store, sae_hash) if dims is not None else None
-    if dims is not None and kept is not None and kept.shape[1] != min(dims, rows(0, 1).shape[1]):
+        raise BadInput(f"Projections have 8 to 4,096 numbers per feature, not {dims:,}.")
+    stored = projected(store, sae_hash) if dims is not None else None
+    if (
+        dims is not None
+        and stored is not None
+        and stored.shape[1] != min(dims, rows(0, 1).shape[1])
+    ):
         raise BadInput(
-            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers a feature, "
-            f"and {dims:,} are asked for. Leave the number out to keep those, or keep others in "
-            "another store."
+            f"{store.uri} keeps projections of this SAE with {stored.shape[1]:,} numbers per "
+            f"feature, and {dims:,} are requested. Leave the number out to use those, or store "
+            "others in another store."
         )
     dims = dims or DIMS
     row = StepRow(
@@ -81,7 +85,7 @@ def project(
 
 
 def projected(store: StepStore, sae_hash: str) -> np.ndarray | None:
-    """One row of small numbers per feature, whose angles approximate those of the decoder's rows;
+    """One row of 8-bit numbers per feature, whose angles approximate those of the decoder's rows;
     None if they are not stored.
     """
     import numpy as np
@@ -107,12 +111,12 @@ def _blocks(space: str, width: int, rows: Decoder, dims: int) -> Iterator[pa.Tab
     for first in range(0, width, _AT_ONCE):
         some = rows(first, min(first + _AT_ONCE, width))
         basis = _basis(some.shape[1], dims) if basis is None else basis
-        kept = _as_bytes(some @ basis)
+        projected = _as_bytes(some @ basis)
         columns: dict[str, Any] = {
             "space": [space],
             "first": [first],
-            "dims": [kept.shape[1]],
-            "directions": [kept.ravel()],
+            "dims": [projected.shape[1]],
+            "directions": [projected.ravel()],
         }
         yield pa.table(columns, schema=arrow_schema("projections"))
 

@@ -1,4 +1,4 @@
-"""The entries of a run's activations in temporary files, sorted by feature there."""
+"""An external sort: the entries of a run's activations in temporary files, sorted by feature."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ AT_ONCE = 4 << 20
 _ROWS_AT_ONCE = 1 << 16
 _READ_AT_ONCE = 1 << 20
 _BUCKET_BITS = 20
-"""Entries are counted by this many of a key's highest bits, which means by feature if there are at
-most a million.
+"""Entries are counted by this many of the highest bits of their keys: by single features, if there
+are at most a million.
 """
 Paths = tuple[Path, Path]
 """The files with keys and with values."""
@@ -70,7 +70,7 @@ class Scratch:
     """The entries of each space, as keys and values, in temporary files."""
 
     def __init__(self, folder: Path, numbered: Numbered) -> None:
-        self._folder, self._found = folder, numbered
+        self._folder, self._numbered = folder, numbered
         self._numbers = {space: number for number, space in enumerate(sorted(numbered.spaces))}
         self._seen: dict[str, np.ndarray] = {}
 
@@ -78,7 +78,7 @@ class Scratch:
         """Write all entries."""
         import pyarrow as pa
 
-        names = pa.array(self._found.names, pa.string())
+        names = pa.array(self._numbered.names, pa.string())
         with ExitStack() as stack:
             files: dict[str, tuple[BinaryIO, BinaryIO]] = {}
             for batch in _larger(rows(["space", "sample", "position", "features", "values"])):
@@ -98,7 +98,9 @@ class Scratch:
         return int(self._seen[space].sum())
 
     def token_count(self, space: str) -> int:
-        """How many tokens of samples have rows in a space; one that two stages kept counts once."""
+        """How many tokens of samples have rows in a space; a token that two stages kept counts
+        once.
+        """
         import numpy as np
 
         return len(np.unique(np.fromfile(self._positions_file(space), np.uint64)))
@@ -120,12 +122,12 @@ class Scratch:
                 "Table 'activations': a row has lists of different lengths under 'features' and "
                 "'values'."
             )
-        sample_bits, position_bits = self._found.bits
+        sample_bits, position_bits = self._numbered.bits
         if sample_bits + position_bits + int(features.max(initial=0)).bit_length() > 64:
             raise DataError(
-                f"Table 'activations': {len(self._found.names):,} samples, positions up to "
-                f"{self._found.last_position:,} and feature {features.max():,} need more than 64 "
-                "bits together. Split the samples over several runs."
+                f"Table 'activations': {len(self._numbered.names):,} samples, positions up to "
+                f"{self._numbered.last_position:,} and feature {features.max():,} need more than "
+                "64 bits together. Split the samples over several runs."
             )
         numbers = (
             pc.index_in(rows["sample"].combine_chunks(), value_set=names)
@@ -150,15 +152,15 @@ class Scratch:
             yield _sorted(*_taken(paths))
 
     def _divided(self, paths: Paths) -> Iterator[Paths]:
-        """The files of a space, each with as many entries as are sorted at once, in the order of
-        their features.
+        """The files of a space in the order of their features; each has few enough entries to be
+        sorted at once.
         """
         if not self._size(paths):
             return
         if self._size(paths) <= AT_ONCE:
             yield paths
             return
-        shift, ranges = _ranges(lambda: _read(paths), sum(self._found.bits))
+        shift, ranges = _ranges(lambda: _read(paths), sum(self._numbered.bits))
         parts = [
             (Path(f"{paths[0]}.{number}"), Path(f"{paths[1]}.{number}"))
             for number in range(int(ranges[-1]) + 1)
@@ -187,14 +189,14 @@ def _larger(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Join batches to a size that is worth processing."""
     import pyarrow as pa
 
-    kept: list[pa.Table] = []
+    waiting: list[pa.Table] = []
     for batch in batches:
-        kept.append(batch)
-        if sum(len(part) for part in kept) >= _ROWS_AT_ONCE:
-            yield pa.concat_tables(kept)
-            kept = []
-    if kept:
-        yield pa.concat_tables(kept)
+        waiting.append(batch)
+        if sum(len(part) for part in waiting) >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _by_space(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -236,8 +238,8 @@ def _read(paths: Paths) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _ranges(
     read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], shift: int
 ) -> tuple[np.uint64, np.ndarray]:
-    """By how many bits keys are shifted to give a bucket, and the range of features that each
-    bucket belongs to.
+    """How many bits keys are shifted to give a bucket, and the range of features that each bucket
+    belongs to.
 
     No range has more entries than are sorted at once, unless one bucket alone has them. A bucket
     has whole features.
@@ -249,12 +251,12 @@ def _ranges(
     counts = np.zeros((last >> int(by)) + 1, np.int64)
     for keys, _ in read():
         counts += np.bincount((keys >> by).astype(np.int64), minlength=len(counts))
-    ranges, number, held = np.zeros(len(counts), np.uint32), 0, 0
+    ranges, number, entries = np.zeros(len(counts), np.uint32), 0, 0
     for bucket, count in enumerate(counts.tolist()):
-        if held and held + count > AT_ONCE:
-            number, held = number + 1, 0
+        if entries and entries + count > AT_ONCE:
+            number, entries = number + 1, 0
         ranges[bucket] = number
-        held += count
+        entries += count
     return by, ranges.astype(np.min_scalar_type(number))
 
 

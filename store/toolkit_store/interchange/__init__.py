@@ -79,9 +79,7 @@ def import_run(
     """Import what `export_run` or another program wrote; return the id of its run."""
     check_format(form)
     if form in ATTACHED and run is None:
-        raise BadInput(
-            f"Format '{form}' is read into a run that is there already: name it with --run."
-        )
+        raise BadInput(f"Format '{form}' is imported into an existing run: name it with --run.")
     with reading(folder, form):
         if not folder.is_dir():
             raise BadInput(f"There is no folder {folder}. Name the folder that holds the files.")

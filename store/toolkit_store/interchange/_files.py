@@ -1,4 +1,4 @@
-"""What the formats share: index files, file names, and rows as arrays."""
+"""Helpers of several formats: index files, file names, and rows as arrays."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
     content = read_json(path)
     if content.get("format") != form:
         raise BadInput(
-            f"{path} is of format {content.get('format')!r}; wanted {form!r}. Give --format what "
-            "it was exported as."
+            f"{path} has the format {content.get('format')!r}, not {form!r}. Give --format the "
+            "one it was exported with."
         )
     if not isinstance(content.get("version"), int) or content["version"] > version:
         raise BadInput(
@@ -76,7 +76,7 @@ def safe_names(spaces: Sequence[Row]) -> dict[str, str]:
 
 
 def arrow(name: str, rows: Sequence[Row]) -> pa.Table:
-    """Rows as a declared table."""
+    """Rows as a table of the declared schema."""
     import pyarrow as pa
 
     return pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema(name))
@@ -109,19 +109,19 @@ def activation_rows(
 
 
 def joined(parts: Iterable[pa.Table], max_rows: int = 50_000) -> Iterator[pa.Table]:
-    """Join rows to fewer tables: each table costs time in a commit."""
+    """Join rows into fewer tables: each table costs time in a commit."""
     import pyarrow as pa
 
-    kept: list[pa.Table] = []
+    waiting: list[pa.Table] = []
     count = 0
     for part in parts:
-        kept.append(part)
+        waiting.append(part)
         count += part.num_rows
         if count >= max_rows:
-            yield pa.concat_tables(kept).combine_chunks()
-            kept, count = [], 0
-    if kept:
-        yield pa.concat_tables(kept).combine_chunks()
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting, count = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def flat(rows: pl.DataFrame) -> tuple[Any, Any, Any]:

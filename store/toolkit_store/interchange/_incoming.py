@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_BYTES = 4 << 30
-"""Of an array, an archive or a row group, unpacked."""
+"""The largest array, archive or row group that is unpacked."""
 MAX_JSON = 256 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME_LENGTH = 1024
@@ -27,7 +27,7 @@ _VALUES = ("activations", "streams")
 
 
 @contextmanager
-def reading(what: Path, form: str) -> Iterator[None]:
+def reading(folder: Path, form: str) -> Iterator[None]:
     """Turn a library's error about a broken file into a sentence that names the folder."""
     try:
         yield
@@ -35,20 +35,20 @@ def reading(what: Path, form: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
-            why = f"{error.strerror}: {error.filename or what}"
+            why = f"{error.strerror}: {error.filename or folder}"
         else:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise DataError(
-            f"{what} cannot be used as format '{form}': {why}. Copy the folder or export it again, "
-            "or name another one."
+            f"{folder} cannot be used as format '{form}': {why}. Copy the folder or export it "
+            "again, or name another one."
         ) from error
 
 
-def check_id(what: str, value: object, where: object) -> str:
+def check_id(name: str, value: object, where: object) -> str:
     """Refuse an id that could escape its folder: ids of runs name folders."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise DataError(
-            f"{where}: {what} {str(value)[:80]!r} is not an id: letters, digits, '.', '_' and '-', "
+            f"{where}: {name} {str(value)[:80]!r} is not an id: letters, digits, '.', '_' and '-', "
             "at most 128, the first a letter or a digit. Export the run again."
         )
     return value
@@ -124,7 +124,7 @@ def _check_entries(chunk: pa.Table, sizes: Mapping[str, int], where: str) -> Non
     if not pc.all(
         pc.equal(pc.list_value_length(chunk["features"]), pc.list_value_length(chunk["values"]))
     ).as_py():
-        raise DataError(f"{where}: a row has not as many values as features.")
+        raise DataError(f"{where}: a row has different numbers of values and features.")
     for space in pc.unique(chunk["space"]).to_pylist():
         rows = chunk.filter(pc.equal(chunk["space"], space))
         largest = pc.max(pc.list_flatten(rows["features"])).as_py()

@@ -8,7 +8,7 @@ lists take them.
     lists.json         which file is of which space
 
 Read back, a listed feature has a row in `features` with the stat `listed`; the group is the list's
-name, the number its place.
+name, the number its position in the list.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ def significant_features(run: RunTables) -> list[Feature]:
     """
     rows = [row for row in run.read("features").to_pylist() if row["space"] in run.spaces]
     tested = [row for row in rows if row["stat"] == "significant"]
-    kept = [row for row in tested if row["number"] == 1] if tested else rows
-    return sorted({(row["space"], row["feature"]) for row in kept})
+    significant = [row for row in tested if row["number"] == 1] if tested else rows
+    return sorted({(row["space"], row["feature"]) for row in significant})
 
 
 def read(store: object, folder: Path, *, run: RunTables, space: str | None = None) -> str:
-    """Add the listed features to a run. `space`: the space of plain lists that `lists.json` does
-    not name.
+    """Add the listed features to a run. `space`: the space of plain lists whose space `lists.json`
+    does not name.
     """
     files = [path for path in sorted(folder.glob("*.json")) if path.name != _ABOUT]
     if not files:
@@ -141,8 +141,8 @@ def _listed(
         isinstance(row, dict) and {"modelId", "layer", "index"} <= row.keys() for row in listed
     ):
         raise DataError(
-            f"{path} is not a feature list: wanted whole numbers, or objects with modelId, layer "
-            "and index."
+            f"{path} is not a feature list: it must hold whole numbers, or objects with modelId, "
+            "layer and index."
         )
     name = str(content.get("name") or path.stem) if isinstance(content, dict) else path.stem
     return [_named(path, run, row, name) for row in listed]
@@ -152,8 +152,8 @@ def _named(path: Path, run: RunTables, row: Mapping[str, Any], name: str) -> tup
     (space, *others) = from_neuronpedia(str(row["modelId"]), str(row["layer"]), run.spaces.values())
     if others:
         raise BadInput(
-            f"{path}: {row['modelId']}/{row['layer']} means {1 + len(others)} spaces of run "
-            f"{run.id}. Give plain lists."
+            f"{path}: {row['modelId']}/{row['layer']} stands for {1 + len(others)} spaces of run "
+            f"{run.id}. Use plain lists."
         )
     if not _INDEX.fullmatch(str(row["index"])):
         raise DataError(f"{path}: index {str(row['index'])[:80]!r} is not a whole number.")
@@ -165,7 +165,7 @@ def _checked(
 ) -> tuple[str, int, str]:
     if space not in run.spaces:
         raise BadInput(
-            f"{path} does not say of which space it is. Name it: --space ID. Spaces of run "
+            f"{path} does not say which space it is about. Name it: --space ID. Spaces of run "
             f"{run.id}: {choices(run.spaces)}."
         )
     width = run.spaces[space]["width"]

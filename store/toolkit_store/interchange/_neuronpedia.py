@@ -1,10 +1,10 @@
 """Neuronpedia's bulk layout: `v1/MODEL/SOURCE/` with features, activations and explanations in
-numbered, zipped JSON lines.
+numbered files of gzipped JSON lines.
 
 A feature is identified by (modelId, layer, index) alone: batch number and line do not matter.
-Features stand in the order of their indices as text, as there. Labels come in as rows of `features`
-with the stat `label`; the group says by which method and model a label was made, since a feature
-has several. Those methods and models are entered in `v1/config/`.
+Features are in the order of their indices as text, as Neuronpedia sorts them. Labels come in as
+rows of `features` with the stat `label`; the group says by which method and model a label was made,
+since a feature has several. Those methods and models are entered in `v1/config/`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH = 1024
 BARS = 20
-"""Of the histogram of a feature's values."""
+"""Bars of the histogram of a feature's values."""
 
 
 def write(
@@ -92,9 +92,9 @@ def _write_space(
             for row in _activations(key, index, best[index], by_feature.get(index, nothing), run)
         )
         said = (
-            _explanation(key, index, row, place)
+            _explanation(key, index, row, order)
             for index in some
-            for place, row in enumerate(labels.get(index, ()))
+            for order, row in enumerate(labels.get(index, ()))
         )
         for kind, lines in (("features", features), ("activations", texts), ("explanations", said)):
             files += _write_batch(folder / kind / f"batch-{number}.jsonl.gz", lines)
@@ -136,7 +136,7 @@ def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list
 
 
 def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """The methods and models that explanations name; Neuronpedia enters them once for all
+    """The methods and models that explanations name; Neuronpedia enters them once for all its
     sources.
     """
     kinds, models = (
@@ -144,10 +144,10 @@ def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Pat
         for names in zip(("", ""), *(_made_by(row) for row in labels), strict=True)
     )
     files = []
-    for name, found in (("explanation_type", kinds), ("explanation_model_type", models)):
+    for name, labels_of in (("explanation_type", kinds), ("explanation_model_type", models)):
         rows = [
             {"name": method, "displayName": method, "description": "", "creatorName": "sae-toolkit"}
-            for method in found
+            for method in labels_of
         ]
         if rows:
             folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _write_batch(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Path]:
 
 
 def _best(entries: pl.DataFrame, k: int) -> list[str]:
-    """The samples where a feature fires hardest."""
+    """The samples on which a feature fires hardest."""
     import polars as pl
 
     ranked = (
@@ -269,8 +269,8 @@ def _explanation(
 
 
 def _labels(run: RunTables) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """Space -> feature -> its rows with the stat `label`, in the order in which their groups
-    count.
+    """Space -> feature -> its rows with the stat `label`, in the order of the numbers in their
+    groups.
     """
     out: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in run.read("features").to_pylist():

@@ -36,14 +36,14 @@ def read(
 
 
 def _by_name(run: RunTables, sources: Mapping[str, str]) -> dict[SourceName, Mapping[str, Any]]:
-    """(modelId, source id) -> the space that it means in this run."""
+    """(modelId, source id) -> the space that it stands for in this run."""
     out: dict[SourceName, Mapping[str, Any]] = {}
     for space in run.spaces.values():
         name = neuronpedia(space)
         if name in out:
             raise BadInput(
                 f"spaces {out[name]['space']} and {space['space']} of run {run.id} are both "
-                f"'{'/'.join(name)}'. Say which is meant: --source {name[1]}=SPACE."
+                f"'{'/'.join(name)}'. Choose one: --source {name[1]}=SPACE."
             )
         out[name] = space
     for source, id in sources.items():
@@ -71,7 +71,7 @@ def _label_rows(
         others = labels.other_sources
         raise BadInput(
             f"{folder} has labels of {', '.join(others[:5]) or 'nothing'}, run {run.id} has "
-            f"{', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} If one "
-            "is the other, say so: --source SOURCE=SPACE."
+            f"{', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} If "
+            "they are the same space, say so: --source SOURCE=SPACE."
         )
     return labels.rows

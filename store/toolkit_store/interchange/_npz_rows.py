@@ -8,9 +8,9 @@ one dense matrix per SAE.
         in words
         layer    average_l0    num_features
 
-A fragment is the text up to and with its token. The toolkit's archives also hold `samples` (ids)
-and `space` (JSON), so that they are read back unchanged; for archives of other programs the model
-must be named. A zero is not an entry: a stored value of exactly 0 is not read back.
+A fragment is the text up to and including its token. The toolkit's archives also hold `samples`
+(ids) and `space` (JSON), so that they are read back unchanged; for archives of other programs the
+model must be named. Zeros are not entries: a value of exactly 0 is not read back.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _members(
     labels: Mapping[str, float],
     declared: float | None,
 ) -> Iterator[Member]:
-    """The arrays of the layout, then ours, by which an archive is read back."""
+    """The arrays of the layout, then the toolkit's own, by which an archive is read back."""
     yield from fragment_members(
         sparse_rows(rows), space["width"], _fragments(run, space, rows, labels, declared)
     )
@@ -241,7 +241,7 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
     missing = [name for name in needed if name not in members and name not in skip]
     if missing:
         raise DataError(
-            f"{path} has no array '{missing[0]}'. Wanted: {', '.join(needed)}; found: "
+            f"{path} has no array '{missing[0]}'. Required: {', '.join(needed)}. It holds: "
             f"{', '.join(sorted(members))}."
         )
     return members
@@ -296,7 +296,7 @@ def _foreign_space(
 ) -> dict[str, Any]:
     if model is None:
         raise BadInput(
-            f"{path} does not say which model it is of. Name it: --model google/gemma-2-2b."
+            f"{path} does not say which model it is from. Name it: --model google/gemma-2-2b."
         )
     layer = check_layer(int(whole_numbers(results["layer"], "int64", f"{path}, `layer`")), path)
     l0 = float(results.get("average_l0", math.nan))
@@ -320,7 +320,8 @@ def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
     names, matrix = _names(members), members["activations"]
     if matrix.shape != (len(names), space["width"]):
         raise DataError(
-            f"{path}: `activations` is {matrix.shape}; wanted ({len(names)}, {space['width']})."
+            f"{path}: `activations` has the shape {matrix.shape}; it must be ({len(names)}, "
+            f"{space['width']})."
         )
     for start in range(0, len(names), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)

@@ -6,9 +6,9 @@ are in `metadata_*.json`.
     metadata_L1_31_RUN.json
         scenarios: scenario, tokens, token_ids, seq_len, key_positions
 
-Ours also hold `positions`, the tokens whose features were kept; the rows of other tokens are NaN.
-Where a layer has several SAEs the files are `layer_15_NAME.npz`. A zero is no entry: what is stored
-as exactly 0 does not come back.
+Exports of the toolkit also hold `positions`, the tokens whose features were kept; the rows of other
+tokens are NaN. Where a layer has several SAEs the files are `layer_15_NAME.npz`. Zeros are not
+entries: a value of exactly 0 is not read back.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _layer(space: Mapping[str, Any]) -> int:
     layer = str(space["hookpoint"]).rpartition(".")[2]
     if not layer.isdigit():
         raise BadInput(
-            f"space {space['space']} ({space['address']}) is at no layer; this format has a file a "
-            "layer."
+            f"space {space['space']} ({space['address']}) belongs to no layer; this format has "
+            "one file per layer."
         )
     return int(layer)
 
@@ -115,7 +115,9 @@ def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
     seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
     if len(weights):
-        seen += [int(weights["query"].max()) + 1, int(weights["weights"].list.len().max())]  # type: ignore[arg-type]
+        queries: Any = weights["query"].max()
+        keys: Any = weights["weights"].list.len().max()
+        seen += [int(queries) + 1, int(keys)]
     return max(pieces, *seen)
 
 
@@ -150,7 +152,7 @@ def _weights(rows: pl.DataFrame, length: int) -> np.ndarray[Any, Any]:
 
 
 def _sample_of(run: RunTables, name: str) -> dict[str, Any]:
-    """A row of `samples`; without one, a sample of which only the id is known."""
+    """A row of `samples`; if there is none, a sample of which only the id is known."""
     known = run.samples.get(name) or {"pieces": [], "token_ids": [], "spans": []}
     return {"sample": name, **known}
 
@@ -195,7 +197,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
         some = ", ".join(path.name for path in results) or "none"
         raise BadInput(
             f"{folder} must hold one metadata_*.json, which says what the samples' tokens are; "
-            f"found {some}."
+            f"it holds {some}."
         )
     metadata = read_json(results[0])
     rows = metadata.get("scenarios")
@@ -223,7 +225,7 @@ def _spaces(
 def _foreign_space(path: Path, model: str | None, site: str) -> dict[str, Any]:
     if model is None:
         raise BadInput(
-            f"{path.parent.parent} does not say which model it is of. Name it: --model "
+            f"{path.parent.parent} does not say which model it is from. Name it: --model "
             "meta-llama/Llama-3.1-8B."
         )
     match = _FILE.fullmatch(path.name)
@@ -254,12 +256,12 @@ def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
         for span, index in known.get("key_positions", {}).items()
         if index
     ]
-    given = str(known.get("sample", {}).get("sample", name))
+    sample = str(known.get("sample", {}).get("sample", name))
     text = "".join(pieces)
     row = {
-        "sample": given,
-        "unit": given,
-        "cluster": given,
+        "sample": sample,
+        "unit": sample,
+        "cluster": sample,
         "text": text,
         "token_ids": list(known.get("token_ids", ())),
     }
@@ -276,13 +278,16 @@ def _activations(
         return
     matrix, space = members["features"], spaces[path.name]
     if matrix.ndim != 2 or matrix.shape[1] != space["width"]:
-        raise DataError(f"{path}: `features` is {matrix.shape}; wanted (tokens, {space['width']}).")
+        raise DataError(
+            f"{path}: `features` has the shape {matrix.shape}; it must be (tokens, "
+            f"{space['width']})."
+        )
     positions = whole_numbers(
         members.get("positions", np.arange(len(matrix))), "int64", f"{path}, `positions`"
     )
     if len(positions) and not 0 <= positions.min() <= positions.max() < len(matrix):
         raise DataError(
-            f"{path}: `positions` names a token outside of the {len(matrix)} rows of `features`."
+            f"{path}: `positions` names a token beyond the {len(matrix)} rows of `features`."
         )
     yield sparse(
         space["space"],
@@ -314,12 +319,15 @@ def _attention(
     if weights is None:
         return
     if weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
-        raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
-    kept = ~np.isnan(weights) if weights.dtype.kind == "f" else np.ones(weights.shape, dtype=bool)
-    weights = real_numbers(np.where(kept, weights, 0), f"{path}, `attention`")
-    head, query = np.nonzero(kept.any(axis=2) & weights.any(axis=2))
+        raise DataError(
+            f"{path}: `attention` has the shape {weights.shape}; it must be (heads, "
+            "tokens, tokens)."
+        )
+    finite = ~np.isnan(weights) if weights.dtype.kind == "f" else np.ones(weights.shape, dtype=bool)
+    weights = real_numbers(np.where(finite, weights, 0), f"{path}, `attention`")
+    head, query = np.nonzero(finite.any(axis=2) & weights.any(axis=2))
     space, name = spaces[path.name], samples[path.parent.name]["sample"]
-    chosen, rows = kept[head, query], weights[head, query].astype(np.float16)
+    chosen, rows = finite[head, query], weights[head, query].astype(np.float16)
     counts = chosen.sum(axis=1)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
     whole_rows = counts == rows.shape[1]

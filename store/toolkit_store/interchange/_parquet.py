@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 INDEX = "toolkit-run.json"
 EXPORT_VERSION = 1
 ROWS_OF_A_GROUP = 16_384
-"""Rows that are written as one row group, and unpacked together."""
+"""Rows of one row group; they are unpacked together."""
 MAX_VALUES = 1 << 27
-"""Values that a column of a row group may have: a few bytes can unpack to thousands of millions."""
+"""Values that a column of a row group may have: a few bytes can unpack to billions."""
 MAX_LIST = 1 << 22
-"""Values of one row's list: no SAE and no stream is as wide."""
+"""Values that one row's list may have: no SAE and no stream is wider."""
 _KEPT = ("manifest.json", "events.jsonl")
 """Files of the run's folder that are exported too."""
 
@@ -45,7 +45,7 @@ def write(run: RunTables, folder: Path) -> list[Path]:
     """Write every table that has rows, then the ledger."""
     hashes: dict[str, dict[str, str]] = {step.key: {} for step in run.steps}
     files = [_write_table(run, name, folder, hashes) for name in DATA_TABLES if run.keys(name)]
-    kept = [
+    copied = [
         Path(shutil.copy(run.folder / name, folder / name))
         for name in _KEPT
         if (run.folder / name).is_file()
@@ -63,13 +63,15 @@ def write(run: RunTables, folder: Path) -> list[Path]:
             for step in run.steps
         ],
     }
-    return [*files, *kept, write_json(folder / INDEX, index)]
+    return [*files, *copied, write_json(folder / INDEX, index)]
 
 
 def _write_table(
     run: RunTables, name: str, folder: Path, hashes: Mapping[str, dict[str, str]]
 ) -> Path:
-    """A table's rows, each row group of one step; the hash of a step's rows goes to `hashes`."""
+    """Write a table's rows, one row group per step or more; the hash of a step's rows goes to
+    `hashes`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -101,10 +103,10 @@ def _sha256(path: Path) -> str:
 
 
 def read(store: Store, folder: Path) -> str:
-    """Commit the run's steps that the store lacks, and enter the run; its id.
+    """Commit the run's steps that the store lacks, and enter the run; return its id.
 
-    What the store computed itself is never replaced: a step that it has is left as it is, and a run
-    that it has under this id must be the very same.
+    What the store computed itself is never replaced: a step that it has is left alone, and a run
+    that it has under this id must be the same run.
     """
     index = read_index(folder, INDEX, "parquet", EXPORT_VERSION)
     row, steps = _run_row(folder, index), _steps(folder, index)
@@ -190,7 +192,7 @@ def _check_step(folder: Path, step: StepRow, row: RunRow, tables: dict[str, Any]
 
 
 def _check_rows(folder: Path, step: StepRow, hashes: Any) -> None:
-    """Each table's rows of a step are those that were exported with it."""
+    """Check that each table's rows of a step are those that were exported with it."""
     for name, count in step.tables.items():
         if not count:
             continue
@@ -210,8 +212,8 @@ def _check_run(store: Store, row: RunRow, steps: Sequence[StepRow]) -> None:
     same = bool(states) and replace(states[0], seq=0) == replace(row, seq=0)
     if states and not (same and store.has(row.steps) >= {step.key for step in steps}):
         raise BadInput(
-            f"The store at {store.uri} has a run {row.run} already, and an import changes none. "
-            "Import into another store: --store PATH."
+            f"The store at {store.uri} has a run {row.run} already, and an import never changes "
+            "a run. Import into another store: --store PATH."
         )
 
 
@@ -252,7 +254,11 @@ def _check_table(folder: Path, name: str, facts: Any) -> None:
             "python -m pip install -U sae-toolkit"
         )
     if not path.is_file() or _sha256(path) != facts.get("sha256"):
-        said = "is not what was written: its SHA-256 differs" if path.is_file() else "is missing"
+        said = (
+            "has changed since it was written: its SHA-256 differs"
+            if path.is_file()
+            else "is missing"
+        )
         raise DataError(f"{path} {said}. Copy the folder or export the run again.")
 
 
@@ -266,7 +272,9 @@ def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:
             group = file.metadata.row_group(number)
             statistics = group.column(file.metadata.num_columns - 1).statistics
             if statistics is None or statistics.min != statistics.max:
-                raise DataError(f"{path}: row group {number} is not of one step. Export it again.")
+                raise DataError(
+                    f"{path}: row group {number} has rows of several steps. Export it again."
+                )
             if group.total_byte_size > MAX_BYTES:
                 raise DataError(
                     f"{path}: row group {number} has {group.total_byte_size:,} bytes unpacked; at "
@@ -301,7 +309,7 @@ def _check_lists(batch: pa.RecordBatch, path: Path) -> None:
 
 
 def _batches(path: Path, key: str) -> Iterator[pa.Table]:
-    """The rows of one step in batches of some thousands."""
+    """The rows of one step in batches of a few thousand."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -318,17 +326,17 @@ def _enter(store: Store, row: RunRow, folder: Path) -> None:
         return
     target = store.folder / "runs" / row.run
     for name in _KEPT:
-        kept = folder / name
-        if kept.is_file() and not kept.is_symlink() and not (target / name).exists():
+        exported = folder / name
+        if exported.is_file() and not exported.is_symlink() and not (target / name).exists():
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy(kept, target / name)
+            shutil.copy(exported, target / name)
     _forget_plugin_files(target / "manifest.json")
     store.record_run(**{name: value for name, value in vars(row).items() if name != "seq"})
 
 
 def _forget_plugin_files(path: Path) -> None:
-    """Take the paths of scratch plugins out of an imported manifest: they are of another machine,
-    and nothing from outside chooses which file a command names.
+    """Remove the paths of scratch plugins from an imported manifest: they belong to another
+    machine, and an import must not choose which file a command names.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -132,11 +132,11 @@ def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table
         feature.max() >= space["width"] or row.max() >= rows or min(feature.min(), row.min()) < 0
     ):
         raise DataError(
-            f"{path}: an index lies outside of {rows} rows by {space['width']} features."
+            f"{path}: an index is outside the matrix of {rows} rows by {space['width']} features."
         )
     if rows and not 0 <= owners_of.min() <= owners_of.max() < len(samples):
         raise DataError(
-            f"{path}: sample {owners_of.max()} is past the {len(samples)} lines of samples.jsonl."
+            f"{path}: sample {owners_of.max()} is beyond the {len(samples)} lines of samples.jsonl."
         )
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=rows)
@@ -152,16 +152,16 @@ def _load(path: Path) -> dict[str, Any]:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{path} is not a whole safetensors file ({error}). Copy or export it again."
+            f"{path} is not a complete safetensors file ({error}). Copy or export it again."
         ) from None
     missing = [name for name in _TENSORS if name not in tensors]
     if missing:
-        raise DataError(f"{path} has no tensor '{missing[0]}'. Wanted: {', '.join(_TENSORS)}.")
+        raise DataError(f"{path} has no tensor '{missing[0]}'. Required: {', '.join(_TENSORS)}.")
     if tensors["indices"].shape != (2, len(tensors["values"])) or len(tensors["sample"]) != len(
         tensors["position"]
     ):
         raise DataError(
             f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` and "
-            "`position` one a row."
+            "`position` have one per row."
         )
     return tensors

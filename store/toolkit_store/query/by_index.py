@@ -71,7 +71,9 @@ class RunIndex:
         directories = known | (self._read_directories(missing) if missing else {})
         if missing:
             others = {
-                step: kept for step, kept in self._directories.items() if step not in directories
+                step: directory
+                for step, directory in self._directories.items()
+                if step not in directories
             }
             room = max(_DIRECTORIES - len(directories), 0)
             self._directories = dict([*others.items()][-room:] if room else []) | directories
@@ -157,8 +159,8 @@ class ByIndex:
         return known.samples, known.tokens
 
     def coactive_counts(self, feature: int) -> pl.DataFrame:
-        """Each feature, at how many places it fired together with this one (`both`), and at how
-        many at all (`count`).
+        """Each feature, the number of positions at which it fired together with this one (`both`),
+        and at all (`count`).
         """
         import polars as pl
 
@@ -181,7 +183,9 @@ class ByIndex:
                 yield blocks_of_step
 
     def _named(self, entries: _FeatureEntries, *more: str) -> pl.DataFrame:
-        """With the samples' names instead of their numbers, and more columns about the samples."""
+        """Entries with the samples' names instead of their numbers, and more columns about the
+        samples.
+        """
         import polars as pl
 
         sample, *others = (self._index.samples[name][entries.numbers] for name in ("sample", *more))
@@ -275,8 +279,8 @@ def _both(batch: pl.DataFrame, target: _Places) -> pl.DataFrame:
     import polars as pl
 
     counts = batch["count"].to_numpy().astype(np.int64)
-    held = target.hold(
+    fired_too = target.hold(
         batch["samples"].explode().to_numpy(), batch["positions"].explode().to_numpy()
     )
-    both = np.add.reduceat(held, np.cumsum(counts) - counts, dtype=np.int64)
+    both = np.add.reduceat(fired_too, np.cumsum(counts) - counts, dtype=np.int64)
     return pl.DataFrame({"feature": batch["feature"], "both": both, "count": counts})

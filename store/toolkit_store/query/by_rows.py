@@ -26,12 +26,12 @@ class ByRows:
 
     def activations(self, feature: int) -> pl.DataFrame:
         """Sample, position and value of a feature, in the order of samples and positions."""
-        return self._found(feature).sort("sample", "position")
+        return self._rows_with(feature).sort("sample", "position")
 
     def top(self, feature: int, k: int) -> pl.DataFrame:
         """Sample, position, value and unit of its largest values."""
         entries = (
-            self._found(feature)
+            self._rows_with(feature)
             .sort(["value", "sample", "position"], descending=[True, False, False])
             .head(k)
         )
@@ -40,7 +40,7 @@ class ByRows:
 
     def entries(self, feature: int) -> int:
         """The number of positions at which it fired."""
-        return self._found(feature).height
+        return self._rows_with(feature).height
 
     def directory(self) -> pl.DataFrame:
         """Feature, samples in which it fired (`count`), entries and largest value."""
@@ -65,8 +65,8 @@ class ByRows:
         return len({sample for sample, _ in places}), len(places)
 
     def coactive_counts(self, feature: int) -> pl.DataFrame:
-        """Each feature, at how many places it fired together with this one (`both`), and at how
-        many at all (`count`).
+        """Each feature, the number of positions at which it fired together with this one (`both`),
+        and at all (`count`).
         """
         import polars as pl
 
@@ -85,7 +85,7 @@ class ByRows:
             pl.col(name).cast(kind) for name, kind in coactive_schema().items()
         ).sort("feature")
 
-    def _found(self, feature: int) -> pl.DataFrame:
+    def _rows_with(self, feature: int) -> pl.DataFrame:
         import polars as pl
 
         flat = self._flat(f"{equals('space', self._space)} AND {holds('features', feature)}")

@@ -118,8 +118,8 @@ class CommittedRows:
         columns: Sequence[str] | None = None,
         stage: str | None = None,
     ) -> pa.Table:
-        """The rows of a table that match, in the order of its key, and in a column `stage` which
-        stage wrote each; of one stage if it is named.
+        """The rows of a table that match, in the order of its key, with a column `stage` that says
+        which stage wrote each; only those of one stage if it is named.
         """
         import pyarrow as pa
 

@@ -42,11 +42,11 @@ def _why_not(first: RunView, second: RunView, space: str) -> str:
     seen = [view.looked_at(space) for view in (first, second)]
     for view, (samples, _) in zip((first, second), seen, strict=True):
         if not samples:
-            return f"run {view.id} looked at no sample there"
+            return f"run {view.id} has no samples there"
     several = [places > samples for samples, places in seen]
     if several[0] != several[1]:
         many, single = (first, second) if several[0] else (second, first)
-        return f"run {many.id} kept several tokens of a sample, run {single.id} one of each"
+        return f"run {many.id} kept several tokens of each sample, run {single.id} one"
     selectors = [_selectors(view) for view in (first, second)]
     if all(len(selector) == 1 for selector in selectors) and selectors[0] != selectors[1]:
         return "; ".join(
@@ -57,7 +57,7 @@ def _why_not(first: RunView, second: RunView, space: str) -> str:
 
 
 def _selectors(view: RunView) -> set[str]:
-    """Which tokens the extractions of a run kept, as their specs say it."""
+    """Which tokens the extractions of a run kept, as their specs say."""
     materials = [json.loads(step.material) for step in view.steps if step.tables.get("activations")]
     return {
         json.dumps(material["params"]["at"], sort_keys=True)

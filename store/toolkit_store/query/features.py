@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def open_features(path: str | Path) -> Features:
-    """A store for reading, or `StoreNotUsable` saying what is there and what to do."""
+    """Open a store for reading, or raise `StoreNotUsable`, which says what is there and
+    what to do.
+    """
     return Features(open_store(path, read_only=True))
 
 
@@ -70,14 +72,14 @@ class Features:
         return diff_views(first, second, [space])
 
     def sql(self, text: str, run_id: str | None = None, k: int | None = None) -> pl.DataFrame:
-        """One SELECT over the tables of a run, in polars' SQL; with `k`, its first rows. It can
-        neither write nor read else.
+        """One SELECT over the tables of a run, in polars' SQL; with `k`, its first rows. It reads
+        nothing else, and writes nothing.
         """
         return self.run(run_id).sql(text, k)
 
     def sql_of_all(self, text: str, k: int | None = None) -> pl.DataFrame:
         """One SELECT over the tables of all runs together, each with a column `run`. A row that two
-        runs share is there once for each.
+        runs share appears once for each.
         """
         import polars as pl
 

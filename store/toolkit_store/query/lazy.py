@@ -27,11 +27,13 @@ _WHOLE = {
 }
 """Types of columns that are compared with a whole number, and which numbers they hold."""
 _MOST_VALUES = 500
-"""Of an IN that is handed on."""
+"""The most values of an IN that is handed to LanceDB."""
 
 
 def lazy_table(database: Database, name: str, steps: Sequence[str]) -> pl.LazyFrame:
-    """The rows that these steps wrote to a table; of one that says what things are, each once."""
+    """The rows that these steps wrote to a table; of a table that describes things, each distinct
+    row once.
+    """
     import polars as pl
     from polars.io.plugins import register_io_source
 
@@ -92,8 +94,8 @@ def _handed_on(predicate: pl.Expr, columns: Any) -> Iterator[str]:
 
 
 def _one_of(column: str, columns: Any, literal: pl.Expr) -> Iterator[str]:
-    """The filter that a column is the literal, or one of it, if that is a text or a number that the
-    column can hold.
+    """The filter that a column equals the literal, or one of its values, if these are texts or
+    numbers that the column can hold.
     """
     import polars as pl
 

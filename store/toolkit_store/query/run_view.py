@@ -164,7 +164,7 @@ class RunView:
         pieces = row["pieces"][0]
         rows = rows_of(self._rows, sample, space)
         fired = entries_of(rows).filter(pl.col("feature") == feature).select("position", "value")
-        kept = (
+        kept_positions = (
             pl.DataFrame(rows.select(["position"]))
             .unique()
             .join(fired, on="position", how="left")
@@ -174,11 +174,11 @@ class RunView:
             {"position": range(len(pieces)), "piece": pieces},
             {"position": pl.Int32, "piece": pl.String},
         )
-        return frame.join(kept, on="position", how="left", maintain_order="left")
+        return frame.join(kept_positions, on="position", how="left", maintain_order="left")
 
     def coactive(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
-        """Features that fired at the same places: in how many together (`both`), in how many
-        themselves, and the Jaccard index.
+        """Features that fired at the same positions: at how many together (`both`), at how many at
+        all (`count`), and the Jaccard index.
         """
         import polars as pl
 
@@ -211,7 +211,7 @@ class RunView:
         return sorted({row["position"] for row in rows if spaces is None or row["space"] in spaces})
 
     def samples(self, names: Sequence[str]) -> pl.DataFrame:
-        """The rows of table `samples` for these samples; one that there is not has none."""
+        """The rows of table `samples` for these samples; an unknown sample has none."""
         return self._rows.samples(names, list(TABLES["samples"].columns)).unique(
             "sample", keep="first", maintain_order=True
         )
@@ -219,8 +219,8 @@ class RunView:
     # --- all features of a space ---
 
     def directory(self, space: str) -> pl.DataFrame:
-        """Every feature of a space that fired: feature, number of samples (`count`), of places
-        (`entries`), largest value.
+        """Every feature of a space that fired: feature, number of samples (`count`), number of
+        positions (`entries`), largest value.
         """
         return self._answers(space).directory()
 
@@ -249,10 +249,10 @@ class RunView:
         """
         import polars as pl
 
-        asked = {
+        where = {
             name: [value] for name, value in (("space", space), ("stat", stat)) if value is not None
         }
-        return pl.DataFrame(self._rows.by_stage("features", asked))
+        return pl.DataFrame(self._rows.by_stage("features", where))
 
     def labels(self, space: str, features: Iterable[int]) -> pl.DataFrame:
         """Labels of features: feature, label (the first by group, if there are several)."""
@@ -287,12 +287,12 @@ class RunView:
 
         if feature is not None:
             _check_feature(feature)
-        asked = {
+        where = {
             name: [value] for name, value in (("space", space), ("arm", arm)) if value is not None
         }
         whose = {} if feature is None else {"feature": [feature]}
         kind = {} if samples else {"sample": [SUMMARY]}
-        effects_rows = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
+        effects_rows = pl.DataFrame(self._rows.by_stage("effects", {**where, **whose, **kind}))
         return effects_rows.filter(pl.col("sample") != SUMMARY) if samples else effects_rows
 
     def similar(
@@ -301,8 +301,8 @@ class RunView:
         """Features of the space with the nearest decoder direction: feature, cosine.
 
         `rows` are the space's decoder rows, or a function that gives a range of them. Without them,
-        the projections that the store keeps of the SAE (`projections`) are used, if there are any:
-        cosines are then nearly right.
+        the store's projections of the SAE (`projections`) are used, if there are any: cosines are
+        then approximate.
         """
         check_row_limit(k)
         rows = self.projections(space) if rows is None else rows

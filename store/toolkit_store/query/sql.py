@@ -1,10 +1,10 @@
 """One SELECT in polars' SQL over given tables, and nothing else.
 
-polars' SQL can read files (`read_csv('...')`) and change its own tables, and it knows more ways to
-quote than are worth imitating. So a statement passes only if every letter of it belongs to a word,
-a number, a plain 'text', a plain "name", a comment or a known sign, and every function that it
-calls is on a list. polars is handed those words alone: what is not understood here never reaches
-it.
+polars' SQL can read files (`read_csv('...')`) and change its own tables, and it has more ways to
+quote than are worth imitating. So a statement passes only if each of its characters belongs to a
+word, a number, a plain 'text', a plain "name", a comment or a known sign, and every function that
+it calls is on a list. Only these tokens are handed to polars: it never sees anything that was not
+understood here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LONGEST = 10_000
 DEEPEST = 30
-"""Brackets within brackets, and operators in a row: polars goes down a level for each."""
+"""Nested brackets, and operators in a row: polars recurses once for each."""
 MOST_SIGNS = 1_000
 
 _TOKEN = re.compile(
@@ -57,13 +57,13 @@ FUNCTIONS = frozenset(
     stdev stdev_samp strpos substr substring sum tan trim try_cast unnest upper var var_samp
     variance""".split()
 )
-"""What may be called: each computes from its arguments alone."""
+"""The functions that may be called: each computes from its arguments alone."""
 _WITHOUT_ARGUMENTS = ("count", "dense_rank", "pi", "rank", "row_number")
 
 
 @dataclass(frozen=True)
 class Word:
-    """A piece of a statement: what it is, how it is written, and where it begins."""
+    """A token of a statement: its kind, its text, and where it begins."""
 
     kind: str
     text: str
@@ -76,7 +76,7 @@ def select(
     tables: Iterable[str] = DATA_TABLES,
     max_rows: int | None = None,
 ) -> pl.DataFrame:
-    """The answer to one SELECT, or its first `max_rows` rows; `table` gives the tables that it
+    """The result of one SELECT, or its first `max_rows` rows; `table` gives the tables that it
     names, which are read batch by batch.
     """
     import polars as pl
@@ -87,8 +87,10 @@ def select(
     frames = {name: table(name) for name in known if name in named}
     try:
         with pl.SQLContext(frames) as context:
-            asked = context.execute(" ".join(word.text for word in words))
-            return (asked if max_rows is None else asked.head(max_rows)).collect(engine="streaming")
+            result = context.execute(" ".join(word.text for word in words))
+            return (result if max_rows is None else result.head(max_rows)).collect(
+                engine="streaming"
+            )
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
@@ -102,9 +104,9 @@ def select(
 
 
 def checked(text: str) -> list[Word]:
-    """The words of a statement that may be asked; else an error that says which part may not."""
+    """The tokens of an allowed statement; otherwise an error says which part is not allowed."""
     if len(text) > LONGEST:
-        raise BadInput(f"The statement has {len(text):,} letters; at most {LONGEST:,} are read.")
+        raise BadInput(f"The statement has {len(text):,} characters; at most {LONGEST:,} are read.")
     words = list(_words(text))
     if words and words[-1].text == ";":
         words.pop()
@@ -142,11 +144,8 @@ def _words(text: str) -> Iterator[Word]:
 
 def _not_understood(text: str, index: int) -> str:
     return (
-        f"At letter {index + 1} of the statement: {text[index : index + 12]!a} is not read "
-        f"here. "
-        f"Write words and "
-        f"numbers, 'text' and "
-        '"names" that end, and no backslashes.'
+        f"At character {index + 1} of the statement: {text[index : index + 12]!a} cannot be "
+        "read. Write words, numbers, 'text' and \"names\" with closing quotes, and no backslashes."
     )
 
 
@@ -154,7 +153,7 @@ def _check_statement(words: list[Word]) -> None:
     first = next((word for word in words if word.text != "("), None)
     if first is None or first.text.upper() not in _FIRST:
         raise BadInput(
-            "Only a SELECT can be asked. It may begin with WITH. For example: SELECT * FROM "
+            "Only SELECT is allowed. It may begin with WITH. For example: SELECT * FROM "
             "features LIMIT 5"
         )
     if any(word.text == ";" for word in words):
@@ -176,7 +175,7 @@ def _check_depth(words: list[Word]) -> None:
     )
     if deepest > DEEPEST or signs > MOST_SIGNS:
         raise BadInput(
-            f"The statement is too deep: at most {DEEPEST} brackets in brackets and {MOST_SIGNS:,} "
+            f"The statement is too deep: at most {DEEPEST} nested brackets and {MOST_SIGNS:,} "
             "signs are read."
         )
 
@@ -185,7 +184,7 @@ def _check_word(word: Word, following: Word | None) -> None:
     called = following is not None and following.text == "("
     if word.kind == "name" and called:
         raise BadInput(
-            f"{word.text} stands before a bracket: functions are written without quotes."
+            f"{word.text} is followed by a bracket: functions are written without quotes."
         )
     if word.kind != "word":
         return
@@ -204,6 +203,6 @@ def _check_word(word: Word, following: Word | None) -> None:
 def _check_empty(word: Word) -> None:
     if word.text.lower() not in _WITHOUT_ARGUMENTS:
         raise BadInput(
-            f"'{word.text}()' needs something in its brackets. Without it: "
+            f"'{word.text}()' needs an argument. Functions without arguments: "
             f"{choices(_WITHOUT_ARGUMENTS)}."
         )

@@ -38,16 +38,16 @@ def report(
     with suppress(StoreError):  # a ledger that cannot be read has a damaged file, which is named
         used = used_tables()
     for name in TABLES:
-        problems += [f"{path}: {what}" for path, what in location.files.damaged(name)]
+        problems += [f"{path}: {problem}" for path, problem in location.files.damaged(name)]
         problems += [
-            f"{path}: {what}"
-            for path, what in location.files.faults(name, partial(used.__contains__, name))
+            f"{path}: {problem}"
+            for path, problem in location.files.faults(name, partial(used.__contains__, name))
         ]
         problems += _lost(location, name)
         unrecorded = len(location.files.unrecorded(name))
         if unrecorded:
             notes.append(
-                f"table '{name}': {unrecorded} files of a write that is going on or was cut off"
+                f"table '{name}': {unrecorded} files of a write that is in progress or was cut off"
             )
     steps = [] if problems else ledger()
     problems += [] if problems else _miscounted(location, steps)
@@ -75,7 +75,9 @@ def _lost(location: Location, name: str) -> list[str]:
 
 
 def _imported(steps: Sequence[StepRow]) -> list[str]:
-    """Steps that were not computed into this store: their rows are as good as the export."""
+    """Notes about steps that were imported, not computed here: their rows are as good as the
+    export.
+    """
     origins = [step.origin for step in steps if step.origin]
     if not origins:
         return []

@@ -34,7 +34,7 @@ _CHUNK = 1 << 20
 _SEAL_BYTES = 160
 """Length of the seal's line: it is rewritten in place."""
 _REWRITTEN = ("latest_version_hint.json",)
-"""LanceDB's only file that changes in place; it saves a listing and holds no data."""
+"""The only file of LanceDB that changes in place; it saves a listing and holds no data."""
 _VERSIONS, _ENDING = "_versions/", ".manifest"
 _LAST_NUMBER = (1 << 64) - 1
 _GONE = "the record of the table's files is gone"
@@ -140,7 +140,7 @@ class FileRecord:
             _flush(file)
 
     def renew(self, table: str) -> None:
-        """Write the record anew, without the files that are gone."""
+        """Rewrite the record without the files that are gone."""
         self._refuse_faults(table)
         if not self._path(table).exists():
             return
@@ -169,16 +169,16 @@ class FileRecord:
     # --- checking ---
 
     def verify(self, table: str) -> None:
-        """Raise an error if a file of the table is not what was written.
+        """Raise an error if a file of the table differs from what was written.
 
         A file is hashed once per process, and again when its size or times have changed.
         """
         self._refuse_faults(table)
         for name, entry in self.known(table).items():
             path = self._table(table) / name
-            what = self._changed(table, path, entry)
-            if what:
-                raise Damaged(str(path), what)
+            difference = self._changed(table, path, entry)
+            if difference:
+                raise Damaged(str(path), difference)
 
     def _changed(self, table: str, path: Path, entry: Entry) -> str | None:
         try:
@@ -187,22 +187,22 @@ class FileRecord:
             return None if self._record(table).removing else _MISSING
         if self._verified.get(str(path)) == state:
             return None
-        what = _difference(path, entry)
-        if what is None:
+        difference = _difference(path, entry)
+        if difference is None:
             self._verified[str(path)] = state
-        return what
+        return difference
 
     def damaged(self, table: str, up_to: int | None = None) -> Iterator[tuple[str, str]]:
-        """Files that are not what was written, and how they differ; every file is hashed, or each
-        of at most `up_to` bytes.
+        """Files that differ from what was written, and how; all files are hashed, or those of at
+        most `up_to` bytes.
         """
         for name, entry in self.known(table).items():
             if up_to is not None and entry.bytes > up_to:
                 continue
             path = self._table(table) / name
-            what = _difference(path, entry)
-            if what:  # a file that is gone is named by `missing`
-                yield str(path), what
+            difference = _difference(path, entry)
+            if difference:  # a file that is gone is named by `missing`
+                yield str(path), difference
 
     def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
         """What is wrong with the record itself: it is gone, is not as it was written, or its last
@@ -227,8 +227,8 @@ class FileRecord:
         return there is not None and (version_of(there) or 0) > (version_of(name) or 0)
 
     def _refuse_faults(self, table: str) -> None:
-        for path, what in self.faults(table, lambda: False):
-            raise Damaged(path, what)
+        for path, fault in self.faults(table, lambda: False):
+            raise Damaged(path, fault)
 
     # --- what is recorded ---
 
@@ -237,7 +237,7 @@ class FileRecord:
         return self._record(table).entries
 
     def missing(self, table: str) -> list[str]:
-        """Recorded files that are not there."""
+        """Recorded files that are missing."""
         there = set(_names(self._table(table)))
         return [name for name in self.known(table) if name not in there]
 
@@ -326,7 +326,7 @@ def _names(folder: Path, below: str = "") -> Iterator[str]:
 
 
 def _state(path: Path) -> tuple[int, int, int, int]:
-    """What changes when a file does."""
+    """Facts that change when a file is changed: size, times, and so on."""
     stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 

@@ -42,7 +42,7 @@ class CleanReport:
 
 
 class TableWriter:
-    """Writes to the tables of a place."""
+    """Writes to the tables at a location."""
 
     def __init__(self, location: Location, steps: Ledger) -> None:
         self._location = location
@@ -51,7 +51,7 @@ class TableWriter:
 
     def append(self, name: str, batch: pa.Table) -> None:
         """Append rows; where many small files have gathered, they are joined first, and the old
-        ones removed unless somebody is reading.
+        ones removed unless another process is reading.
         """
         self._lease.check()
         self._begin(name)
@@ -68,7 +68,7 @@ class TableWriter:
         self._database.delete(name, where)
 
     def verify(self, name: str) -> None:
-        """Refuse to go on if a file of the table is not what was written."""
+        """Raise an error if a file of the table differs from what was written."""
         self._begin(name)
         self._files.verify(name)
 
@@ -76,8 +76,8 @@ class TableWriter:
         """Refuse to write to a store in which a table, or its record, is gone or not sound."""
         used = self.used_tables()
         for name in TABLES:
-            for path, what in self._files.faults(name, partial(used.__contains__, name)):
-                raise Damaged(path, what)
+            for path, fault in self._files.faults(name, partial(used.__contains__, name)):
+                raise Damaged(path, fault)
 
     def compact(self, *, reindexing: bool) -> None:
         """Join small files and bring indexes up to date; `reindexing`, after postings were added.
@@ -91,12 +91,12 @@ class TableWriter:
             self._files.note(name)
 
     def drop_old(self, *, reindexing: bool) -> None:
-        """Remove what no read needs any more. The caller has excluded readers."""
+        """Remove files that no read needs any more. The caller has excluded readers."""
         for name in self._tables():
             self._remove_old(name, reindexing=reindexing)
 
     def _tables(self) -> list[str]:
-        """The tables that are there."""
+        """The existing tables."""
         return [name for name in TABLES if self._database.version(name)]
 
     def _remove_old(self, name: str, *, reindexing: bool) -> None:
@@ -113,8 +113,8 @@ class TableWriter:
         return rows
 
     def remove_orphans(self, name: str) -> int:
-        """How many rows were removed. None are while a file is damaged: rows might be taken for a
-        step's that is not there.
+        """Remove orphan rows and return how many. While a file is damaged nothing is removed: rows
+        of a committed step might be taken for orphans.
         """
         orphans = self.orphans(name)
         if orphans:

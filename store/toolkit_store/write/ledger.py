@@ -67,12 +67,12 @@ def stored_count(row: StepRow, name: str) -> int:
     return sum(owner == row.key for owner in row.shared.values())
 
 
-def _json(text: str, what: str) -> Any:
+def _json(text: str, subject: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         raise StoreError(
-            f"The ledger cannot be read: {what} are not JSON ({error}). `toolkit store check` "
+            f"The ledger cannot be read: {subject} are not JSON ({error}). `toolkit store check` "
             "names files that are not what was written; put them back from a copy of the store."
         ) from error
 

@@ -57,11 +57,11 @@ class Keys:
         import numpy as np
         import pyarrow as pa
 
-        again = np.zeros(keys.num_rows, bool)
+        is_repeat = np.zeros(keys.num_rows, bool)
         for run in self._runs:
-            again |= _are_in(hashes, run)
-        if again.any():
-            repeated = keys.filter(pa.array(again))
+            is_repeat |= _are_in(hashes, run)
+        if is_repeat.any():
+            repeated = keys.filter(pa.array(is_repeat))
             raise self._refusal(self._sorted(repeated).to_pylist()[0], 2, repeated.num_rows)
 
     def _sorted(self, keys: pa.Table) -> pa.Table:
@@ -70,7 +70,7 @@ class Keys:
     def _refusal(self, key: dict[str, Any], times: int, rows: int) -> DataError:
         row = ", ".join(f"{column}={value!r}" for column, value in key.items())
         return DataError(
-            f"Table '{self._name}': the row {row} comes {times} times in one step ({rows} such "
+            f"Table '{self._name}': the row {row} occurs {times} times in one step ({rows} such "
             f"rows). The columns {', '.join(key)} must make a row unique."
         )
 

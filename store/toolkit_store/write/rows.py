@@ -63,7 +63,7 @@ def _fitted_column(name: str, rows: pa.Table, field: pa.Field) -> Any:
 
     where = f"Table '{name}', column '{field.name}'"
     if rows.column_names.count(field.name) > 1:
-        raise DataError(f"{where}: the column is there more than once.")
+        raise DataError(f"{where}: the column occurs more than once.")
     if field.name not in rows.column_names:
         if not field.nullable:
             raise DataError(
@@ -123,8 +123,8 @@ def _has_nulls(column: Any, allowed: bool) -> bool:
 
 
 def batches(name: str, chunks: Iterable[pa.Table] | pa.Table, step: str) -> Iterator[pa.Table]:
-    """The chunks, fitted and joined to a size worth a file each; a key that comes twice is refused
-    before it is written.
+    """The chunks, fitted, and joined so that each is worth a file; a repeated key is refused before
+    it is written.
     """
     keys = Keys(name)
     for batch in joined(fitted(name, chunk, step) for chunk in _each(chunks)):
@@ -139,24 +139,24 @@ def _each(chunks: Iterable[pa.Table] | pa.Table) -> Iterable[pa.Table]:
 
 
 def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The chunks, joined to a size worth a file each."""
+    """The chunks, joined so that each is worth a file."""
     import pyarrow as pa
 
-    kept: list[pa.Table] = []
+    waiting: list[pa.Table] = []
     size = 0
     for chunk in chunks:
-        kept += [chunk] if chunk.num_rows else []
+        waiting += [chunk] if chunk.num_rows else []
         size += chunk.nbytes
         if size >= _BATCH_BYTES:
-            yield pa.concat_tables(kept)
-            kept, size = [], 0
-    if kept:
-        yield pa.concat_tables(kept)
+            yield pa.concat_tables(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def ordered(name: str, rows: pa.Table) -> pa.Table:
-    """`rows` by the table's key; rows of two steps with one key stand in the order of their steps,
-    facts once.
+    """`rows` by the table's key; rows of two steps with one key are in the order of their steps; of
+    facts, only one is kept.
     """
     rows_in_order = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
     return _once(rows_in_order, table(name).key) if table(name).facts else rows_in_order
@@ -176,7 +176,7 @@ def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
 
 
 _DIGEST_BYTES = 1 << 24
-"""Bytes of rows that a digest takes as Python objects at a time."""
+"""Bytes of rows that a digest turns into Python objects at a time."""
 
 
 def _rows_at_once(rows: pa.Table) -> int:

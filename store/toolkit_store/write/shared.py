@@ -34,7 +34,7 @@ class SharedRows:
     def divide(
         self, steps: Mapping[str, pa.Table], committed: Callable[[Iterable[str]], set[str]]
     ) -> tuple[dict[str, dict[str, str]], dict[str, pa.Table]]:
-        """For each step, by key the step whose row stands for its own; and the rows to store."""
+        """For each step, the step whose row it refers to, by key; and the rows to store."""
         import pyarrow as pa
 
         rows = {key: self._rows(part) for key, part in steps.items()}

@@ -286,7 +286,9 @@ def tokeniser(family: Family) -> Any:
     """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     plain = Tokenizer(
-        models.BPE({**{letter: at for at, letter in enumerate(letters)}, BEGIN: 256, END: 257}, [])
+        models.BPE(
+            {**{letter: index for index, letter in enumerate(letters)}, BEGIN: 256, END: 257}, []
+        )
     )
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     plain.decoder = decoders.ByteLevel()

@@ -157,7 +157,7 @@ def test_a_gradient_is_the_slope_of_an_edit(
             edit = Edit(site, OnStream(Add(sign * step * direction)), tokens([row], [position]))
             last = model.last_hookpoint()
             states = model.run(BATCH, [last], [edit])[last]
-            ends = torch.stack([states[at, len(ids) - 1] for at, ids in enumerate(BATCH)])
+            ends = torch.stack([states[index, len(ids) - 1] for index, ids in enumerate(BATCH)])
             sides.append(float(difference({LOGITS: model.unembed(ends).double()})[row]))
         slope = (sides[0] - sides[1]) / (2 * step)
         expected = float(result.gradients[site][row, position] @ direction)
@@ -344,11 +344,11 @@ def test_what_a_loader_does_not_offer_is_said() -> None:
 
     model = Tiny()
     asked: list[tuple[Callable[[], Any], str]] = [
-        (lambda: model.gradients([[1]], ["resid_post.0"], difference), "gives no gradients"),
-        (lambda: model.embedding_rows([1]), "shows no rows of its embedding"),
-        (lambda: model.unembedding_rows([1]), "shows no rows of its unembedding"),
-        (lambda: model.fold_final_norm(torch.ones(1, 8)), "does not say what its final norm does"),
-        (lambda: model.head_outputs(0, torch.ones(1, 8)), "does not tell its heads apart"),
+        (lambda: model.gradients([[1]], ["resid_post.0"], difference), "has no gradients"),
+        (lambda: model.embedding_rows([1]), "does not expose rows of its embedding"),
+        (lambda: model.unembedding_rows([1]), "does not expose rows of its unembedding"),
+        (lambda: model.fold_final_norm(torch.ones(1, 8)), "does not expose its final norm"),
+        (lambda: model.head_outputs(0, torch.ones(1, 8)), "does not expose single heads"),
     ]
     for ask, said in asked:
         with pytest.raises(BadInput, match=rf"tiny {said}: its loader does not override"):

@@ -63,7 +63,7 @@ def test_blocks_stay_in_order(sizes: list[int], rest: int, devices: int) -> None
 @given(per=st.integers(1, 9), devices=st.integers(1, 6), size=st.integers(1, 1000))
 def test_blocks_of_one_size_are_shared_evenly(per: int, devices: int, size: int) -> None:
     assert spread_blocks([size] * (per * devices), 0, devices) == [
-        at for at in range(devices) for _ in range(per)
+        index for index in range(devices) for _ in range(per)
     ]
 
 

@@ -19,6 +19,7 @@ from toolkit.edits import (
     Edit,
     OnDirections,
     OnFeatures,
+    OnSae,
     OnStream,
     Scale,
     Set,
@@ -28,6 +29,7 @@ from toolkit.edits import (
     tokens,
 )
 from toolkit.models import Model
+from toolkit.saes import Sae
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
@@ -107,6 +109,88 @@ def test_edits_at_any_position_are_what_whole_passes_give(
     for ours, theirs in zip(fast, plain, strict=True):
         assert ours.tally.counts == theirs.tally.counts
         assert ours.tally.total() > 0
+
+
+def by_hand(stream: torch.Tensor, sae: Any, other: torch.Tensor) -> dict[str, Any]:
+    """Every operation on one token's stream: the edit, and what it should give."""
+    direction = drawn(WIDTH, seed=4)
+    unit = direction / direction.norm()
+    active, rows = sae.encode(stream[None])[0], sae.decoder_rows([1, 2])
+    rebuilt = sae.reconstruct(stream[None])[0]
+    both = (torch.tensor([1.5, 0.0]) - active[[1, 2]]) @ rows
+    clamped = (active[1].clamp(0.1, 0.2) - active[1]) * rows[0]
+
+    def features(*indices: int, change: Any) -> Any:
+        return OnFeatures.of(sae, list(indices), change)
+
+    return {
+        "set": (features(1, 2, change=Set(torch.tensor([1.5, 0.0]))), stream + both),
+        "add": (features(1, change=Add(0.4)), stream + 0.4 * rows[0]),
+        "scale": (features(1, change=Scale(3.0)), stream + 2 * active[1] * rows[0]),
+        "ablate": (features(1, change=ABLATE), stream - active[1] * rows[0]),
+        "clamp": (features(1, change=Clamp(0.1, 0.2)), stream + clamped),
+        "steer": (Steer(direction, 2.0), stream + 2 * unit),
+        "steer by norm": (Steer(direction, 0.5, "norm"), stream + 0.5 * stream.norm() * unit),
+        "steer by sd": (Steer(direction, 0.5, "sd", sd=3.0), stream + 1.5 * unit),
+        "reconstruct": (OnSae(sae, keep_error=False), rebuilt),
+        "reconstruct with a value": (
+            OnSae(sae, (1, 2), Set(torch.tensor([1.5, 0.0])), keep_error=False),
+            rebuilt + both,
+        ),
+        "patch from another prompt": (OnStream(Set(other)), other),
+        "ablate a direction": (
+            OnDirections(direction[None], ABLATE),
+            stream - stream @ unit * unit,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "qwen3"])
+def test_every_operation_is_what_it_says(loaded: Callable[[str], Any], name: str) -> None:
+    """The edited token's stream is the one written by hand, and the last state that of a pass in
+    which this stream stands there.
+    """
+    model, ids, point, position = loaded(name), prompt(), "resid_post.1", 11
+    prefix, sae = model.prefix(ids), ReluSae()
+    stream = model.run([ids], [point])[point][0, position].float()
+    other = model.run([ids[::-1]], [point])[point][0, position].float()
+    for label, (operation, expected) in by_hand(stream, sae, other).items():
+        edit = Edit(point, operation, tokens([0], [position]))
+        shown = model.run([ids], [point], [edit])[point][0, position].float()
+        near(shown, expected.to(shown), 1e-5)
+        again = Edit(point, operation, tokens([0], [position]))
+        state = model.edited_states(prefix, [again], 1)
+        placed = Edit(point, OnStream(Set(expected)), tokens([0], [position]))
+        near(state, Model.edited_states(model, Model.prefix(model, ids), [placed], 1))
+        assert again.tally.counts == {(0, "prompt"): 1}, label
+
+
+class ReluSae(Sae):
+    """A small random SAE with an error."""
+
+    def __init__(self) -> None:
+        self.name, self.release, self.hookpoint = "relu", "relu", "resid_post.1"
+        self.width, self.inputs, self.digest, self.recipe = 12, WIDTH, "relu", "relu"
+        self.pointwise = True
+        self._columns, self._rows = drawn(12, WIDTH, seed=5) / WIDTH**0.5, drawn(12, WIDTH, seed=6)
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.relu(rows.float() @ self._columns.T + 0.3)
+
+    def decode(self, activations: torch.Tensor) -> torch.Tensor:
+        return activations @ self._rows
+
+    def decoder_rows(self, features: Any) -> torch.Tensor:
+        return self._rows[torch.as_tensor(features)]
+
+    def encoder_columns(self, features: Any) -> torch.Tensor:
+        return self._columns[torch.as_tensor(features)]
+
+    def encoder_bias(self, features: Any) -> torch.Tensor:
+        return torch.full((len(features),), 0.3)
+
+    def thresholds(self, features: Any) -> torch.Tensor:
+        return torch.zeros(len(features))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -572,7 +572,7 @@ def test_a_module_that_is_not_there(tmp_path: Path, field: str, path: str, said:
 
 
 def test_another_mapping_is_another_model(tmp_path: Path) -> None:
-    """Its hookpoints may mean other places."""
+    """Its hookpoints may be any of other places."""
     family = FAMILIES["persimmon"]
     folder = build(family, tmp_path / "persimmon")
     assert family.names is not None

@@ -359,8 +359,8 @@ def test_a_model_that_is_not_cached_offline(cache: Path) -> None:
         identify(HuggingFace(id="org/small", revision="v2"))
     assert str(caught.value) == (
         f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), and "
-        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a cached revision, "
-        "or a folder with `path:`."
+        "HF_HUB_OFFLINE disables downloads. Unset HF_HUB_OFFLINE, name a cached revision, or a "
+        "folder with `path:`."
     )
 
 

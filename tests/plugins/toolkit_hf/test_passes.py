@@ -197,7 +197,7 @@ def test_score_is_the_log_probability_of_the_continuation(each: Any) -> None:
         with torch.inference_mode():
             logits = each.plain(torch.tensor([ids + more])).logits[0].double()
         expected = sum(
-            torch.log_softmax(logits[7 + at], -1)[token] for at, token in enumerate(more)
+            torch.log_softmax(logits[7 + index], -1)[token] for index, token in enumerate(more)
         )
         assert score == pytest.approx(float(expected), abs=1e-4)
 

@@ -47,8 +47,10 @@ def prompts(count: int, shared: int = 12) -> list[list[int]]:
     """Prompts that begin alike, some of them equal."""
     draw = torch.Generator().manual_seed(5)
     first = torch.randint(3, 250, (shared,), generator=draw).tolist()
-    tails = [torch.randint(3, 250, (1 + at % 7,), generator=draw).tolist() for at in range(count)]
-    return [[*first, *(tails[at] if at % 5 else tails[0])] for at in range(count)]
+    tails = [
+        torch.randint(3, 250, (1 + index % 7,), generator=draw).tolist() for index in range(count)
+    ]
+    return [[*first, *(tails[index] if index % 5 else tails[0])] for index in range(count)]
 
 
 def play(
@@ -80,11 +82,11 @@ def check_transcripts(model: Model, batch: Sequence[Sequence[int]], least: int) 
     """The same ids and ends with 1, 2, 7 and 64 live at a time, and with hardly any room."""
     runs = [play(model, batch, at_once) for at_once in (1, 2, 7, 64)]
     runs.append(play(model, batch, 64, budget=64))
-    clean = [at for at in range(64) if not any(run[at].close_calls for run in runs)]
+    clean = [index for index in range(64) if not any(run[index].close_calls for run in runs)]
     assert len(clean) >= least
-    for at in clean:
-        assert {(run[at].ids, run[at].finish) for run in runs} == {
-            (runs[0][at].ids, runs[0][at].finish)
+    for index in clean:
+        assert {(run[index].ids, run[index].finish) for run in runs} == {
+            (runs[0][index].ids, runs[0][index].finish)
         }
 
 
@@ -96,7 +98,7 @@ def test_a_reply_without_close_calls_is_the_same_in_any_batch(loaded: Callable[.
 def test_the_lab_model_plays_the_same_in_any_batch(dtype: str, least: int) -> None:
     params = HuggingFace(path=str(model_path()), device="cpu", dtype=dtype)
     model = load(params, SilentReporter())
-    texts = [f"Balance: ${10 * at}. Choice: " for at in range(1, 65)]
+    texts = [f"Balance: ${10 * index}. Choice: " for index in range(1, 65)]
     check_transcripts(model, [list(model.encode(text).ids) for text in texts], least)
 
 
@@ -105,12 +107,14 @@ def test_kept_keys_give_what_whole_passes_give(loaded: Callable[..., Any], name:
     model, batch = loaded(name), prompts(12)
     result = play(model, batch, 5)
     session = WholePassSession(model)
-    for at, ids in enumerate(batch):
-        session.submit(at, ids, partial(drawn, at), max_tokens=2 + at % 4)
+    for index, ids in enumerate(batch):
+        session.submit(index, ids, partial(drawn, index), max_tokens=2 + index % 4)
     expected = {reply.id: reply for reply in session.run()}
-    clean = [at for at in result if not (result[at].close_calls or expected[at].close_calls)]
+    clean = [
+        index for index in result if not (result[index].close_calls or expected[index].close_calls)
+    ]
     assert len(clean) >= 8
-    assert all(result[at].ids == expected[at].ids for at in clean)
+    assert all(result[index].ids == expected[index].ids for index in clean)
 
 
 def test_a_draw_near_a_border_is_counted(loaded: Callable[..., Any]) -> None:
@@ -130,8 +134,8 @@ def test_a_draw_near_a_border_is_counted(loaded: Callable[..., Any]) -> None:
 def test_equal_prompts_are_read_once(loaded: Callable[..., Any]) -> None:
     model, ids = loaded("llama"), prompts(1)[0]
     session = model.session()
-    for at in range(20):
-        session.submit(at, ids, partial(drawn, at), max_tokens=4)
+    for index in range(20):
+        session.submit(index, ids, partial(drawn, index), max_tokens=4)
     replies = list(session.run())
     assert len({reply.ids for reply in replies}) > 5
     assert session.counts.prompt_tokens == 20 * len(ids)
@@ -141,10 +145,10 @@ def test_equal_prompts_are_read_once(loaded: Callable[..., Any]) -> None:
 
 def test_what_prompts_begin_with_is_computed_once(loaded: Callable[..., Any]) -> None:
     model, batch = loaded("llama"), prompts(16, shared=40)
-    batch = [ids for at, ids in enumerate(batch) if at % 5]
+    batch = [ids for index, ids in enumerate(batch) if index % 5]
     session = model.session()
-    for at, ids in enumerate(batch):
-        session.submit(at, ids, partial(drawn, at), max_tokens=4)
+    for index, ids in enumerate(batch):
+        session.submit(index, ids, partial(drawn, index), max_tokens=4)
     list(session.run())
     alone = sum(len(ids) - 40 for ids in batch)
     assert session.counts.computed_tokens == 40 + alone
@@ -170,8 +174,8 @@ def test_a_next_round_goes_on_from_the_last(loaded: Callable[..., Any]) -> None:
 def test_keys_stay_within_the_budget(loaded: Callable[..., Any]) -> None:
     model, batch = loaded("llama"), prompts(40)
     session = model.session(budget=512)
-    for at, ids in enumerate(batch):
-        session.submit(at, ids, partial(drawn, at), max_tokens=9)
+    for index, ids in enumerate(batch):
+        session.submit(index, ids, partial(drawn, index), max_tokens=9)
     replies = list(session.run())
     assert sorted(reply.id for reply in replies) == list(range(40))
     assert 0 < session.counts.most_kept <= 512
@@ -183,9 +187,9 @@ def test_little_is_padding(loaded: Callable[..., Any]) -> None:
     model = loaded("llama")
     draw = torch.Generator().manual_seed(1)
     session = model.session()
-    for at in range(30):
-        ids = torch.randint(3, 250, (1 + 2 * at,), generator=draw).tolist()
-        session.submit(at, ids, partial(drawn, at), max_tokens=1)
+    for index in range(30):
+        ids = torch.randint(3, 250, (1 + 2 * index,), generator=draw).tolist()
+        session.submit(index, ids, partial(drawn, index), max_tokens=1)
     list(session.run())
     assert session.counts.padded_tokens < 0.5 * session.counts.computed_tokens
 
@@ -216,9 +220,13 @@ def test_edits_persist_with_and_without_kept_keys(loaded: Callable[..., Any], na
     result = model.generate(batch, draw, max_tokens=7, edits=fast)
     expected = Model.generate(Whole(model), batch, draw, max_tokens=7, edits=plain)
     bare = model.generate(batch, draw, max_tokens=7)
-    clean = [at for at in range(6) if not (result[at].close_calls or expected[at].close_calls)]
+    clean = [
+        index
+        for index in range(6)
+        if not (result[index].close_calls or expected[index].close_calls)
+    ]
     assert len(clean) >= 3
-    assert all(result[at].ids == expected[at].ids for at in clean)
+    assert all(result[index].ids == expected[index].ids for index in clean)
     assert [reply.ids for reply in result] != [reply.ids for reply in bare]
     if len(clean) == 6:
         for ours, theirs in zip(fast, plain, strict=True):
@@ -254,9 +262,9 @@ def test_keys_of_edited_tokens_are_not_taken_over_by_others(loaded: Callable[...
     model, ids = loaded("llama"), prompts(1, shared=40)[0]
     edit = Edit("resid_post.0", OnStream(Add(5.0)), from_position(30))
     session = model.session()
-    for at in range(4):
-        own = (edit,) if at % 2 else ()
-        session.submit(at, ids, partial(drawn, 0), max_tokens=6, edits=own)
+    for index in range(4):
+        own = (edit,) if index % 2 else ()
+        session.submit(index, ids, partial(drawn, 0), max_tokens=6, edits=own)
     results = {reply.id: reply.ids for reply in session.run()}
     assert results[0] == results[2] != results[1] == results[3]
     assert session.counts.computed_tokens == len(ids) + len(ids) - 30

@@ -69,9 +69,9 @@ def test_rows_do_not_see_each_other(each: Any, close: Callable[..., None]) -> No
     ids = each.batch((13,))[0]
     rows, prefix = edited(each.model, ids, 12), each.model.prefix(ids)
     together = each.model.suffix(prefix, *rows)
-    for at in range(12):
-        alone = each.model.suffix(prefix, *(part[at : at + 1] for part in rows))
-        close(together[at : at + 1], alone, 5e-5)
+    for index in range(12):
+        alone = each.model.suffix(prefix, *(part[index : index + 1] for part in rows))
+        close(together[index : index + 1], alone, 5e-5)
 
 
 def test_an_edit_that_changes_nothing_gives_the_prompts_own_state(

@@ -555,6 +555,21 @@ def test_the_report_opens_with_the_outcomes() -> None:
     assert any("of 21 games, fixed; 4.8 % ended in a reply" in sentence for sentence in said)
 
 
+def test_of_many_groups_the_worst_and_the_best_are_named() -> None:
+    """So that the outcome table is on the first screen."""
+    held = inputs(*some_games())
+    rows = held.read("measures").to_pylist()
+    groups = [row for row in rows if row["measure"] == "outcome" and row["subject"] == "bankruptcy"]
+    assert SECTION.findings is not None
+    every = len(list(SECTION.findings(held)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit_measure.section.SENTENCES", 1)
+        (said,) = list(SECTION.findings(held))
+    assert every == 2 <= len(groups)
+    assert said.sentence.startswith("Bankruptcy in 25.0 % of 20 games, variable. The least of 2")
+    assert "of 21 games, fixed; 4.8 % ended in a reply that could not be read." in said.sentence
+
+
 def test_the_report_draws_the_effects_of_components() -> None:
     held = inputs(*drawn_games({"base": -1.0, "G": 1.0, "M": 0.0, "W": 0.0}, 1600))
     titles = {figure.title: figure for figure in SECTION.run(held)}

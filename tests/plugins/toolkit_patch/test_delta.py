@@ -253,6 +253,15 @@ class Lying(Model):
         return self._model.suffix(prefix, *rows) * 1.5
 
 
+class Skipping(Lying):
+    """Its suffix sets one row no time, and another one twice."""
+
+    def suffix(self, prefix, layers, rows, made):
+        states = self._model.suffix(prefix, layers, rows, made)
+        made[2], made[3] = 0, 2
+        return states
+
+
 class Losing(Lying):
     """Its suffix loses a row."""
 
@@ -264,6 +273,10 @@ class Losing(Lying):
     ("kind", "message"),
     [
         (Lying, r"The sham arm changes a probability by .*`suffix` does not agree with its own"),
+        (
+            Skipping,
+            r"1 token of row 2 was planned in its prompt, and 0 were edited \(2 of \d+ rows differ",
+        ),
         (Losing, r"edits were planned at a decision point and \d+ were made"),
     ],
 )
@@ -321,7 +334,7 @@ def test_no_unit_left_to_confirm(world):
     kept = [row for row in world.tables["samples"].to_pylist() if half(0, row["unit"]) == "select"]
     only = replace(world, tables={**world.tables, "samples": table("samples", kept)})
     with pytest.raises(
-        DataError, match="no decision point is left in the half of the units that confirms"
+        DataError, match="there is no decision point in the `confirm` half of the units"
     ):
         only.screen()
 

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run, table
+from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
-from toolkit.saes import space_id
+from toolkit.models import Model
+from toolkit.saes import Sae, space_id
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_patch.screen.baselines import mean_differences, shuffled_values
 from toolkit_patch.screen.candidates import read_features
@@ -308,6 +311,116 @@ def test_decisions_of_equal_states_are_one_cluster(world):
     tables = world.tables | {"sample_meta": table("sample_meta", meta + states)}
     rows = replace(world, tables=tables).screen(**FEW)["screens"].to_pylist()
     assert {row["clusters"] for row in rows} == {3}
+
+
+# --- features that compete ------------------------------------------------------------------------
+
+
+class Competing(Sae):
+    """A planted SAE of which only the `k` strongest features of a token are active."""
+
+    k = 2
+
+    def __init__(self, sae: Sae) -> None:
+        self._sae, self.pointwise, self.encoded = sae, False, 0
+        for name in ("name", "hookpoint", "release", "width", "inputs", "digest", "recipe"):
+            setattr(self, name, getattr(sae, name))
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        self.encoded += 1
+        active = self._sae.encode(rows)
+        kept = active.topk(self.k, dim=1)
+        return torch.zeros_like(active).scatter(1, kept.indices, kept.values)
+
+    def decode(self, activations: torch.Tensor) -> torch.Tensor:
+        return self._sae.decode(activations)
+
+    def decoder_rows(self, features: Any) -> torch.Tensor:
+        return self._sae.decoder_rows(features)
+
+
+def test_features_that_compete_are_encoded_whole_and_that_is_said(world):
+    saes = [Competing(sae) for sae in world.saes]
+    listening = Listening()
+    params = Delta.model_validate({"outcomes": OUTCOMES, **FEW, "arms": [], "keep": "all"})
+    work = make_work(params, world.tables, model=world.model, saes=saes)
+    results = dict(patch(replace(work, report=listening)))
+    said = [text for text in listening.warnings if "compete with each other" in text]
+    assert len(said) == 1
+    assert "every decision point is encoded whole" in said[0]
+    assert sum(sae.encoded for sae in saes) > FEW["points"]
+    screens = results["screens"].to_pylist()
+    pointwise = {
+        (row["space"], row["feature"]): row["set_a"]
+        for row in world.screen(**FEW, arms=[])["screens"].to_pylist()
+    }
+    others = [row for row in screens if abs(row["set_a"] - pointwise[_key(row)]) > 1e-3]
+    assert others, "one encoder column would have given the same"
+    check_by_whole_passes(world, saes, results, max(others, key=lambda row: abs(row["set_a"])))
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int]:
+    return row["space"], row["feature"]
+
+
+def check_by_whole_passes(world: Any, saes: Any, result: Any, row: dict[str, Any]) -> None:
+    """A feature's rows equal those of passes with the edit written by hand."""
+    sae = next(sae for sae in saes if space_id(world.model.identity, sae) == row["space"])
+    ids = {sample["sample"]: sample["token_ids"] for sample in world.tables["samples"].to_pylist()}
+    stop, checked = world.planted.truth.stop_id, 0
+    for effect in result["effects"].to_pylist():
+        if effect["sample"] == "*" or (*_key(effect), effect["arm"]) != (*_key(row), "set:yes"):
+            continue
+        if effect["outcome"] != "stop":
+            continue
+        prompt = ids[effect["sample"]]
+        stream = world.model.run([prompt], [sae.hookpoint])[sae.hookpoint][0, -1:].float()
+        own = sae.encode(stream)[0, row["feature"]]
+        moved = stream[0] + (row["value_a"] - own) * sae.decoder_rows([row["feature"]])[0]
+        edit = set_stream(sae.hookpoint, [0], [len(prompt) - 1], moved)
+        chance = world.model.next_logits([prompt], [edit]).double().softmax(-1)[0, stop]
+        assert effect["probability"] == pytest.approx(float(chance), abs=1e-4)
+        checked += 1
+    assert checked == FEW["points"]
+
+
+# --- a model that offers whole passes only --------------------------------------------------------
+
+
+class WholePasses(Model):
+    """The four methods that a loader has to write, and nothing faster."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.bos_id, self.end_ids = model, model.bos_id, model.end_ids
+        self.identity, self.editable = model.identity, model.editable
+        self.layers, self.width, self.context = model.layers, model.width, model.context
+
+    def encode(self, text, *, chat=False):
+        return self._model.encode(text, chat=chat)
+
+    def decode(self, ids):
+        return self._model.decode(ids)
+
+    def run(self, batch, capture, edits=()):
+        return self._model.run(batch, capture, edits)
+
+    def unembed(self, states):
+        return self._model.unembed(states)
+
+
+@pytest.mark.parametrize("at", ["last", {"positions": [-2]}])
+def test_a_model_of_whole_passes_gives_the_same_screen(world, at):
+    given = {"candidates": {"top": 2}, "points": 3, "at": at, "control_saes": "random_decoder"}
+    given |= {"directions": 19, "direction_points": 2, "keep": "all"}
+    slow, fast = (
+        replace(world, model=model).screen(**given)
+        for model in (WholePasses(world.model), world.model)
+    )
+    for name in ("screens", "control_screens", "verdicts"):
+        for one, other in zip(slow[name].to_pylist(), fast[name].to_pylist(), strict=True):
+            assert one["effect"] == pytest.approx(other["effect"], abs=1e-4)
+            assert one["verdict"] == other["verdict"] if name == "verdicts" else True
+    assert slow["screens"]["edits"].equals(fast["screens"]["edits"])
 
 
 # --- precision ------------------------------------------------------------------------------------

@@ -86,6 +86,34 @@ def test_a_patch_that_matters_changes_the_games(tokens: str) -> None:
     assert replies(played(arm="strong", patch=strong, tokens=tokens)) != replies(played())
 
 
+def seen(space: str, feature: int, value: float) -> dict[str, pa.Table]:
+    """Activations in which a feature had at most this value."""
+    row = {"space": space, "sample": "s", "position": 0, "features": [feature], "values": [value]}
+    return {"activations": pa.Table.from_pylist([row], schema=arrow_schema("activations"))}
+
+
+def test_a_value_that_was_never_seen_is_warned_about() -> None:
+    ids = {sae.layer: space_id(model().identity, sae) for sae in saes()}
+    cases: list[tuple[int, float, tuple[int, int], list[str]]] = [
+        (2, 5.0, (0, 2), ["1 of 1 features are set to values outside of the observed range"]),
+        (2, 30.0, (0, 2), []),
+        (2, 5.0, (2, 4), []),
+        (1, 5.0, (0, 2), []),
+    ]
+    for layer, largest, units, expected in cases:
+        report = SilentReporter()
+        params = PATCHED.params.model_validate(
+            {"game": GAME, "reps": 4, "arm": "x", "patch": [{"feature": "2/7", "set": 30.0}]},
+            context={"parts": PARTS},
+        )
+        inputs = seen(ids[layer], 7, largest)
+        work = make_work(params, inputs, seed=1, model=model(), saes=saes())
+        list(PATCHED.run(replace(work, units=units, report=report)))
+        warnings = [facts["text"] for name, facts in report.events if name == "warning"]
+        assert [text.split(":")[0] for text in warnings] == expected
+        assert all("feature 2/7 to 30, where at most 5 was seen" in text for text in warnings)
+
+
 def test_several_layers_are_changed_at_once() -> None:
     both = [{"feature": "1/3", "set": 30.0}, {"feature": "3/5", "set": 30.0}]
     one = played(arm="x", patch=both[:1])

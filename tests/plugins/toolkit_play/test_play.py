@@ -71,7 +71,7 @@ class Talker(Model):
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         shown = BOS + HEADER + (text.rstrip() if self.trims else text) + FOOTER if chat else text
         begins = len(BOS) if shown.startswith(BOS) else 0
-        offsets = [(0, begins), *((at, at + 1) for at in range(begins, len(shown)))]
+        offsets = [(0, begins), *((index, index + 1) for index in range(begins, len(shown)))]
         ids = (1, *(10 + ord(character) for character in shown[begins:]))
         return Encoded(shown, ids, tuple(offsets), len(BOS + HEADER) if chat else 0)
 
@@ -164,7 +164,8 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
         (
             {"layout": "corrected", "max_new_tokens": 10},
             "max_new_tokens is 10; the shortest reply that the prompts of slot_machine ask for "
-            "takes 24. Raise it to at least that",
+            "takes 24: 'The balance is high enough, so one more bet is worth it.\\nFinal Decision: "
+            "Bet $100'. Raise it to at least that",
         ),
         ({"min_new_tokens": 40}, "min_new_tokens is 40, above max_new_tokens 32; lower it"),
         (
@@ -633,6 +634,17 @@ def test_prompts_are_stored_as_the_model_saw_them(chat: bool, trims: bool) -> No
         assert shown["balance"] == f"{row['balance_before']:.0f}"
         assert shown["goal"] == "Pick your own target amount first, then decide by it."
         assert shown["decision"] == ("Choice:" if chat and trims else "Choice: ")
+
+
+def test_a_layout_says_how_long_its_replies_may_be() -> None:
+    """Where the spec gives no number, and how short they are at least."""
+    terse, reasoned = params(), params(layout="corrected")
+    assert (terse.max_new_tokens, reasoned.max_new_tokens) == (32, 1024)
+    assert params(max_new_tokens=8).max_new_tokens == 8
+    with pytest.raises(ValidationError, match=r"takes 11: '1\) Bet \$100000'"):
+        params(max_new_tokens=10, max_bet=100_000)
+    room = [game.make().reply_tokens for game in (terse.game, reasoned.game)]
+    assert room == [32, 1024]
 
 
 def test_a_reply_is_as_long_as_the_context_has_room_for() -> None:

@@ -30,8 +30,8 @@ def samples(texts: Sequence[Sequence[int]], spans: Sequence[Sequence[Span]] = ()
     """A row of `samples` for each sequence of tokens, with its spans."""
     rows = [
         {
-            "sample": f"s{at:03d}",
-            "unit": f"s{at:03d}",
+            "sample": f"s{index:03d}",
+            "unit": f"s{index:03d}",
             "cluster": "",
             "text": " ".join(map(str, ids)),
             "token_ids": list(ids),
@@ -39,7 +39,7 @@ def samples(texts: Sequence[Sequence[int]], spans: Sequence[Sequence[Span]] = ()
             "spans": [dict(zip(("name", "start", "end"), span, strict=True)) for span in own],
             "prompt_hash": "",
         }
-        for at, (ids, own) in enumerate(zip(texts, spans or [()] * len(texts), strict=True))
+        for index, (ids, own) in enumerate(zip(texts, spans or [()] * len(texts), strict=True))
     ]
     return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
 

@@ -174,7 +174,7 @@ def test_check_says_what_auto_found(tmp_path: Path, root: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (
         done.output.splitlines()[-1]
-        == "saes: auto found llama_scope (Llama Scope, original layout), layers 0, 1, 2, 3"
+        == "saes: auto detected llama_scope (Llama Scope, original layout), layers 0, 1, 2, 3"
     )
 
 

@@ -202,7 +202,7 @@ def test_an_adapter_without_columns() -> None:
     assert not sae.pointwise
     assert torch.equal(sae.activations_of(rows, [4, 1]), sae.encode(rows)[:, [4, 1]])
     for call in (sae.encoder_columns, sae.encoder_bias, sae.thresholds):
-        with pytest.raises(DataError, match=r"^SAE plain gives no encoder columns, .*override"):
+        with pytest.raises(DataError, match=r"^SAE plain has no encoder columns, .*override"):
             call([0])
-    with pytest.raises(DataError, match=r"^SAE plain gives no encoder columns"):
+    with pytest.raises(DataError, match=r"^SAE plain has no encoder columns"):
         sae.preactivations(rows, [0])

@@ -67,7 +67,8 @@ def test_the_studys_extraction() -> None:
 
 def test_every_token_costs_more_than_the_last_and_a_selector_at_most_as_much() -> None:
     last, every, some = (
-        extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance"))
+        extraction(Extract(at=selector), load_of())
+        for selector in ("last", "all", Selector(span="balance"))
     )
     assert last.disk < every.disk == some.disk
     assert last.forwards == every.forwards
@@ -143,7 +144,7 @@ def test_operations_are_those_that_torch_counts() -> None:
         load(params, SilentReporter()),
         _llama_scope.load(_llama_scope.LlamaScope(path=str(saes_path())), SilentReporter()),
     )
-    ids = [[1 + (7 * at + row) % 900 for at in range(64)] for row in range(8)]
+    ids = [[1 + (7 * index + row) % 900 for index in range(64)] for row in range(8)]
     with FlopCounterMode(display=False) as counted:
         results = model.run(ids, [sae.hookpoint for sae in saes])
         for sae in saes:
@@ -245,7 +246,7 @@ def test_a_limit_holds_for_files_and_a_file_is_read_once(
 ) -> None:
     """Of 20 units 15 are left out, and each has a row at least."""
     (tmp_path / "d.csv").write_text(
-        "text,unit\n" + "".join(f"text {at},u{at // 2}\n" for at in range(40))
+        "text,unit\n" + "".join(f"text {index},u{index // 2}\n" for index in range(40))
     )
     reads: list[Path] = []
 

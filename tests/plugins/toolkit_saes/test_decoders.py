@@ -30,12 +30,12 @@ GEMMA = "layer_3/width_16k/average_l0_59"
 
 
 def llama(folder: Path, weight: torch.Tensor) -> LlamaScope:
-    at = folder / LLAMA
-    (at / "checkpoints").mkdir(parents=True)
-    (at / "hyperparams.json").write_text(json.dumps({"d_model": weight.shape[0]}))
+    sae_folder = folder / LLAMA
+    (sae_folder / "checkpoints").mkdir(parents=True)
+    (sae_folder / "hyperparams.json").write_text(json.dumps({"d_model": weight.shape[0]}))
     save_file(
         {"decoder.bias": torch.zeros(3), "decoder.weight": weight},
-        at / "checkpoints" / "final.safetensors",
+        sae_folder / "checkpoints" / "final.safetensors",
     )
     return LlamaScope(path=str(folder))
 
@@ -76,7 +76,7 @@ def test_the_contract_finds_a_decoder_of_other_rows(monkeypatch: pytest.MonkeyPa
         "_columns",
         lambda *args: lambda first, last: columns(*args)(first, last)[::-1].copy(),
     )
-    with pytest.raises(Broken, match="point elsewhere"):
+    with pytest.raises(Broken, match="with other directions"):
         check_loaded(PARTS["llama_scope"], params={"path": str(saes_path()), "layers": "1"})
 
 

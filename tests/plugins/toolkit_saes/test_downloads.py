@@ -94,15 +94,15 @@ def test_of_a_release_that_nobody_wrote_down_the_hub_says_which_is_canonical(
     def files(expected: Snapshot, wide: Sequence[str]) -> list[HubFile]:
         asked.append(wide)
         return [
-            HubFile(f"layer_{at}/width_16k/average_l0_{l0}/params.npz", 1)
-            for at in (3, 4)
-            for l0 in (20 + at, 90, 300)
+            HubFile(f"layer_{layer}/width_16k/average_l0_{l0}/params.npz", 1)
+            for layer in (3, 4)
+            for l0 in (20 + layer, 90, 300)
         ]
 
     monkeypatch.setattr(_gemma_scope, "repository_files", files)
     result = patterns("gemma_scope", GemmaScope(release="org/mine", revision=COMMIT, layers="3-4"))
-    assert result == [f"layer_{at}/width_16k/average_l0_90/params.npz" for at in (3, 4)]
-    assert asked == [[f"layer_{at}/width_16k/average_l0_*/params.npz" for at in (3, 4)]]
+    assert result == [f"layer_{layer}/width_16k/average_l0_90/params.npz" for layer in (3, 4)]
+    assert asked == [[f"layer_{layer}/width_16k/average_l0_*/params.npz" for layer in (3, 4)]]
 
 
 def test_the_canonical_transcoders_are_those_in_use() -> None:
@@ -181,7 +181,10 @@ def test_saes_in_a_folder_are_not_downloaded(tmp_path: Path) -> None:
             errors.RepositoryNotFoundError,
             "RepositoryNotFoundError: there is no repository of this name, or it is private",
         ),
-        (errors.GatedRepoError, "GatedRepoError: it is gated, and its owner has not let you in"),
+        (
+            errors.GatedRepoError,
+            "GatedRepoError: it is gated, and you have not been granted access",
+        ),
         (
             errors.RevisionNotFoundError,
             "RevisionNotFoundError: the repository has no such revision",
@@ -211,7 +214,7 @@ def test_an_id_that_the_hub_does_not_give(
     with pytest.raises(BadInput) as caught:
         module.identify(params(release="org/none"))
     assert str(caught.value).startswith(
-        f"'org/none' at revision 'main': the hub does not give it ({said}). "
+        f"'org/none' at revision 'main': it cannot be downloaded ({said}). "
     )
     assert "\n" not in str(caught.value)
     assert "`hf auth login` or set HF_TOKEN" in str(caught.value)

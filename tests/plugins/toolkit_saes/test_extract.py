@@ -155,7 +155,7 @@ def test_a_sample_without_tokens(small: Any) -> None:
         rows(small.work(small.saes(layers=1), Extract(), [small.texts[0], []]))
     assert (
         str(caught.value)
-        == "sample 's001' has no tokens: its source did not tokenise it with the model."
+        == "sample 's001' has no tokens: its source has not tokenised it with the model."
     )
 
 

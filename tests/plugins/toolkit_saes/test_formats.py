@@ -486,10 +486,12 @@ def test_what_is_active_at_once_is_what_encode_gives(gate: Any, chunk: int | Non
     sae = CanonicalSae(Facts("x", "r", "resid_post.0", 24, 8, "d", "r", None), lambda: weights)
     rows = torch.cat([torch.randn(6, 8, generator=draw).round(), torch.zeros(1, 8)])
     result, dense = sae.sparse(rows, chunk), sae.encode(rows)
-    at = dense.nonzero()
-    torch.testing.assert_close(result.counts, torch.bincount(at[:, 0], minlength=7), rtol=0, atol=0)
-    torch.testing.assert_close(result.features, at[:, 1], rtol=0, atol=0)
-    torch.testing.assert_close(result.values, dense[at[:, 0], at[:, 1]], rtol=0, atol=0)
+    index = dense.nonzero()
+    torch.testing.assert_close(
+        result.counts, torch.bincount(index[:, 0], minlength=7), rtol=0, atol=0
+    )
+    torch.testing.assert_close(result.features, index[:, 1], rtol=0, atol=0)
+    torch.testing.assert_close(result.values, dense[index[:, 0], index[:, 1]], rtol=0, atol=0)
     assert len(sae.sparse(rows[:0], chunk).counts) == 0
 
 

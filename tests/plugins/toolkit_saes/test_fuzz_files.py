@@ -127,11 +127,11 @@ def _places(known: Any) -> Any:
 
 def broken_text(drawn: random.Random, text: bytes) -> bytes:
     """Bytes of JSON cut off, flipped, nested deeply, or with a number of 5,000 digits."""
-    way, at = drawn.randrange(5), drawn.randrange(max(1, len(text)))
+    way, index = drawn.randrange(5), drawn.randrange(max(1, len(text)))
     if way == 0:
-        return text[:at]
+        return text[:index]
     if way == 1:
-        return text[:at] + bytes([drawn.randrange(256)]) + text[at + 1 :]
+        return text[:index] + bytes([drawn.randrange(256)]) + text[index + 1 :]
     if way == 2:
         return b'{"a":' * 100_000 + b"1" + b"}" * 100_000
     if way == 3:

@@ -50,7 +50,9 @@ def by_hand(
     for place in {sae.hookpoint for sae in saes}:
         for number, ids in enumerate(texts):
             stream = world.model.run([ids], [place])[place][0]
-            results |= {(place, f"s{number:03d}", at): stream[at].tolist() for at in positions(ids)}
+            results |= {
+                (place, f"s{number:03d}", index): stream[index].tolist() for index in positions(ids)
+            }
     return results
 
 

@@ -691,6 +691,6 @@ def test_a_layer_that_the_cache_lacks_offline(cache: Path) -> None:
 
 
 def test_a_release_that_is_not_cached_offline(cache: Path) -> None:
-    said = f"is not in the Hugging Face cache ({cache}), and HF_HUB_OFFLINE forbids fetching it."
+    said = f"is not in the Hugging Face cache ({cache}), and HF_HUB_OFFLINE disables downloads."
     assert said in refused(_llama_scope.identify, LlamaScope(release="org/none"))
     assert said in refused(_gemma_scope.identify, GemmaScope(release="org/none"))

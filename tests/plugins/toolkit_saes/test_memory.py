@@ -273,7 +273,7 @@ def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
         run(small, [Scarce(five[0], Memory(saes=0))], Memory(), small.texts[:2])
     with pytest.raises(
         DataError,
-        match=r"sample 's00\d': its \d+ tokens alone do not fit in memory beside the model",
+        match=r"sample 's00\d': its \d+ tokens alone do not fit in memory with the model",
     ):
         run(small, five, Memory(tokens=3), small.texts[:2])
 
@@ -436,7 +436,7 @@ def _examples(most: int) -> Any:
 
 def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None:
     """The first text comes again at the end, with other spans."""
-    at, positions = MODES[mode]
+    selector, positions = MODES[mode]
     texts = [
         small.texts[0],
         *(small.texts[one][:length] for one, length in case.picked),
@@ -448,7 +448,7 @@ def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_groups, "cheapest", lambda prices: case.way)
         given = {
-            "at": at,
+            "at": selector,
             "tokens": case.tokens,
             "batch": {"together": case.together},
             "spans": spans,

@@ -215,7 +215,9 @@ def test_what_only_fits_with_bos(small: Any) -> None:
         small.model.run(small.texts[:6], ["resid_post.2"])["resid_post.2"],
     )
     far = float(
-        torch.cat([streams[at, 1 : len(ids)] for at, ids in enumerate(small.texts[:6])]).abs().max()
+        torch.cat([streams[index, 1 : len(ids)] for index, ids in enumerate(small.texts[:6])])
+        .abs()
+        .max()
     )
     weights = Weights(
         Matrix(torch.cat([eye, -eye])),
@@ -272,7 +274,7 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
 
 def _rows(lab: Any, name: str) -> torch.Tensor:
     result = lab.model.run(lab.texts, [name])[name]
-    return torch.cat([result[at, 1 : len(ids)] for at, ids in enumerate(lab.texts)]).float()
+    return torch.cat([result[index, 1 : len(ids)] for index, ids in enumerate(lab.texts)]).float()
 
 
 def test_a_model_that_does_not_show_a_site() -> None:

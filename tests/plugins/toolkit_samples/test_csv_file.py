@@ -278,7 +278,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"there is nothing at .*nowhere.csv"):
+    with pytest.raises(BadInput, match=r"nowhere.csv does not exist"):
         identify(Csv(path=str(tmp_path / "nowhere.csv")), tmp_path)
 
 

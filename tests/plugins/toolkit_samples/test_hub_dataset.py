@@ -181,7 +181,7 @@ def test_a_changed_file_of_the_cache_is_refused(hub: Hub, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (errors.GatedRepoError, "it is gated, and its owner has not let you in"),
+        (errors.GatedRepoError, "it is gated, and you have not been granted access"),
         (errors.RepositoryNotFoundError, "there is no repository of this name, or it is private"),
         (errors.RevisionNotFoundError, "the repository has no such revision"),
     ],

@@ -182,7 +182,7 @@ def test_fragments_have_no_blanks_around_them() -> None:
         "npz",
         CONFIGURATION,
         SCOPE[:1],
-        [active("s1", "a", at, f1=1.0) for at in range(6)],
+        [active("s1", "a", index, f1=1.0) for index in range(6)],
         [sample("a", pieces)],
     )
     arrays = loaded(files["layer_20_l0_71_activations.npz"])
@@ -295,8 +295,8 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
 ) -> None:
     """Each of the two arrays of texts takes 16 MB; what is held at a time is a block."""
     monkeypatch.setattr(archives, "BLOCK_BYTES", 1 << 16)
-    pieces = [f" {at:03d}" for at in range(1000)]
-    rows = [active("s1", "a", at, f1=1.0) for at in range(1000)]
+    pieces = [f" {index:03d}" for index in range(1000)]
+    rows = [active("s1", "a", index, f1=1.0) for index in range(1000)]
     result = sink_files("npz", CONFIGURATION, SCOPE[:1], rows, [sample("a", pieces)])
     _, data = next(result)
     assert not isinstance(data, bytes)
@@ -308,7 +308,9 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
     assert peak < 2 << 20
     arrays = loaded((tmp_path / "archive.npz").read_bytes())
     assert arrays["fragments"].nbytes > 15 << 20
-    assert arrays["fragments"].tolist() == ["".join(pieces[: at + 1]).strip() for at in range(1000)]
+    assert arrays["fragments"].tolist() == [
+        "".join(pieces[: index + 1]).strip() for index in range(1000)
+    ]
     assert arrays["fragment_lengths"].tolist() == list(range(1, 1001))
     assert next(result, None) is None
 
@@ -386,7 +388,7 @@ def test_a_dense_matrix_is_written_a_block_at_a_time(monkeypatch: pytest.MonkeyP
         block[0, first] = first + 1
 
     pieces = list(archives.archive([archives.dense("features", 5, 6, fill)]))
-    assert seen == [(at, at + 1) for at in range(5)]
+    assert seen == [(index, index + 1) for index in range(5)]
     assert len(pieces) == 6
     np.testing.assert_array_equal(
         loaded(b"".join(pieces))["features"], np.eye(5, 6) * [1, 2, 3, 4, 5, 6]

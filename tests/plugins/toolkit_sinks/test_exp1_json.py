@@ -92,8 +92,8 @@ def feature(
 ) -> list[dict[str, Any]]:
     """The rows of one feature, as a comparison writes them."""
     groups = ("bankruptcy", "voluntary_stop")
-    rows = [("mean", group, 2.0 - at) for at, group in enumerate(groups)]
-    rows += [("std", group, 0.5 + at) for at, group in enumerate(groups)]
+    rows = [("mean", group, 2.0 - index) for index, group in enumerate(groups)]
+    rows += [("std", group, 0.5 + index) for index, group in enumerate(groups)]
     rows += [("d", BOTH, d), ("p", BOTH, p), ("q", BOTH, 2 * p), ("t", BOTH, 9.0)]
     rows += [("significant", BOTH, float(significant))]
     rows += [("discovered", BOTH, 1.0)] * discovered

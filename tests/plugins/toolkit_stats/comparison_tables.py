@@ -84,11 +84,11 @@ def tables(
         {
             "space": s,
             "sample": n,
-            "position": at,
+            "position": index,
             "features": list(result),
             "values": list(result.values()),
         }
-        for s, n, at, result in activations
+        for s, n, index, result in activations
     ]
     made = {"samples": samples, "sample_meta": meta, "activations": entries, "spaces": spaces}
     return {
@@ -114,10 +114,10 @@ def of_dense(
     **more: Sequence[str | float],
 ) -> dict[str, pa.Table]:
     """A dense array of samples by features as tables; units, if any, and more metadata."""
-    names = [f"n{at:04d}" for at in range(len(dense))]
+    names = [f"n{index:04d}" for index in range(len(dense))]
     samples = [sample(name, unit) for name, unit in zip(names, units or names, strict=True)]
     rows = [
-        ("s1", name, 0, {int(at): float(row[at]) for at in np.flatnonzero(row)})
+        ("s1", name, 0, {int(index): float(row[index]) for index in np.flatnonzero(row)})
         for name, row in zip(names, dense, strict=True)
     ]
     return tables(samples, groups, rows, [space(width=dense.shape[1])], **more)

@@ -21,7 +21,7 @@ def design(sizes: tuple[int, int], clusters: np.ndarray) -> Design:
         own = np.unique(clusters[start:end], return_inverse=True)[1]
         groups.append(Group(name, int(start), int(end), own, len(set(own)), len(own)))
     cells = np.concatenate([groups[0].clusters, groups[1].clusters + groups[0].count])
-    names = [f"n{at}" for at in range(len(clusters))]
+    names = [f"n{index}" for index in range(len(clusters))]
     return Design(
         names,
         tuple(groups),
@@ -131,7 +131,7 @@ def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain(
     assert abs(number[0, "d_adjusted"]) < 0.6 < number[0, "d"]
     assert number[1, "p_adjusted"] < 1e-6
     assert [
-        number[at, stat] for at in (0, 1) for stat in ("significant", "significant_adjusted")
+        number[index, stat] for index in (0, 1) for stat in ("significant", "significant_adjusted")
     ] == [1, 0, 1, 1]
     assert number[1, "q_adjusted"] == pytest.approx(2 * number[1, "p_adjusted"])
     said = compared("welch", confounded(), between=("a", "b"), covariates=["balance"])
@@ -233,8 +233,8 @@ def test_more_coefficients_than_clusters_are_refused() -> None:
     given = of_dense(
         rng.random((12, 2)),
         list("aaaaaabbbbbb"),
-        [f"g{at // 2}" for at in range(12)],
-        kind=[f"k{at % 6}" for at in range(12)],
+        [f"g{index // 2}" for index in range(12)],
+        kind=[f"k{index % 6}" for index in range(12)],
     )
     message = (
         "covariates: given kind take 7 coefficients, and there are 6 independent clusters; a test "
@@ -257,7 +257,7 @@ def test_strata_that_cut_through_a_cluster_are_refused_where_labels_move() -> No
     given = of_dense(
         np.ones((12, 1)),
         list("aaaaaabbbbbb"),
-        [f"g{at // 2}" for at in range(12)],
+        [f"g{index // 2}" for index in range(12)],
         level=list("xyxyxyxyxyxy"),
     )
     message = (

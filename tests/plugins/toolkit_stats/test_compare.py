@@ -164,12 +164,12 @@ def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
     result = read_features(TableInputs(tables), None, "all")
     assert result.groups == ("a", "b")
     assert result.feature.tolist() == [0, 1, 2, 3, 4]
-    assert result.d.tolist() == [rows["s1", at, "d", "a vs b"]["number"] for at in range(5)]
+    assert result.d.tolist() == [rows["s1", index, "d", "a vs b"]["number"] for index in range(5)]
 
 
 def test_a_rank_test_goes_by_cluster_means() -> None:
     dense = values(48)
-    units = [f"g{at // 2}" for at in range(48)]
+    units = [f"g{index // 2}" for index in range(48)]
     results = numbers("mann_whitney", of_dense(dense, halves(48), units), **PAIR)
     means = dense.reshape(24, 2, -1).mean(axis=1)
     theirs = stats.mannwhitneyu(means[:12], means[12:], axis=0, method="asymptotic")
@@ -179,10 +179,10 @@ def test_a_rank_test_goes_by_cluster_means() -> None:
         list(results["rank_biserial"].values()), 2 * theirs.statistic / 144 - 1
     )
     assert all(
-        results["rank_biserial_low"][at]
-        < results["rank_biserial"][at]
-        < results["rank_biserial_high"][at]
-        for at in range(5)
+        results["rank_biserial_low"][index]
+        < results["rank_biserial"][index]
+        < results["rank_biserial_high"][index]
+        for index in range(5)
     )
 
 
@@ -191,7 +191,7 @@ def test_a_rank_test_goes_by_cluster_means() -> None:
 )
 def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -> None:
     dense, label = values(48), np.random.default_rng(1).integers(0, 4, 48).astype(float)
-    units = [f"g{at // 2}" for at in range(48)]
+    units = [f"g{index // 2}" for index in range(48)]
     given = of_dense(dense, label.tolist(), units)
     results = run("correlation", given, method=method)
     expected = theirs(dense[:, 2].reshape(24, 2).mean(axis=1), label.reshape(24, 2).mean(axis=1))
@@ -205,7 +205,7 @@ def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -
     ("part", "theirs"), [("anova", stats.f_oneway), ("kruskal", stats.kruskal)]
 )
 def test_several_groups_by_cluster_means(part: str, theirs: Any) -> None:
-    dense, groups = values(30), [f"k{at % 3}" for at in range(30)]
+    dense, groups = values(30), [f"k{index % 3}" for index in range(30)]
     results = numbers(part, of_dense(dense, groups))
     expected = theirs(*(dense[one::3] for one in range(3)), axis=0)
     np.testing.assert_allclose(list(results["p"].values()), expected.pvalue, rtol=1e-9)
@@ -226,8 +226,8 @@ def test_strata_of_ranks() -> None:
 
 
 def test_one_group_against_the_rest() -> None:
-    given = of_dense(values(), [["x", "y", "z"][at % 3] for at in range(24)])
-    merged = of_dense(values(), [["x", "other", "other"][at % 3] for at in range(24)])
+    given = of_dense(values(), [["x", "y", "z"][index % 3] for index in range(24)])
+    merged = of_dense(values(), [["x", "other", "other"][index % 3] for index in range(24)])
     result, expected = (
         run("welch", given, between=["x", "rest"]),
         run("welch", merged, between=["x", "other"]),
@@ -248,13 +248,13 @@ def test_a_group_that_is_named_rest_is_refused() -> None:
 
 @pytest.mark.parametrize("unit", ["unit", "game", "sentence"])
 def test_units_go_by_several_names(unit: str) -> None:
-    given = of_dense(values(), halves(), [f"g{at // 3}" for at in range(24)])
+    given = of_dense(values(), halves(), [f"g{index // 3}" for index in range(24)])
     size = sizes("welch", given, unit=unit, **PAIR)["a"]
     assert size.endswith("12 distinct prompts, 4 clusters")
 
 
 def test_a_metadata_key_may_name_the_unit() -> None:
-    given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
+    given = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
     assert sizes("welch", given, unit="condition", **PAIR)["a"].endswith("3 clusters")
     message = (
         "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? The samples have: "
@@ -264,7 +264,7 @@ def test_a_metadata_key_may_name_the_unit() -> None:
 
 
 def test_a_sample_without_its_unit_is_refused() -> None:
-    given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
+    given = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
     given["sample_meta"] = given["sample_meta"].slice(0, 40)
     message = (
         "unit: sample 'n0016' has no metadata 'condition', so the unit that it belongs to is "
@@ -292,7 +292,8 @@ def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -
 def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
     """Games that open with one prompt: twelve units, and one cluster."""
     samples = [
-        sample(f"n{at}", f"u{at // 2}", prompt="" if at % 2 else "opening") for at in range(12)
+        sample(f"n{index}", f"u{index // 2}", prompt="" if index % 2 else "opening")
+        for index in range(12)
     ]
     given = tables(samples, ["a"] * 6 + ["b"] * 6, [])
     message = (
@@ -362,8 +363,8 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
     given = unmeasured()
     elsewhere = [
-        {"space": "s1", "sample": f"x{at}", "position": 0, "features": [1], "values": [1.0]}
-        for at in range(others)
+        {"space": "s1", "sample": f"x{index}", "position": 0, "features": [1], "values": [1.0]}
+        for index in range(others)
     ]
     given["activations"] = pa.Table.from_pylist(elsewhere, schema=given["activations"].schema)
     with pytest.raises(DataError) as caught:
@@ -402,7 +403,7 @@ def test_a_trend_needs_numbers_that_change() -> None:
 
 
 def test_a_trend_over_a_half_without_units_is_refused() -> None:
-    names = [f"n{at}" for at in range(40) if half(0, f"n{at}") == "select"][:4]
+    names = [f"n{index}" for index in range(40) if half(0, f"n{index}") == "select"][:4]
     message = (
         "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, or give the "
         "experiment more units."
@@ -445,7 +446,7 @@ def test_a_family_of_one_space_is_corrected_by_itself_and_says_so() -> None:
     results = run("welch", two_spaces(), family="space", **PAIR)
     for name, width in (("s1", 8), ("s2", 100)):
         p, q = (
-            np.array([results[name, at, stat, "a vs b"]["number"] for at in range(8)])
+            np.array([results[name, index, stat, "a vs b"]["number"] for index in range(8)])
             for stat in ("p", "q")
         )
         np.testing.assert_allclose(q, benjamini_hochberg(p, width))
@@ -495,9 +496,9 @@ def twins(
     result: dict[tuple[str, int, str, str], dict[str, Any]],
 ) -> set[tuple[str, int, str, float]]:
     return {
-        (at[0], at[1], row["text"], row["number"])
-        for at, row in result.items()
-        if at[2] == "same_as"
+        (index[0], index[1], row["text"], row["number"])
+        for index, row in result.items()
+        if index[2] == "same_as"
     }
 
 
@@ -513,14 +514,18 @@ def test_alike_is_a_correlation_of_095_between_different_saes() -> None:
     rng = np.random.default_rng(0)
     base = rng.random((200, 3))
     near, far = base + 0.05 * rng.random((200, 3)), base + 0.5 * rng.random((200, 3))
-    r = [np.corrcoef(base[:, at], other[:, at])[0, 1] for other in (near, far) for at in range(3)]
+    r = [
+        np.corrcoef(base[:, index], other[:, index])[0, 1]
+        for other in (near, far)
+        for index in range(3)
+    ]
     assert min(r[:3]) > 0.95 > max(r[3:])
     order = [np.zeros((2, 3))] * 2
     columns = [sparse.csc_array(base), sparse.csc_array(near)]
-    assert same_as(columns, order) == [((1, at), (0, at)) for at in range(3)]
+    assert same_as(columns, order) == [((1, index), (0, index)) for index in range(3)]
     assert same_as([columns[0], sparse.csc_array(far)], order) == []
     assert same_as([columns[0], sparse.csc_array(base[:, ::-1].copy())], order) == [
-        ((1, at), (0, 2 - at)) for at in range(3)
+        ((1, index), (0, 2 - index)) for index in range(3)
     ]
     twice, other = (
         sparse.csc_array(np.repeat(base[:, :1], 2, axis=1)),
@@ -579,7 +584,7 @@ def test_the_first_by_order_stands_for_the_others() -> None:
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
-    names = [f"n{at}" for at in range(6)]
+    names = [f"n{index}" for index in range(6)]
     given = tables(
         [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names]
     )

@@ -85,8 +85,8 @@ def test_the_family_is_what_the_select_half_found_by_its_own_q_and_cut() -> None
         list(q.values()), benjamini_hochberg(np.array(list(p.values())), len(family))
     )
     assert said(world({3: 1.0, 8: -1.2, 11: 0.9, 20: 0.75}), min_abs_d=0.8) == (
-        f"welch, half confirm: bh over {len(family)} features that the select half found, alpha "
-        "0.05, |d| >= 0.8"
+        f"welch, half confirm: bh over {len(family)} features chosen in the select half, "
+        "alpha 0.05, |d| >= 0.8"
     )
     assert {3, 8} <= marked(confirm, "significant")
 
@@ -163,10 +163,10 @@ def test_nothing_found_leaves_nothing_to_confirm() -> None:
 
 def test_the_halves_share_no_unit_and_no_prompt() -> None:
     given = of_dense(world({3: 1.0}), LABEL)
-    prompts = [f"p{at // 6}" if at % 3 else f"own{at}" for at in range(UNITS)]
-    at = given["samples"].schema.get_field_index("cluster")
+    prompts = [f"p{index // 6}" if index % 3 else f"own{index}" for index in range(UNITS)]
+    index = given["samples"].schema.get_field_index("cluster")
     given["samples"] = given["samples"].set_column(
-        at, given["samples"].schema.field(at), pa.array(prompts)
+        index, given["samples"].schema.field(index), pa.array(prompts)
     )
     sides = [
         group_design(make_work(Means(by="group", half=part, **PAIR), given))
@@ -304,7 +304,7 @@ def test_the_report_shows_the_confirmed_effect_beside_the_one_that_chose() -> No
     profile = {figure.title: figure.html for figure in sections["layer-profile"].run(inputs)}[
         "a vs b, welch, half confirm"
     ]
-    assert "features that the select half found" in profile
+    assert "features chosen in the select half" in profile
     assert profile.count("welch, half confirm: ") == 1
     assert "half select" not in profile
     for group in compared("welch", {**given, **select}, **CONFIRM, **PAIR).groups:

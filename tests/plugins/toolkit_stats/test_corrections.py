@@ -35,12 +35,12 @@ def test_bonferroni_and_holm_are_their_definitions(p: list[float], silent: int) 
     )
     order = np.argsort(every, kind="stable")
     stepped = [
-        max(min(1.0, (family - before) * every[order[before]]) for before in range(at + 1))
-        for at in range(family)
+        max(min(1.0, (family - before) * every[order[before]]) for before in range(index + 1))
+        for index in range(family)
     ]
     holm = dict(zip(order.tolist(), stepped, strict=True))
     np.testing.assert_allclose(
-        CORRECTIONS["holm"](every[: len(p)], family), [holm[at] for at in range(len(p))]
+        CORRECTIONS["holm"](every[: len(p)], family), [holm[index] for index in range(len(p))]
     )
 
 

@@ -101,9 +101,9 @@ def test_samples_of_one_state_are_one_cluster_also_through_prompts() -> None:
 
 
 def states(*of: str) -> dict[str, pa.Table]:
-    names = [f"n{at}" for at in range(len(of))]
+    names = [f"n{index}" for index in range(len(of))]
     samples = [comparison_tables.sample(name) for name in names]
-    rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(names)]
+    rows = [("s1", name, 0, {1: 1.0 + index}) for index, name in enumerate(names)]
     half = len(of) // 2
     return comparison_tables.tables(samples, "a" * half + "b" * half, rows, state=of)
 

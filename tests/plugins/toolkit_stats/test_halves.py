@@ -38,16 +38,16 @@ def crossing(prompts: int = PROMPTS) -> dict[str, pa.Table]:
     """Units of one sample each, which share few prompts; every prompt is of one group, and every
     third unit has one of its own.
     """
-    names = [f"u{at:03d}" for at in range(UNITS)]
-    prompt = [f"own{at}" if at % 3 == 0 else f"p{at % prompts}" for at in range(UNITS)]
+    names = [f"u{index:03d}" for index in range(UNITS)]
+    prompt = [f"own{index}" if index % 3 == 0 else f"p{index % prompts}" for index in range(UNITS)]
     rows = [sample(name, name, said) for name, said in zip(names, prompt, strict=True)]
     rng = np.random.default_rng(0)
     fired = [("s1", name, 0, {1: float(rng.random())}) for name in names]
     return tables(
         rows,
-        ["ab"[at % 2] for at in range(UNITS)],
+        ["ab"[index % 2] for index in range(UNITS)],
         fired,
-        number=[float(at % 7) for at in range(UNITS)],
+        number=[float(index % 7) for index in range(UNITS)],
     )
 
 
@@ -122,8 +122,11 @@ def test_a_trend_goes_by_the_same_samples() -> None:
 
 
 def test_a_group_whose_every_prompt_is_in_the_select_half_is_refused() -> None:
-    names = [f"n{at}" for at in range(60)]
-    rows = [sample(name, name, f"p{at % 4}" if at < 30 else name) for at, name in enumerate(names)]
+    names = [f"n{index}" for index in range(60)]
+    rows = [
+        sample(name, name, f"p{index % 4}" if index < 30 else name)
+        for index, name in enumerate(names)
+    ]
     given = tables(rows, ["a"] * 30 + ["b"] * 30, [])
     count = sum(half(0, name) == "confirm" for name in names[:30])
     said = re.escape(

@@ -77,7 +77,8 @@ def test_a_name_turns_inwards_where_a_named_point_or_the_edge_is_outwards() -> N
 
 def test_a_name_goes_aside_for_many_points_that_have_none() -> None:
     others = np.array(
-        [(500 + GAP + at, 100.0) for at in range(4)] + [(500 - GAP - at, 100.0) for at in range(4)]
+        [(500 + GAP + index, 100.0) for index in range(4)]
+        + [(500 - GAP - index, 100.0) for index in range(4)]
     )
     (label,) = place_labels([LabelledPoint(500, 100, "1/2", 1)], others, ROOM)
     assert abs(label.y - 100) >= HEIGHT / 2 + RADIUS
@@ -91,13 +92,13 @@ def test_the_volcano_shows_every_point_that_it_names(side: int) -> None:
     rows = [
         (
             "s0",
-            at,
-            side * (1.0 + 0.12 * (at % 2) + 0.05 * (at // 2)),
-            10.0 ** -(8 - at // 2),
+            index,
+            side * (1.0 + 0.12 * (index % 2) + 0.05 * (index // 2)),
+            10.0 ** -(8 - index // 2),
             1e-3,
             True,
         )
-        for at in range(10)
+        for index in range(10)
     ]
     (figure,) = drawn("volcano", features=features(*rows))
     circles = {

@@ -32,8 +32,8 @@ WORDS = [f"w{number}" for number in range(60)]
 
 def samples(count: int = 60, **meta: Sequence[float | str]) -> dict[str, pa.Table]:
     """Samples with different prompts of three words, in groups a and b by turns."""
-    texts = [f"{WORDS[at % 60]} {WORDS[(7 * at) % 60]} x{at}" for at in range(count)]
-    return make_samples(texts, group=["ab"[at % 2] for at in range(count)], **meta)
+    texts = [f"{WORDS[index % 60]} {WORDS[(7 * index) % 60]} x{index}" for index in range(count)]
+    return make_samples(texts, group=["ab"[index % 2] for index in range(count)], **meta)
 
 
 def run(given: Mapping[str, pa.Table], **params: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -135,8 +135,10 @@ def test_the_logistic_fit_is_the_minimum() -> None:
 def test_no_unit_and_no_prompt_crosses_folds() -> None:
     made = samples(40)
     table = made["samples"]
-    units = pa.array([f"u{at // 4}" for at in range(40)])
-    prompts = pa.array([f"p{(at + 2) // 4}" if at < 20 else f"q{at}" for at in range(40)])
+    units = pa.array([f"u{index // 4}" for index in range(40)])
+    prompts = pa.array(
+        [f"p{(index + 2) // 4}" if index < 20 else f"q{index}" for index in range(40)]
+    )
     made["samples"] = table.set_column(1, "unit", units).set_column(2, "cluster", prompts)
     data = two_groups(make_work(Leak(by="group", between=("a", "b")), made))
     assert (
@@ -145,7 +147,7 @@ def test_no_unit_and_no_prompt_crosses_folds() -> None:
     fold = folds(data, 4, np.random.default_rng(0))
     for column in (data.units, data.prompts):
         for name in set(column):
-            assert len({int(fold[at]) for at, own in enumerate(column) if own == name}) == 1
+            assert len({int(fold[index]) for index, own in enumerate(column) if own == name}) == 1
     assert {int(number) for number in fold} == {0, 1, 2, 3}
 
 
@@ -153,15 +155,15 @@ def test_no_unit_and_no_prompt_crosses_folds() -> None:
 
 
 def test_it_keeps_the_contract() -> None:
-    work = make_work(tables=samples(balance=[float(at % 2) for at in range(60)]))
+    work = make_work(tables=samples(balance=[float(index % 2) for index in range(60)]))
     check_part(PART, params={"by": "group", "between": ["a", "b"]}, work=work)
 
 
 def test_a_key_that_gives_the_label_away_is_named() -> None:
     results = run(
         samples(
-            balance=[float(at % 2) for at in range(60)],
-            noise=[float((at * 37) % 11) for at in range(60)],
+            balance=[float(index % 2) for index in range(60)],
+            noise=[float((index * 37) % 11) for index in range(60)],
         )
     )
     row = results["metadata", "balance", "auroc"]
@@ -182,22 +184,24 @@ def test_a_key_that_gives_the_label_away_is_named() -> None:
 
 
 def test_words_and_bent_numbers_are_seen_too() -> None:
-    colour = ["red" if at % 2 else ["blue", "green"][at % 4 == 0] for at in range(60)]
-    bent = [50.0 if at % 2 else float(at % 4) * 50 for at in range(60)]  # a: 0 or 100, b: 50
+    colour = ["red" if index % 2 else ["blue", "green"][index % 4 == 0] for index in range(60)]
+    bent = [
+        50.0 if index % 2 else float(index % 4) * 50 for index in range(60)
+    ]  # a: 0 or 100, b: 50
     results = run(samples(colour=colour, bent=bent))
     assert results["metadata", "colour", "auroc"]["value"] == 1.0
     assert results["metadata", "bent", "auroc"]["value"] == 1.0
 
 
 def test_a_word_never_seen_in_training_tells_nothing() -> None:
-    results = run(samples(name=[f"n{at}" for at in range(60)]))
+    results = run(samples(name=[f"n{index}" for index in range(60)]))
     assert results["metadata", "name", "auroc"]["value"] == 0.5
 
 
 def test_prompt_length_counts_and_the_key_itself_never_does() -> None:
     made = make_samples(
-        [f"x{at}" + " more" * (at % 2) for at in range(24)],
-        group=["ab"[at % 2] for at in range(24)],
+        [f"x{index}" + " more" * (index % 2) for index in range(24)],
+        group=["ab"[index % 2] for index in range(24)],
     )
     results = run(made)
     assert {name for kind, name, _ in results if kind == "metadata"} == {"prompt length (tokens)"}
@@ -205,7 +209,7 @@ def test_prompt_length_counts_and_the_key_itself_never_does() -> None:
 
 
 def test_keys_left_out_are_not_looked_at() -> None:
-    results = run(samples(balance=[float(at % 2) for at in range(60)]), leave_out=["balance"])
+    results = run(samples(balance=[float(index % 2) for index in range(60)]), leave_out=["balance"])
     assert ("metadata", "balance", "auroc") not in results
 
 

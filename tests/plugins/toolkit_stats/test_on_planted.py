@@ -51,8 +51,8 @@ class World:
 
     def _samples(self, count: int) -> dict[str, pa.Table]:
         samples, meta = [], []
-        for at, prompt in enumerate(prompts(self.planted, count)):
-            tokens, name = self.model.tokenise(prompt.text), f"s{at:04d}"
+        for index, prompt in enumerate(prompts(self.planted, count)):
+            tokens, name = self.model.tokenise(prompt.text), f"s{index:04d}"
             facts = {
                 "unit": name,
                 "cluster": name,

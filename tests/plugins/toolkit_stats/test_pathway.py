@@ -74,8 +74,8 @@ def world(
     units = [f"g{game:03d}" for game in range(len(games)) for _ in range(decisions)]
     made["samples"] = made["samples"].set_column(1, "unit", pa.array(units))
     rows = []
-    for at, sample in enumerate(made["samples"]["sample"].to_pylist()):
-        game = at // decisions
+    for index, sample in enumerate(made["samples"]["sample"].to_pylist()):
+        game = index // decisions
         cause = max(
             0.0,
             (1.5 if games[game] == "ruin" else 0.0)

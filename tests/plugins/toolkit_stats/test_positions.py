@@ -69,22 +69,22 @@ class Lab:
         )
         self.saes = list(saes.load(saes.params(path=str(saes_path())), SilentReporter()))[:2]
         texts = [
-            f"Your balance is ${at * 7 % 90 + 10} now, and the goal is {['far', 'near'][at % 2]} "
-            "today."
-            for at in range(36)
+            f"Your balance is ${index * 7 % 90 + 10} now, and the goal is "
+            f"{['far', 'near'][index % 2]} today."
+            for index in range(36)
         ]
         tokens = [self.model.tokenise(text) for text in texts]
         rows = [
-            {**sample(f"s{at:02d}", own.ids, [("balance", 3, 6)]), "text": own.text}
-            for at, own in enumerate(tokens)
+            {**sample(f"s{index:02d}", own.ids, [("balance", 3, 6)]), "text": own.text}
+            for index, own in enumerate(tokens)
         ]
         meta = [
-            {"sample": row["sample"], "key": "group", "number": None, "string": "ab"[at % 2]}
-            for at, row in enumerate(rows)
+            {"sample": row["sample"], "key": "group", "number": None, "string": "ab"[index % 2]}
+            for index, row in enumerate(rows)
         ]
         meta += [
-            {"sample": row["sample"], "key": "label", "number": float(at % 4), "string": None}
-            for at, row in enumerate(rows)
+            {"sample": row["sample"], "key": "label", "number": float(index % 4), "string": None}
+            for index, row in enumerate(rows)
         ]
         self.samples = {
             "samples": table("samples", rows),
@@ -194,8 +194,8 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
 ) -> None:
     tables, _ = union
     alone = {
-        mark: lab.rows("compare.welch", tables, **TWO, half=half, at=at)
-        for mark, at in MODES.items()
+        mark: lab.rows("compare.welch", tables, **TWO, half=half, at=selector)
+        for mark, selector in MODES.items()
     }
     both = {
         name: table(name, [row for rows in alone.values() for row in rows[name]])
@@ -206,7 +206,7 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
     assert len(contrasts) == len(MODES)
     for result in contrasts:
         (mark,) = [mark for mark in MODES if f", at {mark}" in result.name]
-        top = [int(at) for at in result.ranking()[:5]]
+        top = [int(index) for index in result.ranking()[:5]]
         numbers = _numbers(inputs, result, top)
         expected = {
             (row["space"], row["feature"], row["group"]): row["number"]
@@ -214,9 +214,9 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
             if row["stat"] == "mean"
         }
         assert top
-        for at in top:
+        for index in top:
             for group in result.sides:
-                where = result.spaces[result.space[at]].id, int(result.feature[at])
+                where = result.spaces[result.space[index]].id, int(result.feature[index])
                 assert numbers[*where, "mean", group] == expected[*where, group]
 
 
@@ -373,10 +373,8 @@ def test_a_position_that_was_not_kept_is_refused() -> None:
     assert read(inputs, "all", ["s1"]) == [("s0", 2), ("s0", 3), ("s1", 1), ("s1", 2)]
     with pytest.raises(
         DataError,
-        match=r"at: all asks for position 1 of sample 's0', which was not kept in "
-        r"space "
-        r"space \(m/x\) \(1 "
-        r"such positions\)",
+        match=r"at: all selects position 1 of sample 's0', which was not kept in space space "
+        r"\(m/x\) \(1 such positions\)",
     ):
         read(inputs, "all")
 

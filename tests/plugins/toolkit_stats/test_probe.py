@@ -31,7 +31,7 @@ def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
     """Samples whose label is the sign of dimension 2 of the stream after layer 1; feature 4 of
     space s1 tells it in part.
     """
-    texts = [f"w{at} x{at * 7 % 31} z{at}" for at in range(count)]
+    texts = [f"w{index} x{index * 7 % 31} z{index}" for index in range(count)]
     made = make_samples(texts)
     rows = made["samples"].to_pylist()
     sign = [tiny.stream(row["token_ids"], 1)[-1][2] > 0 for row in rows]

@@ -46,9 +46,9 @@ def world(
     """Labels 0 to 3 by turns. Feature 7 rises with the label, 3 is noise, 5 never changes, 9 falls,
     2 fires in label 1 only.
     """
-    label = changed.pop("label", [at % 4 for at in range(count)])
+    label = changed.pop("label", [index % 4 for index in range(count)])
     rng = np.random.default_rng(seed)
-    made = make_samples([f"word{at} end{at}" for at in range(count)], **{BY: label})
+    made = make_samples([f"word{index} end{index}" for index in range(count)], **{BY: label})
     rows = []
     for name, value in zip(made["samples"]["sample"].to_pylist(), label, strict=True):
         fired = {5: 1.5}
@@ -111,23 +111,25 @@ def test_every_statistic_is_that_of_the_dense_column(
     x *= rng.choice([-1, 1], x.shape) if signed else 1
     label = (np.arange(37) % 4).astype(float)
     result = describe(sparse.csr_array(x), label, LABELS)
-    for at, column in enumerate(x.T):
+    for index, column in enumerate(x.T):
         if column.std() == 0:
-            assert np.isnan([result.pearson[at], result.spearman[at], result.separation[at]]).all()
+            assert np.isnan(
+                [result.pearson[index], result.spearman[index], result.separation[index]]
+            ).all()
         else:
-            assert result.pearson[at] == pytest.approx(
+            assert result.pearson[index] == pytest.approx(
                 stats.pearsonr(column, label).statistic, abs=1e-12
             )
-            assert result.spearman[at] == pytest.approx(
+            assert result.spearman[index] == pytest.approx(
                 stats.spearmanr(column, label).statistic, abs=1e-12
             )
             means = [column[label == one].mean() for one in LABELS]
-            np.testing.assert_allclose(result.means[:, at], means)
-            assert result.separation[at] == pytest.approx((means[3] - means[0]) / column.std())
+            np.testing.assert_allclose(result.means[:, index], means)
+            assert result.separation[index] == pytest.approx((means[3] - means[0]) / column.std())
         threshold = np.percentile(column[label == 0], 95)
-        assert result.threshold[at] == pytest.approx(threshold)
-        assert result.tpr[at] == (column[label == 3] > result.threshold[at]).mean()
-        assert result.fpr[at] == (column[label == 0] > result.threshold[at]).mean()
+        assert result.threshold[index] == pytest.approx(threshold)
+        assert result.tpr[index] == (column[label == 3] > result.threshold[index]).mean()
+        assert result.fpr[index] == (column[label == 0] > result.threshold[index]).mean()
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1), st.integers(1, 9))
@@ -208,7 +210,7 @@ def test_it_keeps_the_contract() -> None:
 
 def test_the_published_score_is_the_published_formula() -> None:
     made = world()
-    result, label = run(made), np.array([at % 4 for at in range(120)], dtype=float)
+    result, label = run(made), np.array([index % 4 for index in range(120)], dtype=float)
     x = dense(made, 7)
     r = stats.pearsonr(x, label).statistic
     separation = (x[label == 3].mean() - x[label == 0].mean()) / x.std()
@@ -233,14 +235,14 @@ def test_a_constant_feature_is_dropped_and_one_that_never_fired_counts_in_the_fa
     assert "bh over 16384 features" in comparison.describe()
     p = sorted(row["number"] for row in result if row["stat"] == "p")
     q = sorted(row["number"] for row in result if row["stat"] == "q")
-    assert q[0] == pytest.approx(min(value * 16384 / (at + 1) for at, value in enumerate(p)))
+    assert q[0] == pytest.approx(min(value * 16384 / (index + 1) for index, value in enumerate(p)))
 
 
 def test_the_sound_numbers_are_of_the_other_half_with_the_threshold_of_the_first() -> None:
     made = world()
     results = run(made)
     side = np.array([half(2, unit) for unit in made["samples"]["unit"].to_pylist()])
-    label, x = np.array([at % 4 for at in range(120)], dtype=float), dense(made, 3)
+    label, x = np.array([index % 4 for index in range(120)], dtype=float), dense(made, 3)
     select, confirm = side == "select", side == "confirm"
     threshold = np.percentile(x[select & (label == 0)], 95)
     assert results[3, "threshold_select", BY] == pytest.approx(threshold)
@@ -346,7 +348,9 @@ def without(expected: str, value: int) -> dict[str, pa.Table]:
     """A world in which no sample of that half has that label."""
     made = world(240)
     sides = [half(2, unit) for unit in made["samples"]["unit"].to_pylist()]
-    keep = [at for at, side in enumerate(sides) if not (at % 4 == value and side == expected)]
+    keep = [
+        index for index, side in enumerate(sides) if not (index % 4 == value and side == expected)
+    ]
     names = set(made["samples"].take(keep)["sample"].to_pylist())
     rows = [row for row in made["sample_meta"].to_pylist() if row["sample"] in names]
     meta = pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
@@ -368,7 +372,7 @@ def test_a_middle_label_that_a_half_lacks_is_said(side: str) -> None:
 
 def test_units_that_have_every_label_alike_are_refused() -> None:
     made = world(160)
-    units = pa.array([f"u{at // 4}" for at in range(160)])
+    units = pa.array([f"u{index // 4}" for index in range(160)])
     made["samples"] = made["samples"].set_column(1, "unit", units)
     with pytest.raises(
         DataError,
@@ -507,9 +511,11 @@ def test_two_rankings_by_one_label_are_not_mixed() -> None:
 
 def test_a_key_that_begins_like_the_label_is_another_key() -> None:
     made = dict(world())
-    at = made["sample_meta"].schema.get_field_index("key")
+    index = made["sample_meta"].schema.get_field_index("key")
     keys = [f"{key} of old" if key == BY else key for key in made["sample_meta"]["key"].to_pylist()]
-    old = made["sample_meta"].set_column(at, made["sample_meta"].schema.field(at), pa.array(keys))
+    old = made["sample_meta"].set_column(
+        index, made["sample_meta"].schema.field(index), pa.array(keys)
+    )
     both = {**made, "sample_meta": pa.concat_tables([made["sample_meta"], old])}
     mine = ranked(made)
     other = compare_ranking(make_work(Ranking(by=f"{BY} of old"), both, seed=2))

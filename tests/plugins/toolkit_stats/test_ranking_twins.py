@@ -42,11 +42,11 @@ def several(spaces: Sequence[Mapping[str, Any]], noise: float = 0.05) -> dict[st
     names = sorted(label)
     base = {name: 1.0 + label[name] + rng.normal() * 0.5 for name in names}
     rows = []
-    for at, one in enumerate(spaces):
+    for index, one in enumerate(spaces):
         for name in names:
-            seven = base[name] + at * noise * rng.normal()
+            seven = base[name] + index * noise * rng.normal()
             fired = [7], [float(seven)]
-            if at == 0:
+            if index == 0:
                 fired = [7, 8], [float(seven), float(1.0 + label[name] + rng.normal() * 0.8)]
             rows.append(
                 {
@@ -147,16 +147,16 @@ def test_a_sound_ranking_says_how_many_sentences_both_halves_have() -> None:
     made = world()
     sides = [half(2, unit) for unit in made["samples"]["unit"].to_pylist()]
     chosen, held = (
-        next(at for at, side in enumerate(sides) if side == part and at % 4 == 1)
+        next(index for index, side in enumerate(sides) if side == part and index % 4 == 1)
         for part in ("select", "confirm")
     )
     prompts = made["samples"]["cluster"].to_pylist()
     prompts[held] = prompts[chosen]
-    at = made["samples"].schema.get_field_index("cluster")
+    index = made["samples"].schema.get_field_index("cluster")
     shared = {
         **made,
         "samples": made["samples"].set_column(
-            at, made["samples"].schema.field(at), pa.array(prompts)
+            index, made["samples"].schema.field(index), pa.array(prompts)
         ),
     }
     (before,), (after,) = (comparisons_of(ranked(given)["comparisons"]) for given in (made, shared))

@@ -35,8 +35,8 @@ PART = next(
 
 def samples(count: int = 30) -> dict[str, pa.Table]:
     return make_samples(
-        [f"w{at} x{at % 7} {'y ' * (at % 4)}z{at}" for at in range(count)],
-        group=["ab"[at % 2] for at in range(count)],
+        [f"w{index} x{index % 7} {'y ' * (index % 4)}z{index}" for index in range(count)],
+        group=["ab"[index % 2] for index in range(count)],
     )
 
 
@@ -74,11 +74,13 @@ def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> No
         x = np.array([tiny.stream(row["token_ids"], layer)[-1] for row in rows], dtype=np.float64)
         theirs = stats.ttest_ind(x[0::2], x[1::2], equal_var=False)
         space = spaces[f"resid_post.{layer}"]["space"]
-        for at in range(5):
-            assert got[space, at, "mean", "a"] == pytest.approx(x[0::2, at].mean(), rel=1e-12)
-            assert got[space, at, "t", "a vs b"] == pytest.approx(theirs.statistic[at], rel=1e-6)
-            assert got[space, at, "p", "a vs b"] == pytest.approx(theirs.pvalue[at], rel=1e-6)
-            assert got[space, at, "density", "b"] == 1.0
+        for index in range(5):
+            assert got[space, index, "mean", "a"] == pytest.approx(x[0::2, index].mean(), rel=1e-12)
+            assert got[space, index, "t", "a vs b"] == pytest.approx(
+                theirs.statistic[index], rel=1e-6
+            )
+            assert got[space, index, "p", "a vs b"] == pytest.approx(theirs.pvalue[index], rel=1e-6)
+            assert got[space, index, "density", "b"] == 1.0
         every += list(theirs.pvalue)
     q = [value for (_, _, stat, _), value in got.items() if stat == "q"]
     np.testing.assert_allclose(q, stats.false_discovery_control(every), rtol=1e-6)
@@ -146,8 +148,8 @@ def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:
     x[:, 4] = 3.3
     clusters = np.unique(rng.integers(0, 9, 40), return_inverse=True)[1]
     stream = Stream(clusters, (6,))
-    for at in rng.permutation(40):
-        stream.add(x[at], [int(clusters[at])])
+    for index in rng.permutation(40):
+        stream.add(x[index], [int(clusters[index])])
     got, expected = stream.moments(), moments(sparse.csr_array(x), clusters)
     np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-12)
     np.testing.assert_allclose(got.squares, expected.squares, rtol=1e-9)
@@ -163,7 +165,7 @@ def test_another_order_keeps_few_clusters_open_and_changes_nothing(
 ) -> None:
     given = samples(40)
     given["samples"] = given["samples"].set_column(
-        1, "unit", pa.array([f"u{at // 4}" for at in range(40)])
+        1, "unit", pa.array([f"u{index // 4}" for index in range(40)])
     )
     most: list[int] = []
     real = Stream.moments
@@ -211,7 +213,7 @@ def test_a_short_address_that_could_mean_either_is_refused_with_both() -> None:
         "address": "m/resid_post.1/S",
     }
     with pytest.raises(
-        BadInput, match=r"'1/7' may mean 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
+        BadInput, match=r"'1/7' may be any of 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
     ):
         find("1/7", [raw, sae])
     assert find("m/resid_post.1/raw:7", [raw, sae]) == raw

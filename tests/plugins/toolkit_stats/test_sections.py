@@ -45,13 +45,13 @@ def spaces(*hookpoints: str, saes: Sequence[str] = ()) -> pa.Table:
     names = saes or ["x"] * len(hookpoints)
     own = [
         {
-            "space": f"s{at}",
+            "space": f"s{index}",
             "hookpoint": hookpoint,
             "sae": sae,
             "address": f"m/{hookpoint}/{sae}",
             **fixed,
         }
-        for at, (hookpoint, sae) in enumerate(zip(hookpoints, names, strict=True))
+        for index, (hookpoint, sae) in enumerate(zip(hookpoints, names, strict=True))
     ]
     return table("spaces", own)
 
@@ -109,13 +109,13 @@ def texts(positions: int = 3) -> dict[str, pa.Table]:
     rows = []
     for number, name in enumerate(made["samples"]["sample"].to_pylist()):
         values = [0.5 + number, 1.0 + number, 0.0][-positions:]
-        for at, value in enumerate(values, 3 - positions):
+        for index, value in enumerate(values, 3 - positions):
             fired = (
                 {"features": [9, 20], "values": [value, 9.0]}
                 if value
                 else {"features": [20], "values": [9.0]}
             )
-            rows.append({"space": "s1", "sample": name, "position": at, **fired})
+            rows.append({"space": "s1", "sample": name, "position": index, **fired})
     return {**made, "activations": table("activations", rows)}
 
 
@@ -193,8 +193,8 @@ def test_features_come_in_order_of_layers_and_not_of_ids() -> None:
     (result,) = read_contrasts(
         TableInputs({**compared(FOUND), "spaces": spaces("resid_post.10", "resid_post.2")})
     )
-    assert [result.address(at) for at in range(5)] == ["2/9", "2/11", "2/12", "10/3", "10/7"]
-    assert [result.address(at) for at in result.ranking()] == ["2/9", "10/3", "10/7", "2/11"]
+    assert [result.address(index) for index in range(5)] == ["2/9", "2/11", "2/12", "10/3", "10/7"]
+    assert [result.address(index) for index in result.ranking()] == ["2/9", "10/3", "10/7", "2/11"]
 
 
 def test_rows_that_say_the_same_twice_count_once() -> None:
@@ -245,12 +245,16 @@ def test_the_layer_profile_says_in_words_what_it_draws() -> None:
 
 
 def test_many_hookpoints_fold_their_table_and_long_names_are_turned() -> None:
-    many = features(*((f"s{at}", 1, 0.5, 0.01, 0.02, False) for at in range(40)))
+    many = features(*((f"s{index}", 1, 0.5, 0.01, 0.02, False) for index in range(40)))
     (figure,) = drawn(
-        "layer-profile", features=many, spaces=spaces(*(f"resid_post.{at}" for at in range(40)))
+        "layer-profile",
+        features=many,
+        spaces=spaces(*(f"resid_post.{index}" for index in range(40))),
     )
     assert "<summary>Numbers of all 40 hookpoints</summary>" in figure.html
-    names = [f"mlp_out.{at // 2}" if at % 2 else f"resid_post.{at // 2}" for at in range(40)]
+    names = [
+        f"mlp_out.{index // 2}" if index % 2 else f"resid_post.{index // 2}" for index in range(40)
+    ]
     (figure,) = drawn("layer-profile", features=many, spaces=spaces(*names))
     assert "rotate(-40" in figure.html
 
@@ -287,8 +291,15 @@ def test_a_point_further_right_and_up_has_more_effect_and_evidence() -> None:
 def test_many_points_are_thinned_and_that_is_said(significant: int, note: str) -> None:
     many = features(
         *(
-            ("s0", at, 0.001 * at - 1.7, 1e-6 * (at + 1), 1e-5 * (at + 1), at < significant)
-            for at in range(3500)
+            (
+                "s0",
+                index,
+                0.001 * index - 1.7,
+                1e-6 * (index + 1),
+                1e-5 * (index + 1),
+                index < significant,
+            )
+            for index in range(3500)
         )
     )
     (figure,) = drawn("volcano", features=many)
@@ -360,8 +371,14 @@ def test_text_is_escaped_and_a_newline_is_a_visible_mark() -> None:
     row = {"unit": "u", "cluster": "c", "token_ids": [1, 2, 3], "spans": [], "prompt_hash": "h"}
     sample = {"sample": "s0000", "text": "<i>\n end", "pieces": ["<i>", "\n", " end"], **row}
     entries = [
-        {"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [1.0 + at]}
-        for at in range(2)
+        {
+            "space": "s1",
+            "sample": "s0000",
+            "position": index,
+            "features": [9],
+            "values": [1.0 + index],
+        }
+        for index in range(2)
     ]
     _, figure = drawn(
         "top-features",
@@ -377,8 +394,14 @@ def test_tokens_without_letters_are_marked_visibly() -> None:
     row = {"unit": "u", "cluster": "c", "token_ids": [1, 2, 3], "spans": [], "prompt_hash": "h"}
     sample = {"sample": "s0000", "text": "a ", "pieces": ["", "a", " "], **row}
     entries = [
-        {"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [1.0 + at]}
-        for at in (0, 2)
+        {
+            "space": "s1",
+            "sample": "s0000",
+            "position": index,
+            "features": [9],
+            "values": [1.0 + index],
+        }
+        for index in (0, 2)
     ]
     _, figure = drawn(
         "top-features",
@@ -393,8 +416,14 @@ def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
     words = [f"w{number:03d}" for number in range(400)]
     given = make_samples([" ".join(words)], group=["a"])
     entries = [
-        {"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [at % 201]}
-        for at in range(400)
+        {
+            "space": "s1",
+            "sample": "s0000",
+            "position": index,
+            "features": [9],
+            "values": [index % 201],
+        }
+        for index in range(400)
     ]
     _, figure = drawn(
         "top-features", samples=given["samples"], activations=table("activations", entries)

@@ -46,9 +46,9 @@ def tables() -> dict[str, pa.Table]:
     equal chance to fire.
     """
     rng = np.random.default_rng(0)
-    texts = [f"word{at} then{at % 97} end{at}" for at in range(SAMPLES)]
-    half = ["ab"[at % 2] for at in range(SAMPLES)]
-    made = make_samples(texts, group=half, label=[float(at % 4) for at in range(SAMPLES)])
+    texts = [f"word{index} then{index % 97} end{index}" for index in range(SAMPLES)]
+    half = ["ab"[index % 2] for index in range(SAMPLES)]
+    made = make_samples(texts, group=half, label=[float(index % 4) for index in range(SAMPLES)])
     names = made["samples"]["sample"].to_pylist()
     fired = [np.sort(rng.choice(WIDTH, ACTIVE, replace=False)) for _ in range(SPACES * SAMPLES)]
     rows = {
@@ -62,13 +62,13 @@ def tables() -> dict[str, pa.Table]:
     where = {"model": "m", "revision": "1", "sae_hash": "h", "recipe": "r", "width": WIDTH}
     spaces = [
         {
-            "space": f"s{at}",
-            "hookpoint": f"resid_post.{at}",
-            "address": f"m/resid_post.{at}/S",
+            "space": f"s{index}",
+            "hookpoint": f"resid_post.{index}",
+            "address": f"m/resid_post.{index}/S",
             "sae": "S",
             **where,
         }
-        for at in range(SPACES)
+        for index in range(SPACES)
     ]
     made["spaces"] = pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
     return made
@@ -164,14 +164,14 @@ def test_rows_are_read_space_by_space_without_a_copy(
     write_parts(
         path,
         tables["activations"].schema,
-        [tables["activations"].slice(at * 500, 500) for at in range(5)],
+        [tables["activations"].slice(index * 500, 500) for index in range(5)],
     )
     rows = read_arrow(path)
     before = pa.total_allocated_bytes()
     result = BySpace(rows)
     parts = {space: result.of(space) for space in result.spaces}
     assert pa.total_allocated_bytes() == before
-    assert list(parts) == [f"s{at}" for at in range(SPACES)]
+    assert list(parts) == [f"s{index}" for index in range(SPACES)]
     for space, part in parts.items():
         assert part.equals(rows.filter(pc.equal(rows["space"], space)))
     assert result.of("unknown").num_rows == 0
@@ -269,9 +269,13 @@ def test_linked_layers_cost_the_products_that_are_made(
 
 
 def test_a_leak_report_holds_no_more_than_it_says() -> None:
-    keys = {f"key{at}": [f"w{(at + 3) * row % 31}" for row in range(400)] for at in range(8)}
+    keys = {
+        f"key{index}": [f"w{(index + 3) * row % 31}" for row in range(400)] for index in range(8)
+    }
     made = make_samples(
-        [f"a{at} b{at}" for at in range(400)], group=["ab"[at % 2] for at in range(400)], **keys
+        [f"a{index} b{index}" for index in range(400)],
+        group=["ab"[index % 2] for index in range(400)],
+        **keys,
     )
     params = PARTS["compare.leak"].params.model_validate(TWO)
     taken(PARTS["compare.leak"].run(make_work(params, made)))
@@ -372,7 +376,7 @@ def twice(samples: pa.Table) -> pa.Table:
     """Two samples each have the same tokens."""
     ids = samples["token_ids"].to_pylist()
     column = pa.array(
-        [ids[at // 4 * 4 + at % 2] for at in range(len(ids))],
+        [ids[index // 4 * 4 + index % 2] for index in range(len(ids))],
         samples.schema.field("token_ids").type,
     )
     return samples.set_column(samples.schema.get_field_index("token_ids"), "token_ids", column)
@@ -383,8 +387,10 @@ def test_operations_of_the_raw_stream_are_those_that_torch_counts() -> None:
 
     given = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
     model, facts = load(given, SilentReporter()), identify(given).facts
-    texts = [" ".join(f"{word}{(at * 7 + word) % 89}" for word in range(40)) for at in range(12)]
-    made = make_samples(texts, group=["ab"[at % 2] for at in range(12)])
+    texts = [
+        " ".join(f"{word}{(index * 7 + word) % 89}" for word in range(40)) for index in range(12)
+    ]
+    made = make_samples(texts, group=["ab"[index % 2] for index in range(12)])
     ids = [[1 + number % 900 for number in row] for row in made["samples"]["token_ids"].to_pylist()]
     column = pa.array(ids, made["samples"].schema.field("token_ids").type)
     made["samples"] = made["samples"].set_column(4, "token_ids", column)

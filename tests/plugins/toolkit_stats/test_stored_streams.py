@@ -44,12 +44,12 @@ def stored_streams(
         space = raw_space_row(tiny.identity, f"{site}.{layer}", tiny.width)["space"]
         for row in samples.to_pylist():
             stream = tiny.stream(row["token_ids"], layer)
-            for at in (0, len(stream) - back):
+            for index in (0, len(stream) - back):
                 own = {
                     "sample": row["sample"],
-                    "position": at,
+                    "position": index,
                     "hookpoint": f"{site}.{layer}",
-                    "values": stream[at].tolist(),
+                    "values": stream[index].tolist(),
                 }
                 rows.append({"space": space, **own})
     return pa.Table.from_pylist(rows, schema=arrow_schema("streams"))
@@ -90,10 +90,10 @@ def test_it_equals_a_pass_of_the_model_bit_by_bit(tiny: Any, name: str, layers: 
 def test_equal_prompts_and_many_open_clusters_are_summed_in_the_same_order(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = [f"{'long ' * (at % 5)}end{at % 11}" for at in range(44)]
-    given = make_samples(texts, group=["ab"[at % 11 % 2] for at in range(44)])
+    texts = [f"{'long ' * (index % 5)}end{index % 11}" for index in range(44)]
+    given = make_samples(texts, group=["ab"[index % 11 % 2] for index in range(44)])
     given["samples"] = given["samples"].set_column(
-        1, "unit", pa.array([f"u{at % 11}" for at in range(44)])
+        1, "unit", pa.array([f"u{index % 11}" for index in range(44)])
     )
     streams = stored_streams(tiny, given["samples"])
     for most in (2**30, 0):

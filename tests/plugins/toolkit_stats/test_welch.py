@@ -273,8 +273,8 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
 @pytest.mark.parametrize(("pool", "expected"), [("max", 3.0), ("mean", 1.5)], ids=["max", "mean"])
 def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> None:
     rows = [
-        ("s1", "n0", at, {1: value} if value else {0: 1.0})
-        for at, value in enumerate([3.0, 2.0, 1.0, 0.0])
+        ("s1", "n0", index, {1: value} if value else {0: 1.0})
+        for index, value in enumerate([3.0, 2.0, 1.0, 0.0])
     ]
     rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in range(1, 6)]
     results = run(tables([sample(name) for name in SIX], list("aaabbb"), rows), pool=pool)
@@ -282,7 +282,7 @@ def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> N
 
 
 def test_groups_may_be_named_by_numbers() -> None:
-    rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(SIX)]
+    rows = [("s1", name, 0, {1: 1.0 + index}) for index, name in enumerate(SIX)]
     results = run(
         tables([sample(name) for name in SIX], [1.0] * 3 + [0.5] * 3, rows), between=[1, 0.5]
     )
@@ -348,8 +348,8 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
 def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(
     params: dict[str, str], result: str
 ) -> None:
-    samples = [sample(f"n{at}", f"g{at // 2}") for at in range(4)] + [
-        sample(f"m{at}") for at in range(3)
+    samples = [sample(f"n{index}", f"g{index // 2}") for index in range(4)] + [
+        sample(f"m{index}") for index in range(3)
     ]
     message = (
         f"between: group 'a' has {result}; a test needs at least 3 independent clusters to "

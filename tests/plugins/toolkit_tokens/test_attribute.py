@@ -173,10 +173,10 @@ def test_rollout_is_a_distribution(attributed: Any) -> None:
 def planted_found(planted: Any, small: Any, small_saes: Any) -> Any:
     words = "the a you losing have balance goal round choose"
     other = words.replace("losing", "calm")
-    at = words.index("losing")
+    position = words.index("losing")
     texts = {
-        "clean": (words, [("cause", at, at + 6)]),
-        "twin": (other, [("cause", at, at + 4)]),
+        "clean": (words, [("cause", position, position + 6)]),
+        "twin": (other, [("cause", position, position + 4)]),
     }
     tables = samples_of(small, texts, changed_from={"twin": "clean"})
     params = {"plus": [" stop"], "minus": [" bet"], "steps": 8}

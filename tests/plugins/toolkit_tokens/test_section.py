@@ -34,7 +34,8 @@ def test_tracking_has_its_figures(tables: Any) -> None:
         "Sum of activations on the text",
         "Attention from the decision back",
         "attention by layer, group risky",
-        "Differences of spans: risky - safe",
+        "Differences of spans, share of attention: risky - safe",
+        "Differences of spans, activation: risky - safe",
     ):
         assert part in titles
     assert all(figure.html and figure.alt for figure in results.values())
@@ -58,6 +59,16 @@ def test_a_waterfall_ends_at_its_sum() -> None:
     assert total[1] / measured[1] == pytest.approx(1.5 / 1.4, rel=0.01)
 
 
+def test_a_character_of_several_tokens_is_written_once() -> None:
+    """As a tokeniser that falls back to bytes gives it; the strongest of its tokens shades it."""
+    pieces = [" 한", "판", "판", "판", "에", "판", "판", "!", "<end>"]
+    drawn = drawings.highlighted(" 한판에판!", pieces, {1: 0.1, 2: 1.0, 7: 0.5})
+    spans = re.findall(r"(\d+)%,transparent\)\" title=\"([^\"]*)\">([^<]*)<", drawn)
+    assert "".join(text for *_, text in spans) == " 한판에판!&lt;end&gt;"
+    assert spans[1] == ("60", "1: 0.1, 2: 1, 3: 0", "판")
+    assert spans[3] == ("0", "5: 0, 6: 0", "판")
+
+
 def test_a_series_of_one_layer_is_a_dot() -> None:
     assert drawings.lines({"balance": [(1, 0.5)]}, "layer", "share").count("<circle") == 1
     assert "<circle" not in drawings.lines({"balance": [(1, 0.5), (2, 0.4)]}, "layer", "share")
@@ -72,7 +83,7 @@ def test_attention_is_shaded_relative_to_the_largest() -> None:
 def test_text_of_users_is_escaped() -> None:
     pieces = ["<b>", "&"]
     for drawn in (
-        drawings.highlighted(pieces, {0: 1.0}),
+        drawings.highlighted("".join(pieces), pieces, {0: 1.0}),
         drawings.heatmap(["<i>"], [{0: 1.0}], pieces),
         drawings.bands({0: {0: 1.0}}, pieces, [{"name": "<u>", "start": 0, "end": 1}]),
         drawings.waterfall([("<s>", 1.0)], 1.0, 1.0),

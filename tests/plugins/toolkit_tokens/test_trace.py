@@ -28,8 +28,8 @@ def tables(planted: Any, small: Any) -> Any:
     texts = {}
     for number, prompt in enumerate(prompts(planted, 24)):
         if prompt.cause:
-            at = prompt.text.index("losing")
-            texts[f"s{number:02d}"] = (prompt.text, [("cause", at, at + 6)])
+            position = prompt.text.index("losing")
+            texts[f"s{number:02d}"] = (prompt.text, [("cause", position, position + 6)])
     return samples_of(small, texts)
 
 

@@ -39,11 +39,11 @@ def planted(
     values = rng.random((samples, features)) * (rng.random((samples, features)) < 0.25)
     on = values[:, 3] > 0
     replies = []
-    for at in range(samples):
+    for index in range(samples):
         own = [word for word in COMMON if rng.random() < 0.3]
-        if rng.random() < 0.1 + effect * on[at]:
+        if rng.random() < 0.1 + effect * on[index]:
             own += ["gamble"]
-        if rng.random() < 0.1 + effect * (not on[at]):
+        if rng.random() < 0.1 + effect * (not on[index]):
             own += ["careful"]
         replies.append(" ".join(own) or "nothing")
     return replies, values
@@ -58,15 +58,15 @@ def replied(
 ) -> dict[str, pa.Table]:
     """Samples with replies, and activations: an array of samples by features."""
     dense = np.asarray(values, float)
-    names = [f"n{at:04d}" for at in range(len(replies))]
+    names = [f"n{index:04d}" for index in range(len(replies))]
     samples, fired = [], []
-    for at, (name, reply) in enumerate(zip(names, replies, strict=True)):
-        prompt = prompts[at] if prompts else f"prompt {at}"
+    for index, (name, reply) in enumerate(zip(names, replies, strict=True)):
+        prompt = prompts[index] if prompts else f"prompt {index}"
         pieces = [prompt, *(f" {word}" for word in reply.split())]
         samples.append(
             {
                 "sample": name,
-                "unit": units[at] if units else name,
+                "unit": units[index] if units else name,
                 "cluster": prompt,
                 "text": "".join(pieces),
                 "token_ids": list(range(len(pieces))),
@@ -76,8 +76,8 @@ def replied(
                 "bos": False,
             }
         )
-        own = np.flatnonzero(dense[at])
-        entry = {"features": own.tolist(), "values": dense[at, own].tolist()}
+        own = np.flatnonzero(dense[index])
+        entry = {"features": own.tolist(), "values": dense[index, own].tolist()}
         fired.append({"space": "s1", "sample": name, "position": 0, **entry})
     made = {
         "samples": samples,

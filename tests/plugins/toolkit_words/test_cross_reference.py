@@ -53,12 +53,18 @@ def described(shift: int = 0) -> dict[str, pa.Table]:
         "spaces": table("spaces", [{**SPACE, "width": 50}]),
         "features": table(
             "features",
-            [label(at, f"mentions of {SUBJECTS[(at + shift) % count]}") for at in range(count)],
+            [
+                label(index, f"mentions of {SUBJECTS[(index + shift) % count]}")
+                for index in range(count)
+            ],
         ),
         "promoted_tokens": table(
-            "promoted_tokens", [tokens(at, [f" {SUBJECTS[at]}", " x1"]) for at in range(count)]
+            "promoted_tokens",
+            [tokens(index, [f" {SUBJECTS[index]}", " x1"]) for index in range(count)],
         ),
-        "feature_words": table("feature_words", [word(at, SUBJECTS[at]) for at in range(count)]),
+        "feature_words": table(
+            "feature_words", [word(index, SUBJECTS[index]) for index in range(count)]
+        ),
     }
 
 
@@ -109,12 +115,12 @@ def test_agreements_are_those_of_single_pairs() -> None:
     ]
     result = agreements(bags[0], bags[1], rng, 200)
     assert result is not None
-    for at, feature in enumerate(result.features):
+    for index, feature in enumerate(result.features):
         own = [agreement(bags[0][feature], bags[1][other]) for other in result.features]
-        assert result.score[at] == pytest.approx(own[at])
-        others = [value for place, value in enumerate(own) if place != at]
-        assert result.baseline[at] == pytest.approx(np.mean(others))
-        assert result.p[at] == np.mean([value >= own[at] - 1e-9 for value in own])
+        assert result.score[index] == pytest.approx(own[index])
+        others = [value for place, value in enumerate(own) if place != index]
+        assert result.baseline[index] == pytest.approx(np.mean(others))
+        assert result.p[index] == np.mean([value >= own[index] - 1e-9 for value in own])
     assert result.mean_p > 0.01
 
 
@@ -137,7 +143,7 @@ def test_labels_are_held_against_what_patching_did() -> None:
     texts = ["stopping", "careful stopping", "stop", "a bet", "bets", "betting and risk"] * 3
     given = {
         **described(),
-        "features": table("features", [label(at, text) for at, text in enumerate(texts)]),
+        "features": table("features", [label(index, text) for index, text in enumerate(texts)]),
     }
     outcomes = {"stop": ("stop", "stopping", "careful"), "bet": ("bet", "betting", "risk")}
     effects = [0.1 if "stop" in text else -0.1 for text in texts]
@@ -180,11 +186,11 @@ def placed(inside: dict[int, float]) -> dict[str, pa.Table]:
     samples, fired = [], []
     for text in range(30):
         start = int(rng.integers(2, 15))
-        pieces = [f" t{at}" for at in range(20)]
-        where: dict[int, dict[int, float]] = {at: {} for at in range(20)}
+        pieces = [f" t{index}" for index in range(20)]
+        where: dict[int, dict[int, float]] = {index: {} for index in range(20)}
         for feature, share in inside.items():
             span = [*range(start, start + 3)]
-            outside = [at for at in range(20) if at not in span]
+            outside = [index for index in range(20) if index not in span]
             place = int(rng.choice(span if rng.random() < share else outside))
             where[place][feature] = float(1 + rng.random())
         samples.append(
@@ -204,11 +210,11 @@ def placed(inside: dict[int, float]) -> dict[str, pa.Table]:
             {
                 "space": "s1",
                 "sample": f"n{text:02d}",
-                "position": at,
+                "position": index,
                 "features": list(own),
                 "values": list(own.values()),
             }
-            for at, own in where.items()
+            for index, own in where.items()
         ]
     return {
         **described(),
@@ -288,7 +294,7 @@ STARTS = [
 def test_a_feature_that_follows_attention_is_found(whole: bool) -> None:
     given = placed({1: 0.5})
     names = given["samples"]["sample"].to_pylist()
-    shares = {name: 0.1 + 0.02 * at for at, name in enumerate(names)}
+    shares = {name: 0.1 + 0.02 * index for index, name in enumerate(names)}
     fired = [row for row in given["activations"].to_pylist() if row["position"] != 19]
     fired += [
         {

@@ -127,6 +127,9 @@ def test_features_that_fired_nowhere_are_left_out_and_named_ones_are_not(
     assert {key[1] for key in rows_of(model, [sae], tables, features=("1/5",))} == {5}
     with pytest.raises(BadInput, match="its width is 40"):
         rows_of(model, [sae], tables, features=("1/40",))
+    nothing = {"activations": tables["activations"].slice(0, 0)}
+    with pytest.raises(DataError, match="no feature is active in the activations"):
+        rows_of(model, [sae], nothing)
 
 
 def test_a_decoder_that_does_not_write_into_the_stream_is_refused(

@@ -53,8 +53,8 @@ def test_the_log_odds_are_those_of_the_formula(prior: float) -> None:
     drawn = one_each(0, rows, "select", frozenset(names))
     corpora: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     for name in drawn:
-        at = names.index(name)
-        corpora[bool(values[at, 3] > 0)].update(set(replies[at].split()))
+        position = names.index(name)
+        corpora[bool(values[position, 3] > 0)].update(set(replies[position].split()))
     result = word_rows(tables, prior=prior)
     for word in ("gamble", "careful"):
         delta, z = monroe(corpora[True], corpora[False], word, prior)
@@ -145,7 +145,7 @@ def test_a_word_repeated_in_one_game_is_no_evidence() -> None:
     """
     rng = np.random.default_rng(0)
     replies = [" ".join(rng.choice(COMMON, 8)) for _ in range(240)]
-    units = [f"g{at}" for at in range(200)] + ["loud"] * 40
+    units = [f"g{index}" for index in range(200)] + ["loud"] * 40
     values = np.zeros((240, 2))
     values[:200:4, 0] = 1.0
     values[200:, 0] = 1.0
@@ -167,7 +167,7 @@ def test_an_equal_prompt_is_one_cluster_and_gives_one_reply() -> None:
 
 def test_the_halves_share_no_prompt() -> None:
     replies, values = planted()
-    prompts = [f"p{at % 150}" for at in range(400)]
+    prompts = [f"p{index % 150}" for index in range(400)]
     rows = replied(replies, values, prompts=prompts)["samples"].to_pylist()
     names = frozenset(row["sample"] for row in rows)
     cluster = {row["sample"]: row["cluster"] for row in rows}
@@ -212,12 +212,12 @@ def test_silence_is_high_where_the_median_is_negative() -> None:
 def test_tf_idf_is_that_of_the_study() -> None:
     """Loops over features and words, as its script has them."""
     rng = np.random.default_rng(1)
-    words = [f"w{at}" for at in range(12)]
+    words = [f"w{index}" for index in range(12)]
     replies = [[str(word) for word in rng.choice(words, 9)] for _ in range(40)]
     values = rng.random((40, 5))
     replies = [
-        [*reply, "bet", "bet"] if values[at, 0] > 0.6 or values[at, 2] > 0.8 else reply
-        for at, reply in enumerate(replies)
+        [*reply, "bet", "bet"] if values[index, 0] > 0.6 or values[index, 2] > 0.8 else reply
+        for index, reply in enumerate(replies)
     ]
     names = sorted({word for reply in replies for word in reply})
     counts = np.array([[reply.count(word) for word in names] for reply in replies])
@@ -226,7 +226,7 @@ def test_tf_idf_is_that_of_the_study() -> None:
         cut = np.median(values[:, feature])
         sides = []
         for chosen in (values[:, feature] >= cut, values[:, feature] < cut):
-            message = Counter(word for at in np.flatnonzero(chosen) for word in replies[at])
+            message = Counter(word for index in np.flatnonzero(chosen) for word in replies[index])
             sides.append({word: message[word] / sum(message.values()) for word in names})
         far = {word: sides[0][word] - sides[1][word] for word in names}
         listed[feature] = {word: sides[0][word] for word in names if abs(far[word]) > 0.01}
@@ -262,7 +262,7 @@ def test_contexts_show_each_prompt_once_the_hardest_first() -> None:
     own = [row for row in result if row["feature"] == 3]
     assert [row["rank"] for row in own] == [1, 2, 3, 4]
     best = np.argsort(-values[:, 3])[:4]
-    assert [row["sample"] for row in own] == [f"n{at:04d}" for at in best]
+    assert [row["sample"] for row in own] == [f"n{index:04d}" for index in best]
     assert own[0]["value"] == pytest.approx(values[best[0], 3])
     assert own[0]["piece"] == f"prompt {best[0]}"
     assert own[0]["after"].split() == replies[best[0]].split()[:12]

@@ -53,12 +53,12 @@ def test_contract(name: str, inputs: TableInputs) -> None:
 def test_words_are_shown_with_both_halves_and_their_contexts(inputs: TableInputs) -> None:
     titles = {figure.title: figure.html for figure in SECTIONS["feature-words"].run(inputs)}
     assert list(titles) == [
-        "RowsByKey and confirmed",
+        "Found and confirmed",
         "Words that go with features",
         "Where they fire hardest",
     ]
     assert "gamble" in titles["Words that go with features"]
-    assert titles["RowsByKey and confirmed"].count("<circle") == 2
+    assert titles["Found and confirmed"].count("<circle") == 2
     assert "<mark>prompt" in titles["Where they fire hardest"]
 
 
@@ -87,7 +87,7 @@ def test_without_a_confirmed_word_the_finding_says_so(inputs: TableInputs) -> No
     assert section.findings is not None
     (result,) = section.findings(other)
     assert result.sentence.startswith("No word goes with a feature on both halves")
-    assert [figure.title for figure in section.run(other)] == ["RowsByKey and confirmed"]
+    assert [figure.title for figure in section.run(other)] == ["Found and confirmed"]
 
 
 def test_tokens_are_printable_and_escaped(inputs: TableInputs) -> None:

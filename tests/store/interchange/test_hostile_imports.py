@@ -135,7 +135,11 @@ def test_an_import_changes_no_run_and_no_step_that_is_there(tmp_path: Path) -> N
     assert import_run(run.store, "parquet", tmp_path / "out") == run.id  # the very same
     assert [step.origin for step in run_tables(run.store, run.id).steps] == [""]
     forge(tmp_path / "out", lambda content: content["run"].update(name="another"))
-    with pytest.raises(BadInput, match=r"has a run run-1 already, and an import changes none"):
+    with pytest.raises(
+        BadInput,
+        match=r"has a run run-1 already, and an import never changes a "
+        r"run",
+    ):
         import_run(run.store, "parquet", tmp_path / "out")
     assert run_tables(run.store, run.id).row == run.row
 
@@ -227,7 +231,7 @@ def test_a_step_of_many_rows_is_several_row_groups(
         (lambda rows: rows[0]["features"].__setitem__(0, 12), "there is no feature 12"),
         (lambda rows: rows[0].update(sample=""), "cannot be a name"),
         (lambda rows: rows[0].update(sample="a\x1b]0;x"), "cannot be a name"),
-        (lambda rows: rows[0]["values"].append(1.0), "not as many values as features"),
+        (lambda rows: rows[0]["values"].append(1.0), "different numbers of values and features"),
         (lambda rows: rows[0].update(space="unknown"), "table 'spaces' does not name it"),
     ],
 )

@@ -48,7 +48,7 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(
             import_run(opened(tmp_path / "memory" / "new"), "parquet", tmp_path / "out")
 
     refused(r"has version 99; this toolkit .* Upgrade", version=99)
-    refused(r"is of format 'safetensors'; wanted 'parquet'", format="safetensors")
+    refused(r"has the format 'safetensors', not 'parquet'", format="safetensors")
     tables = good["tables"]
     refused(
         "table 'samples' has version 99",
@@ -60,7 +60,7 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(
     data = bytearray((tmp_path / "out" / "samples.parquet").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "out" / "samples.parquet").write_bytes(data)
-    refused(r"samples\.parquet is not what was written: its SHA-256 differs")
+    refused(r"samples\.parquet has changed since it was written: its SHA-256 differs")
     (tmp_path / "out" / "samples.parquet").unlink()
     refused(r"samples\.parquet is missing")
     index.unlink()
@@ -122,13 +122,15 @@ def test_safetensors_that_do_not_fit_together_are_refused(run: RunTables, tmp_pa
             {name: array for name, array in (good | arrays).items() if array is not None}, file
         )
 
-    refused("not a whole safetensors file", lambda file: file.write_bytes(b"no"))
+    refused("not a complete safetensors file", lambda file: file.write_bytes(b"no"))
     refused("is missing, though", lambda file: file.unlink())
     refused("has no tensor 'sample'", put(sample=None))
-    refused("an index lies outside of 3 rows by 12 features", put(indices=np.full((2, 4), 12)))
-    refused("an index lies outside", put(indices=np.full((2, 4), -1)))
+    refused(
+        "an index is outside the matrix of 3 rows by 12 features", put(indices=np.full((2, 4), 12))
+    )
+    refused("an index is outside", put(indices=np.full((2, 4), -1)))
     refused("`indices` must be", put(values=good["values"][:2]))
-    refused("sample 9 is past the 2 lines", put(sample=np.full(3, 9, np.uint32)))
+    refused("sample 9 is beyond the 2 lines", put(sample=np.full(3, 9, np.uint32)))
     refused(
         r"samples\.jsonl:1 cannot be read as JSON",
         lambda file: (file.parent / "samples.jsonl").write_text("{"),

@@ -213,7 +213,7 @@ def test_two_spaces_of_one_name_are_told_apart(tmp_path: Path) -> None:
         r"one",
     ):
         export_run(run, "neuronpedia", tmp_path / "out")
-    with pytest.raises(BadInput, match="Say which is meant: --source 20-gemmascope-res-16k=SPACE"):
+    with pytest.raises(BadInput, match="Choose one: --source 20-gemmascope-res-16k=SPACE"):
         import_run(run.store, "neuronpedia", write_labels(tmp_path / "in", said(1, "x")), run=run)
 
 
@@ -277,14 +277,12 @@ def test_a_plain_list_needs_its_space(run: RunTables, tmp_path: Path) -> None:
 
     refused(
         [1, 2],
-        r"does not say of which space it is\. Name it: --space ID\. Spaces of "
-        r"run "
-        r"run-1: "
-        r"s1, s2, s3",
+        r"does not say which space it is about\. Name it: --space ID\. Spaces of run run-1: s1, "
+        r"s2, s3",
     )
     refused([12], "there is no feature 12 in google/.*; its width is 12", space="s1")
     refused("[", "cannot be read as JSON")
-    refused({"a": 1}, "is not a feature list: wanted whole numbers")
+    refused({"a": 1}, "is not a feature list: it must hold whole numbers")
     refused([True], "is not a feature list")
     refused(
         [{"modelId": "gemma-2-2b", "layer": "9-x", "index": "1"}],

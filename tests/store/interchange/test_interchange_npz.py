@@ -78,7 +78,7 @@ def test_rows_of_another_program_need_the_model(run: RunTables, tmp_path: Path) 
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / "layer_3_l0_59_activations.npz"
     np.savez_compressed(path, **FOREIGN)
-    with pytest.raises(BadInput, match="does not say which model it is of"):
+    with pytest.raises(BadInput, match="does not say which model it is from"):
         import_run(run.store, "rows", tmp_path / "in")
     found = run_tables(
         run.store, import_run(run.store, "rows", tmp_path / "in", model="google/gemma-2-2b")
@@ -111,7 +111,11 @@ def test_archives_that_are_none_say_so(run: RunTables, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no array 'original_sentences'"):
         import_run(run.store, "rows", folder, model="m")
     np.savez(path, **FOREIGN | {"num_features": 4})
-    with pytest.raises(DataError, match=r"`activations` is \(2, 3\); wanted \(2, 4\)"):
+    with pytest.raises(
+        DataError,
+        match=r"`activations` has the shape \(2, 3\); it must be \(2, "
+        r"4\)",
+    ):
         import_run(run.store, "rows", folder, model="m")
     np.savez(path, **FOREIGN | {"fragments": np.array([object()])})
     with pytest.raises(
@@ -197,11 +201,11 @@ def test_tokens_that_do_not_fit_are_refused(run: RunTables, tmp_path: Path) -> N
     folder = foreign_tokens(
         tmp_path / "in", features=np.zeros((3, 5), np.float32), positions=np.array([3])
     )
-    with pytest.raises(DataError, match="`positions` names a token outside of the 3 rows"):
+    with pytest.raises(DataError, match="`positions` names a token beyond the 3 rows"):
         import_run(run.store, "tokens", folder, model="m")
     (folder / "metadata_2.json").write_text("{}")
     with pytest.raises(
-        BadInput, match=r"must hold one metadata_\*\.json.*found metadata_2\.json, metadata_L1"
+        BadInput, match=r"must hold one metadata_\*\.json.*it holds metadata_2\.json, metadata_L1"
     ):
         import_run(run.store, "tokens", folder, model="m")
     (folder / "metadata_L1_31_20251017.json").unlink()
@@ -218,5 +222,5 @@ def test_tokens_need_layers(tmp_path: Path) -> None:
         "spaces": [space("s1", hookpoint="embedding")],
         "activations": [fired("s1", "a", 0, {1: 1.0})],
     }
-    with pytest.raises(BadInput, match="is at no layer"):
+    with pytest.raises(BadInput, match="belongs to no layer"):
         export_run(make(tmp_path / "memory" / "store", rows), "tokens", tmp_path / "out")

@@ -20,7 +20,7 @@ from tests.toolkit.query.asked import (
     rows,
     stat,
 )
-from toolkit._cli import query
+from toolkit._cli.query import statistics
 from toolkit._query import feature_rows
 from toolkit_store import open_store
 from toolkit_store.database import Database
@@ -200,8 +200,9 @@ def test_features_say_why_nothing_is_shown(folder: Path) -> None:
         "in these spaces. Stages that wrote some: cause, groups."
         in ask(folder, "features", "--space", "s3").stderr
     )
-    assert "stage 'extract' does not write it. Stages of this run that do: groups, cause." in (
-        ask(folder, "features", "--stage", "extract").stderr
+    assert (
+        "stage 'extract' does not write it. Stages of this run that write it: groups, cause."
+        in (ask(folder, "features", "--stage", "extract").stderr)
     )
     assert (
         "No difference is significant in run toy-1"
@@ -310,7 +311,7 @@ def test_effects_are_summaries_unless_samples_are_asked_for(folder: Path) -> Non
         ("2/5", "sham", 0.9),
         ("-", "clean", None),
     ]
-    assert list(found[0]) == ["address", "stage", *query.EFFECTS]
+    assert list(found[0]) == ["address", "stage", *statistics.EFFECTS]
     per_sample = rows(folder, "effects", "--samples")
     assert [(row["sample"], row["effect"]) for row in per_sample] == [("a1", 0.3), ("a2", None)]
 

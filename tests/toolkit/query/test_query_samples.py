@@ -74,9 +74,7 @@ def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(
 def test_top_of_a_feature_that_never_fires(folder: Path) -> None:
     result = ask(folder, "top", "2/99")
     assert result.stdout == ""
-    assert (
-        "Feature 2/99 fires at no position whose activations run full-1 has kept." in result.stderr
-    )
+    assert "Feature 2/99 fires at none of the positions that run full-1 has kept." in result.stderr
 
 
 def test_top_refuses_what_does_not_exist(folder: Path) -> None:
@@ -84,7 +82,7 @@ def test_top_refuses_what_does_not_exist(folder: Path) -> None:
         folder,
         "top",
         "9/5",
-        message=r"may mean 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
+        message=r"may be any of 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
     )
     refused(folder, "top", "3/5", message=r"no space at layer 3 here\. Layers: 2, 9")
     refused(folder, "top", "2/100", message="its width is 100")
@@ -103,8 +101,8 @@ def test_a_table_that_no_stage_writes_names_the_parts_that_would(
         lambda: Parts([PluginInfo("p", "", "", parts=(part,))]),
     )
     said = (
-        "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts that "
-        "do: extract.all.\n"
+        "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts "
+        "that would: extract.all.\n"
     )
     assert ask(folder, "top", "2/5", run="toy-1").stderr == said
 
@@ -117,7 +115,8 @@ def test_a_broken_plugin_does_not_keep_a_run_from_being_read(
 
     monkeypatch.setattr(_plugins, "load_parts", broken)
     assert (
-        "Parts that do: toolkit plugins says why" in ask(folder, "top", "2/5", run="toy-1").stderr
+        "The parts that would cannot be listed; toolkit plugins says why"
+        in ask(folder, "top", "2/5", run="toy-1").stderr
     )
 
 
@@ -253,8 +252,8 @@ def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_ther
 @given(st.lists(st.text("ab $", min_size=1, max_size=3), min_size=1, max_size=8), st.data())
 def test_every_token_is_found_by_its_own_words(pieces: list[str], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(pieces) - 1))
-    assert at in marked_text.places_of(pieces[at], "".join(pieces), pieces)
-    assert marked_text.places_of("c", "".join(pieces), pieces) == []
+    assert at in marked_text.positions_of(pieces[at], "".join(pieces), pieces)
+    assert marked_text.positions_of("c", "".join(pieces), pieces) == []
 
 
 # --- tokens ---

@@ -56,7 +56,7 @@ def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
     assert found[0]["change"] == pytest.approx(1 / 3 - 1 / 2)
     assert json.loads(ask_diff(folder, "full-1", "full-1", "--json").stdout) == []
     assert (
-        "in as large a share of samples in run full-1 as in run full-1"
+        "in the same share of samples in run full-1 and in run full-1"
         in ask_diff(folder, "full-1", "full-1").stderr
     )
     assert (
@@ -66,10 +66,10 @@ def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
 
 def test_diff_leaves_out_and_names_what_one_run_never_looked_at(folder: Path) -> None:
     said = ask_diff(folder, "part-1", "full-1").stderr
-    assert "left out: m/gpt/resid_post.9/thin: run part-1 looked at no sample there" in said
+    assert "left out: m/gpt/resid_post.9/thin: run part-1 has no samples there" in said
     only = ask_diff(folder, "part-1", "full-1", "--space", "m/gpt/resid_post.9/thin", "--json")
     assert only.stdout == "[]\n"
-    assert "no space that both looked at alike" in only.stderr
+    assert "no space in which they kept the same kind of positions" in only.stderr
 
 
 def extracted(folder: Path, run: str, positions: list[int], **material: object) -> None:
@@ -103,7 +103,7 @@ def test_diff_does_not_compare_all_tokens_with_the_last(tmp_path: Path, indexed:
     for first, second in (("every", "last"), ("last", "every")):
         found = ask_diff(folder, first, second)
         assert found.stdout == ""
-        assert "run every kept several tokens of a sample, run last one of each" in found.stderr
+        assert "run every kept several tokens of each sample, run last one" in found.stderr
     assert (
         "run last kept the tokens 'at: \"last\"'; "
         'run span kept the tokens \'at: {"span": "balance"}\''
@@ -215,7 +215,7 @@ def test_similar_says_where_it_looked_and_what_to_do(decoders: Path, tmp_path: P
         "similar",
         "s1:0",
         run="r",
-        message=r"there is nothing at .*saes.*--saes FOLDER",
+        message=r"saes.* does not exist.*--saes FOLDER",
     )
     found = rows(
         moved / "store", "similar", "s1:0", "--saes", str(decoders.parent / "saes"), run="r"
@@ -241,15 +241,15 @@ def test_similar_without_the_files_uses_projections_and_says_so(
     project = [*("project", "--run", "r", "--store", str(moved / "store")), "--space", "s1"]
     assert [CliRunner().invoke(store_command.command, project).stdout for _ in range(2)] == [
         "m/gpt/resid_post.2/layer_2/width_4/average_l0_1: 4 features\n",
-        "m/gpt/resid_post.2/layer_2/width_4/average_l0_1: they are there already\n",
+        "m/gpt/resid_post.2/layer_2/width_4/average_l0_1: already stored\n",
     ]
     exact = rows(moved / "store", "similar", "s1:0", run="r")
     shutil.rmtree(moved / "saes")
     found = ask(moved / "store", "similar", "s1:0", "--json", run="r")
     assert json.loads(found.stdout) == exact
     assert found.stderr.startswith(
-        "from projections of 2 numbers a feature, cosines to about 0.71: the SAE files are not "
-        "here."
+        "from projections of 2 numbers per feature, cosines to about 0.71: the SAE files are "
+        "missing."
     )
     refused(
         moved / "store",
@@ -297,7 +297,7 @@ def test_sql_shows_k_rows_and_reads_no_more(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("DROP TABLE features", "Only a SELECT can be asked"),
+        ("DROP TABLE features", "Only SELECT is allowed"),
         ("SELECT 1; SELECT 2", "One statement at a time"),
         ("SELECT * FROM read_csv('/etc/passwd')", "There is no function 'read_csv' here"),
         (

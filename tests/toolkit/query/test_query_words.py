@@ -97,7 +97,7 @@ def test_promoted_tokens_stand_above_and_steer_no_terminal(said: Path) -> None:
 
 def test_a_feature_without_words_says_so(said: Path) -> None:
     result = _ask(said, "words", "2/50", run=RUN)
-    assert "No word that was listed in run words-1 goes with feature 2/50." in result.stderr
+    assert "Run words-1 lists no words for feature 2/50." in result.stderr
     assert "Table 'feature_words' has no rows" in _ask(said, "words", "2/5", run="bare-1").stderr
 
 

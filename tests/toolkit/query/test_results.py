@@ -82,7 +82,7 @@ def test_a_question_is_asked_of_all_runs_together(store) -> None:
     }
     assert dict(counted.iter_rows()) == {run: n for run, n in each.items() if n}
     assert len(counted) > 1
-    with pytest.raises(BadInput, match="Only a SELECT"):
+    with pytest.raises(BadInput, match="Only SELECT"):
         store.sql("DROP TABLE features")
 
 

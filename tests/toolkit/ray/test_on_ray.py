@@ -105,7 +105,8 @@ def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root,
         study(root, "exp2_patching_l1_31", *EXP2),
     )
     actors = ("--on", "ray", "--set", "executors.ray={workers: 2, gpus: 1}")
-    here = ("--set", "executors.local.threads=1")  # as many as an actor: else last bits differ
+    # two workers, as on Ray, of one thread, as in an actor: with more, last bits differ
+    here = ("--set", "executors.local={workers: 2, threads: 1}")
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     elsewhere = toolkit.store.parent / "local"
     for words in studies:

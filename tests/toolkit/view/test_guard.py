@@ -167,8 +167,8 @@ def test_a_bad_token_or_a_taken_port_is_refused_in_words(
     taken.listen()
     port = str(taken.getsockname()[1])
     for args, message in (
-        (["--token", "short"], "give 16 letters"),
-        (["--port", port], "cannot be listened at"),
+        (["--token", "short"], "give at least 16 letters"),
+        (["--port", port], "cannot listen at"),
     ):
         with pytest.raises(SystemExit) as done:
             main(["view", str(seen_store), *args])

@@ -8,31 +8,37 @@ from pathlib import Path
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, Asked, answered, open_run
-from toolkit._cli.query.marked_text import is_terminal, marked_in, places_asked, shaded, with_text
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
+from toolkit._cli.query.marked_text import (
+    chosen_positions,
+    is_terminal,
+    marked_in,
+    shaded,
+    with_text,
+)
 from toolkit._query.run import Run, listing
 from toolkit._query.text import Row, piece_at
 
 ALL = 1 << 40
-"""More rows than there are."""
+"""More rows than any table has."""
 
 
 @click.command("top")
 @click.argument("address")
 @answered
-def top(asked: Asked, address: str) -> Answer:
+def top(options: QueryOptions, address: str) -> Answer:
     """Show where the feature at ADDRESS fires hardest."""
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("sample", "position", "token", "value", "unit", "text")
     if missing := next(
         (table for table in ("activations", "spaces") if not run.stages(table)), None
     ):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
-    hits = run.view.top(space, index, asked.k).drop("unit").to_dicts()
-    rows = with_text(run, hits, marked=marked_in(asked))
-    why = f"Feature {address} fires at no position whose activations run {run.id} has kept."
-    total = run.view.entries(space, index) if len(rows) == asked.k else len(rows)
+    hits = run.view.top(space, index, options.k).drop("unit").to_dicts()
+    rows = with_text(run, hits, marked=marked_in(options))
+    why = f"Feature {address} fires at none of the positions that run {run.id} has kept."
+    total = run.view.entries(space, index) if len(rows) == options.k else len(rows)
     return Answer(heads, rows, total, why)
 
 
@@ -43,9 +49,9 @@ def top(asked: Asked, address: str) -> Answer:
     "--all", "every", is_flag=True, help="Every token, also where the feature does not fire."
 )
 @answered
-def tokens(asked: Asked, address: str, sample: str, every: bool) -> Answer:
+def tokens(options: QueryOptions, address: str, sample: str, every: bool) -> Answer:
     """Show the text of SAMPLE and where in it the feature at ADDRESS fires."""
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("position", "token", "value")
     if missing := next(
         (table for table in ("samples", "activations", "spaces") if not run.stages(table)), None
@@ -65,15 +71,15 @@ def tokens(asked: Asked, address: str, sample: str, every: bool) -> Answer:
         if rows
         else ""
     )
-    return Answer(heads, rows[: asked.k], len(rows), why, above=above)
+    return Answer(heads, rows[: options.k], len(rows), why, above=above)
 
 
 @click.command("coactive")
 @click.argument("address")
 @answered
-def coactive(asked: Asked, address: str) -> Answer:
+def coactive(options: QueryOptions, address: str) -> Answer:
     """Show which features of the same space fire where the feature at ADDRESS fires."""
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("address", "both", "count", "jaccard", "label")
     if missing := next(
         (table for table in ("activations", "spaces") if not run.stages(table)), None
@@ -81,7 +87,7 @@ def coactive(asked: Asked, address: str) -> Answer:
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
     pairs = run.view.coactive(space, index, ALL)
-    rows = _named(run, space, pairs.head(asked.k).to_dicts())
+    rows = _named(run, space, pairs.head(options.k).to_dicts())
     return Answer(
         heads, rows, pairs.height, f"No other feature fires where {address} does in run {run.id}."
     )
@@ -96,7 +102,7 @@ def coactive(asked: Asked, address: str) -> Answer:
     help="The folder of the SAE files, if they have moved.",
 )
 @answered
-def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
+def similar(options: QueryOptions, address: str, saes: Path | None) -> Answer:
     """Show the features whose decoder points most nearly where that of the feature at ADDRESS does.
 
     The SAE files are read where the run had them. If they are gone, projections in the store are
@@ -104,10 +110,10 @@ def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
     """
     from toolkit._cli._decoders import find_rows
 
-    run = open_run(asked)
+    run = open_run(options)
     space, index = run.feature(address)
     row = next(row for row in run.spaces if row["space"] == space)
-    matches = run.view.similar(space, index, asked.k, find_rows(row, run, saes))
+    matches = run.view.similar(space, index, options.k, find_rows(row, run, saes))
     rows = _named(run, space, matches.to_dicts())
     why = f"{row['address']} has no other feature."
     return Answer(("address", "cosine", "label"), rows, max(len(rows), row["width"] - 1), why)
@@ -138,7 +144,7 @@ def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
 )
 @answered
 def sample(
-    asked: Asked,
+    options: QueryOptions,
     sample: str,
     position: int | None,
     token: str | None,
@@ -149,17 +155,17 @@ def sample(
     """Show which features are active on SAMPLE, the strongest first."""
     import polars as pl
 
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("address", "position", "token", "value")
     if not run.stages("samples"):
         return Answer(heads, [], 0, run.why("samples"))
     text = run.sample(sample)
-    places = places_asked(text, position, token, span)
+    chosen = chosen_positions(text, position, token, span)
     spaces = run.spaces_of(space, layer)
     hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
     entries = [
         pl.col(name).is_in(some)
-        for name, some in (("position", places), ("space", spaces))
+        for name, some in (("position", chosen), ("space", spaces))
         if some is not None
     ]
     hits = hits.filter(*entries).sort(
@@ -171,10 +177,10 @@ def sample(
             "address": run.label(row["space"], row["feature"]),
             "token": piece_at(text["pieces"], row["position"]),
         }
-        for row in hits.head(asked.k).to_dicts()
+        for row in hits.head(options.k).to_dicts()
     ]
     return Answer(
-        heads, rows, hits.height, "" if rows else _why_not_active(run, sample, places, spaces)
+        heads, rows, hits.height, "" if rows else _why_not_active(run, sample, chosen, spaces)
     )
 
 
@@ -187,32 +193,32 @@ def _named(run: Run, space: str, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _why_no_tokens(run: Run, address: str, sample: str, kept: Sequence[int]) -> str:
-    if not kept:
+def _why_no_tokens(run: Run, address: str, sample: str, positions: Sequence[int]) -> str:
+    if not positions:
         return (
             f"No activations of sample '{sample}' are kept in run {run.id} in the space of "
             f"{address}."
         )
-    some = listing([str(number) for number in kept])
+    some = listing([str(number) for number in positions])
     return f"Feature {address} does not fire on sample '{sample}'. Kept positions: {some}."
 
 
 def _why_not_active(
-    run: Run, sample: str, places: Sequence[int] | None, spaces: Sequence[str] | None
+    run: Run, sample: str, chosen: Sequence[int] | None, spaces: Sequence[str] | None
 ) -> str:
     if not run.stages("activations"):
         return run.why("activations")
     there = "" if spaces is None else " in these spaces"
-    kept = run.view.positions(sample, spaces)
-    if not kept:
+    positions = run.view.positions(sample, spaces)
+    if not positions:
         return f"No activations of sample '{sample}' are kept in run {run.id}{there}."
     index = (
         ""
-        if places is None
-        else f" at position{'s'[: len(places) != 1]} {listing([str(number) for number in places])}"
+        if chosen is None
+        else f" at position{'s'[: len(chosen) != 1]} {listing([str(number) for number in chosen])}"
     )
-    if places is not None and not set(places) & set(kept):
-        some = listing([str(number) for number in kept])
+    if chosen is not None and not set(chosen) & set(positions):
+        some = listing([str(number) for number in positions])
         return (
             f"No activations are kept{index} of sample '{sample}'{there}. Kept positions: {some}."
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryOptions:
     """The options of every query. `file` is the path of the Parquet file."""
 
     run: str | None
@@ -39,10 +39,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows to show, out of how many (None: more, not counted); if there are none, why. In a table
-    for people, columns in `shared` that say the same in every row are said once, above it, and
-    `above` stands over all; `frame` has the rows as a Parquet file is to have them, where their
-    types are known.
+    """The rows to show, their total number (None: more, not counted) and, if there are none, why.
+    In the text table, columns in `shared` with one value in all rows are printed once above it, and
+    `above` is printed before everything; `frame` has the rows for a Parquet file, where their types
+    are known.
     """
 
     heads: Sequence[str]
@@ -63,7 +63,7 @@ def answered(function: Callable[..., Answer]) -> Callable[..., None]:
 
 
 def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
-    """The same for a command that takes its runs as arguments."""
+    """Like `answered`, for a command that takes its runs as arguments."""
     return _collecting(function)
 
 
@@ -79,14 +79,14 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         chosen = [
-            name for name, given in (("json", as_json), ("csv", as_csv), ("parquet", file)) if given
+            name for name, value in (("json", as_json), ("csv", as_csv), ("parquet", file)) if value
         ]
         if len(chosen) > 1:
             raise click.UsageError(
                 " and ".join(f"--{name}" for name in chosen) + " exclude each other; give one."
             )
-        asked = Asked(run, store, chosen[0] if chosen else "text", k, file)
-        show(function(asked, **options), asked)
+        query = QueryOptions(run, store, chosen[0] if chosen else "text", k, file)
+        show(function(query, **options), query)
 
     collected = click.option(
         "--k",
@@ -103,13 +103,13 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
     return store_option(json_option(collected))
 
 
-def open_run(asked: Asked, name: str | None = None) -> Run:
-    """The run asked for, or the one named; what there is to say about it goes to stderr."""
-    return open_named(asked.store, name or asked.run)
+def open_run(options: QueryOptions, name: str | None = None) -> Run:
+    """The run that the options name, or the one of this name; notes about it go to stderr."""
+    return open_named(options.store, name or options.run)
 
 
 def open_named(store: str | None, name: str | None) -> Run:
-    """The run of that name, else the newest; what there is to say about it goes to stderr."""
+    """The run of that name, else the newest; notes about it go to stderr."""
     from toolkit._query.run import open_run as opened
 
     run = opened(store, name)
@@ -118,15 +118,15 @@ def open_named(store: str | None, name: str | None) -> Run:
     return run
 
 
-def show(answer: Answer, asked: Asked) -> None:
+def show(answer: Answer, options: QueryOptions) -> None:
     """Print an answer in the requested format; notes go to stderr."""
     rows = [{head: _plain(row.get(head)) for head in answer.heads} for row in answer.rows]
-    if asked.form == "json":
+    if options.form == "json":
         echo(json.dumps(rows, indent=1))
-    elif asked.form == "csv":
+    elif options.form == "csv":
         echo_data(_csv(answer.heads, rows), nl=False)
-    elif asked.form == "parquet":
-        _write_parquet(answer, asked)
+    elif options.form == "parquet":
+        _write_parquet(answer, options)
     else:
         echo_styled(
             "\n".join(
@@ -153,8 +153,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _write_parquet(answer: Answer, asked: Asked) -> None:
-    """Infinite numbers and NaN as they are: Parquet has them."""
+def _write_parquet(answer: Answer, options: QueryOptions) -> None:
+    """Write the rows with infinite numbers and NaN as they are: Parquet has them."""
     import polars as pl
 
     from toolkit.errors import BadInput
@@ -166,11 +166,11 @@ def _write_parquet(answer: Answer, asked: Asked) -> None:
             rows, dict.fromkeys(answer.heads), infer_schema_length=None, strict=False
         )
     try:
-        frame.write_parquet(asked.file or "")
+        frame.write_parquet(options.file or "")
     except OSError as error:
         raise BadInput(
-            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file in a folder "
-            "that is there."
+            f"--parquet {options.file}: the file cannot be written: {error}. Name a file in an "
+            "existing folder."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Text around a token, with tokens marked: bright in a terminal, in brackets elsewhere."""
+"""Text around a token, with tokens marked: highlighted in a terminal, in brackets elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from toolkit._cli._text import Styled
-from toolkit._cli.query.answers import Asked
+from toolkit._cli.query.answers import QueryOptions
 from toolkit._query.run import Run
 from toolkit._query.text import Row, around, one_line, piece_at, spans
 
@@ -18,23 +18,23 @@ def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
     """Add the token, the unit and the text around the token to each hit."""
     results = {row["sample"]: row for row in run.texts([row["sample"] for row in hits])}
     nothing: Row = {"unit": None, "text": "", "pieces": []}
-    return [_place(row, results.get(row["sample"], nothing), marked) for row in hits]
+    return [_located(row, results.get(row["sample"], nothing), marked) for row in hits]
 
 
-def _place(hit: Row, sample: Row, marked: bool) -> Row:
+def _located(hit: Row, sample: Row, marked: bool) -> Row:
     position, pieces = hit["position"], sample["pieces"]
     text = around(sample["text"], pieces, position, _bright if marked else "[{}]".format)
     text = Styled(text) if marked else text
     return {**hit, "token": piece_at(pieces, position), "unit": sample["unit"], "text": text}
 
 
-def marked_in(asked: Asked) -> bool:
-    """Whether marks are colours: in a terminal, in the table for people."""
-    return asked.form == "text" and is_terminal()
+def marked_in(options: QueryOptions) -> bool:
+    """Whether tokens are marked by colours: in the text table, on a terminal."""
+    return options.form == "text" and is_terminal()
 
 
 def is_terminal() -> bool:
-    """Whether colours are seen."""
+    """Whether stdout is a terminal, which shows colours."""
     return sys.stdout.isatty()
 
 
@@ -43,8 +43,8 @@ def _bright(piece: str) -> str:
 
 
 def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], terminal: bool) -> str:
-    """The whole text with the tokens marked where a feature fires: in a terminal brightly from half
-    of its largest value on.
+    """The whole text with the tokens marked where a feature fires; a terminal highlights those with
+    at least half of its largest value.
     """
     largest = max((value for value in values if value), default=0.0)
     out, cursor = [], 0
@@ -62,7 +62,7 @@ def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], ter
     return "".join(out) + one_line(text[cursor:])
 
 
-def places_asked(
+def chosen_positions(
     sample: Row, position: int | None, token: str | None, span: str | None
 ) -> list[int] | None:
     """The tokens of a sample that all these options select; None for all. Refuses what the sample
@@ -80,14 +80,14 @@ def places_asked(
     if position is not None:
         results &= {position}
     if token is not None:
-        if not token or not (there := places_of(token, sample["text"], pieces)):
+        if not token or not (there := positions_of(token, sample["text"], pieces)):
             raise BadInput(
                 f"--token {token!r}: sample '{name}' has no such words. Its tokens: toolkit query "
                 f"tokens ADDRESS {name} --all"
             )
         results &= set(there)
     if span is not None:
-        known = {one["name"]: range(one["start"], one["end"]) for one in sample["spans"]}
+        known = {item["name"]: range(item["start"], item["end"]) for item in sample["spans"]}
         if span not in known:
             raise BadInput(
                 f"--span {span}: sample '{name}' has no such span.{nearest(span, known)} Its "
@@ -95,18 +95,18 @@ def places_asked(
             )
         results &= {
             index
-            for one in sample["spans"]
-            if one["name"] == span
-            for index in range(one["start"], one["end"])
+            for item in sample["spans"]
+            if item["name"] == span
+            for index in range(item["start"], item["end"])
         }
     if not results:
         raise BadInput(
             f"Sample '{name}' has no token that all of the options select. Leave one of them out."
         )
-    return sorted(results) if any(one is not None for one in (position, token, span)) else None
+    return sorted(results) if any(item is not None for item in (position, token, span)) else None
 
 
-def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
+def positions_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
     """The tokens of every occurrence of these words as whole words, and tokens that equal the
     text.
     """

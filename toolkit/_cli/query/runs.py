@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, Asked, answered, answered_of_runs, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, answered_of_runs, open_run
 from toolkit._query.run import Run, listing
 from toolkit.terminal import echo
 
@@ -22,7 +22,9 @@ from toolkit.terminal import echo
     "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
 )
 @answered_of_runs
-def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | None) -> Answer:
+def diff(
+    options: QueryOptions, first: str, second: str, space: str | None, layer: int | None
+) -> Answer:
     """Show the features that fire more, or less, in the second RUN than in the first; in spaces
     that both have.
     """
@@ -30,7 +32,7 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
 
     from toolkit_store.query.diff import common_spaces, diff_views
 
-    runs = open_run(asked, first), open_run(asked, second)
+    runs = open_run(options, first), open_run(options, second)
     heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
     if missing := next((run for run in runs if not run.stages("activations")), None):
         return Answer(heads, [], 0, missing.why("activations"))
@@ -40,15 +42,20 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
     for line in left_out:
         echo(f"left out: {line}", err=True)
     if not common.spaces:
-        return Answer(heads, [], 0, "The two runs have no space that both looked at alike.")
+        return Answer(
+            heads,
+            [],
+            0,
+            "The two runs have no space in which they kept the same kind of positions.",
+        )
     result = diff_views(runs[0].view, runs[1].view, common.spaces)
     ranked = result.filter(pl.col("change") != 0)
     rows = [
         {**row, "address": runs[0].label(row["space"], row["feature"])}
-        for row in ranked.head(asked.k).to_dicts()
+        for row in ranked.head(options.k).to_dicts()
     ]
     why = (
-        f"Every feature fires in as large a share of samples in run {runs[1].id} as in run "
+        f"Every feature fires in the same share of samples in run {runs[1].id} and in run "
         f"{runs[0].id}."
     )
     return Answer(heads, rows, ranked.height, why)
@@ -57,7 +64,7 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
 @click.command("sql")
 @click.argument("statement")
 @answered
-def sql(asked: Asked, statement: str) -> Answer:
+def sql(options: QueryOptions, statement: str) -> Answer:
     """Run one SELECT over the tables of the run, in polars' SQL. It reads nothing else and writes
     nothing.
 
@@ -65,12 +72,12 @@ def sql(asked: Asked, statement: str) -> Answer:
     number, joined by AND, are looked up, and no more rows are read than --k shows, unless they are
     grouped or sorted.
     """
-    rows = open_run(asked).view.sql(statement, asked.k + 1)
-    shown = rows.head(asked.k)
+    rows = open_run(options).view.sql(statement, options.k + 1)
+    shown = rows.head(options.k)
     return Answer(
         rows.columns,
         shown.to_dicts(),
-        None if rows.height > asked.k else rows.height,
+        None if rows.height > options.k else rows.height,
         "No rows.",
         frame=shown,
     )

@@ -1,4 +1,4 @@
-"""`toolkit query feature`, `attention` and `attribution`: what a run kept for single tokens."""
+"""`toolkit query feature`, `attention` and `attribution`: what a run kept about single tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, Asked, answered, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
 from toolkit._query.run import Run, listing
 from toolkit._query.text import Row
 
@@ -16,22 +16,26 @@ if TYPE_CHECKING:
     from toolkit.selectors import Selector
 
 WORDS = {"decision": "last"}
-"""Names for positions with a role."""
+"""Other names of positions."""
 
 
 @click.command("feature")
 @click.argument("address")
-@click.option("--across", type=click.Choice(["layers"]), help="The same number at every layer.")
+@click.option(
+    "--across", type=click.Choice(["layers"]), help="The feature of the same number at every layer."
+)
 @click.option("--at", metavar="PLACE", default="last", help="last, all, or a span. Default: last.")
 @click.option("--sample", metavar="SAMPLE", help="Of this sample only.")
 @answered
-def feature(asked: Asked, address: str, across: str | None, at: str, sample: str | None) -> Answer:
+def feature(
+    options: QueryOptions, address: str, across: str | None, at: str, sample: str | None
+) -> Answer:
     """Show the activation of the feature at ADDRESS in each sample, here or across layers.
 
     Features of different layers share only their number: `--across layers` shows each with its own
     address.
     """
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("sample", "address", "layer", "position", "token", "value")
     if missing := next((name for name in ("activations", "spaces") if not run.stages(name)), None):
         return Answer(heads, [], 0, run.why(missing))
@@ -39,7 +43,7 @@ def feature(asked: Asked, address: str, across: str | None, at: str, sample: str
     chosen = [space] if across is None else [str(row["space"]) for row in run.spaces]
     rows = _values(run, chosen, index, at, sample)
     why = f"No sample of run {run.id} has kept activations at '{at}'."
-    return Answer(heads, rows[: asked.k], len(rows), why)
+    return Answer(heads, rows[: options.k], len(rows), why)
 
 
 def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | None) -> list[Row]:
@@ -72,11 +76,13 @@ def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | 
 @click.option("--by", default="layer,head", help="layer, head, sample; with commas between them.")
 @click.option("--sample", metavar="SAMPLE", help="Of this sample only.")
 @answered
-def attention(asked: Asked, source: str, target: str, by: str, sample: str | None) -> Answer:
+def attention(
+    options: QueryOptions, source: str, target: str, by: str, sample: str | None
+) -> Answer:
     """Show the share of attention from one position or span of the texts to another."""
     from toolkit.errors import BadInput
 
-    run = open_run(asked)
+    run = open_run(options)
     keys = tuple(part.strip() for part in by.split(",") if part.strip())
     if not keys or not set(keys) <= {"layer", "head", "sample"}:
         raise BadInput(f"--by '{by}': write layer, head or sample, with commas between them.")
@@ -100,13 +106,13 @@ def attention(asked: Asked, source: str, target: str, by: str, sample: str | Non
     ]
     rows.sort(key=lambda row: -float(row["share"]))
     why = f"No kept attention of run {run.id} goes from '{source}' to '{target}'."
-    return Answer(heads, rows[: asked.k], len(rows), why)
+    return Answer(heads, rows[: options.k], len(rows), why)
 
 
 def _mass(row: Mapping[str, Any], tokens: Iterable[int]) -> float:
     keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
-    held = dict(zip(keys, row["weights"], strict=True))
-    return sum(float(held.get(token, 0.0)) for token in tokens)
+    weight_of = dict(zip(keys, row["weights"], strict=True))
+    return sum(float(weight_of.get(token, 0.0)) for token in tokens)
 
 
 @click.command("attribution")
@@ -123,7 +129,7 @@ def _mass(row: Mapping[str, Any], tokens: Iterable[int]) -> float:
 )
 @answered
 def attribution(
-    asked: Asked,
+    options: QueryOptions,
     name: str | None,
     sample: str,
     layer: int | None,
@@ -131,8 +137,8 @@ def attribution(
     part: str,
     top: int,
 ) -> Answer:
-    """Show the parts that move the outcome of a sample most, the largest of each method first."""
-    run = open_run(asked, name)
+    """Show the parts that move the outcome of a sample most; of each method, the largest first."""
+    run = open_run(options, name)
     heads = ("method", "rank", "position", "token", "head", "feature", "value", "exact", "against")
     if not run.stages("attributions"):
         return Answer(heads, [], 0, run.why("attributions"))
@@ -152,7 +158,7 @@ def attribution(
             of_method.append({**row, "rank": len(of_method) + 1, "token": token})
     rows = [row for of_method in by_method.values() for row in of_method]
     why = f"Run {run.id} has no parts '{part}' of sample '{sample}' here."
-    return Answer(heads, rows[: max(asked.k, len(rows))], len(rows), why)
+    return Answer(heads, rows[: max(options.k, len(rows))], len(rows), why)
 
 
 # --- positions ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, Asked, answered, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
 from toolkit._query.feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
 from toolkit._query.run import Run, first_rows, listing, sorted_by
 
@@ -33,18 +33,19 @@ SUMMARY = "*"
     "stats",
     multiple=True,
     metavar="STAT",
-    help="Show this statistic only; may be given again. Default: of tests the main ones; all with "
-    "--json.",
+    help="Show this statistic only; may be repeated. Default: the main ones of each test; all "
+    "with --json.",
 )
 @click.option(
     "--by",
     metavar="STAT",
-    help="Sort by this statistic. Default: the sound rank, else q and the size of the effect.",
+    help="Sort by this statistic. Default: the rank with sound statistics, else q and the size "
+    "of the effect.",
 )
 @click.option("--significant", is_flag=True, help="Significant differences only.")
 @answered
 def features(
-    asked: Asked,
+    options: QueryOptions,
     space: str | None,
     layer: int | None,
     stage: str | None,
@@ -55,7 +56,7 @@ def features(
     """Show the statistics of features. One line per feature and comparison: statistics, tests,
     verdicts.
     """
-    run = open_run(asked)
+    run = open_run(options)
     spaces = run.spaces_of(space, layer)
     where = {} if spaces is None else {"space": spaces}
     entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
@@ -67,11 +68,11 @@ def features(
             run.why("features", stage, "in these spaces" if spaces is not None else ""),
         )
     ranked = ranked_lines(run, entries, by, significant)
-    rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
-    heads = stat_heads(rows, stats, asked.form)
+    rows = pivoted(run, entries, first_rows(ranked, options.k), stage)
+    heads = stat_heads(rows, stats, options.form)
     why = (
-        f"No difference is significant in run {run.id}: stat 'significant' is 1 nowhere in what "
-        "was asked for."
+        f"No difference is significant in run {run.id}: 'significant' is 1 in none of the rows "
+        "that the options select."
     )
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
 
@@ -88,7 +89,7 @@ def features(
 )
 @answered
 def verdicts(
-    asked: Asked,
+    options: QueryOptions,
     verdict: str | None,
     layer: int | None,
     feature: str | None,
@@ -98,7 +99,7 @@ def verdicts(
     """Show what was concluded about screened features, the surest first."""
     import pyarrow.compute as pc
 
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("address", "stage", *VERDICTS)
     where = _of_layer(run, layer) | _of_feature(run, feature)
     table = "control_verdicts" if control else "verdicts"
@@ -114,7 +115,7 @@ def verdicts(
     ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("outcome", True)])
     rows = [
         {**row, "address": run.label(row["space"], row["feature"])}
-        for row in first_rows(ordered, asked.k)
+        for row in first_rows(ordered, options.k)
     ]
     return Answer(heads, rows, chosen.num_rows, "", shared=("stage", "contrast", "outcome"))
 
@@ -132,7 +133,7 @@ def verdicts(
 )
 @answered
 def effects(
-    asked: Asked,
+    options: QueryOptions,
     feature: str | None,
     layer: int | None,
     verdict: str | None,
@@ -143,7 +144,7 @@ def effects(
     """Show what interventions did, the surest first."""
     import pyarrow.compute as pc
 
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("address", "stage", *(("sample",) if samples else ()), *EFFECTS)
     where = (
         _of_layer(run, layer)
@@ -163,7 +164,7 @@ def effects(
     )
     rows = [
         {**row, "address": run.label(row["space"], row["feature"])}
-        for row in first_rows(ordered, asked.k)
+        for row in first_rows(ordered, options.k)
     ]
     return Answer(heads, rows, chosen.num_rows, "", shared=("stage",))
 

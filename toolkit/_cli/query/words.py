@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, Asked, answered, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
 from toolkit._query.run import Run, first_rows, sorted_by
 from toolkit._query.text import Row
 from toolkit.agreement import agreement, ranked, stems, stems_of
@@ -29,13 +29,13 @@ Key = tuple[str, int]
 @click.argument("address")
 @click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @answered
-def words(asked: Asked, address: str, stage: str | None) -> Answer:
+def words(options: QueryOptions, address: str, stage: str | None) -> Answer:
     """Show the words that go with the feature at ADDRESS, and above them the tokens that it
     promotes.
 
     Words are log-odds of replies, confirmed ones first, and TF-IDF as published.
     """
-    run = open_run(asked)
+    run = open_run(options)
     heads = ("stage", *WORDS)
     tables = [name for name in ("feature_words", "promoted_tokens") if run.stages(name)]
     if not tables:
@@ -48,8 +48,8 @@ def words(asked: Asked, address: str, stage: str | None) -> Answer:
         listed, [("verdict", True), ("method", True), ("p", True), ("value", False)]
     )
     rows = _confirmed_first(first_rows(ordered, len(ordered)))
-    why = f"No word that was listed in run {run.id} goes with feature {address}."
-    return Answer(heads, rows[: asked.k], len(rows), why, shared=("stage",), above=above)
+    why = f"Run {run.id} lists no words for feature {address}."
+    return Answer(heads, rows[: options.k], len(rows), why, shared=("stage",), above=above)
 
 
 def _confirmed_first(rows: Sequence[Row]) -> list[Row]:
@@ -76,8 +76,8 @@ def _promoted(run: Run, where: Mapping[str, Sequence[Any]]) -> str:
     "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
 )
 @answered
-def label(asked: Asked, text: str, layer: int | None) -> Answer:
-    """Show the features whose label is about TEXT, the nearest first, and what else speaks for the
+def label(options: QueryOptions, text: str, layer: int | None) -> Answer:
+    """Show the features whose label is about TEXT, the nearest first, with other evidence for the
     label.
 
     Labels are those that `toolkit store import neuronpedia` added to the run. `match` is the
@@ -86,7 +86,7 @@ def label(asked: Asked, text: str, layer: int | None) -> Answer:
     among all features that have some. `effect` is what patching the feature did to the first
     outcome.
     """
-    run = open_run(asked)
+    run = open_run(options)
     about = stems(text)
     if not about:
         from toolkit.errors import BadInput
@@ -103,7 +103,7 @@ def label(asked: Asked, text: str, layer: int | None) -> Answer:
     hits = _hits(labels.to_pylist(), about)
     described = {"words": _words_of(run), "tokens": _tokens_of(run)}
     effects = _effects_of(run)
-    rows = [_label_row(run, row, match, described, effects) for match, row in hits[: asked.k]]
+    rows = [_label_row(run, row, match, described, effects) for match, row in hits[: options.k]]
     why = f"No label of run {run.id} is about '{text}'; it has {len(labels):,} labels."
     return Answer(LABELS, rows, len(hits), why)
 

@@ -81,7 +81,9 @@ _READER: Records[RunEvent] = Records(KINDS)
 
 
 def read_run_event(line: str) -> RunEvent | None:
-    """The event in one line of `events.jsonl` or of `run --json`; None where the line is none."""
+    """The event in one line of `events.jsonl` or of `run --json`; None if the line is not
+    an event.
+    """
     return _READER.read(line)
 
 

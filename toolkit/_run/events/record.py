@@ -1,4 +1,4 @@
-"""What every event of a run has."""
+"""The fields of every event of a run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def now() -> str:
 
 
 def time_in_words(time: str) -> str:
-    """Such a moment for people, to the second."""
+    """A time as people read it, to the second."""
     return f"{time[:19].replace('T', ' ')} UTC"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvent:
-    """What every event has."""
+    """The fields of every event."""
 
     event: ClassVar[str] = ""
     words: ClassVar[str] = ""
     """The event in a sentence, with its fields in braces."""
     recorded: ClassVar[bool] = True
-    """Whether it is kept in `events.jsonl`: signs of life would be most of the file."""
+    """Whether it is written to `events.jsonl`, of which signs of life would be the largest part."""
     at: str = ""
     """When it happened: ISO 8601, UTC."""
 

@@ -13,7 +13,7 @@ from toolkit.work import Finding
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(RunEvent):
-    """A process begins, or continues, a run."""
+    """A process starts or continues a run."""
 
     event: ClassVar[str] = "run_started"
     run: str
@@ -79,15 +79,15 @@ class StageImported(RunEvent):
     stage: str
     steps: int
     origin: str
-    """Of which exports."""
+    """The exports that they came from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageForecast(RunEvent):
-    """How long a stage's steps will take, all together."""
+    """How long all steps of a stage will take together."""
 
     event: ClassVar[str] = "stage_forecast"
-    words: ClassVar[str] = "stage {stage}: about {seconds:.1f} s of work to expect, by {basis}"
+    words: ClassVar[str] = "stage {stage}: about {seconds:.1f} s of work expected, by {basis}"
     stage: str
     seconds: float
     basis: str
@@ -194,4 +194,4 @@ class ReportWritten(RunEvent):
     run: str
     path: str
     findings: tuple[Finding, ...] = ()
-    """What the run found, in a few sentences."""
+    """The results of the run, in a few sentences."""

@@ -60,12 +60,12 @@ class StepDone(JobResult, OfWorkerAndStep):
 
 @dataclass(frozen=True, kw_only=True)
 class StepRetried(OfWorkerAndStep):
-    """The step's worker died; a fresh one gets the step."""
+    """The step's worker died; a new one gets the step."""
 
     event: ClassVar[str] = "step_retried"
     words: ClassVar[str] = (
-        "step {stage}[{index}]: {worker} died ({how}); trying again on a fresh worker "
-        "({attempt} of {attempts})"
+        "step {stage}[{index}]: {worker} died ({how}); trying again on a new worker ({attempt} "
+        "of {attempts})"
     )
     how: str
     attempt: int

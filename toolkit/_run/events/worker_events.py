@@ -1,4 +1,4 @@
-"""What workers say, as events of the run."""
+"""What workers report, as events of the run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Stalled(OfWorker):
     phase: str
     phase_seconds: float
     age: float
-    """Seconds since its last word."""
+    """Seconds since its last event."""
     stack: str
     """Where its main thread is."""
 

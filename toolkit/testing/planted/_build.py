@@ -44,8 +44,8 @@ class _Site:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a dictionary does on the measured prompts; fields as in SaeTruth. BOS is the same in
-    every prompt.
+    """Measurements of a dictionary on the measured prompts; fields as in SaeTruth. BOS is the same
+    in every prompt.
     """
 
     l0: float
@@ -68,8 +68,8 @@ def build_planted(
     pair_effect: float = 0.0,
     lossy_layer: int = 1,
 ) -> Planted:
-    """Write a planted model and its SAEs below `folder` and return where they lie and what is true
-    of them.
+    """Write a planted model and its SAEs below `folder` and return their paths and the truth about
+    them.
 
     Effects are in units of the decision logit difference, stop minus bet. `pair_effect` plants two
     more directions behind the cause that do this much between them: taking one away changes
@@ -165,7 +165,7 @@ def _gemma_scope(
 
 
 def _sites(model: Path, design: PlantedDesign) -> list[_Site]:
-    """Residuals of the files as written, so that what is measured holds for what is loaded."""
+    """Residuals computed from the written files, so that measurements hold for what is loaded."""
     reference = ReferenceModel.load(model)
     drawn = words.draw_prompts(N_MEASURED, (design.seed, -1))
     traces = [reference.run(prompt.ids).resid_post for prompt in drawn]
@@ -213,9 +213,9 @@ def _duplicates(
     layouts.
     """
     for layer in range(n_layers):
-        here = {(sae.kind, sae.layout): sae for sae in saes if sae.layer == layer}
-        first = here["wide", "gemma_scope"]
-        for second in (here["narrow", "gemma_scope"], here["wide", "llama_scope"]):
+        of_layer = {(sae.kind, sae.layout): sae for sae in saes if sae.layer == layer}
+        first = of_layer["wide", "gemma_scope"]
+        for second in (of_layer["narrow", "gemma_scope"], of_layer["wide", "llama_scope"]):
             for feature in first.features:
                 twin = second.named(feature.direction)
                 if twin and feature.direction in names:

@@ -24,7 +24,7 @@ Edit = Callable[[Floats], Floats]  # residual after a layer (T, d) -> edited res
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one forward passed through."""
+    """The intermediate values of one forward pass."""
 
     logits: Floats  # (T, vocabulary)
     resid_pre: list[Floats]  # per layer (T, d)

@@ -175,7 +175,9 @@ def _planted_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
 
 
 def _threshold(kind: Kind, name: str) -> float:
-    """Dense features keep the low threshold in every kind: their values come near the high one."""
+    """Dense features have the low threshold in every kind: their values come close to the
+    high one.
+    """
     return THRESHOLDS["wide"] if name in ("hum", "drift") else THRESHOLDS[kind]
 
 
@@ -213,7 +215,9 @@ def _bos_rows(design: PlantedDesign, kind: Kind) -> list[_Row]:
 
 
 def _dead_rows(design: PlantedDesign) -> list[_Row]:
-    """Never on, and written to directions nothing reads: forcing one on does nothing either."""
+    """Features that never fire and write to directions that nothing reads: forcing one on has no
+    effect.
+    """
     rows = []
     for number in range(N_DEAD):
         rng = generator(design.seed, "dead", number)
@@ -236,7 +240,9 @@ def _dead_rows(design: PlantedDesign) -> list[_Row]:
 def _tail_rows(
     design: PlantedDesign, kind: Kind, layer: int, count: int, words: Floats
 ) -> list[_Row]:
-    """Background features on for one token in a hundred, with values just above the threshold."""
+    """Background features that fire on one token in a hundred, with values just above the
+    threshold.
+    """
     rows, threshold = [], THRESHOLDS["wide"]
     rngs = [generator(design.seed, "tail", kind, layer, number) for number in range(count)]
     units = np.stack([0.1 * _random_filler(design, rng) for rng in rngs])
@@ -270,5 +276,5 @@ def _drop_axes(design: PlantedDesign, rows: list[_Row], words: Floats) -> list[_
 
 
 def _silenced(row: _Row) -> _Row:
-    """The same feature, reading nothing and never on."""
+    """The same feature, reading nothing and never firing."""
     return replace(row, read=np.zeros_like(row.read), bias=-50.0, role="dead")

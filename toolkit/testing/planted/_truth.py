@@ -1,5 +1,5 @@
-"""Records of what was planted: which feature is what, where its SAE lies, and what ablating it must
-do.
+"""Records of what was planted: the role of each feature, the files of its SAE, and the effect of
+ablating it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FeatureTruth:
 
     @property
     def sign(self) -> int:
-        """+1 if the feature raises stop over bet, -1 if it lowers it, 0 if it does nothing."""
+        """+1 if the feature raises stop over bet, -1 if it lowers it, 0 if it has no effect."""
         return (self.effect > 0) - (self.effect < 0)
 
 
@@ -73,7 +73,7 @@ class SaeTruth:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """One direction found in two SAEs of one site, under two indices."""
+    """One direction that is a feature of two SAEs of one site, under two indices."""
 
     direction: str
     layer: int
@@ -83,7 +83,7 @@ class Duplicate:
 
 @dataclass(frozen=True, eq=False)
 class PlantedTruth:
-    """Everything that is so by construction."""
+    """Everything that is true by construction."""
 
     seed: int
     stop_id: int
