@@ -63,60 +63,83 @@ def screen_rows(
     screen: Screen, measured: Measured, tests: DirectionTests, table: str = "screens"
 ) -> pa.Table:
     """One row per feature, of `screens` or `control_screens`, which have the same columns."""
-    import numpy as np
     import pyarrow as pa
 
     from toolkit.tables import arrow_schema
 
-    candidates, column, count = screen.candidates, screen.column, len(screen.step_rows)
-    specific = measured.specific
-    mean_changes = {
-        arm: measured.mean(measured.moved(arm, column))
-        for arm in measured.chances
-        if arm in (*SETS, *REBUILT, PROMPT_ONLY)
-    }
-    sham = abs(measured.moved(SHAM, column)).max(axis=1)
-    columns: dict[str, Any] = {
-        "screen": [screen.id] * count,
-        "space": [candidates.spaces[space] for space in candidates.space.tolist()],
-        "feature": candidates.feature,
-        "comparison": [candidates.comparison.id] * count,
-        "contrast": [candidates.comparison.name] * count,
-        "group_a": [candidates.groups[0]] * count,
-        "group_b": [candidates.groups[1]] * count,
-        "outcome": [screen.params.about] * count,
-        "value_a": candidates.values[:, 0],
-        "value_b": candidates.values[:, 1],
-        "d": candidates.d,
-        "fired": candidates.fired,
-        "fired_here": measured.fires.sum(axis=1),
-        "points": np.full(count, len(screen.points)),
-        "clusters": np.full(count, int(measured.clusters.max()) + 1),
-        "probability": np.full(count, float(measured.mean(measured.base[None, :, column])[0])),
-        "effect": specific.mean,
-        "low": specific.low,
-        "high": specific.high,
-        "p_units": specific.p,
+    columns = {
+        **_candidate_columns(screen),
+        **_effect_columns(screen, measured),
         **_null_columns(len(screen.step_rows), tests),
-        "kl": measured.mean(np.maximum(*measured.kl.values())),
-        "sham": sham,
-        "set_a": mean_changes["set_a"],
-        "set_b": mean_changes["set_b"],
-        **{arm: mean_changes.get(arm, [None] * count) for arm in REBUILT},
-        "p_reconstruct": _p_of_reconstructions(screen, measured),
-        "random_feature": _specific_of(measured, FEATURES, column),
-        "random_direction": _specific_of(measured, DIRECTIONS, column),
-        "shuffled": _specific_of(measured, SHUFFLED, column),
-        "mean_difference": _specific_of(measured, MEANS, column),
-        PROMPT_ONLY: mean_changes.get(PROMPT_ONLY, [None] * count),
-        "edits": measured.edits,
-        "family": np.full(count, len(screen.family)),
-        "checked": np.full(count, screen.checked),
+        **_arm_columns(screen, measured),
     }
     schema = arrow_schema(table)
     return pa.table(
         {name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema
     )
+
+
+def _candidate_columns(screen: Screen) -> dict[str, Any]:
+    """What is known of each feature before it is screened."""
+    candidates, count = screen.candidates, len(screen.step_rows)
+    shared = {
+        "screen": screen.id,
+        "comparison": candidates.comparison.id,
+        "contrast": candidates.comparison.name,
+        "group_a": candidates.groups[0],
+        "group_b": candidates.groups[1],
+        "outcome": screen.params.about,
+        "points": len(screen.points),
+        "family": len(screen.family),
+        "checked": screen.checked,
+    }
+    return {
+        **{name: [value] * count for name, value in shared.items()},
+        "space": [candidates.spaces[space] for space in candidates.space.tolist()],
+        "feature": candidates.feature,
+        "value_a": candidates.values[:, 0],
+        "value_b": candidates.values[:, 1],
+        "d": candidates.d,
+        "fired": candidates.fired,
+    }
+
+
+def _effect_columns(screen: Screen, measured: Measured) -> dict[str, Any]:
+    """The specific effect of each feature with its evidence over units, and its side effect."""
+    import numpy as np
+
+    specific, count = measured.specific, len(screen.step_rows)
+    base = float(measured.mean(measured.base[None, :, screen.column])[0])
+    return {
+        "fired_here": measured.fires.sum(axis=1),
+        "clusters": [int(measured.clusters.max()) + 1] * count,
+        "probability": [base] * count,
+        "effect": specific.mean,
+        "low": specific.low,
+        "high": specific.high,
+        "p_units": specific.p,
+        "kl": measured.mean(np.maximum(*measured.kl.values())),
+        "edits": measured.edits,
+    }
+
+
+def _arm_columns(screen: Screen, measured: Measured) -> dict[str, Any]:
+    """The mean effects of the arms; None for those that were left out."""
+    column, count = screen.column, len(screen.step_rows)
+    means = {
+        arm: measured.mean(measured.moved(arm, column))
+        for arm in measured.chances
+        if arm in (*SETS, *REBUILT, PROMPT_ONLY)
+    }
+    return {
+        **{arm: means.get(arm, [None] * count) for arm in (*SETS, *REBUILT, PROMPT_ONLY)},
+        "sham": abs(measured.moved(SHAM, column)).max(axis=1),
+        "p_reconstruct": _p_of_reconstructions(screen, measured),
+        "random_feature": _specific_of(measured, FEATURES, column),
+        "random_direction": _specific_of(measured, DIRECTIONS, column),
+        "shuffled": _specific_of(measured, SHUFFLED, column),
+        "mean_difference": _specific_of(measured, MEANS, column),
+    }
 
 
 def _null_columns(count: int, tests: DirectionTests) -> dict[str, list[Any]]:

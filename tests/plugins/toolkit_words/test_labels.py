@@ -108,7 +108,7 @@ def test_a_folder_without_labels_is_refused_with_its_place(tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpecError, match=r"labels\.yaml:\d+: stages\.1\.with\.path: .* holds no"):
         material(tmp_path, tmp_path / "empty")
-    with pytest.raises(SpecError, match=r"stages\.1\.with\.path: .*there is nothing at"):
+    with pytest.raises(SpecError, match=r"stages\.1\.with\.path: .* does not exist"):
         material(tmp_path, tmp_path / "missing")
 
 
