@@ -81,7 +81,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(hub, "repository_files", found.files)
     monkeypatch.setattr(hub, "fetch_file", found.fetch)
-    monkeypatch.setattr(hub, "_commit", lambda _name, _revision: COMMIT)
+    monkeypatch.setattr(hub, "_commit", lambda _name, _revision, _kind: COMMIT)
     return found
 
 
