@@ -107,6 +107,10 @@ class Figure:
     """The rows that a chart draws, which `toolkit report --figures` writes as CSV. A table needs
     none: it is written as shown.
     """
+    leads: bool = False
+    """Whether it stands at the top of the report where its section states the first finding; else
+    the first chart of the section does.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

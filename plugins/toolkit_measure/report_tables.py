@@ -25,7 +25,7 @@ def outcome_table(measures: Measures) -> Figure:
         "(invalid_reply, truncated) is an outcome of its own.</p>"
     )
     table = draw.table("Games by how they ended", head, _escaped(rows))
-    return Figure("Outcomes", table + note, alt=f"{measures.event}: {summary}.")
+    return Figure("Outcomes", table + note, alt=f"{measures.event}: {summary}.", leads=True)
 
 
 def _table_scopes(measures: Measures) -> list[Scope]:

@@ -1,5 +1,5 @@
-"""The sections of a report as it shows them, and the picture at its top: the first chart of the
-section behind the first finding that has one.
+"""The sections of a report as it shows them, and the figure at its top: of the section behind the
+first finding, the one that says so of itself, else its first chart.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ class Lead:
 
 
 def lead_of(sections: Sequence[Section], stating: Iterable[str]) -> Lead | None:
-    """The picture for the findings that the sections of these names state, in their order."""
+    """The figure for the findings that the sections of these names state, in their order."""
     by_name = {section.name: section for section in sections}
     for name in stating:
-        for figure in by_name[name].figures if name in by_name else ():
-            if "<svg" in figure.html:
-                return Lead(by_name[name], figure)
+        figures = by_name[name].figures if name in by_name else ()
+        charts = [figure for figure in figures if "<svg" in figure.html]
+        for figure in [*(figure for figure in figures if figure.leads), *charts]:
+            return Lead(by_name[name], figure)
     return None
