@@ -295,7 +295,7 @@ def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
         {
             **row,
             "token": None if row["position"] is None else token(pieces[row["position"]]),
-            "feature": row["space"] and run.label(row["space"], row["feature"]),
+            "feature": None if row["feature"] is None else run.label(row["space"], row["feature"]),
         }
         for row in rows[:200]
     ]
