@@ -15,7 +15,7 @@ from toolkit.images import read_lock
 if TYPE_CHECKING:
     from docker import DockerClient
 
-BUILD_GIB = {"cpu": 12, "cuda": 40}
+BUILD_GIB = {"cpu": 12, "cuda": 30}
 """The disk space that building an image takes for a while, as measured: wheels, the builder's
 layers, and the file system three times.
 """
