@@ -24,7 +24,7 @@ from .sources import scenarios
 from .trace import params as trace_params
 from .trace import stage as trace_stage
 from .trace import summary as trace_summary
-from .track import contrasts, params, stage
+from .track import contrasts, layers, params, stage
 
 
 @hookimpl
@@ -84,6 +84,7 @@ def _tracking_parts() -> Iterator[Part]:
         writes=("attention",),
         steps=Steps(size="batch", group_equal_texts=True),
         estimates=Estimates(cost=costs.tracking_attention),
+        check=layers.check_layers,
         uses_model=True,
     )
     yield StagePart(

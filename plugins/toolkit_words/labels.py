@@ -51,7 +51,7 @@ def identify(params: FeatureLabels, folder: Path) -> Identity | None:
     files = label_files(root)
     if not files:
         raise BadInput(
-            f"path: {root} holds no {FILES}. Name a folder of Neuronpedia's bulk data: "
+            f"{root} holds no {FILES}. Name a folder of Neuronpedia's bulk data: "
             "v1/MODEL/SOURCE or above."
         )
     digest = content_digest({str(file.relative_to(root)): file for file in files})

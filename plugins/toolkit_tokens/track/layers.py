@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from toolkit.errors import BadInput
 
@@ -20,6 +21,19 @@ def layer_numbers(requested: Layers, layers: int, model: str) -> list[int]:
         named = f"names layer {missing[0]}" if missing else "names no layer"
         raise BadInput(f"layers: {requested!r} {named}; {model} has the layers 0 to {layers - 1}.")
     return chosen
+
+
+def check_layers(params: Any, facts: Mapping[str, Any]) -> str | None:
+    """Why a model with these facts has not the layers that `params.layers` names; None if it has,
+    or if nobody knows how many there are.
+    """
+    if "layers" not in facts:
+        return None
+    try:
+        layer_numbers(params.layers, int(facts["layers"]), "the model")
+    except BadInput as error:
+        return str(error)
+    return None
 
 
 def _numbers(requested: Layers, layers: int) -> Sequence[int]:

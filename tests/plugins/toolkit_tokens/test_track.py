@@ -172,6 +172,17 @@ def test_memory_that_runs_out_halves_a_pass(
 # --- bad input ------------------------------------------------------------------------------------
 
 
+def test_layers_that_are_not_there_are_refused_before_a_run() -> None:
+    params = PARTS.get("stage", "track.attention").params
+    check = PARTS.get("stage", "track.attention").check
+    assert check is not None
+    assert check(params(layers="2-9"), {"layers": 4}) == (
+        "layers: '2-9' names layer 4; the model has the layers 0 to 3."
+    )
+    assert check(params(layers="1-"), {"layers": 4}) is None
+    assert check(params(layers=40), {}) is None
+
+
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
