@@ -246,7 +246,9 @@ def _chromium(session: nox.Session) -> str:
 
 @nox.session(venv_backend="none")
 def containers(session: nox.Session) -> None:
-    """Run stages in containers on engines of the session's own (root on Debian or Ubuntu)."""
+    """Run stages in containers on engines of the session's own, and from an Apptainer file where
+    Debian's package of Apptainer can be had (root on Debian or Ubuntu).
+    """
     engines = {"TOOLKIT_TEST_ENGINE": "cpu", "TOOLKIT_TEST_ENGINE_GPU": "gpu"}
     script = str(ROOT / "containers" / "engine.sh")
     with tempfile.TemporaryDirectory(prefix="tk-", ignore_cleanup_errors=True) as scratch:
@@ -255,11 +257,22 @@ def containers(session: nox.Session) -> None:
             for name, kind in engines.items():
                 session.run("bash", script, "up", str(folders[name]), kind, external=True)
             hosts = {name: f"unix://{folder}/docker.sock" for name, folder in folders.items()}
+            given = {**hosts, **_apptainer(session, Path(scratch) / "apptainer")}
             wheels = str(ROOT / ".nox" / "wheelhouse")
-            _pytest(session, "-m", "docker", **hosts, TOOLKIT_TEST_WHEELHOUSE=wheels)
+            _pytest(session, "-m", "docker", **given, TOOLKIT_TEST_WHEELHOUSE=wheels)
         finally:
             for folder in folders.values():
                 session.run("bash", script, "down", str(folder), external=True)
+
+
+def _apptainer(session: nox.Session, folder: Path) -> dict[str, str]:
+    """Install Apptainer for the tests; without it those that need it are skipped, and say so."""
+    script = str(ROOT / "containers" / "apptainer.sh")
+    session.run("bash", script, str(folder), external=True, success_codes=range(256))
+    if (folder / "apptainer").exists():
+        return {"TOOLKIT_TEST_APPTAINER": str(folder)}
+    session.warn("Apptainer cannot be installed here: its tests are skipped.")
+    return {}
 
 
 @nox.session(venv_backend="none")

@@ -5,7 +5,13 @@
 Each run starts one worker, which takes all steps. What a step takes is the time between two
 `step_done` events of the run's log, the first steps left out: starting the container and importing
 the parts are printed apart. Needs an engine and the image `cpu` (`toolkit images build cpu`).
-Rounds alternate between the two, and the median of all steps counts.
+Rounds alternate between the two, and the median of all steps counts. Where there is no engine, root
+on Debian or Ubuntu has one for the time of the benchmark:
+
+    RUN=$(mktemp -d) && bash containers/engine.sh up $RUN cpu && (
+        export DOCKER_HOST=unix://$RUN/docker.sock TOOLKIT_IMAGES=$RUN/images.yaml
+        toolkit images build cpu && python benchmarks/containers.py)
+    bash containers/engine.sh down $RUN
 """
 
 from __future__ import annotations
@@ -69,7 +75,9 @@ def _moments(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def main() -> None:
     """Print both, and the difference."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()

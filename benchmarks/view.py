@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import shutil
 import statistics
 import tempfile
@@ -125,6 +126,7 @@ def measure(folder: Path, samples: int, rounds: int) -> None:
     """Ask for each page and print the times."""
     library = Library(folder)
     library.states()
+    print(f"memory before the first page: {memory()}")
     app = make_app(library)
     rng = np.random.default_rng(0)
     features = [
@@ -152,8 +154,16 @@ def measure(folder: Path, samples: int, rounds: int) -> None:
         spent = [1000 * get(app, path, each) for each in values]
         later = spent[1:] or spent
         print(f"{name:20} {spent[0]:8.0f} {statistics.median(later):8.0f} {max(later):8.0f}")
-    memory = psutil.Process().memory_info()
-    print(f"{memory.rss / 2**20:,.0f} MiB of memory at the end")
+    print(f"memory at the end: {memory()}")
+
+
+def memory() -> str:
+    """The process's resident memory, and how much of it are pages of files, which the system takes
+    back when it needs room.
+    """
+    size = psutil.Process().memory_info()
+    files = getattr(size, "shared", 0)
+    return f"{size.rss / 2**20:,.0f} MiB, {files / 2**20:,.0f} MiB of them pages of files"
 
 
 def main() -> None:
@@ -165,7 +175,14 @@ def main() -> None:
     samples, rounds = (64, 1) if options.tiny else (SAMPLES, options.rounds)
     folder = Path(tempfile.mkdtemp())
     try:
-        fill(folder / "store", samples)
+        # Not in this process: what filling leaves behind is not the explorer's memory.
+        filling = multiprocessing.get_context("spawn").Process(
+            target=fill, args=(folder / "store", samples)
+        )
+        filling.start()
+        filling.join()
+        if filling.exitcode:
+            raise SystemExit("The store could not be filled; its error stands above.")
         measure(folder / "store", samples, rounds)
     finally:
         shutil.rmtree(folder)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A container engine for the tests, beside any other: Debian's docker.io, as root, without network.
+# A container engine for the tests, beside any other: Debian's docker.io, as root. It has a network
+# namespace of its own: containers that ask for a network get one, which leads nowhere.
 #   engine.sh up FOLDER [gpu]   starts one; FOLDER/docker.sock is its socket. `gpu`: it accepts
 #                               requests for GPUs, which a stand-in for NVIDIA's hook then ignores.
-#   engine.sh down FOLDER       removes its containers and ends it.
+#   engine.sh down FOLDER       removes its containers, ends it, and removes the folder.
 # FOLDER must be short: a socket's path has at most 107 bytes.
 set -euo pipefail
 verb=$1 run=$2 kind=${3:-cpu}
@@ -25,9 +26,10 @@ up() {
         printf '#!/bin/sh\nexit 0\n' >"$run/bin/nvidia-container-runtime-hook"
         chmod +x "$run/bin/nvidia-container-runtime-hook"
     fi
-    env -u DOCKER_HOST PATH="$run/bin:$PATH" setsid dockerd --host "unix://$run/docker.sock" \
+    env -u DOCKER_HOST PATH="$run/bin:$PATH" setsid unshare --net \
+        dockerd --host "unix://$run/docker.sock" \
         --data-root "$run/data" --exec-root "$run/exec" --pidfile "$run/docker.pid" \
-        --storage-driver=overlay2 --bridge=none --iptables=false --ip6tables=false \
+        --storage-driver=overlay2 --bip=10.213.0.1/24 --iptables=false --ip6tables=false \
         --ip-masq=false --log-level=warn >"$run/dockerd.log" 2>&1 </dev/null &
     for _ in $(seq 150); do
         docker version >/dev/null 2>&1 && return
@@ -38,13 +40,16 @@ up() {
 }
 
 down() {
+    [ -d "$run" ] || return 0
+    # One that was killed has to run again, so that it can end what runs in its containers.
+    docker version >/dev/null 2>&1 || (up) || true
     docker ps -aq 2>/dev/null | xargs -r docker rm -f >/dev/null 2>&1 || true
     kill "$(cat "$run/docker.pid")" 2>/dev/null || true
     for _ in $(seq 200); do # dockerd removes its pid file last
         [ -e "$run/docker.pid" ] || break
         sleep 0.1
     done
-    umount "$run/exec/netns/default" "$run/data" 2>/dev/null || true
+    sed -n "s|^[^ ]* \($run/[^ ]*\) .*|\1|p" /proc/mounts | sort -r | xargs -r umount || true
     rm -rf "$run"
 }
 

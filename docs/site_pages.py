@@ -1,5 +1,6 @@
-"""Pages of the documentation site that are no file in docs/: the notebooks, and the specs and other
-files of the repository that a page links to. mkdocs calls the functions `on_...`.
+"""Pages of the documentation site that are no file in docs/: the notebooks, the specs and other
+files of the repository that a page links to, and whole reports, if `nox -s pictures -- --reports`
+has written some. mkdocs calls the functions `on_...`.
 
 Pages link to files where the repository has them, so that they can be read there as well; on the
 site these links lead to its own pages.
@@ -12,13 +13,15 @@ import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"(^`{3,}.*?^`{3,}[ ]*$)", re.MULTILINE | re.DOTALL)
+REPORTS = ROOT / "out" / "reports"
 SOURCE = "source"
 """The site's folder for files of the repository outside docs/."""
 LANGUAGES = {".yaml": "yaml", ".py": "python", ".toml": "toml", ".csv": "text", ".txt": "text"}
@@ -26,6 +29,8 @@ LANGUAGES = {".yaml": "yaml", ".py": "python", ".toml": "toml", ".csv": "text", 
 
 def on_files(files: Files, *, config: Any) -> Files:
     """Add a page for each notebook and each linked file outside docs/."""
+    from mkdocs.structure.files import File
+
     for file in list(files):
         if file.src_uri.endswith(".ipynb"):
             content = notebook_page(json.loads(file.content_string))
@@ -34,12 +39,20 @@ def on_files(files: Files, *, config: Any) -> Files:
     pages = [repository_path(file.src_uri) for file in files if file.src_uri.endswith(".md")]
     for path in linked_outside(pages):
         files.append(File.generated(config, site_path(path), content=source_page(path)))
+    for report in sorted(REPORTS.glob("*.html")):
+        files.append(File.generated(config, f"reports/{report.name}", abs_src_path=str(report)))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Turn links to files of the repository into links to pages of the site."""
-    return site_links(markdown, page.file.src_uri)
+    """Turn links to files of the repository into links to pages of the site. A study whose report
+    is there gets a link to it.
+    """
+    uri = page.file.src_uri
+    report = REPORTS / f"{PurePosixPath(uri).stem}.html"
+    if uri.startswith("experiments/") and report.is_file():
+        markdown += f"\n\n[The whole report](../reports/{report.name})\n"
+    return site_links(markdown, uri)
 
 
 def linked_outside(pages: list[str]) -> list[str]:

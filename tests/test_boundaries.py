@@ -282,6 +282,24 @@ def test_no_modules_of_host_and_store_import_each_other() -> None:
     assert graph == {}
 
 
+def test_no_folders_of_the_store_import_each_other() -> None:
+    """Also for types only: what two folders share is a module beside them."""
+    home = ROOT / "store" / "toolkit_store"
+    paths = {_module_of(path): path for path in STORE}
+    graph: dict[str, set[str]] = {}
+    for path in STORE:
+        source = path.relative_to(home).parts[0].removesuffix(".py")
+        targets = {name.split(".")[1] for name in _imported_modules(path) if name in paths} - {
+            source
+        }
+        graph.setdefault(source, set()).update(targets)
+    graph.pop("__init__")
+    assert {"write", "index", "query", "upkeep", "interchange"} <= graph.keys()
+    while free := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in free}
+    assert graph == {}
+
+
 def _imported_modules(path: Path) -> Iterator[str]:
     """The modules that a file imports: of `from package import module`, the module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

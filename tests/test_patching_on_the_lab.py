@@ -71,6 +71,11 @@ def test_exp2_screens_every_layer_and_its_report_begins_with_the_verdicts(
         "Gradients against exact effects"
     )
     assert "Specific against naive" in shown
+    control = lab.rows("control_verdicts", "verdicts", "exp2_patching_l1_31")
+    assert {(row["space"], row["feature"]) for row in control} == {
+        (row["space"], row["feature"]) for row in verdicts
+    }
+    assert "Trained against random decoder" in shown
     assert "Where it fires" in shown
 
 

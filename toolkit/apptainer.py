@@ -16,14 +16,15 @@ def exec_words(
     request: WorkerRequest, sif: str, threads: int, *, gpus: bool, also: Sequence[Mount] = ()
 ) -> list[str]:
     """The words after the program: `exec`, the folders of the request and `also`, the image, the
-    worker. `gpus` makes GPUs visible: only those that the request names, if it names any.
+    worker. `gpus` makes GPUs visible: only those that the request names, if it names any but `all`.
     """
     words = ["exec", "--contain", "--cleanenv", "--no-home", "--pwd", "/tmp"]
     environment = environment_for(request, threads)
     if gpus:
         words.append("--nv")
-    if request.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in request.gpus)
+    uuids = [gpu.uuid for gpu in request.gpus or ()]
+    if uuids and uuids != ["all"]:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
     for key, value in environment.items():
         words += ["--env", f"{key}={value}"]
     for mount in [*mounts_for(request), *also]:

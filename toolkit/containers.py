@@ -52,9 +52,9 @@ def mounts_for(request: WorkerRequest) -> list[Mount]:
         mounts.append(Mount(path.absolute(), ROOT / "plugins" / str(number) / path.name))
     for number, path in enumerate(request.files):
         mounts.append(Mount(path.absolute(), ROOT / "files" / str(number) / path.name))
-    if request.model_cache is not None and request.model_cache.exists():
-        cache = request.model_cache.absolute()
-        mounts.append(Mount(cache, ROOT / "models", writable=request.network))
+    cache = request.model_cache
+    if cache is not None and (cache.exists() or request.network):
+        mounts.append(Mount(cache.absolute(), ROOT / "models", writable=request.network))
     return mounts
 
 
@@ -86,13 +86,19 @@ def _private_file(value: str) -> Path:
 
 def make_folders(request: WorkerRequest) -> None:
     """Create the folders to be mounted: an engine refuses missing ones."""
-    for folder in (request.folder, request.jobs, request.inputs):
+    for folder in (request.folder, *_created_folders(request)):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def _created_folders(request: WorkerRequest) -> list[Path]:
+    """The folders that a first run has to create: a stage that downloads fills the model cache."""
+    cache = [request.model_cache] if request.model_cache and request.network else []
+    return [request.jobs, request.inputs, *cache]
 
 
 def pasteable(request: WorkerRequest, command: str) -> str:
     """A command line that can be pasted before any run: the folders that it mounts come first."""
-    return f"mkdir -p {shlex.join([str(request.jobs), str(request.inputs)])} && {command}"
+    return f"mkdir -p {shlex.join(map(str, _created_folders(request)))} && {command}"
 
 
 def folders_of(mounts: list[Mount]) -> Mapping[Path, PurePosixPath]:

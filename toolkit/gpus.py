@@ -123,11 +123,18 @@ def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, st
 
 def unresolved_gpus(request: str) -> list[Gpu]:
     """The GPUs of a request, as written in it: for command lines that are rendered on a machine
-    without GPUs and run elsewhere.
+    without GPUs and run elsewhere. A count means the first ones, as on a machine that has them.
     """
-    names = [] if request == "none" else request.removeprefix("count:").split(",")
     unresolved = partial(Gpu, pci="", name="not resolved", driver="", total_bytes=0, free_bytes=0)
-    return [unresolved(index=int(name) if name.isdigit() else -1, uuid=name) for name in names]
+    return [
+        unresolved(index=int(name) if name.isdigit() else -1, uuid=name) for name in _names(request)
+    ]
+
+
+def _names(request: str) -> list[str]:
+    if request.startswith("count:"):
+        return [str(index) for index in range(int(request.removeprefix("count:")))]
+    return [] if request == "none" else request.split(",")
 
 
 def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from toolkit.executors import GpuChoice, WorkerLimits, gpu_request
+from toolkit.images import ID, PINNED
 from toolkit.parts import Params
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -22,10 +23,23 @@ def _size(text: str) -> str:
 Size = Annotated[str, AfterValidator(_size)]
 
 
+def _image(text: str) -> str:
+    is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text)
+    if not (is_name or ID.fullmatch(text) or PINNED.fullmatch(text)):
+        raise ValueError(
+            "write a name that `toolkit images list` shows, `repository@sha256:DIGEST` or "
+            "`sha256:ID`; tags are not accepted: they move"
+        )
+    return text
+
+
+Image = Annotated[str, AfterValidator(_image)]
+
+
 class Docker(Params):
     """The image, the GPUs, and the limits of each container."""
 
-    image: str | None = Field(
+    image: Image | None = Field(
         None,
         description="A name that `toolkit images` pins (cpu, cuda), or a pin: "
         "repository@sha256:DIGEST or sha256:ID. Default: cuda if GPUs are named, else cpu.",

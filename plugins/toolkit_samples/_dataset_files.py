@@ -131,7 +131,8 @@ def _named(entry: Mapping[str, Any], files: Sequence[str]) -> Splits:
         return _by_words(below)
     splits: Splits = {}
     for split, patterns in _patterns(entry["data_files"]):
-        chosen = [path for path in files if any(_matches(path, folder / one) for one in patterns)]
+        globs = [folder / pattern for pattern in patterns]
+        chosen = [path for path in files if any(_matches(path, glob) for glob in globs)]
         if chosen:
             splits[split] = sorted({*splits.get(split, ()), *chosen})
     return splits
@@ -145,8 +146,8 @@ def _entries(card: str, where: str) -> list[Mapping[str, Any]]:
     try:
         content = yaml.safe_load(head[1]) if head else None
     except yaml.YAMLError as error:
-        said = str(error).splitlines()[0]
-        raise BadInput(f"{where}: the head of its README.md cannot be read: {said}.") from None
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{where}: the head of its README.md cannot be read: {reason}.") from None
     listed = content.get("configs") if isinstance(content, Mapping) else None
     return [entry for entry in listed or () if isinstance(entry, Mapping)]
 

@@ -3,7 +3,7 @@
     <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder
     with it is a store
     <store>/tables/              the LanceDB database
-    <store>/files/               size and SHA-256 of its files (`toolkit_store.upkeep.file_record`)
+    <store>/files/               size and SHA-256 of its files (`toolkit_store.file_record`)
     <store>/locks/               the lock files (`toolkit_store.locks`)
     <store>/runs/                the host's: journals and reports
 

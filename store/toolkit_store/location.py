@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 
 from toolkit_store import folder, locks, remote
 from toolkit_store.database import Database
-from toolkit_store.upkeep.file_record import Entry, FileRecord
+from toolkit_store.file_record import Entry, FileRecord
 
 _LOCAL_PART = "toolkit-runs@"
 _QUICKLY_HASHED = 16 << 20
@@ -55,7 +55,7 @@ def open_location(
 
 
 class Record(Protocol):
-    """What `toolkit_store.upkeep.file_record.FileRecord` does."""
+    """What `toolkit_store.file_record.FileRecord` does."""
 
     def begin(self, table: str, used: Callable[[], bool]) -> None: ...
     def verify(self, table: str) -> None: ...

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 from toolkit.errors import BadInput, StoreError, StoreNotUsable, choices, nearest
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, arrow_schema, table
-from toolkit_store import locks
+from toolkit_store import derived_steps, locks
 from toolkit_store.database import BITMAPS_FROM, Database
+from toolkit_store.file_record import Damaged
 from toolkit_store.filters import among, equals
-from toolkit_store.index import step_rows
 from toolkit_store.location import Location
-from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import TableWriter
 from toolkit_store.write.shared import SharedRows
@@ -258,7 +257,7 @@ class StepStore:
         store's own steps.
         """
         with self.reading():
-            results = [row for row in self._steps(keys) if not step_rows.is_derived(row)]
+            results = [row for row in self._steps(keys) if not derived_steps.is_derived(row)]
         condition = (
             row
             for row in results

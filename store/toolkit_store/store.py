@@ -7,11 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from toolkit.tables import DATA_TABLES
-from toolkit_store import locks
+from toolkit_store import derived_steps, locks
 from toolkit_store.database import INDEXES
 from toolkit_store.filters import among
 from toolkit_store.index import build as indexing
-from toolkit_store.index import step_rows
 from toolkit_store.index.postings import number_key, space_key
 from toolkit_store.location import open_location
 from toolkit_store.step_store import StepStore, maintaining
@@ -45,7 +44,7 @@ class Store(StepStore):
         """
         with self.reading():
             committed = self._steps(steps)
-        cover = step_rows.covered(committed)
+        cover = derived_steps.covered(committed)
         if not cover:
             return 0
         made = indexing.build(
@@ -113,17 +112,19 @@ class Store(StepStore):
         used: set[str] = set()
         for state in self.run_states():
             rows = self._steps(state.steps)
-            key = number_key(step_rows.covered(rows))
+            key = number_key(derived_steps.covered(rows))
             used |= {
                 key,
                 *(
                     space_key(key, space)
                     for row in self._steps([key])
-                    for space in step_rows.spaces_of(row)
+                    for space in derived_steps.spaces_of(row)
                 ),
             }
         unused = [
-            row.key for row in self._steps(None) if step_rows.is_index(row) and row.key not in used
+            row.key
+            for row in self._steps(None)
+            if derived_steps.is_index(row) and row.key not in used
         ]
         for where in among("key", unused):
             self._keeper.delete("steps", where)

@@ -56,13 +56,13 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def _address(server: subprocess.Popen[bytes], log: Path) -> str:
     while server.poll() is None:
-        if found := re.search(r"Running on (http://[0-9.:]+)", log.read_text()):
-            return found.group(1)
+        if result := re.search(r"Running on (http://[0-9.:]+)", log.read_text()):
+            return result.group(1)
     raise AssertionError(f"moto did not start: {log.read_text()}")
 
 
 def rows(key: str) -> pa.Table:
-    found = [
+    results = [
         {
             "space": "A",
             "sample": f"{key}-{n}",
@@ -72,7 +72,7 @@ def rows(key: str) -> pa.Table:
         }
         for n in range(4)
     ]
-    return pa.Table.from_pylist(found, arrow_schema("activations"))
+    return pa.Table.from_pylist(results, arrow_schema("activations"))
 
 
 def write(uri: str, name: str) -> None:

@@ -35,10 +35,10 @@ def same(ours: Any, peer: Any) -> None:
     """Within 1e-5, with the same features active."""
     with torch.no_grad():
         theirs, rebuilt = peer.encode(ROWS), peer(ROWS)
-    found = ours.encode(ROWS)
-    assert (found - theirs).abs().max() <= 1e-5
-    assert torch.equal(found != 0, theirs != 0)
-    assert 0 < int((found != 0).sum()) < found.numel()
+    result = ours.encode(ROWS)
+    assert (result - theirs).abs().max() <= 1e-5
+    assert torch.equal(result != 0, theirs != 0)
+    assert 0 < int((result != 0).sum()) < result.numel()
     assert (ours.reconstruct(ROWS) - rebuilt).abs().max() <= 1e-5
 
 
@@ -56,9 +56,9 @@ def made(architecture: str, **settings: Any) -> Any:
     given |= {"k": 9} if "topk" in architecture else {}
     peer = kind(config(**given))
     with torch.no_grad():
-        for at, (name, tensor) in enumerate(sorted(peer.named_parameters())):
+        for index, (name, tensor) in enumerate(sorted(peer.named_parameters())):
             tensor.copy_(
-                write.numbers(*tensor.shape, seed=at)
+                write.numbers(*tensor.shape, seed=index)
                 / (4 if name == "r_mag" else math.sqrt(tensor.shape[0]) / 2)
             )
             if name == "threshold":
@@ -246,6 +246,6 @@ def test_an_id_of_saelens(hub: Path) -> None:
     params = SaeLensId(release=release, ids=(name,))
     (ours,) = _sae_lens_id.load(params, SilentReporter())
     same(ours, SAE.from_pretrained(release, name))
-    found = _sae_lens_id.identify(params)
-    assert found.revision == COMMIT
-    assert found.digest.startswith(f"jbloom/GPT2-Small-SAEs-Reformatted@{COMMIT}:{name}:sae-lens ")
+    result = _sae_lens_id.identify(params)
+    assert result.revision == COMMIT
+    assert result.digest.startswith(f"jbloom/GPT2-Small-SAEs-Reformatted@{COMMIT}:{name}:sae-lens ")

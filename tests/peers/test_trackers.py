@@ -15,7 +15,11 @@ import pytest
 from tests.plugins.toolkit_sinks.test_trackers import KEY, MEASURES, contents, work
 from toolkit_sinks import toolkit_parts
 
-pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.timeout(300),  # a new database of MLflow has dozens of migrations
+    pytest.mark.filterwarnings("default"),
+]
 SINKS = {part.name: part for part in toolkit_parts()}
 BLOCK, HEADER, FILE_HEADER = 32_768, 7, 7
 """The log format of LevelDB, in which wandb writes."""

@@ -17,11 +17,10 @@ import pytest
 from toolkit.errors import StoreError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, locks, open_store
+from toolkit_store import Store, file_record, locks, open_store
 from toolkit_store.database import Database
+from toolkit_store.file_record import FileRecord
 from toolkit_store.lance import lance_faults
-from toolkit_store.upkeep import file_record
-from toolkit_store.upkeep.file_record import FileRecord
 
 VALUE = 1.5
 

@@ -29,10 +29,10 @@ def test_diff_of_two_runs(store: Store) -> None:
         store.index(steps)
         store.record_run(run=run, name="n", state="done", steps=steps)
     features = toolkit_store.open(store.folder)
-    found = features.diff("one", "two", "A")
+    result = features.diff("one", "two", "A")
     columns = ["feature", "count_a", "max_a", "rate_a", "count_b", "max_b", "rate_b", "change"]
-    assert found.columns == ["space", "run_a", "run_b", *columns]
-    assert rows_of(found.select(columns)) == [
+    assert result.columns == ["space", "run_a", "run_b", *columns]
+    assert rows_of(result.select(columns)) == [
         (4, 0, None, 0.0, 1, 1.0, 1.0, 1.0),
         (2, 1, 2.0, 0.5, 0, None, 0.0, -0.5),
         (1, 2, 3.0, 1.0, 1, 9.0, 1.0, 0.0),
@@ -54,8 +54,8 @@ def test_a_token_that_two_stages_of_a_run_kept_counts_once(store: Store, indexed
     assert first.looked_at("A") == (2, 2)
     common = common_spaces(first, second, ["A"])
     assert (common.spaces, common.left_out) == (["A"], {})
-    found = diff_views(first, second, common.spaces)
-    assert rows_of(found.select("feature", "count_a", "rate_a")) == [(2, 1, 0.5), (1, 2, 1.0)]
+    result = diff_views(first, second, common.spaces)
+    assert rows_of(result.select("feature", "count_a", "rate_a")) == [(2, 1, 0.5), (1, 2, 1.0)]
 
 
 def test_a_diff_of_several_spaces_reads_what_is_known_of_a_run_once(

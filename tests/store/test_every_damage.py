@@ -30,7 +30,9 @@ is not trusted."""
 
 def flipped(content: bytes, draw: random.Random) -> bytes:
     bit = draw.randrange(len(content) * 8)
-    return bytes(byte ^ (1 << bit % 8 if at == bit // 8 else 0) for at, byte in enumerate(content))
+    return bytes(
+        byte ^ (1 << bit % 8 if index == bit // 8 else 0) for index, byte in enumerate(content)
+    )
 
 
 WAYS_BACK = (
@@ -50,11 +52,11 @@ def acts(*samples: str) -> pa.Table:
         {
             "space": "A",
             "sample": name,
-            "position": at,
+            "position": index,
             "features": [1, 2],
-            "values": [1.5 + at, 0.5],
+            "values": [1.5 + index, 0.5],
         }
-        for at, name in enumerate(samples)
+        for index, name in enumerate(samples)
     ]
     return pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
 

@@ -46,10 +46,10 @@ def acts(rows: Rows) -> pa.Table:
                 "space": space,
                 "sample": sample,
                 "position": at,
-                "features": list(found),
-                "values": list(found.values()),
+                "features": list(result),
+                "values": list(result.values()),
             }
-            for (space, sample, at), found in rows.items()
+            for (space, sample, at), result in rows.items()
         ],
     )
 
@@ -155,10 +155,10 @@ def test_answers_are_those_of_a_dictionary_at_length(steps: list[Model]) -> None
 def check_answers(steps: list[Model]) -> None:
     model: Model = {}
     for rows in steps:
-        for place, found in rows.items():
+        for place, result in rows.items():
             kept = model.setdefault(place, {})
             kept.update(
-                {feature: max(value, kept.get(feature, 0)) for feature, value in found.items()}
+                {feature: max(value, kept.get(feature, 0)) for feature, value in result.items()}
             )
     with tempfile.TemporaryDirectory() as folder, small_blocks():
         store = open_store(folder, create=True)
@@ -169,11 +169,11 @@ def check_answers(steps: list[Model]) -> None:
 
 
 def compare(view: RunView, model: Model, space: str) -> None:
-    own = {(sample, at): found for (name, sample, at), found in model.items() if name == space}
-    fired = {feature for found in own.values() for feature in found}
+    own = {(sample, at): result for (name, sample, at), result in model.items() if name == space}
+    fired = {feature for result in own.values() for feature in result}
     counts = {
         feature: (
-            len({sample for (sample, _), found in own.items() if feature in found}),
+            len({sample for (sample, _), result in own.items() if feature in result}),
             max_of(own, feature),
         )
         for feature in fired
@@ -186,7 +186,9 @@ def compare(view: RunView, model: Model, space: str) -> None:
     assert view.samples_in(space) == len({sample for sample, _ in own})
     for feature in (*sorted(fired)[-3:], 7):
         entries = sorted(
-            (sample, at, found[feature]) for (sample, at), found in own.items() if feature in found
+            (sample, at, result[feature])
+            for (sample, at), result in own.items()
+            if feature in result
         )
         assert rows_of(view.activations(space, feature)) == entries
         hardest = sorted(entries, key=lambda row: (-row[2], row[0], row[1]))
@@ -196,9 +198,9 @@ def compare(view: RunView, model: Model, space: str) -> None:
     for sample in {sample for sample, _ in own}:
         active = [
             (space, at, *entry)
-            for (name, at), found in own.items()
+            for (name, at), result in own.items()
             if name == sample
-            for entry in found.items()
+            for entry in result.items()
         ]
         by_strength = sorted(active, key=lambda row: (row[1], -row[3], row[2]))
         assert rows_of(view.sample(sample, space=space)) == by_strength
@@ -206,20 +208,20 @@ def compare(view: RunView, model: Model, space: str) -> None:
 
 
 def max_of(own: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> float:
-    return max(found[feature] for found in own.values() if feature in found)
+    return max(result[feature] for result in own.values() if feature in result)
 
 
 def coactive_counts(
     own: Mapping[tuple[str, int], Mapping[int, float]], feature: int
 ) -> list[tuple[Any, ...]]:
     sets: dict[int, set[tuple[str, int]]] = {}
-    for place, found in own.items():
-        for other in found:
+    for place, result in own.items():
+        for other in result:
             sets.setdefault(other, set()).add(place)
     mine = sets.pop(feature, set())
     rows = [
-        (other, len(mine & found), len(found), len(mine & found) / len(mine | found))
-        for other, found in sets.items()
+        (other, len(mine & result), len(result), len(mine & result) / len(mine | result))
+        for other, result in sets.items()
     ]
     return sorted((row for row in rows if row[1]), key=lambda row: (-row[3], -row[1], row[0]))
 
@@ -450,10 +452,10 @@ def test_similar_reads_decoder_rows_in_ranges(store: Store) -> None:
     store.commit(make_step("k"), {"spaces": spaces("A", width=5)})
     store.record_run(run="r", name="n", state="done", steps=["k"])
     view = toolkit_store.open(store.folder).run()
-    found = view.similar("A", 0, 3, rows)
-    assert found["feature"].to_list() == [1, 2, 4]
-    assert found["cosine"][0] == pytest.approx(2 / np.hypot(2, 0.1))
-    assert view.similar("A", 0, 3, lambda first, last: rows[first:last]).equals(found)
+    result = view.similar("A", 0, 3, rows)
+    assert result["feature"].to_list() == [1, 2, 4]
+    assert result["cosine"][0] == pytest.approx(2 / np.hypot(2, 0.1))
+    assert view.similar("A", 0, 3, lambda first, last: rows[first:last]).equals(result)
     with pytest.raises(BadInput, match=r"no feature 5 in space 'A'; its width is 5 \(0 to 4\)"):
         view.similar("A", 5, rows=rows)
     with pytest.raises(BadInput, match="decoder rows of the space are needed"):
@@ -526,12 +528,12 @@ def test_sql_refuses(features: toolkit_store.Features, text: str, message: str) 
 def test_questions_from_threads_and_from_a_running_loop_are_answered(store: Store) -> None:
     store.record_run(run="r", name="n", state="done", steps=write(store, {"k": TWO}))
     view = toolkit_store.open(store.folder).run()
-    wanted = view.activations("A", 1).rows()
+    expected = view.activations("A", 1).rows()
 
     async def ask() -> list[tuple[Any, ...]]:
         return view.activations("A", 1).rows()
 
-    assert asyncio.run(ask()) == wanted
+    assert asyncio.run(ask()) == expected
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda _: view.activations("A", 1).rows(), range(8))) == [wanted] * 8
-    assert view.activations("A", 1).rows() == wanted
+        assert list(pool.map(lambda _: view.activations("A", 1).rows(), range(8))) == [expected] * 8
+    assert view.activations("A", 1).rows() == expected

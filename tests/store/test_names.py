@@ -82,16 +82,16 @@ def store(tmp_path: Path) -> Store:
 
 def check(store: Store, names: list[str]) -> None:
     view, before = toolkit_store.open(store.folder).run(), store.fingerprint(["k"])
-    found = 0
+    result = 0
     for name in names:
         rows = view.sample(name).rows()
         assert rows == ([(name, 0, NAMES.index(name), 1.0)] if name in NAMES else [])
-        found += len(rows)
+        result += len(rows)
         assert view.samples([name]).is_empty()
         check_space(view, name)
         check_run(store, name)
         check_address(name)
-    assert found >= len(NAMES)
+    assert result >= len(NAMES)
     assert store.fingerprint(["k"]) == before
 
 

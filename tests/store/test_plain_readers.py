@@ -24,8 +24,8 @@ STEPS = 3
 EXPECTED = [("m/resid_post.1/s", 7, f"feature 7 of step {number}") for number in range(STEPS)]
 
 
-def rows(name: str, *found: dict[str, Any]) -> pa.Table:
-    full = [{column: None for column in arrow_schema(name).names} | row for row in found]
+def rows(name: str, *result: dict[str, Any]) -> pa.Table:
+    full = [{column: None for column in arrow_schema(name).names} | row for row in result]
     return pa.Table.from_pylist(full, schema=arrow_schema(name))
 
 

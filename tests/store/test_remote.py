@@ -89,9 +89,9 @@ def test_orphans_are_removed_and_damage_is_noticed(uri: str) -> None:
     assert dict(store.gc().rows) == {"activations": 1}
     assert store.compact().rows == {}
     assert store.sizes()["activations"] > 0
-    found = store.check()
-    assert (found.problems, found.files) == ([], 0)
-    assert "no record of sizes and hashes" in found.notes[0]
+    result = store.check()
+    assert (result.problems, result.files) == ([], 0)
+    assert "no record of sizes and hashes" in result.notes[0]
     store.database.delete("activations", "sample = 's1'")
     assert store.check().problems == [
         "step k: the ledger says 2 rows in table 'activations', there are 1"

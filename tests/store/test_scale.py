@@ -41,8 +41,8 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return open_store(tmp_path / "store", create=True)
 
 
-def in_activations(found: Store, key: str) -> str:
-    return found.database.plan("activations", f"step = '{key}'", ["sample"])
+def in_activations(result: Store, key: str) -> str:
+    return result.database.plan("activations", f"step = '{key}'", ["sample"])
 
 
 # --- steps ---
@@ -171,16 +171,16 @@ def keys(*numbers: int) -> pa.Table:
 @given(st.lists(st.lists(st.integers(0, 60), max_size=12), max_size=8))
 def test_keys_that_come_twice_are_found_in_whichever_batch(batches: list[list[int]]) -> None:
     seen: set[int] = set()
-    found = repeats.Keys("t")
+    result = repeats.Keys("t")
     for batch in batches:
         twice = len(set(batch)) < len(batch) or seen & set(batch)
         if twice:
             with pytest.raises(
                 DataError, match=r"the row sample='s\d+', position=\d occurs \d+ times in one step"
             ):
-                found.add(keys(*batch))
+                result.add(keys(*batch))
             return
-        found.add(keys(*batch))
+        result.add(keys(*batch))
         seen |= set(batch)
 
 
@@ -203,11 +203,11 @@ def test_equal_hashes_of_one_kind_are_told_apart_by_the_other(
     monkeypatch.setattr(
         repeats, "_hashes", lambda keys: (np.zeros(len(keys), np.uint64), second(keys)[1])
     )
-    found = repeats.Keys("t")
+    result = repeats.Keys("t")
     for start in range(0, 50, 10):
-        found.add(keys(*range(start, start + 10)))
+        result.add(keys(*range(start, start + 10)))
     with pytest.raises(DataError, match=r"the row sample='s12', position=1 occurs 2 times"):
-        found.add(keys(60, 37, 61))
+        result.add(keys(60, 37, 61))
 
 
 def test_no_batch_is_grouped_or_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,10 +217,10 @@ def test_no_batch_is_grouped_or_hashed_again(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         repeats, "_hashes", lambda keys: (hashed.append(len(keys)), hashes(keys))[1]
     )
-    found, numbers = repeats.Keys("t"), list(range(64_000))
+    result, numbers = repeats.Keys("t"), list(range(64_000))
     random.Random(0).shuffle(numbers)
     for start in range(0, len(numbers), 1000):
-        found.add(keys(*numbers[start : start + 1000]))
+        result.add(keys(*numbers[start : start + 1000]))
     assert sum(hashed) == len(numbers)
-    assert sum(len(run[0]) for run in found._runs) == len(numbers)
-    assert len(found._runs) <= 7
+    assert sum(len(run[0]) for run in result._runs) == len(numbers)
+    assert len(result._runs) <= 7

@@ -38,7 +38,7 @@ def ask(text: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("SELECT feature FROM features", [(1,), (2,)]),
         (" select feature\n from features ; ", [(1,), (2,)]),
@@ -65,8 +65,8 @@ def ask(text: str) -> pl.DataFrame:
         ('SELECT 1 AS "drop"', [(1,)]),
     ],
 )
-def test_what_may_be_asked(text: str, wanted: list[tuple[object, ...]]) -> None:
-    assert ask(text).rows() == wanted
+def test_what_may_be_asked(text: str, expected: list[tuple[object, ...]]) -> None:
+    assert ask(text).rows() == expected
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_ten_thousand_statements_read_nothing_else_and_end_well(
     answered, refusals = 0, [""]
     for text in generated(5, 10_000):
         try:
-            found = ask(text.replace("{mark}", str(mark)))
+            result = ask(text.replace("{mark}", str(mark)))
         except BadInput as error:
             refusals.append(str(error))
             continue
         answered += 1
-        assert "xyzzy" not in str(found.to_dicts())
-        assert "secret" not in found.columns
+        assert "xyzzy" not in str(result.to_dicts())
+        assert "secret" not in result.columns
     assert answered > 50
     assert "xyzzy" not in "".join(refusals)
     assert before[0].equals(TABLES["features"])

@@ -38,8 +38,8 @@ SPACE = {
 NAMES = ("A", "it's", "")
 
 
-def rows(name: str, found: Sequence[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(list(found), schema=arrow_schema(name))
+def rows(name: str, result: Sequence[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(result), schema=arrow_schema(name))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def filters(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(
-    ("where", "wanted"),
+    ("where", "expected"),
     [
         ("sample = 's1'", "(`sample` IN ('s1'))"),
         ("'s1' = sample AND position > 3", "(`sample` IN ('s1'))"),
@@ -156,13 +156,13 @@ def filters(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     ],
 )
 def test_what_has_to_hold_is_handed_to_the_store(
-    view: RunView, filters: list[tuple[str, list[str]]], where: str, wanted: str
+    view: RunView, filters: list[tuple[str, list[str]]], where: str, expected: str
 ) -> None:
-    found = view.sql(f"SELECT position FROM activations WHERE {where} ORDER BY space, position")
-    assert {" AND ".join(sorted(asked.split(" AND "))) for asked, _ in filters} <= {wanted}
+    result = view.sql(f"SELECT position FROM activations WHERE {where} ORDER BY space, position")
+    assert {" AND ".join(sorted(asked.split(" AND "))) for asked, _ in filters} <= {expected}
     whole = pl.DataFrame(view.store.read("activations", ["k", "l"]))
     with pl.SQLContext(t=whole, eager=True) as context:
-        assert found.equals(
+        assert result.equals(
             context.execute(f"SELECT position FROM t WHERE {where} ORDER BY space, position")
         )
 
@@ -195,9 +195,9 @@ def test_no_more_rows_than_are_wanted_are_read(
     def one_by_one(self: Database, *asked: Any) -> Iterator[pa.Table]:
         nonlocal read
         for batch in batches(self, *asked):
-            for at in range(batch.num_rows):
+            for index in range(batch.num_rows):
                 read += 1
-                yield batch.slice(at, 1)
+                yield batch.slice(index, 1)
 
     monkeypatch.setattr(Database, "batches", one_by_one)
     assert view.sql("SELECT * FROM activations", 3).height == 3
@@ -257,13 +257,13 @@ def test_any_where_has_the_answer_of_a_frame_in_memory(view: RunView) -> None:
         text = f"SELECT feature FROM {{}} WHERE {where} ORDER BY feature"
         try:
             with pl.SQLContext(t=whole, eager=True) as context:
-                wanted = context.execute(text.format("t"))
+                expected = context.execute(text.format("t"))
         except pl.exceptions.PolarsError:
             with pytest.raises(BadInput, match="polars cannot answer this"):
                 view.sql(text.format("features"))
             continue
-        some += wanted.height
-        assert view.sql(text.format("features")).equals(wanted), where
+        some += expected.height
+        assert view.sql(text.format("features")).equals(expected), where
     assert some > 200
 
 
@@ -290,11 +290,11 @@ def test_generated_statements_end_well_at_the_store(
     answered = 0
     for text in generated(6, 1_000):
         try:
-            found = view.sql(text.replace("{mark}", str(mark)))
+            result = view.sql(text.replace("{mark}", str(mark)))
         except BadInput:
             continue
         answered += 1
-        assert "xyzzy" not in str(found.to_dicts())
+        assert "xyzzy" not in str(result.to_dicts())
     assert answered > 20
     assert view.store.fingerprint(["k", "l", "f"]) == before
     assert view.store.check().problems == []

@@ -46,8 +46,8 @@ def example(name: str) -> pa.Table:
     columns = {}
     for column, kind in TABLES[name].columns.items():
         plain = kind.rstrip("?")
-        found = values.get(plain) or _examples(plain)
-        columns[column] = [found[0], None] if kind.endswith("?") else found
+        result = values.get(plain) or _examples(plain)
+        columns[column] = [result[0], None] if kind.endswith("?") else result
     return pa.table(columns, schema=arrow_schema(name))
 
 
@@ -218,10 +218,10 @@ def test_read_only_medium(store: Store, monkeypatch: pytest.MonkeyPatch) -> None
 def test_every_table_comes_back_as_declared(store: Store, name: str) -> None:
     assert store.read(name, ["k"]).equals(example(name).slice(0, 0))
     assert store.commit(make_step("k"), {name: example(name)})
-    found = store.read(name, ["k"])
-    assert found.schema.equals(arrow_schema(name))
+    result = store.read(name, ["k"])
+    assert result.schema.equals(arrow_schema(name))
     key = [(column, "ascending") for column in TABLES[name].key]
-    assert found.equals(example(name).sort_by(key))
+    assert result.equals(example(name).sort_by(key))
 
 
 def test_commit_happens_once_and_is_entered(store: Store) -> None:
@@ -418,9 +418,9 @@ def test_a_space_has_one_row_however_many_steps_write_it(store: Store) -> None:
     again.commit_many([(make_step(key), {"spaces": spaces("A", "D")}) for key in ("m", "n")])
     assert stored(store) == [("A", "k"), ("B", "k"), ("C", "l"), ("D", "m")]
     for keys, ids in (("k", "AB"), ("l", "BC"), ("m", "AD"), ("n", "AD"), ("kln", "ABCD")):
-        found = again.read("spaces", keys)
-        assert found["space"].to_pylist() == list(ids)
-        assert found.column_names == list(TABLES["spaces"].columns)
+        result = again.read("spaces", keys)
+        assert result["space"].to_pylist() == list(ids)
+        assert result.column_names == list(TABLES["spaces"].columns)
     assert [row.tables for row in again.steps("n")] == [{"spaces": 2}]
     assert again.orphans() == {}
     assert again.check().problems == []

@@ -159,8 +159,8 @@ def test_two_processes_lose_and_double_nothing(tmp_path: Path, undisturbed: dict
     assert store.orphans() == {}
 
 
-def undisturbed_rows(found: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in found.items() if name != "index"}
+def undisturbed_rows(result: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in result.items() if name != "index"}
 
 
 @pytest.mark.slow

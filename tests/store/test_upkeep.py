@@ -66,7 +66,10 @@ def test_every_file_with_a_flipped_bit_is_named(store: Store) -> None:
         sound = path.read_bytes()
         bit = draw.randrange(len(sound) * 8)
         path.write_bytes(
-            bytes(byte ^ (1 << bit % 8 if at == bit // 8 else 0) for at, byte in enumerate(sound))
+            bytes(
+                byte ^ (1 << bit % 8 if index == bit // 8 else 0)
+                for index, byte in enumerate(sound)
+            )
         )
         problems = open_store(store.folder, read_only=True).check().problems
         assert len(problems) == 1

@@ -253,10 +253,10 @@ def test_what_is_printed_is_read_back(address: Address) -> None:
 @given(st.text())
 def test_any_text_is_an_address_or_a_bad_input(text: str) -> None:
     try:
-        found = parse(text)
+        result = parse(text)
     except BadInput:
         return
-    assert parse(str(found)) == found
+    assert parse(str(result)) == result
 
 
 def test_find_by_layer_and_in_full() -> None:

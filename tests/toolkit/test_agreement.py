@@ -24,18 +24,18 @@ def test_stems_leave_out_what_says_nothing_and_cut_endings() -> None:
 
 @given(BAGS, BAGS)
 def test_agreement_is_a_cosine(first: frozenset[str], second: frozenset[str]) -> None:
-    found = agreement(first, second)
-    assert 0 <= found <= 1 + 1e-12
-    assert found == agreement(second, first)
+    result = agreement(first, second)
+    assert 0 <= result <= 1 + 1e-12
+    assert result == agreement(second, first)
     assert agreement(first, first) == (pytest.approx(1) if first else 0)
 
 
 def test_a_rank_is_among_all_features() -> None:
     label = frozenset("ab")
-    found = ranked(label, frozenset("ab"), [frozenset("cd")] * 8 + [frozenset("ab")])
-    assert found.score == pytest.approx(1)
-    assert found.baseline == pytest.approx(1 / 9)
-    assert found.p == pytest.approx(2 / 10)
+    result = ranked(label, frozenset("ab"), [frozenset("cd")] * 8 + [frozenset("ab")])
+    assert result.score == pytest.approx(1)
+    assert result.baseline == pytest.approx(1 / 9)
+    assert result.p == pytest.approx(2 / 10)
     assert ranked(label, frozenset("cd"), [label]).p == 1.0
 
 

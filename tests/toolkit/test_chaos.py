@@ -33,9 +33,9 @@ def _quiet(toolkit, spec: Path):
     toolkit.store = chaotic.parent / "quiet"
     assert toolkit.run("run", spec).returncode == 0
     keys = open_store(toolkit.store).run_states()[0].steps
-    found = open_store(toolkit.store).fingerprint(keys)
+    result = open_store(toolkit.store).fingerprint(keys)
     toolkit.store = chaotic
-    return spec, keys, found
+    return spec, keys, result
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def _kill_and_compare(
     toolkit,
     spec: Path,
     keys,
-    found,
+    result,
     *,
     kills: int,
     seed: int,
@@ -76,11 +76,11 @@ def _kill_and_compare(
         process = toolkit.start("run", spec)
         _kill(toolkit.store, process, draw.uniform(*within), worker=number % 2 == 1)
         if process.wait(timeout=600) == 0:
-            _compare(toolkit, spec, keys, found)
+            _compare(toolkit, spec, keys, result)
             stores += 1
             toolkit.store = toolkit.store.parent / f"store{stores}"
     assert toolkit.run("run", spec).returncode == 0
-    _compare(toolkit, spec, keys, found)
+    _compare(toolkit, spec, keys, result)
 
 
 def _kill(store: Path, process: subprocess.Popen[str], after: float, *, worker: bool) -> None:
@@ -107,14 +107,14 @@ def _worker(store: Path) -> int | None:
     return pids[-1] if pids and Path(f"/proc/{pids[-1]}").exists() else None
 
 
-def _compare(toolkit, spec: Path, keys, found) -> None:
+def _compare(toolkit, spec: Path, keys, result) -> None:
     cleaned = toolkit.run(
         "doctor", "--clean"
     )  # its exit code also speaks of disk space, which the small disk lacks
     assert "orphan rows: none" in cleaned.stdout, cleaned
     assert "job folders of finished steps: none" in cleaned.stdout
     store = open_store(toolkit.store)
-    assert store.fingerprint(keys) == found
+    assert store.fingerprint(keys) == result
     assert store.orphans() == {}
     assert not list((store.folder / "runs").glob("*/jobs/*"))
     assert {row.key for row in store.steps()} == set(keys)
@@ -136,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(toolkit, quiet, small_disk):
-    spec, keys, found = quiet
+    spec, keys, actual = quiet
     toolkit.store = small_disk / "store"
     filler = small_disk / "filler"
     filler.write_bytes(bytes(2_900_000))
@@ -148,13 +148,13 @@ def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(toolkit, quiet, 
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     again = toolkit.run("run", spec)
     assert again.returncode == 0, again.stderr
-    _compare(toolkit, spec, keys, found)
+    _compare(toolkit, spec, keys, actual)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [40_000, 80_000, 120_000, 200_000])
 def test_a_disk_that_fills_half_way_loses_nothing(toolkit, quiet, small_disk, room):
-    spec, keys, found = quiet
+    spec, keys, actual = quiet
     toolkit.store = small_disk / "store"
     filler = small_disk / "filler"
     filler.write_bytes(bytes(3 * 2**20 - room))
@@ -164,4 +164,4 @@ def test_a_disk_that_fills_half_way_loses_nothing(toolkit, quiet, small_disk, ro
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     assert toolkit.run("run", spec).returncode == 0
-    _compare(toolkit, spec, keys, found)
+    _compare(toolkit, spec, keys, actual)

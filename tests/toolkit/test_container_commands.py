@@ -12,7 +12,8 @@ import pytest
 import yaml
 from docker.errors import APIError
 
-from toolkit.containers import environment_for, token_mounts
+from toolkit._run.workers import _check_versions
+from toolkit.containers import environment_for, make_folders, mounts_for, token_mounts
 from toolkit.engines import unreachable
 from toolkit.errors import BadInput
 from toolkit.executors import WorkerRequest
@@ -69,6 +70,17 @@ def test_a_dry_run_prints_the_apptainer_line_without_engine_or_gpu(
     assert "--nv" in words
     assert "CUDA_VISIBLE_DEVICES=5" in words
     assert str(pinned) in words
+
+
+def test_all_gpus_are_rendered_as_all_or_left_to_the_driver(
+    toolkit: Any, root: Path, pinned: Path
+) -> None:
+    """On a machine without GPUs: `all` is a device for Docker, and no device for CUDA."""
+    docker = rendered(toolkit, root, "docker", "all")
+    assert docker[docker.index("--gpus") + 1] == '"device=all"'
+    apptainer = rendered(toolkit, root, "apptainer", "all")
+    assert "--nv" in apptainer
+    assert not [word for word in apptainer if word.startswith("CUDA_VISIBLE_DEVICES")]
 
 
 def test_on_docker_without_an_engine_exits_with_2_and_names_local(
@@ -166,6 +178,21 @@ def test_a_token_reaches_a_container_that_downloads_as_a_file(
     assert "HF_TOKEN_PATH" not in environment_for(closed, 2)
 
 
+def test_a_container_that_downloads_fills_the_model_cache_even_if_there_is_none_yet(
+    tmp_path: Path,
+) -> None:
+    cache = tmp_path / "hub"
+    request = replace(downloading(tmp_path), model_cache=cache)
+    (mount,) = (mount for mount in mounts_for(request) if mount.outside == cache)
+    assert mount.writable
+    assert not cache.exists(), "rendering a line creates nothing"
+    assert str(cache) in _start.command(Docker(image=PIN), request).partition("&&")[0]
+    make_folders(request)
+    assert cache.is_dir()
+    closed = replace(request, network=False)
+    assert not any(mount.writable for mount in mounts_for(closed) if mount.outside == cache)
+
+
 def test_no_line_that_is_rendered_holds_the_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,3 +261,30 @@ def test_a_socket_that_this_user_may_not_open_is_told_from_one_that_is_not_there
     assert "the group `docker`" in text
     assert "`--on local`" in text
     assert "No container engine answers" in unreachable(FileNotFoundError(2, "No such file"))
+
+
+@pytest.mark.parametrize(
+    ("there", "sentence"),
+    [
+        ({"toolkit": "0.0.9", "plugin mine": "2"}, "toolkit is 0.0.9 there and 0.1.0 here"),
+        ({"toolkit": "0.1.0"}, "plugin mine is not installed there and 2 here"),
+    ],
+)
+def test_a_worker_of_another_version_is_refused_with_the_cure(
+    there: dict[str, str], sentence: str
+) -> None:
+    here = {"toolkit": "0.1.0", "plugin mine": "2"}
+    with pytest.raises(BadInput, match=r"docker-0 has another version") as error:
+        _check_versions("docker-0", here, there)
+    assert sentence in str(error.value)
+    assert "`toolkit images build`" in str(error.value)
+    _check_versions("docker-0", here, here)
+
+
+@pytest.mark.parametrize("image", ["python:3.11", "sha256:12", "python@sha256:zz"])
+def test_check_refuses_an_image_that_is_no_pin(toolkit: Any, toy: Any, image: str) -> None:
+    result = toolkit.run(
+        "check", toy(), "--on", "docker", "--set", f'executors={{docker: {{image: "{image}"}}}}'
+    )
+    assert result.returncode == 2
+    assert "executors.docker.image: write a name that `toolkit images list` shows" in result.stderr

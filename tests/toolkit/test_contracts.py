@@ -140,7 +140,7 @@ def rows(
     work: Work, texts: tuple[str, ...] = ("one", "two three")
 ) -> dict[str, list[dict[str, Any]]]:
     return {
-        name: found.to_pylist() for name, found in make_samples(texts[: work.limit_units]).items()
+        name: result.to_pylist() for name, result in make_samples(texts[: work.limit_units]).items()
     }
 
 
@@ -148,8 +148,8 @@ def source(change: Callable[[dict[str, list[dict[str, Any]]], Work], None]) -> S
     def run(work: Work) -> Iterator[tuple[str, pa.Table]]:
         made = rows(work)
         change(made, work)
-        for name, found in made.items():
-            yield name, pa.Table.from_pylist(found, schema=arrow_schema(name))
+        for name, result in made.items():
+            yield name, pa.Table.from_pylist(result, schema=arrow_schema(name))
 
     return SourcePart(name="mine", help="x", run=run)
 

@@ -46,9 +46,9 @@ INDEX = torch.tensor([0, 1, 2, 3])
 
 def after(operation: Any, index: torch.Tensor = INDEX) -> torch.Tensor:
     before = STREAM.clone()
-    found = operation.apply(STREAM, STREAM, index)
+    result = operation.apply(STREAM, STREAM, index)
     assert torch.equal(STREAM, before)
-    return found
+    return result
 
 
 class Relu(Sae):
@@ -107,23 +107,23 @@ def test_changes_of_a_stream() -> None:
 
 def test_each_token_gets_the_values_of_its_target() -> None:
     each = drawn(2, WIDTH, seed=6)
-    found = after(OnStream(Set(each)), torch.tensor([1, 0, 0, 1]))
-    assert torch.equal(found, each[[1, 0, 0, 1]])
+    result = after(OnStream(Set(each)), torch.tensor([1, 0, 0, 1]))
+    assert torch.equal(result, each[[1, 0, 0, 1]])
 
 
 def test_columns_of_a_stream_are_one_head() -> None:
-    found = after(OnStream(ABLATE, columns=(2, 4)))
-    assert not found[:, 2:4].any()
-    assert torch.equal(found[:, :2], STREAM[:, :2])
-    assert torch.equal(found[:, 4:], STREAM[:, 4:])
+    result = after(OnStream(ABLATE, columns=(2, 4)))
+    assert not result[:, 2:4].any()
+    assert torch.equal(result[:, :2], STREAM[:, :2])
+    assert torch.equal(result[:, 4:], STREAM[:, 4:])
 
 
 def test_coordinates_along_directions() -> None:
     direction = drawn(1, WIDTH, seed=7) * 9
     unit = direction[0] / direction.norm()
-    found = after(OnDirections(direction, Set(2.5)))
-    torch.testing.assert_close(found @ unit, torch.full((4,), 2.5))
-    torch.testing.assert_close(found - (found @ unit)[:, None] * unit,
+    result = after(OnDirections(direction, Set(2.5)))
+    torch.testing.assert_close(result @ unit, torch.full((4,), 2.5))
+    torch.testing.assert_close(result - (result @ unit)[:, None] * unit,
                                STREAM - (STREAM @ unit)[:, None] * unit)  # fmt: skip
     each = drawn(4, 1, WIDTH, seed=8)
     ablated = after(OnDirections(each, ABLATE))
@@ -151,8 +151,8 @@ def test_steering_by_norm_and_by_sd() -> None:
 def test_features_keep_what_the_sae_does_not_explain(sae: Relu, change: Any) -> None:
     chosen = [7, 2]
     old = sae.encode(STREAM)[:, chosen]
-    wanted = STREAM + (change.new(old, INDEX) - old) @ sae.decoder_rows(chosen)
-    torch.testing.assert_close(after(OnFeatures.of(sae, chosen, change)), wanted)
+    expected = STREAM + (change.new(old, INDEX) - old) @ sae.decoder_rows(chosen)
+    torch.testing.assert_close(after(OnFeatures.of(sae, chosen, change)), expected)
 
 
 def test_a_feature_set_to_its_own_value_changes_nothing() -> None:
@@ -167,11 +167,11 @@ def test_every_target_may_edit_another_feature() -> None:
         torch.stack([method(features) for features in chosen])
         for method in (sae.encoder_columns, sae.encoder_bias, sae.thresholds, sae.decoder_rows)
     ]
-    found = after(OnFeatures(*parts, Set(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))))
+    result = after(OnFeatures(*parts, Set(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))))
     for row, (feature,) in enumerate(chosen):
         old = sae.encode(STREAM[row : row + 1])[0, feature]
-        wanted = STREAM[row] + (row + 1 - old) * sae.decoder[feature]
-        torch.testing.assert_close(found[row], wanted)
+        expected = STREAM[row] + (row + 1 - old) * sae.decoder[feature]
+        torch.testing.assert_close(result[row], expected)
 
 
 def test_a_reconstruction_takes_the_place_of_the_stream() -> None:
@@ -180,8 +180,8 @@ def test_a_reconstruction_takes_the_place_of_the_stream() -> None:
     torch.testing.assert_close(after(OnSae(sae, keep_error=False)), sae.decode(active))
     changed = active.clone()
     changed[:, 5] = 2.0
-    found = after(OnSae(sae, (5,), Set(2.0), keep_error=False))
-    torch.testing.assert_close(found, sae.decode(changed))
+    result = after(OnSae(sae, (5,), Set(2.0), keep_error=False))
+    torch.testing.assert_close(result, sae.decode(changed))
     error = STREAM - sae.decode(active)
     kept = after(OnSae(sae, (5,), Set(2.0)))
     torch.testing.assert_close(kept, sae.decode(changed) + error)
@@ -191,9 +191,9 @@ def test_a_reconstruction_takes_the_place_of_the_stream() -> None:
 
 
 def places(edit: Edit, rows: PassRows, share: Any = None) -> list[tuple[int, int, int]]:
-    found = choose(edit, rows, share)
+    result = choose(edit, rows, share)
     return sorted(
-        zip(found.rows.tolist(), found.columns.tolist(), found.index.tolist(), strict=True)
+        zip(result.rows.tolist(), result.columns.tolist(), result.index.tolist(), strict=True)
     )
 
 
@@ -248,9 +248,9 @@ def test_a_part_of_a_batch_keeps_its_values_and_counts_for_the_whole() -> None:
     whole = set_stream("resid_post.0", [0, 2, 3], [1, 0, 2], values)
     part = whole.of_rows(2, 4)
     stream = torch.zeros(2, 4, WIDTH)
-    found = editing([part], 2).apply("resid_post.0", stream)
-    assert torch.equal(found[0, 0], values[1])
-    assert torch.equal(found[1, 2], values[2])
+    result = editing([part], 2).apply("resid_post.0", stream)
+    assert torch.equal(result[0, 0], values[1])
+    assert torch.equal(result[1, 2], values[2])
     assert dict(whole.tally.counts) == {(2, "prompt"): 1, (3, "prompt"): 1}
 
 
@@ -266,9 +266,9 @@ def test_edits_at_one_place_are_made_in_order() -> None:
     first = set_stream("resid_post.1", [0], [2], torch.ones(WIDTH))
     second = Edit("resid_post.1", OnStream(Scale(3.0)), tokens([0], [2]))
     stream = drawn(2, 4, WIDTH)
-    found = editing([first, second]).apply("resid_post.1", stream)
-    assert torch.equal(found[0, 2], torch.full((WIDTH,), 3.0))
-    assert torch.equal(found[1], stream[1])
+    result = editing([first, second]).apply("resid_post.1", stream)
+    assert torch.equal(result[0, 2], torch.full((WIDTH,), 3.0))
+    assert torch.equal(result[1], stream[1])
     assert torch.equal(editing([first, second]).apply("resid_post.0", stream), stream)
 
 
@@ -277,10 +277,10 @@ def test_a_stream_that_was_handed_in_is_not_changed() -> None:
     before = stream.clone()
     shared = stream[0:1].expand(2, -1, -1)
     for given in (stream, shared):
-        found = editing([Edit("resid_post.1", OnStream(ABLATE), tokens([1], [2]))]).apply(
+        result = editing([Edit("resid_post.1", OnStream(ABLATE), tokens([1], [2]))]).apply(
             "resid_post.1", given
         )
-        assert not found[1, 2].any()
+        assert not result[1, 2].any()
     assert torch.equal(stream, before)
 
 
@@ -334,6 +334,6 @@ def test_bfloat16_is_edited_in_float32() -> None:
             return super().new(old, index)
 
     stream = drawn(1, 4, WIDTH).bfloat16()
-    found = editing([Edit("resid_post.0", OnStream(Looks(0.25)))], 1).apply("resid_post.0", stream)
+    result = editing([Edit("resid_post.0", OnStream(Looks(0.25)))], 1).apply("resid_post.0", stream)
     assert seen == [torch.float32]
-    assert torch.equal(found, (stream.float() + 0.25).bfloat16())
+    assert torch.equal(result, (stream.float() + 0.25).bfloat16())

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *letters,
         *(f"##{one}" for one in letters),
     ]
-    tokeniser = BertTokenizerFast(vocab={piece: at for at, piece in enumerate(known)})
+    tokeniser = BertTokenizerFast(vocab={piece: index for index, piece in enumerate(known)})
     tokeniser.save_pretrained(folder)
     torch.manual_seed(3)
     config = BertConfig(
@@ -83,13 +83,13 @@ def test_hookpoints_are_what_hooks_see(bert: Any, folder: Path) -> None:
             )
         )
     batch = [list(bert.encode(text).ids) for text in ("ab", "one two three")]
-    found = bert.run(batch, ["resid_post.0", "resid_post.2"])
+    results = bert.run(batch, ["resid_post.0", "resid_post.2"])
     for row, ids in enumerate(batch):
         with torch.inference_mode():
             plain(torch.tensor([ids]))
         for layer in (0, 2):
             torch.testing.assert_close(
-                found[f"resid_post.{layer}"][row, : len(ids)],
+                results[f"resid_post.{layer}"][row, : len(ids)],
                 seen[layer].reshape(-1, len(ids), WIDTH)[0],
                 rtol=1e-4,
                 atol=1e-5,
@@ -122,8 +122,8 @@ def test_what_needs_a_next_token_is_refused(bert: Any, method: str) -> None:
 
 class _Backwards(tiny_bert.Bert):
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
-        found = super().encode(text, chat=chat)
-        return Encoded(found.text, found.ids, (*found.offsets[:-1], (0, 0)))
+        result = super().encode(text, chat=chat)
+        return Encoded(result.text, result.ids, (*result.offsets[:-1], (0, 0)))
 
 
 class _Unmasked(tiny_bert.Bert):
@@ -157,7 +157,7 @@ def test_what_authors_get_wrong(bert: Any, kind: type[tiny_bert.Bert], said: str
 def test_features_of_an_encoder_are_extracted_and_compared(folder: Path, tmp_path: Path) -> None:
     """A whole run: an SAE at its second block, and a difference between two groups of texts."""
     sae_files.llama(tmp_path / "saes" / "x-L1R-8x", "blocks.1.hook_resid_post")
-    rows = [f"{word * (1 + at % 3)},{word}" for at in range(12) for word in ("ab", "xy")]
+    rows = [f"{word * (1 + index % 3)},{word}" for index in range(12) for word in ("ab", "xy")]
     (tmp_path / "texts.csv").write_text("text,kind\n" + "\n".join(rows) + "\n")
     spec = {
         "version": 1,
@@ -192,5 +192,5 @@ def test_features_of_an_encoder_are_extracted_and_compared(folder: Path, tmp_pat
     assert {json.loads(line)["stat"] for line in lines} >= {"d", "p"}
     activations = (tmp_path / "out" / "activations.jsonl").read_text().splitlines()
     assert {json.loads(line)["sample"] for line in activations} == {
-        f"{at:06d}" for at in range(len(rows))
+        f"{index:06d}" for index in range(len(rows))
     }

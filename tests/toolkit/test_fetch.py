@@ -49,21 +49,21 @@ class Hub:
         self.troubles: Iterator[Exception | bytes] = iter(())
         self.asked: list[tuple[str, bool]] = []
 
-    def files(self, wanted: Snapshot, patterns: Any) -> list[HubFile]:
-        held = self.repositories[wanted.name].items()
+    def files(self, expected: Snapshot, patterns: Any) -> list[HubFile]:
+        held = self.repositories[expected.name].items()
         return [
             HubFile(path, len(content)) for path, content in held if hub._matches(path, patterns)
         ]
 
     def fetch(
-        self, wanted: Snapshot, path: str, tell: Callable[[int], None], *, restart: bool = False
+        self, expected: Snapshot, path: str, tell: Callable[[int], None], *, restart: bool = False
     ) -> Path:
         self.asked.append((path, restart))
         trouble = next(self.troubles, None)
         if isinstance(trouble, Exception):
             raise trouble
-        content = self.repositories[wanted.name][path] if trouble is None else trouble
-        file = hub.snapshot_folder(wanted) / path
+        content = self.repositories[expected.name][path] if trouble is None else trouble
+        file = hub.snapshot_folder(expected) / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         tell(len(content) // 2)
@@ -76,33 +76,33 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A hub that can be reached; no network is touched."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    found = Hub(cache)
+    result = Hub(cache)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(hub, "repository_files", found.files)
-    monkeypatch.setattr(hub, "fetch_file", found.fetch)
-    monkeypatch.setattr(hub, "_commit", lambda _name, _revision: COMMIT)
-    return found
+    monkeypatch.setattr(hub, "repository_files", result.files)
+    monkeypatch.setattr(hub, "fetch_file", result.fetch)
+    monkeypatch.setattr(hub, "_commit", lambda _name, _revision, _kind: COMMIT)
+    return result
 
 
 def fetched(*downloads: Download) -> tuple[list[Fetched], str, list[float]]:
     """What came, what was shown, and how long each pause was to be."""
     stream, pauses = io.StringIO(), list[float]()
-    found = list(fetch_all(downloads, DownloadDisplay(stream), pauses.append))
-    return found, stream.getvalue(), pauses
+    results = list(fetch_all(downloads, DownloadDisplay(stream), pauses.append))
+    return results, stream.getvalue(), pauses
 
 
 # --- what is fetched ------------------------------------------------------------------------------
 
 
 def test_files_that_match_are_fetched_and_counted(fake: Hub) -> None:
-    (found,), shown, pauses = fetched(ALL)
+    (result,), shown, pauses = fetched(ALL)
     assert fake.asked == [("config.json", False), ("model.safetensors", False)]
-    assert (found.came, found.came_bytes, found.there) == (2, 2 + len(WEIGHTS), 0)
-    assert found.folder == fake.cache / "models--org--model" / "snapshots" / COMMIT
-    assert (found.folder / "model.safetensors").read_bytes() == WEIGHTS
-    assert found.sentence().startswith(f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, ")
-    assert found.sentence().endswith(f"/s. {found.folder}")
+    assert (result.came, result.came_bytes, result.there) == (2, 2 + len(WEIGHTS), 0)
+    assert result.folder == fake.cache / "models--org--model" / "snapshots" / COMMIT
+    assert (result.folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert result.sentence().startswith(f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, ")
+    assert result.sentence().endswith(f"/s. {result.folder}")
     assert [line.split(",")[0] for line in shown.splitlines()] == [
         "config.json: 2 B",
         f"model.safetensors: {len(WEIGHTS)} B",
@@ -113,33 +113,38 @@ def test_files_that_match_are_fetched_and_counted(fake: Hub) -> None:
 def test_what_is_there_is_not_fetched_again(fake: Hub) -> None:
     fetched(ALL)
     fake.asked.clear()
-    (found,), shown, _ = fetched(ALL)
-    assert (fake.asked, shown, found.came, found.there) == ([], "", 0, 2)
+    (result,), shown, _ = fetched(ALL)
+    assert (fake.asked, shown, result.came, result.there) == ([], "", 0, 2)
     said = (
         f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already cached; nothing to fetch. "
-        f"{found.folder}"
+        f"{result.folder}"
     )
-    assert found.sentence() == said
+    assert result.sentence() == said
 
 
 def test_only_what_lacks_is_fetched(fake: Hub) -> None:
-    (found,), _, _ = fetched(ALL)
-    (found.folder / "config.json").unlink()
+    (result,), _, _ = fetched(ALL)
+    (result.folder / "config.json").unlink()
     fake.asked.clear()
-    (found,), _, _ = fetched(ALL)
+    (result,), _, _ = fetched(ALL)
     assert fake.asked == [("config.json", False)]
-    assert (found.came, found.came_bytes, found.there, found.there_bytes) == (1, 2, 1, len(WEIGHTS))
-    assert ", 1 were cached." in found.sentence()
+    assert (result.came, result.came_bytes, result.there, result.there_bytes) == (
+        1,
+        2,
+        1,
+        len(WEIGHTS),
+    )
+    assert ", 1 were cached." in result.sentence()
 
 
 @pytest.mark.parametrize("damaged", [WEIGHTS[:-1], b"\xff" * len(WEIGHTS)])
 def test_a_damaged_file_is_fetched_anew(fake: Hub, damaged: bytes) -> None:
-    (found,), _, _ = fetched(ALL)
-    (found.folder / "model.safetensors").write_bytes(damaged)
+    (result,), _, _ = fetched(ALL)
+    (result.folder / "model.safetensors").write_bytes(damaged)
     fake.asked.clear()
     fetched(ALL)
     assert fake.asked == [("model.safetensors", True)]
-    assert (found.folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert (result.folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_repository_without_such_files(fake: Hub) -> None:
@@ -169,12 +174,12 @@ def test_what_does_not_fit_the_disk_is_not_begun(
 
 def test_a_broken_connection_is_gone_on_with(fake: Hub) -> None:
     fake.troubles = iter([ConnectionError("reset by peer\nor so"), TimeoutError()])
-    (found,), shown, pauses = fetched(Download(WANTED, ("*.safetensors",)))
+    (result,), shown, pauses = fetched(Download(WANTED, ("*.safetensors",)))
     assert fake.asked == [("model.safetensors", False)] * 3
     assert pauses == list(WAITS[:2])
     assert "model.safetensors: ConnectionError: reset by peer; trying again in 1 s\n" in shown
     assert "model.safetensors: TimeoutError: no details; trying again in 4 s\n" in shown
-    assert found.came == 1
+    assert result.came == 1
 
 
 @pytest.mark.parametrize("damaged", [WEIGHTS[:-3], b"\xff" * len(WEIGHTS)])
@@ -217,7 +222,7 @@ def test_what_no_try_can_mend_is_tried_once(fake: Hub) -> None:
 
 
 def test_offline_what_is_there_is_checked(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,), _, _ = fetched(ALL)
+    (result,), _, _ = fetched(ALL)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(hub, "repository_files", None)
     fake.asked.clear()
@@ -226,9 +231,9 @@ def test_offline_what_is_there_is_checked(fake: Hub, monkeypatch: pytest.MonkeyP
     checked = "already cached; checked against their headers only, since the network is disabled"
     assert (
         again.sentence()
-        == f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, {checked}. {found.folder}"
+        == f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, {checked}. {result.folder}"
     )
-    (found.folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
+    (result.folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
     with pytest.raises(
         DataError, match=r"model\.safetensors is cut off: its header promises \d+ bytes, it has \d+"
     ):
@@ -358,8 +363,8 @@ def test_the_command_fetches_model_and_saes(
 
 def test_the_command_as_json(fake: Hub, spec: Callable[..., Path], toolkit: Any) -> None:
     path = spec({"uses": "huggingface", "with": {"id": "org/model"}}, {"uses": "toy"})
-    (found,) = json.loads(toolkit.run("fetch", path, "--json").stdout)["downloads"]
-    assert (found["name"], found["revision"], found["came"]) == ("org/model", COMMIT, 2)
+    (result,) = json.loads(toolkit.run("fetch", path, "--json").stdout)["downloads"]
+    assert (result["name"], result["revision"], result["came"]) == ("org/model", COMMIT, 2)
 
 
 def test_the_command_with_nothing_on_the_hub(

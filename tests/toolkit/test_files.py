@@ -56,8 +56,8 @@ def test_a_path_is_relative_to_its_spec(
 ) -> None:
     spec, home = tmp_path / "specs", tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
-    found = Placed.model_validate({"path": given}, context={"folder": str(spec)}).path
-    assert found == placed.format(spec=spec, parent=tmp_path, home=home)
+    result = Placed.model_validate({"path": given}, context={"folder": str(spec)}).path
+    assert result == placed.format(spec=spec, parent=tmp_path, home=home)
 
 
 def test_without_a_spec_a_path_stays_as_it_is() -> None:
@@ -65,10 +65,10 @@ def test_without_a_spec_a_path_stays_as_it_is() -> None:
 
 
 def test_a_package_is_found_where_it_is_installed() -> None:
-    found = locate("package:toolkit_lab/files/model")
-    assert (found / "config.json").is_file()
-    assert locate(str(found)) == found
-    assert locate("package:toolkit_lab") == found.parents[1]
+    result = locate("package:toolkit_lab/files/model")
+    assert (result / "config.json").is_file()
+    assert locate(str(result)) == result
+    assert locate("package:toolkit_lab") == result.parents[1]
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,14 @@ def test_a_package_that_is_not_installed(package: str) -> None:
 def test_a_path_that_is_not_there_says_what_is(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / "models" / name).mkdir(parents=True)
-    wanted = tmp_path / "models" / "llama" / "weights"
-    said = f"{wanted}: {wanted} does not exist. {tmp_path / 'models'} holds: a, b."
-    assert message(locate, str(wanted)) == said
+    expected = tmp_path / "models" / "llama" / "weights"
+    said = f"{expected}: {expected} does not exist. {tmp_path / 'models'} holds: a, b."
+    assert message(locate, str(expected)) == said
     for number in range(9):
         (tmp_path / "models" / f"c{number}").mkdir()
-    assert message(locate, str(wanted)).endswith(" holds: a, b, c0, c1, c2, c3, c4, c5 and 3 more.")
+    assert message(locate, str(expected)).endswith(
+        " holds: a, b, c0, c1, c2, c3, c4, c5 and 3 more."
+    )
     empty = tmp_path / "models" / "a"
     assert message(locate, str(empty / "x")).endswith(f"{empty} holds: nothing.")
 
@@ -108,13 +110,13 @@ def test_a_digest_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("two")
     shutil.copytree(tmp_path, tmp_path / "copy")
     files = {name: tmp_path / name for name in "ab"}
-    found = content_digest(files)
-    assert content_digest({name: tmp_path / "copy" / name for name in "ba"}) == found
-    assert content_digest({"a": tmp_path / "b", "b": tmp_path / "a"}) != found
-    assert content_digest({"a": tmp_path / "a"}) != found
-    assert content_digest({"a": tmp_path / "a", "c": tmp_path / "b"}) != found
+    result = content_digest(files)
+    assert content_digest({name: tmp_path / "copy" / name for name in "ba"}) == result
+    assert content_digest({"a": tmp_path / "b", "b": tmp_path / "a"}) != result
+    assert content_digest({"a": tmp_path / "a"}) != result
+    assert content_digest({"a": tmp_path / "a", "c": tmp_path / "b"}) != result
     (tmp_path / "b").write_text("twO")
-    assert content_digest(files) != found
+    assert content_digest(files) != result
 
 
 def test_the_digest_of_a_small_file_is_its_sha256(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_the_digest_of_a_small_file_is_its_sha256(tmp_path: Path) -> None:
 
 def test_the_digest_of_a_large_file_looks_at_size_start_and_end(tmp_path: Path) -> None:
     """Sparse files: nothing is written but what differs."""
-    file, found = tmp_path / "large", set()
+    file, result = tmp_path / "large", set()
     for size, at in (
         (WHOLE_BYTES + 1, None),
         (WHOLE_BYTES + 2, None),
@@ -139,9 +141,9 @@ def test_the_digest_of_a_large_file_looks_at_size_start_and_end(tmp_path: Path) 
             if at is not None:
                 stream.seek(at)
                 stream.write(b"x")
-        found.add(file_digest(file))
-    assert len(found) == 4
-    assert all(digest.startswith("sampled-") for digest in found)
+        result.add(file_digest(file))
+    assert len(result) == 4
+    assert all(digest.startswith("sampled-") for digest in result)
 
 
 # --- safetensors ----------------------------------------------------------------------------------
@@ -241,9 +243,9 @@ def test_tensors_that_do_not_lie_one_behind_the_other(
 ) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(headed(json.dumps(header).encode()) + bytes(16))
-    found = message(safetensors_header, file)
-    assert found.startswith(f"{file}: ")
-    assert said in found
+    result = message(safetensors_header, file)
+    assert result.startswith(f"{file}: ")
+    assert said in result
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,10 @@ def rows(toolkit, table):
 
 
 def test_samples_come_from_a_stage_of_the_same_spec_wherever_it_stands(toolkit, write_spec):
-    found = stages(toolkit, write_spec())
-    assert list(found) == ["play", "samples", "examine", "features"]
-    assert found["samples"]["needs"] == ["play"]
-    assert found["play"]["needs"] == []
+    results = stages(toolkit, write_spec())
+    assert list(results) == ["play", "samples", "examine", "features"]
+    assert results["samples"]["needs"] == ["play"]
+    assert results["play"]["needs"] == []
 
 
 def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit(
@@ -81,8 +81,8 @@ def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit
 
 def test_more_units_keep_the_steps_that_are_there(toolkit, write_spec):
     run(toolkit, write_spec(limit={"units": 4}))
-    found = stages(toolkit, write_spec(limit={"units": 10}))
-    assert (found["play"]["steps"], found["play"]["there"]) == ("3", 1)
+    results = stages(toolkit, write_spec(limit={"units": 10}))
+    assert (results["play"]["steps"], results["play"]["there"]) == ("3", 1)
 
 
 def test_params_that_cannot_change_results_enter_no_key(toolkit, write_spec):
@@ -181,8 +181,8 @@ def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, write_spec):
 
 def test_the_examination_changes_no_key(toolkit, write_spec):
     run(toolkit, write_spec())
-    found = stages(toolkit, write_spec(examine="off"))
-    assert found["features"]["there"] == 1
+    results = stages(toolkit, write_spec(examine="off"))
+    assert results["features"]["there"] == 1
 
 
 def test_stages_that_wait_for_their_own_samples_are_refused(toolkit, write_spec):

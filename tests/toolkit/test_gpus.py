@@ -11,7 +11,7 @@ import pytest
 from toolkit._run.workers import WorkerPool, _check_gpus
 from toolkit.errors import BadInput
 from toolkit.executors import GpuCount, gpu_request
-from toolkit.gpus import Gpu, choose_gpus, installed_gpus, visible_gpus
+from toolkit.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus, visible_gpus
 
 
 def gpu(index: int) -> Gpu:
@@ -73,6 +73,14 @@ def test_what_cannot_be_is_refused(request_, environ, message):
     with pytest.raises(BadInput, match="--gpu") as error:
         choose_gpus(request_, GPUS, environ)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("request_", "uuids"),
+    [("5", ["5"]), ("2,GPU-a", ["2", "GPU-a"]), ("count:2", ["0", "1"]), ("none", [])],
+)
+def test_a_rendered_line_names_gpus_that_are_elsewhere(request_, uuids):
+    assert [gpu.uuid for gpu in unresolved_gpus(request_)] == uuids
 
 
 def test_a_request_on_a_machine_without_gpus_is_refused():

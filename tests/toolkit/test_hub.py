@@ -68,9 +68,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A hub that can be reached, whose branches are all at OTHER."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    found = Hub(OTHER)
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: found)
-    return found
+    result = Hub(OTHER)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: result)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_either_variable_forbids_the_network(monkeypatch: pytest.MonkeyPatch, na
 
 
 def test_the_hub_says_which_files_match_and_how_large_they_are(hub: Hub) -> None:
-    found = repository_files(Snapshot("org/model", COMMIT, None), ("*.json", "model*.safetensors"))
-    assert found == [
+    result = repository_files(Snapshot("org/model", COMMIT, None), ("*.json", "model*.safetensors"))
+    assert result == [
         HubFile("config.json", 2),
         HubFile("model.safetensors", 88),
         HubFile("original/params.json", 0),
@@ -191,8 +191,8 @@ def test_the_cache_says_which_files_it_has(cache: Path) -> None:
     (cache / "snapshots" / COMMIT / "original").mkdir()
     (cache / "snapshots" / COMMIT / "original" / "params.json").write_text("{}")
     (cache / "snapshots" / COMMIT / "README.md").write_text("A model.")
-    found = cached_files(Snapshot("org/model", COMMIT, None), ("*.json",))
-    assert found == {
+    result = cached_files(Snapshot("org/model", COMMIT, None), ("*.json",))
+    assert result == {
         name: cache / "snapshots" / COMMIT / name
         for name in ("config.json", "original/params.json")
     }
@@ -261,11 +261,11 @@ def test_what_no_further_try_can_mend(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     hub.answer = error
-    wanted = Snapshot("org/model", COMMIT, None)
+    expected = Snapshot("org/model", COMMIT, None)
     for way in (
-        lambda: fetch_file(wanted, "w.bin", lambda _: None),
-        lambda: fetch(wanted, ("*",)),
-        lambda: repository_files(wanted, ("*",)),
+        lambda: fetch_file(expected, "w.bin", lambda _: None),
+        lambda: fetch(expected, ("*",)),
+        lambda: repository_files(expected, ("*",)),
         lambda: snapshot("org/model", "main", "*"),
     ):
         with pytest.raises(BadInput) as caught:

@@ -54,8 +54,8 @@ def test_a_row_that_two_extractions_have_kept_is_read_once(store: Store) -> None
         a=[("s", "x", 2), ("s", "y", 1)],
         b=[("s", "x", 1), ("s", "x", 2), ("s", "y", 1), ("t", "y", 1)],
     )
-    found = StoreInputs(store, {"stage": rows}).read("activations").to_pylist()
-    places = [(row["space"], row["sample"], row["position"], row["values"]) for row in found]
+    result = StoreInputs(store, {"stage": rows}).read("activations").to_pylist()
+    places = [(row["space"], row["sample"], row["position"], row["values"]) for row in result]
     assert places == [
         ("s", "x", 1, [2.0]),
         ("s", "x", 2, [1.0]),
@@ -85,12 +85,12 @@ def test_large_tables_are_mapped_from_a_file_that_is_made_once(
     rows = committed(store, a=[("t", "x", 2), ("s", "y", 1)], b=[("s", "x", 1), ("t", "x", 2)])
     inputs, folder = StoreInputs(store, {"stage": rows}, tmp_path / "inputs"), tmp_path / "inputs"
     before = pa.total_allocated_bytes()
-    found = inputs.read("activations")
+    result = inputs.read("activations")
     (path,) = folder.iterdir()
-    assert pa.total_allocated_bytes() - before < found.nbytes
-    assert found.equals(StoreInputs(store, {"stage": rows}).read("activations"))
+    assert pa.total_allocated_bytes() - before < result.nbytes
+    assert result.equals(StoreInputs(store, {"stage": rows}).read("activations"))
     made = path.stat().st_mtime_ns
-    assert inputs.read("activations").equals(found)
+    assert inputs.read("activations").equals(result)
     assert path.stat().st_mtime_ns == made
 
 

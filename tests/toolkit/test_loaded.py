@@ -71,7 +71,9 @@ class Tiny(Model):
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         rendered = f"user: {text}" if chat else text
-        places = [(at, at + 1) for at, letter in enumerate(rendered) for _ in letter.encode()]
+        places = [
+            (index, index + 1) for index, letter in enumerate(rendered) for _ in letter.encode()
+        ]
         return Encoded(rendered, (BOS, *rendered.encode()), ((0, 0), *places), 6 if chat else 0)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -94,11 +96,11 @@ class Tiny(Model):
         editing = self.editing(batch, edits)
         longest = max(map(len, batch))
         stream = self.table[torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])]
-        found = {}
+        results = {}
         for layer, block in enumerate(self.blocks):
             stream = self.edited(stream + (self.mixed(stream) @ block).tanh(), layer, editing)
-            found[f"resid_post.{layer}"] = stream
-        return {name: found[name] for name in capture}
+            results[f"resid_post.{layer}"] = stream
+        return {name: results[name] for name in capture}
 
     def unembed(self, states: Tensor) -> Tensor:
         return states @ self.head.T
@@ -117,8 +119,8 @@ def changed(name: str, change: Callable[..., Any]) -> type[Tiny]:
 
 class NoBosInChat(Tiny):
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
-        found = super().encode(text, chat=chat)
-        return replace(found, ids=found.ids[1:], offsets=found.offsets[1:]) if chat else found
+        result = super().encode(text, chat=chat)
+        return replace(result, ids=result.ids[1:], offsets=result.offsets[1:]) if chat else result
 
 
 class CutsOff(Tiny):
@@ -132,9 +134,9 @@ class SpanOfOne(Tiny):
     def tokenise(
         self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = ""
     ) -> Tokens:
-        found = super().tokenise(text, chat=chat, spans=spans, name=name)
+        result = super().tokenise(text, chat=chat, spans=spans, name=name)
         return replace(
-            found, spans=tuple((name, start, start + 1) for name, start, _ in found.spans)
+            result, spans=tuple((name, start, start + 1) for name, start, _ in result.spans)
         )
 
 
@@ -154,12 +156,12 @@ class SeesAhead(Tiny):
     def run(
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
-        found = super().run(batch, capture, edits)
+        results = super().run(batch, capture, edits)
         ends = {
             name: torch.stack([stream[row, len(ids) - 1] for row, ids in enumerate(batch)])
-            for name, stream in found.items()
+            for name, stream in results.items()
         }
-        return {name: stream + ends[name][:, None] for name, stream in found.items()}
+        return {name: stream + ends[name][:, None] for name, stream in results.items()}
 
 
 class NoEdits(Tiny):
@@ -209,10 +211,10 @@ class EditsStay(Tiny):
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
         editing = self.editing(batch, edits)
-        found = super().run(batch, [f"resid_post.{layer}" for layer in range(self.layers)])
+        results = super().run(batch, [f"resid_post.{layer}" for layer in range(self.layers)])
         shown = {
             name: self.edited(stream, hookpoint(name).layer, editing)
-            for name, stream in found.items()
+            for name, stream in results.items()
         }
         return {name: shown[name] for name in capture}
 
@@ -255,9 +257,9 @@ class UsesUp(Tiny):
     def suffix(
         self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
     ) -> Tensor:
-        found = super().suffix(prefix, layers, rows, made)
+        result = super().suffix(prefix, layers, rows, made)
         prefix.kept.append(1)
-        return found if len(prefix.kept) == 1 else found + 1
+        return result if len(prefix.kept) == 1 else result + 1
 
 
 class NoRows(Tiny):
@@ -278,9 +280,9 @@ class OwnNumbers(Tiny):
     def generate(
         self, batch: Sequence[Sequence[int]], draw: Any = None, **options: Any
     ) -> list[Generated]:
-        found = super().generate(batch, draw, **options)
+        result = super().generate(batch, draw, **options)
         draw(0, 0)
-        return found
+        return result
 
 
 class NoUntil(Tiny):
@@ -396,16 +398,16 @@ def offering(name: str, change: Callable[..., Any]) -> type[Offers]:
     return type("Offering", (Offers,), {name: method})
 
 
-def _halved(found: Gradients) -> Gradients:
-    return replace(found, gradients={name: slope / 2 for name, slope in found.gradients.items()})
+def _halved(result: Gradients) -> Gradients:
+    return replace(result, gradients={name: slope / 2 for name, slope in result.gradients.items()})
 
 
-def _leaking(found: Gradients) -> Gradients:
-    return replace(found, objectives=found.objectives.clone().requires_grad_())
+def _leaking(result: Gradients) -> Gradients:
+    return replace(result, objectives=result.objectives.clone().requires_grad_())
 
 
-def _backwards(self: Tiny, text: str, found: Encoded) -> Encoded:
-    return replace(found, offsets=(found.offsets[0], *reversed(found.offsets[1:])))
+def _backwards(self: Tiny, text: str, result: Encoded) -> Encoded:
+    return replace(result, offsets=(result.offsets[0], *reversed(result.offsets[1:])))
 
 
 MODELS: list[tuple[type[Tiny], str]] = [
@@ -632,8 +634,8 @@ def test_a_right_model_that_is_no_chat_model() -> None:
         def encode(self, text: str, *, chat: bool = False) -> Encoded:
             if chat:
                 raise BadInput("no chat model")
-            found = super().encode(text)
-            return replace(found, ids=found.ids[1:], offsets=found.offsets[1:])
+            result = super().encode(text)
+            return replace(result, ids=result.ids[1:], offsets=result.offsets[1:])
 
     check_model(NoChat())
 

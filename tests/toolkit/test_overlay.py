@@ -51,14 +51,14 @@ def test_lists_replace() -> None:
 
 
 def test_stages_match_by_id_and_sinks_by_name() -> None:
-    found = plain(merge(load_yaml(GOOD).root, load_yaml(RESOURCES / "overlay.yaml").root))
-    assert [stage["id"] for stage in found["stages"]] == ["features", "groups"]
-    assert found["stages"][1]["with"] == {"alpha": 0.1, "between": ["a", "b"]}
-    assert found["sinks"] == [
+    result = plain(merge(load_yaml(GOOD).root, load_yaml(RESOURCES / "overlay.yaml").root))
+    assert [stage["id"] for stage in result["stages"]] == ["features", "groups"]
+    assert result["stages"][1]["with"] == {"alpha": 0.1, "between": ["a", "b"]}
+    assert result["sinks"] == [
         {"uses": "json", "name": "out", "with": {"path": "elsewhere/"}},
         {"name": "more", "uses": "csv"},
     ]
-    assert found["model"] == {"uses": "other"}
+    assert result["model"] == {"uses": "other"}
     replaced = merged(
         {"stages": [{"id": "a", "uses": "x", "with": {"n": 1}}]},
         {"stages": [{"id": "a", "uses": "y"}]},
@@ -225,10 +225,10 @@ def test_the_inside_of_a_part_is_changed_only_where_the_part_is(more: dict[str, 
     ],
 )
 def test_set_changes_one_value(text: str, at: list[str | int], value: Any) -> None:
-    found = changed(text)
+    result = changed(text)
     for key in at:
-        found = found[key]
-    assert found == value
+        result = result[key]
+    assert result == value
 
 
 @pytest.mark.parametrize(
@@ -358,8 +358,8 @@ def test_set_is_the_same_as_editing(steps: list[str], value: Any) -> None:
 @given(st.text(st.sampled_from("abs.=[]{}&*!0159 \n\t\0:,'\"-") | st.characters(), max_size=20))
 def test_any_set_text_is_applied_or_refused(text: str) -> None:
     try:
-        refused, found = "", changed(text, {"a": {"b": [1]}, "s": 1})
+        refused, result = "", changed(text, {"a": {"b": [1]}, "s": 1})
     except SpecError as error:
-        refused, found = str(error), {}
-    assert isinstance(found, dict)
+        refused, result = str(error), {}
+    assert isinstance(result, dict)
     assert not refused or refused.startswith(f"--set {text}: ")

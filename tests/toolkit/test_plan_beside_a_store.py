@@ -27,9 +27,9 @@ def test_what_is_there_needs_no_room_in_the_store(
     monkeypatch.setattr(_disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     for module in (_costs, _expansion):
         monkeypatch.setattr(module, "cost_of", priced)
-    found = toolkit.run("plan", toy(n=12), "--json")
-    rows = {row["stage"]: row for row in json.loads(found.stdout)["stages"]}
-    assert (found.returncode, rows["features"]["cost"], rows["features"]["whole"]["disk"]) == (
+    results = toolkit.run("plan", toy(n=12), "--json")
+    rows = {row["stage"]: row for row in json.loads(results.stdout)["stages"]}
+    assert (results.returncode, rows["features"]["cost"], rows["features"]["whole"]["disk"]) == (
         0,
         None,
         12,

@@ -115,11 +115,13 @@ def test_more_units_show_less_and_too_few_nothing() -> None:
 
 
 def counted(asked: PlannedComparison, key: dict[str, Any]) -> dict[str, int] | None:
-    samples = [{"sample": f"s{at}", "unit": f"u{at // 2}", "cluster": "same"} for at in range(60)]
+    samples = [
+        {"sample": f"s{index}", "unit": f"u{index // 2}", "cluster": "same"} for index in range(60)
+    ]
     meta = [
-        {"sample": f"s{at}", "string": None, "number": None, **row(at)}
+        {"sample": f"s{index}", "string": None, "number": None, **row(index)}
         for name, row in key.items()
-        for at in range(60)
+        for index in range(60)
     ]
     tables = {"samples": pa.Table.from_pylist(samples), "sample_meta": pa.Table.from_pylist(meta)}
     plan: Any = SimpleNamespace(loaded=SimpleNamespace(spec=SimpleNamespace(seed=0)))
@@ -235,13 +237,16 @@ def test_a_plan_and_a_preregistration_have_the_trend_and_the_groups(toolkit: Any
     )
     done = toolkit.run("plan", spec, "--json")
     assert done.returncode == 0, done.stderr
-    found = {row["stage"]: row["power"] for row in json.loads(done.stdout)["stages"]}
-    assert (found["trend"]["groups"], found["trend"]["r"]) == ({"group": 20}, smallest_r(20, 0.05))
-    assert (found["several"]["exact"], found["several"]["eta2"]) == (
+    results = {row["stage"]: row["power"] for row in json.loads(done.stdout)["stages"]}
+    assert (results["trend"]["groups"], results["trend"]["r"]) == (
+        {"group": 20},
+        smallest_r(20, 0.05),
+    )
+    assert (results["several"]["exact"], results["several"]["eta2"]) == (
         False,
         smallest_eta2((10, 10), 0.05),
     )
-    assert (found["ranked"]["groups"], found["ranked"]["r"]) == (
+    assert (results["ranked"]["groups"], results["ranked"]["r"]) == (
         {"group": 10},
         smallest_r(10, 0.05),
     )
@@ -250,8 +255,8 @@ def test_a_plan_and_a_preregistration_have_the_trend_and_the_groups(toolkit: Any
         for line in toolkit.run("plan", spec).stdout.splitlines()
         if " unknown " in line
     }
-    assert f"|r| >= {found['trend']['r']:.2f}" in lines["trend"]
-    assert f"eta2 >= {found['several']['eta2']:.2f}" in lines["several"]
+    assert f"|r| >= {results['trend']['r']:.2f}" in lines["trend"]
+    assert f"eta2 >= {results['several']['eta2']:.2f}" in lines["several"]
 
 
 def test_comparisons_tell_the_plan_what_is_independent() -> None:
@@ -337,23 +342,23 @@ def test_a_plan_tells_bounds_first_and_counts_units_once_the_samples_are_there(
     spec = toy(n=24)
     text = spec.read_text().replace("- id: groups", "- {id: two, uses: compare.two}\n- id: groups")
     spec.write_text(text + "limit: {units: 20}\n")
-    found = planned(toolkit, spec, plugin)
-    assert found["features"] is None
-    assert found["two"]["groups"] == {"even": 10, "rest": 10}
-    assert found["two"]["exact"] is False
-    assert found["two"]["d"] == pytest.approx(smallest(10, 10, 0.05 / 40))
+    result = planned(toolkit, spec, plugin)
+    assert result["features"] is None
+    assert result["two"]["groups"] == {"even": 10, "rest": 10}
+    assert result["two"]["exact"] is False
+    assert result["two"]["d"] == pytest.approx(smallest(10, 10, 0.05 / 40))
     said = toolkit.run("plan", spec, "--plugin", plugin).stdout
     assert "even <= 10, rest <= 10" in said
-    assert f">= {found['two']['d']:.2f}" in said
+    assert f">= {result['two']['d']:.2f}" in said
     assert toolkit.run("run", spec, "--plugin", plugin).returncode == 0
-    found = planned(toolkit, spec, plugin)
-    assert found["two"]["exact"] is True
-    assert sum(found["two"]["groups"].values()) == 20
+    result = planned(toolkit, spec, plugin)
+    assert result["two"]["exact"] is True
+    assert sum(result["two"]["groups"].values()) == 20
 
 
 def with_stages(spec: Path, stages: list[dict[str, Any]]) -> None:
-    found = yaml.safe_load(spec.read_text())
-    spec.write_text(json.dumps({**found, "stages": [*found["stages"], *stages]}, indent=1))
+    result = yaml.safe_load(spec.read_text())
+    spec.write_text(json.dumps({**result, "stages": [*result["stages"], *stages]}, indent=1))
 
 
 @pytest.mark.slow

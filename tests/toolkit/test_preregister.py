@@ -49,33 +49,33 @@ def test_family_and_split_are_written_first_and_another_family_is_another_run(
     toolkit, frozen
 ) -> None:
     folder = ran(toolkit, frozen())
-    found = record(folder)
-    assert found["steps_before"] == 0
-    assert found["earlier"] == []
-    assert list(found["frozen"]["tests"]) == ["groups"]
-    assert found["frozen"]["tests"]["groups"]["part"] == "compare.means"
-    assert set(found["frozen"]["data"]) == {"samples", "features"}
-    assert found["frozen"]["split"] == {"seed": 7, "rule": "toolkit.halves.in_half(seed, samples)"}
+    result = record(folder)
+    assert result["steps_before"] == 0
+    assert result["earlier"] == []
+    assert list(result["frozen"]["tests"]) == ["groups"]
+    assert result["frozen"]["tests"]["groups"]["part"] == "compare.means"
+    assert set(result["frozen"]["data"]) == {"samples", "features"}
+    assert result["frozen"]["split"] == {"seed": 7, "rule": "toolkit.halves.in_half(seed, samples)"}
     first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
-    assert found["registered_at"] <= first["at"]
+    assert result["registered_at"] <= first["at"]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["preregistration"] == {
-        name: value for name, value in found.items() if name != "frozen"
+        name: value for name, value in result.items() if name != "frozen"
     }
     page = (folder / "report.html").read_text()
     assert (
-        f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any step of this "
+        f"frozen on {result['registered_at'][:19].replace('T', ' ')} UTC, before any step of this "
         "experiment was in the store" in page
     )
-    assert found["sha256"][:16] in page
+    assert result["sha256"][:16] in page
 
     # Another family is another run, which names the first.
     second = ran(toolkit, frozen(features={"active": 2}))
     assert folder != second
-    found = record(second)
-    assert (found["steps_before"], found["results_before"]) == (1, [])  # its samples
-    assert [one["run"] for one in found["earlier"]] == [folder.name]
-    assert "data.features.params.active 3 -> 2" in found["earlier"][0]["changed"]
+    result = record(second)
+    assert (result["steps_before"], result["results_before"]) == (1, [])  # its samples
+    assert [one["run"] for one in result["earlier"]] == [folder.name]
+    assert "data.features.params.active 3 -> 2" in result["earlier"][0]["changed"]
     page = (second / "report.html").read_text()
     assert "Its data may have been seen by then: read the results as exploration." in page
     assert f"registered before, as run {folder.name}" in page
@@ -83,12 +83,12 @@ def test_family_and_split_are_written_first_and_another_family_is_another_run(
     # The first one's test under another name: its result is there.
     renamed = frozen()
     renamed.write_text(renamed.read_text().replace("name: toy", "name: fresh"))
-    found = record(ran(toolkit, renamed))
-    assert (found["steps_before"], found["results_before"]) == (1 + 2 + 1, ["groups"])
-    assert {one["run"] for one in found["earlier"]} == {folder.name, second.name}
-    assert 'changed: experiment "toy" -> "fresh"' in describe(found)
+    result = record(ran(toolkit, renamed))
+    assert (result["steps_before"], result["results_before"]) == (1 + 2 + 1, ["groups"])
+    assert {one["run"] for one in result["earlier"]} == {folder.name, second.name}
+    assert 'changed: experiment "toy" -> "fresh"' in describe(result)
     assert "The test's result already existed (groups): nothing was decided before it." in describe(
-        found
+        result
     )
 
 
@@ -116,10 +116,12 @@ def test_the_record_has_the_family_of_trends_rankings_and_several_groups_too(
         for id in ("correlation", "kruskal", "anova", "ranking")
     )
     spec.write_text(spec.read_text().replace("- id: groups", f"{more}- id: groups"))
-    found = register(plan_of(spec), open_store(tmp_path / "own", create=True))
-    assert found is not None
-    assert set(found["families"]) == {"correlation", "kruskal", "anova", "ranking"}
-    assert {"correlation", "kruskal", "anova", "ranking", "groups"} == set(found["frozen"]["tests"])
+    result = register(plan_of(spec), open_store(tmp_path / "own", create=True))
+    assert result is not None
+    assert set(result["families"]) == {"correlation", "kruskal", "anova", "ranking"}
+    assert {"correlation", "kruskal", "anova", "ranking", "groups"} == set(
+        result["frozen"]["tests"]
+    )
 
 
 def test_the_record_stays_when_the_run_goes_on(registered: tuple[Plan, Any, Path]) -> None:
@@ -131,9 +133,9 @@ def test_the_record_stays_when_the_run_goes_on(registered: tuple[Plan, Any, Path
 
 def test_a_record_that_was_changed_stops_the_run(registered: tuple[Plan, Any, Path]) -> None:
     plan, store, path = registered
-    found = json.loads(path.read_text())
-    found["frozen"]["tests"]["groups"]["params"]["by"] = "other"
-    path.write_text(json.dumps(found))
+    result = json.loads(path.read_text())
+    result["frozen"]["tests"]["groups"]["params"]["by"] = "other"
+    path.write_text(json.dumps(result))
     with pytest.raises(
         Refused, match="was changed after it was written: its hash is not that of what it holds"
     ):
@@ -156,9 +158,9 @@ def test_a_record_that_was_dated_back_or_cleared_of_what_was_there_stops_the_run
     registered: tuple[Plan, Any, Path], name: str, value: Any
 ) -> None:
     plan, store, path = registered
-    found = json.loads(path.read_text())
-    assert found[name] != value
-    path.write_text(json.dumps({**found, name: value}))
+    result = json.loads(path.read_text())
+    assert result[name] != value
+    path.write_text(json.dumps({**result, name: value}))
     with pytest.raises(
         Refused, match="was changed after it was written: its hash is not that of what it holds"
     ):
@@ -169,10 +171,10 @@ def test_a_record_of_another_family_in_the_runs_folder_says_what_differs(
     registered: tuple[Plan, Any, Path],
 ) -> None:
     plan, store, path = registered
-    found = json.loads(path.read_text())
-    found["frozen"]["tests"]["groups"]["version"] = "0"
-    found["sha256"] = _digest(found)
-    path.write_text(json.dumps(found))
+    result = json.loads(path.read_text())
+    result["frozen"]["tests"]["groups"]["version"] = "0"
+    result["sha256"] = _digest(result)
+    path.write_text(json.dumps(result))
     with pytest.raises(Refused, match=r'changed since: tests\.groups\.version "0" -> '):
         register(plan, store)
 
@@ -184,13 +186,13 @@ def test_an_earlier_record_that_cannot_be_read_is_named(
     path.write_text("{")
     other = plan_of(frozen(features={"active": 2}))
     (path.parent.parent / other.run).mkdir()
-    found = register(other, store)
-    assert found is not None
+    result = register(other, store)
+    assert result is not None
     assert (
         f"The record of run {plan.run} cannot be read, so it is unknown whether it is about the "
-        "same data." in describe(found)
+        "same data." in describe(result)
     )
-    assert "registered before" not in describe(found)
+    assert "registered before" not in describe(result)
 
 
 def test_nothing_is_registered_unasked(toy: Callable[..., Path], tmp_path: Path) -> None:

@@ -235,8 +235,8 @@ def test_findings_are_ranked_and_a_section_that_fails_gives_none() -> None:
     ]
     parts: Any = SimpleNamespace(of=lambda kind: sections)
     inputs = Tables(samples=pa.table({"sample": ["s"]}), features=pa.table({"feature": []}))
-    found = [finding.sentence for finding in findings_of(inputs, parts)]
-    assert found == ["rank 10", "rank 20", "rank 30", "rank 40", "rank 50"]
+    results = [finding.sentence for finding in findings_of(inputs, parts)]
+    assert results == ["rank 10", "rank 20", "rank 30", "rank 40", "rank 50"]
 
 
 def test_methods_have_what_a_part_says_of_its_own_events() -> None:

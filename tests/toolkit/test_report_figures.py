@@ -104,10 +104,10 @@ def test_the_command_writes_an_index(
     for name, hidden in (("all", False), ("plain", True)):
         if hidden:
             monkeypatch.setattr(images, "find_spec", lambda name: None)
-        wanted = {".csv", ".svg", *(f".{ending}" for ending in images.converters())}
+        expected = {".csv", ".svg", *(f".{ending}" for ending in images.converters())}
         done = toolkit.run("report", run, "--figures", tmp_path / name)
-        assert {path.suffix for path in (tmp_path / name).iterdir()} == wanted
-        assert ("pip install 'sae-toolkit[figures]'" in done.stderr) == (len(wanted) == 2)
+        assert {path.suffix for path in (tmp_path / name).iterdir()} == expected
+        assert ("pip install 'sae-toolkit[figures]'" in done.stderr) == (len(expected) == 2)
 
 
 def converted(figure: Figure) -> dict[str, bytes]:

@@ -32,11 +32,11 @@ def wait_for(store: Path, event: str, seconds: float = 60) -> dict[str, Any]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for path in (store / "runs").glob("*/events.jsonl"):
-            found = [
+            results = [
                 json.loads(line) for line in path.read_text().splitlines() if f'"{event}"' in line
             ]
-            if found:
-                return found[0]
+            if results:
+                return results[0]
         time.sleep(0.05)
     raise AssertionError(f"no {event} within {seconds} s")
 
@@ -95,8 +95,8 @@ def test_how_many_samples_share_a_step_changes_no_result(toolkit, toy):
         toolkit.run("run", toy(features={"batch": batch}))
         store = open_store(toolkit.store, read_only=True)
         keys = max(store.run_states(), key=lambda row: row.at).steps
-        found = store.fingerprint(keys)
-        prints.add((found["activations"], found["features"]))
+        result = store.fingerprint(keys)
+        prints.add((result["activations"], result["features"]))
     assert len(prints) == 1
 
 

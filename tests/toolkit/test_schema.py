@@ -24,9 +24,9 @@ def schema() -> dict[str, Any]:
 
 
 def test_every_reference_leads_somewhere(schema: dict[str, Any]) -> None:
-    found = list(_values(schema, "$ref"))
-    assert found
-    for reference in found:
+    results = list(_values(schema, "$ref"))
+    assert results
+    for reference in results:
         assert reference.removeprefix("#/$defs/") in schema["$defs"], reference
 
 
@@ -105,19 +105,19 @@ def _problems(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -
     if "anyOf" in schema:
         options = [_problems(option, value, definitions) for option in schema["anyOf"]]
         return [] if any(not option for option in options) else options[0]
-    found: list[str] = ["not null"] if schema.get("type") == "null" and value is not None else []
+    result: list[str] = ["not null"] if schema.get("type") == "null" and value is not None else []
     if "oneOf" in schema and sum(value == option["const"] for option in schema["oneOf"]) != 1:
-        found.append("uses")
+        result.append("uses")
     if isinstance(value, dict):
         known = schema.get("properties", {})
         if schema.get("additionalProperties") is False:
-            found += [f"unknown key {key}" for key in value if key not in known]
+            result += [f"unknown key {key}" for key in value if key not in known]
         for key in value.keys() & known.keys():
-            found += _problems(known[key], value[key], definitions)
+            result += _problems(known[key], value[key], definitions)
     if isinstance(value, list):
         for item in value:
-            found += _problems(schema.get("items", {}), item, definitions)
+            result += _problems(schema.get("items", {}), item, definitions)
     for rule in schema.get("allOf", ()):
         if value.get("uses") == rule["if"]["properties"]["uses"]["const"]:
-            found += _problems(rule["then"], value, definitions)
-    return found
+            result += _problems(rule["then"], value, definitions)
+    return result

@@ -27,7 +27,7 @@ def chosen(bos: int | None = BOS, text: Read = TEXT, **words: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("words", "expected"),
     [
         ({}, [1, 2, 3, 4, 5, 6]),
         ({"exclude": {"bos": False}}, [0, 1, 2, 3, 4, 5, 6]),
@@ -52,8 +52,8 @@ def chosen(bos: int | None = BOS, text: Read = TEXT, **words: Any) -> list[int]:
         ({"exclude": {"tokens": [5]}, "take": "first"}, [2]),
     ],
 )
-def test_words_mean_what_they_say(words: dict[str, Any], wanted: list[int]) -> None:
-    assert chosen(**words) == wanted
+def test_words_mean_what_they_say(words: dict[str, Any], expected: list[int]) -> None:
+    assert chosen(**words) == expected
 
 
 def test_a_blank_token_is_meant_exactly() -> None:
@@ -106,21 +106,21 @@ def test_words_that_mean_nothing(words: dict[str, Any], message: str) -> None:
 )
 def test_a_word_that_is_no_selector_is_told_what_may_be_meant(word: str, meant: str) -> None:
     hint = f" Did you mean `{meant}`?" if meant else ""
-    wanted = (
+    expected = (
         f"must be `last`, `all`, a selector or a list of selectors, not the text '{word}'"
         f"{f'.{hint}' if hint else ''}"
     )
-    with pytest.raises(ValidationError, match=re.escape(wanted)):
+    with pytest.raises(ValidationError, match=re.escape(expected)):
         At.model_validate({"at": word})
 
 
 @pytest.mark.parametrize("window", [[5], [5, 6, 7], 5, []])
 def test_a_window_is_two_numbers(window: Any) -> None:
-    wanted = (
+    expected = (
         "must be two numbers (the first position, and the first left out; null: no end), not "
         f"{window}"
     )
-    with pytest.raises(ValidationError, match=re.escape(wanted)):
+    with pytest.raises(ValidationError, match=re.escape(expected)):
         At.model_validate({"at": {"window": window}})
 
 
@@ -198,12 +198,12 @@ def holds(words: dict[str, Any], text: Read, at: int) -> bool:
 def test_a_selector_is_its_conditions_at_each_position(
     text: Read, words: dict[str, Any], out: dict[str, Any], bos: bool, take: str
 ) -> None:
-    wanted = [
-        at
-        for at in range(len(text.ids))
-        if holds(words, text, at)
-        and not (out and holds(out, text, at))
-        and not (bos and at == 0 and text.ids[0] == BOS and len(text.ids) > 1)
+    expected = [
+        index
+        for index in range(len(text.ids))
+        if holds(words, text, index)
+        and not (out and holds(out, text, index))
+        and not (bos and index == 0 and text.ids[0] == BOS and len(text.ids) > 1)
     ]
-    found = chosen(text=text, **words, exclude={**out, "bos": bos}, take=take)
-    assert found == {"first": wanted[:1], "last": wanted[-1:], "all": wanted}[take]
+    result = chosen(text=text, **words, exclude={**out, "bos": bos}, take=take)
+    assert result == {"first": expected[:1], "last": expected[-1:], "all": expected}[take]

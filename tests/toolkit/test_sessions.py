@@ -33,9 +33,9 @@ def test_a_number_past_the_end_still_meets_a_token_of_some_probability() -> None
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 2.0])
 def test_the_temperature_sharpens_as_it_should(temperature: float) -> None:
     shares = np.array([0.6, 0.3, 0.1])
-    wanted = shares ** (1 / temperature) / (shares ** (1 / temperature)).sum()
-    found = drawn([0.6, 0.3, 0.1], [(at + 0.5) / 4000 for at in range(4000)], temperature)
-    assert np.abs(np.bincount(found, minlength=3) / 4000 - wanted).max() < 1e-3
+    expected = shares ** (1 / temperature) / (shares ** (1 / temperature)).sum()
+    result = drawn([0.6, 0.3, 0.1], [(index + 0.5) / 4000 for index in range(4000)], temperature)
+    assert np.abs(np.bincount(result, minlength=3) / 4000 - expected).max() < 1e-3
 
 
 def test_a_very_low_temperature_takes_the_likeliest() -> None:

@@ -415,10 +415,10 @@ def test_any_data_loads_or_is_refused_with_its_place(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     try:
-        refused, found = "", load_spec_data({"version": 1, "name": "a", **data}, path)
+        refused, result = "", load_spec_data({"version": 1, "name": "a", **data}, path)
     except SpecError as error:
-        refused, found = str(error), None
-    assert isinstance(found, LoadedSpec) or all(
+        refused, result = str(error), None
+    assert isinstance(result, LoadedSpec) or all(
         line.startswith(f"{path}: ") for line in refused.split("\n")
     )
 

@@ -77,15 +77,15 @@ def spoil_tree(draw: random.Random, text: str) -> bytes:
     """Another value, key or place for some nodes."""
     tree = yaml.safe_load(text)
     for _ in range(draw.choice((1, 1, 2, 3))):
-        found = list(places(tree))
-        node, key = draw.choice(found)
+        results = list(places(tree))
+        node, key = draw.choice(results)
         action = draw.randrange(4)
         if action == 0:
             del node[key]
         elif action == 1 and isinstance(node, dict):
             node[draw.choice(("uses", "with", "id", "needs", "from", "x", 1))] = node.pop(key)
         elif action == 2:
-            other, place = draw.choice(found)
+            other, place = draw.choice(results)
             node[key] = other[place] if not isinstance(other[place], dict | list) else "a"
         else:
             node[key] = draw.choice(ODD)

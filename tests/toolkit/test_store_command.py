@@ -104,9 +104,9 @@ def test_the_command_offers_what_there_is() -> None:
 
 
 def test_a_whole_store_is_called_whole(say: Say) -> None:
-    found = say("check")
-    assert (found.exit_code, found.stderr) == (0, "")
-    assert "all are unchanged since they were written" in found.stdout
+    result = say("check")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "all are unchanged since they were written" in result.stdout
     facts = json.loads(say("check", "--json").stdout)
     assert facts["problems"] == []
     assert facts["files"] > 0
@@ -151,11 +151,11 @@ def test_one_flipped_bit_is_found_and_the_file_named(opened: Store, say: Say) ->
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4
     path.write_bytes(data)
-    found = say("check")
-    assert found.exit_code == 3
-    assert str(path) in found.stdout
-    assert found.stdout.startswith("WRONG  ")
-    assert "Restore these files from a copy" in found.stderr
+    result = say("check")
+    assert result.exit_code == 3
+    assert str(path) in result.stdout
+    assert result.stdout.startswith("WRONG  ")
+    assert "Restore these files from a copy" in result.stderr
     assert len(json.loads(say("check", "--json").stdout)["problems"]) == 1
 
 
@@ -164,8 +164,8 @@ def test_gc_removes_what_no_step_owns(opened: Store, say: Say) -> None:
         opened, "k2", {"sample_meta": [{"sample": "a1", "key": "k", "number": 1.0, "string": None}]}
     )
     opened.database.delete("steps", "key = 'k2'")
-    found = say("gc")
-    assert found.stdout.splitlines()[:2] == [
+    result = say("gc")
+    assert result.stdout.splitlines()[:2] == [
         "TABLE        ROWS REMOVED",
         "sample_meta             1",
     ]
@@ -210,9 +210,9 @@ def test_compact_loses_nothing(opened: Store, say: Say) -> None:
             f"more{number}",
             {"sample_meta": [{"sample": "a1", "key": "k", "number": 1.0, "string": None}]},
         )
-    found = say("compact")
-    assert found.exit_code == 0
-    assert "files fewer" in found.stdout
+    result = say("compact")
+    assert result.exit_code == 0
+    assert "files fewer" in result.stdout
     assert set(json.loads(say("compact", "--json").stdout)) == {"rows", "files", "bytes"}
     assert opened.read("sample_meta", ["more0", "more1", "more2"]).num_rows == 3
     assert say("check").exit_code == 0
@@ -275,9 +275,9 @@ def test_every_format_goes_out_and_comes_in(
 def test_an_imported_run_has_its_index(say: Say, tmp_path: Path) -> None:
     say("export", "safetensors", tmp_path / "out")
     run = say("import", "safetensors", tmp_path / "out", at=tmp_path / "other").stdout.split()[1]
-    found = open_store(tmp_path / "other", read_only=True)
-    (state,) = found.run_states(run)
-    assert found.index_steps([row.key for row in found.steps(state.steps)]) != []
+    result = open_store(tmp_path / "other", read_only=True)
+    (state,) = result.run_states(run)
+    assert result.index_steps([row.key for row in result.steps(state.steps)]) != []
     assert open_store(tmp_path / "other").index(state.steps, run=run) == 0
 
 
@@ -319,9 +319,9 @@ def test_spaces_are_named_by_address_or_id(say: Say, tmp_path: Path) -> None:
     ],
 )
 def test_options_of_other_formats_are_refused(say: Say, args: list[str], message: str) -> None:
-    found = say(*args)
-    assert found.exit_code == 2
-    assert message in found.stderr
+    result = say(*args)
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_a_source_is_mapped_to_a_space(opened: Store, say: Say, tmp_path: Path) -> None:
@@ -344,10 +344,10 @@ def test_a_source_is_mapped_to_a_space(opened: Store, say: Say, tmp_path: Path) 
 
 def features(opened: Store, *args: str) -> list[dict[str, Any]]:
     asked = ["features", *args, "--json", "--store", str(opened.folder)]
-    found: list[dict[str, Any]] = json.loads(
+    result: list[dict[str, Any]] = json.loads(
         CliRunner().invoke(query.command, asked, catch_exceptions=False).stdout
     )
-    return found
+    return result
 
 
 def test_a_label_stands_beside_what_was_measured(opened: Store, say: Say, tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def ids(path: Path) -> dict[str, list[str]]:
 
 
 def test_a_stage_that_differs_is_there_for_each_variant(swept):
-    found = ids(swept(stages__features__with__active=[2, 3]))
-    assert found == {
+    result = ids(swept(stages__features__with__active=[2, 3]))
+    assert result == {
         "features-1": [],
         "features-2": [],
         "groups-1": ["features-1"],
@@ -42,9 +42,9 @@ def test_a_stage_that_differs_is_there_for_each_variant(swept):
 
 def test_a_stage_that_points_share_is_one(swept):
     path = swept(stages__features__with__active=[2, 3], stages__groups__with__by=["group", "unit"])
-    found = ids(path)
-    assert [id for id in found if id.startswith("features")] == ["features-1", "features-2"]
-    assert len([id for id in found if id.startswith("groups")]) == 4
+    result = ids(path)
+    assert [id for id in result if id.startswith("features")] == ["features-1", "features-2"]
+    assert len([id for id in result if id.startswith("groups")]) == 4
     points = sweep_points(load_spec(path).data)
     assert [point.stages["features"] for point in points] == ["features-1"] * 2 + ["features-2"] * 2
     assert len({point.stages["groups"] for point in points}) == 4

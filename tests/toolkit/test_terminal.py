@@ -95,13 +95,13 @@ def test_commands_print_through_the_terminal_module() -> None:
     printing = re.compile(
         r"click\.(s?echo|secho|echo_via_pager)\(|(?<![\w.])print\(|sys\.std\w+\.write"
     )
-    found = [
+    results = [
         f"{path.relative_to(package)}: {line.strip()}"
         for path in sorted((package / "_cli").rglob("*.py"))
         for line in path.read_text().splitlines()
         if printing.search(line) and "json.dumps(facts)" not in line
     ]
-    assert found == []
+    assert results == []
 
 
 INTERRUPTED = """

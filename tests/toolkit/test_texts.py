@@ -44,7 +44,9 @@ def samples(texts: list[list[int]]) -> pa.Table:
         "spans": [],
         "prompt_hash": "",
     }
-    rows = [{"sample": f"s{at:04d}", "token_ids": ids, **blank} for at, ids in enumerate(texts)]
+    rows = [
+        {"sample": f"s{index:04d}", "token_ids": ids, **blank} for index, ids in enumerate(texts)
+    ]
     return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
 
 
@@ -59,15 +61,17 @@ def test_ranges_cover_all_and_part_equal_texts_only_where_they_are_too_many(
     ids = ordered["token_ids"].to_pylist()
     assert ids == sorted(texts, key=lambda one: (len(one), one))
     ranges = text_ranges(ordered, size)
-    assert [at for start, end in ranges for at in range(start, end)] == list(range(len(texts)))
+    assert [index for start, end in ranges for index in range(start, end)] == list(
+        range(len(texts))
+    )
     for start, end in ranges[:-1]:
         assert size <= end - start <= LARGEST * size
         assert ids[end] != ids[end - 1] or end - start == LARGEST * size
 
 
 def test_the_order_is_by_tokens_and_not_by_bytes_of_this_machine() -> None:
-    found = by_text(samples([[256], [1], [255], [2]]))["token_ids"].to_pylist()
-    assert found == [[1], [2], [255], [256]]
+    result = by_text(samples([[256], [1], [255], [2]]))["token_ids"].to_pylist()
+    assert result == [[1], [2], [255], [256]]
 
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 9))
@@ -78,7 +82,9 @@ def test_ranges_hold_whole_units(units: list[int], size: int) -> None:
     )
     ordered = by_unit(named)["unit"].to_pylist()
     ranges = unit_ranges(by_unit(named), size)
-    assert [at for start, end in ranges for at in range(start, end)] == list(range(len(units)))
+    assert [index for start, end in ranges for index in range(start, end)] == list(
+        range(len(units))
+    )
     for start, end in ranges[:-1]:
         assert end - start >= size
         assert ordered[end] != ordered[end - 1]

@@ -186,9 +186,9 @@ def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_feature
     plan = make_plan(
         resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes, model]), PARTS), PARTS
     )
-    found = power_of(plan, plan.stage("residual"), {}, None)
-    assert found is not None
-    assert found["family"] is None
+    result = power_of(plan, plan.stage("residual"), {}, None)
+    assert result is not None
+    assert result["family"] is None
     known = plan_of("exp1_residual_l1_31")
     told = power_of(known, known.stage("residual"), {}, None)
     assert told is not None

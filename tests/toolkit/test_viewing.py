@@ -76,8 +76,8 @@ def test_status_tells_a_dead_run_from_a_finished_one(folder: Path) -> None:
     text = call(status, "--store", str(folder))
     assert "dead" in text
     assert "continue with: toolkit run toy-xyz2" in text
-    found = json.loads(call(status, "--store", str(folder), "--json"))
-    assert [(view["run"], view["state"]) for view in found] == [
+    result = json.loads(call(status, "--store", str(folder), "--json"))
+    assert [(view["run"], view["state"]) for view in result] == [
         ("toy-abc1", "done"),
         ("toy-xyz2", "dead"),
     ]
@@ -155,5 +155,5 @@ def test_doctor_says_the_cure_and_clean_removes(
     assert not (folder / "runs" / "toy-abc1" / "jobs" / "key1").exists()
     assert (folder / "runs" / "toy-xyz2" / "jobs" / "unfinished").exists()
     open_store(folder).record_run(run="toy-xyz2", name="toy", state="interrupted")
-    found = json.loads(call(doctor, "--json", "--store", str(folder)))
-    assert [finding for finding in found["findings"] if finding["cure"]] == []
+    result = json.loads(call(doctor, "--json", "--store", str(folder)))
+    assert [finding for finding in result["findings"] if finding["cure"]] == []

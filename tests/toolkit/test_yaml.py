@@ -200,9 +200,9 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_scalars_follow_yaml_1_2_without_octal(text: str, value: Any) -> None:
-    found = plain(parse_value(text, "--set a")) if text != "-" else "-"
-    assert found == value
-    assert type(found) is type(value)
+    result = plain(parse_value(text, "--set a")) if text != "-" else "-"
+    assert result == value
+    assert type(result) is type(value)
 
 
 def test_a_quoted_merge_key_and_words_as_keys_are_text(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_quoted_merge_key_and_words_as_keys_are_text(tmp_path: Path) -> None:
 
 
 def test_lines_are_those_of_keys_and_items_or_the_nearest_parent(tmp_path: Path) -> None:
-    found = load_yaml(
+    result = load_yaml(
         written(
             tmp_path,
             "\ufeffname: a\n"
@@ -227,21 +227,21 @@ def test_lines_are_those_of_keys_and_items_or_the_nearest_parent(tmp_path: Path)
         )
     )
     assert [
-        found.line(at) for at in [(), ("name",), ("stages",), ("stages", 0), ("stages", 0, "with")]
+        result.line(at) for at in [(), ("name",), ("stages",), ("stages", 0), ("stages", 0, "with")]
     ] == [1, 1, 2, 3, 4]
-    assert found.line(("stages", 0, "with", "alpha")) == 5
-    assert found.line(("stages", 0, "with", "gamma", 3)) == 4
-    assert found.line(("stages", 1, "uses")) == 7
-    assert found.line(("stages", 9)) == 2
+    assert result.line(("stages", 0, "with", "alpha")) == 5
+    assert result.line(("stages", 0, "with", "gamma", 3)) == 4
+    assert result.line(("stages", 1, "uses")) == 7
+    assert result.line(("stages", 9)) == 2
 
 
 def test_environment_values_are_filled_in_on_demand_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLKIT_TEST_A", "${env:TOOLKIT_TEST_B}")
-    found = load_yaml(written(tmp_path, "a: ['x/${env:TOOLKIT_TEST_A}/y', $HOME, '${other}']\n"))
-    assert found.data == {"a": ["x/${env:TOOLKIT_TEST_A}/y", "$HOME", "${other}"]}
-    assert expand(found.root) == {"a": ["x/${env:TOOLKIT_TEST_B}/y", "$HOME", "${other}"]}
+    result = load_yaml(written(tmp_path, "a: ['x/${env:TOOLKIT_TEST_A}/y', $HOME, '${other}']\n"))
+    assert result.data == {"a": ["x/${env:TOOLKIT_TEST_A}/y", "$HOME", "${other}"]}
+    assert expand(result.root) == {"a": ["x/${env:TOOLKIT_TEST_B}/y", "$HOME", "${other}"]}
 
 
 @pytest.mark.parametrize(
@@ -324,8 +324,8 @@ def test_dumped_data_loads_back_equal(
         yaml.dump(data, Dumper=_Quoting, default_flow_style=flow, allow_unicode=True),
         encoding="utf-8",
     )
-    found = load_yaml(path)
-    assert found.data == data
+    result = load_yaml(path)
+    assert result.data == data
     assert repr(plain(placed(data, "x"))) == repr(data)
 
 
@@ -340,8 +340,8 @@ def test_any_bytes_load_or_are_refused(
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"
     path.write_bytes(data)
     try:
-        refused, found = "", load_yaml(path).data
+        refused, result = "", load_yaml(path).data
     except SpecError as error:
-        refused, found = str(error), {}
+        refused, result = str(error), {}
     assert not refused or refused.startswith(f"{path}:")
-    assert all(math.isfinite(value) for value in found.values() if isinstance(value, float))
+    assert all(math.isfinite(value) for value in result.values() if isinstance(value, float))

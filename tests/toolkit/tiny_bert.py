@@ -38,9 +38,9 @@ class Bert(Encoder):
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         if chat:
             raise BadInput("BERT has no chat template. Leave `chat` out.")
-        found = self._tokeniser(text, return_offsets_mapping=True)
-        *offsets, _ = map(tuple, found["offset_mapping"])
-        return Encoded(text, tuple(found["input_ids"]), (*offsets, (len(text), len(text))))
+        result = self._tokeniser(text, return_offsets_mapping=True)
+        *offsets, _ = map(tuple, result["offset_mapping"])
+        return Encoded(text, tuple(result["input_ids"]), (*offsets, (len(text), len(text))))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokeniser.decode(list(ids), skip_special_tokens=True))

@@ -142,7 +142,9 @@ def export(name: str, path: Path) -> None:
     from toolkit._images.export import export_image
     from toolkit.images import read_lock
 
-    export_image(name, _named(read_lock(), name), path)
+    pinned = _named(read_lock(), name)
+    echo(f"writing {path}: an image has gigabytes, so this takes minutes", err=True)
+    export_image(name, pinned, path)
     echo(str(path))
 
 

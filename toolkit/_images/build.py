@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 LABEL = "io.sae-toolkit"
+BUILD_STAGE = f"{LABEL}.stage=build"
+"""A label of the stage in which a Containerfile installs: it is larger than the image itself."""
 TOOLKIT_FILES = "opt/toolkit/own-files.txt"
 """A file in which the last build step lists the files of the toolkit and of added plugins."""
 Say = Callable[[str], None]
@@ -163,7 +165,9 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> str:
-    """Run the engine's builder without a network; returns the image's ID."""
+    """Run the engine's builder without a network and from nothing: what is left of earlier builds
+    would make them equal without a proof. Returns the image's ID.
+    """
     from docker.errors import APIError, BuildError
 
     try:
@@ -172,6 +176,7 @@ def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> st
             dockerfile="Containerfile",
             buildargs={"BASE": base},
             network_mode="none",
+            nocache=True,
             rm=True,
             forcerm=True,
             pull=False,
@@ -184,6 +189,8 @@ def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> st
         ) from None
     except APIError as error:
         raise BadInput(f"{recipe.containerfile}: the engine refused: {error.explanation}") from None
+    finally:
+        client.images.prune(filters={"dangling": True, "label": BUILD_STAGE})
     return str(image.id)
 
 

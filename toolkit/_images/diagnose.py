@@ -15,8 +15,10 @@ from toolkit.images import read_lock
 if TYPE_CHECKING:
     from docker import DockerClient
 
-ROOM_FOR_IMAGES = 10 << 30
-"""Bytes that building the CUDA image takes, roughly: wheels, layers and the archive."""
+BUILD_GIB = {"cpu": 12, "cuda": 30}
+"""The disk space that building an image takes for a while, as measured: wheels, the builder's
+layers, and the file system three times.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ def examine_containers() -> Iterator[ContainerFact]:
     """Facts about the engine. A missing engine is not a problem: stages run without one."""
     try:
         client = connect(timeout=20)
-    except BadInput:
-        yield ContainerFact("container engine", f"none answers at {socket_name()}")
+    except BadInput as error:
+        reason = str(error).partition(". ")[0]
+        yield ContainerFact("container engine", reason[0].lower() + reason[1:])
     else:
         try:
             yield from _engine(client)
@@ -61,10 +64,12 @@ def _engine(client: DockerClient) -> Iterator[ContainerFact]:
         return
     cure = (
         ""
-        if free >= ROOM_FOR_IMAGES
+        if free >= min(BUILD_GIB.values()) << 30
         else "Make room: `docker system df` shows what uses the space."
     )
-    yield ContainerFact("room for images", f"{free / 2**30:.1f} GiB free in {root}", cure)
+    takes = ", ".join(f"{name} {count}" for name, count in BUILD_GIB.items())
+    text = f"{free / 2**30:.1f} GiB free in {root} (building takes, in GiB: {takes})"
+    yield ContainerFact("room for images", text, cure)
 
 
 def _pins(client: DockerClient) -> Iterator[ContainerFact]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from toolkit._images.build import write_lock
+from toolkit.apptainer import PROGRAMS
 from toolkit.engines import connect
 from toolkit.errors import BadInput
 from toolkit.images import PinnedImage
@@ -46,7 +48,19 @@ def _write_sif(name: str, pinned: PinnedImage, path: Path) -> None:
         archive = Path(scratch) / "image.tar"
         _save(pinned, archive)
         command = [program, "build", "--force", str(path), f"docker-archive://{archive}"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, env=_scratch_only(scratch), capture_output=True, text=True, check=False
+        )
     if result.returncode:
         raise BadInput(f"{path}: `{program} build` failed: {result.stderr.strip()[-500:]}")
     write_lock(name, replace(pinned, sif=str(path.resolve())))
+
+
+def _scratch_only(scratch: str) -> dict[str, str]:
+    """The environment in which Apptainer unpacks beside the file that it writes, and keeps no copy
+    of the image in the user's home.
+    """
+    settings = {"TMPDIR": scratch, "CACHEDIR": scratch}
+    names = (program.upper() for program in PROGRAMS)
+    own = {f"{name}_{key}": value for name in names for key, value in settings.items()}
+    return {**os.environ, **own}

@@ -185,8 +185,8 @@ def _check_versions(name: str, host_versions: Mapping[str, str], there: Mapping[
         if ours != theirs:
             raise VersionMismatch(
                 f"{name} has another version: {package} is {theirs} there and {ours} here. "
-                "Install the same version on both sides (or rebuild the image), then issue the "
-                "same command again."
+                "Install the same version on both sides (for a container: `toolkit images "
+                "build`), then issue the same command again."
             )
 
 

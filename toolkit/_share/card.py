@@ -21,14 +21,14 @@ def card(run: Run, files: Iterable[Path], findings: Sequence[Finding], repositor
     configs = [{"config_name": name, "data_files": f"{name}.parquet"} for name in tables]
     head = yaml.safe_dump({"tags": TAGS, "configs": configs}, sort_keys=False)
     question = (run.manifest.get("spec") or {}).get("question")
-    asked = [f"{question}", ""] if question else []
-    said = [f"- {finding.sentence}" for finding in findings]
+    opening = [f"{question}", ""] if question else []
+    results = [f"- {finding.sentence}" for finding in findings]
     lines = [
         f"# {run.state.name}",
         "",
-        *asked,
-        *said,
-        *([""] if said else []),
+        *opening,
+        *results,
+        *([""] if results else []),
         f"Run `{run.id}` of sae-toolkit, {run.state.state}: every table, with its ledger and "
         "manifest. To have it in a store:",
         "",

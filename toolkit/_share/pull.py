@@ -43,9 +43,9 @@ def pull(store: Store, repository: str, *, revision: str = "main") -> Pulled:
         try:
             run = import_run(store, "parquet", folder)
         except DataError as error:
-            said = str(error).replace(str(folder), f"{repository}@{snapshot.revision}")
+            reason = str(error).replace(str(folder), f"{repository}@{snapshot.revision}")
             raise DataError(
-                f"{said} Delete {cached} and pull again; if it is refused again, the run has to be "
-                "pushed again."
+                f"{reason} Delete {cached} and pull again; if it is refused again, push "
+                "the run again."
             ) from None
     return Pulled(run, repository, snapshot.revision)

@@ -106,7 +106,7 @@ def _make_repository(api: Any, repository: str, public: bool) -> None:
 def _make_branch(api: Any, repository: str, branch: str) -> bool:
     """Whether the branch is new: it then starts with the files of main, which keeps them."""
     branches = api.list_repo_refs(repository, repo_type="dataset").branches
-    if branch == MAIN or any(one.name == branch for one in branches):
+    if branch == MAIN or any(existing.name == branch for existing in branches):
         return False
     api.create_branch(repository, repo_type="dataset", branch=branch)
     return True
@@ -117,10 +117,10 @@ def _check_same_run(api: Any, repository: str, branch: str, run: str) -> None:
     if INDEX not in files_at(api, repository, branch):
         return
     path = api.hf_hub_download(repository, INDEX, repo_type="dataset", revision=branch)
-    held = json.loads(Path(path).read_text(encoding="utf-8"))["run"]["run"]
-    if held != run:
+    other = json.loads(Path(path).read_text(encoding="utf-8"))["run"]["run"]
+    if other != run:
         raise BadInput(
-            f"'{repository}' at revision '{branch}' holds run {held}. Name another repository, or "
+            f"'{repository}' at revision '{branch}' holds run {other}. Name another repository, or "
             "another branch with --revision."
         )
 
@@ -140,8 +140,8 @@ def _commit(api: Any, run: str, files: Mapping[str, Path], repository: str, bran
 
 
 def _check_arrived(api: Any, files: Mapping[str, Path], repository: str, commit: str) -> None:
-    there = ask(repository, commit, lambda: files_at(api, repository, commit))
-    wrong = sorted(different(files, there))
+    remote = ask(repository, commit, lambda: files_at(api, repository, commit))
+    wrong = sorted(different(files, remote))
     if wrong:
         raise DataError(
             f"'{repository}' at commit {commit}: {wrong[0]} differs from what was sent "

@@ -55,13 +55,13 @@ def files_at(api: Any, repository: str, revision: str) -> dict[str, hub.HubFile]
     return {file.path: file for file in map(hub.hub_file, info.siblings or ())}
 
 
-def different(files: Mapping[str, Path], there: Mapping[str, hub.HubFile]) -> Iterable[str]:
+def different(files: Mapping[str, Path], remote: Mapping[str, hub.HubFile]) -> Iterable[str]:
     """The names of files that the repository lacks, or has with other content."""
     for name, path in files.items():
-        held = there.get(name)
-        if held is None or held.size != path.stat().st_size:
+        copy = remote.get(name)
+        if copy is None or copy.size != path.stat().st_size:
             yield name
-        elif held.sha256 is not None and held.sha256 != _sha256(path):
+        elif copy.sha256 is not None and copy.sha256 != _sha256(path):
             yield name
 
 

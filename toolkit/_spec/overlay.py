@@ -162,7 +162,7 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
     if not name:
         raise SpecError(
             f"{change.location}: {where}.{index}: An overlay changes {where} by `{key}`; add the "
-            f"{key} of this one."
+            f"{key}."
         )
     if name in [label(item, key) for item in overlay.value[:index]]:
         raise SpecError(

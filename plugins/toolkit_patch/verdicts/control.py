@@ -9,18 +9,18 @@ from typing import Any
 
 from toolkit import figures as draw
 
-from .stage import CAUSAL, ORDER
+from .stage import CAUSAL, ORDER, UNSPECIFIC
 
 Row = Mapping[str, Any]
 
 
 def control_sentence(control: Sequence[Row]) -> str:
-    """How many features are causal with random decoder rows."""
-    causal, family = Counter(row["verdict"] for row in control)[CAUSAL], control[0]["family"]
-    verb = "is" if causal == 1 else "are"
+    """How many features are causal, and how many unspecific, with random decoder rows."""
+    counts, family = Counter(row["verdict"] for row in control), control[0]["family"]
+    verb = "is" if counts[CAUSAL] == 1 else "are"
     return (
         "With decoder rows replaced by random directions of equal length (same encoders), "
-        f"{causal} of {family} {verb} causal"
+        f"{counts[CAUSAL]} of {family} {verb} causal and {counts[UNSPECIFIC]} unspecific"
     )
 
 
@@ -35,7 +35,8 @@ def control_table(rows: Sequence[Row], control: Sequence[Row]) -> str:
     ]
     cells.append(("median size of the effect", _median(rows), _median(control)))
     heads = ("verdict", "trained decoder", "random decoder")
-    table = draw.table("Verdicts by decoder", heads, cells)
+    caption = "Verdicts by decoder; reconstructions are tried with the trained one only"
+    table = draw.table(caption, heads, cells)
     return f"<p>{draw.escaped(control_sentence(control))}.</p>{table}"
 
 

@@ -67,8 +67,8 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 def notes_of(work: SinkWork, findings: Sequence[Finding]) -> str:
     """The question of the spec and the findings, as Markdown."""
     question = (work.record.get("spec") or {}).get("question")
-    asked = [f"**{question}**", ""] if question else []
-    return "\n".join([*asked, *(f"- {finding.sentence}" for finding in findings)])
+    opening = [f"**{question}**", ""] if question else []
+    return "\n".join([*opening, *(f"- {finding.sentence}" for finding in findings)])
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[list[Any]]:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +96,9 @@ def _failure(error: Exception) -> str:
     """The sentence for what MLflow raised, without its passwords."""
     values = {name: os.environ[name] for name in PASSWORDS if os.environ.get(name)}
     text = Secrets(values).hide(str(error)).strip()
-    said = text.splitlines()[0][:300] if text else type(error).__name__
+    reason = text.splitlines()[0][:300].rstrip(".") if text else type(error).__name__
     return (
-        f"MLflow did not take the run: {said} Every step is safe: correct `uri` or start the "
+        f"MLflow did not take the run: {reason}. Every step is safe: correct `uri` or start the "
         "server, then continue with the same command."
     )
 
@@ -114,7 +114,6 @@ def _log(work: SinkWork) -> tuple[str, str]:
     contents = work.report()
     run = _run(client, experiment, work)
     client.set_tag(run, "mlflow.note.content", notes_of(work, contents.findings))
-    _log_config(client, run, work)
     _log_measures(client, run, work)
     with tempfile.TemporaryDirectory(prefix="toolkit-mlflow-") as scratch:
         _write_artifacts(work, contents, Path(scratch))
@@ -140,23 +139,27 @@ def _experiment(client: Any, work: SinkWork) -> str:
 
 
 def _run(client: Any, experiment: str, work: SinkWork) -> str:
-    """The id of the run that has this run's tag; it is made where there is none."""
-    same = client.search_runs([experiment], filter_string=f"tags.`{RUN_TAG}` = '{work.run}'")
-    if same:
-        return str(same[0].info.run_id)
+    """The id of the run that has this run's tag and configuration. One with another configuration,
+    such as that of an older version, is deleted: MLflow changes no param.
+    """
+    params = {_key(name): text[:LONGEST_PARAM] for name, text in flat_config(config_of(work))}
+    for run in client.search_runs([experiment], filter_string=f"tags.`{RUN_TAG}` = '{work.run}'"):
+        if params.items() >= run.data.params.items():
+            _log_params(client, run.info.run_id, params)
+            return str(run.info.run_id)
+        client.delete_run(run.info.run_id)
     name = str(work.record.get("name") or work.run)
     run = client.create_run(experiment, run_name=name, tags={RUN_TAG: work.run})
+    _log_params(client, run.info.run_id, params)
     return str(run.info.run_id)
 
 
-def _log_config(client: Any, run: str, work: SinkWork) -> None:
+def _log_params(client: Any, run: str, params: Mapping[str, str]) -> None:
     from mlflow.entities import Param
 
-    params = [
-        Param(_key(name), text[:LONGEST_PARAM]) for name, text in flat_config(config_of(work))
-    ]
-    for start in range(0, len(params), PARAMS_AT_ONCE):
-        client.log_batch(run, params=params[start : start + PARAMS_AT_ONCE])
+    entries = [Param(name, text) for name, text in params.items()]
+    for start in range(0, len(entries), PARAMS_AT_ONCE):
+        client.log_batch(run, params=entries[start : start + PARAMS_AT_ONCE])
 
 
 def _key(name: str) -> str:
@@ -180,7 +183,10 @@ def _write_artifacts(work: SinkWork, contents: ReportContents, folder: Path) -> 
         "spec.json": json.dumps(config_of(work), indent=1, ensure_ascii=False).encode(),
         "findings.csv": _csv(FINDING_COLUMNS, finding_rows(contents.findings)),
     }
-    files |= {f"tables/{one.name}.csv": _csv(one.columns, one.rows) for one in tracked_tables(work)}
+    files |= {
+        f"tables/{tracked.name}.csv": _csv(tracked.columns, tracked.rows)
+        for tracked in tracked_tables(work)
+    }
     files |= {f"figures/{name}": content for name, content in contents.files.items()}
     for name, content in files.items():
         path = folder / name

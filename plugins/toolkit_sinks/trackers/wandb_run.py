@@ -95,9 +95,9 @@ def _failure(error: Exception) -> str:
     """The sentence for what wandb raised, without the key of the login."""
     key = os.environ.get("WANDB_API_KEY")
     text = Secrets({"WANDB_API_KEY": key} if key else {}).hide(str(error)).strip()
-    said = text.splitlines()[0] if text else type(error).__name__
+    reason = text.splitlines()[0].rstrip(".") if text else type(error).__name__
     return (
-        f"Weights & Biases did not take the run: {said}. Every step is safe: log in (`wandb "
+        f"Weights & Biases did not take the run: {reason}. Every step is safe: log in (`wandb "
         "login`) or set `mode: offline`, then continue with the same command."
     )
 
@@ -158,10 +158,10 @@ def _logged(wandb: Any, work: SinkWork, contents: ReportContents) -> dict[str, A
     """Findings, tables and charts, each under its name."""
     findings = wandb.Table(columns=list(FINDING_COLUMNS), data=finding_rows(contents.findings))
     tables = {
-        f"tables/{one.name}": wandb.Table(
-            columns=list(one.columns), data=list(one.rows), allow_mixed_types=True
+        f"tables/{tracked.name}": wandb.Table(
+            columns=list(tracked.columns), data=list(tracked.rows), allow_mixed_types=True
         )
-        for one in tracked_tables(work)
+        for tracked in tracked_tables(work)
     }
     charts = {
         f"figures/{name.removesuffix('.svg')}": wandb.Html(content.decode(), inject=False)

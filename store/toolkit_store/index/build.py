@@ -20,10 +20,10 @@ from toolkit.ledger import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import locks
 from toolkit_store.database import Database
+from toolkit_store.derived_steps import PART, spaces_of
 from toolkit_store.filters import among
 from toolkit_store.index.postings import LAYOUT, Summary, number_key, posting_rows, space_key
 from toolkit_store.index.scratch import Numbered, Scratch, numbered
-from toolkit_store.index.step_rows import PART, spaces_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,8 @@ from toolkit.errors import BadInput
 from toolkit.ledger import StepRow
 from toolkit.randomness import generator
 from toolkit.tables import arrow_schema
+from toolkit_store.derived_steps import PROJECTIONS_PART
 from toolkit_store.filters import equals
-from toolkit_store.index.step_rows import PROJECTIONS_PART
-from toolkit_store.query.similar import Decoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 DIMS = 512
 _LAYOUT = "1"
+DecoderRows = Callable[[int, int], "np.ndarray"]
+"""Gives the decoder rows of the features from the first up to, not including, the last."""
 _AT_ONCE = 1024
 """Features in a row of the table."""
 
@@ -45,7 +46,7 @@ def project(
     space: str,
     sae_hash: str,
     width: int,
-    rows: Decoder,
+    rows: DecoderRows,
     dims: int | None = None,
     *,
     run: str = "",
@@ -104,7 +105,7 @@ def projected(store: StepStore, sae_hash: str) -> np.ndarray | None:
     return flat
 
 
-def _blocks(space: str, width: int, rows: Decoder, dims: int) -> Iterator[pa.Table]:
+def _blocks(space: str, width: int, rows: DecoderRows, dims: int) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     basis: np.ndarray | None = None

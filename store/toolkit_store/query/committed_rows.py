@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from toolkit.ledger import StepRow
 from toolkit.tables import TABLES, arrow_schema
+from toolkit_store import derived_steps
 from toolkit_store.filters import among
-from toolkit_store.index import step_rows
 from toolkit_store.store import Store
 from toolkit_store.write.rows import ordered
 
@@ -34,7 +34,7 @@ class CommittedRows:
     @cached_property
     def cover(self) -> list[str]:
         """The steps that wrote activations."""
-        return step_rows.covered(self.steps)
+        return derived_steps.covered(self.steps)
 
     def writers(self, name: str) -> list[str]:
         """The steps that wrote to a table."""

@@ -15,15 +15,15 @@ from toolkit.addresses import locate
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import TABLES
+from toolkit_store import derived_steps
 from toolkit_store.filters import equals
-from toolkit_store.index import step_rows
 from toolkit_store.index.postings import number_key, space_key
-from toolkit_store.index.projections import projected, projection_key
+from toolkit_store.index.projections import DecoderRows, projected, projection_key
 from toolkit_store.query.by_index import ByIndex, RunIndex
 from toolkit_store.query.by_rows import ByRows
 from toolkit_store.query.by_sample import entries_of, rows_of
 from toolkit_store.query.committed_rows import CommittedRows
-from toolkit_store.query.similar import Decoder, nearest_rows, slices
+from toolkit_store.query.similar import nearest_rows, slices
 from toolkit_store.store import Store
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class RunView:
         """Ids of spaces with activations, or declared."""
         results = set(self._declared)
         if self._numbering is not None:
-            return sorted(results | set(step_rows.spaces_of(self._numbering)))
+            return sorted(results | set(derived_steps.spaces_of(self._numbering)))
         for batch in self._rows.activations(None, ["space"]):
             results.update(batch["space"].unique().to_pylist())
         return sorted(results)
@@ -104,7 +104,7 @@ class RunView:
             return {}
         keys = {
             space_key(self._numbering.key, space): space
-            for space in step_rows.spaces_of(self._numbering)
+            for space in derived_steps.spaces_of(self._numbering)
         }
         return {keys[row.key]: row.key for row in self.store.index_steps(keys)}
 
@@ -296,7 +296,7 @@ class RunView:
         return effects_rows.filter(pl.col("sample") != SUMMARY) if samples else effects_rows
 
     def similar(
-        self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None
+        self, space: str, feature: int, k: int = 20, rows: DecoderRows | np.ndarray | None = None
     ) -> pl.DataFrame:
         """Features of the space with the nearest decoder direction: feature, cosine.
 

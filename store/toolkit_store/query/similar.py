@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from toolkit_store.index.projections import DecoderRows
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-Decoder = Callable[[int, int], "np.ndarray"]
-"""Gives the decoder rows of the features from the first up to, not including, the last."""
 
 _AT_ONCE = 4096
 
 
-def nearest_rows(give: Decoder, width: int, feature: int, k: int) -> pl.DataFrame:
+def nearest_rows(give: DecoderRows, width: int, feature: int, k: int) -> pl.DataFrame:
     """The `k` features with the largest cosine to this one: feature, cosine."""
     import numpy as np
     import polars as pl
@@ -35,7 +34,7 @@ def nearest_rows(give: Decoder, width: int, feature: int, k: int) -> pl.DataFram
     )
 
 
-def slices(rows: np.ndarray) -> Decoder:
+def slices(rows: np.ndarray) -> DecoderRows:
     """An array as a decoder."""
 
     def give(first: int, last: int) -> np.ndarray:

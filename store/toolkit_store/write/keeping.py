@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from toolkit.ledger import StepRow
 from toolkit.tables import DATA_TABLES, TABLES
+from toolkit_store.file_record import Damaged
 from toolkit_store.filters import among
 from toolkit_store.location import Location
 from toolkit_store.locks import InUse
-from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import ledger
 
 if TYPE_CHECKING:

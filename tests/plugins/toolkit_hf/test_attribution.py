@@ -252,7 +252,7 @@ def test_no_gradient_is_left_behind(loaded: Callable[[str], Any]) -> None:
 
 def test_what_gradients_refuse(loaded: Callable[[str], Any]) -> None:
     model = loaded("llama")
-    with pytest.raises(BadInput, match="computes nothing from this site"):
+    with pytest.raises(BadInput, match="only observes this site: nothing is computed from it"):
         model.gradients(BATCH, ["mlp_in_normed.1"], difference)
     with pytest.raises(
         BadInput, match=r"freeze: 'heads' is unknown\. Known: attention, norms, mlp"

@@ -527,7 +527,7 @@ OTHER_FAMILIES = {
 def test_a_family_is_known_by_the_modules_of_a_model(pair: Pair) -> None:
     """A class of another name is the same model; one that lacks a norm is not."""
     if pair.family.names:
-        with pytest.raises(BadInput, match=r"^PersimmonForCausalLM names its modules like no"):
+        with pytest.raises(BadInput, match=r"^PersimmonForCausalLM has module names of no family"):
             family_of(pair.plain)
         return
     result = family_of(pair.plain)

@@ -315,7 +315,7 @@ def test_a_config_without_a_size(copied: Path, config: Callable[..., None]) -> N
     config(hidden_size=None)
     assert (
         refused(copied)
-        == f"{copied}/config.json has no 'hidden_size': it is no complete llama config."
+        == f"{copied}/config.json has no 'hidden_size': it is not a complete llama config."
     )
 
 

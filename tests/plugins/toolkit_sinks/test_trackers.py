@@ -256,6 +256,18 @@ def test_mlflow_is_given_the_run_and_its_repetition_makes_no_second_one(stand_in
     assert mlflow.experiments["sae-toolkit"].artifacts == (tmp_path / "mlruns").as_uri()
 
 
+def test_a_run_of_an_older_version_is_replaced(
+    stand_in, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = stand_in("mlflow")
+    run("mlflow", tmp_path)
+    monkeypatch.setitem(RECORD, "toolkit", "0.2.0")
+    run("mlflow", tmp_path)
+    first, second = mlflow.runs.values()
+    assert (first.tags["toolkit.run"], first.params["toolkit"]) == ("deleted", "0.1.0")
+    assert (second.tags["toolkit.run"], second.params["toolkit"]) == ("two-groups-1", "0.2.0")
+
+
 def test_what_mlflow_raises_is_one_sentence_without_the_token(
     stand_in, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,7 @@ def test_both_counts_are_reported_and_twins_once() -> None:
     assert "welch: bh over 16 features, alpha 0.05, |d| &gt;= 1.5." in figure.html
     assert "a: 40 samples of 40 units, 40 distinct prompts, 40 clusters." in figure.html
     assert (
-        "RowsByKey: 4 features by corrected p alone, 2 with the cut on the effect. "
+        "Found: 4 features by corrected p alone, 2 with the cut on the effect. "
         "With features that do the same in several SAEs of one site counted once: 2 and 1."
     ) in figure.html
     assert "differ as well given balance." in figure.html

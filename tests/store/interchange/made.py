@@ -176,10 +176,10 @@ class Memory:
 
     def read(self, name: str, keys: Iterable[str]) -> pa.Table:
         parts = [self.data[name, key] for key in keys if (name, key) in self.data]
-        found = rows.ordered(
+        result = rows.ordered(
             name, pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts])
         )
-        return found.drop_columns("step")
+        return result.drop_columns("step")
 
     def index(self, keys: Iterable[str], *, run: str = "") -> int:
         return 0
@@ -199,14 +199,14 @@ class Memory:
         with pl.SQLContext(
             t=pl.DataFrame(pa.concat_tables([schema.empty_table(), *parts])), eager=True
         ) as context:
-            found = context.execute(f"SELECT * FROM t WHERE {where.replace('`', '')}").to_arrow()
-        self.answers.append(found.num_rows)
-        return found.cast(schema).select(list(columns))
+            result = context.execute(f"SELECT * FROM t WHERE {where.replace('`', '')}").to_arrow()
+        self.answers.append(result.num_rows)
+        return result.cast(schema).select(list(columns))
 
     def batches(self, name: str, where: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        found = self.rows(name, where, columns)
+        result = self.rows(name, where, columns)
         self.answers.pop()
-        yield from (found.slice(at, 2) for at in range(0, found.num_rows, 2))
+        yield from (result.slice(index, 2) for index in range(0, result.num_rows, 2))
 
 
 def opened(folder: Path) -> Any:

@@ -164,10 +164,10 @@ def rewritten(
 ) -> None:
     """The table's file with other rows, and the index with its hashes: a forger can do both."""
     path = folder / f"{table}.parquet"
-    found = pq.read_table(path)
-    rows = found.to_pylist()
+    result = pq.read_table(path)
+    rows = result.to_pylist()
     change(rows)
-    pq.write_table(pa.Table.from_pylist(rows, schema=found.schema), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=result.schema), path)
 
     def sign(content: dict[str, Any]) -> None:
         content["tables"][table]["sha256"] = _parquet._sha256(path)

@@ -23,13 +23,13 @@ from toolkit_store.interchange import RunTables, export_run, import_run, run_tab
 
 def test_parquet_brings_back_everything(tmp_path: Path) -> None:
     run = make(tmp_path / "store", EXAMPLE)
-    found = there_and_back(run, "parquet", tmp_path)
-    assert found.row == run.row
-    assert [replace(step, origin="") for step in found.steps] == list(run.steps)
-    assert {step.origin[:8] for step in found.steps} == {"parquet "}
+    result = there_and_back(run, "parquet", tmp_path)
+    assert result.row == run.row
+    assert [replace(step, origin="") for step in result.steps] == list(run.steps)
+    assert {step.origin[:8] for step in result.steps} == {"parquet "}
     keys = [step.key for step in run.steps]
-    assert found.store.fingerprint(keys) == run.store.fingerprint(keys)
-    assert (found.folder / "manifest.json").read_bytes() == (
+    assert result.store.fingerprint(keys) == run.store.fingerprint(keys)
+    assert (result.folder / "manifest.json").read_bytes() == (
         run.folder / "manifest.json"
     ).read_bytes()
     assert pq.read_table(tmp_path / "out" / "activations.parquet").num_rows == 5
@@ -80,10 +80,10 @@ def test_a_cut_off_parquet_import_goes_on(tmp_path: Path) -> None:
     target = open_store(tmp_path / "new", create=True)
     rows = {name: run.store.read(name, [run.steps[0].key]) for name in run.steps[0].tables}
     target.commit(run.steps[0], rows)
-    found = run_tables(target, import_run(target, "parquet", tmp_path / "out"))
-    assert [step.key for step in found.steps] == [step.key for step in run.steps]
-    assert [bool(step.origin) for step in found.steps] == [False, True]
-    same(run, found, "activations", "sample_meta")
+    results = run_tables(target, import_run(target, "parquet", tmp_path / "out"))
+    assert [step.key for step in results.steps] == [step.key for step in run.steps]
+    assert [bool(step.origin) for step in results.steps] == [False, True]
+    same(run, results, "activations", "sample_meta")
 
 
 # --- safetensors ---
@@ -94,13 +94,13 @@ def test_safetensors_in_coordinates(run: RunTables, tmp_path: Path) -> None:
 
     export_run(run, "safetensors", tmp_path / "out", spaces=["s1"])
     (path,) = (tmp_path / "out").glob("*.safetensors")
-    found = load_file(path)
+    result = load_file(path)
     assert (
         path.name == "google-gemma-2-2b-resid_post.20-layer_20-width_16k-average_l0_71.safetensors"
     )
-    assert found["indices"].tolist() == [[0, 0, 1, 2], [2, 11, 2, 10]]
-    assert found["values"].tolist() == [0.5, 1.5, 4.0, 0.25]
-    assert (found["sample"].tolist(), found["position"].tolist()) == ([0, 0, 1], [0, 2, 1])
+    assert result["indices"].tolist() == [[0, 0, 1, 2], [2, 11, 2, 10]]
+    assert result["values"].tolist() == [0.5, 1.5, 4.0, 0.25]
+    assert (result["sample"].tolist(), result["position"].tolist()) == ([0, 0, 1], [0, 2, 1])
 
 
 def test_safetensors_that_do_not_fit_together_are_refused(run: RunTables, tmp_path: Path) -> None:

@@ -124,9 +124,9 @@ def test_importing_twice_adds_nothing(run: RunTables, tmp_path: Path, form: str)
 
 @pytest.mark.parametrize("form", ["safetensors", "rows", "tokens"])
 def test_an_imported_run_has_a_manifest(run: RunTables, tmp_path: Path, form: str) -> None:
-    found = there_and_back(run, form, tmp_path / "memory")
-    manifest = json.loads((found.folder / "manifest.json").read_text())
-    assert (manifest["run"], manifest["stages"][0]["part"]) == (found.id, f"import.{form}")
+    result = there_and_back(run, form, tmp_path / "memory")
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert (manifest["run"], manifest["stages"][0]["part"]) == (result.id, f"import.{form}")
     assert {"activations", "samples", "spaces"} <= set(manifest["stages"][0]["writes"])
 
 
@@ -137,9 +137,9 @@ def test_a_place_that_two_steps_looked_at_goes_out_once_with_its_largest_values(
     run = make(
         tmp_path / "memory" / "store", EXAMPLE, {"activations": again, "spaces": EXAMPLE["spaces"]}
     )
-    found = there_and_back(run, "safetensors", tmp_path / "memory")
-    wanted = [fired("s1", "a b", 0, {2: 0.75, 5: 1.0, 11: 1.5}), *EXAMPLE["activations"][1:]]
-    assert found.read("activations").to_pylist() == wanted
+    result = there_and_back(run, "safetensors", tmp_path / "memory")
+    expected = [fired("s1", "a b", 0, {2: 0.75, 5: 1.0, 11: 1.5}), *EXAMPLE["activations"][1:]]
+    assert result.read("activations").to_pylist() == expected
 
 
 # --- properties ---
@@ -191,13 +191,13 @@ def test_what_is_written_is_read_back(form: str, data: Rows) -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "memory"
         run = make(folder / "store", data)
-        found = there_and_back(run, form, folder)
-        same(run, found, "activations")
+        result = there_and_back(run, form, folder)
+        same(run, result, "activations")
         used = {row["space"] for row in data["activations"]}
         there = {row["sample"] for row in data["activations"]}
         kept = [row for row in run.read("samples").to_pylist() if row["sample"] in there]
-        assert [row for row in found.read("samples").to_pylist() if row["sample"] in there] == kept
-        assert found.spaces == {
+        assert [row for row in result.read("samples").to_pylist() if row["sample"] in there] == kept
+        assert result.spaces == {
             id: row for id, row in run.spaces.items() if form == "parquet" or id in used
         }
 
@@ -217,7 +217,7 @@ def test_labels_come_back_from_neuronpedia_layout(labels: dict[tuple[int, str], 
         run = make(folder / "store", {**bare, "features": [*said, label(0, "always", "m / c")]})
         export_run(run, "neuronpedia", folder / "out")
         other = make(folder / "other", bare)
-        found = run_tables(
+        results = run_tables(
             other.store, import_run(other.store, "neuronpedia", folder / "out", run=other)
         )
-        same(run, found, "features")
+        same(run, results, "features")

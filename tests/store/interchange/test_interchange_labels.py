@@ -72,11 +72,11 @@ def test_neuronpedia_gets_the_methods_and_models_that_labels_name(
         path.stem: [json.loads(line) for line in path.read_text().splitlines()]
         for path in config.iterdir()
     }
-    assert {name: [row["name"] for row in found] for name, found in entered.items()} == {
+    assert {name: [row["name"] for row in result] for name, result in entered.items()} == {
         "explanation_type": ["np_max-act", "other"],
         "explanation_model_type": ["gpt"],
     }
-    assert {frozenset(row) for found in entered.values() for row in found} == {
+    assert {frozenset(row) for result in entered.values() for row in result} == {
         frozenset(("name", "displayName", "description", "creatorName"))
     }
     explained = lines(
@@ -144,14 +144,14 @@ def test_labels_are_known_by_model_source_and_index_alone(tmp_path: Path) -> Non
     import_run(
         run.store, "neuronpedia", write_labels(tmp_path / "in", *rows, name="misplaced"), run=run
     )
-    wanted = [
+    expected = [
         ("s1", 3, "np / gpt", "three"),
         ("s1", 3, "np / gpt #2", "a number"),
         ("s2", 11, "other", "eleven"),
     ]
-    assert labels_of(run) == wanted
+    assert labels_of(run) == expected
     import_run(run.store, "neuronpedia", tmp_path / "in", run=run_tables(run.store, run.id))
-    assert labels_of(run) == wanted
+    assert labels_of(run) == expected
 
 
 def test_labels_of_another_name_need_the_space(tmp_path: Path) -> None:

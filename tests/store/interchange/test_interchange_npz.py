@@ -24,21 +24,21 @@ def test_rows_have_the_arrays_that_scripts_read(run: RunTables, tmp_path: Path) 
         "layer_20_l0_139_activations.npz",
         "layer_5_l0_68_activations.npz",
     ]
-    found = np.load(files[0])
-    assert found["activations"].shape == (3, 12)
-    assert found["activations"][0, 11] == np.float32(1.5)
-    assert found["fragments"].tolist() == ["One", "One two three", "x\n"]
-    assert found["original_sentences"].tolist() == ["One two three", "One two three", "x\né"]
-    assert np.nan_to_num(found["concept_strength_labels"], nan=-1).tolist() == [2.0, 2.0, -1.0]
-    assert (found["sentence_indices"].tolist(), found["token_positions"].tolist()) == (
+    loaded = np.load(files[0])
+    assert loaded["activations"].shape == (3, 12)
+    assert loaded["activations"][0, 11] == np.float32(1.5)
+    assert loaded["fragments"].tolist() == ["One", "One two three", "x\n"]
+    assert loaded["original_sentences"].tolist() == ["One two three", "One two three", "x\né"]
+    assert np.nan_to_num(loaded["concept_strength_labels"], nan=-1).tolist() == [2.0, 2.0, -1.0]
+    assert (loaded["sentence_indices"].tolist(), loaded["token_positions"].tolist()) == (
         [0, 0, 1],
         [0, 2, 1],
     )
-    assert (found["is_final_token"].tolist(), found["fragment_lengths"].tolist()) == (
+    assert (loaded["is_final_token"].tolist(), loaded["fragment_lengths"].tolist()) == (
         [False, True, False],
         [1, 3, 1],
     )
-    assert (int(found["layer"]), float(found["average_l0"]), int(found["num_features"])) == (
+    assert (int(loaded["layer"]), float(loaded["average_l0"]), int(loaded["num_features"])) == (
         20,
         71.0,
         12,
@@ -80,10 +80,10 @@ def test_rows_of_another_program_need_the_model(run: RunTables, tmp_path: Path) 
     np.savez_compressed(path, **FOREIGN)
     with pytest.raises(BadInput, match="does not say which model it is from"):
         import_run(run.store, "rows", tmp_path / "in")
-    found = run_tables(
+    results = run_tables(
         run.store, import_run(run.store, "rows", tmp_path / "in", model="google/gemma-2-2b")
     )
-    (row,) = found.spaces.values()
+    (row,) = results.spaces.values()
     assert (row["hookpoint"], row["width"], row["sae"]) == (
         "resid_post.3",
         3,
@@ -91,11 +91,11 @@ def test_rows_of_another_program_need_the_model(run: RunTables, tmp_path: Path) 
     )
     rows = [
         (row["sample"], row["position"], row["features"], row["values"])
-        for row in found.read("activations").to_pylist()
+        for row in results.read("activations").to_pylist()
     ]
     assert rows == [("sentence-000004", 1, [1], [2.5]), ("sentence-000007", 0, [0], [1.0])]
-    assert found.samples["sentence-000004"]["text"] == "I am here."
-    assert [row["number"] for row in found.read("sample_meta").to_pylist()] == [3.0, 0.0]
+    assert results.samples["sentence-000004"]["text"] == "I am here."
+    assert [row["number"] for row in results.read("sample_meta").to_pylist()] == [3.0, 0.0]
 
 
 def test_archives_that_are_none_say_so(run: RunTables, tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_archives_that_are_none_say_so(run: RunTables, tmp_path: Path) -> None:
 
 def test_tokens_have_a_folder_a_sample_and_a_file_a_layer(run: RunTables, tmp_path: Path) -> None:
     export_run(run, "tokens", tmp_path / "out", spaces=["s1", "s3"])
-    found = np.load(tmp_path / "out" / "a b" / "layer_20.npz")
-    assert found["features"].shape == (3, 12)
-    assert found["features"][2, 2] == np.float32(4)
-    assert found["attention"].shape == (2, 3, 3)
-    assert found["attention"][1, 2].tolist() == [0.5, 0.25, 0.25]
+    loaded = np.load(tmp_path / "out" / "a b" / "layer_20.npz")
+    assert loaded["features"].shape == (3, 12)
+    assert loaded["features"][2, 2] == np.float32(4)
+    assert loaded["attention"].shape == (2, 3, 3)
+    assert loaded["attention"][1, 2].tolist() == [0.5, 0.25, 0.25]
     (path,) = (tmp_path / "out").glob("metadata_L5_20_*.json")
     (first, second) = json.loads(path.read_text())["scenarios"]
     assert (first["scenario"], first["tokens"], first["seq_len"]) == (
@@ -168,17 +168,21 @@ def test_tokens_of_another_program(run: RunTables, tmp_path: Path) -> None:
     folder = foreign_tokens(tmp_path / "in", features=features, attention=attention)
     with pytest.raises(BadInput, match="--model meta-llama/Llama"):
         import_run(run.store, "tokens", folder)
-    found = run_tables(
+    results = run_tables(
         run.store, import_run(run.store, "tokens", folder, model="meta-llama/Llama-3.1-8B")
     )
     assert [
-        (row["position"], row["features"]) for row in found.read("activations").to_pylist()
+        (row["position"], row["features"]) for row in results.read("activations").to_pylist()
     ] == [(0, [0]), (1, [1]), (2, [2])]
-    assert found.read("attention").num_rows == 6
-    assert found.samples["Desperate_10"]["spans"] == [{"name": "balance", "start": 1, "end": 3}]
+    assert results.read("attention").num_rows == 6
+    assert results.samples["Desperate_10"]["spans"] == [{"name": "balance", "start": 1, "end": 3}]
     alone = foreign_tokens(tmp_path / "alone", attention=attention)
-    found = run_tables(run.store, import_run(run.store, "tokens", alone, model="m"))
-    assert (found.read("attention").num_rows, found.read("activations").num_rows, found.spaces) == (
+    results = run_tables(run.store, import_run(run.store, "tokens", alone, model="m"))
+    assert (
+        results.read("attention").num_rows,
+        results.read("activations").num_rows,
+        results.spaces,
+    ) == (
         6,
         0,
         {},
@@ -189,8 +193,8 @@ def test_attention_that_was_kept_in_part_comes_back_in_part(run: RunTables, tmp_
     nan = np.nan
     attention = np.array([[[nan] * 3, [0.5, 0.5, 0], [nan, 0.75, nan]]], np.float16)
     folder = foreign_tokens(tmp_path / "in", attention=attention)
-    found = run_tables(run.store, import_run(run.store, "tokens", folder, model="m"))
-    rows = found.read("attention").to_pylist()
+    results = run_tables(run.store, import_run(run.store, "tokens", folder, model="m"))
+    rows = results.read("attention").to_pylist()
     assert [(row["query"], row["keys"], row["weights"], row["rest"]) for row in rows] == [
         (1, None, [0.5, 0.5, 0.0], 0.0),
         (2, [1], [0.75], 0.25),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolkit._images.build import build_image
+from toolkit._images.build import build_image, write_lock
 from toolkit._images.verify import problems_of
 from toolkit.errors import StepFailed
 from toolkit.images import read_lock, read_recipes
@@ -123,8 +123,15 @@ packages = ["toolkit_mine"]
 
 
 def test_an_image_is_built_with_a_users_plugin(
-    engine: Any, wheelhouse: Path, image: Path, tmp_path: Path
+    engine: Any,
+    wheelhouse: Path,
+    image: Path,
+    tmp_path: Path,
+    toolkit: Any,
+    toy: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It has the plugin; a host that does not have it is told so before anything runs."""
     package = tmp_path / "mine"
     (package / "toolkit_mine").mkdir(parents=True)
     (package / "pyproject.toml").write_text(PLUGIN)
@@ -151,3 +158,9 @@ def test_an_image_is_built_with_a_users_plugin(
         pinned.image, ["toolkit", "plugins"], network_mode="none", remove=True
     )
     assert b"mine" in output
+    lock = tmp_path / "images.yaml"
+    write_lock("cpu", pinned, lock)
+    monkeypatch.setenv("TOOLKIT_IMAGES", str(lock))
+    result = toolkit.run("run", toy(), "--on", "docker")
+    assert result.returncode == 2
+    assert "plugin mine is toolkit-mine 1.0 there and not installed here" in result.stderr

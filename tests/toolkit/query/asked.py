@@ -86,7 +86,7 @@ def stat(
 def compared(
     feature: int, d: float, q: float | None, significant: bool, space: str = "s1"
 ) -> list[dict[str, Any]]:
-    found = {
+    results = {
         "d": d,
         "t": d * 2,
         "df": 9.5,
@@ -94,10 +94,10 @@ def compared(
         "q": q,
         "significant": float(significant),
     }
-    rows = [stat(feature, name, CONTRAST, number, space=space) for name, number in found.items()]
+    rows = [stat(feature, name, CONTRAST, number, space=space) for name, number in results.items()]
     rows += [
-        stat(feature, "mean", group, d + at, "4 samples in 4 clusters", space)
-        for at, group in enumerate(("lost", "won"))
+        stat(feature, "mean", group, d + index, "4 samples in 4 clusters", space)
+        for index, group in enumerate(("lost", "won"))
     ]
     return [
         *rows,
@@ -212,8 +212,8 @@ def ask(folder: Path, *args: str, run: str = "full-1") -> Result:
 
 
 def rows(folder: Path, *args: str, run: str = "full-1") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ask(folder, *args, "--json", run=run).stdout)
-    return found
+    result: list[dict[str, Any]] = json.loads(ask(folder, *args, "--json", run=run).stdout)
+    return result
 
 
 def refused(folder: Path, *args: str, message: str, run: str = "full-1") -> None:

@@ -62,21 +62,24 @@ def test_nothing_in_a_store_steers_the_terminal(
     monkeypatch.setattr(terminal, "sys", screen)
     for words in queries:
         for form in ([], ["--json"], ["--csv"]):
-            found = ask(store.folder, *words, *form)
-            assert not any(mark in found.stdout + found.stderr for mark in STEERS), (words, form)
+            result = ask(store.folder, *words, *form)
+            assert not any(mark in result.stdout + result.stderr for mark in STEERS), (words, form)
 
 
 def test_csv_is_read_back(folder: Path) -> None:
-    found = list(csv.DictReader(io.StringIO(ask(folder, "top", "2/5", "--csv").stdout)))
-    assert [(row["token"], row["value"]) for row in found][:2] == [(" three", "3.0"), ("\n", "2.0")]
+    results = list(csv.DictReader(io.StringIO(ask(folder, "top", "2/5", "--csv").stdout)))
+    assert [(row["token"], row["value"]) for row in results][:2] == [
+        (" three", "3.0"),
+        ("\n", "2.0"),
+    ]
     assert ask(folder, "top", "2/99", "--csv").stdout == "sample,position,token,value,unit,text\n"
     assert ask(folder, "top", "2/99", "--json").stdout == "[]\n"
 
 
 def test_parquet_is_read_back(folder: Path, tmp_path: Path) -> None:
     assert ask(folder, "top", "2/5", "--parquet", str(tmp_path / "top.parquet")).stdout == ""
-    found = pq.read_table(tmp_path / "top.parquet").to_pylist()
-    assert [(row["token"], row["value"]) for row in found][:2] == [(" three", 3.0), ("\n", 2.0)]
+    result = pq.read_table(tmp_path / "top.parquet").to_pylist()
+    assert [(row["token"], row["value"]) for row in result][:2] == [(" three", 3.0), ("\n", 2.0)]
     ask(folder, "top", "2/99", "--parquet", str(tmp_path / "none.parquet"))
     assert pq.read_table(tmp_path / "none.parquet").column_names == [
         "sample",
@@ -175,9 +178,9 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
     )
     command = [sys.executable, "-c", program, "--store", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("HEAVY")]
-    assert found[0] == []
-    assert {"torch", "transformers"} & set(found[1]) == set()
+    results = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("HEAVY")]
+    assert results[0] == []
+    assert {"torch", "transformers"} & set(results[1]) == set()
 
 
 @settings(max_examples=50)
@@ -185,8 +188,8 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
 def test_pieces_that_make_up_the_text_are_found_where_they_are(pieces: list[str]) -> None:
     text = "".join(pieces)
     assert ["".join(text[start:end]) for start, end in query_text.spans(text, pieces)] == pieces
-    for at in range(len(pieces) + 1):
-        shown = query_text.around(text, pieces, at, "<{}>".format)
+    for index in range(len(pieces) + 1):
+        shown = query_text.around(text, pieces, index, "<{}>".format)
         assert shown.strip("…").replace("<", "").replace(">", "") in text.replace("\n", "↵")
 
 

@@ -29,15 +29,15 @@ from toolkit_store.database import Database
 
 
 def test_features_are_sorted_by_q_and_then_the_size_of_d(folder: Path) -> None:
-    found = rows(folder, "features", "--k", "5")
-    assert [(row["address"], row["contrast"], row["q"]) for row in found] == [
+    result = rows(folder, "features", "--k", "5")
+    assert [(row["address"], row["contrast"], row["q"]) for row in result] == [
         ("2/7", CONTRAST, 0.01),
         ("2/5", CONTRAST, 0.01),
         ("2/5", "early vs late", 0.4),
         ("m/gpt/resid_post.9/thin:6", CONTRAST, 0.5),
         ("2/8", CONTRAST, 0.9),
     ]
-    first, second = found[0], found[1]
+    first, second = result[0], result[1]
     assert list(first)[:9] == [
         "address",
         "stage",
@@ -59,10 +59,10 @@ def test_features_are_sorted_by_q_and_then_the_size_of_d(folder: Path) -> None:
 
 
 def test_features_without_q_come_last(folder: Path) -> None:
-    found = rows(folder, "features", "--k", "100")
-    assert len(found) == 35
-    assert [row["address"] for row in found[-2:]] == ["2/58", "2/59"]
-    assert found[-1]["q"] is None
+    result = rows(folder, "features", "--k", "100")
+    assert len(result) == 35
+    assert [row["address"] for row in result[-2:]] == ["2/58", "2/59"]
+    assert result[-1]["q"] is None
 
 
 def test_features_as_a_table(folder: Path) -> None:
@@ -92,7 +92,7 @@ def test_features_as_a_table(folder: Path) -> None:
 def test_a_ranking_is_shown_in_the_order_of_its_sound_ranks(tmp_path: Path) -> None:
     """The features that it ranks first, not those that go down most surely."""
     ranks = {5: 2.0, 7: 1.0, 9: None}
-    found = [
+    results = [
         stat(feature, name, "strength", number)
         for feature, rank in ranks.items()
         for name, number in (
@@ -105,7 +105,7 @@ def test_a_ranking_is_shown_in_the_order_of_its_sound_ranks(tmp_path: Path) -> N
     ]
     store = open_store(tmp_path / "store", create=True)
     with store.writer():
-        commit(store, "k1", "ranking", "full-1", {"features": found, "spaces": SPACES[:1]})
+        commit(store, "k1", "ranking", "full-1", {"features": results, "spaces": SPACES[:1]})
         begin(
             store,
             "full-1",
@@ -246,23 +246,23 @@ def test_a_group_called_like_another_contrast_is_of_its_own_line() -> None:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool]]:
     """What queries read: table, rows, and whether their texts too."""
-    found: list[tuple[str, int, bool]] = []
+    result: list[tuple[str, int, bool]] = []
     rows_of = Database.rows
 
     def spy(self: Database, name: str, *asked: Any) -> pa.Table:
         table = rows_of(self, name, *asked)
-        found.append((name, table.num_rows, "text" in table.column_names))
+        result.append((name, table.num_rows, "text" in table.column_names))
         return table
 
     monkeypatch.setattr(Database, "rows", spy)
-    return found
+    return result
 
 
 def read_of(name: str, read: list[tuple[str, int, bool]]) -> tuple[int, int]:
     """Rows without their texts, and rows with them."""
     short, whole = (
-        sum(count for table, count, texts in read if (table, texts) == (name, wanted))
-        for wanted in (False, True)
+        sum(count for table, count, texts in read if (table, texts) == (name, expected))
+        for expected in (False, True)
     )
     return short, whole
 
@@ -293,25 +293,25 @@ def test_many_features_are_read_by_their_space(
 def test_effects_read_the_rows_that_are_asked_for(
     folder: Path, read: list[tuple[str, int, bool]]
 ) -> None:
-    for args, wanted in (
+    for args, expected in (
         ([], 4),
         (["--feature", "2/7"], 1),
         (["--samples", "--feature", "2/5", "--arm", "zero"], 3),
     ):
         read.clear()
         ask(folder, "effects", *args)
-        assert [one[:2] for one in read if one[0] == "effects"] == [("effects", wanted)]
+        assert [one[:2] for one in read if one[0] == "effects"] == [("effects", expected)]
 
 
 def test_effects_are_summaries_unless_samples_are_asked_for(folder: Path) -> None:
-    found = rows(folder, "effects")
-    assert [(row["address"], row["arm"], row["q"]) for row in found] == [
+    result = rows(folder, "effects")
+    assert [(row["address"], row["arm"], row["q"]) for row in result] == [
         ("2/5", "zero", 0.001),
         ("2/7", "zero", 0.9),
         ("2/5", "sham", 0.9),
         ("-", "clean", None),
     ]
-    assert list(found[0]) == ["address", "stage", *statistics.EFFECTS]
+    assert list(result[0]) == ["address", "stage", *statistics.EFFECTS]
     per_sample = rows(folder, "effects", "--samples")
     assert [(row["sample"], row["effect"]) for row in per_sample] == [("a1", 0.3), ("a2", None)]
 

@@ -34,20 +34,20 @@ from toolkit_store import open_store
 
 @pytest.mark.parametrize("address", ["2/5", "L2-5", "m/gpt/resid_post.2/sparse:5", "s1:5"])
 def test_top_shows_where_a_feature_fires_hardest(folder: Path, address: str) -> None:
-    found = rows(folder, "top", address)
-    assert [(row["sample"], row["position"], row["token"], row["value"]) for row in found] == [
+    result = rows(folder, "top", address)
+    assert [(row["sample"], row["position"], row["token"], row["value"]) for row in result] == [
         ("a1", 2, " three", 3.0),
         ("a2", 1, "\n", 2.0),
         ("a1", 0, "one", 1.0),
         ("a3", 20, "word20", 0.25),
     ]
-    assert found[0]["unit"] == "unit of a1"
-    assert [row["text"] for row in found[:3]] == [
+    assert result[0]["unit"] == "unit of a1"
+    assert [row["text"] for row in result[:3]] == [
         "one two[ three]",
         "line[↵]next·[31m",
         "[one] two three",
     ]
-    assert found[3]["text"] == f"…{' '.join(WORDS[4:20])} [word20] {' '.join(WORDS[21:29])}…"
+    assert result[3]["text"] == f"…{' '.join(WORDS[4:20])} [word20] {' '.join(WORDS[21:29])}…"
 
 
 def test_top_is_cut_at_k_and_says_so(folder: Path) -> None:
@@ -124,8 +124,8 @@ def test_a_broken_plugin_does_not_keep_a_run_from_being_read(
 
 
 def test_sample_shows_its_features_by_value_and_once(folder: Path) -> None:
-    found = rows(folder, "sample", "a1")
-    assert [(row["address"], row["position"], row["token"], row["value"]) for row in found] == [
+    result = rows(folder, "sample", "a1")
+    assert [(row["address"], row["position"], row["token"], row["value"]) for row in result] == [
         ("m/gpt/resid_post.9/thin:5", 2, " three", 9.0),
         ("2/5", 2, " three", 3.0),
         ("2/5", 0, "one", 1.0),
@@ -174,15 +174,17 @@ def bets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"name": "bet", "start": 7, "end": 8},
     ]
     there = [text("a1", "".join(pieces), pieces) | {"spans": spans}]
-    found = [fired(id, "a1", at, **{f"f{at}": 1.0 + at}) for id in ("s1", "s2") for at in (2, 3, 6)]
-    tables = {"samples": there, "spaces": SPACES, "activations": [*found, fired("s1", "a1", 7)]}
+    results = [
+        fired(id, "a1", at, **{f"f{at}": 1.0 + at}) for id in ("s1", "s2") for at in (2, 3, 6)
+    ]
+    tables = {"samples": there, "spaces": SPACES, "activations": [*results, fired("s1", "a1", 7)]}
     commit(store, "k1", "extract", "full-1", tables)
     begin(store, "full-1", "2026-01-04", "done", ["k1"], STAGES)
     return store.folder
 
 
 @pytest.mark.parametrize(
-    ("args", "wanted"),
+    ("args", "expected"),
     [
         (["--token", "$100", "--layer", "2"], ["2/3", "2/2"]),
         (["--token", "100", "--space", "s1"], ["2/3"]),
@@ -197,9 +199,9 @@ def bets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=" ".join,
 )
 def test_sample_at_words_a_span_a_layer_or_a_space(
-    bets: Path, args: list[str], wanted: list[str]
+    bets: Path, args: list[str], expected: list[str]
 ) -> None:
-    assert [row["address"] for row in rows(bets, "sample", "a1", *args)] == wanted
+    assert [row["address"] for row in rows(bets, "sample", "a1", *args)] == expected
 
 
 def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_there(
@@ -260,8 +262,8 @@ def test_every_token_is_found_by_its_own_words(pieces: list[str], data: st.DataO
 
 
 def test_tokens_show_where_a_feature_fires(folder: Path) -> None:
-    found = rows(folder, "tokens", "2/5", "a1")
-    assert found == [
+    result = rows(folder, "tokens", "2/5", "a1")
+    assert result == [
         {"position": 0, "token": "one", "value": 1.0},
         {"position": 2, "token": " three", "value": 3.0},
     ]

@@ -51,9 +51,9 @@ def ask_diff(folder: Path, *args: str) -> Result:
 
 
 def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
-    found = json.loads(ask_diff(folder, "part-1", "full", "--json").stdout)
-    assert [(row["address"], row["count_a"], row["count_b"]) for row in found] == [("2/7", 1, 1)]
-    assert found[0]["change"] == pytest.approx(1 / 3 - 1 / 2)
+    result = json.loads(ask_diff(folder, "part-1", "full", "--json").stdout)
+    assert [(row["address"], row["count_a"], row["count_b"]) for row in result] == [("2/7", 1, 1)]
+    assert result[0]["change"] == pytest.approx(1 / 3 - 1 / 2)
     assert json.loads(ask_diff(folder, "full-1", "full-1", "--json").stdout) == []
     assert (
         "in the same share of samples in run full-1 and in run full-1"
@@ -84,8 +84,8 @@ def extracted(folder: Path, run: str, positions: list[int], **material: object) 
     store.commit(
         make_step(f"of-{run}", stage="extract", run=run, material=text),
         {
-            name: pa.Table.from_pylist(found, schema=arrow_schema(name))
-            for name, found in tables.items()
+            name: pa.Table.from_pylist(result, schema=arrow_schema(name))
+            for name, result in tables.items()
         },
     )
     begin(store, run, "2026-01-01", "done", [f"of-{run}"], STAGES)
@@ -101,9 +101,9 @@ def test_diff_does_not_compare_all_tokens_with_the_last(tmp_path: Path, indexed:
         for run in ("every", "last", "span"):
             open_store(folder).index([f"of-{run}"], run=run)
     for first, second in (("every", "last"), ("last", "every")):
-        found = ask_diff(folder, first, second)
-        assert found.stdout == ""
-        assert "run every kept several tokens of each sample, run last one" in found.stderr
+        result = ask_diff(folder, first, second)
+        assert result.stdout == ""
+        assert "run every kept several tokens of each sample, run last one" in result.stderr
     assert (
         "run last kept the tokens 'at: \"last\"'; "
         'run span kept the tokens \'at: {"span": "balance"}\''
@@ -116,9 +116,9 @@ def test_diff_does_not_compare_all_tokens_with_the_last(tmp_path: Path, indexed:
 
 @pytest.mark.parametrize("run", ["begun-1", "begun-2"])
 def test_diff_of_a_run_that_goes_on_is_about_what_its_journal_names(begun: Path, run: str) -> None:
-    found = json.loads(ask_diff(begun, "part-1", "full-1", "--json").stdout)
-    assert found
-    assert json.loads(ask_diff(begun, run, "full-1", "--json").stdout) == found
+    result = json.loads(ask_diff(begun, "part-1", "full-1", "--json").stdout)
+    assert result
+    assert json.loads(ask_diff(begun, run, "full-1", "--json").stdout) == result
     assert "partial: run" in ask_diff(begun, "full-1", run).stderr
 
 
@@ -175,9 +175,9 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_similar_reads_the_files_that_the_spec_names(decoders: Path) -> None:
-    found = rows(decoders, "similar", "s1:0", run="r")
+    result = rows(decoders, "similar", "s1:0", run="r")
     prefix = "s1:"
-    assert [(row["address"], row["cosine"]) for row in found] == [
+    assert [(row["address"], row["cosine"]) for row in result] == [
         (f"{prefix}1", 1.0),
         (f"{prefix}2", 0.0),
         (f"{prefix}3", -1.0),
@@ -217,10 +217,10 @@ def test_similar_says_where_it_looked_and_what_to_do(decoders: Path, tmp_path: P
         run="r",
         message=r"saes.* does not exist.*--saes FOLDER",
     )
-    found = rows(
+    result = rows(
         moved / "store", "similar", "s1:0", "--saes", str(decoders.parent / "saes"), run="r"
     )
-    assert len(found) == 3
+    assert len(result) == 3
     manifest.write_text("{}")
     refused(
         moved / "store",
@@ -245,9 +245,9 @@ def test_similar_without_the_files_uses_projections_and_says_so(
     ]
     exact = rows(moved / "store", "similar", "s1:0", run="r")
     shutil.rmtree(moved / "saes")
-    found = ask(moved / "store", "similar", "s1:0", "--json", run="r")
-    assert json.loads(found.stdout) == exact
-    assert found.stderr.startswith(
+    result = ask(moved / "store", "similar", "s1:0", "--json", run="r")
+    assert json.loads(result.stdout) == exact
+    assert result.stderr.startswith(
         "from projections of 2 numbers per feature, cosines to about 0.71: the SAE files are "
         "missing."
     )

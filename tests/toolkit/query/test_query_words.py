@@ -56,7 +56,7 @@ VERDICT = {
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = open_store(tmp_path_factory.mktemp("words") / "store", create=True)
-    found = [
+    results = [
         word(5, "gamble"),
         word(5, "quit", value=-2.0),
         word(5, "hello", verdict="not confirmed", p=0.0001),
@@ -71,7 +71,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label(8, "numbers and counting"),
     ]
     with store.writer():
-        commit(store, "w1", "words", RUN, {"feature_words": found, "spaces": SPACES})
+        commit(store, "w1", "words", RUN, {"feature_words": results, "spaces": SPACES})
         commit(store, "w2", "tokens", RUN, {"promoted_tokens": tokens})
         commit(store, "w3", "import.neuronpedia", RUN, {"features": labels})
         commit(store, "w4", "verdicts", RUN, {"verdicts": [VERDICT]})
@@ -82,10 +82,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_words_of_a_feature_are_shown_confirmed_ones_first(said: Path) -> None:
-    found = rows(said, "words", "2/5", run=RUN)
-    assert [row["word"] for row in found] == ["gamble", "quit", "hello", "bet"]
-    assert found[0]["stage"] == "words"
-    assert rows(said, "words", "2/5", "--k", "1", run=RUN) == found[:1]
+    result = rows(said, "words", "2/5", run=RUN)
+    assert [row["word"] for row in result] == ["gamble", "quit", "hello", "bet"]
+    assert result[0]["stage"] == "words"
+    assert rows(said, "words", "2/5", "--k", "1", run=RUN) == result[:1]
 
 
 def test_promoted_tokens_stand_above_and_steer_no_terminal(said: Path) -> None:
@@ -102,17 +102,17 @@ def test_a_feature_without_words_says_so(said: Path) -> None:
 
 
 def test_labels_about_a_subject_and_what_else_speaks_for_them(said: Path) -> None:
-    found = rows(said, "label", "risk taking", run=RUN)
-    assert [row["address"] for row in found] == ["2/7", "2/5"]
-    second = found[1]
+    result = rows(said, "label", "risk taking", run=RUN)
+    assert [row["address"] for row in result] == ["2/7", "2/5"]
+    second = result[1]
     assert second["label"] == "risky gambling decisions"
     assert second["words"] == pytest.approx(1 / 3**0.5)
     assert second["words_p"] == pytest.approx(1 / 3)
     assert second["tokens"] > 0.3
     assert second["effect"] == -0.125
-    assert found[0]["words"] == 0
-    assert found[0]["words_p"] == 1
-    assert found[0]["effect"] is None
+    assert result[0]["words"] == 0
+    assert result[0]["words_p"] == 1
+    assert result[0]["effect"] is None
     assert rows(said, "label", "numbers", "--layer", "2", run=RUN)[0]["address"] == "2/8"
     assert rows(said, "label", "numbers", "--layer", "9", run=RUN) == []
 

@@ -94,8 +94,8 @@ def test_search_looks_at_labels_words_tokens_and_addresses_of_all_runs(tmp_path:
         ("dollars", "token"),
         ("2/5", "address"),
     ):
-        found = store.search(text)
-        assert ("full-1", "2/5", match) in list(found["run", "address", "match"].iter_rows())
+        result = store.search(text)
+        assert ("full-1", "2/5", match) in list(result["run", "address", "match"].iter_rows())
     assert store.search("no such words anywhere").is_empty()
     assert set(store.search("2/5")["run"]) == {"full-1", "other-1", "part-1"}
     assert store.run("full").verdicts()["verdict"].to_list() == ["causal"]

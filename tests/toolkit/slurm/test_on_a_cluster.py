@@ -45,9 +45,9 @@ def local(toolkit, path: Path) -> tuple[list[str], str]:
 
 def check(toolkit, path: Path) -> None:
     """The tables are those of a local run, and the queue is empty."""
-    keys, found = local(toolkit, path)
+    keys, result = local(toolkit, path)
     store = open_store(toolkit.store)
-    assert store.fingerprint(keys) == found
+    assert store.fingerprint(keys) == result
     assert {row.key for row in store.steps()} == set(keys)
     assert queue(toolkit) == []
 

@@ -87,13 +87,13 @@ def test_two_stores_with_the_same_run_have_jobs_of_different_names(request_, tmp
 
 def test_a_container_gets_the_folders_and_nothing_else(request_, tmp_path):
     sif = tmp_path / "image.sif"
-    found = _script.seat_for(Slurm(sif=str(sif), gpus=1), request_, "slurm-0-0")
-    words = found.command
+    result = _script.seat_for(Slurm(sif=str(sif), gpus=1), request_, "slurm-0-0")
+    words = result.command
     assert words[:2] == ["apptainer", "exec"]
     assert "--nv" in words
     assert words[-4:] == [str(sif), "python", "-m", "toolkit.worker"]
-    assert found.folders[str(request_.jobs)] == "/toolkit/jobs"
-    assert "a long secret" not in json.dumps(found.__dict__)
+    assert result.folders[str(request_.jobs)] == "/toolkit/jobs"
+    assert "a long secret" not in json.dumps(result.__dict__)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_without_slurm_the_run_says_so(toolkit, toy, monkeypatch, tmp_path):
 
 @given(st.integers(0, 5000), st.integers(0, 1001))
 def test_arrays_stay_below_the_limit(tasks, limit):
-    found = _commands.chunks(tasks, limit)
-    assert sum(found) == tasks
-    assert all(0 < count <= max(1, limit - 1) for count in found)
+    result = _commands.chunks(tasks, limit)
+    assert sum(result) == tasks
+    assert all(0 < count <= max(1, limit - 1) for count in result)
 
 
 def test_the_queue_is_read(monkeypatch, tmp_path):
@@ -189,8 +189,8 @@ def test_a_seat_is_claimed_once(tmp_path):
     claimed: list[str] = []
 
     def claim(task: str) -> None:
-        while (found := seats.claim("s", task)) is not None:
-            claimed.append(found.name)
+        while (result := seats.claim("s", task)) is not None:
+            claimed.append(result.name)
 
     threads = [threading.Thread(target=claim, args=(f"1_{n}.0",)) for n in range(8)]
     for thread in threads:

@@ -61,11 +61,11 @@ def test_without_game_effects_rounds_are_fair_evidence() -> None:
 def test_the_planted_effect_is_found(d: float, density: float) -> None:
     which = (1, 5, 30)
     groups = planted_groups(5, d=d, which=which, n_games=8000, n_features=32, density=density)
-    found = cohens_d(groups)
+    result = cohens_d(groups)
     assert groups.planted == dict.fromkeys(which, d)
     # The standard error of d over 8,000 games is about 0.024.
-    np.testing.assert_allclose(found[list(which)], d, atol=0.08)
-    assert np.abs(np.delete(found, which)).max() < 0.1
+    np.testing.assert_allclose(result[list(which)], d, atol=0.08)
+    assert np.abs(np.delete(result, which)).max() < 0.1
 
 
 def test_planting_leaves_every_other_number_alone() -> None:

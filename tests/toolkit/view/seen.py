@@ -179,7 +179,7 @@ ATTRIBUTIONS = [
         "layer": 2,
         "position": at,
         "head": None,
-        "space": None,
+        "space": "s2" if at == 3 else None,
         "feature": None,
         "value": at / 10 - 0.2,
         "exact": None,

@@ -52,6 +52,12 @@ SAYS = {
 }
 
 
+def test_a_part_without_a_feature_has_no_address(get: Get) -> None:
+    page = get(f"{RUN}/sample?sample=a1&position=3").text
+    assert "Parts that move the outcome" in page
+    assert "None" not in page
+
+
 def test_every_page_has_an_address_here() -> None:
     assert ADDRESSES.keys() == PAGES.keys()
 

@@ -39,7 +39,11 @@ class MlflowClient:
             info=SimpleNamespace(run_id=name), name=run_name, tags=dict(tags), status="RUNNING"
         )
         runs[name].params, runs[name].metrics, runs[name].files = {}, set(), {}
+        runs[name].data = SimpleNamespace(params=runs[name].params)
         return runs[name]
+
+    def delete_run(self, run: str) -> None:
+        runs[run].tags["toolkit.run"] = "deleted"
 
     def set_tag(self, run: str, key: str, value: str) -> None:
         runs[run].tags[key] = value
