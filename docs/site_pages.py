@@ -13,9 +13,10 @@ import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
@@ -28,6 +29,8 @@ LANGUAGES = {".yaml": "yaml", ".py": "python", ".toml": "toml", ".csv": "text", 
 
 def on_files(files: Files, *, config: Any) -> Files:
     """Add a page for each notebook and each linked file outside docs/."""
+    from mkdocs.structure.files import File
+
     for file in list(files):
         if file.src_uri.endswith(".ipynb"):
             content = notebook_page(json.loads(file.content_string))

@@ -177,7 +177,12 @@ def sample(library: Library, query: Query, name: str) -> Page:
     grids = [
         Grid("active", "Active features", active, links, "No feature is kept as active here."),
         Grid("attention", "Attention from this token", _attention(run, text, position)),
-        Grid("attributions", "Parts that move the outcome", _attributions(run, text, position)),
+        Grid(
+            "attributions",
+            "Parts that move the outcome",
+            _attributions(run, text, position),
+            {"feature": lambda row: run_href(name, "feature", address=row["feature"])},
+        ),
     ]
     kept_positions = set() if rows is None else set(rows["position"].unique().to_list())
     shown = [

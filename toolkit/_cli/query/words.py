@@ -80,11 +80,11 @@ def label(options: QueryOptions, text: str, layer: int | None) -> Answer:
     """Show the features whose label is about TEXT, the nearest first, with other evidence for the
     label.
 
-    Labels are those that `toolkit store import neuronpedia` added to the run. `match` is the
-    agreement of the label with TEXT, `words` with the confirmed words of the feature and `tokens`
-    with the tokens that it promotes, from 0 to 1; `words_p` and `tokens_p` are the label's rank
-    among all features that have some. `effect` is what patching the feature did to the first
-    outcome.
+    Labels are those that a stage `words.labels` read, or `toolkit store import neuronpedia` added
+    to the run. `match` is the agreement of the label with TEXT, `words` with the confirmed words of
+    the feature and `tokens` with the tokens that it promotes, from 0 to 1; `words_p` and `tokens_p`
+    are the label's rank among all features that have some. `effect` is what patching the feature
+    did to the first outcome.
     """
     run = open_run(options)
     about = stems(text)
