@@ -55,7 +55,7 @@ def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
 
 
 def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
-    heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "ABOUT", "WHY THE REST IS COMPUTED")
+    heads = ("STAGE", "PART", "NEEDS", "STEPS", "DONE", "ABOUT", "WHY THE REST IS COMPUTED")
     echo(columns(heads, [_cells(row) for row in rows]))
     if any(row["imported"] for row in rows):
         echo(_IMPORTED)

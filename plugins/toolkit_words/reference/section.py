@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHOWN, EACH, LISTED = 16, 4, 6
 """Features of a table, features of each relation, and words of a feature."""
 WRAPS = "white-space:normal;min-width:11rem"
+NARROW = "white-space:normal;width:8.5rem"
 FIRES, ATTENDS = "fires in ", "fires with attention to "
 
 
@@ -109,7 +110,7 @@ def _cells(row: Row, names: Mapping[str, str]) -> tuple[str, ...]:
         else _feature((row["space"], row["feature"]), names)
     )
     return (
-        draw.escaped(row["relation"]),
+        f'<div style="{NARROW}">{draw.escaped(row["relation"])}</div>',
         draw.escaped(whose),
         "" if row["score"] is None else f"{row['score']:.2f}",
         "" if row["baseline"] is None else f"{row['baseline']:.2f}",
