@@ -285,12 +285,20 @@ def by_hand(root: Path, host: str, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_whole_program_runs_in_the_image_by_hand(image: Path, engine: Any, root: Path) -> None:
+def test_the_whole_program_runs_in_the_image_by_hand(
+    image: Path, engine: Any, root: Path, tmp_path: Path
+) -> None:
+    """For a caller without rights, who owns the folder of the store."""
     from toolkit.images import read_lock
 
+    folder = tmp_path / "data"
+    folder.mkdir()
+    os.chown(folder, 1234, 5678)
+    options = ("--user", "1234:5678", "-v", f"{folder}:/data", "-e", "HF_HOME=/data/hf")
     pin = read_lock(image)["cpu"].image
-    run = ("toolkit", "run", "/tmp/specs/toy.yaml", "--store", "/tmp/store")
-    assert "report.html" in by_hand(root, os.environ["DOCKER_HOST"], pin, *run)
+    run = ("toolkit", "run", "/tmp/specs/toy.yaml", "--store", "/data/store")
+    assert "report.html" in by_hand(root, os.environ["DOCKER_HOST"], *options, pin, *run)
+    assert (folder / "store").stat().st_uid == 1234
 
 
 def test_by_hand_on_the_gpu_that_is_named(
