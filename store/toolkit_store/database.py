@@ -23,6 +23,7 @@ from toolkit.errors import StoreError
 from toolkit.tables import TABLES
 from toolkit_store.background import background
 from toolkit_store.columns import check_columns
+from toolkit_store.file_sizes import folder_usage, is_large, is_mostly_large, small_files
 from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
 from toolkit_store.lance import LanceFault, lance_faults, lancedb, without_blobs
 
@@ -42,10 +43,6 @@ _LOOK_EVERY = 16
 _JOIN_FROM = 32
 """Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins
 files up to a million rows, which bounds what an append may have to rewrite.
-"""
-_LARGE_FILE = 16 << 20
-"""Files of at least this many bytes are not joined: LanceDB counts rows only, rows of `postings`
-are long, and joining takes memory.
 """
 _MINIMUM_AGE = timedelta(milliseconds=1)
 """The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds
@@ -123,7 +120,7 @@ class Database:
             table = self._table(name)
             if table is None or table.version % _LOOK_EVERY:
                 return False
-            return _small_files(table) >= _JOIN_FROM and not _mostly_large(table)
+            return small_files(table) >= _JOIN_FROM and not is_mostly_large(table)
 
     def join(self, name: str) -> None:
         """Join small files. Files of old versions stay, since they may be in use."""
@@ -158,7 +155,7 @@ class Database:
         """
         with self._explained("clean", name):
             table = self._table(name)
-            if table is not None and _is_large(name, table):
+            if table is not None and is_large(name, table):
                 for column in self._to_index(name, table):
                     self._index(table, column)
                 return
@@ -173,7 +170,7 @@ class Database:
         """
         with self._explained("clean", name):
             table = self._table(name)
-            if table is not None and not (reindexing and _is_large(name, table)):
+            if table is not None and not (reindexing and is_large(name, table)):
                 in_folder = self._folder is not None
                 table.optimize(
                     cleanup_older_than=_MINIMUM_AGE if in_folder else _A_DAY,
@@ -314,7 +311,7 @@ class Database:
 
     def _usage(self, name: str) -> tuple[int, int]:
         if self._folder is not None:
-            return _usage(self._folder / f"{name}.lance")
+            return folder_usage(self._folder / f"{name}.lance")
         with self._explained("read", name):
             table = self._table(name)
             stats = None if table is None else table.stats()
@@ -387,25 +384,3 @@ class Database:
             raise StoreError(
                 f"Could not {verb} table '{name}' in {self.uri}: {error}.{damage}{advice}"
             ) from error
-
-
-def _small_files(table: Any) -> int:
-    stats = table.stats()
-    return int(stats["fragment_stats"]["num_small_fragments"])
-
-
-def _mostly_large(table: Any) -> bool:
-    stats = table.stats()
-    usual = (
-        stats["fragment_stats"]["lengths"]["p50"] * stats["total_bytes"] / max(stats["num_rows"], 1)
-    )
-    return bool(usual >= _LARGE_FILE)
-
-
-def _is_large(name: str, table: Any) -> bool:
-    return name == "postings" and _mostly_large(table)
-
-
-def _usage(folder: Path) -> tuple[int, int]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return len(files), sum(path.stat().st_size for path in files)

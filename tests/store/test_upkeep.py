@@ -14,7 +14,7 @@ import toolkit_store
 from toolkit.errors import BadInput, DataError, StoreNotUsable
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, database, open_store
+from toolkit_store import Store, file_sizes, open_store
 from toolkit_store.index import build as indexing
 
 
@@ -146,7 +146,7 @@ def test_compact_changes_nothing_that_is_read(store: Store) -> None:
 def test_large_files_of_postings_are_left_as_they_are_and_indexed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_LARGE_FILE", 1)
+    monkeypatch.setattr(file_sizes, "LARGE_FILE", 1)
     for key in ("k", "l"):
         store.index([key])
         assert store.database.indexed("postings")
