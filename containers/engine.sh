@@ -39,17 +39,24 @@ up() {
     exit 1
 }
 
+mounts() { # below the folder, the innermost first
+    sed -n "s|^[^ ]* \($run/[^ ]*\) .*|\1|p" /proc/mounts | sort -r
+}
+
 down() {
     [ -d "$run" ] || return 0
     # One that was killed has to run again, so that it can end what runs in its containers.
     docker version >/dev/null 2>&1 || (up) || true
     docker ps -aq 2>/dev/null | xargs -r docker rm -f >/dev/null 2>&1 || true
     kill "$(cat "$run/docker.pid")" 2>/dev/null || true
-    for _ in $(seq 200); do # dockerd removes its pid file last
+    for _ in $(seq 600); do # dockerd removes its pid file last
         [ -e "$run/docker.pid" ] || break
         sleep 0.1
     done
-    sed -n "s|^[^ ]* \($run/[^ ]*\) .*|\1|p" /proc/mounts | sort -r | xargs -r umount || true
+    for _ in $(seq 300); do # what it has mounted stays busy for a moment longer
+        mounts | xargs -r umount 2>/dev/null && break
+        sleep 0.2
+    done
     rm -rf "$run"
 }
 
