@@ -83,7 +83,8 @@ def table(times: Sequence[float]) -> str:
     for number, mean in enumerate(means):
         lines.append(f"{number * size:>11,} {mean:>16.2f}")
     total = sum(times) / len(times)
-    lines.append(f"mean {total:.2f} ms a step; last tenth / first: {means[-1] / means[0]:.2f}")
+    growth = f"{means[-1] / means[0]:.2f}" if means[0] else "too few steps"
+    lines.append(f"mean {total:.2f} ms a step; last tenth / first: {growth}")
     return "\n".join(lines)
 
 

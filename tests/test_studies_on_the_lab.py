@@ -450,7 +450,7 @@ def test_exp0_report_opens_with_the_outcome_table(lab: Lab, exp0: str) -> None:
     (page,) = (path for path in (lab.store / "runs").glob("exp0_llama-*/report.html"))
     text = page.read_text(encoding="utf-8")
     headings = re.findall("<h2[^>]*>([^<]*)", text)
-    assert headings[0] == "Outcomes of the games"
+    assert headings[0] == "Outcomes"
     assert "Methods" in headings[1:]
 
 

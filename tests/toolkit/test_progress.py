@@ -198,10 +198,12 @@ def test_a_listener_that_fails_ends_the_run_with_a_sentence(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("colour", [True, False])
 def test_a_terminal_gets_bars(toy, tmp_path, colour):
+    slow = {"seconds": 0.4, "batch": 2}  # its bar is seen half full
+    spec = toy(n=6, features=slow)
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", **({} if colour else {"NO_COLOR": "1"})}
     process = subprocess.Popen(
-        [sys.executable, "-m", "toolkit", "run", str(toy()), "--store", str(tmp_path / "store")],
+        [sys.executable, "-m", "toolkit", "run", str(spec), "--store", str(tmp_path / "store")],
         stdout=subprocess.PIPE,
         stderr=follower,
         env=env,

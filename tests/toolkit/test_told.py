@@ -76,7 +76,7 @@ def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_pat
 @pytest.mark.slow
 def test_the_report_repeats_a_run_from_any_folder(toolkit, toy, tmp_path, monkeypatch):
     report = Path(toolkit.run("run", toy(n=6)).stdout.splitlines()[-1])
-    command = re.search(r'<pre class="command"><code>(.*?)</code>', report.read_text())[1]
+    command = re.search(r'<pre class="command"[^>]*><code>(.*?)</code>', report.read_text())[1]
     assert command == f"toolkit run {report.parent.name} --store {toolkit.store}"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

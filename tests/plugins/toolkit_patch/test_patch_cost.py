@@ -72,7 +72,7 @@ def took(world: World, name: str, params: Mapping[str, Any], tables: Any, folder
     data = [
         file.stat().st_size
         for table in written
-        for file in (folder / "tables" / f"{table}.lance" / "data").iterdir()
+        for file in (folder / "tables" / f"{table}.lance").glob("data/*")
     ]
     return Took(model.read, counted.get_total_flops(), sum(data))
 
