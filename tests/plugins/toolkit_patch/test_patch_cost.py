@@ -132,7 +132,10 @@ def test_a_stage_costs_what_it_says_within_a_factor_of_two(
     )
     forecast = {"forwards": cost.forwards, "flops": cost.flops, "disk": cost.disk}
     for what, amount in vars(actual).items():
-        assert amount / 2 <= forecast[what] <= 2 * amount, (what, forecast[what], amount)
+        assert amount / 2 <= forecast[what], (what, forecast[what], amount)
+        if what == "disk" and given is FEW:
+            continue  # how many features pass is not known beforehand: rows of the most that may
+        assert forecast[what] <= 2 * amount, (what, forecast[what], amount)
     assert not cost.exact
 
 
