@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ class Measured:
     seconds: float
     """From the first step's start to the last step's end."""
     memory: Sequence[int]
-    """Bytes of the host process over the run."""
+    """Bytes of the host process while steps ran."""
+    memory_after: int
+    """The most bytes of the host process afterwards: indexing, findings and the report."""
 
     @property
     def efficiency(self) -> float:
@@ -87,14 +90,14 @@ def spec_of(folder: Path, steps: int, seconds: float) -> Path:
 
 
 @contextmanager
-def memory_of_this_process() -> Iterator[list[int]]:
-    """Fills a list with the memory of this process, twice a second."""
-    samples: list[int] = []
+def memory_of_this_process() -> Iterator[list[tuple[float, int]]]:
+    """Fills a list with times and the memory of this process then, twice a second."""
+    samples: list[tuple[float, int]] = []
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(MEMORY_SECONDS):
-            samples.append(psutil.Process().memory_info().rss)
+            samples.append((time.time(), psutil.Process().memory_info().rss))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -123,7 +126,10 @@ def measure(workers: int, steps: int, step_seconds: float) -> Measured:
     ends = [moment(event) for event in events if isinstance(event, StepDone) and of(event)]
     ready = sorted(starts)[min(workers, len(starts)) - 1]  # every worker has had its first step
     done = sum(end > ready for end in ends)
-    return Measured(workers, done, step_seconds, max(ends) - ready, memory)
+    last = max(ends)
+    during = [size for at, size in memory if at <= last]
+    after = max((size for at, size in memory if at > last), default=0)
+    return Measured(workers, done, step_seconds, last - ready, during, after)
 
 
 def of(event: StepStarted | StepDone) -> bool:
@@ -192,7 +198,8 @@ def main() -> None:
             for part in (many.memory[tenth : 2 * tenth], many.memory[-tenth:])
         )
         print(
-            f"host memory: {early / 2**20:.0f} MiB in the second tenth, {late / 2**20:.0f} at last"
+            f"host memory: {early / 2**20:.0f} MiB in the second tenth of the steps, "
+            f"{late / 2**20:.0f} in the last, {many.memory_after / 2**20:.0f} at most afterwards"
         )
     print("\nSimulated efficiency, a host with that time a step:")
     print(simulated_table(many.host_seconds, SIMULATED))
