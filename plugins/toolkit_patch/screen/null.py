@@ -59,13 +59,13 @@ def _tests_of_space(
         if not len(block) or not len(live):
             break
         direction_effects = _direction_effects(
-            screen, edits, point_numbers, block, lengths[:, live]
+            screen, edits, point_numbers, block, lengths[:, live], (start, len(pool))
         )
         for index, column in zip(live.tolist(), direction_effects.T, strict=True):
             nulls[index].append(column)
             beyond[index] += int((abs(column) >= abs(effects[index])).sum())
         live = live[may_pass(pool, beyond[live], screen.params.alpha)]
-        screen.work.report.progress(min(stop, len(pool)), len(pool))
+    screen.work.report.progress(len(pool) * len(point_numbers), len(pool) * len(point_numbers))
     return {
         member: direction_test(pool, np.concatenate(nulls[index]), float(effects[index]))
         for index, member in enumerate(edits.members.tolist())
@@ -127,9 +127,16 @@ def _specific_effects(
 
 
 def _direction_effects(
-    screen: Screen, edits: SpaceEdits, point_numbers: list[int], directions: Any, lengths: Floats
+    screen: Screen,
+    edits: SpaceEdits,
+    point_numbers: list[int],
+    directions: Any,
+    lengths: Floats,
+    tried: tuple[int, int],
 ) -> Floats:
-    """(R, C): means over the points of the effect of each direction at each candidate's lengths."""
+    """(R, C): means over the points of the effect of each direction at each candidate's lengths.
+    `tried`: how many directions of the pool came before these, and how many it has.
+    """
     import numpy as np
 
     def point_effects(reading: Reading, point_lengths: Floats) -> Floats:
@@ -144,9 +151,10 @@ def _direction_effects(
         )
 
     weights = weights_of([screen.points[number] for number in point_numbers])
-    effects = [
-        point_effects(screen.read(screen.points[number]), point_lengths)
-        for number, point_lengths in zip(point_numbers, lengths, strict=True)
-    ]
+    effects = []
+    before, pool_size = (count * len(point_numbers) for count in tried)
+    for number, point_lengths in zip(point_numbers, lengths, strict=True):
+        effects.append(point_effects(screen.read(screen.points[number]), point_lengths))
+        screen.work.report.progress(before + len(directions) * len(effects), pool_size)
     means: Floats = np.average(effects, axis=0, weights=weights)
     return means
