@@ -2,9 +2,11 @@
 
     python benchmarks/view.py           31 layers x 6,400 samples x 50 of 16,384 features
     python benchmarks/view.py --tiny    64 samples, asked once: whether it runs, no figures
+    python benchmarks/view.py --browser CHROMIUM    first paint and clicks as well
 
-Pages are asked for without a browser: what is measured is the server's time to a whole page, of
-which a browser's first paint is a few milliseconds more. Features are drawn by popularity, and
+The first table has the server's time to a whole page, asked for without a browser. With
+`--browser`, headless Chromium then opens `toolkit view`: until the first paint of each page, and
+from a click on a link until the next page has painted. Features are drawn by popularity, and
 every page is asked for first in a fresh process ("first") and then with other features and samples
 ("median", "slowest").
 """
@@ -17,10 +19,13 @@ import json
 import multiprocessing
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
@@ -122,19 +127,15 @@ def get(app: Guard, path: str, values: Mapping[str, object]) -> float:
     return spent
 
 
-def measure(folder: Path, samples: int, rounds: int) -> None:
-    """Ask for each page and print the times."""
-    library = Library(folder)
-    library.states()
-    print(f"memory before the first page: {memory()}")
-    app = make_app(library)
+def requests(samples: int, rounds: int) -> dict[str, tuple[str, list[dict[str, object]]]]:
+    """Each kind of page: its path and the queries that it is asked with."""
     rng = np.random.default_rng(0)
     features = [
         (layer, int(rng.choice(drawn(0, min(64, samples), layer)[1])))
         for layer in rng.integers(LAYERS, size=rounds)
     ]
     names = [sample(int(number)) for number in rng.integers(samples, size=rounds)]
-    pages: dict[str, tuple[str, list[dict[str, object]]]] = {
+    return {
         "runs": ("/", [{}] * rounds),
         "run": (f"/run/{RUN}", [{}] * rounds),
         "samples": (f"/run/{RUN}/samples", [{}] * rounds),
@@ -149,12 +150,69 @@ def measure(folder: Path, samples: int, rounds: int) -> None:
         ),
         "search": ("/search", [{"q": f"{layer}/{index}"} for layer, index in features]),
     }
+
+
+def measure(folder: Path, samples: int, rounds: int) -> None:
+    """Ask for each page and print the times."""
+    library = Library(folder)
+    library.states()
+    print(f"memory before the first page: {memory()}")
+    app = make_app(library)
     print(f"{'page':20} {'first':>8} {'median':>8} {'slowest':>8}  ms")
-    for name, (path, values) in pages.items():
-        spent = [1000 * get(app, path, each) for each in values]
-        later = spent[1:] or spent
-        print(f"{name:20} {spent[0]:8.0f} {statistics.median(later):8.0f} {max(later):8.0f}")
+    for name, (path, values) in requests(samples, rounds).items():
+        show(name, [1000 * get(app, path, each) for each in values])
     print(f"memory at the end: {memory()}")
+
+
+def show(name: str, spent: list[float]) -> None:
+    """Print one line of a table."""
+    later = spent[1:] or spent
+    print(f"{name:20} {spent[0]:8.0f} {statistics.median(later):8.0f} {max(later):8.0f}")
+
+
+def measure_in_browser(folder: Path, samples: int, rounds: int, chromium: str) -> None:
+    """Open each page of a server in Chromium, follow a link on it, and print when it painted."""
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-m", "toolkit", "view", str(folder), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        base = server.stdout.readline().strip().rstrip("/")
+        with sync_playwright() as playwright:
+            flags = ["--no-sandbox", "--disable-gpu"]
+            browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+            page = browser.new_page()
+            print(f"{'first paint':20} {'first':>8} {'median':>8} {'slowest':>8}  ms")
+            for name, (path, values) in requests(samples, rounds).items():
+                show(name, [paint(page, f"{base}{path}?{urlencode(each)}") for each in values])
+            page.goto(f"{base}/run/{RUN}/samples")
+            clicks = [click(page, number) for number in range(rounds)]
+            show("click on a sample", clicks)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+PAINTED = "performance.getEntriesByName('first-contentful-paint').at(0)?.startTime ?? null"
+
+
+def paint(page: Any, address: str) -> float:
+    """Milliseconds from asking for a page until something of it is seen."""
+    page.goto(address)
+    page.wait_for_function(f"({PAINTED}) !== null")
+    return float(page.evaluate(PAINTED))
+
+
+def click(page: Any, number: int) -> float:
+    """Milliseconds from a click on a sample until its page is seen; then goes back."""
+    links = page.locator("a[href*='/sample?']")
+    links.nth(number % links.count()).click()
+    page.wait_for_url("**/sample?*")
+    page.wait_for_function(f"({PAINTED}) !== null")
+    spent = float(page.evaluate(PAINTED))
+    page.go_back()
+    return spent
 
 
 def memory() -> str:
@@ -171,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="64 samples, asked once")
     parser.add_argument("--rounds", type=int, default=30, help="pages of each kind")
+    parser.add_argument("--browser", metavar="CHROMIUM", help="the program of a Chromium")
     options = parser.parse_args()
     samples, rounds = (64, 1) if options.tiny else (SAMPLES, options.rounds)
     folder = Path(tempfile.mkdtemp())
@@ -184,6 +243,8 @@ def main() -> None:
         if filling.exitcode:
             raise SystemExit("The store could not be filled; its error stands above.")
         measure(folder / "store", samples, rounds)
+        if options.browser:
+            measure_in_browser(folder / "store", samples, rounds, options.browser)
     finally:
         shutil.rmtree(folder)
 
