@@ -200,8 +200,14 @@ PAINTED = "performance.getEntriesByName('first-contentful-paint').at(0)?.startTi
 def paint(page: Any, address: str) -> float:
     """Milliseconds from asking for a page until something of it is seen."""
     page.goto(address)
-    page.wait_for_function(f"({PAINTED}) !== null")
-    return float(page.evaluate(PAINTED))
+    return painted(page)
+
+
+def painted(page: Any) -> float:
+    """When the page was first seen. The pages' own policy forbids a script that waits for it."""
+    while (moment := page.evaluate(PAINTED)) is None:
+        time.sleep(0.005)
+    return float(moment)
 
 
 def click(page: Any, number: int) -> float:
@@ -209,8 +215,7 @@ def click(page: Any, number: int) -> float:
     links = page.locator("a[href*='/sample?']")
     links.nth(number % links.count()).click()
     page.wait_for_url("**/sample?*")
-    page.wait_for_function(f"({PAINTED}) !== null")
-    spent = float(page.evaluate(PAINTED))
+    spent = painted(page)
     page.go_back()
     return spent
 

@@ -1,11 +1,13 @@
-"""Connects to the Ray cluster at RAY_ADDRESS, or else starts a Ray on this machine, on loopback,
-without dashboard and telemetry.
+"""Connects to the Ray cluster at RAY_ADDRESS, or else starts a Ray on this machine, without
+dashboard and telemetry. Ray's servers listen on every interface of a machine, so those of a Ray of
+our own answer nobody without a token, which is drawn anew for each run.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,8 +24,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """No usage report, wherever Ray is started from this process."""
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
-"""For a Ray on this machine: its address is 127.0.0.1, and no token file is written."""
+SINGLE_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+"""For a Ray on this machine."""
 NO_CLOUD = "provider: {type: local}\n"
 """Without this file in its HOME, the head node queries a cloud's metadata service."""
 OBJECT_STORE_BYTES = 512 << 20
@@ -31,7 +33,7 @@ OBJECT_STORE_BYTES = 512 << 20
 
 def connect() -> Any:
     """The module `ray`, connected. A process connects once."""
-    for name, value in QUIET.items():
+    for name, value in _settings().items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -47,6 +49,11 @@ def connect() -> Any:
     return ray
 
 
+def _settings() -> dict[str, str]:
+    """Environment values that Ray reads while it is imported."""
+    return QUIET | SINGLE_NODE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if is_local() else QUIET
+
+
 def is_local() -> bool:
     """Whether Ray runs on this machine, for this process alone."""
     return not os.environ.get("RAY_ADDRESS")
@@ -57,8 +64,6 @@ def _connect(ray: Any) -> None:
     if not is_local():
         ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
         return
-    for name, value in LOOPBACK.items():
-        os.environ.setdefault(name, value)
     folder = Path(tempfile.mkdtemp(prefix="tk-ray-"))
     atexit.register(_shut_down, ray, folder)
     with _home(folder):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -250,9 +251,38 @@ def test_what_no_node_has_is_refused(toolkit, spec, three_nodes):
 
 
 def test_a_ray_of_its_own(toolkit, spec, three_nodes):
-    """Without RAY_ADDRESS Ray starts on this machine, listens on loopback and leaves nothing."""
+    """Without RAY_ADDRESS Ray starts on this machine."""
     path = spec(seconds=0.0, workers=1, gpus=0)
     process = toolkit.start("run", path, "--on", "ray")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
     check(toolkit, path)
+
+
+OWN = """
+import os, subprocess, sys
+from toolkit_ray._connection import connect
+
+ray = connect()
+address = ray.get_runtime_context().gcs_address
+print("own:", ray.get(ray.remote(lambda: 42).remote()), os.environ["RAY_AUTH_TOKEN"] != "")
+for token in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
+    other = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    joining = f"import ray; ray.init(address='{address}', logging_level='ERROR')"
+    ended = subprocess.run([sys.executable, "-c", joining], env={**other, **token})
+    print("other:", ended.returncode)
+"""
+
+
+def test_a_ray_of_its_own_answers_nobody_without_its_token():
+    """Its servers listen on every interface: another process of the machine is refused as well."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OWN],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.stdout.split("\n")[:3] == ["own: 42 True", "other: 1", "other: 1"], ended.stderr
