@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from toolkit.errors import BadInput
 from toolkit.executors import WorkerRequest
+from toolkit.gpus import installed_gpus
 
 ROOT = PurePosixPath("/toolkit")
 TOKEN = ROOT / "secrets" / "token"
@@ -104,6 +106,20 @@ def pasteable(request: WorkerRequest, command: str) -> str:
 def folders_of(mounts: list[Mount]) -> Mapping[Path, PurePosixPath]:
     """Host path -> container path, for translating the paths in messages."""
     return {mount.outside: mount.inside for mount in mounts}
+
+
+def require_gpu_choice(request: WorkerRequest, executor: str) -> None:
+    """Refuse to start a container without a device on a machine with GPUs, unless that was said:
+    the stage would run on the CPU without a word.
+    """
+    installed = installed_gpus() if request.gpus is None else []
+    if installed:
+        names = "; ".join(gpu.describe() for gpu in installed)
+        raise BadInput(
+            f"This machine has GPUs ({names}), and nothing says whether a container gets one. Name "
+            f"them with --gpu {installed[0].index} or executors.{executor}.gpus: "
+            f"[{installed[0].index}], or take the CPU with --gpu none."
+        )
 
 
 def environment_for(request: WorkerRequest, threads: int) -> dict[str, str]:

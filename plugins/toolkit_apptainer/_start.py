@@ -9,7 +9,14 @@ import shutil
 from pydantic import Field
 
 from toolkit.apptainer import PROGRAMS, exec_words, exported_sif
-from toolkit.containers import folders_of, make_folders, mounts_for, pasteable, token_mounts
+from toolkit.containers import (
+    folders_of,
+    make_folders,
+    mounts_for,
+    pasteable,
+    require_gpu_choice,
+    token_mounts,
+)
 from toolkit.errors import BadInput
 from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
 from toolkit.files import PathText, locate
@@ -83,6 +90,7 @@ def command(params: Apptainer, request: WorkerRequest) -> str:
 
 
 def _words(params: Apptainer, request: WorkerRequest, *, starting: bool) -> list[str]:
+    require_gpu_choice(request, "apptainer")
     threads = params.threads or max(1, (os.cpu_count() or 1) // params.workers)
     token = token_mounts(request, starting=starting)
     sif = _sif(params, request)

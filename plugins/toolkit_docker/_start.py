@@ -14,6 +14,7 @@ from toolkit.containers import (
     make_folders,
     mounts_for,
     pasteable,
+    require_gpu_choice,
     token_mounts,
 )
 from toolkit.engines import connect, is_podman
@@ -71,6 +72,8 @@ def _create_and_start(client: DockerClient, params: Docker, request: WorkerReque
 
 def image_of(params: Docker, request: WorkerRequest) -> str:
     """The pin of the requested image."""
+    if not params.cdi:
+        require_gpu_choice(request, "docker")
     name = params.image or ("cuda" if request.gpus or params.cdi else "cpu")
     return image_reference(name)
 

@@ -62,6 +62,20 @@ def test_a_dry_run_prints_the_docker_line_with_digest_and_device(
     assert not toolkit.store.exists()
 
 
+@pytest.mark.parametrize("executor", ["docker", "apptainer"])
+def test_a_machine_with_gpus_asks_whether_a_container_gets_one(
+    toolkit: Any, toy: Any, pinned: Path, nvidia_smi: Any, executor: str
+) -> None:
+    words = ("run", toy(), "--on", executor, "--dry-run")
+    image = ("--set", f"executors={{{executor}: {{image: cuda}}}}")
+    silent = toolkit.run(*words, *image, PATH=nvidia_smi(2))
+    assert silent.returncode == 2
+    assert "This machine has GPUs (0 (" in silent.stderr
+    assert f"--gpu 0 or executors.{executor}.gpus: [0], or take the CPU with" in silent.stderr
+    on_cpu = toolkit.run(*words, *image, "--gpu", "none", PATH=nvidia_smi(2))
+    assert on_cpu.returncode == 0, on_cpu.stderr
+
+
 def test_a_dry_run_prints_the_apptainer_line_without_engine_or_gpu(
     toolkit: Any, root: Path, pinned: Path
 ) -> None:
