@@ -1,11 +1,9 @@
 """toolkit: declarative sparse-autoencoder experiments. This package is the host and the whole
 public API.
 
-Public: `toolkit.parts`, `toolkit.hookspecs`, `toolkit.tables`, `toolkit.models`, `toolkit.saes`,
-`toolkit.streams`, `toolkit.selectors`, `toolkit.costs`, `toolkit.hookpoints`, `toolkit.addresses`,
-`toolkit.archives`, `toolkit.files`, `toolkit.hub`, `toolkit.errors`, `toolkit.randomness`,
-`toolkit.processes`, `toolkit.testing`. Modules that begin with an underscore are private. Nothing
-here imports torch or lancedb before it is needed.
+docs/explanation/architecture.md explains the modules, and docs/how-to/write-a-plugin.md how to add
+to them. Modules whose names begin with an underscore are private. Nothing here imports torch or
+lancedb before it is needed.
 """
 
 from __future__ import annotations

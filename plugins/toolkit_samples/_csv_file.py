@@ -57,7 +57,7 @@ def _rows(path: Path, params: Csv) -> Iterator[Row]:
             where, {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()}
         )
     if not number:
-        raise DataError(f"{path}:1: there are no rows below the header. Add a row a sample.")
+        raise DataError(f"{path}:1: there are no rows below the header. Add one row per sample.")
 
 
 def _row_at(path: Path, line: int) -> int | None:

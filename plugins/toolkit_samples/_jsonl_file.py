@@ -48,7 +48,7 @@ def read_file(path: Path, params: Jsonl) -> list[Sample]:
     ]
     if not objects:
         raise DataError(
-            f"{path}:1: the file is empty. Write a JSON object a line, with the key "
+            f"{path}:1: the file is empty. Write one JSON object per line, with the key "
             f"'{params.text}'."
         )
     keys = list(dict.fromkeys(key for _, content in objects for key in content))

@@ -79,7 +79,7 @@ LABEL = 120
 
 
 def labels(params: FeatureLabels, load: Workload) -> Cost:
-    """A row a label, if every feature has one."""
+    """One row per label, if every feature has a label."""
     features = 0 if params.path is None else load.saes.get("features", 0)
     return Cost(
         flops=0.0,

@@ -369,8 +369,8 @@ class StepStore:
         return {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
 
     def _check_count(self, name: str, count: int, expected: int) -> None:
-        """Refuse rows that are not as many as the ledger says: those of a process that lost the
-        lease, or of a file that is gone.
+        """Refuse a table whose number of rows differs from the ledger's: a process that lost the
+        lease wrote more, or a file is gone.
         """
         ledger.check_count(f"Table '{name}' in {self.uri}", count, expected)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 MAX_ROWS = 200
-"""The most rows of a table that a page shows; the download has all rows."""
+"""The most rows of a table that a page shows; the download has all rows of the grid."""
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,7 @@ def features(library: Library, query: Query, name: str) -> Page:
         "stages": sorted(opened.stages("features")),
         "chosen": {"layer": layer, "stage": stage, "significant": query.flag("significant")},
         "comparisons": _comparisons(opened),
+        "download_rows": MAX_DOWNLOAD_ROWS,
     }
     return Page("features.html", f"Features of {name}", facts, [grid], name)
 
@@ -185,7 +186,11 @@ def samples(library: Library, query: Query, name: str) -> Page:
     more = href(f"/run/{name}/samples", offset=offset + PAGE_ROWS)
     shown = frame if query.downloads else frame.head(PAGE_ROWS)
     grid = Grid("samples", "Samples", shown, {"sample": sample_link(name)}, opened.why("samples"))
-    facts = {"offset": offset, "more": more if frame.height > PAGE_ROWS else None}
+    facts = {
+        "offset": offset,
+        "more": more if frame.height > PAGE_ROWS else None,
+        "download_rows": MAX_DOWNLOAD_ROWS,
+    }
     return Page("samples.html", f"Samples of {name}", facts, [grid], name)
 
 

@@ -62,7 +62,7 @@ class Query:
 
     @property
     def downloads(self) -> bool:
-        """Whether a table is downloaded, which takes all its rows."""
+        """Whether a table is downloaded, which takes more rows than a page shows."""
         return self.flag("as")
 
 

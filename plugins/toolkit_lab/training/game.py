@@ -58,8 +58,8 @@ class State:
 
     @property
     def active(self) -> frozenset[str]:
-        """The components in force; the scenario layout's three rule lines are a goal, a win rate
-        and a payout.
+        """The components of the prompt; in the scenario layout the three rule lines are a goal, a
+        win rate and a payout.
         """
         return frozenset("GWP") if self.layout == "scenario" else frozenset(self.components)
 

@@ -183,8 +183,8 @@ def _effects(
 
 
 def _names(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> tuple[float, list[str]]:
-    """Names under the bars, turned where they are long and thinned where they are many; and the
-    room that they take.
+    """Names under the bars, turned where they are long and thinned where they are many; and their
+    height.
     """
     words = [
         bar.space.short

@@ -31,9 +31,9 @@ def auroc(score: Floats, positive: Bools, fold: Ints, cluster: Ints) -> Estimate
     """How often a positive outscores a negative of its own fold (ties count half), over all such
     pairs.
 
-    Scores of different folds come from different fits and are never compared. The interval takes
-    clusters for what is independent: each cluster's pull on the ratio of won pairs to pairs, on the
-    logit scale.
+    Scores of different folds come from different fits and are never compared. The interval treats
+    clusters as independent: its width comes from each cluster's influence on the ratio of won pairs
+    to pairs, on the logit scale.
     """
     won, pairs = np.zeros(len(score)), np.zeros(len(score))
     for number in np.unique(fold):

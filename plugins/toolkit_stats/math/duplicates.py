@@ -29,7 +29,7 @@ def twins(
     order: Sequence[Floats],
     columns: Callable[[int], Any],
 ) -> list[list[Twin]]:
-    """By space, which of the given features do the same as one in another SAE at their site.
+    """By space, the given features that duplicate a feature of another SAE at the same site.
 
     `order` is as in `same_as`; `columns` reads what a space's given features did, for the sites
     that need it.
@@ -64,8 +64,8 @@ def same_as(columns: Sequence[Any], order: Sequence[Floats]) -> list[tuple[Entry
     """(a feature, the one that stands for it), each by the number of its SAE and of its column
     there.
 
-    `order` has a column a feature: of features that are alike, the one whose column comes first by
-    rows stands for the others.
+    `order` has one column per feature: of features that are alike, the one whose column comes first
+    by rows stands for the others.
     """
     owner = np.repeat(np.arange(len(columns)), [part.shape[1] for part in columns])
     within = np.concatenate([np.arange(part.shape[1]) for part in columns])

@@ -19,8 +19,8 @@ from toolkit_stats.math.ranks import Ranked
 
 @dataclass(frozen=True)
 class Interval:
-    """The chance that a row of the first group is higher than one of the second, ties by half, with
-    its 95 % interval.
+    """The chance that a row of the first group is higher than one of the second (a tie counts
+    half), with its 95 % interval.
 
     `variance` and `df` are of the difference of the groups' placements.
     """
@@ -85,8 +85,8 @@ def area(
 def _placements(
     ranked: Ranked, side: npt.NDArray[np.bool_], clusters: Ints
 ) -> tuple[Moments, Floats]:
-    """Each row's share of the other side that is below it, ties by half: moments, with the share of
-    a zero taken off, and that share.
+    """Each row's share of the other side that is below it (a tie counts half): moments, with the
+    share of a zero taken off, and that share.
     """
     members, others = side[ranked.row], ranked.rows - int(side.sum())
     before = np.concatenate(

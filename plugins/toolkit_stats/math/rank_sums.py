@@ -40,8 +40,8 @@ TINY = 1e-18
 
 @dataclass(frozen=True)
 class Sided:
-    """A rank test of two groups, by column. `u` counts pairs in which the first is higher, ties by
-    half.
+    """A rank test of two groups, by column. `u` counts pairs in which the first is higher; a tie
+    counts half.
     """
 
     u: Floats
@@ -70,7 +70,7 @@ def _stored(ranked: Ranked) -> Ints:
 
 
 def _mixed(ranked: Ranked, a: int, distance: Floats, columns: Ints) -> Floats:
-    """The p of a rank sum `far` from its mean, for some columns.
+    """The p-values of rank sums at `distance` from their mean, for the given columns.
 
     A column that fires in k of n rows has few distinct rank sums, and far out the normal
     distribution is wrong by orders of magnitude. How many of the k fall into the first group is

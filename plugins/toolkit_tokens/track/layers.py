@@ -24,8 +24,8 @@ def layer_numbers(requested: Layers, layers: int, model: str) -> list[int]:
 
 
 def check_layers(params: Any, facts: Mapping[str, Any]) -> str | None:
-    """Why a model with these facts has not the layers that `params.layers` names; None if it has,
-    or if nobody knows how many there are.
+    """Why a model with these facts does not have the layers that `params.layers` names; None if it
+    has them, or if its number of layers is unknown.
     """
     if "layers" not in facts:
         return None

@@ -86,7 +86,7 @@ def _imported(steps: Sequence[StepRow]) -> list[str]:
 
 
 def _miscounted(location: Location, steps: Sequence[StepRow]) -> Iterator[str]:
-    """Steps whose rows are not as many as the ledger says."""
+    """Steps whose number of rows differs from the ledger's."""
     for name in DATA_TABLES:
         counts = location.database.count_by_step(name)
         for row in steps:

@@ -78,7 +78,7 @@ def _json(text: str, subject: str) -> Any:
 
 
 def check_count(table: str, count: int, expected: int) -> None:
-    """Refuse rows that are not as many as the ledger says."""
+    """Refuse a table whose number of rows differs from the ledger's."""
     if count != expected:
         raise StoreError(
             f"{table} holds {count:,} rows of these steps, and the ledger says {expected:,}. "

@@ -214,7 +214,9 @@ def test_an_empty_file(write: Write) -> None:
 
 
 def test_a_header_without_rows(write: Write) -> None:
-    refused(write("text,label\n\n"), ":1: there are no rows below the header. Add a row a sample.")
+    refused(
+        write("text,label\n\n"), ":1: there are no rows below the header. Add one row per sample."
+    )
 
 
 def test_an_empty_text_is_named_by_the_line_where_its_row_begins(write: Write) -> None:

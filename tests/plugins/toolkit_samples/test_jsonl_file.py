@@ -255,7 +255,8 @@ def test_a_key_that_no_line_has(write: Write) -> None:
 
 def test_an_empty_file(write: Write) -> None:
     refused(
-        write("\n \n"), ":1: the file is empty. Write a JSON object a line, with the key 'text'."
+        write("\n \n"),
+        ":1: the file is empty. Write one JSON object per line, with the key 'text'.",
     )
 
 

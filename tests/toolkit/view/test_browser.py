@@ -222,8 +222,8 @@ def test_another_site_cannot_read_the_pages(browser: Any, base: str) -> None:
 
 
 def test_pages_come_quickly(open_page: Open, base: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """How long each page takes on this small store is printed; it is no measurement of a large
-    one.
+    """How long each page takes on this small store is printed; that says nothing about a large
+    store.
     """
     page = open_page("/")
     for name, path in PAGES.items():

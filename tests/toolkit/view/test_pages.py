@@ -39,12 +39,15 @@ SAYS = {
     "/search": ["2/5", "money and balances", "label"],
     "/compare": ["other-1", "full-1", "rate_a"],
     "/run/{name}": ["What moves it?", "compare.welch", "activations", "toolkit run full-1"],
-    "/run/{name}/features": ["2/7", "2/5", "-1.25", "lost vs won", "stopping early"],
+    "/run/{name}/features": [
+        *("2/7", "2/5", "-1.25", "lost vs won", "stopping early"),
+        "Download (at most 100,000 rows):",
+    ],
     "/run/{name}/feature": [
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
         *("Values", "Texts where it fires hardest", "2/7", "m/gpt/resid_post.2/sparse"),
     ],
-    "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y"],
+    "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y", "Download (at most 100,000 rows):"],
     "/run/{name}/sample": ["balance", "thin", "sparse", "2/5", "Attention", "gradient"],
     "/run/{name}/games": ["g1", "voluntary_stop", "fixed"],
     "/run/{name}/game": ["Round 1", "Bet $10", "120", "voluntary_stop"],
