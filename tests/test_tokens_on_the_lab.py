@@ -141,6 +141,10 @@ def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:
     assert [row["rank"] for row in exact] == list(range(1, 11))
     assert exact[0]["value"] == pytest.approx(exact[0]["exact"], rel=0.1)
     assert exact[0]["against"] == "Initial_100_first_round:balance=10"
+    named = "select * from attributions where method = 'attention_activation_importance'"
+    rows = asked(folder, "exp6_attribution", "sql", named, "--k", "5000")
+    assert {(row["layer"], row["feature"]) for row in rows} == {(3, 312), (1, 436)}
+    assert max(row["value"] for row in rows) > 0
     report = next((folder / "store" / "runs").glob("exp6_attribution-*/report.html"))
     text = report.read_text(encoding="utf-8")
     assert "sum of parts" in text

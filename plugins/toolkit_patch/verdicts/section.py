@@ -117,7 +117,8 @@ def _family_figures(
     examples: Mapping[tuple[str, int], Sequence[FiringExample]],
 ) -> Iterable[Figure]:
     sentence, outcome = summary(rows, control), rows[0]["outcome"]
-    yield Figure("Verdicts", f"<p>{draw.escaped(sentence)}</p>{_verdict_table(rows)}", sentence)
+    html = f"<p>{draw.escaped(sentence)}</p>{_verdict_table(rows)}"
+    yield Figure("Verdicts", html, "Each feature with its verdict and the reason for it.")
     if control:
         words = "Verdicts with trained and with random decoder rows."
         yield Figure("Trained against random decoder", control_table(rows, control), words)
@@ -183,10 +184,17 @@ def _closest(rows: Sequence[Row]) -> str:
     best = unspecific[0]
     null = "other features" if best["null"] == "features" else "random directions"
     verb = "does" if len(unspecific) == 1 else "do"
+    moved = f". {len(unspecific)} of {best['family']} {verb} move it"
+    strongest = f"the strongest, {best['name']}, by {signed(best['effect'])}"
+    beyond = f"{best['beyond']} of {best['directions']} {null}"
+    if best["null_low"] <= best["effect"] <= best["null_high"]:
+        return (
+            f"{moved}, but no more than others would: {strongest}, and {beyond} as much "
+            f"(q {best['q']:.2g})"
+        )
     return (
-        f". {len(unspecific)} of {best['family']} {verb} move it, but no more than others would: "
-        f"the strongest, {best['name']}, by {signed(best['effect'])}, and {best['beyond']} of "
-        f"{best['directions']} {null} as much (q {best['q']:.2g})"
+        f"{moved}: {strongest}, more than most {null}, but not significantly after correction "
+        f"(q {best['q']:.2g}); {beyond} move it as much"
     )
 
 

@@ -89,24 +89,48 @@ def test_the_report_begins_with_the_verdicts_and_how_p_was_corrected(world, scre
     assert shown[0].title == "Verdicts"
     assert "4 of 16 features are causal for P(stop)" in shown[0].html
     assert "q is Benjamini-Hochberg over all 16, of the larger p of two questions" in shown[0].html
+    assert shown[0].alt
+    assert "are causal" not in shown[0].alt  # screen readers read it beside the paragraph
     assert {figure.title for figure in shown} > {"Effect against evidence", "Every arm"}
     result = next(iter(findings(work.inputs)))
     assert result.sentence.startswith("4 of 16 features are causal for P(stop): ")
     assert "95 % of random directions" in result.baseline
 
 
-def test_a_screen_that_finds_nothing_says_what_came_closest(world, screened):
-    verdicts = screened["verdicts"].to_pylist()
+def without_causal(world, screened, **null_band):
+    """The screen with its causal features unspecific, and another band of random directions."""
     weaker = [
-        {**row, "verdict": "unspecific"} if row["verdict"] == "causal" else row for row in verdicts
+        {**row, "verdict": "unspecific", "q": 0.095} if row["verdict"] == "causal" else row
+        for row in screened["verdicts"].to_pylist()
     ]
-    work = make_work(None, world.tables | screened | {"verdicts": table("verdicts", weaker)})
-    finding = next(iter(findings(work.inputs)))
+    screens = [{**row, **null_band} for row in screened["screens"].to_pylist()]
+    changed = {"verdicts": table("verdicts", weaker), "screens": table("screens", screens)}
+    return make_work(None, world.tables | screened | changed).inputs
+
+
+def test_an_effect_inside_the_band_is_no_more_than_others_would(world, screened):
+    inputs = without_causal(world, screened, null_low=-1.0, null_high=1.0)
+    finding = next(iter(findings(inputs)))
     sentence = finding.sentence
     assert sentence.startswith("No feature is causal for P(stop). 4 of 16 do move it, but no more")
     assert "0 of 3" in sentence
+    assert "(q 0.095)" in sentence
     strongest = sentence.split("the strongest, ")[1].split(",")[0]
     assert f"as long as {strongest}'s edit" in finding.baseline
+    assert sentence in next(iter(figures(inputs))).html
+
+
+@pytest.mark.parametrize(
+    ("null", "words"), [("features", "other features"), ("directions", "random directions")]
+)
+def test_an_effect_outside_the_band_fails_by_correction(world, screened, null, words):
+    inputs = without_causal(world, screened, null=null, null_low=-1e-6, null_high=1e-6)
+    sentence = next(iter(findings(inputs))).sentence
+    assert sentence.startswith("No feature is causal for P(stop). 4 of 16 do move it: the strong")
+    assert f"more than most {words}, but not significantly after correction (q 0.095)" in sentence
+    assert re.search(rf"\(q 0.095\); 0 of 3\d* {words} move it as much\.", sentence)
+    assert "no more than others" not in sentence
+    assert sentence in next(iter(figures(inputs))).html
 
 
 def test_two_screens_of_the_same_features_are_told_apart(world, screened):

@@ -56,10 +56,12 @@ class Answer:
 
 def answered(function: Callable[..., Answer]) -> Callable[..., None]:
     """Give a command the common options, and print its answer."""
-    collected = _collecting(function)
-    return click.option(
-        "--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest."
-    )(collected)
+    return _run_option(_collecting(function))
+
+
+def answered_in_full(function: Callable[..., Answer]) -> Callable[..., None]:
+    """Like `answered`, for a command that shows all its rows unless `--k` is given."""
+    return _run_option(_collecting(function, k=MAX_NUMBER, k_shown="all"))
 
 
 def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -67,7 +69,15 @@ def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
     return _collecting(function)
 
 
-def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
+def _run_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest."
+    )(command)
+
+
+def _collecting(
+    function: Callable[..., Answer], k: int = 20, k_shown: str | bool = True
+) -> Callable[..., None]:
     @functools.wraps(function)
     def collected(
         store: str | None,
@@ -90,8 +100,8 @@ def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
 
     collected = click.option(
         "--k",
-        default=20,
-        show_default=True,
+        default=k,
+        show_default=k_shown,
         type=click.IntRange(1, MAX_NUMBER),
         help="Rows to show.",
     )(collected)

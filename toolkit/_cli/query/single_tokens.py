@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, answered_in_full, open_run
 from toolkit._query.run import Run, listing
 from toolkit._query.text import Row
 
@@ -127,7 +127,7 @@ def _mass(row: Mapping[str, Any], tokens: Iterable[int]) -> float:
     default=10,
     help="How many parts of each method to show.",
 )
-@answered
+@answered_in_full
 def attribution(
     options: QueryOptions,
     name: str | None,
@@ -139,7 +139,10 @@ def attribution(
 ) -> Answer:
     """Show the parts that move the outcome of a sample most; of each method, the largest first."""
     run = open_run(options, name)
-    heads = ("method", "rank", "position", "token", "head", "feature", "value", "exact", "against")
+    heads = (
+        "method", "rank", "layer", "position", "token", "head", "feature", "value", "exact",
+        "against",
+    )  # fmt: skip
     if not run.stages("attributions"):
         return Answer(heads, [], 0, run.why("attributions"))
     pieces = run.sample(sample)["pieces"]
@@ -158,7 +161,7 @@ def attribution(
             of_method.append({**row, "rank": len(of_method) + 1, "token": token})
     rows = [row for of_method in by_method.values() for row in of_method]
     why = f"Run {run.id} has no parts '{part}' of sample '{sample}' here."
-    return Answer(heads, rows[: max(options.k, len(rows))], len(rows), why)
+    return Answer(heads, rows[: options.k], len(rows), why)
 
 
 # --- positions ------------------------------------------------------------------------------------
