@@ -119,12 +119,19 @@ def _similar(run: Run, space: str, index: int) -> tuple[Any, Any, str]:
 
 def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
     rows = [
-        (f"{row['arm']} \N{RIGHTWARDS ARROW} {row['outcome']}", *ends)
+        (f"{_arm_in_words(row['arm'])} \N{RIGHTWARDS ARROW} P({row['outcome']})", *ends)
         for row in effects
         if None not in (ends := (row["effect"], row["low"], row["high"]))
     ]
     title = f"Effects of changing {address}, with their intervals"
     return charts.forest(rows[:ARMS], title) if rows else ""
+
+
+def _arm_in_words(arm: str) -> str:
+    """`mean_difference:bankruptcy` as `mean difference, as in bankruptcy`."""
+    name, _, group = arm.partition(":")
+    words = name.replace("_", " ")
+    return f"{words}, as in {group}" if group else words
 
 
 def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
