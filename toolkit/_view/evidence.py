@@ -119,7 +119,7 @@ def _similar(run: Run, space: str, index: int) -> tuple[Any, Any, str]:
 
 def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
     rows = [
-        (f"{_arm_in_words(row['arm'])} \N{RIGHTWARDS ARROW} P({row['outcome']})", *ends)
+        (f"{row['outcome']}: {_arm_in_words(row['arm'])}", *ends)
         for row in effects
         if None not in (ends := (row["effect"], row["low"], row["high"]))
     ]
@@ -128,10 +128,10 @@ def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
 
 
 def _arm_in_words(arm: str) -> str:
-    """`mean_difference:bankruptcy` as `mean difference, as in bankruptcy`."""
+    """`mean_difference:bankruptcy` as `mean difference, bankruptcy`."""
     name, _, group = arm.partition(":")
     words = name.replace("_", " ")
-    return f"{words}, as in {group}" if group else words
+    return f"{words}, {group}" if group else words
 
 
 def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
