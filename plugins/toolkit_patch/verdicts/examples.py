@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.terminal import counted
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-SHOWN, EXAMPLES = 6, 2
-"""Features with examples, and examples per feature."""
+SHOWN, EXAMPLES = 24, 2
+"""Features with examples (those that the table of verdicts names), and examples per feature."""
+OPEN = 6
+"""Features whose examples are seen at once; those of the others are unfolded."""
 BEFORE, AFTER = 120, 40
 """Characters shown before and after the token on which a feature fires hardest."""
 STYLE = (
@@ -44,12 +48,15 @@ def examples_of(inputs: Inputs, rows: Sequence[Row]) -> dict[tuple[str, int], li
         return {}
     activations = inputs.read("activations")
     texts = _texts(inputs.read("samples"))
+    by_space: dict[str, _SpaceEntries] = {}
     results = {}
     for row in rows[:SHOWN]:
         key = row["space"], row["feature"]
+        if row["space"] not in by_space:
+            by_space[row["space"]] = _SpaceEntries.of(activations, row["space"])
         candidates = [
             _example(texts[sample], position, value)
-            for sample, position, value in _hardest(activations, *key)
+            for sample, position, value in by_space[row["space"]].hardest(row["feature"])
             if sample in texts
         ]
         distinct = {
@@ -66,27 +73,45 @@ def _texts(samples: pa.Table) -> dict[str, list[str]]:
     return dict(zip(names, samples["pieces"].to_pylist(), strict=True))
 
 
-def _hardest(activations: pa.Table, space: str, feature: int) -> list[tuple[str, int, float]]:
-    """(sample, position, value) of the largest activations, more than are shown."""
-    import numpy as np
-    import pyarrow.compute as pc
+@dataclass(frozen=True)
+class _SpaceEntries:
+    """The activations of one space: rows, and the feature, value and row of each entry."""
 
-    rows = activations.filter(pc.equal(activations["space"], space))
-    lists = rows["features"].combine_chunks()
-    listed = lists.flatten().to_numpy(zero_copy_only=False)
-    values = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    entries = np.flatnonzero(listed == feature)
-    owner = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
-    order = entries[np.argsort(-values[entries], kind="stable")][: 4 * EXAMPLES]
-    chosen = rows.take(owner[order])
-    return list(
-        zip(
-            chosen["sample"].to_pylist(),
-            chosen["position"].to_pylist(),
-            values[order].tolist(),
-            strict=True,
+    rows: pa.Table
+    features: Any
+    values: Any
+    owner: Any
+
+    @classmethod
+    def of(cls, activations: pa.Table, space: str) -> _SpaceEntries:
+        """The entries of a space."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        rows = activations.filter(pc.equal(activations["space"], space))
+        lists = rows["features"].combine_chunks()
+        return cls(
+            rows,
+            lists.flatten().to_numpy(zero_copy_only=False),
+            rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False),
+            np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy())),
         )
-    )
+
+    def hardest(self, feature: int) -> list[tuple[str, int, float]]:
+        """(sample, position, value) of a feature's largest activations, more than are shown."""
+        import numpy as np
+
+        entries = np.flatnonzero(self.features == feature)
+        order = entries[np.argsort(-self.values[entries], kind="stable")][: 4 * EXAMPLES]
+        chosen = self.rows.take(self.owner[order])
+        return list(
+            zip(
+                chosen["sample"].to_pylist(),
+                chosen["position"].to_pylist(),
+                self.values[order].tolist(),
+                strict=True,
+            )
+        )
 
 
 def _example(pieces: Sequence[str], position: int, value: float) -> FiringExample:
@@ -106,7 +131,12 @@ def shown(examples: Mapping[tuple[str, int], Sequence[FiringExample]], rows: Seq
         if lines:
             verdict = f'<span class="faint">{html.escape(row["verdict"])}</span>'
             parts.append(f"<h4>{html.escape(row['name'])} {verdict}</h4><ul>{lines}</ul>")
-    return f'{STYLE}<div class="patch-texts">{"".join(parts)}</div>' if parts else ""
+    folded = "".join(parts[OPEN:])
+    if folded:
+        count = len(parts) - OPEN
+        folded = f"<details><summary>{counted(count, 'feature')} more</summary>{folded}</details>"
+    texts = "".join(parts[:OPEN]) + folded
+    return f'{STYLE}<div class="patch-texts">{texts}</div>' if parts else ""
 
 
 def _marked(example: FiringExample) -> str:
