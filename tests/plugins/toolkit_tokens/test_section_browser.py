@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.browsing import wait_until
 from tests.plugins.toolkit_tokens.conftest import PARTS, table
 from tests.toolkit.test_report_browser import CHROMIUM, browse
 from toolkit._report.page import write_report
@@ -115,7 +116,7 @@ def test_a_page_of_512_tokens_scrolls_and_answers(
         loading = opened.evaluate("longTasks.splice(0)")
         for _ in range(10):
             opened.mouse.wheel(0, 400)
-        opened.wait_for_function("scrollY > 2000")
+        wait_until(opened, "scrollY > 2000")
         opened.get_by_role("link", name="Provenance").click()
         opened.get_by_text("Stages, with versions and keys").click()
         assert opened.evaluate("document.querySelector('details').open")

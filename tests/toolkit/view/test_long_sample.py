@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.browsing import wait_until
 from tests.toolkit.query.asked import commit, fired, space, text
 from tests.toolkit.view.seen import _begin
 from tests.toolkit.view.test_browser import CHROMIUM, browser, served  # noqa: F401
@@ -64,7 +65,7 @@ def test_a_sample_of_512_tokens_is_paged_and_answers(
     page.locator("#tokens a").nth(30).click()
     page.locator("#active", has_text="At token 30").wait_for()
     page.mouse.wheel(0, 1500)
-    page.wait_for_function("scrollY > 300")
+    wait_until(page, "scrollY > 300")
     page.locator("#layers td").nth(9).click()
     page.locator("#active", has_text="At token 9").wait_for()
     answering = page.evaluate("longTasks.splice(0)")
