@@ -22,12 +22,14 @@ LEFTOVER = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3]) + 
 
 
 def tracked() -> list[Path]:
-    """Files that git tracks or would track."""
+    """Files that git tracks or would track, without a virtual environment under any name."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+    environments = [path.parent for path in ROOT.glob("*/pyvenv.cfg")]
+    files = [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+    return [path for path in files if not any(map(path.is_relative_to, environments))]
 
 
 def pins() -> dict[str, Version]:
