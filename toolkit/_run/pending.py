@@ -1,8 +1,8 @@
 """Steps that workers have finished and the host has not committed yet.
 
 Several are committed in one write. A write costs about as much for sixty short steps as for one,
-so steps wait `WRITE_SHARE` times as long as the last write took while workers are busy: writing
-then takes a fifth of the host's time at most. A store at a URI is written to at most once in
+so while workers are busy steps wait `WRITE_SHARE` times as long as the last write took, at most
+`CHATTER_SECONDS`: short writes then take a fifth of the host's time at most. A store at a URI is written to at most once in
 `URI_SECONDS`, since each write is requests to a server. A kill loses nothing: the job folders
 remain, and the next run commits them.
 """
@@ -24,7 +24,7 @@ TOGETHER = 64
 URI_SECONDS = 2.0
 """Seconds from one commit to the next at a URI."""
 WRITE_SHARE = 4.0
-"""How much longer than the last write steps wait for others."""
+"""How many times as long as the last write steps wait for others."""
 CHATTER_SECONDS = 0.5
 """The longest time that steps wait while other events of workers are handled."""
 
