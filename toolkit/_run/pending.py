@@ -1,10 +1,10 @@
 """Steps that workers have finished and the host has not committed yet.
 
-Several are committed in one write. A write costs about as much for sixty short steps as for one,
-so while workers are busy steps wait `WRITE_SHARE` times as long as the last write took, at most
-`CHATTER_SECONDS`: short writes then take a fifth of the host's time at most. A store at a URI is written to at most once in
-`URI_SECONDS`, since each write is requests to a server. A kill loses nothing: the job folders
-remain, and the next run commits them.
+Several are committed in one write. A write costs about as much for sixty short steps as for one, so
+while workers are busy steps wait `WRITE_SHARE` times as long as the last write took, at most
+`CHATTER_SECONDS`: short writes then take a fifth of the host's time at most. A store at a URI is
+written to at most once in `URI_SECONDS`, since each write is requests to a server. A kill loses
+nothing: the job folders remain, and the next run commits them.
 """
 
 from __future__ import annotations
