@@ -37,7 +37,8 @@ class Workload:
     `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
     `longest` is the longest text in tokens, `characters` in characters. `model_replaced`: a table
     replaces the model, which is not loaded. `totals` are the sums of `Cost.totals` of the needed
-    stages, such as how many features a screen tries.
+    stages, such as how many features a screen tries. `written`: the rows that a stage which makes
+    its own units is expected to write to each table; empty where the workload is a bound.
     """
 
     samples: int
@@ -53,6 +54,7 @@ class Workload:
     characters: int = 0
     model_replaced: bool = False
     totals: Mapping[str, int] = field(default_factory=dict)
+    written: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,8 @@ class Cost:
     """What work needs, from configs and headers: floating-point operations, bytes read, peak
     memory, bytes stored.
 
-    `rows` and `entries` are the rows of activations that it writes and the active features in them.
+    `rows` and `entries` are the rows of activations that it writes and the active features in them,
+    `table_rows` the rows of all tables; 0 if unknown.
     `totals` are further sums on whose names parts agree, such as what an export needs to know.
     `exact` is False if these are bounds even for known samples.
     """
@@ -97,6 +100,7 @@ class Cost:
     disk: int = 0
     rows: int = 0
     entries: int = 0
+    table_rows: int = 0
     exact: bool = True
     totals: Mapping[str, int] = field(default_factory=dict)
 
@@ -110,6 +114,7 @@ class Cost:
             disk=self.disk + other.disk,
             rows=self.rows + other.rows,
             entries=self.entries + other.entries,
+            table_rows=self.table_rows + other.table_rows,
             exact=self.exact and other.exact,
             totals=dict(Counter(self.totals) + Counter(other.totals)),
         )

@@ -49,7 +49,7 @@ def _interventions() -> Iterator[Part]:
         version="3",
         run=stage.patch,
         steps=Steps(size="step", features=family_size),
-        estimates=Estimates(cost=cost.screening),
+        estimates=Estimates(cost=cost.screening, expected=cost.expected_screening),
         reads=("samples", "features", "comparisons", "spaces"),
         optional=("activations", "sample_meta"),
         writes=("screens", "effects", "control_screens"),
@@ -125,7 +125,7 @@ def _judgements() -> Iterator[Part]:
         help="Applies a published study's rules to a screen of its two prompts.",
         params=Published,
         run=judge_as_published,
-        estimates=Estimates(cost=cost.judging),
+        estimates=Estimates(cost=cost.applying_rules),
         reads=("sample_meta", "screens", "effects"),
         writes=("features",),
     )

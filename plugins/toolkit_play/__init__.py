@@ -24,6 +24,14 @@ from .games import investment, reward_choice, slot_machine
 from .parsers import simple, strict, study
 from .stage import costs, params, patched, play, summary
 
+PLAYING = Estimates(
+    max_rows=costs.max_rows,
+    cost=costs.playing,
+    expected=costs.expected,
+    expected_rows=costs.expected_rows,
+    prompts=costs.expected_prompts,
+)
+
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
@@ -39,7 +47,7 @@ def toolkit_parts() -> Iterator[Part]:
         reads=(),
         writes=("games", "rounds"),
         steps=Steps(size="batch", units=params.count_games),
-        estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
+        estimates=PLAYING,
         check=params.check,
         plays=params.played_game,
         summary=summary.summary,
@@ -56,7 +64,7 @@ def toolkit_parts() -> Iterator[Part]:
         optional=("verdicts", "activations"),
         writes=("games", "rounds"),
         steps=Steps(size="batch", units=patched.count_games),
-        estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
+        estimates=PLAYING,
         check=params.check,
         plays=params.played_game,
         summary=summary.summary,
@@ -72,7 +80,7 @@ def toolkit_parts() -> Iterator[Part]:
         keeps_labels=True,
         reads=("games", "rounds"),
         uses_model=True,
-        estimates=Estimates(max_rows=source.max_rows),
+        estimates=Estimates(max_rows=source.max_rows, expected_rows=source.expected_rows),
     )
 
 

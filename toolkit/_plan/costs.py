@@ -23,6 +23,10 @@ SAMPLE, TOKEN = 200, 12
 """Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and part of the
 text.
 """
+STORED_TOKEN, META_BYTES = 4, 4
+"""Stored bytes to expect of each token of a sample and of a row of its metadata, which repeat each
+other: the store compresses them.
+"""
 
 
 def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
@@ -36,12 +40,29 @@ def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
     return price(stage.params, load) if price else None
 
 
+def expected_cost(stage: Stage, load: Workload | None) -> Cost | None:
+    """The cost to expect of a stage, where `cost_of` is a bound."""
+    if load is None:
+        return None
+    if isinstance(stage.part, SourcePart):
+        rows = sum(load.written.values()) or load.samples
+        size = load.samples * SAMPLE + load.tokens * STORED_TOKEN
+        return Cost(disk=size + (rows - load.samples) * META_BYTES, table_rows=rows)
+    price = stage.part.estimates.expected or stage.part.estimates.cost
+    return price(stage.params, load) if price else None
+
+
 @dataclass(frozen=True)
 class Loads:
-    """The workload of each stage: its samples if `samples` returns them, else an upper bound."""
+    """The workload of each stage: its samples if `samples` returns them, else an upper bound, or
+    with `expected` what is likely. `earlier` gives the rows of each table that earlier steps like
+    those of a stage wrote for each of their units.
+    """
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
+    expected: bool = False
+    earlier: Callable[[Stage], Mapping[str, float]] = lambda stage: {}
     _wholes: dict[str, Workload | None] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, stage: Stage, left: pa.Table | None = None) -> Workload | None:
@@ -54,9 +75,10 @@ class Loads:
                 samples=0,
                 distinct=0,
                 tokens=0,
-                longest=TYPICAL,
+                longest=self._text_tokens(stage, stage),
                 exact=False,
                 units=made,
+                written=self._rows_of(stage, made) if self.expected else {},
                 model=facts(stage.model),
                 saes=facts(stage.saes),
             )
@@ -64,14 +86,7 @@ class Loads:
             count = self._max_samples(stage)
             if count is None:
                 return None
-            load = self._counted(stage) or Workload(
-                samples=count,
-                distinct=count,
-                tokens=count * TYPICAL,
-                longest=TYPICAL,
-                characters=TYPICAL * CHARACTERS,
-                exact=False,
-            )
+            load = self._counted(stage) or self._assumed(stage, count)
             load = replace(load, model=facts(stage.model), saes=self._saes(stage))
         load = replace(load, model_replaced=stage.model_replaced, totals=self._totals(stage))
         return self._with_activations(stage, load)
@@ -79,8 +94,51 @@ class Loads:
     def _totals(self, stage: Stage) -> Mapping[str, int]:
         """The sums of the totals of the needed stages' costs."""
         needs = [self.plan.stage(need) for need in stage.needs if not is_source(need)]
-        costs = [cost_of(before, self._whole(before)) for before in needs]
+        costs = [self.cost(before, self._whole(before)) for before in needs]
         return sum((Counter(cost.totals) for cost in costs if cost), Counter())
+
+    def cost(self, stage: Stage, load: Workload | None) -> Cost | None:
+        """The cost of a workload of these: a bound, or what is expected."""
+        return expected_cost(stage, load) if self.expected else cost_of(stage, load)
+
+    def _assumed(self, stage: Stage, count: int) -> Workload:
+        """The workload of so many samples whose texts do not exist yet."""
+        source, tokens = stage, TYPICAL
+        if not isinstance(stage.part, SourcePart):
+            source = next((self.plan.stage(need) for need in stage.needs if is_source(need)), stage)
+        for need in source.needs:
+            tokens = self._text_tokens(self.plan.stage(need), stage)
+        return Workload(
+            samples=count,
+            distinct=count,
+            tokens=count * tokens,
+            longest=tokens,
+            characters=tokens * CHARACTERS,
+            exact=False,
+            written=self._written(stage) if isinstance(stage.part, SourcePart) else {},
+        )
+
+    def _text_tokens(self, maker: Stage, reader: Stage) -> int:
+        """Tokens of a text that a stage will write, as the model of its reader counts them: the
+        mean of some to expect if there are any, else what is typical.
+        """
+        prompts, model = maker.part.estimates.prompts, reader.model
+        if not self.expected or prompts is None or model is None or not model.part.count_tokens:
+            return TYPICAL
+        counts = model.part.count_tokens(model.params, prompts(maker.params))
+        return -(-sum(counts) // len(counts)) if counts else TYPICAL
+
+    def _rows_of(self, stage: Stage, units: int) -> Mapping[str, int]:
+        """The rows to expect of a stage that makes its own units."""
+        if rates := self.earlier(stage):
+            return {table: round(rate * units) for table, rate in rates.items()}
+        rows = stage.part.estimates.expected_rows or stage.part.estimates.max_rows
+        return (rows(stage.params, {"units": units}) if rows else None) or {}
+
+    def _written(self, source: Stage) -> Mapping[str, int]:
+        """The rows to expect of each table of a source; empty in a bound."""
+        rows = source.part.estimates.expected_rows if self.expected else None
+        return (rows(source.params, self._made(source)) if rows else None) or {}
 
     def _whole(self, stage: Stage) -> Workload | None:
         """The whole workload of a stage, made once."""
@@ -96,7 +154,7 @@ class Loads:
         return samples if samples is None or first is None else samples.slice(0, first)
 
     def _max_samples(self, stage: Stage) -> int | None:
-        """The most samples that a stage can get."""
+        """The samples of a stage: the most, or the number to expect."""
         if isinstance(stage.part, SourcePart):
             return self._max_samples_of(stage)
         counts = [
@@ -145,14 +203,22 @@ class Loads:
         return max(known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={})
 
     def _max_samples_of(self, source: Stage) -> int | None:
-        """The most samples that a source yields."""
+        """The most samples that a source yields, or the number to expect."""
+        return self._written(source).get("samples") or max_samples(source, self._made(source))
+
+    def _made(self, source: Stage) -> Mapping[str, int]:
+        """The rows of the tables that a source reads."""
         made: dict[str, int] = {}
         for need in source.needs:
             before = self.plan.stage(need)
             units, max_rows = before.units(), before.part.estimates.max_rows
-            if max_rows and units is not None:
+            if units is None:
+                continue
+            if self.expected:
+                made |= self._rows_of(before, units)
+            elif max_rows:
                 made |= max_rows(before.params, {"units": units}) or {}
-        return max_samples(source, made)
+        return made
 
     def _with_activations(self, stage: Stage, load: Workload) -> Workload:
         """Add the activations that earlier stages write, and their SAEs."""
@@ -163,7 +229,7 @@ class Loads:
             for need in stage.needs
             if "activations" in (before := self.plan.stage(need)).part.writes
         ]
-        costs = [cost for before in writers if (cost := cost_of(before, self.of(before)))]
+        costs = [cost for before in writers if (cost := self.cost(before, self.of(before)))]
         if stage.saes is None:
             known = [facts(before.saes) for before in writers]
             load = replace(
@@ -202,11 +268,10 @@ def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
     )
 
 
-def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
-    """A cost as plain data. `exact` is False for a bound, `known` is False while sizes that it
-    depends on are missing.
+def as_row(stage: Stage, load: Workload | None, cost: Cost | None) -> dict[str, Any] | None:
+    """The cost of a workload as plain data. `exact` is False for a bound, `known` is False while
+    sizes that it depends on are missing.
     """
-    cost = cost_of(stage, load)
     if cost is None or load is None:
         return None
     return {**asdict(cost), "exact": load.exact and cost.exact, "known": _known(stage, load)}

@@ -65,6 +65,7 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
         _report_parts(parts),
         inputs_of=lambda keys: StoreInputs(store, {"": [row for row in steps if row.key in keys]}),
         steps=steps,
+        row_bytes=store.bytes_per_row(),
         stage_parts=[part for part in parts.all() if isinstance(part, TablePart)],
     )
 
@@ -98,9 +99,11 @@ def write_report(
     *,
     inputs_of: InputsOf | None = None,
     steps: Sequence[StepRow] = (),
+    row_bytes: Mapping[str, float] | None = None,
     stage_parts: Sequence[TablePart] = (),
 ) -> Path:
     """Write `report.html` into the run's folder atomically. `steps` adds the rows of reused steps,
+    `row_bytes` what a row of each table takes in the store,
     `stage_parts` the summaries of parts, and `inputs_of` the tables of the points of a sweep.
     """
     run = progress_of(events)
@@ -111,6 +114,7 @@ def write_report(
     text = _template().render(
         **_page(manifest),
         **_run(manifest, run, known),
+        costs=facts.costs(run, known, row_bytes or {}),
         sweep=inputs_of and sweep_of(manifest, run, inputs_of, sections),
         sections=made,
         findings=[finding for finding, _ in stated],

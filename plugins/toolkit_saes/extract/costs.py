@@ -142,6 +142,7 @@ def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
         memory=int(memory),
         disk=int(LAYOUTS * (rows * ROW + entries * ENTRY)),
         rows=int(rows),
+        table_rows=int(rows) + int(count),
         entries=int(entries),
         totals={
             "dense_bytes": int(owned * dense),
