@@ -47,8 +47,10 @@ SCREENED, JUDGED = "screened_features", "judged_features"
 """Totals of a screen's cost: the features that it tries, and those times its decoders."""
 PASSING = 1 / 3
 """Share of these features that are expected to pass."""
-TRIED_SPACES = 0.1
+TRIED_SPACES = 0.5
 """Share of the spaces in which random directions are expected to be tried."""
+READINGS = 3
+"""How often each point at which directions are tried is read in a space."""
 
 
 @dataclass(frozen=True)
@@ -145,18 +147,25 @@ def expected_screening(params: Delta, load: Workload) -> Cost:
 
 
 def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
-    """The whole passes of one step: prompts, the samples of the mean streams, prompts in words."""
+    """The whole passes of one step: prompts, the samples of the mean streams, prompts in words, and
+    those of the spaces in which directions are tried.
+    """
     means = min(2 * MEAN_SAMPLES, load.samples) if "mean_difference" in params.arms else 0
     in_words = prompts.distinct if params.prompt_only is not None else 0
     control = prompts.distinct if params.control_saes else 0
-    return prompts.distinct + means + in_words + control
+    tried = prompts.distinct + READINGS * min(prompts.distinct, params.direction_points)
+    return prompts.distinct + means + in_words + control + int(_tried_spaces(load) * tried)
+
+
+def _tried_spaces(load: Workload) -> float:
+    """The spaces in which random directions are expected to be tried, in one step."""
+    return max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
 
 
 def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
     """The edited tokens of all candidates, arms and random directions."""
     arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
-    spaces = max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
-    directions = spaces * params.directions * LENGTHS
+    directions = _tried_spaces(load) * params.directions * LENGTHS
     edits = float(family_size(params, load.saes) * arms * prompts.distinct)
     edits += directions * min(prompts.distinct, params.direction_points)
     return edits if params.at == "last" else edits * max(1.0, prompts.tokens)

@@ -27,7 +27,7 @@ those that begin alike.
 """
 PROMPTS = 32
 """Conditions whose prompts are read for the number of tokens to expect."""
-STORED_ROUND, STORED_PROMPT_TOKEN, STORED_REPLY_TOKEN, STORED_GAME = 120, 0.8, 3, 160
+STORED_ROUND, STORED_PROMPT_TOKEN, STORED_REPLY_TOKEN, STORED_GAME = 80, 0.5, 2, 120
 """Stored bytes to expect: of a round without its texts, of a token of a prompt, most of which
 repeats others, of a token of a reply, and of a game.
 """

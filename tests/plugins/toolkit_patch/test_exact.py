@@ -27,13 +27,14 @@ OUTCOMES = Outcomes(("up", "down", "other"), (tuple(range(90)), tuple(range(90, 
 class TinySae(Sae):
     """A random JumpReLU SAE of the stream after one block, with what it leaves out."""
 
-    def __init__(self, layer: int) -> None:
+    def __init__(self, layer: int, width: int | None = None) -> None:
+        size = width or WIDTH
         rng = torch.Generator().manual_seed(layer)
         self.name, self.release, self.hookpoint = f"tiny-{layer}", "tiny", f"resid_post.{layer}"
-        self.width, self.inputs, self.digest, self.recipe = FEATURES, WIDTH, self.name, "jumprelu"
+        self.width, self.inputs, self.digest, self.recipe = FEATURES, size, self.name, "jumprelu"
         self.pointwise = True
-        self._columns = torch.randn((FEATURES, WIDTH), generator=rng) / WIDTH**0.5
-        self._rows = torch.randn((FEATURES, WIDTH), generator=rng)
+        self._columns = torch.randn((FEATURES, size), generator=rng) / size**0.5
+        self._rows = torch.randn((FEATURES, size), generator=rng)
 
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
         before = rows @ self._columns.T + 0.1
