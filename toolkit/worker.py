@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from toolkit.errors import ToolkitError
 from toolkit.gpus import installed_gpus, visible_gpus
 from toolkit.identity import Identity
-from toolkit.models import Counted
+from toolkit.models import Counted, Model
 from toolkit.protocol import (
     Alive,
     Done,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from toolkit._plugins.registry import Parts
-    from toolkit.models import Model
 
 ALIVE_SECONDS = 1.0
 FROZEN_SECONDS = 30.0
@@ -331,9 +330,9 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
     )
 
 
-def _counted(model: Model | None) -> Counted:
+def _counted(model: Any) -> Counted:
     """What the model has computed so far."""
-    return Counted() if model is None else replace(model.counted)
+    return replace(model.counted) if isinstance(model, Model) else Counted()
 
 
 if __name__ == "__main__":

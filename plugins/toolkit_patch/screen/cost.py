@@ -154,6 +154,7 @@ def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
     in_words = prompts.distinct if params.prompt_only is not None else 0
     control = prompts.distinct if params.control_saes else 0
     tried = prompts.distinct + READINGS * min(prompts.distinct, params.direction_points)
+    tried *= 2 if params.control_saes else 1
     return prompts.distinct + means + in_words + control + int(_tried_spaces(load) * tried)
 
 

@@ -73,7 +73,7 @@ def _memory(params: Play, load: Workload) -> int:
         tokens_in_memory * key_bytes(model)
         + concurrent_games * model.get("vocabulary", 0) * SAMPLING_BYTES
     )
-    return pass_bytes(model, tokens_in_memory, full_length, 1, ANSWERED) + cache_bytes
+    return int(pass_bytes(model, tokens_in_memory, full_length, 1, ANSWERED) + cache_bytes)
 
 
 # --- what to expect -------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_every_arm_equals_a_full_pass_with_a_hook(both):
     spaces = [edits_of(TinySae(layer)) for layer in (0, 1, 3)]
     reading = read_prompt(model, OUTCOMES, ids, [edits.sae.hookpoint for edits in spaces])
     made = [
-        (edits.layer, rows)
+        (edits.sae.layer, rows)
         for edits in spaces
         for _, rows in edits.edits(reading, ("reconstruct", "random_feature"))
     ]
@@ -125,7 +125,7 @@ def test_a_token_in_the_middle_equals_a_full_pass_with_a_hook(both, position):
     spaces = [edits_of(TinySae(layer), 3) for layer in (0, 2)]
     hookpoints = [edits.sae.hookpoint for edits in spaces]
     reading = read_prompt(model, OUTCOMES, ids, hookpoints, position)
-    made = [(edits.layer, rows) for edits in spaces for _, rows in edits.edits(reading, ())]
+    made = [(edits.sae.layer, rows) for edits in spaces for _, rows in edits.edits(reading, ())]
     layers = torch.cat([torch.full((len(rows),), layer) for layer, rows in made])
     streams = torch.cat([rows for _, rows in made])
     result, _ = push(model, OUTCOMES, reading, layers, streams)
@@ -144,7 +144,7 @@ def test_rows_do_not_depend_on_who_shares_their_batch(both):
     edits = edits_of(TinySae(1))
     reading = read_prompt(model, OUTCOMES, ids, [edits.sae.hookpoint])
     streams = torch.cat([rows for _, rows in edits.edits(reading, ())])
-    layers = torch.full((len(streams),), edits.layer)
+    layers = torch.full((len(streams),), edits.sae.layer)
     together, _ = push(model, OUTCOMES, reading, layers, streams)
     alone = [push(model, OUTCOMES, reading, layers[:1], row[None])[0][0] for row in streams]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
