@@ -33,7 +33,7 @@ def check_labels(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         for use in stage.part.labels.used(stage.params):
             for field, problem in _problems(use, labels, names):
                 path = ("stages", number, "with", field)
-                problems.append(f"{loaded.where(path)}: stages.{number}.with.{field}: {problem}")
+                problems.append(f"{loaded.field(path)}: {problem}")
     if problems:
         raise SpecError("\n".join(problems))
 
