@@ -132,11 +132,11 @@ def test_there_is_something_to_read() -> None:
 
 @pytest.mark.parametrize("path", PLUGINS, ids=label)
 def test_plugins_import_only_the_public_api_and_never_each_other(path: Path) -> None:
-    own = path.relative_to(ROOT / "plugins").parts[0]
+    plugin = path.relative_to(ROOT / "plugins").parts[0]
     ours = [
         module
         for module in imports(path)
-        if package(module).startswith("toolkit") and package(module) != own
+        if package(module).startswith("toolkit") and package(module) != plugin
     ]
     assert [module for module in ours if not is_public(module)] == []
 

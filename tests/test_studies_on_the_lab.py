@@ -140,7 +140,7 @@ def test_exp1_counts_by_corrected_p_and_with_the_cut_as_well(lab: Lab, sae: str)
     assert result["total_experiments_processed"] == 200
     assert result["layers_analyzed"] == [0, 1, 2, 3]
     features = result["layer_results"]["3"]["significant_features"]
-    assert all(None not in one.values() for one in features)
+    assert all(None not in feature.values() for feature in features)
 
 
 def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None:
@@ -360,7 +360,7 @@ def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: st
     ]
     assert max(lengths) < 0.6
     for label in ("1", "2", "3"):
-        assert [sum(word in one["sentence"] for word in WORDS) for one in first[label]] == [
+        assert [sum(word in finding["sentence"] for word in WORDS) for finding in first[label]] == [
             int(label)
         ] * 5
 

@@ -147,10 +147,10 @@ _TESTS = (
 
 
 def _comparisons() -> Iterator[Part]:
-    for name, params, run, said in _TESTS:
+    for name, params, run, summary in _TESTS:
         yield StagePart(
             name=f"compare.{name}",
-            help=said,
+            help=summary,
             params=params,
             run=run,
             version="4" if name == "welch" else "3",

@@ -565,7 +565,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (HastySession, "token by token with whole passes it is"),
     (
         changed(
-            "readout", lambda self, *given: replace(given[-1], normaliser=given[-1].normaliser + 1)
+            "readout", lambda self, *args: replace(args[-1], normaliser=args[-1].normaliser + 1)
         ),
         "readout differs from what unembed gives",
     ),
@@ -714,20 +714,20 @@ def other(name: str, method: Callable[..., Any]) -> type[Small]:
     return type("Other", (Small,), {name: method})
 
 
-def own(**facts: Any) -> type[Small]:
+def sae_with(**facts: Any) -> type[Small]:
     return type("Own", (Small,), facts)
 
 
 RIGHT = Small()
 SAES: list[tuple[type[Small], str]] = [
-    (own(name=""), "SAE '': its name is empty"),
-    (own(release=""), "its release is empty"),
-    (own(digest=""), "its digest is empty"),
-    (own(recipe=""), "its recipe is empty"),
-    (own(hookpoint="residual.1"), "'residual.1' is not a hookpoint"),
-    (own(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
-    (own(layer=3), "its layer is 3, its hookpoint resid_post.1"),
-    (own(width=0), "its inputs and width are (8, 0); each must be at least 1"),
+    (sae_with(name=""), "SAE '': its name is empty"),
+    (sae_with(release=""), "its release is empty"),
+    (sae_with(digest=""), "its digest is empty"),
+    (sae_with(recipe=""), "its recipe is empty"),
+    (sae_with(hookpoint="residual.1"), "'residual.1' is not a hookpoint"),
+    (sae_with(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
+    (sae_with(layer=3), "its layer is 3, its hookpoint resid_post.1"),
+    (sae_with(width=0), "its inputs and width are (8, 0); each must be at least 1"),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]),
         "encode gave the shape (16, 11); expected (16, 12)",

@@ -62,5 +62,5 @@ def _scratch_only(scratch: str) -> dict[str, str]:
     """
     settings = {"TMPDIR": scratch, "CACHEDIR": scratch}
     names = (program.upper() for program in PROGRAMS)
-    own = {f"{name}_{key}": value for name in names for key, value in settings.items()}
-    return {**os.environ, **own}
+    of_programs = {f"{name}_{key}": value for name in names for key, value in settings.items()}
+    return {**os.environ, **of_programs}

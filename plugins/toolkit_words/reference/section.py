@@ -217,5 +217,5 @@ def _effect(row: Row | None) -> str:
     if row is None:
         return "not screened"
     change = draw.fixed(row["effect"], 3)
-    said = f"{change} of P({row['outcome']}), q {draw.small(row['q'])}: {row['verdict']}"
-    return draw.escaped(said)
+    sentence = f"{change} of P({row['outcome']}), q {draw.small(row['q'])}: {row['verdict']}"
+    return draw.escaped(sentence)

@@ -134,8 +134,8 @@ def test_an_effect_outside_the_band_fails_by_correction(world, screened, null, w
 
 
 def test_two_screens_of_the_same_features_are_told_apart(world, screened):
-    given = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 5, "arms": []}
-    other = run("patch.delta", given, world.tables, world.model, world.saes)
+    params = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 5, "arms": []}
+    other = run("patch.delta", params, world.tables, world.model, world.saes)
     both = pa.concat_tables([screened["screens"], other["screens"]])
     work = make_work(None, world.tables | screened | {"screens": both})
     rows = joined(work.inputs)

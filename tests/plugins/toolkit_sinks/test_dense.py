@@ -326,8 +326,8 @@ def test_npz_writes_zeros_only_when_asked() -> None:
         ),
     )
     assert sink.disk is not None
-    given = ({}, {"dense": True}, CONFIGURATION, LAYER)
-    assert [sink.disk(sink.params.model_validate(params), cost) for params in given] == [
+    arguments = ({}, {"dense": True}, CONFIGURATION, LAYER)
+    assert [sink.disk(sink.params.model_validate(params), cost) for params in arguments] == [
         0,
         100,
         100 + 6000 + 66,
