@@ -306,7 +306,7 @@ def test_no_modules_of_host_and_store_import_each_other() -> None:
 
 
 def test_no_folders_of_the_store_import_each_other() -> None:
-    """Also for types only: what two folders share is a module beside them."""
+    """Also for types only: what two folders share is a module next to them."""
     home = ROOT / "store" / "toolkit_store"
     paths = {_module_of(path): path for path in STORE}
     graph: dict[str, set[str]] = {}

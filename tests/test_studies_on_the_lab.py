@@ -167,12 +167,12 @@ def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None
 
 def test_balance_and_round_explain_some_of_it_and_that_is_shown(lab: Lab, sae: str) -> None:
     rows = lab.rows("features", "groups", "exp1_sae_l1_31")
-    plain, beside = (
+    plain, adjusted = (
         number_of(rows, stat, "bankruptcy vs voluntary_stop")
         for stat in ("significant", "significant_adjusted")
     )
-    assert set(plain) == set(beside)
-    assert 0 < sum(beside.values()) < sum(plain.values())
+    assert set(plain) == set(adjusted)
+    assert 0 < sum(adjusted.values()) < sum(plain.values())
 
 
 def test_what_half_of_the_games_found_is_measured_on_the_other_half(lab: Lab, sae: str) -> None:

@@ -115,7 +115,7 @@ def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFil
 
 
 def listed_files(snapshot: Snapshot) -> list[HubFile]:
-    """All files of a commit. The list is kept beside the cache's copy of the repository, so that
+    """All files of a commit. The list is kept next to the cache's copy of the repository, so that
     it is known offline which files there are.
     """
     kept = _repository(snapshot.name, snapshot.kind) / "toolkit" / f"{snapshot.revision}.json"

@@ -1,4 +1,4 @@
-"""What tests of tutorials share: a tutorial's text, the package beside it, and a run with that
+"""What tests of tutorials share: a tutorial's text, the package next to it, and a run with that
 package installed.
 """
 
@@ -70,7 +70,7 @@ class Tutorial:
         assert int(said) - 10 <= len(lines) < int(said)
 
     def run(self, spec: Path) -> None:
-        """`toolkit run` with the package installed by pip, into a folder of its own beside the
+        """`toolkit run` with the package installed by pip, into a folder of its own next to the
         spec.
         """
         site = spec.parent / "site"

@@ -1,4 +1,4 @@
-"""The store under accidents: writers beside readers, kills at any moment, a full disk. This file is
+"""The store under accidents: readers during writes, kills at any moment, a full disk. This file is
 also the program that is killed: while it commits, makes indexes and joins files.
 """
 

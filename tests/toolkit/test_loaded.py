@@ -504,8 +504,14 @@ MODELS: list[tuple[type[Tiny], str]] = [
         "resid_post.0 captured by itself differs from the same captured with others",
     ),
     (KeepsGradients, "run gave tensors that keep their gradients"),
-    (SeesPadding, "resid_post.0 of a text depends on the texts beside it or on the padding"),
-    (SeesNeighbours, "resid_post.0 of a text depends on the texts beside it or on the padding"),
+    (
+        SeesPadding,
+        "resid_post.0 of a text depends on the other texts of its batch or on the padding",
+    ),
+    (
+        SeesNeighbours,
+        "resid_post.0 of a text depends on the other texts of its batch or on the padding",
+    ),
     (SeesAhead, "resid_post.0 of a token depends on the tokens after it"),
     (NoEdits, "an edit at resid_post.0 does not show in what is captured there"),
     (EditsTwice, "an edit at resid_post.0 to its current value changed resid_post.0"),
@@ -546,7 +552,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         changed("unembed", lambda self, states, found: found - found[0]),
-        "the logits of a row depend on the rows beside it",
+        "the logits of a row depend on the other rows",
     ),
     (
         changed("next_logits", lambda self, batch, *rest: rest[-1] + 1),
@@ -555,7 +561,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (SecondGuess, "token by token with whole passes it is"),
     (NoUntil, "token by token with whole passes it is"),
     (OwnNumbers, "generate did not call draw exactly once for each token"),
-    (Alone, "a reply depends on the prompts beside it"),
+    (Alone, "a reply depends on the other prompts"),
     (OnlySets, "edits that add and scale give other values than setting the same values"),
     (
         changed("edited_states", lambda self, prefix, edits, count, found: found + 1),
@@ -743,7 +749,7 @@ SAES: list[tuple[type[Small], str]] = [
     ),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows - rows.mean(0))),
-        "of a row depend on the rows beside it",
+        "of a row depend on the other rows",
     ),
     (
         other("encode", lambda self, rows: (rows @ self.encoder).relu()),

@@ -151,7 +151,7 @@ NEEDS = (
 
 
 def needing(tmp_path: Path, need: str) -> Path:
-    """A spec whose second stage has this need, beside another spec."""
+    """A spec whose second stage has this need, next to another spec."""
     (tmp_path / "first.yaml").write_text("version: 1\nname: a\nstages: [{id: play, uses: x}]\n")
     path = tmp_path / "b.yaml"
     path.write_text(NEEDS.replace("NEED", need))

@@ -175,7 +175,7 @@ def test_what_the_disk_cannot_hold_is_refused(
 
 
 def part_of(run: Any = None, **fields: Any) -> StagePart:
-    """A part whose step and estimate fields are given beside its own."""
+    """A part whose step and estimate fields are given."""
     steps = {name: fields.pop(name) for name in ("sample_limit", "units") if name in fields}
     names = ("cost", "max_rows", "batch_plan")
     estimates = {name: fields.pop(name) for name in names if name in fields}

@@ -57,7 +57,7 @@ def _write_sif(name: str, pinned: PinnedImage, path: Path) -> None:
 
 
 def _scratch_only(scratch: str) -> dict[str, str]:
-    """The environment in which Apptainer unpacks beside the file that it writes, and keeps no copy
+    """The environment in which Apptainer unpacks next to the file that it writes, and keeps no copy
     of the image in the user's home.
     """
     settings = {"TMPDIR": scratch, "CACHEDIR": scratch}

@@ -194,7 +194,11 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
             stream, start = result[name][row, : len(ids)], half[name][0]
             _kept(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
             same = _near(stream, single[name][0], tolerance)
-            _kept(model, same, f"{name} of a text depends on the texts beside it or on the padding")
+            _kept(
+                model,
+                same,
+                f"{name} of a text depends on the other texts of its batch or on the padding",
+            )
             seen = not model.causal or _near(stream[: len(start)], start, tolerance)
             _kept(
                 model,

@@ -2,8 +2,8 @@
 = f W_dec + b_dec (+ x S).
 
 Raw activations in, raw activations out, float32. A fixed scale (a data set's average norm) is kept
-beside the weights, so that arithmetic is done in the order that the authors' code has it; a norm of
-each row by itself is undone by `reconstruct` only.
+next to the weights, so that arithmetic is done in the order that the authors' code has it; a norm
+of each row by itself is undone by `reconstruct` only.
 """
 
 from __future__ import annotations

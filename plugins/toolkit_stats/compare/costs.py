@@ -1,9 +1,9 @@
 """Upper bounds of the cost of tests, from how many activations the stages before them write. How
 many rows there will be is up to the data.
 
-Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
-Activations are read from a file that is mapped, in order of spaces: in memory are those of the
-spaces in hand. The host makes that file, one space at a time, before.
+Where tests count operations, these are of arithmetic: they are few compared with the memory that is
+read. Activations are read from a file that is mapped, in order of spaces: in memory are those of
+the spaces in hand. The host makes that file, one space at a time, before.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def _pass_flops(load: Workload, layers: Layers) -> float:
 # --- rankings and paths ---------------------------------------------------------------------------
 
 RANKED = 23
-"""Rows of a ranked feature beside its mean at each label."""
+"""Rows of a ranked feature other than its mean at each label."""
 BLOCK = 2**24
 """Pairs of features whose correlations are held together."""
 PAIRS = 4

@@ -3,7 +3,7 @@ refers to.
 
 The key of such a row follows from what it says (`spaces`), so another program that reads the table
 sees each key once. A step that writes a row which a committed step has written already refers to
-that one (`StepRow.shared`). A different row under the same key is stored beside it, so that every
+that one (`StepRow.shared`). A different row under the same key is stored as well, so that every
 step reads back what it wrote.
 """
 

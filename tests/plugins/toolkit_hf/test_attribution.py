@@ -51,7 +51,7 @@ def near(result: torch.Tensor, expected: torch.Tensor, share: float = 1e-5) -> N
 def test_rows_of_attention_are_those_of_eager_weights(
     loaded: Callable[[str], Any], name: str
 ) -> None:
-    """With caps, windows, and heads that share keys; beside captures of the same pass."""
+    """With caps, windows, and heads that share keys; with captures of the same pass."""
     model, layers = loaded(name), list(range(LAYERS))
     names = ["resid_post.1", "attn_out.3"]
     result = model.attention(BATCH, QUERIES, layers, capture=names)

@@ -385,7 +385,7 @@ def test_a_planted_pair_is_recovered() -> None:
 
 
 def test_a_group_in_which_nobody_is_ruined_is_left_out() -> None:
-    """Beside its own rate it says nothing about a switch."""
+    """With its own rate known it says nothing about a switch."""
     planted = {"base": -1.0, "G": 1.0, "M": 0.5, "W": 0.0}
     ruined = [
         (

@@ -1,4 +1,4 @@
-"""Means over decision points, their intervals and p-values, beside SciPy."""
+"""Means over decision points, their intervals and p-values, compared with SciPy."""
 
 from __future__ import annotations
 

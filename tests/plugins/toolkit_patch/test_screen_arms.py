@@ -1,4 +1,4 @@
-"""The arms that a screen's effects are held beside, the candidates that a file or a gradient
+"""The arms that a screen's effects are compared with, the candidates that a file or a gradient
 chooses, and tokens in the middle of a prompt.
 """
 

@@ -90,7 +90,7 @@ def test_the_report_begins_with_the_verdicts_and_how_p_was_corrected(world, scre
     assert "4 of 16 features are causal for P(stop)" in shown[0].html
     assert "q is Benjamini-Hochberg over all 16, of the larger p of two questions" in shown[0].html
     assert shown[0].alt
-    assert "are causal" not in shown[0].alt  # screen readers read it beside the paragraph
+    assert "are causal" not in shown[0].alt  # screen readers read it with the paragraph
     assert {figure.title for figure in shown} > {"Effect against evidence", "Every arm"}
     result = next(iter(findings(work.inputs)))
     assert result.sentence.startswith("4 of 16 features are causal for P(stop): ")

@@ -170,7 +170,7 @@ def test_only_the_first_samples_are_looked_at(small: Any, monkeypatch: pytest.Mo
 
 
 def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
-    """An SAE put one layer off may still explain much: it is the layer beside it that tells."""
+    """An SAE put one layer off may still explain much: only the neighbouring layer shows it."""
     for layer, claimed in ((1, 2), (2, 1), (3, 2)):
         saes = changed(layer, **places(f"blocks.{claimed}.hook_resid_post"))
         rows = examined(lab, saes, lab.texts[:8])
@@ -255,7 +255,7 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_hookpoint", "beside", "end"),
+    ("at_hookpoint", "neighbour", "end"),
     [
         (SaeMeasurement(20, 0.9, 1, 0, 9), SaeMeasurement(20, 0.93, 1, 0, 9), ""),
         (
@@ -288,11 +288,11 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
     ],
 )
 def test_where_the_limits_are(
-    lab: Any, at_hookpoint: SaeMeasurement, beside: SaeMeasurement, end: str
+    lab: Any, at_hookpoint: SaeMeasurement, neighbour: SaeMeasurement, end: str
 ) -> None:
     (sae,) = lab.saes(layers=1)
     sae.declared_l0 = 20
-    said = explain(sae, at_hookpoint, {"resid_post.2": beside})
+    said = explain(sae, at_hookpoint, {"resid_post.2": neighbour})
     assert said.endswith(end)
     assert bool(said) == bool(end)
 

@@ -27,7 +27,7 @@ from toolkit_saes.extract.stage import Extract, extract
 
 
 class Memory:
-    """A device that holds so many SAEs, and so many padded tokens beside them."""
+    """A device that holds so many SAEs, and so many padded tokens with them."""
 
     def __init__(
         self, saes: int = 99, tokens: int = 10**9, error: type[Exception] = torch.OutOfMemoryError
@@ -268,7 +268,7 @@ def test_an_sae_takes_fewer_rows_at_a_time(small: Any, five: list[Any]) -> None:
 def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
     with pytest.raises(
         DataError,
-        match=r"SAE \S+ .* does not fit in memory beside the model, even alone and a row at a time",
+        match=r"SAE \S+ .* does not fit in memory with the model, even alone and a row at a time",
     ):
         run(small, [Scarce(five[0], Memory(saes=0))], Memory(), small.texts[:2])
     with pytest.raises(

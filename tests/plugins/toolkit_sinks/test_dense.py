@@ -173,7 +173,7 @@ def test_a_store_reads_the_published_layers_back(tmp_path: Path) -> None:
     assert results.read("spaces").select(list(SCOPE[0])).to_pylist() == list(SCOPE)
 
 
-# --- what stands beside the rows ------------------------------------------------------------------
+# --- the other columns ----------------------------------------------------------------------------
 
 
 def test_fragments_have_no_blanks_around_them() -> None:

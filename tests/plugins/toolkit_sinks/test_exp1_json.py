@@ -1,4 +1,4 @@
-"""The sink exp1_json: the published shape, what stands beside it, and what it refuses."""
+"""The sink exp1_json: the published shape, the other entries, and what it refuses."""
 
 from __future__ import annotations
 

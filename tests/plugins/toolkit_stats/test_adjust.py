@@ -165,13 +165,13 @@ def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:
 
 
 def test_students_test_can_be_adjusted_as_well() -> None:
-    plain, beside = (
+    plain, adjusted = (
         numbers("student", confounded(), between=("a", "b"), covariates=keys)
         for keys in ([], ["balance"])
     )
     assert "p_adjusted" not in plain
     assert (
-        beside["p_adjusted"]
+        adjusted["p_adjusted"]
         == numbers("welch", confounded(), between=("a", "b"), covariates=["balance"])["p_adjusted"]
     )
 

@@ -1,5 +1,5 @@
-"""The stages compare.*: groups, units, the family, what each writes beside p and q, and what it
-refuses.
+"""The stages compare.*: groups, units, the family, what each writes in addition to p and q, and
+what it refuses.
 """
 
 from __future__ import annotations
@@ -589,13 +589,13 @@ def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
         [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names]
     )
     assert run(part, inputs, **PAIR) == {}
-    beside = tables(
+    with_unmeasured = tables(
         [sample(name) for name in names],
         list("aaabbb"),
         [("s1", name, 0, {}) for name in names],
         [space(), space("s2")],
     )
-    assert run(part, beside, **PAIR) == {}
+    assert run(part, with_unmeasured, **PAIR) == {}
 
 
 def test_columns_without_a_spread_are_no_evidence_in_any_test() -> None:

@@ -238,11 +238,11 @@ def test_two_stages_on_the_select_half_are_one_too_many() -> None:
 def test_what_all_units_found_does_not_disturb_what_the_select_half_found() -> None:
     inputs = of_dense(world({3: 1.5, 8: 0.5}), LABEL)
     select, everything = (outputs("welch", inputs, half=part, **PAIR) for part in ("select", "all"))
-    alone, beside = (
+    alone, together = (
         run("welch", {**inputs, **before}, **CONFIRM, **PAIR)
         for before in (select, joined(everything, select))
     )
-    assert alone == beside
+    assert alone == together
 
 
 def test_a_space_of_another_extraction_is_refused() -> None:

@@ -65,12 +65,12 @@ def test_a_point_by_itself_has_its_name_outwards_beside_it() -> None:
 
 
 def test_a_name_turns_inwards_where_a_named_point_or_the_edge_is_outwards() -> None:
-    beside = place_labels(
+    placed = place_labels(
         [LabelledPoint(500, 100, "1/2", 1), LabelledPoint(500 + GAP + LETTER, 100, "3/4", 1)],
         NONE,
         ROOM,
     )
-    assert [(label.side, label.y) for label in beside] == [(-1, 100), (1, 100)]
+    assert [(label.side, label.y) for label in placed] == [(-1, 100), (1, 100)]
     (edge,) = place_labels([LabelledPoint(710, 100, "1/2345", 1)], NONE, ROOM)
     assert (edge.side, edge.y) == (-1, 100)
 

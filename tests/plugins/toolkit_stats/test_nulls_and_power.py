@@ -81,7 +81,7 @@ def found_in_groups_of(
     matrix = sparse.csr_array(fires * rng.gamma(2.0, size=(rows, FAMILY)))
     clusters, first = (np.arange(small), np.arange(large)), np.arange(rows) < small
     sides = [moments(matrix[first], clusters[0]), moments(matrix[~first], clusters[1])]
-    ranks, beside = (
+    ranks, adjustment = (
         ranked(matrix.tocsc()),
         model(design((small, large), np.arange(rows)), rng.normal(size=(rows, 1)), "x"),
     )
@@ -90,7 +90,7 @@ def found_in_groups_of(
         tests = (
             welch(*sides, spread),
             area(ranks, first, clusters, spread),
-            adjusted(matrix, beside, spread),
+            adjusted(matrix, adjustment, spread),
         )
         results.append([int((benjamini_hochberg(test.p, FAMILY) <= ALPHA).sum()) for test in tests])
     return results

@@ -1,4 +1,4 @@
-"""compare.probe: readers of the stream against scikit-like brute force, by folds, beside the best
+"""compare.probe: readers of the stream against scikit-like brute force, by folds, and the best
 feature; and the section.
 """
 

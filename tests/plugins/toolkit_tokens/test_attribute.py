@@ -1,4 +1,4 @@
-"""Attribution: parts that add up, exact patching beside them, and the planted cause."""
+"""Attribution: parts that add up, exact patching to compare them with, and the planted cause."""
 
 from __future__ import annotations
 
