@@ -22,16 +22,16 @@ ROUNDS = 60
 """Commits at most; so many are never needed."""
 
 
-def beside(name: str):
-    """A module beside this one."""
+def module_here(name: str):
+    """A module in this folder."""
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-here = beside("test_object_storage")
-faults = beside("faults")
+here = module_here("test_object_storage")
+faults = module_here("faults")
 bucket = here.bucket
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 

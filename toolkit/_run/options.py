@@ -18,7 +18,7 @@ class RunOptions:
     overlays: tuple[Path, ...] = ()
     """YAML files merged over the spec, in order."""
     plugins: tuple[Path, ...] = ()
-    """Scratch plugin files to load beside the installed plugins; their hashes are recorded."""
+    """Scratch plugin files to load with the installed plugins; their hashes are recorded."""
     on: str = DEFAULT_EXECUTOR
     """The executor of every stage that names none with `on:`."""
     gpu: str | None = None
