@@ -106,8 +106,8 @@ def _executors(parts: Parts, definitions: dict[str, Any]) -> dict[str, Any]:
     forms = {}
     for part in installed:
         params = _params(part, definitions, partial=True)
-        alone = {**general, "properties": {"with": params}, "required": ["with"]}
-        forms[part.name] = {"anyOf": [params, reference, alone]}
+        with_only = {**general, "properties": {"with": params}, "required": ["with"]}
+        forms[part.name] = {"anyOf": [params, reference, with_only]}
     return {"properties": forms, "additionalProperties": reference}
 
 

@@ -134,7 +134,7 @@ def _on_cpu(executors: Sequence[Executor]) -> set[str]:
     """The executors whose params say `gpus: none` beside others that may have GPUs: `--gpu` is
     about the others. Where no executor is left for it, it is about all.
     """
-    without = {one.name for one in executors if one.part.gpus(one.params) == "none"}
+    without = {pool.name for pool in executors if pool.part.gpus(pool.params) == "none"}
     return without if len(without) < len(executors) else set()
 
 

@@ -265,3 +265,10 @@ def test_a_requeued_task_is_another_owner():
     env = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
     assert task_name(env) == "7_3.0"
     assert task_name({**env, "SLURM_RESTART_COUNT": "2"}) == "7_3.2"
+
+
+def test_two_executors_of_one_run_share_neither_folder_nor_jobs(request_):
+    large = replace(request_, name="large-0", executor="large")
+    folders = [_script.seats_folder(one) for one in (request_, large)]
+    assert [folder.name for folder in folders] == ["slurm", "large"]
+    assert len({_script.job_name(folder) for folder in folders}) == 2
