@@ -5,6 +5,7 @@ commands light.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,11 +132,11 @@ def test_there_is_something_to_read() -> None:
 
 @pytest.mark.parametrize("path", PLUGINS, ids=label)
 def test_plugins_import_only_the_public_api_and_never_each_other(path: Path) -> None:
-    own = path.relative_to(ROOT / "plugins").parts[0]
+    plugin = path.relative_to(ROOT / "plugins").parts[0]
     ours = [
         module
         for module in imports(path)
-        if package(module).startswith("toolkit") and package(module) != own
+        if package(module).startswith("toolkit") and package(module) != plugin
     ]
     assert [module for module in ours if not is_public(module)] == []
 
@@ -196,6 +197,28 @@ def _siblings(path: Path) -> Iterator[Path]:
 def test_the_host_knows_no_plugin(path: Path) -> None:
     named = {result.name for result in (ROOT / "plugins").iterdir()}
     assert [module for module in imports(path) if package(module) in named] == []
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_no_text_of_the_host_names_a_plugin(path: Path) -> None:
+    """Docstrings may: they are examples. A part's attributes are fields, so none is looked up by
+    name either.
+    """
+    plugins = "|".join(sorted(folder.name for folder in (ROOT / "plugins").glob("toolkit_*")))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings
+    ]
+    assert [text for text in texts if re.search(rf"\b({plugins})\b", text)] == []
+    looked_up = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and node.args
+    ]
+    assert [call for call in looked_up if re.search(r"\b(part|stage\.part)\b", call)] == []
 
 
 def test_no_package_marker_directly_in_the_folders() -> None:
@@ -283,7 +306,7 @@ def test_no_modules_of_host_and_store_import_each_other() -> None:
 
 
 def test_no_folders_of_the_store_import_each_other() -> None:
-    """Also for types only: what two folders share is a module beside them."""
+    """Also for types only: what two folders share is a module next to them."""
     home = ROOT / "store" / "toolkit_store"
     paths = {_module_of(path): path for path in STORE}
     graph: dict[str, set[str]] = {}

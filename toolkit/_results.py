@@ -208,13 +208,13 @@ class RunResults:
         question = (manifest.get("spec") or {}).get("question")
         head = f"<p><b>{safe(self.id)}</b> · {safe(state.name)} · {safe(state.state)}</p>"
         paragraph = f"<p>{safe(question)}</p>" if question else ""
-        said = "".join(f"<li>{safe(finding.sentence)}</li>" for finding in self.findings)
+        items = "".join(f"<li>{safe(finding.sentence)}</li>" for finding in self.findings)
         counts: dict[str, int] = {}
         for step in self.query.steps:
             for name, rows in step.tables.items():
                 counts[name] = counts.get(name, 0) + rows
         tables = pl.DataFrame({"table": list(counts), "rows": list(counts.values())})
-        return f"{head}{paragraph}<ul>{said}</ul>{table_html(tables)}"
+        return f"{head}{paragraph}<ul>{items}</ul>{table_html(tables)}"
 
 
 @dataclass(frozen=True, repr=False)

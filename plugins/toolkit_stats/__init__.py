@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Part, ReportSection, SinkPart, StagePart
+from toolkit.parts import Estimates, LabelKeys, Part, ReportSection, SinkPart, StagePart
 from toolkit_stats.baselines import leak as _leak
 from toolkit_stats.baselines import probe as _probe
 from toolkit_stats.baselines import residual as _residual
@@ -147,10 +147,10 @@ _TESTS = (
 
 
 def _comparisons() -> Iterator[Part]:
-    for name, params, run, said in _TESTS:
+    for name, params, run, summary in _TESTS:
         yield StagePart(
             name=f"compare.{name}",
-            help=said,
+            help=summary,
             params=params,
             run=run,
             version="4" if name == "welch" else "3",
@@ -158,12 +158,12 @@ def _comparisons() -> Iterator[Part]:
             optional=("features", "comparisons"),
             writes=("features", "comparisons"),
             estimates=Estimates(cost=_cost.comparison(name), comparison=_compares.features),
-            label_uses=label_uses,
+            labels=LabelKeys(used=label_uses),
         )
 
 
 def _baselines() -> Iterator[Part]:
-    """What stands beside every claim about features."""
+    """What every claim about features is compared with."""
     yield StagePart(
         name="compare.leak",
         help="How well metadata alone tell two groups apart, key by key and together, by "
@@ -171,19 +171,19 @@ def _baselines() -> Iterator[Part]:
         params=_leak.Leak,
         run=_leak.compare_leak,
         estimates=Estimates(cost=_cost.leak),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta"),
         writes=("baselines",),
     )
     yield StagePart(
         name="compare.probe",
-        help="What a linear probe and a difference of means on the raw stream reach, beside the "
+        help="What a linear probe and a difference of means on the raw stream reach, and the "
         "best feature.",
         params=_probe.Probe,
         run=_probe.compare_probe,
         estimates=Estimates(cost=_cost.probe),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta"),
         optional=("activations", "spaces", "streams"),
@@ -198,7 +198,7 @@ def _baselines() -> Iterator[Part]:
         params=_residual.Residual,
         run=_residual.compare_residual,
         estimates=Estimates(cost=_cost.residual, comparison=_compares.streams),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="3",
         reads=("samples", "sample_meta"),
         optional=("streams",),
@@ -215,7 +215,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=Ranking,
         run=_ranking.compare_ranking,
         estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features", "comparisons"),
@@ -242,7 +242,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="3",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),

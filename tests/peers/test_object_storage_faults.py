@@ -23,16 +23,16 @@ ROUNDS = 60
 """Commits at most; so many are never needed."""
 
 
-def beside(name: str):
-    """A module beside this one."""
+def module_here(name: str):
+    """A module in this folder."""
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-here = beside("test_object_storage")
-faults = beside("faults")
+here = module_here("test_object_storage")
+faults = module_here("faults")
 bucket = here.bucket
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 
@@ -87,7 +87,7 @@ def test_nothing_is_lost_and_nothing_is_there_twice(bucket: str, proxy) -> None:
 
 
 def test_a_question_reads_what_it_needs(bucket: str, proxy, capsys) -> None:
-    """Bytes that a store sends for a question about one step, beside those of all its rows."""
+    """Bytes that a store sends for a question about one step, and those of all its rows."""
     uri = bucket.replace("/a/", "/b/")  # a process has one lease for each URI
     store = open_store(uri, create=True)
     keys = [f"k{number}" for number in range(16)]

@@ -107,9 +107,9 @@ def test_the_shipped_recipes_name_files_that_ship_and_pin_every_requirement() ->
 
 def exported(path: Path, **files: str) -> Path:
     """A file system as an engine exports it: here a package and the toolkit's own files."""
-    own = ["opt/own/a.py", "opt/own-files.txt"]
+    shipped = ["opt/own/a.py", "opt/own-files.txt"]
     written = {"opt/pack/b.py": "b", "opt/own/a.py": "a", **files}
-    written["opt/own-files.txt"] = "\n".join(own) + "\n"
+    written["opt/own-files.txt"] = "\n".join(shipped) + "\n"
     with tarfile.open(path, "w") as tar:
         for name in ("opt", "opt/own", "opt/pack", "tmp"):
             folder = tarfile.TarInfo(name)

@@ -181,25 +181,47 @@ def test_the_name_of_an_executor_may_mean_another(toolkit: Any, spec: Path, tmp_
     assert "apptainer exec" in lines
 
 
-def drawing(tmp_path: Path, name: str, upstream: Path, stage: str = "features") -> Path:
-    """A spec whose statistics read a stage of another spec."""
-    path = tmp_path / name
-    means = {"id": "means", "uses": "compare.means", "with": {"by": "group"}}
-    other = [{"spec": upstream.name, "stage": one} for one in ("samples", stage)]
-    path.write_text(
-        yaml.safe_dump({"version": 1, "name": "later", "stages": [{**means, "needs": other}]})
-    )
+def computing(path: Path, image: str, name: str = "toy") -> Path:
+    """A spec whose features are computed in an image."""
+    slim = {"slim": {"uses": "docker", "with": {"image": image, "gpus": "none"}}}
+    spec = yaml.safe_load(written(path, slim).read_text()) | {"name": name}
+    spec["stages"][0]["on"] = "slim"
+    path.write_text(yaml.safe_dump(spec))
     return path
+
+
+def drawing(path: Path, *sources: Path) -> Path:
+    """A spec with statistics of what each of these specs computes."""
+    stages = [
+        {
+            "id": f"means{number}",
+            "uses": "compare.means",
+            "with": {"by": "group"},
+            "needs": [{"spec": source.name, "stage": stage} for stage in ("samples", "features")],
+        }
+        for number, source in enumerate(sources)
+    ]
+    path.write_text(yaml.safe_dump({"version": 1, "name": "later", "stages": stages}))
+    return path
+
+
+def test_specs_that_describe_one_name_differently_are_refused(
+    toolkit: Any, toy: Any, tmp_path: Path
+) -> None:
+    first = computing(toy("first.yaml"), SLIM)
+    second = computing(toy("second.yaml"), CUDA, "other")
+    result = toolkit.run("check", drawing(tmp_path / "later.yaml", first, second))
+    assert result.returncode == 2
+    assert "executors.slim: another spec that this run draws from writes it differently" in (
+        result.stderr
+    )
+    assert "Write it in later.yaml." in result.stderr
 
 
 def test_a_stage_of_another_spec_runs_on_the_executor_that_its_spec_describes(
     toolkit: Any, toy: Any, tmp_path: Path
 ) -> None:
-    first = written(toy("first.yaml"), IN_IMAGES)
-    text = yaml.safe_load(first.read_text())
-    text["stages"][0]["on"] = "slim"
-    first.write_text(yaml.safe_dump(text))
-    later = drawing(tmp_path, "later.yaml", first)
+    later = drawing(tmp_path / "later.yaml", computing(toy("first.yaml"), SLIM))
     lines = toolkit.run("run", later, "--dry-run").stdout
     assert "# slim (docker): toy/features" in lines
     assert SLIM in lines

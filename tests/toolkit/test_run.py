@@ -315,11 +315,11 @@ def test_a_second_run_of_the_same_spec_waits_and_computes_nothing_twice(toolkit,
 def test_several_workers_give_the_same_tables_as_one(toolkit, toy):
     toolkit.run("run", toy())
     keys = open_store(toolkit.store).run_states()[0].steps
-    one = open_store(toolkit.store).fingerprint(keys)
+    fingerprint = open_store(toolkit.store).fingerprint(keys)
     toolkit.store = toolkit.store.parent / "other"
     result = toolkit.run("run", toy(), "--set", "executors.local.workers=2")
     assert result.returncode == 0, result.stderr
-    assert open_store(toolkit.store).fingerprint(keys) == one
+    assert open_store(toolkit.store).fingerprint(keys) == fingerprint
 
 
 def test_the_event_stream_is_json_on_stdout(toolkit, toy):

@@ -67,10 +67,9 @@ def _other_block(resolved: Resolved, parts: Parts, name: str) -> _Block:
     for block in blocks[1:]:
         if block.ref != blocks[0].ref:
             raise SpecError(
-                f"{block.loaded.where(('executors', name))}: executors.{name}: another spec that "
-                f"this run draws from writes it differently "
-                f"({blocks[0].loaded.where(('executors', name))}). Write it in "
-                f"{resolved.loaded.path.name}."
+                f"{block.loaded.field(('executors', name))}: another spec that this run draws from "
+                f"writes it differently ({blocks[0].loaded.where(('executors', name))}). Write it "
+                f"in {resolved.loaded.path.name}."
             )
     if blocks:
         return blocks[0]
@@ -110,8 +109,7 @@ def _no_part(block: _Block, name: str, reason: str) -> SpecError:
     hint = f". An entry of another name says which one it `uses`: `{name}: {{uses: docker}}`"
     if block.ref.uses is not None:
         path, hint = (*path, "uses"), ""
-    field = ".".join(map(str, path))
-    return SpecError(f"{block.loaded.where(path)}: {field}: {reason}{hint}")
+    return SpecError(f"{block.loaded.field(path)}: {reason}{hint}")
 
 
 def _unknown(resolved: Resolved, parts: Parts, name: str) -> BadInput:
@@ -123,7 +121,7 @@ def _unknown(resolved: Resolved, parts: Parts, name: str) -> BadInput:
         for number, stage in enumerate(loaded.spec.stages):
             if stage.on == name:
                 path: SpecPath = ("stages", number, "on")
-                return SpecError(f"{loaded.where(path)}: stages.{number}.on: {reason}")
+                return SpecError(f"{loaded.field(path)}: {reason}")
     return BadInput(f"--on {name}: {reason}")
 
 

@@ -216,12 +216,12 @@ class Run:
 
     def _why_stage(self, entry: Mapping[str, Any]) -> str:
         done = sum(step.stage == entry.get("id") for step in self.steps)
-        said = (
+        reason = (
             f"its {counted(done, 'committed step')} wrote none"
             if done
             else "it has committed no step yet"
         )
-        return f"stage '{entry.get('id')}' ({entry.get('part')}) writes it and {said}"
+        return f"stage '{entry.get('id')}' ({entry.get('part')}) writes it and {reason}"
 
 
 def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:

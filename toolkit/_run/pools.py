@@ -131,8 +131,8 @@ def _template(
 
 
 def _on_cpu(executors: Sequence[Executor]) -> set[str]:
-    """The executors whose params say `gpus: none` beside others that may have GPUs: `--gpu` is
-    about the others. Where no executor is left for it, it is about all.
+    """The executors whose params say `gpus: none` where others may have GPUs: `--gpu` is about the
+    others. If all say so, it is about all.
     """
     without = {pool.name for pool in executors if pool.part.gpus(pool.params) == "none"}
     return without if len(without) < len(executors) else set()

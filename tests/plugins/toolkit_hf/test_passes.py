@@ -127,9 +127,9 @@ def test_an_edit_is_what_a_plain_hook_would_do(
 
     block = each.plain.model.layers[layer]
     if site == "resid_pre":
-        handle = block.register_forward_pre_hook(lambda _module, given: (put(given[0]), *given[1:]))
+        handle = block.register_forward_pre_hook(lambda _module, args: (put(args[0]), *args[1:]))
     else:
-        handle = block.register_forward_hook(lambda _module, _given, out: put(out))
+        handle = block.register_forward_hook(lambda _module, _args, out: put(out))
     expected = each.hooked(each.plain.model.layers[-1], batch[row], before=False)
     handle.remove()
 

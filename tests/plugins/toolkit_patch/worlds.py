@@ -53,8 +53,8 @@ class World:
 
     def screen(self, **params: Any) -> dict[str, pa.Table]:
         """Screens, effects and verdicts."""
-        given = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 40, **params}
-        results = run("patch.delta", given, self.tables, self.model, self.saes)
+        settings = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 40, **params}
+        results = run("patch.delta", settings, self.tables, self.model, self.saes)
         return results | run("patch.verdicts", {}, results)
 
     def truth(self, row: Mapping[str, Any]) -> Any:
@@ -87,6 +87,6 @@ def make_world(planted: Any, model: Model, path: Any, by: str = "cause") -> Worl
         meta.append({"sample": name, "key": by, "number": None, "string": label})
     tables = {"samples": table("samples", samples), "sample_meta": table("sample_meta", meta)}
     tables |= run("extract.activations", {}, tables, model, saes)
-    given = {"by": by, "between": ["yes", "no"], "half": "select"}
-    tables |= run("compare.welch", given, tables, model, saes)
+    params = {"by": by, "between": ["yes", "no"], "half": "select"}
+    tables |= run("compare.welch", params, tables, model, saes)
     return World(planted, model, saes, tables)

@@ -334,7 +334,7 @@ def test_the_container_of_a_dead_run_is_removed_by_the_next(
     process.kill()
     process.wait()
     assert toolkit.run("run", slow_spec(toy), "--on", "docker").returncode == 0
-    assert container.id not in {one.id for one in engine.containers.list(all=True)}
+    assert container.id not in {listed.id for listed in engine.containers.list(all=True)}
 
 
 def test_containers_of_living_runs_and_of_other_machines_are_left_alone(

@@ -81,7 +81,7 @@ def test_the_script_asks_for_what_the_params_say(request_):
 
 def test_two_stores_with_the_same_run_have_jobs_of_different_names(request_, tmp_path):
     other = replace(request_, folder=tmp_path / "other" / "runs" / "toy-1" / "workers")
-    names = {_script.job_name(_script.seats_folder(one)) for one in (request_, other)}
+    names = {_script.job_name(_script.seats_folder(request)) for request in (request_, other)}
     assert len(names) == 2
     assert all(name.startswith("toolkit-toy-1-") for name in names)
 
