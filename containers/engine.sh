@@ -11,8 +11,8 @@ export DOCKER_HOST="unix://$run/docker.sock"
 
 install() {
     command -v dockerd >/dev/null && command -v busybox >/dev/null && return
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends \
         docker.io busybox-static >/dev/null
 }
 

@@ -394,7 +394,7 @@ def toolkit_parts():
             2,
             "reads table 'activations'. Add one of these to its needs: features.",
         ),
-        (["{spec}", "--on", "moon"], 2, "There is no executor part 'moon'."),
+        (["{spec}", "--on", "moon"], 2, "--on moon: There is no executor 'moon'."),
         (["{spec}", "--gpu", "one"], 2, "--gpu one: write physical indices or UUIDs"),
         (
             ["{spec}", "--set", "stages.groups.with.by=colour"],
@@ -538,7 +538,7 @@ def test_gpus_of_the_spec_are_honoured(toolkit, toy, nvidia_smi):
         (("--gpu", "5"), "--gpu 5: there is no such GPU. This machine offers no GPU"),
         (("--set", "executors.local.gpus=[1]"), "--gpu 1: there is no such GPU."),
         (("--set", "executors.moon={}"), "executors.moon: There is no executor part 'moon'."),
-        (("--set", "stages.groups.on=moon"), "stages.1.on: There is no executor part 'moon'."),
+        (("--set", "stages.groups.on=moon"), "stages.1.on: There is no executor 'moon'."),
     ],
 )
 def test_what_no_worker_can_have_is_refused(toolkit, toy, tmp_path, args, message):

@@ -177,7 +177,11 @@ def test_files_belong_to_the_caller(
     monkeypatch.setattr(_start.os, "getuid", lambda: 1234)
     monkeypatch.setattr(_start.os, "getgid", lambda: 5678)
     request = WorkerRequest(
-        name="docker-0", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
+        name="docker-0",
+        executor="docker",
+        folder=tmp_path,
+        jobs=tmp_path / "jobs",
+        inputs=tmp_path / "inputs",
     )
     request.jobs.mkdir()
     os.chown(request.jobs, 1234, 5678)
@@ -256,7 +260,7 @@ def test_shared_memory_that_is_too_small_is_named(
     plugin.write_text(SHARING)
     result = toolkit.run("run", path, "--on", "docker", "--plugin", plugin)
     assert result.returncode == 3
-    assert "/dev/shm may be too small; raise executors.docker.shm" in result.stderr
+    assert "/dev/shm may be too small; raise `shm` under executors.docker" in result.stderr
 
 
 def test_the_line_of_a_dry_run_can_be_pasted(engine: Any, toolkit: Any, toy: Any) -> None:
