@@ -8,6 +8,7 @@ from types import ModuleType
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
+from . import costs
 from .attribution import section as attribution_section
 from .attribution.stage import Attribution, attribute
 from .doses import section as doses_section
@@ -21,7 +22,7 @@ from .joint.stage import joint
 from .published import section as published_section
 from .published.params import Published
 from .published.stage import judge_as_published
-from .screen import cost, stage
+from .screen import stage
 from .screen.params import Delta, Verdicts, family_size, written_tables
 from .steer import section as steering_section
 from .steer.params import Steering
@@ -49,7 +50,7 @@ def _interventions() -> Iterator[Part]:
         version="3",
         run=stage.patch,
         steps=Steps(size="step", features=family_size),
-        estimates=Estimates(cost=cost.screening),
+        estimates=Estimates(cost=costs.screening),
         reads=("samples", "features", "comparisons", "spaces"),
         optional=("activations", "sample_meta"),
         writes=("screens", "effects", "control_screens"),
@@ -62,7 +63,7 @@ def _interventions() -> Iterator[Part]:
         help="Predicts the effects of a screen by gradients (AtP, RelP), beside the exact ones.",
         params=Attribution,
         run=attribute,
-        estimates=Estimates(cost=cost.attributing),
+        estimates=Estimates(cost=costs.attributing),
         reads=("samples", "features", "comparisons", "spaces", "screens"),
         writes=("gradient_effects",),
         uses_model=True,
@@ -73,7 +74,7 @@ def _interventions() -> Iterator[Part]:
         help="Changes screened features together, against the sum of their parts and random sets.",
         params=Joint,
         run=joint,
-        estimates=Estimates(cost=cost.joining),
+        estimates=Estimates(cost=costs.joining),
         reads=("samples", "features", "comparisons", "spaces", "verdicts"),
         writes=("joint_effects",),
         uses_model=True,
@@ -88,7 +89,7 @@ def _directions() -> Iterator[Part]:
         help="Sets features with a verdict to doses, at decisions that the screen did not see.",
         params=Doses,
         run=dose,
-        estimates=Estimates(cost=cost.dosing),
+        estimates=Estimates(cost=costs.dosing),
         reads=("samples", "features", "comparisons", "spaces", "verdicts"),
         optional=("activations", "sample_meta"),
         writes=("feature_doses", "feature_dose_tests"),
@@ -101,7 +102,7 @@ def _directions() -> Iterator[Part]:
         params=Steering,
         version="2",
         run=steer,
-        estimates=Estimates(cost=cost.steering),
+        estimates=Estimates(cost=costs.steering),
         reads=("samples", "sample_meta"),
         writes=("doses", "dose_tests"),
         uses_model=True,
@@ -115,7 +116,7 @@ def _judgements() -> Iterator[Part]:
         help="Says which screened features are causal, corrected over all that were screened.",
         params=Verdicts,
         run=judge,
-        estimates=Estimates(cost=cost.judging),
+        estimates=Estimates(cost=costs.judging),
         reads=("screens",),
         optional=("control_screens",),
         writes=("verdicts", "control_verdicts"),
@@ -125,7 +126,7 @@ def _judgements() -> Iterator[Part]:
         help="Applies a published study's rules to a screen of its two prompts.",
         params=Published,
         run=judge_as_published,
-        estimates=Estimates(cost=cost.judging),
+        estimates=Estimates(cost=costs.judging),
         reads=("sample_meta", "screens", "effects"),
         writes=("features",),
     )
@@ -135,7 +136,7 @@ def _judgements() -> Iterator[Part]:
         params=PairedGames,
         version="2",
         run=compare_games,
-        estimates=Estimates(cost=cost.pairing),
+        estimates=Estimates(cost=costs.pairing),
         reads=("games",),
         writes=("paired_games",),
     )

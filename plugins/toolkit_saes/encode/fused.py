@@ -13,7 +13,7 @@ from toolkit_saes.encode.gates import GATES, Gate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit_saes.layouts.canonical import Weights
+    from toolkit_saes.encode.canonical import Weights
 
 
 def fused(gate: Gate, products: Tensor, weights: Weights) -> Sparse:

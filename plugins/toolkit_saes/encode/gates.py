@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit_saes.layouts.canonical import Weights
+    from toolkit_saes.encode.canonical import Weights
 
 Gate = Literal["relu", "jumprelu", "topk", "abstopk", "gated"]
 

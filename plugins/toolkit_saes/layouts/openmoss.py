@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from toolkit.errors import BadInput, choices
 from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
+from toolkit_saes.encode.canonical import Facts, Weights
 from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
@@ -24,7 +25,6 @@ from toolkit_saes.encode.tensors import (
     safetensors_weights,
 )
 from toolkit_saes.layouts import config
-from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.releases import llama_page
 
 FILES = ("config.json", "sae_weights.safetensors")

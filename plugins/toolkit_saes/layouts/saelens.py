@@ -18,6 +18,7 @@ from toolkit.errors import BadInput
 from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
 from toolkit.hub import Snapshot, fetch, offline
+from toolkit_saes.encode.canonical import Facts, Weights
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     refuse_pickles,
@@ -25,7 +26,6 @@ from toolkit_saes.encode.tensors import (
     safetensors_weights,
 )
 from toolkit_saes.layouts.base import FileLayout
-from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.saelens_config import (

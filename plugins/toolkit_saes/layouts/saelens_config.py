@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.hookpoints import Hookpoint, hookpoint
+from toolkit_saes.encode.canonical import Facts, Norm
 from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.tensors import (
     Shapes,
@@ -18,7 +19,6 @@ from toolkit_saes.encode.tensors import (
     check_shapes,
 )
 from toolkit_saes.layouts import config
-from toolkit_saes.layouts.canonical import Facts, Norm
 
 
 class Architecture(NamedTuple):

@@ -27,11 +27,11 @@ from toolkit.kept_positions import Activations, recorded
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.confirm import SelectedFeatures, candidates, described_only
 from toolkit_stats.compare.feature_rows import Corrected, FeatureRows, SpaceResult
-from toolkit_stats.compare.params import Compare
 from toolkit_stats.compare.tests import Test
 from toolkit_stats.math.duplicates import Twin, twins
 from toolkit_stats.math.means import moments
 from toolkit_stats.samples.groups import Design
+from toolkit_stats.samples.params import Compare
 
 T = TypeVar("T")
 R = TypeVar("R")
