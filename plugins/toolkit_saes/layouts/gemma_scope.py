@@ -18,7 +18,8 @@ from pydantic import Field
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, locate
 from toolkit.hub import Snapshot, offline, repository_files
-from toolkit_saes.encode.canonical import Facts, Weights
+from toolkit_saes.encode.canonical import Facts
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts.base import FileLayout
 from toolkit_saes.layouts.configurations import ListedSae, read_configurations
 from toolkit_saes.layouts.gemma_scope_files import (

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit_saes.encode.canonical import Facts, Norm
-from toolkit_saes.encode.gates import BY_FEATURE, Gate
+from toolkit_saes.encode.canonical import Facts
+from toolkit_saes.encode.gates import BY_FEATURE
 from toolkit_saes.encode.tensors import (
     Shapes,
     check_axes,
     check_shapes,
 )
+from toolkit_saes.encode.weights import Gate, Norm
 from toolkit_saes.layouts import config
 
 

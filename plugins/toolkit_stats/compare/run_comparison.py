@@ -45,7 +45,7 @@ memory.
 
 def compare(work: Work, design: Design, test: Test) -> Rows:
     """Test each feature of each space; yields one row per feature and statistic."""
-    test = replace(test, among=candidates(work, test))
+    test = replace(test, among=candidates(work, test.contrast, test.effect))
     spaces: Mapping[str, Mapping[str, Any]] = described(work)
     if test.among is not None:
         spaces = described_only(test.among, spaces, addresses_of(work.inputs))
