@@ -38,6 +38,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _directions()
     yield from _judgements()
     yield from _sections()
+    yield from _dose_sections()
 
 
 def _interventions() -> Iterator[Part]:
@@ -143,6 +144,24 @@ def _judgements() -> Iterator[Part]:
 
 
 def _sections() -> Iterator[Part]:
+    """What screens found, and what was made of it."""
+    yield _section(
+        "patch-effects",
+        "Patch effects against their controls",
+        "What setting a feature does to the decision, and what random directions of equal "
+        "length do.",
+        verdicts_section,
+        reads=("verdicts", "screens", "spaces"),
+        order=18,
+    )
+    yield _section(
+        "patch-published",
+        "The same features, judged as published",
+        "What a published study's rules call causal, beside controls and correction.",
+        published_section,
+        reads=("features", "verdicts"),
+        order=31,
+    )
     yield _section(
         "patch-attribution",
         "Gradients against exact effects",
@@ -152,14 +171,6 @@ def _sections() -> Iterator[Part]:
         order=33,
     )
     yield _section(
-        "patch-games",
-        "Games under a persistent patch",
-        "How often games end in each way, against the same games without the patch.",
-        games_section,
-        reads=("paired_games",),
-        order=34,
-    )
-    yield _section(
         "patch-joint",
         "Features changed together",
         "What a set of features does together, and what each does alone.",
@@ -167,6 +178,10 @@ def _sections() -> Iterator[Part]:
         reads=("joint_effects",),
         order=32,
     )
+
+
+def _dose_sections() -> Iterator[Part]:
+    """What doses do, and whole games under a patch."""
     yield _section(
         "patch-feature-doses",
         "Doses of features",
@@ -184,21 +199,12 @@ def _sections() -> Iterator[Part]:
         order=32,
     )
     yield _section(
-        "patch-published",
-        "The same features, judged as published",
-        "What a published study's rules call causal, beside controls and correction.",
-        published_section,
-        reads=("features", "verdicts"),
-        order=31,
-    )
-    yield _section(
-        "patch-effects",
-        "Patch effects against their controls",
-        "What setting a feature does to the decision, and what random directions of equal "
-        "length do.",
-        verdicts_section,
-        reads=("verdicts", "screens", "spaces"),
-        order=18,
+        "patch-games",
+        "Games under a persistent patch",
+        "How often games end in each way, against the same games without the patch.",
+        games_section,
+        reads=("paired_games",),
+        order=34,
     )
 
 

@@ -37,9 +37,11 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _baselines()
     yield from _paths_and_ranks()
     yield from _sections()
+    yield from _feature_sections()
 
 
 def _sections() -> Iterator[Part]:
+    """Claims over all features, layer by layer."""
     yield ReportSection(
         name="baselines",
         title="What else predicts the label",
@@ -66,6 +68,10 @@ def _sections() -> Iterator[Part]:
         run=_heatmap.figures,
         order=21,
     )
+
+
+def _feature_sections() -> Iterator[Part]:
+    """Single features, and the values behind them."""
     yield ReportSection(
         name="volcano",
         title="Effect and evidence",

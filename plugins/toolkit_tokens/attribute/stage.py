@@ -22,6 +22,8 @@ from .params import OF_PAIRS, Attribute
 from .rows import About, TokenAttribution, all_rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from toolkit.models import Model
 
 Sample = Mapping[str, Any]
@@ -184,73 +186,100 @@ def _gradient_activation(
 # --- two prompts ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _ComparedPrompts:
+    """A pair after its forward passes: the streams of both prompts, those of the clean one at the
+    compared positions, and the outcome's gradients by method and hookpoint.
+    """
+
+    about: About
+    ids: tuple[int, ...]
+    outcome: DecisionOutcome
+    patching: Patching
+    clean: Mapping[str, Tensor]
+    changed: Mapping[str, Tensor]
+    gradients: Mapping[str, Mapping[str, Tensor]]
+
+
 def _attribute_pair(
     work: Work, pair: Pair, sites: Sequence[_CapturedSite]
 ) -> list[TokenAttribution]:
-    params: Attribute = work.params
-    model: Model = work.model
-    methods = [method for method in params.methods if method in OF_PAIRS]
+    methods = [method for method in work.params.methods if method in OF_PAIRS]
     if not methods:
         return []
-    ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
-    outcome = outcome_of(model, params, pair.clean)
-    about = About(pair.clean["sample"], pair.changed["sample"], outcome.name)
-    patching = Patching(model, ids[0], outcome)
-    names = [site.sae.hookpoint for site in sites]
-    clean, changed = (difference.streams_of(model, side, names) for side in ids)
-    gradients = {
-        method: difference.outcome_gradients(
-            model, ids[0], names, outcome, difference.FROZEN.get(method, ())
-        )
-        for method in methods
-        if method != "integrated_gradients"
-    }
+    compared = _compare_prompts(work, pair, [site.sae.hookpoint for site in sites], methods)
     attributions: list[TokenAttribution] = []
     for site in sites:
-        name = site.sae.hookpoint
-        changed_stream = changed[name][list(pair.positions)]
-        delta = changed_stream - clean[name]
-        activation_delta = site.sae.encode(changed_stream) - site.sae.encode(clean[name])
-        parts = difference.split(delta, activation_delta, site.sae)
-        targets = tokens([0] * len(delta), range(len(delta)))
-        measured = patching.change([Edit(name, OnStream(Set(changed_stream)), targets)])
-        site_attributions: list[TokenAttribution] = []
-        for method in methods:
-            gradient = (
-                difference.mean_gradient(
-                    model, ids[0], name, outcome, clean[name], delta, params.steps
-                )
-                if method == "integrated_gradients"
-                else gradients[method][name]
-            )
-            site_attributions += difference.attribute_features(
-                about, method, site.sae, site.space, parts, gradient, measured, params.keep
-            )
-        if params.exact:
-            difference.check_exactly(
-                patching, name, parts, site_attributions, params.exact_features
-            )
-        attributions += site_attributions
+        attributions += _attribute_site(work, site, compared, methods)
     if "attribution_patching" in methods:
         layers = sorted({site.sae.layer for site in sites})
-        attributions += _attribute_heads_and_blocks(work, about, pair, patching, outcome, layers)
+        attributions += _attribute_heads_and_blocks(work, pair, compared, layers)
+    return attributions
+
+
+def _compare_prompts(
+    work: Work, pair: Pair, names: Sequence[str], methods: Sequence[str]
+) -> _ComparedPrompts:
+    """Run both prompts, and one backward pass of the clean one for each method that needs it."""
+    model: Model = work.model
+    ids = tuple(pair.clean["token_ids"])
+    outcome = outcome_of(model, work.params, pair.clean)
+    changed = difference.streams_of(model, tuple(pair.changed["token_ids"]), names)
+    return _ComparedPrompts(
+        about=About(pair.clean["sample"], pair.changed["sample"], outcome.name),
+        ids=ids,
+        outcome=outcome,
+        patching=Patching(model, ids, outcome),
+        clean=difference.streams_of(model, ids, names),
+        changed={name: stream[list(pair.positions)] for name, stream in changed.items()},
+        gradients={
+            method: difference.outcome_gradients(
+                model, ids, names, outcome, difference.FROZEN.get(method, ())
+            )
+            for method in methods
+            if method != "integrated_gradients"
+        },
+    )
+
+
+def _attribute_site(
+    work: Work, site: _CapturedSite, compared: _ComparedPrompts, methods: Sequence[str]
+) -> list[TokenAttribution]:
+    """The difference of both prompts at one SAE, by each method."""
+    params: Attribute = work.params
+    name, patching = site.sae.hookpoint, compared.patching
+    clean, changed = compared.clean[name], compared.changed[name]
+    delta = changed - clean
+    activation_delta = site.sae.encode(changed) - site.sae.encode(clean)
+    parts = difference.split(delta, activation_delta, site.sae)
+    targets = tokens([0] * len(delta), range(len(delta)))
+    measured = patching.change([Edit(name, OnStream(Set(changed)), targets)])
+    attributions: list[TokenAttribution] = []
+    for method in methods:
+        gradient = (
+            difference.mean_gradient(
+                work.model, compared.ids, name, compared.outcome, clean, delta, params.steps
+            )
+            if method == "integrated_gradients"
+            else compared.gradients[method][name]
+        )
+        attributions += difference.attribute_features(
+            compared.about, method, site.sae, site.space, parts, gradient, measured, params.keep
+        )
+    if params.exact:
+        difference.check_exactly(patching, name, parts, attributions, params.exact_features)
     return attributions
 
 
 def _attribute_heads_and_blocks(
-    work: Work,
-    about: About,
-    pair: Pair,
-    patching: Patching,
-    outcome: DecisionOutcome,
-    layers: Sequence[int],
+    work: Work, pair: Pair, compared: _ComparedPrompts, layers: Sequence[int]
 ) -> list[TokenAttribution]:
     model: Model = work.model
-    ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
+    ids = compared.ids, tuple(pair.changed["token_ids"])
     result = model.attention([list(ids[0])], [[len(ids[0]) - 1]], layers[:1])
     heads = int(result.weights[layers[0]][0].shape[1])
-    exact = work.params.exact
-    common = (about, model, patching, outcome, ids, pair.positions)
+    exact, outcome = work.params.exact, compared.outcome
+    common = (compared.about, model, compared.patching, outcome, ids, pair.positions)
     return [
         *difference.attribute_heads(*common, layers, heads, exact),
         *difference.attribute_blocks(*common, exact),
