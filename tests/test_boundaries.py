@@ -59,6 +59,7 @@ PUBLIC = {"toolkit"} | {
         "parts",
         "work",
         "saes",
+        "sample_rows",
         "selectors",
         "sessions",
         "streams",
