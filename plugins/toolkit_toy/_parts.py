@@ -5,7 +5,6 @@ tests of the toolkit use.
 from __future__ import annotations
 
 import hashlib
-import html
 import os
 import signal
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from toolkit import figures as draw
 from toolkit.errors import DataError
 from toolkit.identity import Identity
 from toolkit.models import Tokens
@@ -201,15 +201,10 @@ def figure(inputs: Inputs) -> Iterable[Figure]:
     if not rows:
         return
     rows.sort(key=lambda row: -row["number"])
-    cells = "".join(
-        f"<tr><td>{row['feature']}</td><td>{html.escape(row['group'])}</td><td>{row['number']:.3f}</td></tr>"
+    cells = [
+        (str(row["feature"]), draw.escaped(row["group"]), f"{row['number']:.3f}")
         for row in rows[:12]
-    )
-    head = (
-        '<tr><th scope="col">feature</th><th scope="col">group</th><th scope="col">mean</th></tr>'
-    )
-    yield Figure(
-        "Largest means",
-        f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>",
-        "Largest means by group",
-    )
+    ]
+    caption = "Largest means by group"
+    table = draw.table(caption, ("feature", "group", "mean"), cells, left=(1,))
+    yield Figure("Largest means", table, caption)
