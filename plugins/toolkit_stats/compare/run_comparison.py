@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.activation_matrix import Fired, read_space
-from toolkit.activation_rows import BySpace
+from toolkit.activation_rows import BySpace, described_spaces
 from toolkit.arrays import Floats
 from toolkit.comparisons import Comparison, addresses_of
 from toolkit.corrections import CORRECTIONS
-from toolkit.errors import DataError, choices
 from toolkit.kept_positions import Activations, recorded
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.confirm import SelectedFeatures, candidates, described_only
@@ -135,14 +134,8 @@ def measured(work: Work) -> frozenset[str] | None:
 
 def described(work: Work) -> dict[str, dict[str, Any]]:
     """Every described space, even if nothing fired in it: its features are part of the family."""
-    rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    for space in BySpace(work.inputs.read("activations")).spaces:
-        if space not in rows:
-            raise DataError(
-                f"space {space}: it has activations, but table 'spaces' does not describe it, so "
-                "its width is unknown. Let the stage that writes the activations write 'spaces' "
-                f"too. Spaces described: {choices(rows) if rows else 'none'}."
-            )
+    active = BySpace(work.inputs.read("activations")).spaces
+    rows = described_spaces(work.inputs.read("spaces"), active)
     return dict(sorted(rows.items()))
 
 
