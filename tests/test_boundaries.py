@@ -5,6 +5,7 @@ commands light.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
@@ -198,6 +199,28 @@ def _siblings(path: Path) -> Iterator[Path]:
 def test_the_host_knows_no_plugin(path: Path) -> None:
     named = {result.name for result in (ROOT / "plugins").iterdir()}
     assert [module for module in imports(path) if package(module) in named] == []
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_no_text_of_the_host_names_a_plugin(path: Path) -> None:
+    """Docstrings may: they are examples. A part's attributes are fields, so none is looked up by
+    name either.
+    """
+    plugins = "|".join(sorted(folder.name for folder in (ROOT / "plugins").glob("toolkit_*")))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings
+    ]
+    assert [text for text in texts if re.search(rf"\b({plugins})\b", text)] == []
+    looked_up = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and node.args
+    ]
+    assert [call for call in looked_up if re.search(r"\b(part|stage\.part)\b", call)] == []
 
 
 def test_no_package_marker_directly_in_the_folders() -> None:

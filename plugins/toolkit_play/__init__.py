@@ -11,6 +11,7 @@ from toolkit.games import Parser
 from toolkit.parts import (
     EnvironmentPart,
     Estimates,
+    LabelKeys,
     NoParams,
     ParserPart,
     Part,
@@ -44,7 +45,7 @@ def toolkit_parts() -> Iterator[Part]:
         check=params.check,
         plays=params.played_game,
         summary=summary.summary,
-        labels=labels.labels,
+        labels=LabelKeys(offered=labels.labels),
         uses_model=True,
     )
     yield StagePart(

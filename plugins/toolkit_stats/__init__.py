@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Part, ReportSection, SinkPart, StagePart
+from toolkit.parts import Estimates, LabelKeys, Part, ReportSection, SinkPart, StagePart
 from toolkit_stats import costs as _cost
 from toolkit_stats import declared as _compares
 from toolkit_stats.baselines import leak as _leak
@@ -164,7 +164,7 @@ def _comparisons() -> Iterator[Part]:
             optional=("features", "comparisons"),
             writes=("features", "comparisons"),
             estimates=Estimates(cost=_cost.comparison(name), comparison=_compares.features),
-            label_uses=label_uses,
+            labels=LabelKeys(used=label_uses),
         )
 
 
@@ -177,7 +177,7 @@ def _baselines() -> Iterator[Part]:
         params=_leak.Leak,
         run=_leak.compare_leak,
         estimates=Estimates(cost=_cost.leak),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta"),
         writes=("baselines",),
@@ -189,7 +189,7 @@ def _baselines() -> Iterator[Part]:
         params=_probe.Probe,
         run=_probe.compare_probe,
         estimates=Estimates(cost=_cost.probe),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta"),
         optional=("activations", "spaces", "streams"),
@@ -204,7 +204,7 @@ def _baselines() -> Iterator[Part]:
         params=_residual.Residual,
         run=_residual.compare_residual,
         estimates=Estimates(cost=_cost.residual, comparison=_compares.streams),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="3",
         reads=("samples", "sample_meta"),
         optional=("streams",),
@@ -221,7 +221,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=Ranking,
         run=_ranking.compare_ranking,
         estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features", "comparisons"),
@@ -248,7 +248,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="3",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),

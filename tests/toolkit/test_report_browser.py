@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit._report.page import write_report
 from toolkit._run import events as ev
 from toolkit.parts import ReportSection
@@ -53,7 +54,11 @@ def page(tmp_path: Path) -> Path:
         reads=("samples",),
         run=lambda inputs: [Figure("Shape", "<svg width=9 height=9></svg>")],
     )
-    return write_report(tmp_path, manifest, events, Tables(), [drawn])
+    return write_report(tmp_path, manifest, events, Tables(), parts_of(drawn))
+
+
+def parts_of(section: ReportSection) -> Parts:
+    return Parts([PluginInfo("drawing", "", "", parts=(section,))])
 
 
 def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +125,7 @@ def test_hostile_names_do_nothing_even_without_the_policy(tmp_path: Path, evil: 
         raise RuntimeError(evil)
 
     section = ReportSection(name="x", help=evil, title=evil, reads=("samples",), run=broken)
-    page = write_report(tmp_path, manifest, events, Tables(), [section])
+    page = write_report(tmp_path, manifest, events, Tables(), parts_of(section))
     text = page.read_text(encoding="utf-8")
     policy = re.compile(r"<meta[^>]*Content-Security-Policy[^>]*>")
     assert len(policy.findall(text)) == 1

@@ -121,7 +121,7 @@ def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, origin: From) 
     if origin.stage not in ids:
         at = (*path, "stage")
         raise SpecError(
-            f"{resolved.loaded.where(at)}: {'.'.join(map(str, at))}: {origin.spec} has no stage "
+            f"{resolved.loaded.field(at)}: {origin.spec} has no stage "
             f"'{origin.stage}'.{nearest(origin.stage, ids)} Stages: {choices(ids)}."
         )
     needed = {origin.stage}
@@ -202,7 +202,7 @@ def _check_fit(
         return
     has, wants = model.identity.facts, saes.identity.facts
     path = (*field_path, "saes") if loaded.spec.stages[int(field_path[1])].saes else ("saes",)
-    where = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
+    where = loaded.field(path)
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
             f"{where}: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
@@ -229,9 +229,7 @@ def _check_params(
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
-        raise SpecError(
-            f"{loaded.where((*path, 'with'))}: {'.'.join(map(str, path))}.with: {problem}"
-        )
+        raise SpecError(f"{loaded.field((*path, 'with'))}: {problem}")
 
 
 def _limit(spec: Spec) -> int | None:
@@ -327,8 +325,7 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
             if name not in named:
                 raise
             path = named[name]
-            field = ".".join(map(str, path))
-            raise SpecError(f"{loaded.where(path)}: {field}: {error}") from None
+            raise SpecError(f"{loaded.field(path)}: {error}") from None
         assert isinstance(part, ExecutorPart)
         settings = loaded.spec.executors.get(name, {})
         path = ("executors", name)

@@ -38,7 +38,7 @@ class WorkerSlot:
     """The model and SAEs that it holds."""
     phase: str = "start"
     phase_since: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)
+    last_event: float = field(default_factory=time.monotonic)
     """When it last sent an event other than a sign of life."""
     listener: threading.Thread | None = None
 
@@ -101,7 +101,7 @@ class WorkerPool:
         _check_versions(name, self._versions, hello.versions)
         if slot.request.gpus is not None:
             _check_gpus(name, slot.request.gpus, hello.gpus)
-        slot.hello, slot.heard = hello, time.monotonic()
+        slot.hello, slot.last_event = hello, time.monotonic()
         self._emit(
             WorkerReady(
                 worker=name,
@@ -122,7 +122,7 @@ class WorkerPool:
     def give(self, slot: WorkerSlot, job: Mapping[str, Any], loaded_key: str) -> None:
         """Hand a job to a worker."""
         slot.job, slot.loaded_key = job["job"], loaded_key
-        slot.phase, slot.phase_since, slot.heard = "start", time.monotonic(), time.monotonic()
+        slot.phase, slot.phase_since, slot.last_event = "start", time.monotonic(), time.monotonic()
         slot.worker.send({"type": "job", **job})
 
     def replace(self, slot: WorkerSlot) -> str:

@@ -132,7 +132,7 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
         )
     elif kind == "missing":
         help = keys.allowed(problem.path[:-1]).get(str(key), "")
-        owner = subject if len(problem.path) == 1 else dotted(full[:-1])
+        owner = subject if len(problem.path) == 1 else root.dotted(full[:-1])
         text = f"missing; {owner} needs '{key}'{f' ({help})' if help else ''}."
     elif all(item["type"] == "value_error" for item in problem.items):
         said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
@@ -147,7 +147,7 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
             else ""
         )
         text = f"must be {' or '.join(choices)}, not {_shown(written)}.{near}"
-    return f"{root.find(full).location}: {dotted(full) or 'the whole file'}: {text}"
+    return f"{root.find(full).location}: {root.dotted(full) or 'the whole file'}: {text}"
 
 
 _WANTED = {
@@ -209,10 +209,6 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
-def dotted(path: SpecPath) -> str:
-    return ".".join(map(str, path))
-
-
 # --- values that pydantic would read as another kind ----------------------------------------------
 
 _NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
@@ -271,7 +267,7 @@ def _converted_line(root: Node, path: SpecPath, validated: Any) -> str:
     else:
         advice = "a number"
     shown = _shown(root.find(path).value)
-    return f"{root.find(path).location}: {dotted(path)}: must be {advice}, not {shown}."
+    return f"{root.find(path).location}: {root.dotted(path)}: must be {advice}, not {shown}."
 
 
 # --- which keys a model allows --------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from tests.browsing import wait_until
 from tests.plugins.toolkit_tokens.conftest import PARTS, table
 from tests.toolkit.test_report_browser import CHROMIUM, browse
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit._report.page import write_report
 from toolkit.testing.fakes import TableInputs
 
@@ -74,7 +75,8 @@ def report_of(folder: Path, tokens: int) -> Path:
     folder.mkdir()
     inputs: Any = TableInputs(long_tables(tokens))
     manifest = {"run": "r", "name": "long", "spec": {}, "stages": []}
-    return write_report(folder, manifest, [], inputs, [PARTS.get("report", "tokens")])
+    parts = Parts([PluginInfo("tokens", "", "", parts=(PARTS.get("report", "tokens"),))])
+    return write_report(folder, manifest, [], inputs, parts)
 
 
 def test_a_sample_of_512_tokens_stays_light(tmp_path: Path) -> None:
