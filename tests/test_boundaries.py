@@ -132,11 +132,11 @@ def test_there_is_something_to_read() -> None:
 
 @pytest.mark.parametrize("path", PLUGINS, ids=label)
 def test_plugins_import_only_the_public_api_and_never_each_other(path: Path) -> None:
-    own = path.relative_to(ROOT / "plugins").parts[0]
+    plugin = path.relative_to(ROOT / "plugins").parts[0]
     ours = [
         module
         for module in imports(path)
-        if package(module).startswith("toolkit") and package(module) != own
+        if package(module).startswith("toolkit") and package(module) != plugin
     ]
     assert [module for module in ours if not is_public(module)] == []
 
@@ -306,7 +306,7 @@ def test_no_modules_of_host_and_store_import_each_other() -> None:
 
 
 def test_no_folders_of_the_store_import_each_other() -> None:
-    """Also for types only: what two folders share is a module beside them."""
+    """Also for types only: what two folders share is a module next to them."""
     home = ROOT / "store" / "toolkit_store"
     paths = {_module_of(path): path for path in STORE}
     graph: dict[str, set[str]] = {}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 CHARACTER = 4
 """Bytes of a character in an array of texts."""
 ENTRY, ROW = 8, 40
-"""Bytes of an active feature (number and value), and of a row of `activations` or of numbers beside
+"""Bytes of an active feature (number and value), and of a row of `activations` or of numbers with
 names, before compression.
 """
 TOKENS = 8192

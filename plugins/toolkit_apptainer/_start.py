@@ -90,7 +90,7 @@ def command(params: Apptainer, request: WorkerRequest) -> str:
 
 
 def _words(params: Apptainer, request: WorkerRequest, *, starting: bool) -> list[str]:
-    require_gpu_choice(request, "apptainer")
+    require_gpu_choice(request)
     threads = params.threads or max(1, (os.cpu_count() or 1) // params.workers)
     token = token_mounts(request, starting=starting)
     sif = _sif(params, request)

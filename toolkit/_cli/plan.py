@@ -55,8 +55,10 @@ def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
 
 
 def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
-    heads = ("STAGE", "PART", "NEEDS", "STEPS", "DONE", "ABOUT", "WHY THE REST IS COMPUTED")
-    echo(columns(heads, [_cells(row) for row in rows]))
+    several = len({row["on"] for row in rows}) > 1  # else the headline names it
+    on = ("ON",) if several else ()
+    heads = ("STAGE", "PART", *on, "NEEDS", "STEPS", "DONE", "ABOUT", "WHY THE REST IS COMPUTED")
+    echo(columns(heads, [_cells(row, several) for row in rows]))
     if any(row["imported"] for row in rows):
         echo(_IMPORTED)
     if priced := [row for row in rows if row["cost"]]:
@@ -145,14 +147,15 @@ def _there(row: dict[str, Any]) -> str:
     return f"{there} (imported)" if imported == there else f"{there} ({imported} imported)"
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of a stage's row. `ABOUT` is the forecast time, from similar steps in this
-    store.
+def _cells(row: dict[str, Any], several: bool) -> tuple[str, ...]:
+    """The cells of a stage's row, with its executor if there are `several`. `ABOUT` is the forecast
+    time, from similar steps in this store.
     """
     needs = ", ".join(row["needs"]) or "-"
     return (
         row["stage"],
         row["part"],
+        *((row["on"],) if several else ()),
         needs,
         row["steps"],
         _there(row),

@@ -67,13 +67,13 @@ def model_of(work: Work, design: Design) -> CovariateModel | None:
         else []
     )
     names = ", ".join(params.covariates)
-    said = "; ".join(
+    reasons = "; ".join(
         [
             *([f"given {names}"] if names else []),
             *([f"within {params.within}"] if params.within else []),
         ]
     )
-    return model(design, np.column_stack(blocks), said)
+    return model(design, np.column_stack(blocks), reasons)
 
 
 def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
