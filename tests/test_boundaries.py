@@ -134,11 +134,11 @@ def test_there_is_something_to_read() -> None:
 
 @pytest.mark.parametrize("path", PLUGINS, ids=label)
 def test_plugins_import_only_the_public_api_and_never_each_other(path: Path) -> None:
-    own = path.relative_to(ROOT / "plugins").parts[0]
+    plugin = path.relative_to(ROOT / "plugins").parts[0]
     ours = [
         module
         for module in imports(path)
-        if package(module).startswith("toolkit") and package(module) != own
+        if package(module).startswith("toolkit") and package(module) != plugin
     ]
     assert [module for module in ours if not is_public(module)] == []
 
@@ -315,7 +315,7 @@ def test_no_modules_of_a_package_import_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_no_folders_of_a_package_import_each_other(name: str) -> None:
-    """Also for types only: what two folders share is a module beside them, or in the lower one."""
+    """Also for types only: what two folders share is a module next to them, or in the lower one."""
     graph: dict[str, set[str]] = {}
     for module, path in MODULES.items():
         if package(module) == name and module != name:

@@ -108,7 +108,7 @@ def folders_of(mounts: list[Mount]) -> Mapping[Path, PurePosixPath]:
     return {mount.outside: mount.inside for mount in mounts}
 
 
-def require_gpu_choice(request: WorkerRequest, executor: str) -> None:
+def require_gpu_choice(request: WorkerRequest) -> None:
     """Refuse to start a container without a device on a machine with GPUs, unless that was said:
     the stage would run on the CPU without a word.
     """
@@ -117,8 +117,8 @@ def require_gpu_choice(request: WorkerRequest, executor: str) -> None:
         names = "; ".join(gpu.describe() for gpu in installed)
         raise BadInput(
             f"This machine has GPUs ({names}), and nothing says whether a container gets one. Name "
-            f"them with --gpu {installed[0].index} or executors.{executor}.gpus: "
-            f"[{installed[0].index}], or take the CPU with --gpu none."
+            f"them with --gpu {installed[0].index}, or `gpus: [{installed[0].index}]` under "
+            f"executors.{request.executor}; or take the CPU: --gpu none, or `gpus: none` there."
         )
 
 

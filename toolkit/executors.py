@@ -76,6 +76,10 @@ class WorkerRequest:
 
     name: str
     """The worker's name, unique in the run; its log is `folder/NAME.log`."""
+    executor: str
+    """The name of its executor in the spec: that of the part, or of an entry that uses it. A run
+    may have several executors of one part, each with params and workers of its own.
+    """
     folder: Path
     """Where executors keep the logs of workers."""
     jobs: Path

@@ -326,7 +326,7 @@ _ALL = (
     _table(
         "gradient_effects",
         "space feature comparison outcome method",
-        "a screened feature's specific effect as estimated by a gradient, beside the exact one",
+        "a screened feature's specific effect as estimated by a gradient, and the exact one",
         space="string",
         feature="uint32",
         comparison="string",

@@ -78,7 +78,7 @@ def command(params: Apptainer, request: WorkerRequest) -> str:
 
 
 def _words(params: Apptainer, request: WorkerRequest, *, starting: bool) -> list[str]:
-    require_gpu_choice(request, "apptainer")
+    require_gpu_choice(request)
     token = token_mounts(request, starting=starting)
     sif = _sif(params, request)
     return exec_words(request, sif, params.threads_of_each(), gpus=bool(request.gpus), also=token)

@@ -73,19 +73,20 @@ def _create_and_start(client: DockerClient, params: Docker, request: WorkerReque
 def image_of(params: Docker, request: WorkerRequest) -> str:
     """The pin of the requested image."""
     if not params.cdi:
-        require_gpu_choice(request, "docker")
+        require_gpu_choice(request)
     name = params.image or ("cuda" if request.gpus or params.cdi else "cpu")
     return image_reference(name)
 
 
-def record(params: Docker, request: WorkerRequest) -> dict[str, str]:
-    """The image's digest or ID, for the run's manifest. Empty if no image is pinned: a run that
-    starts no worker needs none.
+def record(params: Docker, request: WorkerRequest) -> dict[str, Any]:
+    """The image's digest or ID and the CDI devices, for the run's manifest. No image if none is
+    pinned: a run that starts no worker needs none.
     """
+    devices = {"cdi": list(params.cdi)} if params.cdi else {}
     try:
-        return {"image": image_of(params, request)}
+        return {"image": image_of(params, request), **devices}
     except BadInput:
-        return {}
+        return devices
 
 
 def user() -> str:

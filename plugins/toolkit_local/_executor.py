@@ -1,6 +1,6 @@
 """Starts `python -m toolkit.worker`, with its GPUs chosen by CUDA_VISIBLE_DEVICES.
 
-Compute threads sleep while they wait (OMP_WAIT_POLICY) and do not spin: beside another busy
+Compute threads sleep while they wait (OMP_WAIT_POLICY) and do not spin: next to another busy
 process, spinning threads take the core from the thread that they wait for. Measured for 64 games on
 two cores, with one other busy process: 42 s with spinning, 3.1 s without.
 """

@@ -45,7 +45,7 @@ def _interventions() -> Iterator[Part]:
     """Stages that run the model with changed features."""
     yield StagePart(
         name="patch.delta",
-        help="Sets features to group values, error term kept, beside sham, random and "
+        help="Sets features to group values, error term kept, with sham, random and "
         "reconstruction arms.",
         params=Delta,
         version="3",
@@ -61,7 +61,7 @@ def _interventions() -> Iterator[Part]:
     )
     yield StagePart(
         name="patch.attribution",
-        help="Predicts the effects of a screen by gradients (AtP, RelP), beside the exact ones.",
+        help="Predicts the effects of a screen by gradients (AtP, RelP), next to the exact ones.",
         params=Attribution,
         run=attribute,
         estimates=Estimates(cost=costs.attributing),
@@ -99,7 +99,7 @@ def _directions() -> Iterator[Part]:
     )
     yield StagePart(
         name="patch.steer",
-        help="Moves the stream along a difference of means by doses, beside random directions.",
+        help="Moves the stream along a difference of means by doses, next to random directions.",
         params=Steering,
         version="2",
         run=steer,
@@ -157,7 +157,7 @@ def _sections() -> Iterator[Part]:
     yield _section(
         "patch-published",
         "The same features, judged as published",
-        "What a published study's rules call causal, beside controls and correction.",
+        "What a published study's rules call causal, compared with controls and correction.",
         published_section,
         reads=("features", "verdicts"),
         order=31,

@@ -73,7 +73,7 @@ class Texts(Params):
     )
     columns: tuple[str, ...] | None = Field(
         None,
-        description="The columns that become metadata, beside the label; without it, all others.",
+        description="The columns that become metadata, next to the label; without it, all others.",
     )
 
     @field_validator("label_range")

@@ -153,10 +153,10 @@ _TESTS = (
 
 
 def _comparisons() -> Iterator[Part]:
-    for name, params, run, said in _TESTS:
+    for name, params, run, summary in _TESTS:
         yield StagePart(
             name=f"compare.{name}",
-            help=said,
+            help=summary,
             params=params,
             run=run,
             version="4" if name == "welch" else "3",
@@ -169,7 +169,7 @@ def _comparisons() -> Iterator[Part]:
 
 
 def _baselines() -> Iterator[Part]:
-    """What stands beside every claim about features."""
+    """What every claim about features is compared with."""
     yield StagePart(
         name="compare.leak",
         help="How well metadata alone tell two groups apart, key by key and together, by "
@@ -184,7 +184,7 @@ def _baselines() -> Iterator[Part]:
     )
     yield StagePart(
         name="compare.probe",
-        help="What a linear probe and a difference of means on the raw stream reach, beside the "
+        help="What a linear probe and a difference of means on the raw stream reach, and the "
         "best feature.",
         params=_probe.Probe,
         run=_probe.compare_probe,

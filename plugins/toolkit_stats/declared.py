@@ -49,7 +49,7 @@ def _two(params: Any, **family: Any) -> PlannedComparison:
     return _compared(params, groups=(group_a, group_b), **family)
 
 
-def _compared(params: Any, **given: Any) -> PlannedComparison:
+def _compared(params: Any, **settings: Any) -> PlannedComparison:
     unit = "unit" if params.unit in OWN_UNITS else params.unit
     return PlannedComparison(
         by=params.by,
@@ -57,5 +57,5 @@ def _compared(params: Any, **given: Any) -> PlannedComparison:
         cluster=params.cluster,
         half=params.half,
         alpha=params.alpha,
-        **given,
+        **settings,
     )

@@ -102,7 +102,7 @@ def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="cross-reference",
         title="Do the descriptions agree?",
-        help="Labels, words, tokens, effects, spans and attention, beside shuffles.",
+        help="Labels, words, tokens, effects, spans and attention, compared with shuffles.",
         reads=("cross_references", "spaces"),
         run=references.reference_figures,
         findings=references.reference_findings,

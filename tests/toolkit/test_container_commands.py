@@ -71,7 +71,7 @@ def test_a_machine_with_gpus_asks_whether_a_container_gets_one(
     silent = toolkit.run(*words, *image, PATH=nvidia_smi(2))
     assert silent.returncode == 2
     assert "This machine has GPUs (0 (" in silent.stderr
-    assert f"--gpu 0 or executors.{executor}.gpus: [0], or take the CPU with" in silent.stderr
+    assert f"--gpu 0, or `gpus: [0]` under executors.{executor}; or take the CPU" in silent.stderr
     on_cpu = toolkit.run(*words, *image, "--gpu", "none", PATH=nvidia_smi(2))
     assert on_cpu.returncode == 0, on_cpu.stderr
 
@@ -119,15 +119,15 @@ def test_on_apptainer_without_the_program_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("status", "out_of_memory", "text"),
     [
-        (137, True, "out of memory: it took more than 0.5 GiB"),
+        (137, True, "it took more than 0.5 GiB; raise `memory` under executors.slim"),
         (137, False, "killed by signal 9"),
-        (135, False, "/dev/shm may be too small; raise executors.docker.shm"),
+        (135, False, "/dev/shm may be too small; raise `shm` under executors.slim"),
         (143, False, "killed by signal 15"),
         (1, False, "exit status 1"),
     ],
 )
 def test_how_a_container_ended_is_said(status: int, out_of_memory: bool, text: str) -> None:
-    assert text in ending(status, out_of_memory=out_of_memory, limit=512 << 20)
+    assert text in ending(status, out_of_memory=out_of_memory, limit=512 << 20, executor="slim")
 
 
 def test_podman_is_refused_where_a_gpu_is_asked_for(
@@ -135,7 +135,11 @@ def test_podman_is_refused_where_a_gpu_is_asked_for(
 ) -> None:
     podman = SimpleNamespace(version=lambda: {"Components": [{"Name": "Podman Engine"}]})
     request = WorkerRequest(
-        name="docker-1", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
+        name="docker-1",
+        executor="docker",
+        folder=tmp_path,
+        jobs=tmp_path / "jobs",
+        inputs=tmp_path / "inputs",
     )
     with pytest.raises(BadInput, match="ignores requests for GPUs without a word"):
         _start._create_and_start(podman, Docker(cdi=("nvidia.com/gpu=5",)), request)  # type: ignore[arg-type]
@@ -148,7 +152,11 @@ def test_the_choice_of_numeric_kernels_reaches_the_container(
     monkeypatch.delenv("MKL_CBWR", raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     request = WorkerRequest(
-        name="docker-1", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
+        name="docker-1",
+        executor="docker",
+        folder=tmp_path,
+        jobs=tmp_path / "jobs",
+        inputs=tmp_path / "inputs",
     )
     environment = environment_for(request, 2)
     assert environment["OPENBLAS_CORETYPE"] == "Haswell"
@@ -159,6 +167,7 @@ def test_the_choice_of_numeric_kernels_reaches_the_container(
 def downloading(folder: Path) -> WorkerRequest:
     return WorkerRequest(
         name="docker-1",
+        executor="docker",
         folder=folder,
         jobs=folder / "jobs",
         inputs=folder / "inputs",
@@ -216,6 +225,21 @@ def test_no_line_that_is_rendered_holds_the_token(
     assert "hf_secret" not in apptainer_command(Apptainer(sif="x.sif"), request)
 
 
+CDI = ("nvidia.com/gpu=5", "vendor.example/net=a")
+
+
+def test_cdi_names_are_taken_as_they_are_and_recorded(tmp_path: Path) -> None:
+    request = downloading(tmp_path)
+    params = Docker(image=PIN, cdi=CDI)
+    (asked,) = _start.device_requests(params, request)
+    assert (asked["Driver"], asked["DeviceIDs"]) == ("cdi", list(CDI))
+    words = shlex.split(_start.command(params, request))
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == list(CDI)
+    assert _start.record(params, request) == {"image": PIN, "cdi": list(CDI)}
+    assert _start.record(Docker(image=PIN), request) == {"image": PIN}
+    assert _start.device_requests(Docker(image=PIN), request) == []
+
+
 def api_error(said: str) -> APIError:
     return APIError("500", explanation=said)
 
@@ -229,7 +253,11 @@ def api_error(said: str) -> APIError:
         ),
         (
             "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=5",
-            ("cannot give a container a GPU", "`--gpu none`"),
+            ("knows no such CDI device", "`nvidia-ctk cdi generate`", "under executors.docker"),
+        ),
+        (
+            'could not select device driver "cdi" with capabilities: []',
+            ("knows no such CDI device", "`features: {cdi: true}`"),
         ),
         (
             "nvidia-container-cli: device error: GPU-5a: unknown device: unknown",

@@ -64,14 +64,14 @@ def find_decoder(
         if not isinstance(decoder, str):
             return decoder
         tried.append(f"{candidate[0].name}: {decoder}")
-    said = (
+    reason = (
         " ".join(dict.fromkeys(tried))
         or "The run's spec names no SAEs whose decoder can be read without torch."
     )
     known = sorted(part.name for part in _parts(parts))
     raise BadInput(
-        f"The decoder of {space['address']} cannot be read here. {said} Name the folder that holds "
-        "the SAEs: --saes FOLDER. Layouts that can be read: "
+        f"The decoder of {space['address']} cannot be read here. {reason} Name the folder that "
+        "holds the SAEs: --saes FOLDER. Layouts that can be read: "
         f"{', '.join(known) or '(none installed)'}."
     )
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.examinations import examinations_of, examiners_of
+from toolkit._plan.executors import bind_executors
 from toolkit._plan.keys import canonical, key_of
 from toolkit._plan.labels import check_labels
-from toolkit._plan.plan import SAMPLES, Executor, Plan, Sink, Stage
+from toolkit._plan.plan import SAMPLES, Plan, Sink, Stage
 from toolkit._plan.resolve import Loadable, Resolved, needed_elsewhere, part_at
 from toolkit._plan.spaces import check_spaces
 from toolkit._spec.load import LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
-from toolkit.errors import BadInput, SpecError, choices, nearest
-from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart
+from toolkit.errors import SpecError, choices, nearest
+from toolkit.parts import ModelPart, SinkParams, StagePart
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -39,7 +40,7 @@ def _make_plan(resolved: Resolved, parts: Parts, on: str) -> Plan:
     check_labels(loaded, stages)
     check_spaces(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
-    executors = _executors(loaded, parts, stages)
+    executors = bind_executors(resolved, parts, stages)
     run = _run_id(resolved, stages)
     return Plan(loaded, run, stages, sinks, resolved.secrets(), executors)
 
@@ -307,31 +308,6 @@ def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
         assert isinstance(params, SinkParams)
         sinks.append(Sink(ref.name or f"{ref.uses}-{number}", part, params))
     return sinks
-
-
-def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dict[str, Executor]:
-    """The executors that are named anywhere, with their params; one that is not installed is
-    refused.
-    """
-    named: dict[str, SpecPath] = {name: ("executors", name) for name in loaded.spec.executors}
-    for number, stage in enumerate(loaded.spec.stages):
-        if stage.on is not None:
-            named.setdefault(stage.on, ("stages", number, "on"))
-    executors = {}
-    for name in dict.fromkeys([*named, *(stage.on for stage in stages)]):
-        try:
-            part = parts.get("executor", name)
-        except BadInput as error:
-            if name not in named:
-                raise
-            path = named[name]
-            raise SpecError(f"{loaded.field(path)}: {error}") from None
-        assert isinstance(part, ExecutorPart)
-        settings = loaded.spec.executors.get(name, {})
-        path = ("executors", name)
-        params = validate_params(loaded, part.params, settings, path, f"executor '{name}'", parts)
-        executors[name] = Executor(part, params)
-    return executors
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:

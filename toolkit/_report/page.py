@@ -239,15 +239,15 @@ def notes(finding: Finding) -> str:
     """The interval and number of units of a finding, and what reaches the same result without
     SAEs.
     """
-    said = []
+    texts = []
     if finding.interval is not None:
         low, high = finding.interval
-        said.append(f"interval {low:.3g} to {high:.3g}")
+        texts.append(f"interval {low:.3g} to {high:.3g}")
     if finding.n is not None:
-        said.append(f"{finding.n:,} independent units")
+        texts.append(f"{finding.n:,} independent units")
     if finding.baseline:
-        said.append(finding.baseline)
-    return "; ".join(said)
+        texts.append(finding.baseline)
+    return "; ".join(texts)
 
 
 def duration(seconds: float) -> str:

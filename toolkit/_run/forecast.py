@@ -133,6 +133,7 @@ def _priced(
 def _row(
     stage: Stage, steps: str, there: int, why: str, seconds: float | None = None
 ) -> dict[str, Any]:
-    named = {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
+    named: dict[str, Any] = {"stage": stage.id, "part": stage.part.name, "on": stage.on}
+    named["needs"] = list(stage.needs)
     counts = {"steps": steps, "there": there, "imported": 0}
     return {**named, **counts, "seconds": seconds, "why": why, "cost": None}

@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit._run.events import RunEvent, WorkerReady
 from toolkit.errors import BadInput, PluginError, VersionMismatch, WorkerDied
 from toolkit.executors import Worker, WorkerRequest
 from toolkit.gpus import Gpu
-from toolkit.parts import ExecutorPart
 from toolkit.protocol import Failed, Hello, WorkerEvent, WorkerSystem, fields_of
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Executor
 
 Inbox = queue.Queue[tuple["WorkerSlot", WorkerEvent | None]]
 """Events of all workers; None when a worker has ended."""
@@ -55,14 +57,14 @@ class WorkerPool:
 
     def __init__(
         self,
-        executor: ExecutorPart,
-        params: Any,
+        executor: Executor,
         requests: Sequence[WorkerRequest],
         versions: Mapping[str, str],
         inbox: Inbox,
         emit: Callable[[RunEvent], None],
     ) -> None:
-        self._executor, self._params, self._requests = executor, params, list(requests)
+        self._name, self._executor, self._params = executor.name, executor.part, executor.params
+        self._requests = list(requests)
         self._versions, self._inbox, self._emit = versions, inbox, emit
         self.slots: list[WorkerSlot] = []
 
@@ -105,7 +107,7 @@ class WorkerPool:
         self._emit(
             WorkerReady(
                 worker=name,
-                executor=self._executor.name,
+                executor=self._name,
                 **fields_of(WorkerSystem, hello),
             )
         )

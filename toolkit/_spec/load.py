@@ -135,8 +135,8 @@ def _load(
 
 
 def _folders(path: Path, root: Node, overlay: Path) -> Iterator[Path]:
-    """Where the specs are that an overlay may name: beside it, beside the spec, and beside specs
-    that the spec's samples come from.
+    """Where the specs are that an overlay may name: in its folder, in the spec's, and in those of
+    specs that the spec's samples come from.
     """
     yield from (overlay.absolute().parent, path.absolute().parent)
     for _, source in other_specs(root):

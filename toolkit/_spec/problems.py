@@ -135,8 +135,8 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
         owner = subject if len(problem.path) == 1 else root.dotted(full[:-1])
         text = f"missing; {owner} needs '{key}'{f' ({help})' if help else ''}."
     elif all(item["type"] == "value_error" for item in problem.items):
-        said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
-        text = said if said.endswith("?") else f"{said}."
+        messages = "; ".join(dict.fromkeys(_message(item) for item in problem.items))
+        text = messages if messages.endswith("?") else f"{messages}."
     else:
         choices = list(dict.fromkeys(_expected(item) for item in problem.items))
         node = there(root, full)
@@ -189,10 +189,10 @@ def _expected(item: ErrorDetails) -> str:
     )
     if template:
         return template.format(**context)
-    return _said(item)
+    return _message(item)
 
 
-def _said(item: ErrorDetails) -> str:
+def _message(item: ErrorDetails) -> str:
     """A validator's message, without pydantic's prefix."""
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 

@@ -38,23 +38,24 @@ TEXTS = (
 class TableInputs:
     """The `Inputs` of a part, or the `RunInputs` of a section, from tables in memory."""
 
-    held: Mapping[str, pa.Table] = field(default_factory=dict)
+    by_name: Mapping[str, pa.Table] = field(default_factory=dict)
 
     def read(self, table: str) -> pa.Table:
         """All rows of `table`."""
-        if table not in self.held:
+        if table not in self.by_name:
             raise DataError(
-                f"No table '{table}' here.{nearest(table, self.held)} Tables: {choices(self.held)}."
+                f"No table '{table}' here.{nearest(table, self.by_name)} Tables: "
+                f"{choices(self.by_name)}."
             )
-        return self.held[table]
+        return self.by_name[table]
 
     def tables(self) -> Sequence[str]:
         """Names of the available tables."""
-        return sorted(self.held)
+        return sorted(self.by_name)
 
     def by_stage(self, table: str) -> Mapping[str, pa.Table]:
         """All rows of `table`, as if one stage had written them."""
-        return {"stage": self.read(table)} if table in self.held else {}
+        return {"stage": self.read(table)} if table in self.by_name else {}
 
 
 @dataclass

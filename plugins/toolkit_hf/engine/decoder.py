@@ -154,9 +154,9 @@ class DecoderModules:
     ) -> Tensor:
         """Run one block on its device. `more` is passed to the attention function."""
         device = self.block_devices[layer]
-        given = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
-        given[self.family.keys] = keys
-        return tensor(self.blocks[layer](stream.to(device), **given, **more))
+        arguments = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
+        arguments[self.family.keys] = keys
+        return tensor(self.blocks[layer](stream.to(device), **arguments, **more))
 
     @cached_property
     def takes_plans(self) -> bool:

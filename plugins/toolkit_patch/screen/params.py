@@ -158,7 +158,7 @@ class Delta(PatchOutcomes, At):
         "confirm", description="confirm: the half of the units that the comparison did not see."
     )
     arms: tuple[Arm, ...] = Field(
-        ARMS, description="Control arms beside the sham and the values of both groups."
+        ARMS, description="Control arms in addition to the sham and the values of both groups."
     )
     control_saes: Literal["random_decoder"] | None = Field(
         None,

@@ -163,17 +163,19 @@ def _along_random(work: Work, operations: Sequence[Any], number: int) -> list[An
 
 def _warn_out_of_range(work: Work) -> None:
     """Warn once about features that are held at more than their largest observed value."""
-    held = [
+    set_features = [
         (name, patch.set, largest[0])
         for patch in work.params.patch
         if patch.set is not None
         for name, space, index in _features(work, patch)
         if (largest := largest_activations(work.inputs, space, [index])) is not None
     ]
-    above = [entry for entry in held if is_outside(entry[1], entry[2])]
+    above = [entry for entry in set_features if is_outside(entry[1], entry[2])]
     if above and not (work.units or (0, 0))[0]:
         name, value, largest = above[0]
-        text = outside_warning(len(above), len(held), f"feature {name}", value, float(largest))
+        text = outside_warning(
+            len(above), len(set_features), f"feature {name}", value, float(largest)
+        )
         work.report.event("warning", text=text)
 
 

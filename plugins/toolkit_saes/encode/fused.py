@@ -1,4 +1,4 @@
-"""Gates that return active features directly, without a dense copy of activations beside the
+"""Gates that return active features directly, without a dense copy of activations next to the
 pre-activations. Results equal those of `gates`.
 """
 

@@ -194,7 +194,7 @@ class BatchEncoder:
             if not self._make_room(sae, len(rows)):
                 raise DataError(
                     f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not "
-                    f"fit in memory beside the model, even alone and a row at a time "
+                    f"fit in memory with the model, even alone and a row at a time "
                     f"({failure}). Use "
                     "a larger device, or choose narrower SAEs."
                 )

@@ -245,10 +245,10 @@ def _hyperparams(folder: Path) -> dict[str, Any]:
                 f"{file}: {name} is {config.shown(known[name])}; `llama_scope` reads SAEs with "
                 f"{value!r} only."
             )
-    given = known["dataset_average_activation_norm"]
+    norm = known["dataset_average_activation_norm"]
     norms = {
         side: config.positive(
-            given.get(side) if isinstance(given, dict) else given,
+            norm.get(side) if isinstance(norm, dict) else norm,
             f"dataset_average_activation_norm.{side}",
             file,
         )

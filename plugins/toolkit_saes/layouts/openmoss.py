@@ -109,7 +109,7 @@ def facts(folder: Path, release: str) -> Facts:
 
 
 def read_weights(folder: Path) -> Weights:
-    """The tensors as stored, with the two scales beside them."""
+    """The tensors as stored, with the two scales."""
     import torch
 
     known, file = _config(folder), _weights_file(folder)

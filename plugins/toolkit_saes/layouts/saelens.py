@@ -127,8 +127,8 @@ class SaeLensLayout(FileLayout[SaeLens]):
 
     def _digest(self, params: SaeLens, root: Path, saes: Sequence[Path]) -> str:
         """The digest, with the data set's factor, which no file holds."""
-        given = f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else ""
-        return super()._digest(params, root, saes) + given
+        factor = f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else ""
+        return super()._digest(params, root, saes) + factor
 
 
 LAYOUT = SaeLensLayout()

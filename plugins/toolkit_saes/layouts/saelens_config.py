@@ -200,22 +200,22 @@ def subtracts_b_dec(known: Mapping[str, Any], architecture: Architecture) -> boo
     return bool(known.get("apply_b_dec_to_input", True)) and not architecture.transcoder
 
 
-def input_scale(known: Mapping[str, Any], given: float | None, file: Path) -> float:
+def input_scale(known: Mapping[str, Any], factor: float | None, file: Path) -> float:
     """The data set's factor, for an SAE trained with one that its files do not hold."""
     if known["normalize_activations"] != "expected_average_only_in":
-        if given is not None:
+        if factor is not None:
             raise BadInput(
                 f"saes.with.norm_scaling_factor: {file} says normalize_activations "
                 f"{known['normalize_activations']!r}: leave it out."
             )
         return 1.0
-    if given is None:
+    if factor is None:
         raise BadInput(
             f"{file}: normalize_activations is 'expected_average_only_in', and the factor is not "
             "in the files. Give `norm_scaling_factor:` (sqrt(d_in) over the mean norm of the "
             "training data); 1 runs it as SAELens does without it."
         )
-    return config.positive(given, "norm_scaling_factor", file)
+    return config.positive(factor, "norm_scaling_factor", file)
 
 
 def hookpoint_of(metadata: Mapping[str, Any], key: str, file: Path) -> str:

@@ -38,7 +38,7 @@ class Leak(Between):
 
 def compare_leak(work: Work) -> Rows:
     """Rows of `baselines`: AUROC and accuracy of each key and of all together, each with its
-    interval beside chance.
+    interval, compared with chance.
     """
     from toolkit_stats.samples.metadata import lengths, read_keys
 

@@ -1,5 +1,5 @@
 """The stage `compare.probe`: how well a linear probe and a difference of means on the raw stream
-tell two groups apart, beside the best single SAE feature. All cross-validated.
+tell two groups apart, and the best single SAE feature. All cross-validated.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Residual(Between):
     )
     details: Literal["discovered", "all"] = Field(
         "discovered",
-        description="Which dimensions get intervals and test statistics too, beside effect, p and "
+        description="Which dimensions get intervals and test statistics as well as effect, p and "
         "q.",
     )
     tokens: int = Field(

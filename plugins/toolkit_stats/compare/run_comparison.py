@@ -58,7 +58,7 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[SpaceResult
     if not tested:
         return
     plain = _corrected(tested, test, work.params, "")
-    beside = (
+    with_covariates = (
         _corrected(tested, test, work.params, "_adjusted")
         if test.adjusted
         else [None] * len(tested)
@@ -67,7 +67,7 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[SpaceResult
     alike = _twins(work, design, test, tested, plain)
     writer = FeatureRows(design, test, work.params, comparison.id)
     for space, plain_result, adjusted_result, twin_of in zip(
-        tested, plain, beside, alike, strict=True
+        tested, plain, with_covariates, alike, strict=True
     ):
         yield "features", writer.table(space, plain_result, adjusted_result, twin_of)
 

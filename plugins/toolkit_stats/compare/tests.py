@@ -69,9 +69,7 @@ class Test:
 
 
 def of_means(name: str) -> Callable[[Work, Design], Test]:
-    """Welch's and Student's tests, and beside them the adjusted one where the params name
-    covariates.
-    """
+    """Welch's and Student's tests, and the adjusted one where the params name covariates."""
 
     def make(work: Work, design: Design) -> Test:
         model, spread = _covariates.model_of(work, design), work.params.spread
@@ -87,10 +85,10 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
             }
             if model is None:
                 return plain
-            beside = adjusted(matrix, model, spread)
+            result = adjusted(matrix, model, spread)
             return {
                 **plain,
-                **{f"{stat}_adjusted": getattr(beside, stat) for stat in ("d", "t", "df", "p")},
+                **{f"{stat}_adjusted": getattr(result, stat) for stat in ("d", "t", "df", "p")},
             }
 
         return _two_groups(work, design, name, run, adjusted=_covariates.describe(work.params))

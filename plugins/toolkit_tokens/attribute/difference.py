@@ -149,7 +149,7 @@ def attribute_heads(
     layers: Sequence[int],
     heads: int,
 ) -> list[TokenAttribution]:
-    """The effect of the difference that each head writes, beside that of all heads of its layer
+    """The effect of the difference that each head writes, and that of all heads of its layer
     together.
     """
     names = [f"attn_z.{layer}" for layer in layers]

@@ -69,7 +69,7 @@ class ExactEffects:
         return None
 
     def fill(self, attributions: Sequence[TokenAttribution]) -> None:
-        """Put the effect of each part beside its value."""
+        """Add the measured effect of each part to its value."""
         for attribution in attributions:
             for row in attribution.rows:
                 row["exact"] = self.of(row)

@@ -64,7 +64,7 @@ class TokenAttribution:
         }
         self.rows.append(row)
 
-    def beside(self, about: About) -> TokenAttribution:
+    def with_exact(self, about: About) -> TokenAttribution:
         """The same parts, to be compared with exact patching of a pair."""
         rows = [{**row, "against": about.against} for row in self.rows]
         return replace(self, about=about, rows=rows)

@@ -195,14 +195,14 @@ def _gradient_activation(
 def _attribute_pair(
     work: Work, pair: Pair, sites: Sequence[_CapturedSite], alone: Sequence[TokenAttribution]
 ) -> list[TokenAttribution]:
-    """The attributions of the change and, beside the same exact patching, those of the clean prompt
-    alone.
+    """The attributions of the change and, compared with the same exact patching, those of the clean
+    prompt alone.
     """
     params: Attribute = work.params
     outcome = outcome_of(work.model, params, pair.clean)
     about = About(pair.clean["sample"], pair.changed["sample"], outcome.name)
     patching = Patching(work.model, tuple(pair.clean["token_ids"]), outcome)
-    attributions = [attribution.beside(about) for attribution in alone]
+    attributions = [attribution.with_exact(about) for attribution in alone]
     effects = ExactEffects()
     gradients = _gradients(work, pair, sites, outcome)
     streams = _streams(work.model, pair, sites)

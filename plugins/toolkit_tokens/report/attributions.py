@@ -1,4 +1,4 @@
-"""The report's figures of attributions: each method beside exact patching, and waterfalls."""
+"""The report's figures of attributions: each method next to exact patching, and waterfalls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def attribution_figures(inputs: Inputs) -> Iterator[Figure]:
         title = f"{method}{layer_text}: {sample}{against}"
         drawing = waterfall(steps, check["total"], check["measured"])
         data = [{"part": part, "value": value} for part, value in steps]
-        alt = "Bars add up to the sum, beside the measured change."
+        alt = "Bars add up to the sum, shown with the measured change."
         yield Figure(title, drawing, alt, data)
 
 

@@ -194,10 +194,10 @@ def _check_rows(folder: Path, step: StepRow, hashes: Any) -> None:
         path = folder / f"{name}.parquet"
         recorded = hashes.get(name) if isinstance(hashes, dict) else None
         if recorded is None or digest(_batches(path, step.key)) != recorded:
-            said = "has no hash of" if recorded is None else "has another hash than that of"
+            reason = "has no hash of" if recorded is None else "has another hash than that of"
             raise DataError(
-                f"{folder / INDEX}, step {step.key}: it {said} its rows in {path.name}. Export the "
-                "run again from the store that computed it."
+                f"{folder / INDEX}, step {step.key}: it {reason} its rows in {path.name}. Export "
+                "the run again from the store that computed it."
             )
 
 
@@ -249,12 +249,12 @@ def _check_table(folder: Path, name: str, facts: Any) -> None:
             "python -m pip install -U sae-toolkit"
         )
     if not path.is_file() or sha256_of(path) != facts.get("sha256"):
-        said = (
+        reason = (
             "has changed since it was written: its SHA-256 differs"
             if path.is_file()
             else "is missing"
         )
-        raise DataError(f"{path} {said}. Copy the folder or export the run again.")
+        raise DataError(f"{path} {reason}. Copy the folder or export the run again.")
 
 
 def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:

@@ -241,12 +241,12 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     not at another layer.
     """
     streams = {name: _rows(lab, name) for name in ("mlp_in_normed.1", "mlp_out.1")}
-    given, expected = streams["mlp_in_normed.1"], streams["mlp_out.1"]
-    both = torch.cat([given, -given], dim=1).relu()
+    inputs, expected = streams["mlp_in_normed.1"], streams["mlp_out.1"]
+    both = torch.cat([inputs, -inputs], dim=1).relu()
     solved = torch.linalg.lstsq(
         torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), expected.double()
     ).solution.float()
-    eye = torch.eye(given.shape[1])
+    eye = torch.eye(inputs.shape[1])
     w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
     weights = Weights(w_enc, torch.zeros(both.shape[1]), w_dec, solved[-1], gate="relu")
     facts = Facts(
@@ -254,7 +254,7 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
         "r",
         "mlp_in_normed.1",
         both.shape[1],
-        given.shape[1],
+        inputs.shape[1],
         "d",
         "r",
         None,

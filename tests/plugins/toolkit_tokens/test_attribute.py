@@ -1,4 +1,4 @@
-"""Attribution: parts that add up, exact patching beside them, and the planted cause."""
+"""Attribution: parts that add up, exact patching to compare them with, and the planted cause."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def attributed(lab: Any, lab_saes: Any) -> dict[str, Any]:
     """$100 against $10, every method, on the lab model."""
     params = {**SCENARIOS, "pick": ["Initial_100_first_round"], "changes": CHANGES}
     tables = run("source", "scenarios", params, model=lab)
-    given = {**BETS, "steps": 16, "importance": {"2/7": 2.0}, "exact_features": 12, "keep": 30}
-    return tables | run("stage", "attribute.tokens", given, tables, model=lab, saes=lab_saes)
+    settings = {**BETS, "steps": 16, "importance": {"2/7": 2.0}, "exact_features": 12, "keep": 30}
+    return tables | run("stage", "attribute.tokens", settings, tables, model=lab, saes=lab_saes)
 
 
 def checks(result: Any, **where: Any) -> list[dict[str, Any]]:
@@ -179,11 +179,11 @@ def test_exact_patching_of_the_last_layer_is_what_a_whole_pass_gives(
     pair = aligned(clean, changed)
     name = "resid_post.1"
     other = lab.run([changed["token_ids"]], [name])[name][0][list(pair.positions)]
-    one, two = (lab.encode(clean["text"] + text).ids[-1] for text in ("1", "2"))
+    first_digit, second_digit = (lab.encode(clean["text"] + text).ids[-1] for text in ("1", "2"))
 
     def outcome(edits: Any) -> float:
         logits = lab.next_logits([clean["token_ids"]], edits)[0]
-        return float(logits[one] - logits[two])
+        return float(logits[first_digit] - logits[second_digit])
 
     expected = []
     for position in range(len(clean["token_ids"])):
@@ -240,8 +240,8 @@ def test_the_published_formula_as_it_was_written(attributed: Any, lab: Any, lab_
         assert row["measured"] is None, "it is no share of any change"
     named = parts(attributed, method="attention_activation_importance")
     weights = captured["attn_probs.2"][0, :, -1].mean(dim=0)
-    own = [row["value"] for row in named if row["layer"] == 2 and row["feature"] == 7]
-    np.testing.assert_allclose(own, 2.0 * weights * features[:, 7], atol=1e-5)
+    values = [row["value"] for row in named if row["layer"] == 2 and row["feature"] == 7]
+    np.testing.assert_allclose(values, 2.0 * weights * features[:, 7], atol=1e-5)
 
 
 def test_rollout_is_a_distribution(attributed: Any) -> None:

@@ -39,7 +39,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
     ):
         assert part in titles
     assert all(figure.html and figure.alt for figure in results.values())
-    (said,) = [one for one in findings(TableInputs(tables))]
+    (said,) = [finding for finding in findings(TableInputs(tables))]
     assert "p is withheld, since a group is small" in said.sentence
     assert said.n == 8
     assert said.interval is not None

@@ -63,7 +63,7 @@ def test_without_k_all_parts_of_every_method_are_shown(attributed: Path) -> None
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published attribution beside another method, against two changed prompts."""
+    """The published attribution and another method, against two changed prompts."""
     store = open_store(tmp_path_factory.mktemp("published") / "store", create=True)
     factors = [{"attention": 0.1 * position, "norm": 10.0 - position} for position in range(8)]
     parts = [

@@ -214,11 +214,11 @@ def _table(answer: Answer, rows: Sequence[Row]) -> str:
     right = [
         head for head in heads if all(isinstance(row[head], int | float | None) for row in rows)
     ]
-    said = [
+    shared = [
         f"{head}: {one_line(shown(rows[0][head]))}" for head in once if rows[0][head] is not None
     ]
     cells = [[_cell(row[head]) for head in heads] for row in rows]
-    return "".join(f"{words}\n" for words in ["   ".join(said)] if words) + columns(
+    return "".join(f"{words}\n" for words in ["   ".join(shared)] if words) + columns(
         heads, cells, right=right
     )
 
