@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.hooks import changed_output
 from tests.plugins.toolkit_hf.families import FAMILIES, LAYERS, WIDTH, build
 from toolkit.edits import (
     ABLATE,
@@ -273,16 +274,15 @@ def test_a_rank_one_edit_is_a_hand_written_hook(
     )
     edit = Edit(f"resid_post.{layer}", operation, tokens([0], [position]))
 
-    def hook(_module: Any, _args: Any, out: Any) -> Any:
-        stream = (out[0] if isinstance(out, tuple) else out).clone()
-        feature = (stream[0, position] @ column + bias).clamp(min=0)
-        stream[0, position] += (value - feature) * row
-        return (stream, *out[1:]) if isinstance(out, tuple) else stream
+    def edited(before: torch.Tensor) -> torch.Tensor:
+        after = before.clone()
+        feature = (after[0, position] @ column + bias).clamp(min=0)
+        after[0, position] += (value - feature) * row
+        return after
 
-    handle = model.decoder.blocks[layer].register_forward_hook(hook)
-    with torch.inference_mode():
+    block = model.decoder.blocks[layer]
+    with changed_output(block, edited), torch.inference_mode():
         expected = model._module(torch.tensor([ids])).logits[0, -1]
-    handle.remove()
     result = model.unembed(model.edited_states(model.prefix(ids), [edit], 1))[0]
     near(result, expected)
 

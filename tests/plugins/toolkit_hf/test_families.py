@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.hooks import changed_input, changed_output
 from tests.plugins.toolkit_hf.families import (
     CONTEXT,
     FAMILIES,
@@ -107,19 +108,11 @@ class Pair:
     ) -> torch.Tensor:
         """The last block's output of one sequence whose stream was changed by a plain hook."""
         block, result = self.blocks[layer], {}
-        if site == "resid_pre":
-            edit = block.register_forward_pre_hook(lambda _module, args: (put(args[0]), *args[1:]))
-        else:
-            edit = block.register_forward_hook(
-                lambda _module, _args, out: (
-                    (put(out[0]), *out[1:]) if isinstance(out, tuple) else put(out)
-                )
-            )
-        watch = _watch(self.blocks[-1], False, result, "last")
-        with torch.inference_mode():
+        changed = changed_input if site == "resid_pre" else changed_output
+        with changed(block, put), torch.inference_mode():
+            watch = _watch(self.blocks[-1], False, result, "last")
             self.plain(torch.tensor([ids]))
-        edit.remove()
-        watch.remove()
+            watch.remove()
         return result["last"]
 
 

@@ -11,9 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, load_saes, make_world, run, table
+from tests.plugins.toolkit_patch.worlds import (
+    OUTCOMES,
+    PARTS,
+    WholePasses,
+    load_saes,
+    make_world,
+    run,
+    table,
+)
 from toolkit.errors import BadInput, DataError
-from toolkit.models import Model
 from toolkit.randomness import half
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
@@ -221,26 +228,8 @@ def test_features_of_another_space_are_refused_and_both_spaces_named(planted, mo
         run("patch.delta", {"outcomes": OUTCOMES}, world.tables, model, others)
 
 
-class Lying(Model):
+class Lying(WholePasses):
     """Its suffix does not agree with its own pass."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def encode(self, text, *, chat=False):
-        return self._model.encode(text, chat=chat)
-
-    def decode(self, ids):
-        return self._model.decode(ids)
-
-    def run(self, batch, capture, edits=()):
-        return self._model.run(batch, capture, edits)
-
-    def unembed(self, states):
-        return self._model.unembed(states)
 
     def readout(self, states, tokens, base=None):
         return self._model.readout(states, tokens, base)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.hooks import changed_output
 from tests.plugins.toolkit_hf.families import FAMILIES, WIDTH, build
 from toolkit.saes import Sae
 from toolkit.testing.fakes import SilentReporter
@@ -80,15 +81,13 @@ def hooked(
     replaced, by default the last one's.
     """
 
-    def replace(_module: Any, _args: Any, out: Any) -> Any:
-        first = (out[0] if isinstance(out, tuple) else out).clone()
-        first[0, position] = stream
-        return (first, *out[1:]) if isinstance(out, tuple) else first
+    def replaced(before: torch.Tensor) -> torch.Tensor:
+        after = before.clone()
+        after[0, position] = stream
+        return after
 
-    handle = block.register_forward_hook(replace)
-    with torch.inference_mode():
+    with changed_output(block, replaced), torch.inference_mode():
         logits = plain(torch.tensor([ids])).logits[0, -1].double()
-    handle.remove()
     chances = torch.softmax(logits, 0)
     listed = [float(chances[list(tokens)].sum()) for tokens in OUTCOMES.tokens]
     return np.array([*listed, 1 - sum(listed)])

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run, table
+from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, WholePasses, run, table
 from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
-from toolkit.models import Model
 from toolkit.saes import Sae, space_id
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_patch.screen.baselines import mean_differences, shuffled_values
@@ -385,27 +384,6 @@ def check_by_whole_passes(world: Any, saes: Any, result: Any, row: dict[str, Any
 
 
 # --- a model that offers whole passes only --------------------------------------------------------
-
-
-class WholePasses(Model):
-    """The four methods that a loader has to write, and nothing faster."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self.bos_id, self.end_ids = model, model.bos_id, model.end_ids
-        self.identity, self.editable = model.identity, model.editable
-        self.layers, self.width, self.context = model.layers, model.width, model.context
-
-    def encode(self, text, *, chat=False):
-        return self._model.encode(text, chat=chat)
-
-    def decode(self, ids):
-        return self._model.decode(ids)
-
-    def run(self, batch, capture, edits=()):
-        return self._model.run(batch, capture, edits)
-
-    def unembed(self, states):
-        return self._model.unembed(states)
 
 
 @pytest.mark.parametrize("at", ["last", {"positions": [-2]}])

@@ -68,6 +68,27 @@ class World:
         return [(self.truth(row), row["verdict"]) for row in result["verdicts"].to_pylist()]
 
 
+class WholePasses(Model):
+    """A model by the four methods that a loader has to write, and nothing faster."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.bos_id, self.end_ids = model, model.bos_id, model.end_ids
+        self.identity, self.editable = model.identity, model.editable
+        self.layers, self.width, self.context = model.layers, model.width, model.context
+
+    def encode(self, text, *, chat=False):
+        return self._model.encode(text, chat=chat)
+
+    def decode(self, ids):
+        return self._model.decode(ids)
+
+    def run(self, batch, capture, edits=()):
+        return self._model.run(batch, capture, edits)
+
+    def unembed(self, states):
+        return self._model.unembed(states)
+
+
 def load_saes(path: Any) -> Any:
     """SAEs of a Llama Scope folder."""
     part = PARTS.get("sae", "llama_scope")
