@@ -67,8 +67,8 @@ class StoreResults:
         states = self.features_of.runs()
         if prefix is None and not states:
             raise BadInput(f"{self.features_of.store.uri} holds no runs yet.")
-        store = self.features_of.store
-        name = states[-1].run if prefix is None else find_run(store.folder, prefix)
+        store, recorded = self.features_of.store, [row.run for row in states]
+        name = recorded[-1] if prefix is None else find_run(store.folder, prefix, recorded)
         return RunResults(run_of(store, name, states))
 
     def sql(self, statement: str, k: int | None = None) -> pl.DataFrame:

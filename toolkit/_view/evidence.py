@@ -175,25 +175,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
     start = (position or 0) // BLOCK * BLOCK
     rows = run.view.sample(text["sample"]) if run.stages("activations") else None
     chosen = None if space is None else [space]
-    heads = ("address", "position", "token", "value")
-    active = (
-        answers.frame([], heads)
-        if rows is None
-        else answers.active(run, text["sample"], position, chosen)
-    )
-    if not query.downloads:
-        active = active.head(200)
-    links = {"address": feature_link(name)}
-    grids = [
-        Grid("active", "Active features", active, links, "No feature is kept as active here."),
-        Grid("attention", "Attention from this token", _attention(run, text, position)),
-        Grid(
-            "attributions",
-            "Parts that move the outcome",
-            _attributions(run, text, position),
-            {"feature": lambda row: run_href(name, "feature", address=row["feature"])},
-        ),
-    ]
+    grids = _sample_grids(run, text, position, chosen, limit=None if query.downloads else 200)
     kept_positions = set() if rows is None else set(rows["position"].unique().to_list())
     shown = [
         index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept_positions
@@ -213,6 +195,36 @@ def sample(library: Library, query: Query, name: str) -> Page:
         "addresses": {row["space"]: row["address"] for row in run.spaces},
     }
     return Page("sample.html", f"Sample {text['sample']}", facts, grids, name)
+
+
+def _sample_grids(
+    run: Run,
+    text: dict[str, Any],
+    position: int | None,
+    spaces: list[str] | None,
+    limit: int | None,
+) -> list[Grid]:
+    """What is active in a sample, what its tokens look at, and what moves the outcome there."""
+    heads = ("address", "position", "token", "value")
+    active = answers.frame([], heads)
+    if run.stages("activations"):
+        active = answers.active(run, text["sample"], position, spaces)
+    return [
+        Grid(
+            "active",
+            "Active features",
+            active if limit is None else active.head(limit),
+            {"address": feature_link(run.id)},
+            "No feature is kept as active here.",
+        ),
+        Grid("attention", "Attention from this token", _attention(run, text, position)),
+        Grid(
+            "attributions",
+            "Parts that move the outcome",
+            _attributions(run, text, position),
+            {"feature": lambda row: run_href(run.id, "feature", address=row["feature"])},
+        ),
+    ]
 
 
 def _tokens(
