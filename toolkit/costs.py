@@ -37,7 +37,8 @@ class Workload:
     `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
     `longest` is the longest text in tokens, `characters` in characters. `model_replaced`: a table
     replaces the model, which is not loaded. `totals` are the sums of `Cost.totals` of the needed
-    stages, such as how many features a screen tries.
+    stages, such as how many features a screen tries. `tokens_from`: of the samples that exist; of
+    their texts by the model's tokeniser; estimated from the texts; or assumed for each text.
     """
 
     samples: int
@@ -53,6 +54,7 @@ class Workload:
     characters: int = 0
     model_replaced: bool = False
     totals: Mapping[str, int] = field(default_factory=dict)
+    tokens_from: Literal["samples", "tokeniser", "estimate", "assumed"] = "samples"
 
 
 @dataclass(frozen=True, kw_only=True)

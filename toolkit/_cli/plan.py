@@ -61,25 +61,38 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
     echo(columns(heads, [_cells(row, several) for row in rows]))
     if any(row["imported"] for row in rows):
         echo(_IMPORTED)
-    priced = [row for row in rows if row["cost"]]
-    if priced:
-        named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
-        if len(priced) > 1:
-            named.append(
-                _cost_cells(
-                    "together",
-                    {**asdict(total), "known": all(row["cost"]["known"] for row in priced)},
-                )
-            )
-        titles = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
-        echo("\n" + columns(titles, named, right=titles[2:]))
-        echo(_COSTS)
+    if priced := [row for row in rows if row["cost"]]:
+        _show_costs(priced, total)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:
         finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST EFFECT")
         echo("\n" + columns(finds, powered, right=finds[2:]))
         echo(_POWER)
 
+
+def _show_costs(priced: Sequence[dict[str, Any]], total: Cost) -> None:
+    named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
+    counts = dict.fromkeys(row["cost"]["tokens_from"] for row in priced)
+    if len(priced) > 1:
+        known = all(row["cost"]["known"] for row in priced)
+        weakest = next((count for count in ("assumed", "estimate") if count in counts), "samples")
+        together = {**asdict(total), "known": known, "tokens_from": weakest}
+        named.append(_cost_cells("together", together))
+    titles = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
+    echo("\n" + columns(titles, named, right=titles[2:]))
+    for count in counts:
+        stages = [row["stage"] for row in priced if row["cost"]["tokens_from"] == count]
+        if count in TOKENS_FROM:
+            echo(f"Tokens of {', '.join(stages)}: {TOKENS_FROM[count]}")
+    echo(_COSTS)
+
+
+TOKENS_FROM = {
+    "tokeniser": "counted by the model's tokeniser.",
+    "estimate": "estimated from the words of the texts (~); the tokeniser is not here.",
+    "assumed": "256 for each text, since the texts do not exist yet.",
+}
+"""How the tokens of samples that do not exist yet were counted."""
 
 _IMPORTED = """
 Imported steps are reused as they came: their rows were computed elsewhere. A run in a new store
@@ -103,16 +116,16 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     return name, units, family, effect
 
 
-_COSTS = """The work that is left, from configs and headers. `<=`: an upper bound. Texts that do not
-         exist yet count as 256 tokens, games go to their last round, and every feature is selected.
-         FORWARDS are texts that the model reads, MEMORY is that of one worker, STORED is what the
-         store keeps, for most stages before compression. `?`: the sizes of the model or the SAEs
-         are not known until their files are here (`toolkit fetch SPEC`).
+_COSTS = """The work that is left, from configs and headers. `<=`: an upper bound; games go to
+         their last round, and every feature is selected. FORWARDS are texts that the model reads,
+         MEMORY is that of one worker, STORED is what the store keeps, for most stages before
+         compression. `?`: the sizes of the model or the SAEs are not known until their files are
+         here (`toolkit fetch SPEC`).
          """
 
 
 def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:
-    least = "" if cost["exact"] else "<="
+    least = "" if cost["exact"] else "~" if cost["tokens_from"] == "estimate" else "<="
     forwards = f"{cost['forwards']:,}" if cost["forwards"] else "-"
     if not cost["known"]:
         return (name, least, forwards, *"????")

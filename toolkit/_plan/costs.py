@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.plan import is_source
 from toolkit._plan.texts import facts, workload
+from toolkit._plan.token_estimate import estimated_tokens
 from toolkit.costs import Cost, Facts, Workload
 from toolkit.parts import SourcePart
 
@@ -71,6 +72,7 @@ class Loads:
                 longest=TYPICAL,
                 characters=TYPICAL * CHARACTERS,
                 exact=False,
+                tokens_from="assumed",
             )
             load = replace(load, model=facts(stage.model), saes=self._saes(stage))
         load = replace(load, model_replaced=stage.model_replaced, totals=self._totals(stage))
@@ -111,28 +113,31 @@ class Loads:
         return min(sum(known), first) if first else sum(known)
 
     def _counted(self, stage: Stage) -> Workload | None:
-        """The workload of samples that do not exist yet, if their texts and the model's tokeniser
-        do.
+        """The workload of samples that do not exist yet, if their texts do: by the model's
+        tokeniser, or estimated where its files are not here.
         """
-        sources = [self.plan.stage(need) for need in stage.needs if is_source(need)]
-        if len(sources) != 1 or stage.model is None:
+        needed = [self.plan.stage(need) for need in stage.needs if is_source(need)]
+        sources = [stage] if isinstance(stage.part, SourcePart) else needed
+        model = stage.model or (sources[0].model if sources else None)
+        if len(sources) != 1 or model is None or sources[0].part.estimates.texts is None:
             return None
-        read, count = sources[0].part.estimates.texts, stage.model.part.count_tokens
-        if read is None or count is None or stage.part.steps.sample_limit is not None:
-            return None
+        read, count = sources[0].part.estimates.texts, model.part.count_tokens
         samples = read(sources[0].params)
         units = list(dict.fromkeys(unit for unit, _ in samples))[: sources[0].limit]
         texts = [text for unit, text in samples if unit in units]
         distinct = list(dict.fromkeys(texts))
-        counts = count(stage.model.params, distinct)
-        if not counts:
+        if not distinct or len(texts) > (stage.part.steps.sample_limit or len(texts)):
             return None
+        counted = count(model.params, distinct) if count else None
+        counts = counted or [estimated_tokens(text) for text in distinct]
         return Workload(
             samples=len(texts),
             distinct=len(distinct),
             tokens=sum(counts),
             longest=max(counts),
+            exact=bool(counted),
             characters=max(map(len, distinct)),
+            tokens_from="tokeniser" if counted else "estimate",
         )
 
     def _saes(self, stage: Stage) -> Facts:
@@ -203,13 +208,15 @@ def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
 
 
 def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
-    """A cost as plain data. `exact` is False for a bound, `known` is False while sizes that it
-    depends on are missing.
+    """A cost as plain data. `exact` is False for a bound or an estimate, `known` is False while
+    sizes that it depends on are missing; `tokens_from` says how `tokens` were counted.
     """
     cost = cost_of(stage, load)
     if cost is None or load is None:
         return None
-    return {**asdict(cost), "exact": load.exact and cost.exact, "known": _known(stage, load)}
+    counted = {"tokens": load.tokens, "tokens_from": load.tokens_from}
+    exact = load.exact and cost.exact
+    return {**asdict(cost), "exact": exact, "known": _known(stage, load), **counted}
 
 
 def _known(stage: Stage, load: Workload) -> bool:
@@ -222,5 +229,6 @@ def _known(stage: Stage, load: Workload) -> bool:
 
 def total_of(rows: Iterable[Mapping[str, Any] | None]) -> Cost:
     """The sum over all rows whose cost is known."""
-    costs = ({name: value for name, value in row.items() if name != "known"} for row in rows if row)
+    names = [part.name for part in fields(Cost)]
+    costs = ({name: row[name] for name in names if name in row} for row in rows if row)
     return sum((Cost(**cost) for cost in costs), Cost())
