@@ -208,8 +208,8 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take seconds each, most of them whole runs. Chaos (with the damages) and
     fuzz have sessions of their own.
     """
-    beside = "not chaos and not no_damage"
-    _pytest(session, "-m", "slow and not fuzz", "-k", beside, "-n", "2", "--durations=20")
+    selected = "not chaos and not no_damage"
+    _pytest(session, "-m", "slow and not fuzz", "-k", selected, "-n", "2", "--durations=20")
 
 
 @nox.session(venv_backend="none")
@@ -305,7 +305,7 @@ def image_pins(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench --
+    """Run the benchmarks against their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench --
     tokens` for one. What begins with a dash is passed on: `nox -s bench -- tokens --tiny`.
     """
     session.install(
@@ -318,7 +318,7 @@ def bench(session: nox.Session) -> None:
         options = session.posargs[start:] if start is not None else []
         session.run(
             "python", f"benchmarks/{name}.py", *options, env={**ENV, "PYTHONSAFEPATH": ""}
-        )  # they share a module beside them
+        )  # they share a module of their folder
 
 
 @nox.session

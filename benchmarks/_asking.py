@@ -1,4 +1,4 @@
-"""Questions to a store and to what stands beside it, and how long each takes: in a process for each
+"""Questions to a store and to its peers, and how long each takes: in a process for each
 system, or in one for all.
 """
 

@@ -1,5 +1,5 @@
-"""How long a command takes before it does anything: `toolkit --help` and `toolkit check`, beside a
-bare interpreter.
+"""How long a command takes before it does anything: `toolkit --help` and `toolkit check`, compared
+with a bare interpreter.
 
 Interleaved rounds, so that a busy machine slows all of them alike; the median counts. `python
 benchmarks/cold_start.py [ROUNDS]`.

@@ -14,7 +14,7 @@ prompts with replies as long as reasoned ones.
 `study` asks one game at a time without a cache; `padded` asks all games of a batch of 32 at once
 with transformers' `generate`, as long as its longest reply, and `padded_all` all games in one
 batch; `continuous` is transformers' own manager, its pages in as much memory as ours has, started
-and warm before it is timed; `ours` is a session with room for all games. Beside the time stand
+and warm before it is timed; `ours` is a session with room for all games. The table also has
 processor seconds, which other programs do not stretch.
 
 The last line of a table is the limit: each beginning that prompts share computed once, each token
@@ -312,7 +312,7 @@ def compare(name: str, model: Any, script: Script, rounds: int) -> None:
 
 
 def _line(way: Sequence[Took], own: Sequence[Took]) -> str:
-    """Medians of one way, beside ours."""
+    """Medians of one way, and ours."""
     game = statistics.median(one.seconds / one.games for one in way)
     processor = statistics.median(one.processor / one.games for one in way)
     rate = statistics.median(one.tokens / one.seconds for one in way)

@@ -1,13 +1,13 @@
-"""The feature store beside sorted Parquet with polars, DuckDB and dense npz: size, ingest, queries,
-cold start.
+"""The feature store against sorted Parquet with polars, DuckDB and dense npz: size, ingest,
+queries, cold start.
 
     python benchmarks/store.py            9.9 M entries: 31 layers x 6,400 samples x 50 of 16,384
     features, by a power law
     python benchmarks/store.py --big      300 M entries (31 x 193,600 x 50) in the store only,
-    beside 9.9 M: needs 12 GB of disk
+    next to 9.9 M: needs 12 GB of disk
     python benchmarks/store.py --float16  keep values as float16
     python benchmarks/store.py --samples 12912 --readers 3
-                                          2e7 entries; asked alone, then beside three readers
+                                          2e7 entries; asked alone, then with three other readers
 
 Queries draw features half by popularity and half evenly. Each system is asked in a process of its
 own that does nothing else, as by somebody who asks; the systems take turns, some queries
@@ -55,7 +55,7 @@ from toolkit_store.query.diff import diff_views
 
 DIMS = 2_304
 BESIDE_READERS = 15.0
-"""Milliseconds at most, half of the times, of a question beside three readers on two cores."""
+"""Milliseconds at most, half of the times, of a question while three others read, on two cores."""
 SYSTEMS = ("store", "small", "polars", "duckdb", "npz")
 
 
@@ -259,9 +259,7 @@ def report_beside(opened: Opened, options: argparse.Namespace, samples: int) -> 
     """The same questions while other processes ask without a pause."""
     with readers_beside(opened, options.readers, samples):
         times = measure({"store": opened}, options.rounds, samples, options.block, together=False)
-    print(
-        f"\n{f'ms, p50 / p99, {options.readers} readers beside it':38}{'store':>20}{'target':>12}"
-    )
+    print(f"\n{f'ms, p50 / p99, {options.readers} other readers':38}{'store':>20}{'target':>12}")
     for query in QUERIES:
         found = times["store", query]
         shown = f"{np.median(found):.1f}/{np.quantile(found, 0.99):.1f}"
@@ -342,7 +340,10 @@ def main() -> None:
         "--block", type=int, default=20, help="queries of a system before the next one is asked"
     )
     parser.add_argument(
-        "--readers", type=int, default=0, help="processes that ask beside, in a second measurement"
+        "--readers",
+        type=int,
+        default=0,
+        help="processes that ask at the same time, in a second measurement",
     )
     parser.add_argument("--together", action="store_true", help="ask all systems from one process")
     parser.add_argument(

@@ -7,7 +7,7 @@ eager `output_attentions` and, where they are installed, SAELens on TransformerL
 Stand-in: 8 layers, width 512, SAEs of 4,096 features (top-k 50) at the last four, random weights,
 prompts of 96 to 128 tokens. `ours` is `track.tokens`. `eager` runs transformers with eager
 attention and every layer's weights, encodes the four layers and writes nothing. `saelens` does the
-same on TransformerLens. Beside them: the attention rows of one query on the fast path, of every
+same on TransformerLens. Then: the attention rows of one query on the fast path, of every
 layer and head, against the same pass without them. Time is the median of interleaved rounds after
 one that does not count. Memory is what one call adds to the peak: on a GPU by torch's own count,
 on a CPU (Linux) the resident memory of the process.
@@ -33,8 +33,9 @@ from _random_model import stand_in
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit_hf.engine import CausalModel
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.encode.weights import Weights
 from toolkit_tokens.track.params import TrackTokens
 from toolkit_tokens.track.stage import track_tokens
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Apptainer for the tests, beside whatever the machine has: the package of Debian's unstable suite
+# Apptainer for the tests, whatever else the machine has: the package of Debian's unstable suite
 # and what it needs, unpacked in FOLDER. FOLDER/apptainer runs it, as root.
 #   apptainer.sh FOLDER
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A container engine for the tests, beside any other: Debian's docker.io, as root. It has a network
+# A container engine for the tests, next to any other: Debian's docker.io, as root. It has a network
 # namespace of its own: containers that ask for a network get one, which leads nowhere.
 #   engine.sh up FOLDER [gpu]   starts one; FOLDER/docker.sock is its socket. `gpu`: it accepts
 #                               requests for GPUs, which a stand-in for NVIDIA's hook then ignores.
@@ -11,8 +11,9 @@ export DOCKER_HOST="unix://$run/docker.sock"
 
 install() {
     command -v dockerd >/dev/null && command -v busybox >/dev/null && return
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    local wait=(-o DPkg::Lock::Timeout=300) # for another apt-get, as on a machine that has just begun
+    apt-get "${wait[@]}" update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get "${wait[@]}" install -y -qq --no-install-recommends \
         docker.io busybox-static >/dev/null
 }
 

@@ -15,8 +15,8 @@ from pathlib import Path
 PACKAGES = ("toolkit", "plugins", "store")
 COLUMNS = 100
 VAGUE = frozenset(
-    "again alone asked at found foretold given here held instead kept laid most one owing own "
-    "place told wanted warmth what wishes".split()
+    "again alone asked at divided found foretold given heard held here instead kept laid look "
+    "look_up most one owing own place said settle tell told wanted warmth what wishes".split()
 )
 """Names that say too little about what they stand for."""
 

@@ -16,7 +16,7 @@ VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "PYTHONSAFEPATH": "",
 }
-"""What a benchmark runs with: no GPU, no network, and the modules beside its own, which
+"""What a benchmark runs with: no GPU, no network, and the modules of its folder, which
 PYTHONSAFEPATH would hide."""
 pytestmark = pytest.mark.slow
 
@@ -107,11 +107,11 @@ def test_benchmarks_run_in_small(name: str, words: tuple[str, ...]) -> None:
 
 
 def test_the_store_is_asked_beside_readers() -> None:
-    """Small, its figures say nothing; every question is asked alone and beside readers."""
+    """Small, its figures say nothing; every question is asked alone and during other reads."""
     lines = printed_by("store", "--tiny", "--readers", "2").splitlines()
     questions = [line for line in lines if line.startswith("features firing in >= 100 samples")]
     assert len(questions) == 2
-    assert sum("2 readers beside it" in line for line in lines) == 1
+    assert sum("2 other readers" in line for line in lines) == 1
 
 
 def test_every_way_to_track_tokens_is_gone_through() -> None:

@@ -80,10 +80,10 @@ def test_games_are_played_and_read(quickstart):
 
 def test_every_sae_fits(quickstart):
     store, _, _ = quickstart
-    own = [
+    lines = [
         row for row in rows(store, "saes", "examine") if row["verdict"] in ("fits", "does not fit")
     ]
-    assert [row["verdict"] for row in own] == ["fits"] * 4
+    assert [row["verdict"] for row in lines] == ["fits"] * 4
 
 
 def test_significant_features_include_readers_of_the_documented_causes(quickstart):

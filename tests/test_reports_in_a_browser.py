@@ -5,8 +5,6 @@ keyboard.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,14 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.browsing import IN_A_BROWSER, check_layout, chromium, open_page
+
 ROOT = Path(__file__).parents[1]
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("TOOLKIT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(600)]
 RUNS = {
     "quickstart": ["--set", "stages.play.with.reps=24"],
     "exp6_tokens": ["--overlay", str(ROOT / "specs" / "lab.yaml")],
@@ -46,27 +40,13 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu"]
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 def opened(browser: Any, report: Path, width: int, scheme: str, troubles: list[str]) -> Any:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on(
-        "request",
-        lambda asked: asked.url.startswith(("file:", "data:")) or troubles.append(asked.url),
-    )
-    page.goto(report.as_uri())
-    page.wait_for_load_state("networkidle")
-    return page
+    allowed = ("file:", "data:")
+    return open_page(browser, report.as_uri(), allowed, troubles, width=width, scheme=scheme)
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view[0]}-{view[1]}")
@@ -74,14 +54,9 @@ def opened(browser: Any, report: Path, width: int, scheme: str, troubles: list[s
 def test_a_report_has_no_accessibility_fault(
     browser: Any, reports: dict[str, Path], name: str, view: tuple[int, str]
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     troubles: list[str] = []
     page = opened(browser, reports[name], *view, troubles)
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    faults = Axe().run(page).response["violations"]
-    message = {fault["id"]: [node["html"][:200] for node in fault["nodes"]] for fault in faults}
-    assert message == {}
+    check_layout(page)
     assert troubles == []
     page.context.close()
 

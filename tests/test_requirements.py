@@ -60,7 +60,7 @@ def test_every_third_party_import_is_declared() -> None:
         name: str(path.relative_to(ROOT))
         for name, path in result.items()
         if not declared()
-        & {normal(PART_OF.get(one, one)) for one in [name, *provides.get(name, ())]}
+        & {normal(PART_OF.get(package, package)) for package in [name, *provides.get(name, ())]}
     }
     assert undeclared == {}
 

@@ -110,9 +110,11 @@ def test_the_studies_are_all_there() -> None:
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("name", STUDIES)
 def test_each_is_right_without_asking_the_network(toolkit: Toolkit, name: str) -> None:  # noqa: F811
-    own, lab = checked(toolkit, name), checked(toolkit, name, *LAB)
-    assert own["run"] != lab["run"]
-    assert [stage["id"] for stage in own["stages"]] == [stage["id"] for stage in lab["stages"]]
+    as_written, lab = checked(toolkit, name), checked(toolkit, name, *LAB)
+    assert as_written["run"] != lab["run"]
+    assert [stage["id"] for stage in as_written["stages"]] == [
+        stage["id"] for stage in lab["stages"]
+    ]
 
 
 @pytest.mark.usefixtures("_no_network")
@@ -269,14 +271,16 @@ def test_sentences_are_balanced_and_stand_once(name: str, each: int) -> None:
 
 def test_no_sentence_on_betting_is_made_from_a_template() -> None:
     """No five words in a row stand in two sentences, and no three words begin two."""
-    words = [re.findall(r"[\w']+", row["sentence"].lower()) for row in rows("betting_caution.csv")]
+    sentences = [
+        re.findall(r"[\w']+", row["sentence"].lower()) for row in rows("betting_caution.csv")
+    ]
     runs = Counter(
         run
-        for one in words
-        for run in {tuple(one[index : index + 5]) for index in range(len(one) - 4)}
+        for words in sentences
+        for run in {tuple(words[index : index + 5]) for index in range(len(words) - 4)}
     )
     assert [run for run, count in runs.items() if count > 1] == []
-    assert max(Counter(tuple(one[:3]) for one in words).values()) == 1
+    assert max(Counter(tuple(words[:3]) for words in sentences).values()) == 1
 
 
 def test_the_length_of_a_sentence_on_betting_says_little_of_its_label() -> None:

@@ -140,7 +140,7 @@ def test_exp1_counts_by_corrected_p_and_with_the_cut_as_well(lab: Lab, sae: str)
     assert result["total_experiments_processed"] == 200
     assert result["layers_analyzed"] == [0, 1, 2, 3]
     features = result["layer_results"]["3"]["significant_features"]
-    assert all(None not in one.values() for one in features)
+    assert all(None not in feature.values() for feature in features)
 
 
 def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None:
@@ -167,12 +167,12 @@ def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None
 
 def test_balance_and_round_explain_some_of_it_and_that_is_shown(lab: Lab, sae: str) -> None:
     rows = lab.rows("features", "groups", "exp1_sae_l1_31")
-    plain, beside = (
+    plain, adjusted = (
         number_of(rows, stat, "bankruptcy vs voluntary_stop")
         for stat in ("significant", "significant_adjusted")
     )
-    assert set(plain) == set(beside)
-    assert 0 < sum(beside.values()) < sum(plain.values())
+    assert set(plain) == set(adjusted)
+    assert 0 < sum(adjusted.values()) < sum(plain.values())
 
 
 def test_what_half_of_the_games_found_is_measured_on_the_other_half(lab: Lab, sae: str) -> None:
@@ -360,7 +360,7 @@ def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: st
     ]
     assert max(lengths) < 0.6
     for label in ("1", "2", "3"):
-        assert [sum(word in one["sentence"] for word in WORDS) for one in first[label]] == [
+        assert [sum(word in finding["sentence"] for word in WORDS) for finding in first[label]] == [
             int(label)
         ] * 5
 

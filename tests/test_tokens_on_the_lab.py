@@ -150,8 +150,18 @@ def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:
     )  # fmt: skip
     exact = [row for row in rows if row["method"] == "integrated_gradients"]
     assert [row["rank"] for row in exact] == list(range(1, 11))
-    assert exact[0]["value"] == pytest.approx(exact[0]["exact"], rel=0.1)
+    assert exact[0]["importance"] == pytest.approx(exact[0]["exact"], rel=0.1)
     assert exact[0]["against"] == "Initial_100_first_round:balance=10"
+    first = rows[0]  # the published table: attention x norm of the features, as shares
+    assert first["method"] == "attention_magnitude"
+    shares = [row["attention"] * row["norm"] for row in rows if row["method"] == first["method"]]
+    ratio = first["importance"] / shares[0]
+    published = [row["importance"] for row in rows if row["method"] == first["method"]]
+    assert published == pytest.approx([ratio * share for share in shares])
+    checks = "select method, part, r, compared from attribution_checks"
+    agreed = asked(folder, "exp6_attribution", "sql", checks, "--k", "5000")
+    compared = {(row["method"], row["part"]) for row in agreed if row["r"] is not None}
+    assert compared == {(row["method"], row["part"]) for row in agreed}
     named = "select * from attributions where method = 'attention_activation_importance'"
     rows = asked(folder, "exp6_attribution", "sql", named, "--k", "5000")
     assert {(row["layer"], row["feature"]) for row in rows} == {(3, 312), (1, 436)}

@@ -67,7 +67,15 @@ def run(planned: Planned, show: Listener) -> Outcome:
 
 
 def worker_commands(planned: Planned) -> Sequence[str]:
-    """The command lines that would start the workers of a plan. Starts nothing."""
+    """The command lines that would start the workers of a plan, with a comment above those of each
+    executor if there are several. Starts nothing.
+    """
     pools = make_pools(planned.plan, planned.parts, planned.options, rendering=True)
     folder = run_folder(store_folder(planned.options.store), planned.plan.run)
-    return [line for pool in pools.plans.values() for line in pool.commands(folder)]
+    lines: list[str] = []
+    for name, pool in pools.plans.items():
+        if len(pools.plans) > 1:
+            stages = ", ".join(planned.plan.stages_on()[name])
+            lines.append(f"# {pool.executor.describe()}: {stages}")
+        lines += pool.commands(folder)
+    return lines

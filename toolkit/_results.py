@@ -67,8 +67,8 @@ class StoreResults:
         states = self.features_of.runs()
         if prefix is None and not states:
             raise BadInput(f"{self.features_of.store.uri} holds no runs yet.")
-        store = self.features_of.store
-        name = states[-1].run if prefix is None else find_run(store.folder, prefix)
+        store, recorded = self.features_of.store, [row.run for row in states]
+        name = recorded[-1] if prefix is None else find_run(store.folder, prefix, recorded)
         return RunResults(run_of(store, name, states))
 
     def sql(self, statement: str, k: int | None = None) -> pl.DataFrame:
@@ -208,13 +208,13 @@ class RunResults:
         question = (manifest.get("spec") or {}).get("question")
         head = f"<p><b>{safe(self.id)}</b> · {safe(state.name)} · {safe(state.state)}</p>"
         paragraph = f"<p>{safe(question)}</p>" if question else ""
-        said = "".join(f"<li>{safe(finding.sentence)}</li>" for finding in self.findings)
+        items = "".join(f"<li>{safe(finding.sentence)}</li>" for finding in self.findings)
         counts: dict[str, int] = {}
         for step in self.query.steps:
             for name, rows in step.tables.items():
                 counts[name] = counts.get(name, 0) + rows
         tables = pl.DataFrame({"table": list(counts), "rows": list(counts.values())})
-        return f"{head}{paragraph}<ul>{said}</ul>{table_html(tables)}"
+        return f"{head}{paragraph}<ul>{items}</ul>{table_html(tables)}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -75,7 +75,7 @@ def token_mounts(request: WorkerRequest, *, starting: bool) -> list[Mount]:
 
 @cache
 def _private_file(value: str) -> Path:
-    """A file that only this user reads, in memory where that can be; removed when the host ends."""
+    """A file that only this user reads, in memory where possible; removed when the host ends."""
     memory = Path("/dev/shm")
     parent = memory if os.access(memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="toolkit-secrets-", dir=parent))
@@ -99,7 +99,9 @@ def _created_folders(request: WorkerRequest) -> list[Path]:
 
 
 def pasteable(request: WorkerRequest, command: str) -> str:
-    """A command line that can be pasted before any run: the folders that it mounts come first."""
+    """The command line that creates the folders to be mounted, then runs `command`: it can be
+    pasted before any run.
+    """
     return f"mkdir -p {shlex.join(map(str, _created_folders(request)))} && {command}"
 
 
@@ -108,17 +110,17 @@ def folders_of(mounts: list[Mount]) -> Mapping[Path, PurePosixPath]:
     return {mount.outside: mount.inside for mount in mounts}
 
 
-def require_gpu_choice(request: WorkerRequest, executor: str) -> None:
-    """Refuse to start a container without a device on a machine with GPUs, unless that was said:
-    the stage would run on the CPU without a word.
+def require_gpu_choice(request: WorkerRequest) -> None:
+    """Refuse to start a container without a device on a machine with GPUs, unless that was
+    asked for: the stage would silently run on the CPU.
     """
     installed = installed_gpus() if request.gpus is None else []
     if installed:
         names = "; ".join(gpu.describe() for gpu in installed)
         raise BadInput(
             f"This machine has GPUs ({names}), and nothing says whether a container gets one. Name "
-            f"them with --gpu {installed[0].index} or executors.{executor}.gpus: "
-            f"[{installed[0].index}], or take the CPU with --gpu none."
+            f"them with --gpu {installed[0].index}, or `gpus: [{installed[0].index}]` under "
+            f"executors.{request.executor}; or take the CPU: --gpu none, or `gpus: none` there."
         )
 
 

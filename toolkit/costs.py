@@ -15,7 +15,7 @@ from typing import Any, Literal
 CHARACTER = 4
 """Bytes of a character in an array of texts."""
 ENTRY, ROW = 8, 40
-"""Bytes of an active feature (number and value), and of a row of `activations` or of numbers beside
+"""Bytes of an active feature (number and value), and of a row of `activations` or of numbers with
 names, before compression.
 """
 TOKENS = 8192
@@ -37,8 +37,10 @@ class Workload:
     `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
     `longest` is the longest text in tokens, `characters` in characters. `model_replaced`: a table
     replaces the model, which is not loaded. `totals` are the sums of `Cost.totals` of the needed
-    stages, such as how many features a screen tries. `written`: the rows that a stage which makes
-    its own units is expected to write to each table; empty where the workload is a bound.
+    stages, such as how many features a screen tries. `tokens_from`: of the samples that exist; of
+    their texts by the model's tokeniser; estimated from the texts; or assumed for each text.
+    `written`: the rows that a stage which makes its own units is expected to write to each table;
+    empty where the workload is a bound.
     """
 
     samples: int
@@ -55,6 +57,7 @@ class Workload:
     model_replaced: bool = False
     totals: Mapping[str, int] = field(default_factory=dict)
     written: Mapping[str, int] = field(default_factory=dict)
+    tokens_from: Literal["samples", "tokeniser", "estimate", "assumed"] = "samples"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class SparseRows:
 
 @dataclass(frozen=True)
 class Fragments:
-    """The columns beside the rows of a fragment archive. Arrays have one value per row."""
+    """The columns of a fragment archive other than its rows. Arrays have one value per row."""
 
     text: Callable[[int], str]
     """The fragment of a row."""
@@ -71,20 +71,20 @@ class Fragments:
     average_l0: float
 
 
-def fragment_members(rows: SparseRows, width: int, beside: Fragments) -> Iterator[Member]:
+def fragment_members(rows: SparseRows, width: int, fragments: Fragments) -> Iterator[Member]:
     """The arrays of a fragment archive."""
     import numpy as np
 
     yield dense("activations", len(rows), width, rows.fill)
-    yield texts("fragments", len(rows), beside.longest, beside.text)
-    yield texts("original_sentences", len(rows), beside.longest_sentence, beside.sentence)
-    yield whole("concept_strength_labels", np.asarray(beside.labels, np.float64))
-    yield whole("sentence_indices", np.asarray(beside.numbers, np.int64))
-    yield whole("token_positions", np.asarray(beside.positions, np.int64))
-    yield whole("is_final_token", np.asarray(beside.is_final, np.bool_))
-    yield whole("fragment_lengths", np.asarray(beside.words, np.int64))
-    yield whole("layer", np.int64(beside.layer))
-    yield whole("average_l0", np.float64(beside.average_l0))
+    yield texts("fragments", len(rows), fragments.longest, fragments.text)
+    yield texts("original_sentences", len(rows), fragments.longest_sentence, fragments.sentence)
+    yield whole("concept_strength_labels", np.asarray(fragments.labels, np.float64))
+    yield whole("sentence_indices", np.asarray(fragments.numbers, np.int64))
+    yield whole("token_positions", np.asarray(fragments.positions, np.int64))
+    yield whole("is_final_token", np.asarray(fragments.is_final, np.bool_))
+    yield whole("fragment_lengths", np.asarray(fragments.words, np.int64))
+    yield whole("layer", np.int64(fragments.layer))
+    yield whole("average_l0", np.float64(fragments.average_l0))
     yield whole("num_features", np.int64(width))
 
 

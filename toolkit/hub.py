@@ -65,8 +65,8 @@ def not_cached(name: str, revision: str) -> str:
 
 def offline() -> bool:
     """Whether the user has disabled the network."""
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in ("1", "ON", "YES", "TRUE")
+    setting = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return setting.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def fetch(snapshot: Snapshot, patterns: Sequence[str]) -> Path:
@@ -115,7 +115,7 @@ def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFil
 
 
 def listed_files(snapshot: Snapshot) -> list[HubFile]:
-    """All files of a commit. The list is kept beside the cache's copy of the repository, so that
+    """All files of a commit. The list is kept next to the cache's copy of the repository, so that
     it is known offline which files there are.
     """
     kept = _repository(snapshot.name, snapshot.kind) / "toolkit" / f"{snapshot.revision}.json"
@@ -202,8 +202,8 @@ def _progress_class(on_bytes: Callable[[int], None]) -> Any:
     from tqdm import tqdm
 
     class Teller(tqdm):  # type: ignore[misc]
-        def __init__(self, *given: Any, **named: Any) -> None:
-            super().__init__(*given, **{**named, "disable": True})
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **{**named, "disable": True})
             self.n = named.get("initial", 0)
             on_bytes(int(self.n))
 
@@ -244,13 +244,13 @@ id.
 def unreachable(name: str, revision: str, error: Exception) -> str:
     """The message for a repository that cannot be downloaded."""
     kinds = (kind.__name__ for kind in type(error).__mro__)
-    said = next(
+    explanation = next(
         (MEANS[kind] for kind in kinds if kind in MEANS),
         (str(error).splitlines() or ["no details"])[0],
     )
     return (
         f"'{name}' at revision '{revision}': it cannot be downloaded ({type(error).__name__}: "
-        f"{said}). For a gated repository accept its terms, then run `hf auth login` or set "
+        f"{explanation}). For a gated repository accept its terms, then run `hf auth login` or set "
         "HF_TOKEN; without a network name a folder with `path:`."
     )
 

@@ -133,15 +133,15 @@ def _fitting(
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            said = type(error).__name__
+            error_name = type(error).__name__
         # Outside the `except` block nothing refers to the failed pass, so its memory can be freed.
         if len(chunk) > 1:
             budget.halve(len(chunk) * len(chunk[-1].ids))
         elif not (budget.relief and budget.relief()):
             raise DataError(
                 f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not "
-                f"fit in memory with the model ({said}). Use a larger device, spread the model "
-                "over several (device_map), or load it in bfloat16."
+                f"fit in memory with the model ({error_name}). Use a larger device, spread the "
+                "model over several (device_map), or load it in bfloat16."
             )
         free_memory()
 

@@ -49,7 +49,7 @@ class Table:
         return self.facts and len(self.key) == 1
 
 
-_VERSIONS = {"games": 2, "postings": 2}
+_VERSIONS = {"attributions": 2, "games": 2, "postings": 2}
 """Tables whose columns have changed since they were first declared."""
 
 
@@ -326,7 +326,7 @@ _ALL = (
     _table(
         "gradient_effects",
         "space feature comparison outcome method",
-        "a screened feature's specific effect as estimated by a gradient, beside the exact one",
+        "a screened feature's specific effect as estimated by a gradient, and the exact one",
         space="string",
         feature="uint32",
         comparison="string",
@@ -528,7 +528,9 @@ _ALL = (
         "attributions",
         "sample against outcome method part layer position head space feature",
         "one part of an attribution: what a token, head, block, feature or SAE error "
-        "contributes to an outcome; `exact` is the change from patching this part alone",
+        "contributes to an outcome; `exact` is the change from patching this part alone from the "
+        "sample `against`; `attention` is what the last token pays to a token, as the mean of "
+        "heads, and `norm` the norm of its features",
         sample="string",
         against="string",
         outcome="string",
@@ -541,6 +543,8 @@ _ALL = (
         feature="uint32?",
         value="float64",
         exact="float64?",
+        attention="float64?",
+        norm="float64?",
     ),
     _table(
         "attribution_checks",

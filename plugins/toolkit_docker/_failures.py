@@ -10,8 +10,9 @@ from toolkit.executors import WorkerRequest
 if TYPE_CHECKING:
     from docker.errors import APIError
 
-NO_DRIVER = ("could not select device driver", "CDI device injection failed")
-NO_DEVICE = ("unknown device", "no such device", "device id", "unresolvable CDI devices")
+NO_CDI = ('could not select device driver "cdi"', "CDI device injection failed")
+NO_DRIVER = ("could not select device driver",)
+NO_DEVICE = ("unknown device", "no such device", "device id")
 
 
 def create_failure(error: APIError, image: str) -> ToolkitError:
@@ -40,6 +41,13 @@ def start_failure(error: APIError, request: WorkerRequest) -> ToolkitError:
     """Why a container could not be started."""
     reason = str(error.explanation or error)
     gpus = ", ".join(gpu.describe() for gpu in request.gpus or ())
+    if any(text in reason for text in NO_CDI):
+        return BadInput(
+            f"the engine knows no such CDI device ({reason}). `docker info` names the folders of "
+            "CDI specifications; `nvidia-ctk cdi generate` writes one. Docker reads them from "
+            "version 25 on, with `features: {cdi: true}` in its daemon.json. Or name the GPU by "
+            f"`gpus` under executors.{request.executor}."
+        )
     if any(text in reason for text in NO_DRIVER):
         return BadInput(_no_runtime(reason))
     if any(text in reason.lower() for text in NO_DEVICE):
@@ -60,13 +68,13 @@ def _no_runtime(reason: str) -> str:
     )
 
 
-def ending(status: int, *, out_of_memory: bool, limit: int) -> str:
-    """How a container ended."""
+def ending(status: int, *, out_of_memory: bool, limit: int, executor: str) -> str:
+    """How a container of an executor ended."""
     if out_of_memory:
         size = f"{limit / 2**30:.3g} GiB" if limit else "the machine's memory"
-        return f"out of memory: it took more than {size}; raise executors.docker.memory"
+        return f"out of memory: it took more than {size}; raise `memory` under executors.{executor}"
     if status == 135:
-        return "bus error: /dev/shm may be too small; raise executors.docker.shm"
+        return f"bus error: /dev/shm may be too small; raise `shm` under executors.{executor}"
     if status == 137:
         return "killed by signal 9"
     if status > 128:

@@ -73,29 +73,25 @@ def _create_and_start(client: DockerClient, params: Docker, request: WorkerReque
 def image_of(params: Docker, request: WorkerRequest) -> str:
     """The pin of the requested image."""
     if not params.cdi:
-        require_gpu_choice(request, "docker")
+        require_gpu_choice(request)
     name = params.image or ("cuda" if request.gpus or params.cdi else "cpu")
     return image_reference(name)
 
 
-def record(params: Docker, request: WorkerRequest) -> dict[str, str]:
-    """The image's digest or ID, for the run's manifest. Empty if no image is pinned: a run that
-    starts no worker needs none.
+def record(params: Docker, request: WorkerRequest) -> dict[str, Any]:
+    """The image's digest or ID and the CDI devices, for the run's manifest. No image if none is
+    pinned: a run that starts no worker needs none.
     """
+    devices = {"cdi": list(params.cdi)} if params.cdi else {}
     try:
-        return {"image": image_of(params, request)}
+        return {"image": image_of(params, request), **devices}
     except BadInput:
-        return {}
+        return devices
 
 
 def user() -> str:
     """The caller's user and group ids, so that the caller owns the files in job folders."""
     return f"{os.getuid()}:{os.getgid()}"
-
-
-def threads_of(params: Docker) -> int:
-    """The number of compute threads of one container."""
-    return params.threads or max(1, (os.cpu_count() or 1) // params.workers)
 
 
 def _options(params: Docker, request: WorkerRequest, mounts: list[Mount]) -> dict[str, Any]:
@@ -114,7 +110,7 @@ def _options(params: Docker, request: WorkerRequest, mounts: list[Mount]) -> dic
         "mem_limit": request.limits.memory_bytes,
         "shm_size": request.limits.shm_bytes,
         "pids_limit": params.pids,
-        "environment": environment_for(request, threads_of(params)),
+        "environment": environment_for(request, params.threads_of_each()),
         "labels": labels_of(request),
         "device_requests": device_requests(params, request),
         "working_dir": "/tmp",
@@ -154,7 +150,7 @@ def command(params: Docker, request: WorkerRequest) -> str:
         words += ["--gpus", f'"device={devices}"']
     for name in params.cdi:
         words += ["--device", name]
-    for key, value in environment_for(request, threads_of(params)).items():
+    for key, value in environment_for(request, params.threads_of_each()).items():
         words += ["--env", f"{key}={value}"]
     for mount in [*mounts_for(request), *token_mounts(request, starting=False)]:
         words += ["--mount", _mount_text(mount)]

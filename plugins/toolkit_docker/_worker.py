@@ -35,7 +35,7 @@ class ContainerWorker:
         request: WorkerRequest,
         folders: Mapping[Path, PurePosixPath],
     ) -> None:
-        self.name = request.name
+        self.name, self._executor = request.name, request.executor
         self._client, self._container = client, container
         self._folders = dict(folders)
         self._log = request.folder / f"{request.name}.log"
@@ -110,6 +110,7 @@ class ContainerWorker:
             int(state.get("ExitCode") or 0),
             out_of_memory=bool(state.get("OOMKilled")),
             limit=limit,
+            executor=self._executor,
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from toolkit.families import IN_BLOCK, OF_MODEL, Family
 if TYPE_CHECKING:
     from torch import Tensor
 
-Tell = Callable[["Tensor"], None]
+OnValue = Callable[["Tensor"], None]
 
 
 _ROTARY: dict[str, Any] = {
@@ -79,11 +79,11 @@ Granite (whose config has the three factors) are `pre-norm`; GPT-2 is `learned p
 """
 
 
-def family_of(module: Any, given: Family | None = None) -> Family:
+def family_of(module: Any, named: Family | None = None) -> Family:
     """The module names of a model: those given, else those of a known family."""
-    if given is not None:
-        _check(module, given)
-        return given
+    if named is not None:
+        _check(module, named)
+        return named
     for family in FAMILIES:
         if _missing(module, family) is None:
             return family
@@ -133,25 +133,25 @@ def factor(config: Any, key: str) -> float:
 # --- sites ----------------------------------------------------------------------------------------
 
 
-def listen(family: Family, site: str, block: Any, tell: Tell, scale: float = 1.0) -> Any:
+def listen(family: Family, site: str, block: Any, on_value: OnValue, scale: float = 1.0) -> Any:
     """Call back with a site's value whenever the block runs, until the returned handle is removed.
     `scale` is the factor of attention and MLP outputs before they enter the stream.
     """
     if scale != 1.0 and site in ("attn_out", "mlp_out"):
-        return SITES[site](family, block, lambda value: tell(value * scale))
-    return SITES[site](family, block, tell)
+        return SITES[site](family, block, lambda value: on_value(value * scale))
+    return SITES[site](family, block, on_value)
 
 
-def _before(module: Any, tell: Tell) -> Any:
-    return module.register_forward_pre_hook(lambda _m, given: tell(given[0]))
+def _before(module: Any, on_value: OnValue) -> Any:
+    return module.register_forward_pre_hook(lambda _m, args: on_value(args[0]))
 
 
-def _after(module: Any, tell: Tell) -> Any:
-    return module.register_forward_hook(lambda _m, _g, out: tell(tensor(out)))
+def _after(module: Any, on_value: OnValue) -> Any:
+    return module.register_forward_hook(lambda _m, _g, out: on_value(tensor(out)))
 
 
-def _weights(module: Any, tell: Tell) -> Any:
-    return module.register_forward_hook(lambda _m, _g, out: tell(out[1]))
+def _weights(module: Any, on_value: OnValue) -> Any:
+    return module.register_forward_hook(lambda _m, _g, out: on_value(out[1]))
 
 
 def _normed(norm: Any, value: Tensor) -> Tensor:
@@ -168,37 +168,41 @@ def _epsilon(norm: Any) -> float:
     return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
 
 
-def _before_gain(family: Family, block: Any, tell: Tell) -> Any:
+def _before_gain(family: Family, block: Any, on_value: OnValue) -> Any:
     norm = block.get_submodule(family.mlp_norm)
-    return _before(norm, lambda value: tell(_normed(norm, value)))
+    return _before(norm, lambda value: on_value(_normed(norm, value)))
 
 
-def _attention_output(family: Family, block: Any, tell: Tell) -> Any:
-    return _after(block.get_submodule(family.attention_after or family.attention), tell)
+def _attention_output(family: Family, block: Any, on_value: OnValue) -> Any:
+    return _after(block.get_submodule(family.attention_after or family.attention), on_value)
 
 
-def _stream_before_mlp(family: Family, block: Any, tell: Tell) -> Any:
-    return _before(block.get_submodule(family.mlp_norm or family.mlp), tell)
+def _stream_before_mlp(family: Family, block: Any, on_value: OnValue) -> Any:
+    return _before(block.get_submodule(family.mlp_norm or family.mlp), on_value)
 
 
-def _mlp_input(family: Family, block: Any, tell: Tell) -> Any:
+def _mlp_input(family: Family, block: Any, on_value: OnValue) -> Any:
     if not family.mlp_norm:
-        return _before(block.get_submodule(family.mlp), tell)
-    return _after(block.get_submodule(family.mlp_norm), tell)
+        return _before(block.get_submodule(family.mlp), on_value)
+    return _after(block.get_submodule(family.mlp_norm), on_value)
 
 
-def _mlp_output(family: Family, block: Any, tell: Tell) -> Any:
-    return _after(block.get_submodule(family.mlp_after or family.mlp), tell)
+def _mlp_output(family: Family, block: Any, on_value: OnValue) -> Any:
+    return _after(block.get_submodule(family.mlp_after or family.mlp), on_value)
 
 
-SITES: Mapping[str, Callable[[Family, Any, Tell], Any]] = {
-    "attn_z": lambda names, block, tell: _before(block.get_submodule(names.attention_end), tell),
-    "attn_probs": lambda names, block, tell: _weights(block.get_submodule(names.attention), tell),
+SITES: Mapping[str, Callable[[Family, Any, OnValue], Any]] = {
+    "attn_z": lambda names, block, on_value: _before(
+        block.get_submodule(names.attention_end), on_value
+    ),
+    "attn_probs": lambda names, block, on_value: _weights(
+        block.get_submodule(names.attention), on_value
+    ),
     "attn_out": _attention_output,
     "resid_mid": _stream_before_mlp,
     "mlp_in_normed": _before_gain,
     "mlp_in": _mlp_input,
-    "mlp_raw": lambda names, block, tell: _after(block.get_submodule(names.mlp), tell),
+    "mlp_raw": lambda names, block, on_value: _after(block.get_submodule(names.mlp), on_value),
     "mlp_out": _mlp_output,
 }
 """Sites inside a block, and the module that computes each."""

@@ -60,6 +60,6 @@ def _turns(tokeniser: Any, text: str) -> str:
 
 def end_ids(module: Any, tokeniser: Any) -> tuple[int, ...]:
     """Tokens that end a reply."""
-    given = getattr(module.generation_config, "eos_token_id", None)
-    ids = [*(given if isinstance(given, list) else [given]), tokeniser.eos_token_id]
+    end = getattr(module.generation_config, "eos_token_id", None)
+    ids = [*(end if isinstance(end, list) else [end]), tokeniser.eos_token_id]
     return tuple(dict.fromkeys(int(token) for token in ids if token is not None))

@@ -89,10 +89,10 @@ def _refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
 def _no_weights(folder: Path) -> str:
     """The error for a folder without safetensors; names the weight files that are not opened."""
     unread = sorted({file.name for pattern in NOT_OPENED for file in folder.glob(pattern)})
-    beside = (
+    other_files = (
         f" {choices(unread)} {'is' if len(unread) == 1 else 'are'} not opened." if unread else ""
     )
     return (
-        f"{folder} has no {SINGLE} and no {INDEX}.{beside} Convert the weights to safetensors, or "
-        "copy them there."
+        f"{folder} has no {SINGLE} and no {INDEX}.{other_files} Convert the weights to "
+        "safetensors, or copy them there."
     )

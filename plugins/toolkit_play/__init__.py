@@ -11,6 +11,7 @@ from toolkit.games import Parser
 from toolkit.parts import (
     EnvironmentPart,
     Estimates,
+    LabelKeys,
     NoParams,
     ParserPart,
     Part,
@@ -21,6 +22,7 @@ from toolkit.parts import (
 
 from . import labels, source
 from .games import investment, reward_choice, slot_machine
+from .games.slot_machine_rules import SlotMachine
 from .parsers import simple, strict, study
 from .stage import costs, params, patched, play, summary
 
@@ -51,7 +53,7 @@ def toolkit_parts() -> Iterator[Part]:
         check=params.check,
         plays=params.played_game,
         summary=summary.summary,
-        labels=labels.labels,
+        labels=LabelKeys(offered=labels.labels),
         uses_model=True,
     )
     yield StagePart(
@@ -88,7 +90,7 @@ def _environments() -> Iterator[Part]:
     yield EnvironmentPart(
         name="slot_machine",
         help="A slot machine with a negative expected value, in three prompt layouts.",
-        params=slot_machine.SlotMachine,
+        params=SlotMachine,
         make=slot_machine.SlotMachineGame,
     )
     yield EnvironmentPart(

@@ -25,7 +25,7 @@ def start(params: RayParams, request: WorkerRequest) -> Worker:
     """Start one actor. It waits while all nodes that can hold it are busy."""
     ray = connect()
     if (requested := params.model_dump_json()) not in _FEASIBLE:
-        _check_feasible(ray, params)
+        _check_feasible(ray, params, request.executor)
         _FEASIBLE.add(requested)
     make_folders(request)
     return RayWorker(ray, params, request, environment(params))
@@ -46,7 +46,7 @@ def command(params: RayParams, request: WorkerRequest) -> str:
     return f"# {request.name}: an actor with {json.dumps(settings)}, tables by {params.where}"
 
 
-def _check_feasible(ray: Any, params: RayParams) -> None:
+def _check_feasible(ray: Any, params: RayParams, executor: str) -> None:
     """Refuse a request that no node can meet: Ray would wait forever without a message."""
     reserved = params.reserved()
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -63,5 +63,6 @@ def _check_feasible(ray: Any, params: RayParams) -> None:
                 largest[name] = max(value, largest.get(name, 0.0))
     raise BadInput(
         f"No node of the cluster can hold an actor with {requested}. The most that one of its "
-        f"{len(nodes)} nodes has: {json.dumps(largest)}. Change `executors.ray`, or add a node."
+        f"{len(nodes)} nodes has: {json.dumps(largest)}. Change `executors.{executor}`, or add a "
+        "node."
     )

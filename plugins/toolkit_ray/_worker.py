@@ -138,7 +138,7 @@ class RayWorker:
             self._after = number
             event = _as_event(record)
             if event is not None:
-                self._settle(event)
+                self._collect_tables(event)
                 yield event
 
     def _restart(self) -> None:
@@ -172,7 +172,7 @@ class RayWorker:
             with (self._request.folder / f"{self.name}.log").open("ab") as file:
                 file.write(news.log)
 
-    def _settle(self, event: WorkerEvent) -> None:
+    def _collect_tables(self, event: WorkerEvent) -> None:
         """Fetch the tables of a finished step, and have its private folder removed."""
         self._greeted = self._greeted or isinstance(event, Hello)
         if not isinstance(event, Done | Failed) or event.job not in self._folders:

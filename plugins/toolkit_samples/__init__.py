@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Params, Part, SourcePart
+from toolkit.parts import Estimates, LabelKeys, Params, Part, SourcePart
 
 from . import _csv_file, _hub_dataset, _jsonl_file, _parquet_file, _prompts
 from ._file import FileSource
@@ -48,7 +48,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=_prompts.Prompts,
         run=_prompts.read_samples,
         estimates=Estimates(max_rows=_prompts.max_rows),
-        labels=_prompts.labels,
+        labels=LabelKeys(offered=_prompts.labels),
         uses_model=True,
     )
 

@@ -100,7 +100,7 @@ class Sentences:
                 raise DataError(
                     f"sample '{name}' has activations at position {last_position}, but "
                     f"{self.tokens(name)} tokens in table 'samples', which this layout puts "
-                    "beside them. Use `layout: space`, or let the samples' source give `pieces`."
+                    "with them. Use `layout: space`, or let the samples' source give `pieces`."
                 )
 
     def _numbered(self, index: str) -> dict[str, int]:

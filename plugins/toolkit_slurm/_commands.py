@@ -61,9 +61,9 @@ def chunks(tasks: int, max_size: int) -> list[int]:
     return [size] * full + ([remainder] if remainder else [])
 
 
-def submit(script: Path, tasks: int, secrets: Mapping[str, str]) -> str:
-    """Submit one array job with this many tasks, and return its id. The job inherits the values
-    that the spec takes from the environment; they are written nowhere else.
+def submit(script: Path, tasks: int, secrets: Mapping[str, str], executor: str) -> str:
+    """Submit one array job with this many tasks of an executor, and return its id. The job inherits
+    the values that the spec takes from the environment; they are written nowhere else.
     """
     inherited = {name: value for name, value in os.environ.items() if not PRIVATE.search(name)}
     words = ["sbatch", "--parsable", f"--array=0-{tasks - 1}", str(script)]
@@ -71,8 +71,8 @@ def submit(script: Path, tasks: int, secrets: Mapping[str, str]) -> str:
         return _run(words, {**inherited, **secrets}).strip().split(";")[0]
     except SlurmUnavailable as error:
         raise BadInput(
-            f"{error}. Correct `executors.slurm` (the script is {script}), then issue the same "
-            "command again."
+            f"{error}. Correct `executors.{executor}` (the script is {script}), then issue the "
+            "same command again."
         ) from None
 
 

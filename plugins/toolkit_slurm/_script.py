@@ -20,13 +20,13 @@ WORKER_MODULE = ("-m", "toolkit.worker")
 
 
 def seats_folder(request: WorkerRequest) -> Path:
-    """The folder through which the host and its tasks communicate."""
-    return request.folder.absolute() / "slurm"
+    """The folder through which the host and the tasks of one executor communicate."""
+    return request.folder.absolute() / request.executor
 
 
 def job_name(folder: Path) -> str:
-    """The name of the run's jobs, by which they are found in the queue: the run's id and a hash of
-    its folder, since two stores may hold the same run.
+    """The name of an executor's jobs, by which they are found in the queue: the run's id and a hash
+    of the folder, since two stores may hold the same run.
     """
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     return f"toolkit-{folder.parents[1].name}-{digest}"

@@ -105,6 +105,7 @@ class SlurmSession:
         self.folder = seats_folder(request)
         self.seats = Seats(self.folder)
         self._params, self._job = params, job_name(self.folder)
+        self._executor = request.executor
         self._workers: dict[str, SlurmWorker] = {}
         self._numbers = iter(range(1 << 62))
         self._secrets = dict(request.secrets)
@@ -137,7 +138,7 @@ class SlurmSession:
         waiting = sum(1 for seat in self._workers if seat not in owners)
         missing = waiting - sum(1 for task in tasks if task not in seated)
         for count in slurm.chunks(max(0, missing), self._max_size):
-            slurm.submit(self.folder / "task.sh", count, self._secrets)
+            slurm.submit(self.folder / "task.sh", count, self._secrets, self._executor)
 
     def _live_owners(
         self, owners: Mapping[str, str], tasks: Mapping[str, slurm.TaskState]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Part, ReportSection, SinkPart, StagePart
+from toolkit.parts import Estimates, LabelKeys, Part, ReportSection, SinkPart, StagePart
+from toolkit_stats import costs as _cost
+from toolkit_stats import declared as _compares
 from toolkit_stats.baselines import leak as _leak
 from toolkit_stats.baselines import probe as _probe
 from toolkit_stats.baselines import residual as _residual
 from toolkit_stats.baselines import section as _baselines_section
-from toolkit_stats.compare import costs as _cost
-from toolkit_stats.compare import declared as _compares
 from toolkit_stats.compare import findings as _findings
-from toolkit_stats.compare import params as _params
 from toolkit_stats.compare import stage as _compare
 from toolkit_stats.figures import heatmap as _heatmap
 from toolkit_stats.figures import histograms as _histograms
@@ -27,6 +26,7 @@ from toolkit_stats.ranking import section as _ranking_section
 from toolkit_stats.ranking import sink as _ranking_sink
 from toolkit_stats.ranking import stage as _ranking
 from toolkit_stats.ranking.params import Ranking
+from toolkit_stats.samples import params as _params
 from toolkit_stats.samples.label_uses import label_uses
 
 
@@ -37,9 +37,11 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _baselines()
     yield from _paths_and_ranks()
     yield from _sections()
+    yield from _feature_sections()
 
 
 def _sections() -> Iterator[Part]:
+    """Claims over all features, layer by layer."""
     yield ReportSection(
         name="baselines",
         title="What else predicts the label",
@@ -66,6 +68,10 @@ def _sections() -> Iterator[Part]:
         run=_heatmap.figures,
         order=21,
     )
+
+
+def _feature_sections() -> Iterator[Part]:
+    """Single features, and the values behind them."""
     yield ReportSection(
         name="volcano",
         title="Effect and evidence",
@@ -147,10 +153,10 @@ _TESTS = (
 
 
 def _comparisons() -> Iterator[Part]:
-    for name, params, run, said in _TESTS:
+    for name, params, run, summary in _TESTS:
         yield StagePart(
             name=f"compare.{name}",
-            help=said,
+            help=summary,
             params=params,
             run=run,
             version="4" if name == "welch" else "3",
@@ -162,12 +168,12 @@ def _comparisons() -> Iterator[Part]:
                 expected=_cost.expected_comparison(name),
                 comparison=_compares.features,
             ),
-            label_uses=label_uses,
+            labels=LabelKeys(used=label_uses),
         )
 
 
 def _baselines() -> Iterator[Part]:
-    """What stands beside every claim about features."""
+    """What every claim about features is compared with."""
     yield StagePart(
         name="compare.leak",
         help="How well metadata alone tell two groups apart, key by key and together, by "
@@ -175,19 +181,19 @@ def _baselines() -> Iterator[Part]:
         params=_leak.Leak,
         run=_leak.compare_leak,
         estimates=Estimates(cost=_cost.leak),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta"),
         writes=("baselines",),
     )
     yield StagePart(
         name="compare.probe",
-        help="What a linear probe and a difference of means on the raw stream reach, beside the "
+        help="What a linear probe and a difference of means on the raw stream reach, and the "
         "best feature.",
         params=_probe.Probe,
         run=_probe.compare_probe,
         estimates=Estimates(cost=_cost.probe),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta"),
         optional=("activations", "spaces", "streams"),
@@ -202,7 +208,7 @@ def _baselines() -> Iterator[Part]:
         params=_residual.Residual,
         run=_residual.compare_residual,
         estimates=Estimates(cost=_cost.residual, comparison=_compares.streams),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="3",
         reads=("samples", "sample_meta"),
         optional=("streams",),
@@ -219,7 +225,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=Ranking,
         run=_ranking.compare_ranking,
         estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features", "comparisons"),
@@ -246,7 +252,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
-        label_uses=label_uses,
+        labels=LabelKeys(used=label_uses),
         version="3",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),

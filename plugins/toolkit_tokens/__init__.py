@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import (
     Estimates,
+    LabelKeys,
     Part,
     ReportSection,
     SinkPart,
@@ -37,7 +38,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=scenarios.Scenarios,
         run=scenarios.read_samples,
         estimates=Estimates(max_rows=scenarios.max_rows, texts=scenarios.texts),
-        labels=scenarios.labels,
+        labels=LabelKeys(offered=scenarios.labels),
         uses_model=True,
     )
     yield from _tracking_parts()
@@ -95,7 +96,7 @@ def _tracking_parts() -> Iterator[Part]:
         reads=("samples", "sample_meta"),
         optional=("attention", "activations", "spaces"),
         writes=("span_contrasts",),
-        label_uses=contrasts.label_uses,
+        labels=LabelKeys(used=contrasts.label_uses),
         estimates=Estimates(cost=costs.contrasting),
     )
 

@@ -34,8 +34,8 @@ def word_figures(inputs: Inputs) -> Iterator[Figure]:
     tested = [row for row in inputs.read("feature_words").to_pylist() if row["z"] is not None]
     if not tested:
         return
-    said = _sentence(tested, names)
-    yield Figure("Found and confirmed", _halves(tested), said, tested)
+    sentence = _sentence(tested, names)
+    yield Figure("Found and confirmed", _halves(tested), sentence, tested)
     groups = _by_feature(row for row in tested if row["verdict"] == CONFIRMED)
     if not groups:
         return

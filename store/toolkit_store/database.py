@@ -34,9 +34,17 @@ INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "posting
 """Table -> the column that has a B-tree."""
 BITMAPS_FROM = 100_000
 """Rows from which a table gets a bitmap index of its steps: every commit asks whether the table has
-rows of a step, and reading the column takes 45 ms per million rows. `activations` gets one of its
-spaces too, so that only the row of a sample at one layer is read.
+rows of a step, and reading the column takes 45 ms per million rows. From then on it has the indexes
+of `LARGE` too.
 """
+LARGE: Mapping[str, str] = MappingProxyType(
+    {"activations": "space", "features": "space", "samples": "sample"}
+)
+"""Large table -> another column with an index, without which a question about one space or sample
+reads the table from end to end.
+"""
+_B_TREES = ("sample", "place")
+"""The columns whose index is a B-tree: nearly every row has a value of its own."""
 
 _LOOK_EVERY = 16
 """Versions after which an append checks whether to join small files."""
@@ -187,13 +195,13 @@ class Database:
         columns = [INDEXES[name]] if name in INDEXES and rows else []
         if TABLES[name].ledger or rows < BITMAPS_FROM:
             return columns
-        return [*columns, "step", *(["space"] if name == "activations" else [])]
+        return [*columns, "step", *([LARGE[name]] if name in LARGE else [])]
 
     def _index(self, table: Any, column: str) -> None:
         from lancedb.index import Bitmap, BTree
 
         table.create_index(
-            column, config=BTree() if column in INDEXES.values() else Bitmap(), name=f"by_{column}"
+            column, config=BTree() if column in _B_TREES else Bitmap(), name=f"by_{column}"
         )
 
     # --- reading ---

@@ -103,7 +103,7 @@ class Lease:
             self._hold.check()
 
     @contextlib.contextmanager
-    def held(self, wait_s: float | None, on_wait: OnWait | None) -> Iterator[None]:
+    def holding(self, wait_s: float | None, on_wait: OnWait | None) -> Iterator[None]:
         """Hold the lease inside the block, after another process has let it go."""
         with self._guard:
             if self._depth == 0:

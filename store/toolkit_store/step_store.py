@@ -68,7 +68,7 @@ class StepStore:
 
     @contextmanager
     def _writing(self, wait_s: float | None, on_wait: locks.OnWait) -> Iterator[None]:
-        with self._lease.held(wait_s, on_wait):
+        with self._lease.holding(wait_s, on_wait):
             if not self._sound:
                 self._keeper.verify_tables()
                 self.database.check_columns()

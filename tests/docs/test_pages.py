@@ -103,7 +103,8 @@ def test_the_error_of_the_how_to_is_what_check_says(
     spec = Path("my_texts.yaml")
     spec.write_text(
         spec.read_text().replace(
-            "between: [bold, calm]}}\n  # Beside", "between: [bolt, calm]}}\n  # Beside"
+            "between: [bold, calm]}}\n  # For comparison",
+            "between: [bolt, calm]}}\n  # For comparison",
         )
     )
     (message,) = re.findall(r"^error: .*$", HOW_TO, re.MULTILINE)

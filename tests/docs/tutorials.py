@@ -1,4 +1,4 @@
-"""What tests of tutorials share: a tutorial's text, the package beside it, and a run with that
+"""What tests of tutorials share: a tutorial's text, the package next to it, and a run with that
 package installed.
 """
 
@@ -50,7 +50,7 @@ class Tutorial:
         """Word for word; only how far a block is indented is its own, and `...` stands for what is
         left out.
         """
-        held = [(self.package / file).read_text(encoding="utf-8") for file in files]
+        contents = [(self.package / file).read_text(encoding="utf-8") for file in files]
         assert self.blocks(language)
         for block in self.blocks(language):
             quotes = [
@@ -59,7 +59,7 @@ class Tutorial:
             results = [
                 quote
                 for quote in quotes
-                if any(textwrap.indent(quote, by) in text for text in held for by in INDENTS)
+                if any(textwrap.indent(quote, by) in text for text in contents for by in INDENTS)
             ]
             assert results == quotes
 
@@ -70,7 +70,7 @@ class Tutorial:
         assert int(said) - 10 <= len(lines) < int(said)
 
     def run(self, spec: Path) -> None:
-        """`toolkit run` with the package installed by pip, into a folder of its own beside the
+        """`toolkit run` with the package installed by pip, into a folder of its own next to the
         spec.
         """
         site = spec.parent / "site"

@@ -28,8 +28,8 @@ class FaultyProxy:
     def __init__(self, server: str, seed: int) -> None:
         self.server, self.share = urlsplit(server).netloc, 0.0
         self.injected: Counter[str] = Counter()
-        self.bytes_sent = 0
-        """Bytes of the bodies of all answers."""
+        self.bytes_sent = self.requests = 0
+        """Bytes of the bodies of all answers, and how many answers there were."""
         self._draw, self._turn = random.Random(seed), threading.Lock()
 
     def fault(self, method: str) -> str | None:
@@ -109,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        self.faults.requests += 1
         if self.command != "HEAD":
             self.faults.bytes_sent += len(data)
             with suppress(OSError):

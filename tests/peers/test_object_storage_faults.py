@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from toolkit.errors import StoreError
@@ -23,16 +22,16 @@ ROUNDS = 60
 """Commits at most; so many are never needed."""
 
 
-def beside(name: str):
-    """A module beside this one."""
+def module_here(name: str):
+    """A module in this folder."""
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-here = beside("test_object_storage")
-faults = beside("faults")
+here = module_here("test_object_storage")
+faults = module_here("faults")
 bucket = here.bucket
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 
@@ -84,29 +83,3 @@ def test_nothing_is_lost_and_nothing_is_there_twice(bucket: str, proxy) -> None:
     assert sorted(row.key for row in store.steps()) == sorted(keys)
     assert len(store.read("activations", keys)) == 4 * len(keys)
     assert store.check().problems == []
-
-
-def test_a_question_reads_what_it_needs(bucket: str, proxy, capsys) -> None:
-    """Bytes that a store sends for a question about one step, beside those of all its rows."""
-    uri = bucket.replace("/a/", "/b/")  # a process has one lease for each URI
-    store = open_store(uri, create=True)
-    keys = [f"k{number}" for number in range(16)]
-    rows = {
-        key: pa.concat_tables([here.rows(f"{key}-{number}") for number in range(500)])
-        for key in keys
-    }
-    for few in (keys[:8], keys[8:]):
-        store.commit_many([(make_step(key), {"activations": rows[key]}) for key in few])
-    sent = {}
-    for name, ask in (
-        ("open", lambda: open_store(uri)),
-        ("ledger", lambda: store.steps(["k3"])),
-        ("rows of a step", lambda: store.read("activations", ["k3"])),
-        ("all rows", lambda: store.read("activations", keys)),
-    ):
-        before = proxy.bytes_sent
-        ask()
-        sent[name] = proxy.bytes_sent - before
-    with capsys.disabled():
-        print("\nbytes read: " + ", ".join(f"{name} {count:,}" for name, count in sent.items()))
-    assert 0 < 2 * sent["rows of a step"] < sent["all rows"]

@@ -51,10 +51,10 @@ def made(architecture: str, **settings: Any) -> Any:
     transcoder = "transcoder" in architecture
     about = {"hook_name": "blocks.3.ln2.hook_normalized" if transcoder else write.PLACE}
     about |= {"hook_name_out": "blocks.3.hook_mlp_out"} if transcoder else {}
-    given = {"d_in": INPUTS, "d_sae": WIDTH, "metadata": SAEMetadata(**about), **settings}
-    given |= {"d_out": OUTPUTS, "apply_b_dec_to_input": False} if transcoder else {}
-    given |= {"k": 9} if "topk" in architecture else {}
-    peer = kind(config(**given))
+    fields = {"d_in": INPUTS, "d_sae": WIDTH, "metadata": SAEMetadata(**about), **settings}
+    fields |= {"d_out": OUTPUTS, "apply_b_dec_to_input": False} if transcoder else {}
+    fields |= {"k": 9} if "topk" in architecture else {}
+    peer = kind(config(**fields))
     with torch.no_grad():
         for index, (name, tensor) in enumerate(sorted(peer.named_parameters())):
             tensor.copy_(

@@ -84,7 +84,7 @@ def test_wandb_writes_a_run_that_can_be_synchronised(
     assert json.loads(summary["measures/bankrupt_rate"]) == MEASURES[0]["value"]
     assert any(record.HasField("exit") for record in records)
     tables = [json.loads(file.read_text()) for file in path.parent.rglob("verdicts*.table.json")]
-    assert [len(one["data"]) for one in tables] == [2]
+    assert [len(table["data"]) for table in tables] == [2]
     everything = b"".join(file.read_bytes() for file in path.parent.rglob("*") if file.is_file())
     said = everything + b"".join(record.SerializeToString() for record in records)
     assert run.host == "-"

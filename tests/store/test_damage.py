@@ -322,7 +322,7 @@ def test_a_record_that_is_not_as_it_was_written_is_a_problem(store: Store, how: 
 
 
 def test_a_table_that_is_gone_is_a_problem(store: Store) -> None:
-    """With its record or without: nothing is written beside it, so no run says that it is done."""
+    """With its record or without: nothing is written next to it, so no run says that it is done."""
     shutil.rmtree(store.folder / "tables" / "activations.lance")
     assert "it is missing" in open_store(store.folder).check().problems[0]
     with pytest.raises(StoreError, match="it is missing"):
@@ -377,21 +377,21 @@ def test_a_kill_between_removing_old_versions_and_recording_it_is_no_fault(
     assert again.check().problems == []
 
 
-# --- readers beside joining ---
+# --- reading while files are joined ---
 
 
 def test_readers_read_while_files_are_joined(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     compact = Database.compact
 
-    def beside(self: Database, name: str) -> None:
+    def read_while_compacting(self: Database, name: str) -> None:
         compact(self, name)
         with locks._file_lock(
             store.folder / "locks" / "readers.lock", locks.fcntl.LOCK_SH, 0
         ):  # waits for nobody
             read.append(name)
 
-    monkeypatch.setattr(Database, "compact", beside)
+    monkeypatch.setattr(Database, "compact", read_while_compacting)
     store.compact()
     store.clean()
     store.index(["k", "l"])

@@ -1,4 +1,4 @@
-"""Two runs beside each other: which features fire more often in the second, and how little of the
+"""Two runs compared: which features fire more often in the second, and how little of the
 store is read for it.
 """
 

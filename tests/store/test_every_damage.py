@@ -127,9 +127,9 @@ def damages(store: Store, count: int) -> Iterator[tuple[Path, str]]:
     seen: set[tuple[str, str]] = set()
     ordered = sorted(
         everything,
-        key=lambda one: (
-            (kind_of(store, one[0]), one[1]) in seen
-            or seen.add((kind_of(store, one[0]), one[1])) is not None
+        key=lambda damage: (
+            (kind_of(store, damage[0]), damage[1]) in seen
+            or seen.add((kind_of(store, damage[0]), damage[1])) is not None
         ),
     )
     yield from ordered[:count]

@@ -169,12 +169,14 @@ def check_answers(steps: list[Model]) -> None:
 
 
 def compare(view: RunView, model: Model, space: str) -> None:
-    own = {(sample, at): result for (name, sample, at), result in model.items() if name == space}
-    fired = {feature for result in own.values() for feature in result}
+    activations = {
+        (sample, at): result for (name, sample, at), result in model.items() if name == space
+    }
+    fired = {feature for result in activations.values() for feature in result}
     counts = {
         feature: (
-            len({sample for (sample, _), result in own.items() if feature in result}),
-            max_of(own, feature),
+            len({sample for (sample, _), result in activations.items() if feature in result}),
+            max_of(activations, feature),
         )
         for feature in fired
     }
@@ -183,22 +185,22 @@ def compare(view: RunView, model: Model, space: str) -> None:
     )
     assert rows_of(view.frequent(space)) == ordered
     assert rows_of(view.frequent(space, 2)) == [row for row in ordered if row[1] >= 2]
-    assert view.samples_in(space) == len({sample for sample, _ in own})
+    assert view.samples_in(space) == len({sample for sample, _ in activations})
     for feature in (*sorted(fired)[-3:], 7):
         entries = sorted(
             (sample, at, result[feature])
-            for (sample, at), result in own.items()
+            for (sample, at), result in activations.items()
             if feature in result
         )
         assert rows_of(view.activations(space, feature)) == entries
         hardest = sorted(entries, key=lambda row: (-row[2], row[0], row[1]))
         for k in (2, 20):
             assert rows_of(view.top(space, feature, k).drop("unit")) == hardest[:k]
-        assert rows_of(view.coactive(space, feature)) == coactive_counts(own, feature)
-    for sample in {sample for sample, _ in own}:
+        assert rows_of(view.coactive(space, feature)) == coactive_counts(activations, feature)
+    for sample in {sample for sample, _ in activations}:
         active = [
             (space, at, *entry)
-            for (name, at), result in own.items()
+            for (name, at), result in activations.items()
             if name == sample
             for entry in result.items()
         ]
@@ -207,15 +209,15 @@ def compare(view: RunView, model: Model, space: str) -> None:
         assert rows_of(view.sample(sample, 1, space)) == [row for row in by_strength if row[1] == 1]
 
 
-def max_of(own: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> float:
-    return max(result[feature] for result in own.values() if feature in result)
+def max_of(activations: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> float:
+    return max(result[feature] for result in activations.values() if feature in result)
 
 
 def coactive_counts(
-    own: Mapping[tuple[str, int], Mapping[int, float]], feature: int
+    activations: Mapping[tuple[str, int], Mapping[int, float]], feature: int
 ) -> list[tuple[Any, ...]]:
     sets: dict[int, set[tuple[str, int]]] = {}
-    for place, result in own.items():
+    for place, result in activations.items():
         for other in result:
             sets.setdefault(other, set()).add(place)
     mine = sets.pop(feature, set())

@@ -39,10 +39,10 @@ def test_the_connection_that_was_opened_last_takes_the_lock(name: str) -> None:
     dead, alive = lease_of("dead"), lease_of("alive")
     assert dead is alive
     with ExitStack() as inner:
-        inner.enter_context(dead.held(None, None))
-        inner.enter_context(alive.held(None, None))
+        inner.enter_context(dead.holding(None, None))
+        inner.enter_context(alive.holding(None, None))
         lease_of("third")  # opened meanwhile: the lock that is held stays held
     assert released == ["alive"]
-    with alive.held(None, None):
+    with alive.holding(None, None):
         pass
     assert released == ["alive", "third"]

@@ -48,8 +48,8 @@ def filled(
     active: int = ACTIVE,
 ) -> Store:
     store = open_store(path, create=True, values=values)
-    for key, own in (("b", range(samples // 2)), ("a", range(samples // 2, samples))):
-        store.commit(make_step(key), {"activations": activations(own, spaces, active)})
+    for key, numbers in (("b", range(samples // 2)), ("a", range(samples // 2, samples))):
+        store.commit(make_step(key), {"activations": activations(numbers, spaces, active)})
     return store
 
 
@@ -100,9 +100,9 @@ def test_rows_that_are_not_as_many_as_the_ledger_says_are_refused_and_nothing_is
 def test_memory_holds_one_part(tmp_path: Path) -> None:
     store = filled(tmp_path / "store")
     whole = store.read("activations", ["a", "b"]).nbytes
-    with peak() as held:
+    with peak() as used:
         for part in store.read_by_space("activations", ["a", "b"], tmp_path / "scratch"):
             assert part.nbytes < whole / (SPACES / 2)
         # Rows wait in memory until they are worth writing, and are then filtered: that is bounded,
         # whatever the table is.
-        assert held() < whole / 2
+        assert used() < whole / 2

@@ -81,6 +81,33 @@ def test_one_row_of_a_sample_is_found_by_its_space_too(large: Store) -> None:
     assert set(view.sample("x")["space"]) == {"A", "B"}
 
 
+@pytest.mark.parametrize(
+    ("name", "where", "index"),
+    [
+        ("samples", "sample = 'x'", "by_sample(BTree)"),
+        ("features", "space = 'A'", "by_space(Bitmap)"),
+    ],
+)
+def test_texts_and_statistics_of_a_large_table_are_found_by_an_index(
+    large: Store, name: str, where: str, index: str
+) -> None:
+    """A question from another machine would else read the table from end to end."""
+    fields = arrow_schema(name)
+    texts = {"sample": ["x", "y", "z"], "space": ["A", "A", "B"], "group": ["", "g", ""]}
+    columns = {
+        field.name: texts[field.name]
+        if field.name in texts
+        else [[]] * 3
+        if pa.types.is_list(field.type)
+        else [0 if pa.types.is_integer(field.type) else None if field.nullable else "t"] * 3
+        for field in fields
+    }
+    large.commit(make_step("k"), {name: pa.table(columns, schema=fields)})
+    assert index not in large.database.plan(name, where, ["step"])
+    large.compact()
+    assert f"@{index}" in large.database.plan(name, where, ["step"])
+
+
 @pytest.mark.slow
 def test_joining_on_the_way_makes_the_index_too(large: Store) -> None:
     with large.writer():

@@ -1,4 +1,4 @@
-"""The store under accidents: writers beside readers, kills at any moment, a full disk. This file is
+"""The store under accidents: readers during writes, kills at any moment, a full disk. This file is
 also the program that is killed: while it commits, makes indexes and joins files.
 """
 
@@ -398,8 +398,8 @@ def test_full_disk_while_postings_are_made(small_disk: Path, tmp_path: Path, lef
         open_store(small_disk / "store", create=True),
         open_store(tmp_path / "calm", create=True),
     )
-    for one in (store, calm):
-        commit(one, "big", 10_000)
+    for opened in (store, calm):
+        commit(opened, "big", 10_000)
     filler = fill_disk(small_disk, left * 1024)
     with pytest.raises(StoreError, match=r"free space and issue the same command again"):
         store.index(["big"])

@@ -172,9 +172,9 @@ def test_scratch_files_of_the_killed_are_swept(store: Store) -> None:
     left = store.folder / "scratch" / "left"
     left.mkdir(parents=True)
     (left / "0.keys").write_bytes(b"x")
-    with indexing._scratch(store.folder / "scratch") as own:
+    with indexing._scratch(store.folder / "scratch") as folder:
         store.clean()
-        assert own.exists()
+        assert folder.exists()
     assert not left.exists()
 
 

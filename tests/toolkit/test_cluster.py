@@ -53,3 +53,20 @@ def test_the_store_is_said_once(toolkit, toy):
         done = toolkit.run("cluster", "render", toy(), *options, *more)
         assert done.returncode == 2
         assert "either --claim NAME or --store URI" in done.stderr
+
+
+def test_each_executor_that_uses_ray_has_a_group_of_workers(toolkit, toy):
+    spec = toy()
+    small = "Small_1: {uses: ray, with: {workers: 2, threads: 1}}"
+    entries = f"ray: {{with: {{workers: 3, gpus: 1}}}}, {small}, slim: {{uses: docker}}"
+    spec.write_text(spec.read_text() + f"executors: {{{entries}}}\n")
+    options = ("--kind", "kuberay", "--image", "image", "--claim", "disk")
+    done = toolkit.run("cluster", "render", spec, *options)
+    assert done.returncode == 0, done.stderr
+    groups = at(list(yaml.safe_load_all(done.stdout))[1], "spec.rayClusterSpec.workerGroupSpecs")
+    assert [(group["groupName"], group["replicas"]) for group in groups] == [
+        ("workers", 3),
+        ("small-1", 2),
+    ]
+    limits = [at(group, "template.spec.containers.0.resources.limits") for group in groups]
+    assert limits == [{"cpu": "1", "nvidia.com/gpu": "1"}, {"cpu": "1"}]

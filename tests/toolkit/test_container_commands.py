@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,7 +73,7 @@ def test_a_machine_with_gpus_asks_whether_a_container_gets_one(
     silent = toolkit.run(*words, *image, PATH=nvidia_smi(2))
     assert silent.returncode == 2
     assert "This machine has GPUs (0 (" in silent.stderr
-    assert f"--gpu 0 or executors.{executor}.gpus: [0], or take the CPU with" in silent.stderr
+    assert f"--gpu 0, or `gpus: [0]` under executors.{executor}; or take the CPU" in silent.stderr
     on_cpu = toolkit.run(*words, *image, "--gpu", "none", PATH=nvidia_smi(2))
     assert on_cpu.returncode == 0, on_cpu.stderr
 
@@ -97,6 +99,43 @@ def test_all_gpus_are_rendered_as_all_or_left_to_the_driver(
     assert not [word for word in apptainer if word.startswith("CUDA_VISIBLE_DEVICES")]
 
 
+def test_a_gpu_of_this_machine_is_rendered_by_its_uuid(
+    toolkit: Any, toy: Any, pinned: Path, nvidia_smi: Any
+) -> None:
+    words = ("run", toy(), "--dry-run", "--set", "executors={EXECUTOR: {gpus: {count: 2}}}")
+    for executor, argument in (
+        ("docker", "--gpus '\"device={}\"'"),
+        ("apptainer", "--env CUDA_VISIBLE_DEVICES={}"),
+    ):
+        choice = words[-1].replace("EXECUTOR", executor)
+        result = toolkit.run(*words[:-1], choice, "--on", executor, PATH=nvidia_smi(6))
+        assert result.returncode == 0, result.stderr
+        lines = result.stdout.splitlines()
+        expected = [argument.format(f"GPU-uuid-{index}") for index in (0, 1)]
+        assert [text in line for text, line in zip(expected, lines, strict=True)] == [True, True]
+        lines = toolkit.run(*words[:-2], "--on", executor, "--gpu", "5", PATH=nvidia_smi(6)).stdout
+        assert argument.format("GPU-uuid-5") in lines
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_nothing_asks_the_engine_before_a_run(
+    toolkit: Any, toy: Any, pinned: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="tk-") as short,
+        socket.socket(socket.AF_UNIX) as engine,
+    ):
+        engine.bind(f"{short}/s")
+        engine.listen()
+        engine.setblocking(False)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{short}/s")
+        dry = ("--dry-run",) if command == "run" else ()
+        result = toolkit.run(command, toy(), "--on", "docker", *dry)
+        assert result.returncode == 0, result.stderr
+        with pytest.raises(BlockingIOError):
+            engine.accept()
+
+
 def test_on_docker_without_an_engine_exits_with_2_and_names_local(
     toolkit: Any, toy: Any, pinned: Path
 ) -> None:
@@ -119,15 +158,15 @@ def test_on_apptainer_without_the_program_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("status", "out_of_memory", "text"),
     [
-        (137, True, "out of memory: it took more than 0.5 GiB"),
+        (137, True, "it took more than 0.5 GiB; raise `memory` under executors.slim"),
         (137, False, "killed by signal 9"),
-        (135, False, "/dev/shm may be too small; raise executors.docker.shm"),
+        (135, False, "/dev/shm may be too small; raise `shm` under executors.slim"),
         (143, False, "killed by signal 15"),
         (1, False, "exit status 1"),
     ],
 )
 def test_how_a_container_ended_is_said(status: int, out_of_memory: bool, text: str) -> None:
-    assert text in ending(status, out_of_memory=out_of_memory, limit=512 << 20)
+    assert text in ending(status, out_of_memory=out_of_memory, limit=512 << 20, executor="slim")
 
 
 def test_podman_is_refused_where_a_gpu_is_asked_for(
@@ -135,7 +174,11 @@ def test_podman_is_refused_where_a_gpu_is_asked_for(
 ) -> None:
     podman = SimpleNamespace(version=lambda: {"Components": [{"Name": "Podman Engine"}]})
     request = WorkerRequest(
-        name="docker-1", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
+        name="docker-1",
+        executor="docker",
+        folder=tmp_path,
+        jobs=tmp_path / "jobs",
+        inputs=tmp_path / "inputs",
     )
     with pytest.raises(BadInput, match="ignores requests for GPUs without a word"):
         _start._create_and_start(podman, Docker(cdi=("nvidia.com/gpu=5",)), request)  # type: ignore[arg-type]
@@ -148,7 +191,11 @@ def test_the_choice_of_numeric_kernels_reaches_the_container(
     monkeypatch.delenv("MKL_CBWR", raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     request = WorkerRequest(
-        name="docker-1", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
+        name="docker-1",
+        executor="docker",
+        folder=tmp_path,
+        jobs=tmp_path / "jobs",
+        inputs=tmp_path / "inputs",
     )
     environment = environment_for(request, 2)
     assert environment["OPENBLAS_CORETYPE"] == "Haswell"
@@ -159,6 +206,7 @@ def test_the_choice_of_numeric_kernels_reaches_the_container(
 def downloading(folder: Path) -> WorkerRequest:
     return WorkerRequest(
         name="docker-1",
+        executor="docker",
         folder=folder,
         jobs=folder / "jobs",
         inputs=folder / "inputs",
@@ -216,6 +264,21 @@ def test_no_line_that_is_rendered_holds_the_token(
     assert "hf_secret" not in apptainer_command(Apptainer(sif="x.sif"), request)
 
 
+CDI = ("nvidia.com/gpu=5", "vendor.example/net=a")
+
+
+def test_cdi_names_are_taken_as_they_are_and_recorded(tmp_path: Path) -> None:
+    request = downloading(tmp_path)
+    params = Docker(image=PIN, cdi=CDI)
+    (asked,) = _start.device_requests(params, request)
+    assert (asked["Driver"], asked["DeviceIDs"]) == ("cdi", list(CDI))
+    words = shlex.split(_start.command(params, request))
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == list(CDI)
+    assert _start.record(params, request) == {"image": PIN, "cdi": list(CDI)}
+    assert _start.record(Docker(image=PIN), request) == {"image": PIN}
+    assert _start.device_requests(Docker(image=PIN), request) == []
+
+
 def api_error(said: str) -> APIError:
     return APIError("500", explanation=said)
 
@@ -229,7 +292,11 @@ def api_error(said: str) -> APIError:
         ),
         (
             "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=5",
-            ("cannot give a container a GPU", "`--gpu none`"),
+            ("knows no such CDI device", "`nvidia-ctk cdi generate`", "under executors.docker"),
+        ),
+        (
+            'could not select device driver "cdi" with capabilities: []',
+            ("knows no such CDI device", "`features: {cdi: true}`"),
         ),
         (
             "nvidia-container-cli: device error: GPU-5a: unknown device: unknown",

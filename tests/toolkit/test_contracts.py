@@ -52,9 +52,9 @@ COUNT, HASH = (
 COUNTER = itertools.count()
 
 
-def broken(part: Part, message: str, **given: Any) -> None:
+def broken(part: Part, message: str, **settings: Any) -> None:
     with pytest.raises(Broken) as caught:
-        check_part(part, **given)
+        check_part(part, **settings)
     assert message in str(caught.value)
 
 

@@ -157,8 +157,8 @@ def test_features_keep_what_the_sae_does_not_explain(sae: Relu, change: Any) -> 
 
 def test_a_feature_set_to_its_own_value_changes_nothing() -> None:
     sae = Relu()
-    own = sae.encode(STREAM)[:, [3]]
-    torch.testing.assert_close(after(OnFeatures.of(sae, [3], Set(own))), STREAM)
+    activations = sae.encode(STREAM)[:, [3]]
+    torch.testing.assert_close(after(OnFeatures.of(sae, [3], Set(activations))), STREAM)
 
 
 def test_every_target_may_edit_another_feature() -> None:
@@ -258,8 +258,8 @@ def test_a_part_of_a_batch_keeps_its_values_and_counts_for_the_whole() -> None:
 
 
 def editing(edits: list[Edit], rows: int = 2, **options: Any) -> Editing:
-    given = {"editable": ("resid_pre", "resid_post"), "layers": 3, "model": "m"} | options
-    return Editing(edits, [[1] * 4] * rows, **given)
+    params = {"editable": ("resid_pre", "resid_post"), "layers": 3, "model": "m"} | options
+    return Editing(edits, [[1] * 4] * rows, **params)
 
 
 def test_edits_at_one_place_are_made_in_order() -> None:
@@ -276,9 +276,9 @@ def test_a_stream_that_was_handed_in_is_not_changed() -> None:
     stream = drawn(2, 4, WIDTH)
     before = stream.clone()
     shared = stream[0:1].expand(2, -1, -1)
-    for given in (stream, shared):
+    for tensor in (stream, shared):
         result = editing([Edit("resid_post.1", OnStream(ABLATE), tokens([1], [2]))]).apply(
-            "resid_post.1", given
+            "resid_post.1", tensor
         )
         assert not result[1, 2].any()
     assert torch.equal(stream, before)
@@ -287,8 +287,8 @@ def test_a_stream_that_was_handed_in_is_not_changed() -> None:
 def test_a_tally_counts_rows_and_phases() -> None:
     edit = at(from_position(1))
     rows = PassRows([0, 3], [3, 5], [0, 1], ["a", "b"], [2, 9])
-    given = {"editable": ("resid_post",), "layers": 1, "model": "m"}
-    Editing([edit], rows, **given).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
+    params = {"editable": ("resid_post",), "layers": 1, "model": "m"}
+    Editing([edit], rows, **params).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
     assert dict(edit.tally.counts) == {
         ("a", "prompt"): 1,
         ("a", "generation"): 1,
@@ -301,17 +301,17 @@ def test_a_tally_counts_rows_and_phases() -> None:
 
 def test_edits_that_were_made_more_or_less_often_than_planned_are_refused() -> None:
     rows = PassRows.of_batch([[1, 2, 3], [4, 5]])
-    given = {"editable": ("resid_post",), "layers": 1, "model": "m"}
+    params = {"editable": ("resid_post",), "layers": 1, "model": "m"}
 
     def edits() -> list[Edit]:
         return [at(from_position(1)), at(tokens([0], [2]))]
 
     made = edits()
-    Editing(made, rows, **given).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
+    Editing(made, rows, **params).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
     check_made(made, [3, 2])
     with pytest.raises(DataError, match=r"2 tokens of row 0 were planned in its prompt, and 0"):
         check_made(edits(), [3, 2])
-    Editing(made[1:], rows, **given).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
+    Editing(made[1:], rows, **params).apply("resid_post.0", drawn(2, 3, WIDTH))  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"1 tokens of row 0 were planned .* and 2 were edited"):
         check_made(made, [3, 2])
 

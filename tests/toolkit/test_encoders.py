@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[SEP]",
         "[MASK]",
         *letters,
-        *(f"##{one}" for one in letters),
+        *(f"##{letter}" for letter in letters),
     ]
     tokeniser = BertTokenizerFast(vocab={piece: index for index, piece in enumerate(known)})
     tokeniser.save_pretrained(folder)
@@ -78,7 +78,7 @@ def test_hookpoints_are_what_hooks_see(bert: Any, folder: Path) -> None:
     seen: dict[int, torch.Tensor] = {}
     for layer, block in enumerate(plain.encoder.layer):
         block.register_forward_hook(
-            lambda _module, _given, out, layer=layer: seen.update(
+            lambda _module, _args, out, layer=layer: seen.update(
                 {layer: out[0] if isinstance(out, tuple) else out}
             )
         )
@@ -143,7 +143,7 @@ class _Decoder(tiny_bert.Bert):
             _Backwards,
             r"go backwards for 'one': \(2, 3\), then \(0, 0\)\. A token without .* to: \(3, 3\)",
         ),
-        (_Unmasked, "of a text depends on the texts beside it or on the padding"),
+        (_Unmasked, "of a text depends on the other texts of its batch or on the padding"),
         (_Decoder, "a causal model was expected. An encoder is a toolkit.encoders.Encoder"),
     ],
 )

@@ -53,9 +53,9 @@ def built(store: Path, **changes: object) -> library.Experiment:
         StageEntry(id="features", part=Uses("extract.hash", width=32, active=3, batch=6)),
         StageEntry(id="groups", part=Uses("compare.means"), needs=["features"]),
     ]
-    given = {"samples": Uses("count", n=24), "stages": stages, "seed": 7, "store": store}
+    params = {"samples": Uses("count", n=24), "stages": stages, "seed": 7, "store": store}
     return library.build(
-        "toy", model=Uses("toy", salt=1), saes=Uses("toy", salt=2), **(given | changes)
+        "toy", model=Uses("toy", salt=1), saes=Uses("toy", salt=2), **(params | changes)
     )
 
 

@@ -32,10 +32,10 @@ ALL = Download(WANTED, ("*.json", "*.safetensors"))
 
 def npz() -> bytes:
     """A small npz file."""
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w") as archive:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("W_enc.npy", b"numbers")
-    return held.getvalue()
+    return file.getvalue()
 
 
 class Hub:
@@ -50,9 +50,11 @@ class Hub:
         self.asked: list[tuple[str, bool]] = []
 
     def files(self, expected: Snapshot, patterns: Any) -> list[HubFile]:
-        held = self.repositories[expected.name].items()
+        repository = self.repositories[expected.name].items()
         return [
-            HubFile(path, len(content)) for path, content in held if hub._matches(path, patterns)
+            HubFile(path, len(content))
+            for path, content in repository
+            if hub._matches(path, patterns)
         ]
 
     def fetch(
@@ -283,19 +285,19 @@ def test_progress_is_told_with_its_speed(stream: type[io.StringIO], lines: list[
     """100 MB were there before; the rest came in nine seconds. A second bar that is behind changes
     nothing.
     """
-    held, now = stream(), [0.0]
-    with DownloadDisplay(held, lambda: now[0]).file(HubFile("w.bin", 10**9)) as tell:
+    screen, now = stream(), [0.0]
+    with DownloadDisplay(screen, lambda: now[0]).file(HubFile("w.bin", 10**9)) as tell:
         for at, there in ((1.0, 10**8), (6.0, 6 * 10**8), (6.1, 3 * 10**8), (9.0, 10**9)):
             now[0] = at
             tell(there)
-    assert held.getvalue() == "".join(lines)
+    assert screen.getvalue() == "".join(lines)
 
 
 def test_a_file_that_needed_no_bytes() -> None:
-    held = io.StringIO()
-    with DownloadDisplay(held).file(HubFile("w.bin", 5)):
+    screen = io.StringIO()
+    with DownloadDisplay(screen).file(HubFile("w.bin", 5)):
         pass
-    assert held.getvalue() == "w.bin: 5 B\n"
+    assert screen.getvalue() == "w.bin: 5 B\n"
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def message(call: Any, *args: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("given", "placed"),
+    ("path", "placed"),
     [
         ("models/llama", "{spec}/models/llama"),
         ("../llama", "{parent}/llama"),
@@ -52,11 +52,11 @@ def message(call: Any, *args: Any) -> str:
     ],
 )
 def test_a_path_is_relative_to_its_spec(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, placed: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, placed: str
 ) -> None:
     spec, home = tmp_path / "specs", tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
-    result = Placed.model_validate({"path": given}, context={"folder": str(spec)}).path
+    result = Placed.model_validate({"path": path}, context={"folder": str(spec)}).path
     assert result == placed.format(spec=spec, parent=tmp_path, home=home)
 
 

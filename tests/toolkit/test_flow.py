@@ -138,11 +138,11 @@ def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec
         "needs": ["features"],
         "saes": {"uses": "fake_saes", "with": {"fits": False}},
     }
-    own = [
+    own_stages = [
         {"id": "play", "uses": "play.fake_games"},
         {"id": "features", "uses": "extract.fake_games"},
     ]
-    spec = write_spec(stages=[*own, other])
+    spec = write_spec(stages=[*own_stages, other])
     assert stages(toolkit, spec)["examine.2"]["needs"] == ["samples"]
     result = run(toolkit, spec)
     assert result.returncode == 4
@@ -150,7 +150,7 @@ def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec
 
 
 def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, write_spec):
-    own = [
+    own_stages = [
         {"id": "play", "uses": "play.fake_games"},
         {
             "id": "features",
@@ -159,7 +159,7 @@ def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, write_spec):
         },
         {"id": "trace", "uses": "trace.fake_games", "needs": ["features"]},
     ]
-    spec = write_spec(stages=own, samples=None)
+    spec = write_spec(stages=own_stages, samples=None)
     text = spec.read_text().replace("samples: null\n", "")
     spec.write_text(text)
     result = toolkit.run("check", spec, "--plugin", PLUGIN)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import tarfile
 from dataclasses import replace
+from email.message import Message
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from toolkit._images.archive import split_layers
+from toolkit._images.archive import LayerWriter, image_archive, split_layers
 from toolkit._images.build import _check_against_lock
+from toolkit._images.labels import OCI, image_labels, revision_of
 from toolkit.errors import BadInput, StepFailed
 from toolkit.images import ID as ID_PATTERN
 from toolkit.images import (
@@ -23,6 +27,7 @@ from toolkit.images import (
     read_lock,
     read_recipes,
 )
+from toolkit.version import VERSION
 
 ID = "sha256:" + "a" * 64
 PUBLISHED = "registry.example/sae-toolkit/cuda@sha256:" + "b" * 64
@@ -102,9 +107,9 @@ def test_the_shipped_recipes_name_files_that_ship_and_pin_every_requirement() ->
 
 def exported(path: Path, **files: str) -> Path:
     """A file system as an engine exports it: here a package and the toolkit's own files."""
-    own = ["opt/own/a.py", "opt/own-files.txt"]
+    shipped = ["opt/own/a.py", "opt/own-files.txt"]
     written = {"opt/pack/b.py": "b", "opt/own/a.py": "a", **files}
-    written["opt/own-files.txt"] = "\n".join(own) + "\n"
+    written["opt/own-files.txt"] = "\n".join(shipped) + "\n"
     with tarfile.open(path, "w") as tar:
         for name in ("opt", "opt/own", "opt/pack", "tmp"):
             folder = tarfile.TarInfo(name)
@@ -177,6 +182,77 @@ def test_the_shipped_lock_pins_digests_that_were_seen() -> None:
         assert ID_PATTERN.fullmatch(pin.packages)
         assert ID_PATTERN.fullmatch(f"sha256:{pin.requirements}")
         assert pin.seen[:4].isdigit()
+
+
+def committed(folder: Path) -> str:
+    """A Git repository of one file; its commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    (folder / "a.py").write_text("1")
+    for words in (["init", "-q"], ["add", "a.py"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return head.stdout.strip()
+
+
+def test_the_revision_is_the_commit_of_an_unchanged_checkout(tmp_path: Path) -> None:
+    assert revision_of(tmp_path) is None, "no repository"
+    commit = committed(tmp_path)
+    assert revision_of(tmp_path) == commit
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    assert revision_of(inside) is None, "another repository around it"
+    (tmp_path / "a.py").write_text("2")
+    assert revision_of(tmp_path) is None, "files that no commit has"
+
+
+def test_an_image_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    labels = image_labels("cuda", read_recipes()["cuda"], "d" * 64, ["./mine"], "c0ffee")
+    oci = {name.removeprefix(f"{OCI}."): text for name, text in labels.items() if OCI in name}
+    assert oci.pop("description")
+    assert oci == {
+        "title": "sae-toolkit cuda",
+        "version": VERSION,
+        "revision": "c0ffee",
+        "licenses": "Apache-2.0",
+        "created": "2023-11-14T22:13:20Z",
+    }
+    assert labels["io.sae-toolkit.torch-cuda"] == "13.0"
+    assert labels["io.sae-toolkit.plugins"] == "./mine"
+    unknown = image_labels("cpu", read_recipes()["cpu"], "d" * 64, [], None)
+    assert f"{OCI}.revision" not in unknown
+
+
+def test_the_source_is_the_one_that_the_package_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Message()
+    package["Project-URL"] = "Documentation, https://example.org/docs"
+    package["Project-URL"] = "Source, https://example.org/source"
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: package)
+    labels = image_labels("cpu", read_recipes()["cpu"], "d" * 64, [], None)
+    assert labels[f"{OCI}.source"] == "https://example.org/source"
+
+
+def test_source_date_epoch_is_when_an_image_was_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(name: str) -> tuple[str, dict[str, Any]]:
+        layer = BytesIO()
+        with tarfile.open(fileobj=layer, mode="w") as tar:
+            LayerWriter(tar).file("etc/a", b"a")
+        layer.seek(0)
+        id = image_archive(tmp_path / name, "x:1", [layer], {"Labels": {}}).id
+        with tarfile.open(tmp_path / name) as tar:
+            config = tar.extractfile(f"{id.removeprefix('sha256:')}.json")
+            assert config is not None
+            return id, json.loads(config.read())
+
+    id, config = written("old.tar")
+    assert config["created"] == "1970-01-01T00:00:00Z"
+    assert written("again.tar")[0] == id
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    later, config = written("new.tar")
+    assert config["created"] == config["history"][0]["created"] == "2023-11-14T22:13:20Z"
+    assert later != id
 
 
 def test_images_list_contacts_no_engine(

@@ -43,8 +43,8 @@ def store(tmp_path: Path) -> Store:
 
 def committed(store: Store, **places: Sequence[Place]) -> list[StepRow]:
     """A step of each name, whose values are 1.0, 2.0 and so on."""
-    for number, (key, own) in enumerate(places.items()):
-        store.commit(make_step(key), {"activations": activations(own, number + 1.0)})
+    for number, (key, rows) in enumerate(places.items()):
+        store.commit(make_step(key), {"activations": activations(rows, number + 1.0)})
     return store.steps(places)
 
 
@@ -121,14 +121,18 @@ def two_extractions(path: Path, *stages: dict[str, Any], needs: Sequence[str]) -
 def test_two_extractions_of_the_same_places_export_and_compare_as_one(
     toy: Callable[..., Path], toolkit: Any, tmp_path: Path
 ) -> None:
-    one = {"id": "one", "uses": "extract.hash", "with": {"width": 32, "active": 3, "batch": 6}}
+    extraction = {
+        "id": "one",
+        "uses": "extract.hash",
+        "with": {"width": 32, "active": 3, "batch": 6},
+    }
     other = {
         "id": "other",
         "uses": "extract.hash",
         "with": {"width": 32, "active": 3, "batch": 6, "hang_seconds": 1e-6},
     }
     made = {}
-    for name, stages in (("single", [one]), ("twice", [one, other])):
+    for name, stages in (("single", [extraction]), ("twice", [extraction, other])):
         spec = two_extractions(
             toy("toy.yaml", n=12), *stages, needs=[stage["id"] for stage in stages]
         )

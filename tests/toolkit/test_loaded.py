@@ -504,8 +504,14 @@ MODELS: list[tuple[type[Tiny], str]] = [
         "resid_post.0 captured by itself differs from the same captured with others",
     ),
     (KeepsGradients, "run gave tensors that keep their gradients"),
-    (SeesPadding, "resid_post.0 of a text depends on the texts beside it or on the padding"),
-    (SeesNeighbours, "resid_post.0 of a text depends on the texts beside it or on the padding"),
+    (
+        SeesPadding,
+        "resid_post.0 of a text depends on the other texts of its batch or on the padding",
+    ),
+    (
+        SeesNeighbours,
+        "resid_post.0 of a text depends on the other texts of its batch or on the padding",
+    ),
     (SeesAhead, "resid_post.0 of a token depends on the tokens after it"),
     (NoEdits, "an edit at resid_post.0 does not show in what is captured there"),
     (EditsTwice, "an edit at resid_post.0 to its current value changed resid_post.0"),
@@ -546,7 +552,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         changed("unembed", lambda self, states, found: found - found[0]),
-        "the logits of a row depend on the rows beside it",
+        "the logits of a row depend on the other rows",
     ),
     (
         changed("next_logits", lambda self, batch, *rest: rest[-1] + 1),
@@ -555,7 +561,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (SecondGuess, "token by token with whole passes it is"),
     (NoUntil, "token by token with whole passes it is"),
     (OwnNumbers, "generate did not call draw exactly once for each token"),
-    (Alone, "a reply depends on the prompts beside it"),
+    (Alone, "a reply depends on the other prompts"),
     (OnlySets, "edits that add and scale give other values than setting the same values"),
     (
         changed("edited_states", lambda self, prefix, edits, count, found: found + 1),
@@ -565,7 +571,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (HastySession, "token by token with whole passes it is"),
     (
         changed(
-            "readout", lambda self, *given: replace(given[-1], normaliser=given[-1].normaliser + 1)
+            "readout", lambda self, *args: replace(args[-1], normaliser=args[-1].normaliser + 1)
         ),
         "readout differs from what unembed gives",
     ),
@@ -714,20 +720,20 @@ def other(name: str, method: Callable[..., Any]) -> type[Small]:
     return type("Other", (Small,), {name: method})
 
 
-def own(**facts: Any) -> type[Small]:
+def sae_with(**facts: Any) -> type[Small]:
     return type("Own", (Small,), facts)
 
 
 RIGHT = Small()
 SAES: list[tuple[type[Small], str]] = [
-    (own(name=""), "SAE '': its name is empty"),
-    (own(release=""), "its release is empty"),
-    (own(digest=""), "its digest is empty"),
-    (own(recipe=""), "its recipe is empty"),
-    (own(hookpoint="residual.1"), "'residual.1' is not a hookpoint"),
-    (own(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
-    (own(layer=3), "its layer is 3, its hookpoint resid_post.1"),
-    (own(width=0), "its inputs and width are (8, 0); each must be at least 1"),
+    (sae_with(name=""), "SAE '': its name is empty"),
+    (sae_with(release=""), "its release is empty"),
+    (sae_with(digest=""), "its digest is empty"),
+    (sae_with(recipe=""), "its recipe is empty"),
+    (sae_with(hookpoint="residual.1"), "'residual.1' is not a hookpoint"),
+    (sae_with(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
+    (sae_with(layer=3), "its layer is 3, its hookpoint resid_post.1"),
+    (sae_with(width=0), "its inputs and width are (8, 0); each must be at least 1"),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]),
         "encode gave the shape (16, 11); expected (16, 12)",
@@ -743,7 +749,7 @@ SAES: list[tuple[type[Small], str]] = [
     ),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows - rows.mean(0))),
-        "of a row depend on the rows beside it",
+        "of a row depend on the other rows",
     ),
     (
         other("encode", lambda self, rows: (rows @ self.encoder).relu()),

@@ -108,7 +108,7 @@ def test_a_misspelt_name_of_a_single_spec_is_refused_with_the_names_that_there_a
     monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
     overlay = tmp_path / "many.yaml"
     overlay.write_text("only:\n  god: {limit: {units: 7}}\n", encoding="utf-8")
-    (tmp_path / "beside.yaml").write_text("name: neighbour\n", encoding="utf-8")
+    (tmp_path / "neighbour.yaml").write_text("name: neighbour\n", encoding="utf-8")
     (tmp_path / "broken.yaml").write_text("name: [\n", encoding="utf-8")
     with pytest.raises(SpecError) as error:
         load_spec(GOOD, [overlay])
@@ -121,11 +121,11 @@ def test_a_misspelt_name_of_a_single_spec_is_refused_with_the_names_that_there_a
 def test_an_overlay_may_have_changes_of_other_specs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one beside it and of a shipped one, as in a copy of specs/lab.yaml."""
+    """Of one in its folder and of a shipped one, as in a copy of specs/lab.yaml."""
     monkeypatch.setenv("TOOLKIT_TEST_DATA", "data")
     overlay = tmp_path / "many.yaml"
     overlay.write_text(f"only:\n  {name}: {{limit: {{units: 7}}}}\n", encoding="utf-8")
-    (tmp_path / "beside.yaml").write_text("name: neighbour\n", encoding="utf-8")
+    (tmp_path / "neighbour.yaml").write_text("name: neighbour\n", encoding="utf-8")
     assert load_spec(GOOD, [overlay]).spec == load_spec(GOOD).spec
 
 

@@ -63,9 +63,9 @@ def test_a_change_is_named(material):
 def test_what_moves_a_stages_own_key(toy, change, moves):
     before, after = plan_of(toy()), plan_of(toy(), change)
     changed = {
-        one.id
-        for one, two in zip(before.stages, after.stages, strict=True)
-        if one.material() != two.material()
+        old.id
+        for old, new in zip(before.stages, after.stages, strict=True)
+        if old.material() != new.material()
     }
     assert changed == moves
 

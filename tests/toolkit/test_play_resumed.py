@@ -79,7 +79,7 @@ def test_killed_and_continued_is_the_same(tmp_path: Path) -> None:
 
 
 def test_two_workers_leave_the_games_of_one(tmp_path: Path) -> None:
-    """Other steps in other processes, and what is under way beside a game differs."""
+    """Other steps in other processes, and other games are under way at the same time."""
     spec, shared = tmp_path / "games.yaml", tmp_path / "shared.yaml"
     spec.write_text(SPEC)
     two = "executors: {local: {workers: 2, threads: 1}}\n"

@@ -68,7 +68,8 @@ def test_a_correlation_of_the_size_that_is_told_is_found_4_times_out_of_5(
     x, noise = rng.normal(size=(2, 6000, units))
     y = told * x + np.sqrt(1 - told**2) * noise
     x, y = (
-        (one - one.mean(axis=1, keepdims=True)) / one.std(axis=1, keepdims=True) for one in (x, y)
+        (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
+        for sample in (x, y)
     )
     r = (x * y).mean(axis=1)
     p = 2 * stats.t.sf(np.abs(r) * np.sqrt((units - 2) / (1 - r**2)), units - 2)
@@ -190,7 +191,7 @@ def test_units_that_are_to_come_are_shared_out_over_the_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "groups", "effect", "half"),
+    ("name", "params", "groups", "effect", "half"),
     [
         ("compare.correlation", {"by": "g", "half": "select"}, None, "r", "select"),
         ("compare.ranking", {"by": "g", "labels": [0, 1, 2.5]}, ("0", "1", "2.5"), "r", "confirm"),
@@ -205,12 +206,12 @@ def test_units_that_are_to_come_are_shared_out_over_the_groups() -> None:
     ],
 )
 def test_trends_rankings_and_several_groups_say_what_they_compare(
-    name: str, given: dict[str, Any], groups: Any, effect: str, half: str
+    name: str, params: dict[str, Any], groups: Any, effect: str, half: str
 ) -> None:
     part = {part.name: part for part in toolkit_parts()}[name]
     assert isinstance(part, StagePart)
     assert part.estimates.comparison is not None
-    asked = part.estimates.comparison(part.params.model_validate(given), {})
+    asked = part.estimates.comparison(part.params.model_validate(params), {})
     assert (asked.groups, asked.effect, asked.half, asked.by) == (groups, effect, half, "g")
 
 
@@ -261,12 +262,12 @@ def test_a_plan_and_a_preregistration_have_the_trend_and_the_groups(toolkit: Any
 
 def test_comparisons_tell_the_plan_what_is_independent() -> None:
     parts = {part.name: part for part in toolkit_parts()}
-    given = {"by": "g", "between": ("a", "rest"), "cluster": "none", "unit": "game"}
+    params = {"by": "g", "between": ("a", "rest"), "cluster": "none", "unit": "game"}
     for name in ("compare.welch", "compare.residual"):
         part = parts[name]
         assert isinstance(part, StagePart)
         assert part.estimates.comparison is not None
-        asked = part.estimates.comparison(part.params.model_validate(given), {})
+        asked = part.estimates.comparison(part.params.model_validate(params), {})
         assert (asked.unit, asked.cluster, asked.groups) == ("unit", "none", ("a", None))
 
 
@@ -370,8 +371,8 @@ def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_k
     halves = {"select": {"half": "select"}, "confirm": {"half": "confirm", "family": "discovered"}}
     needs = {"select": ["features"], "confirm": ["features", "select"]}
     stages = [
-        {"id": id, "uses": "compare.welch", "needs": needs[id], "with": with_ | own}
-        for id, own in halves.items()
+        {"id": id, "uses": "compare.welch", "needs": needs[id], "with": with_ | units}
+        for id, units in halves.items()
     ]
     with_stages(spec, stages)
     assert toolkit.run("run", spec).returncode == 0

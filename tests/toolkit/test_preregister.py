@@ -74,7 +74,7 @@ def test_family_and_split_are_written_first_and_another_family_is_another_run(
     assert folder != second
     result = record(second)
     assert (result["steps_before"], result["results_before"]) == (1, [])  # its samples
-    assert [one["run"] for one in result["earlier"]] == [folder.name]
+    assert [entry["run"] for entry in result["earlier"]] == [folder.name]
     assert "data.features.params.active 3 -> 2" in result["earlier"][0]["changed"]
     page = (second / "report.html").read_text()
     assert "Its data may have been seen by then: read the results as exploration." in page
@@ -85,7 +85,7 @@ def test_family_and_split_are_written_first_and_another_family_is_another_run(
     renamed.write_text(renamed.read_text().replace("name: toy", "name: fresh"))
     result = record(ran(toolkit, renamed))
     assert (result["steps_before"], result["results_before"]) == (1 + 2 + 1, ["groups"])
-    assert {one["run"] for one in result["earlier"]} == {folder.name, second.name}
+    assert {entry["run"] for entry in result["earlier"]} == {folder.name, second.name}
     assert 'changed: experiment "toy" -> "fresh"' in describe(result)
     assert "The test's result already existed (groups): nothing was decided before it." in describe(
         result

@@ -44,8 +44,8 @@ def test_what_is_not_known_costs_nothing() -> None:
 def test_a_pass_holds_its_tokens_but_no_more_than_it_may(
     tokens: int, longest: int, kept: int
 ) -> None:
-    held = (pass_bytes(LLAMA, tokens, longest, kept, ANSWERED) - LLAMA["bytes"]) // token_bytes(
-        LLAMA, kept
-    )
-    assert held == min(max(tokens, longest), max(ANSWERED, longest))
+    tokens_held = (
+        pass_bytes(LLAMA, tokens, longest, kept, ANSWERED) - LLAMA["bytes"]
+    ) // token_bytes(LLAMA, kept)
+    assert tokens_held == min(max(tokens, longest), max(ANSWERED, longest))
     assert pass_bytes(LLAMA, tokens, longest, kept + 1) > pass_bytes(LLAMA, tokens, longest, kept)

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit._report.findings import findings_of
 from toolkit._report.page import write_report
 from toolkit._report.summaries import summaries_of
@@ -93,7 +94,8 @@ def written(folder: Path, *sections: ReportSection, events: list[ev.RunEvent] = 
         samples=pa.table({"sample": ["s"]}),
         features=pa.table({"feature": pa.array([], pa.uint32())}),
     )
-    return write_report(folder, MANIFEST, events, inputs, sections).read_text(encoding="utf-8")
+    parts = Parts([PluginInfo("drawing", "", "", parts=sections)])
+    return write_report(folder, MANIFEST, events, inputs, parts).read_text(encoding="utf-8")
 
 
 def test_everything_is_escaped(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_a_section_that_raises_is_a_box_with_its_plugin(tmp_path: Path) -> None:
     page = written(tmp_path, section("bad", raises, 10), section("good", shows, 20))
     assert "This section failed" in page
     assert "RuntimeError" in page
-    assert __name__.split(".")[0] in page
+    assert "of plugin <code>drawing</code> raised" in page
     assert "plain content" in page
     assert "Provenance" in page
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from tests.browsing import IN_A_BROWSER, run_chromium
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit._report.page import write_report
 from toolkit._run import events as ev
 from toolkit.parts import ReportSection
 from toolkit.work import Figure
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = IN_A_BROWSER
 
 
 class Tables:
@@ -53,25 +47,15 @@ def page(tmp_path: Path) -> Path:
         reads=("samples",),
         run=lambda inputs: [Figure("Shape", "<svg width=9 height=9></svg>")],
     )
-    return write_report(tmp_path, manifest, events, Tables(), [drawn])
+    return write_report(tmp_path, manifest, events, Tables(), parts_of(drawn))
 
 
-def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    base = (
-        "--headless --no-sandbox --disable-gpu --disable-background-networking "
-        "--disable-component-update"
-    )
-    where = [f"--user-data-dir={profile}", page.as_uri()]
-    return subprocess.run(
-        [str(CHROMIUM), *base.split(), "--disable-sync", "--no-first-run", *flags, *where],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def parts_of(section: ReportSection) -> Parts:
+    return Parts([PluginInfo("drawing", "", "", parts=(section,))])
 
 
 def test_it_renders_without_console_errors(page: Path, tmp_path: Path) -> None:
-    done = browse(page, tmp_path / "profile", "--enable-logging=stderr", "--dump-dom")
+    done = run_chromium(page, tmp_path / "profile", "--enable-logging=stderr", "--dump-dom")
     assert "CONSOLE" not in done.stderr
     for heading in ("toy &lt;b&gt;", "Drawn", "Methods", "Limits", "Steps", "Provenance"):
         assert heading in done.stdout
@@ -79,7 +63,7 @@ def test_it_renders_without_console_errors(page: Path, tmp_path: Path) -> None:
 
 def test_a_screenshot_shows_something(page: Path, tmp_path: Path) -> None:
     picture = tmp_path / "report.png"
-    browse(page, tmp_path / "profile", f"--screenshot={picture}", "--window-size=800,1200")
+    run_chromium(page, tmp_path / "profile", f"--screenshot={picture}", "--window-size=800,1200")
     assert picture.stat().st_size > 20_000
 
 
@@ -120,12 +104,12 @@ def test_hostile_names_do_nothing_even_without_the_policy(tmp_path: Path, evil: 
         raise RuntimeError(evil)
 
     section = ReportSection(name="x", help=evil, title=evil, reads=("samples",), run=broken)
-    page = write_report(tmp_path, manifest, events, Tables(), [section])
+    page = write_report(tmp_path, manifest, events, Tables(), parts_of(section))
     text = page.read_text(encoding="utf-8")
     policy = re.compile(r"<meta[^>]*Content-Security-Policy[^>]*>")
     assert len(policy.findall(text)) == 1
     page.write_text(policy.sub("", text), encoding="utf-8")
-    done = browse(page, tmp_path / "profile", "--dump-dom", "--virtual-time-budget=2000")
+    done = run_chromium(page, tmp_path / "profile", "--dump-dom", "--virtual-time-budget=2000")
     assert "</html>" in done.stdout
     assert "<title>owned</title>" not in done.stdout
     assert not re.search(r"<(img|iframe|body)[^>]+(onerror|srcdoc|onload)", done.stdout)

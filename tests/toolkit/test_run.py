@@ -315,11 +315,11 @@ def test_a_second_run_of_the_same_spec_waits_and_computes_nothing_twice(toolkit,
 def test_several_workers_give_the_same_tables_as_one(toolkit, toy):
     toolkit.run("run", toy())
     keys = open_store(toolkit.store).run_states()[0].steps
-    one = open_store(toolkit.store).fingerprint(keys)
+    fingerprint = open_store(toolkit.store).fingerprint(keys)
     toolkit.store = toolkit.store.parent / "other"
     result = toolkit.run("run", toy(), "--set", "executors.local.workers=2")
     assert result.returncode == 0, result.stderr
-    assert open_store(toolkit.store).fingerprint(keys) == one
+    assert open_store(toolkit.store).fingerprint(keys) == fingerprint
 
 
 def test_the_event_stream_is_json_on_stdout(toolkit, toy):
@@ -394,7 +394,7 @@ def toolkit_parts():
             2,
             "reads table 'activations'. Add one of these to its needs: features.",
         ),
-        (["{spec}", "--on", "moon"], 2, "There is no executor part 'moon'."),
+        (["{spec}", "--on", "moon"], 2, "--on moon: There is no executor 'moon'."),
         (["{spec}", "--gpu", "one"], 2, "--gpu one: write physical indices or UUIDs"),
         (
             ["{spec}", "--set", "stages.groups.with.by=colour"],
@@ -538,7 +538,7 @@ def test_gpus_of_the_spec_are_honoured(toolkit, toy, nvidia_smi):
         (("--gpu", "5"), "--gpu 5: there is no such GPU. This machine offers no GPU"),
         (("--set", "executors.local.gpus=[1]"), "--gpu 1: there is no such GPU."),
         (("--set", "executors.moon={}"), "executors.moon: There is no executor part 'moon'."),
-        (("--set", "stages.groups.on=moon"), "stages.1.on: There is no executor part 'moon'."),
+        (("--set", "stages.groups.on=moon"), "stages.1.on: There is no executor 'moon'."),
     ],
 )
 def test_what_no_worker_can_have_is_refused(toolkit, toy, tmp_path, args, message):

@@ -141,7 +141,7 @@ def test_generated_tokens_must_be_there() -> None:
 
 
 def test_params_survive_json() -> None:
-    given = At.model_validate(
+    selector = At.model_validate(
         {
             "at": {
                 "span": "balance",
@@ -151,22 +151,22 @@ def test_params_survive_json() -> None:
             }
         }
     )
-    assert At.model_validate_json(given.model_dump_json()) == given
+    assert At.model_validate_json(selector.model_dump_json()) == selector
     assert At.model_validate({"at": "all"}).model_dump() == {"at": "all"}
 
 
 SPAN = st.tuples(st.sampled_from(SPANS), st.integers(0, 12), st.integers(1, 6)).map(
-    lambda one: (one[0], one[1], one[1] + one[2])
+    lambda drawn: (drawn[0], drawn[1], drawn[1] + drawn[2])
 )
 TEXTS = st.builds(
     lambda ids, spans: Read(
-        "s", ids, [f" t{one}" for one in ids], [span for span in spans if span[1] < len(ids)]
+        "s", ids, [f" t{token}" for token in ids], [span for span in spans if span[1] < len(ids)]
     ),
     st.lists(st.integers(0, 4), min_size=1, max_size=14),
     st.lists(SPAN, max_size=4),
 )
 WINDOW = st.tuples(st.none() | st.integers(-15, 15), st.none() | st.integers(-15, 15)).filter(
-    lambda one: None in one or (one[0] < 0) != (one[1] < 0) or one[0] < one[1]
+    lambda ends: None in ends or (ends[0] < 0) != (ends[1] < 0) or ends[0] < ends[1]
 )
 WORDS = {
     "span": st.sampled_from(SPANS),

@@ -61,16 +61,16 @@ class Hub:
             self.repositories[name].commit("main", {".gitattributes": b""})
 
     def create_branch(self, name: str, *, repo_type: str, branch: str) -> None:
-        held = self.repositories[name]
-        assert branch not in held.branches
-        held.branches[branch] = held.branches["main"]
+        repository = self.repositories[name]
+        assert branch not in repository.branches
+        repository.branches[branch] = repository.branches["main"]
 
     def list_repo_refs(self, name: str, *, repo_type: str) -> Any:
-        names = self._held(name).branches
-        return SimpleNamespace(branches=[SimpleNamespace(name=one) for one in names])
+        names = self._repository(name).branches
+        return SimpleNamespace(branches=[SimpleNamespace(name=entry) for entry in names])
 
     def repo_info(self, name: str, *, repo_type: str, revision: str = "main", **_: Any) -> Any:
-        held = self._held(name)
+        repository = self._repository(name)
         siblings = [
             SimpleNamespace(
                 rfilename=path,
@@ -79,10 +79,10 @@ class Hub:
                 if path.endswith(".parquet")
                 else None,
             )
-            for path, data in held.at(revision).items()
+            for path, data in repository.at(revision).items()
         ]
-        commit = held.branches.get(revision, revision)
-        return SimpleNamespace(sha=commit, private=held.private, siblings=siblings)
+        commit = repository.branches.get(revision, revision)
+        return SimpleNamespace(sha=commit, private=repository.private, siblings=siblings)
 
     def hf_hub_download(self, name: str, path: str, *, repo_type: str, revision: str) -> str:
         return str(Path(self.snapshot(name, revision=revision, allow_patterns=[path])) / path)
@@ -97,10 +97,10 @@ class Hub:
         commit_message: str,
         delete_patterns: list[str],
     ) -> Any:
-        held = self._held(repo_id)
+        repository = self._repository(repo_id)
         kept = {
             path: data
-            for path, data in held.at(revision).items()
+            for path, data in repository.at(revision).items()
             if not any(fnmatch.fnmatch(path, pattern) for pattern in delete_patterns)
         }
         new = {path.name: path.read_bytes() for path in sorted(Path(folder_path).iterdir())}
@@ -110,15 +110,15 @@ class Hub:
             del new["features.parquet"]
         if self.fault == "changed":
             new["features.parquet"] = bytes(reversed(new["features.parquet"]))
-        return SimpleNamespace(oid=held.commit(revision, {**kept, **new}))
+        return SimpleNamespace(oid=repository.commit(revision, {**kept, **new}))
 
     def snapshot(self, name: str, *, revision: str, allow_patterns: list[str], **_: Any) -> str:
         """As in the hub's cache, files are links."""
-        held = self._held(name)
-        commit = held.branches.get(revision, revision)
+        repo = self._repository(name)
+        commit = repo.branches.get(revision, revision)
         repository = self.cache / f"datasets--{name.replace('/', '--')}"
         folder = repository / "snapshots" / commit
-        for path, data in held.at(revision).items():
+        for path, data in repo.at(revision).items():
             if path in allow_patterns:
                 blob = repository / "blobs" / hashlib.sha256(data).hexdigest()
                 for parent in (blob.parent, folder):
@@ -128,7 +128,7 @@ class Hub:
                 (folder / path).symlink_to(blob)
         return str(folder)
 
-    def _held(self, name: str) -> Repository:
+    def _repository(self, name: str) -> Repository:
         if name not in self.repositories:
             raise errors.RepositoryNotFoundError(
                 "404", response=SimpleNamespace(headers={}, request=None)
@@ -164,18 +164,18 @@ def test_the_stand_in_is_called_as_the_client_is() -> None:
     for name in ("create_repo", "create_branch", "list_repo_refs", "repo_info", "upload_folder"):
         ours = [*inspect.signature(getattr(Hub, name)).parameters][1:]
         theirs = [*inspect.signature(getattr(huggingface_hub.HfApi, name)).parameters]
-        assert {one for one in ours if one not in ("name", "_")} <= {*theirs}, name
+        assert {our for our in ours if our not in ("name", "_")} <= {*theirs}, name
         assert "repo_id" in theirs, name
 
 
 def test_a_pulled_run_is_the_run_that_was_pushed(hub: Hub, shared: Path, tmp_path: Path) -> None:
     pushed = push(run_of(shared), REPO)
-    held = hub.repositories[REPO]
-    assert (held.private, pushed.commit) == (True, held.branches["main"])
+    repository = hub.repositories[REPO]
+    assert (repository.private, pushed.commit) == (True, repository.branches["main"])
     assert {"README.md", "toolkit-run.json", "manifest.json", "features.parquet"} <= {
-        *held.at("main")
+        *repository.at("main")
     }
-    card = held.at("main")["README.md"].decode()
+    card = repository.at("main")["README.md"].decode()
     assert "Do they differ?" in card
     assert f"toolkit hub pull {REPO}" in card
     assert {"config_name": "features", "data_files": "features.parquet"} in yaml.safe_load(
@@ -195,11 +195,11 @@ def test_a_pulled_run_is_the_run_that_was_pushed(hub: Hub, shared: Path, tmp_pat
 
 def test_what_was_computed_here_is_not_replaced(hub: Hub, shared: Path) -> None:
     push(run_of(shared), REPO)
-    held = hub.repositories[REPO]
-    files = dict(held.at("main"))
+    repository = hub.repositories[REPO]
+    files = dict(repository.at("main"))
     index = json.loads(files["toolkit-run.json"])
     index["run"]["note"] = "changed"
-    held.commit("main", {**files, "toolkit-run.json": json.dumps(index).encode()})
+    repository.commit("main", {**files, "toolkit-run.json": json.dumps(index).encode()})
     store = open_store(shared)
     before = [(row.key, row.committed_at, row.origin) for row in store.steps()]
     with pytest.raises(BadInput, match="already, and an import never changes a run"):
@@ -247,8 +247,8 @@ def test_an_upload_that_is_cut_off_leaves_no_run(hub: Hub, shared: Path, tmp_pat
 
 def test_only_files_of_an_export_are_taken(hub: Hub, shared: Path, tmp_path: Path) -> None:
     push(run_of(shared), REPO)
-    held = hub.repositories[REPO]
-    held.commit("main", {**held.at("main"), "evil.py": b"x", "runs/x.parquet": b"y"})
+    repository = hub.repositories[REPO]
+    repository.commit("main", {**repository.at("main"), "evil.py": b"x", "runs/x.parquet": b"y"})
     pull(open_store(tmp_path / "other", create=True), REPO)
     names = {path.name for path in (tmp_path / "cache").rglob("*")}
     assert not names & {"evil.py", "runs", "x.parquet"}
@@ -256,16 +256,16 @@ def test_only_files_of_an_export_are_taken(hub: Hub, shared: Path, tmp_path: Pat
 
 def test_a_repository_with_another_run_is_refused(hub: Hub, shared: Path) -> None:
     push(run_of(shared), REPO)
-    held = hub.repositories[REPO]
-    files = dict(held.at("main"))
+    repository = hub.repositories[REPO]
+    files = dict(repository.at("main"))
     index = json.loads(files["toolkit-run.json"])
     index["run"]["run"] = "other-1"
-    held.commit("main", {**files, "toolkit-run.json": json.dumps(index).encode()})
+    repository.commit("main", {**files, "toolkit-run.json": json.dumps(index).encode()})
     with pytest.raises(BadInput, match="'me/run' at revision 'main' holds run other-1"):
         push(run_of(shared), REPO)
     pushed = push(run_of(shared), REPO, revision="second")
-    assert held.branches["second"] == pushed.commit
-    assert json.loads(held.at("main")["toolkit-run.json"])["run"]["run"] == "other-1"
+    assert repository.branches["second"] == pushed.commit
+    assert json.loads(repository.at("main")["toolkit-run.json"])["run"]["run"] == "other-1"
     assert push(run_of(shared), REPO, revision="second").run == pushed.run
 
 

@@ -151,7 +151,7 @@ NEEDS = (
 
 
 def needing(tmp_path: Path, need: str) -> Path:
-    """A spec whose second stage has this need, beside another spec."""
+    """A spec whose second stage has this need, next to another spec."""
     (tmp_path / "first.yaml").write_text("version: 1\nname: a\nstages: [{id: play, uses: x}]\n")
     path = tmp_path / "b.yaml"
     path.write_text(NEEDS.replace("NEED", need))
@@ -261,9 +261,9 @@ class Welch(Params):
 
 def params_of(text: str, params: type[Params] = Welch) -> Params:
     loaded = load_spec(GOOD, sets=[f"stages.groups.with={text}"])
-    given = loaded.spec.stages[1].with_
+    options = loaded.spec.stages[1].with_
     at = ("stages", 1, "with")
-    return validate_params(loaded, params, given, at, "compare.welch", NoParts())
+    return validate_params(loaded, params, options, at, "compare.welch", NoParts())
 
 
 class NoParts:
@@ -471,5 +471,5 @@ def test_question_and_description_are_kept_and_change_no_run(tmp_path: Path) -> 
     assert (loaded.spec.question, loaded.spec.description) == ("Why?", "Because.")
     parts = load_parts(())
     plain = load_spec_data({"version": 1, "name": "a"}, path)
-    runs = {make_plan(resolve(one, parts), parts).run for one in (loaded, plain)}
+    runs = {make_plan(resolve(spec, parts), parts).run for spec in (loaded, plain)}
     assert len(runs) == 1

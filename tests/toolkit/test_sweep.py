@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from toolkit import _flow
+from toolkit._run.options import RunOptions
 from toolkit._spec.load import load_spec
 from toolkit._spec.sweep import sweep_points
 from toolkit.errors import SpecError
@@ -81,7 +85,7 @@ def test_the_record_is_what_the_user_wrote(swept):
         ({"seed": []}, "sweep.seed"),
         ({"seed": 3}, "sweep.seed"),
         ({"seed": list(range(1001))}, "1,001 combinations; at most 1,000"),
-        ({"seed": [-1, -2]}, "stages.1.seed"),
+        ({"seed": [-1, -2]}, "sweep.seed.1: must be at least 0, not -2."),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(toy, sweep, message):
@@ -91,6 +95,40 @@ def test_a_sweep_that_cannot_be_is_refused(toy, sweep, message):
         load_spec(path)
     assert message in str(error.value)
     assert path.name in str(error.value)
+
+
+WRONG = [
+    ("stages.features.with.active", [2, 0], "{1}: must be at least 1, not 0."),
+    (
+        "stages.features.with.active",
+        [2, {"a": 1}],
+        "{1}: must be a whole number, not a map with a.",
+    ),
+    ("stages.features.with", [{"active": 2}, {"activ": 2}], "{1}.activ: unknown key 'activ'"),
+    ("stages.features.uses", ["extract.hash", "extract.has"], "{1}: "),
+    ("stages.groups.needs", [["features"], ["feature"]], "{1}.0: There is no stage 'feature'."),
+    ("stages.groups.with.b", [1], "{0}: unknown key 'b'"),
+    ("stages.feature.with.active", [1], "{0}: There is no 'feature' in stages."),
+    ("model.with.salt", [1, "x"], "{1}: must be a whole number, not the text 'x'."),
+    ("samples.with.n", [4, -4], "{1}: must be at least"),
+    ("stages.features.seed", [1, "01"], "{1}: must be a number, without quotes"),
+]
+
+
+@pytest.mark.parametrize(("path", "values", "message"), WRONG)
+def test_a_wrong_value_is_named_as_the_sweep_has_it(toy, path, values, message):
+    """Also where a stage's params, or needs, are checked after the stages of all points exist."""
+    spec = toy()
+    before = spec.read_text()
+    lines = [f"sweep:\n  {path}:\n", *(f"    - {json.dumps(value)}\n" for value in values)]
+    spec.write_text(before + "".join(lines))
+    number = int(message[1])
+    with pytest.raises(SpecError) as error:
+        _flow.plan(str(spec), RunOptions(store=str(spec.parent / "store")))
+    line = before.count("\n") + 3 + number
+    named = f"{spec}:{line}: sweep.{path}.{message[1:].replace('}', '', 1)}"
+    assert str(error.value).startswith(named), str(error.value)
+    assert not re.search(r"stages\.\d", str(error.value)), str(error.value)
 
 
 def test_one_run_computes_shared_steps_once(toolkit, swept):

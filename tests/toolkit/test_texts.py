@@ -59,7 +59,7 @@ def test_ranges_cover_all_and_part_equal_texts_only_where_they_are_too_many(
 ) -> None:
     ordered = by_text(samples(texts))
     ids = ordered["token_ids"].to_pylist()
-    assert ids == sorted(texts, key=lambda one: (len(one), one))
+    assert ids == sorted(texts, key=lambda ids_of_text: (len(ids_of_text), ids_of_text))
     ranges = text_ranges(ordered, size)
     assert [index for start, end in ranges for index in range(start, end)] == list(
         range(len(texts))
@@ -76,9 +76,9 @@ def test_the_order_is_by_tokens_and_not_by_bytes_of_this_machine() -> None:
 
 @given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 9))
 def test_ranges_hold_whole_units(units: list[int], size: int) -> None:
-    given = samples([[1]] * len(units))
-    named = given.set_column(
-        given.schema.get_field_index("unit"), "unit", pa.array([f"u{one}" for one in units])
+    table = samples([[1]] * len(units))
+    named = table.set_column(
+        table.schema.get_field_index("unit"), "unit", pa.array([f"u{unit}" for unit in units])
     )
     ordered = by_unit(named)["unit"].to_pylist()
     ranges = unit_ranges(by_unit(named), size)
@@ -101,7 +101,7 @@ def test_a_slice_of_samples_is_read_as_it_stands() -> None:
 
 def stage(**changes: Any) -> Any:
     part = part_of(batch_plan=lambda params, load, free, device: {"tokens": free})
-    given = {
+    settings = {
         "id": "features",
         "part": part,
         "params": None,
@@ -111,7 +111,7 @@ def stage(**changes: Any) -> Any:
         "files": None,
         "limit": None,
     }
-    return SimpleNamespace(**{**given, **changes})
+    return SimpleNamespace(**{**settings, **changes})
 
 
 def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_what_the_disk_cannot_hold_is_refused(
 
 
 def part_of(run: Any = None, **fields: Any) -> StagePart:
-    """A part whose step and estimate fields are given beside its own."""
+    """A part whose step and estimate fields are given."""
     steps = {name: fields.pop(name) for name in ("sample_limit", "units") if name in fields}
     names = ("cost", "max_rows", "batch_plan")
     estimates = {name: fields.pop(name) for name in names if name in fields}
@@ -190,7 +190,7 @@ def part_of(run: Any = None, **fields: Any) -> StagePart:
 
 
 def plan_of(*stages: Any) -> Any:
-    return SimpleNamespace(stage=lambda id: next(one for one in stages if one.id == id))
+    return SimpleNamespace(stage=lambda id: next(stage for stage in stages if stage.id == id))
 
 
 def source_of(most: Any) -> SourcePart:
@@ -220,9 +220,9 @@ def test_bounds_come_from_the_source() -> None:
     first = loads.of(stage(needs=("samples",), part=part_of(sample_limit=5), **none))
     assert first is not None
     assert first.samples == 5
-    own = loads.of(play)
-    assert own is not None
-    assert (own.units, own.samples) == (12, 0)
+    workload = loads.of(play)
+    assert workload is not None
+    assert (workload.units, workload.samples) == (12, 0)
     assert loads.of(stage(needs=("play",), part=part_of(), **none)) is None
     blind = stage(id="samples", part=source_of(None), **none)
     assert (
@@ -268,7 +268,10 @@ def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
         needs=("samples", "features"),
         **{**none, "model_replaced": True},
     )
-    assert [Loads(plan, lambda stage: None).of(one).model_replaced for one in (test, reader)] == [
+    assert [
+        Loads(plan, lambda stage: None).of(each_stage).model_replaced
+        for each_stage in (test, reader)
+    ] == [
         False,
         True,
     ]

@@ -54,7 +54,7 @@ _OPTIONS = (
         "--on",
         default=DEFAULT_EXECUTOR,
         show_default=True,
-        help="The executor that starts workers.",
+        help="What starts workers: an executor, or an entry of the spec's `executors`.",
     ),
     click.option(
         "--gpu",

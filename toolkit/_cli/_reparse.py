@@ -116,14 +116,14 @@ def _follow(judging: Judging, game: Row, replies: Sequence[Row], into: Rejudged)
         if new == old:
             continue
         ended = None if outcome else _consequence(judging, game, replies, number, new)
-        if _said(new) != _said(old):
+        if _reading(new) != _reading(old):
             flip = Flip(
                 game=game["game"],
                 condition=game["condition"],
                 round=row["round"],
                 attempt=row["attempt"],
-                before=_said(old),
-                after=_said(new),
+                before=_reading(old),
+                after=_reading(new),
                 reply=row["reply"],
                 leads_elsewhere=ended is not None,
             )
@@ -172,7 +172,7 @@ def _failed(reply: Reply) -> str:
     return TRUNCATED if reply.failure == TRUNCATED else INVALID
 
 
-def _said(reply: Reply) -> str:
+def _reading(reply: Reply) -> str:
     """The reading of a reply in words; among failures, only truncation is distinguished."""
     if reply.failure is not None:
         return TRUNCATED if reply.failure == TRUNCATED else "unreadable"

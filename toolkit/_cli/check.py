@@ -25,7 +25,12 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
     plan = _flow.plan(target, options).plan
     if as_json:
         stages = [
-            {"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
+            {
+                "id": stage.id,
+                "part": stage.part.name,
+                "on": stage.on,
+                "needs": list(stage.needs),
+            }
             for stage in plan.stages
         ]
         echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _detected(plan)}))
@@ -34,8 +39,19 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
             f"{target}: valid. {counted(len(plan.stages), 'stage')}, "
             f"{counted(len(plan.sinks), 'sink')}; its run would be {plan.run}."
         )
-        for line in _detected(plan):
+        for line in [*_executors(plan), *_detected(plan)]:
             echo(line)
+
+
+def _executors(plan: Plan) -> list[str]:
+    """Which stages run on which executor, if there are several."""
+    stages_on = plan.stages_on()
+    if len(stages_on) < 2:
+        return []
+    return [
+        f"on {plan.executors[name].describe()}: {', '.join(stages)}"
+        for name, stages in stages_on.items()
+    ]
 
 
 def _detected(plan: Plan) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolkit.terminal import echo
+
+if TYPE_CHECKING:
+    from toolkit._spec.spec import Spec
 
 SPEC_FOLDER, STORE_FOLDER = "/toolkit/spec", "/toolkit/store"
 OFF = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -38,8 +41,8 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     if (claim is None) == (store is None):
         raise BadInput("Say where the store is: either --claim NAME or --store URI.")
     loaded = load_spec(spec)
-    name = "toolkit-" + re.sub(r"[^a-z0-9]+", "-", loaded.spec.name.lower())[:40].strip("-")
-    settings = loaded.spec.executors.get("ray", {})
+    name = f"toolkit-{_dns_label(loaded.spec.name)}"
+    groups = _ray_executors(loaded.spec)
     text = yaml.safe_dump(loaded.data, sort_keys=False)
     config = {
         "apiVersion": "v1",
@@ -47,22 +50,32 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
         "metadata": {"name": name},
         "data": {"spec.yaml": text},
     }
-    job = json.loads(json.dumps(ray_job(name, settings, image, claim, store)))  # no YAML aliases
+    job = json.loads(json.dumps(ray_job(name, groups, image, claim, store)))  # no YAML aliases
     echo(yaml.safe_dump_all([config, job], sort_keys=False), nl=False)
 
 
+def _ray_executors(spec: Spec) -> dict[str, Mapping[str, Any]]:
+    """The params of `ray`, which stages run on that name no executor, and of the entries of other
+    names that use it.
+    """
+    from toolkit._spec.spec import is_reference
+
+    groups: dict[str, Mapping[str, Any]] = {"ray": {}}
+    for name, entry in spec.executors.items():
+        named = is_reference(entry)
+        if (entry.get("uses", name) if named else name) == "ray":
+            groups[name] = entry.get("with", {}) if named else entry
+    return groups
+
+
 def ray_job(
-    name: str, settings: Mapping[str, Any], image: str, claim: str | None, store: str | None
+    name: str,
+    groups: Mapping[str, Mapping[str, Any]],
+    image: str,
+    claim: str | None,
+    store: str | None,
 ) -> dict[str, Any]:
-    """The RayJob: one pod per worker, with the resources that an actor reserves."""
-    workers, gpus = int(settings.get("workers", 1)), float(settings.get("gpus", 0))
-    whole_gpus = math.ceil(gpus)  # Kubernetes gives whole GPUs
-    cores = float(settings.get("cpus") or settings.get("threads") or 1)
-    limits = {"cpu": str(math.ceil(cores))}
-    if whole_gpus:
-        limits["nvidia.com/gpu"] = str(whole_gpus)
-    if memory := settings.get("memory"):
-        limits["memory"] = str(memory)
+    """The RayJob, with a group of workers for each executor."""
     volumes = _volumes(name, claim)
     return {
         "apiVersion": "ray.io/v1",
@@ -78,18 +91,42 @@ def ray_job(
                     "template": _pod("ray-head", image, {"cpu": "2"}, volumes),
                 },
                 "workerGroupSpecs": [
-                    {
-                        "groupName": "workers",
-                        "replicas": workers,
-                        "minReplicas": workers,
-                        "maxReplicas": workers,
-                        "rayStartParams": _offered(settings),
-                        "template": _pod("ray-worker", image, limits, volumes),
-                    }
+                    _workers("workers" if group == "ray" else group, settings, image, volumes)
+                    for group, settings in groups.items()
                 ],
             },
         },
     }
+
+
+def _workers(
+    group: str,
+    settings: Mapping[str, Any],
+    image: str,
+    volumes: Sequence[tuple[dict[str, Any], str]],
+) -> dict[str, Any]:
+    """A group of workers: one pod for each, with the resources that an actor reserves."""
+    workers, gpus = int(settings.get("workers", 1)), float(settings.get("gpus", 0))
+    whole_gpus = math.ceil(gpus)  # Kubernetes gives whole GPUs
+    cores = float(settings.get("cpus") or settings.get("threads") or 1)
+    limits = {"cpu": str(math.ceil(cores))}
+    if whole_gpus:
+        limits["nvidia.com/gpu"] = str(whole_gpus)
+    if memory := settings.get("memory"):
+        limits["memory"] = str(memory)
+    return {
+        "groupName": _dns_label(group),
+        "replicas": workers,
+        "minReplicas": workers,
+        "maxReplicas": workers,
+        "rayStartParams": _offered(settings),
+        "template": _pod("ray-worker", image, limits, volumes),
+    }
+
+
+def _dns_label(text: str) -> str:
+    """A text as Kubernetes takes it in names."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-")
 
 
 def _offered(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -112,7 +149,7 @@ def _volumes(name: str, claim: str | None) -> list[tuple[dict[str, Any], str]]:
 
 
 def _pod(
-    name: str, image: str, limits: dict[str, str], volumes: list[tuple[dict[str, Any], str]]
+    name: str, image: str, limits: dict[str, str], volumes: Sequence[tuple[dict[str, Any], str]]
 ) -> dict[str, Any]:
     container = {
         "name": name,

@@ -56,12 +56,13 @@ def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
 
 
 def _show(rows: Sequence[dict[str, Any]], total: Cost, expected: Cost) -> None:
-    heads = ("STAGE", "PART", "NEEDS", "STEPS", "DONE", "ABOUT", "WHY THE REST IS COMPUTED")
-    echo(columns(heads, [_cells(row) for row in rows]))
+    several = len({row["on"] for row in rows}) > 1  # else the headline names it
+    on = ("ON",) if several else ()
+    heads = ("STAGE", "PART", *on, "NEEDS", "STEPS", "DONE", "ABOUT", "WHY THE REST IS COMPUTED")
+    echo(columns(heads, [_cells(row, several) for row in rows]))
     if any(row["imported"] for row in rows):
         echo(_IMPORTED)
-    priced = [row for row in rows if row["cost"]]
-    if priced:
+    if priced := [row for row in rows if row["cost"]]:
         _show_costs("COSTS", {row["stage"]: row["expected"] for row in priced}, expected)
         bounds = {row["stage"]: row["cost"] for row in priced if _is_bound(row)}
         if bounds:
@@ -82,6 +83,10 @@ def _show_costs(title: str, costs: Mapping[str, dict[str, Any]], total: Cost) ->
         named.append(_cost_cells("together", {**asdict(total), "known": known}))
     titles = (title, "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED", "ROWS")
     echo("\n" + columns(titles, named, right=titles[1:]))
+    for count in dict.fromkeys(cost["tokens_from"] for cost in costs.values()):
+        stages = [stage for stage, cost in costs.items() if cost["tokens_from"] == count]
+        if count in TOKENS_FROM:
+            echo(f"Tokens of {', '.join(stages)}: {TOKENS_FROM[count]}")
 
 
 def _is_bound(row: dict[str, Any]) -> bool:
@@ -89,6 +94,13 @@ def _is_bound(row: dict[str, Any]) -> bool:
     cost, expected = row["cost"], row["expected"]
     return any(cost[of] != expected[of] for of in ("forwards", "flops", "memory", "disk"))
 
+
+TOKENS_FROM = {
+    "tokeniser": "counted by the model's tokeniser.",
+    "estimate": "estimated from the words of the texts; the tokeniser is not here.",
+    "assumed": "256 for each text, since the texts do not exist yet.",
+}
+"""How the tokens of samples that do not exist yet were counted."""
 
 _IMPORTED = """
 Imported steps are reused as they came: their rows were computed elsewhere. A run in a new store
@@ -114,11 +126,11 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
 
 _COSTS = """The work that is left, from configs and headers. COSTS is what to expect: texts and
          games that do not exist yet are taken to be as long as those of earlier runs in this store,
-         or as is usual. AT MOST: texts have 256 tokens, games go to their last round, and every
-         feature is selected. A stage that is the same as an earlier one counts once. FORWARDS are
-         texts that the model reads, MEMORY is that of one worker, STORED is what the store keeps,
-         ROWS are those of all its tables (empty: not known). `?`: the sizes of the model or the
-         SAEs are not known until their files are here (`toolkit fetch SPEC`).
+         or as is usual. AT MOST: games go to their last round, and every feature is selected. A
+         stage that is the same as an earlier one counts once. FORWARDS are texts that the model
+         reads, MEMORY is that of one worker, STORED is what the store keeps, ROWS are those of all
+         its tables (empty: not known). `?`: the sizes of the model or the SAEs are not known until
+         their files are here (`toolkit fetch SPEC`).
          """
 
 
@@ -145,14 +157,15 @@ def _there(row: dict[str, Any]) -> str:
     return f"{there} (imported)" if imported == there else f"{there} ({imported} imported)"
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of a stage's row. `ABOUT` is the forecast time, from similar steps in this
-    store.
+def _cells(row: dict[str, Any], several: bool) -> tuple[str, ...]:
+    """The cells of a stage's row, with its executor if there are `several`. `ABOUT` is the forecast
+    time, from similar steps in this store.
     """
     needs = ", ".join(row["needs"]) or "-"
     return (
         row["stage"],
         row["part"],
+        *((row["on"],) if several else ()),
         needs,
         row["steps"],
         _there(row),

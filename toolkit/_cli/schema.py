@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit._cli._text import plugin_files_option
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
@@ -27,13 +28,7 @@ _USED_CLASSES = {f"Used{kind.capitalize()}": kind for kind in USED}
 
 
 @click.command("schema")
-@click.option(
-    "--plugin",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Load a scratch plugin from a file, too.",
-)
+@plugin_files_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -84,15 +79,31 @@ def spec_schema(parts: Parts) -> dict[str, Any]:
     )
     schema["properties"]["sinks"]["items"] = {"$ref": "#/$defs/sink_part"}
     definitions["StageSpec"] = _with_parts(stage, parts.of("stage"), definitions)
-    schema["properties"]["executors"]["properties"] = {
-        part.name: _params(part, definitions, partial=True) for part in parts.of("executor")
-    }
+    schema["properties"]["executors"] |= _executors(parts, definitions)
     for kind in USED:
         definitions[f"{kind}_part"] = _with_parts(
             general, parts.of(kind), definitions, leave_out=_foreign_keys(kind)
         )
     definitions.pop("PartRef")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _executors(parts: Parts, definitions: dict[str, Any]) -> dict[str, Any]:
+    """An entry of any name says what it `uses`. One with the name of an executor need not, and may
+    be the params themselves.
+    """
+    from toolkit._spec.spec import ExecutorRef
+
+    installed, general = parts.of("executor"), ExecutorRef.model_json_schema(by_alias=True)
+    entry = _with_parts(general, installed, definitions)
+    definitions["executor_part"] = {**entry, "required": ["uses"]}
+    reference = {"$ref": "#/$defs/executor_part"}
+    forms = {}
+    for part in installed:
+        params = _params(part, definitions, partial=True)
+        with_only = {**general, "properties": {"with": params}, "required": ["with"]}
+        forms[part.name] = {"anyOf": [params, reference, with_only]}
+    return {"properties": forms, "additionalProperties": reference}
 
 
 def _foreign_keys(kind: str) -> tuple[str, ...]:

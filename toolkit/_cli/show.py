@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RECORDED = ("run", "name", "created_at", "toolkit", "spec_path", "seed", "host")
 """Fields of the manifest that are shown as they are."""
+COUNTED = ("COMPUTED", "REUSED", "FAILED")
+"""Headings of the numbers of a stage's steps."""
 
 
 @click.command("show")
@@ -49,9 +51,7 @@ def describe(store: Path, run: str) -> dict[str, Any]:
     steps = opened.steps(sorted({key for row in states for key in row.steps} | {*progress.keys}))
     return {
         **{key: manifest.get(key) for key in RECORDED},
-        "executors": ", ".join(
-            str(pool.get("executor")) for pool in manifest.get("executors") or ()
-        ),
+        "executors": ", ".join(map(_executor, manifest.get("executors") or ())),
         "state": states[-1].state if states else progress.state,
         "model": (manifest.get("model") or {}).get("name"),
         "saes": (manifest.get("saes") or {}).get("name"),
@@ -71,8 +71,15 @@ def describe(store: Path, run: str) -> dict[str, Any]:
     }
 
 
+def _executor(pool: Mapping[str, Any]) -> str:
+    """The name of an executor in the spec, with the part that it uses if that has another one."""
+    part = str(pool.get("executor"))
+    name = str(pool.get("name") or part)
+    return name if name == part else f"{name} ({part})"
+
+
 def _stage(recorded: Mapping[str, Any], progress: RunProgress) -> dict[str, Any]:
-    facts = {key: recorded.get(key) for key in ("id", "part", "version", "needs", "key")}
+    facts = {key: recorded.get(key) for key in ("id", "part", "version", "on", "needs", "key")}
     states = ("computed", "reused", "failed")
     return facts | {state: progress.count(state, str(recorded.get("id"))) for state in states}
 
@@ -93,18 +100,20 @@ def _text(facts: dict[str, Any]) -> str:
         if key not in lists and value is not None
     ]
     wide = max(len(key) for key, _ in plain)
+    several = len({stage["on"] for stage in facts["stages"]}) > 1
     stage_rows = [
         (
             str(stage["id"]),
             str(stage["part"]),
+            *((str(stage["on"]),) if several else ()),
             *(str(stage[state]) for state in ("computed", "reused", "failed")),
         )
         for stage in facts["stages"]
     ]
-    heads = ("STAGE", "PART", "COMPUTED", "REUSED", "FAILED")
+    heads = ("STAGE", "PART", *(("ON",) if several else ()), *COUNTED)
     blocks = [
         "\n".join(f"{key.ljust(wide)}  {value}" for key, value in plain),
-        columns(heads, stage_rows, right=heads[2:]),
+        columns(heads, stage_rows, right=COUNTED),
         columns(
             ("TABLE", "ROWS"),
             [(name, f"{count:,}") for name, count in facts["rows"].items()],

@@ -26,6 +26,11 @@ def source_date_epoch() -> int:
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
+def creation_time() -> str:
+    """That time, as images state it."""
+    return datetime.fromtimestamp(source_date_epoch(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class LayerWriter:
     """Adds entries to a layer, parents first, with fixed times and owners."""
 
@@ -133,7 +138,7 @@ def image_archive(
     path: Path, tag: str, layers: Sequence[IO[bytes]], config: Mapping[str, Any]
 ) -> Archived:
     """Write an archive of an image to `path`."""
-    created = datetime.fromtimestamp(source_date_epoch(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = creation_time()
     measured = [_digest(layer) for layer in layers]
     digests = tuple(f"sha256:{digest}" for digest, _ in measured)
     description = {

@@ -21,7 +21,14 @@ import yaml
 
 from toolkit._images.archive import Archived, image_archive, split_layers
 from toolkit._images.base import UID, write_base
-from toolkit._images.wheelhouse import file_sha256, fill_wheelhouse, plugin_wheels, toolkit_wheel
+from toolkit._images.labels import LABEL, image_labels, revision_of
+from toolkit._images.wheelhouse import (
+    CHECKOUT,
+    file_sha256,
+    fill_wheelhouse,
+    plugin_wheels,
+    toolkit_wheel,
+)
 from toolkit.errors import BadInput, StepFailed
 from toolkit.images import PinnedImage, Recipe, containers_folder, read_lock, user_lock
 from toolkit.version import VERSION
@@ -29,7 +36,6 @@ from toolkit.version import VERSION
 if TYPE_CHECKING:
     from docker import DockerClient
 
-LABEL = "io.sae-toolkit"
 BUILD_STAGE = f"{LABEL}.stage=build"
 """A label of the stage in which a Containerfile installs: it is larger than the image itself."""
 TOOLKIT_FILES = "opt/toolkit/own-files.txt"
@@ -57,7 +63,8 @@ def build_image(
         built = _build(client, recipe, context, base_image)
         say(f"writing {name} with fixed times")
         requirements = file_sha256(context / "requirements.txt")
-        config = _config(name, recipe, requirements, plugins)
+        revision = revision_of(CHECKOUT) if wheel is None else None
+        config = _config(image_labels(name, recipe, requirements, plugins, revision))
         image = _reproducible(client, built, f"sae-toolkit/{name}:{VERSION}", config, folder)
     pinned = PinnedImage(
         image=image.id,
@@ -194,7 +201,7 @@ def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> st
     return str(image.id)
 
 
-def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]) -> dict[str, Any]:
+def _config(labels: dict[str, str]) -> dict[str, Any]:
     """The image's configuration: its user, its command and its labels."""
     return {
         "User": f"{UID}:{UID}",
@@ -206,15 +213,7 @@ def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]
             "HF_HUB_DISABLE_TELEMETRY=1",
         ],
         "Cmd": ["toolkit", "--help"],
-        "Labels": {
-            "org.opencontainers.image.title": f"sae-toolkit {name}",
-            "org.opencontainers.image.version": VERSION,
-            "org.opencontainers.image.licenses": "Apache-2.0",
-            "org.opencontainers.image.description": "Stages of sae-toolkit experiments",
-            f"{LABEL}.requirements": requirements,
-            f"{LABEL}.torch-cuda": recipe.torch_cuda or "none",
-            f"{LABEL}.plugins": " ".join(plugins),
-        },
+        "Labels": labels,
     }
 
 

@@ -35,7 +35,7 @@ def examine_containers() -> Iterator[ContainerFact]:
     try:
         client = connect(timeout=20)
     except BadInput as error:
-        reason = str(error).partition(". ")[0]
+        reason = str(error)
         yield ContainerFact("container engine", reason[0].lower() + reason[1:])
     else:
         try:

@@ -57,10 +57,10 @@ def _write_sif(name: str, pinned: PinnedImage, path: Path) -> None:
 
 
 def _scratch_only(scratch: str) -> dict[str, str]:
-    """The environment in which Apptainer unpacks beside the file that it writes, and keeps no copy
+    """The environment in which Apptainer unpacks next to the file that it writes, and keeps no copy
     of the image in the user's home.
     """
     settings = {"TMPDIR": scratch, "CACHEDIR": scratch}
     names = (program.upper() for program in PROGRAMS)
-    own = {f"{name}_{key}": value for name in names for key, value in settings.items()}
-    return {**os.environ, **own}
+    of_programs = {f"{name}_{key}": value for name in names for key, value in settings.items()}
+    return {**os.environ, **of_programs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit._images.build import LABEL
+from toolkit._images.labels import LABEL
 from toolkit._images.wheelhouse import file_sha256
 from toolkit.images import PinnedImage, containers_folder, read_recipes
 from toolkit.version import VERSION

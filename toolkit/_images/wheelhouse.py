@@ -11,6 +11,9 @@ from pathlib import Path
 
 from toolkit.errors import BadInput
 
+CHECKOUT = Path(__file__).parents[2]
+"""The checkout from which this toolkit runs, if it runs from one."""
+
 
 def fill_wheelhouse(folder: Path, requirements: Path) -> None:
     """Download the wheels of a requirements file with hashes, unless they are in the folder."""
@@ -22,14 +25,13 @@ def fill_wheelhouse(folder: Path, requirements: Path) -> None:
 
 def toolkit_wheel(folder: Path) -> Path:
     """Build the wheel of the checkout from which this toolkit runs."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / "pyproject.toml").exists():
+    if not (CHECKOUT / "pyproject.toml").exists():
         raise BadInput(
             "This toolkit is not a checkout, so its wheel cannot be built here. Name the wheel it "
             "was installed from: `toolkit images build --wheel sae_toolkit-VERSION.whl`."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(checkout))
+    _pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(CHECKOUT))
     return next(folder.glob("sae_toolkit-*.whl"))
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit._plan.plan import is_source
 from toolkit._plan.texts import facts, workload
+from toolkit._plan.token_estimate import estimated_tokens
 from toolkit.costs import Cost, Facts, Workload
-from toolkit.parts import SourcePart
+from toolkit.parts import ModelPart, SourcePart
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from toolkit._plan.plan import Plan, Stage, Step
+    from toolkit._plan.resolve import Loadable
 
 TYPICAL, CHARACTERS = 256, 5
 """Assumed tokens per text before the texts exist, and characters per token."""
@@ -53,6 +55,14 @@ def expected_cost(stage: Stage, load: Workload | None) -> Cost | None:
 
 
 @dataclass(frozen=True)
+class TextTokens:
+    """The mean tokens of texts that do not exist yet, and how they were counted."""
+
+    mean: int = TYPICAL
+    origin: Literal["tokeniser", "estimate", "assumed"] = "assumed"
+
+
+@dataclass(frozen=True)
 class Loads:
     """The workload of each stage: its samples if `samples` returns them, else an upper bound, or
     with `expected` what is likely. `earlier` gives the rows of each table that earlier steps like
@@ -75,9 +85,10 @@ class Loads:
                 samples=0,
                 distinct=0,
                 tokens=0,
-                longest=self._text_tokens(stage, stage),
+                longest=(tokens := self._text_tokens(stage, stage.model)).mean,
                 exact=False,
                 units=made,
+                tokens_from=tokens.origin,
                 written=self._rows_of(stage, made) if self.expected else {},
                 model=facts(stage.model),
                 saes=facts(stage.saes),
@@ -103,30 +114,34 @@ class Loads:
 
     def _assumed(self, stage: Stage, count: int) -> Workload:
         """The workload of so many samples whose texts do not exist yet."""
-        source, tokens = stage, TYPICAL
+        source, tokens = stage, TextTokens()
         if not isinstance(stage.part, SourcePart):
             source = next((self.plan.stage(need) for need in stage.needs if is_source(need)), stage)
         for need in source.needs:
-            tokens = self._text_tokens(self.plan.stage(need), stage)
+            tokens = self._text_tokens(self.plan.stage(need), stage.model or source.model)
         return Workload(
             samples=count,
             distinct=count,
-            tokens=count * tokens,
-            longest=tokens,
-            characters=tokens * CHARACTERS,
+            tokens=count * tokens.mean,
+            longest=tokens.mean,
+            characters=tokens.mean * CHARACTERS,
             exact=False,
+            tokens_from=tokens.origin,
             written=self._written(stage) if isinstance(stage.part, SourcePart) else {},
         )
 
-    def _text_tokens(self, maker: Stage, reader: Stage) -> int:
-        """Tokens of a text that a stage will write, as the model of its reader counts them: the
-        mean of some to expect if there are any, else what is typical.
+    def _text_tokens(self, maker: Stage, model: Loadable[ModelPart] | None) -> TextTokens:
+        """Tokens of a text that a stage will write, as a model counts them: of some to expect if
+        there are any, else what is typical.
         """
-        prompts, model = maker.part.estimates.prompts, reader.model
-        if not self.expected or prompts is None or model is None or not model.part.count_tokens:
-            return TYPICAL
-        counts = model.part.count_tokens(model.params, prompts(maker.params))
-        return -(-sum(counts) // len(counts)) if counts else TYPICAL
+        prompts = maker.part.estimates.prompts
+        if not self.expected or prompts is None or model is None:
+            return TextTokens()
+        texts, count = prompts(maker.params), model.part.count_tokens
+        counted = count(model.params, texts) if count else None
+        counts = counted or [estimated_tokens(text) for text in texts]
+        mean = -(-sum(counts) // len(counts))
+        return TextTokens(mean, "tokeniser" if counted else "estimate")
 
     def _rows_of(self, stage: Stage, units: int) -> Mapping[str, int]:
         """The rows to expect of a stage that makes its own units."""
@@ -169,28 +184,31 @@ class Loads:
         return min(sum(known), first) if first else sum(known)
 
     def _counted(self, stage: Stage) -> Workload | None:
-        """The workload of samples that do not exist yet, if their texts and the model's tokeniser
-        do.
+        """The workload of samples that do not exist yet, if their texts do: by the model's
+        tokeniser, or estimated where its files are not here.
         """
-        sources = [self.plan.stage(need) for need in stage.needs if is_source(need)]
-        if len(sources) != 1 or stage.model is None:
+        needed = [self.plan.stage(need) for need in stage.needs if is_source(need)]
+        sources = [stage] if isinstance(stage.part, SourcePart) else needed
+        model = stage.model or (sources[0].model if sources else None)
+        if len(sources) != 1 or model is None or sources[0].part.estimates.texts is None:
             return None
-        read, count = sources[0].part.estimates.texts, stage.model.part.count_tokens
-        if read is None or count is None or stage.part.steps.sample_limit is not None:
-            return None
+        read, count = sources[0].part.estimates.texts, model.part.count_tokens
         samples = read(sources[0].params)
         units = list(dict.fromkeys(unit for unit, _ in samples))[: sources[0].limit]
         texts = [text for unit, text in samples if unit in units]
         distinct = list(dict.fromkeys(texts))
-        counts = count(stage.model.params, distinct)
-        if not counts:
+        if not distinct or len(texts) > (stage.part.steps.sample_limit or len(texts)):
             return None
+        counted = count(model.params, distinct) if count else None
+        counts = counted or [estimated_tokens(text) for text in distinct]
         return Workload(
             samples=len(texts),
             distinct=len(distinct),
             tokens=sum(counts),
             longest=max(counts),
+            exact=bool(counted),
             characters=max(map(len, distinct)),
+            tokens_from="tokeniser" if counted else "estimate",
         )
 
     def _saes(self, stage: Stage) -> Facts:
@@ -268,13 +286,20 @@ def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
     )
 
 
-def as_row(stage: Stage, load: Workload | None, cost: Cost | None) -> dict[str, Any] | None:
-    """The cost of a workload as plain data. `exact` is False for a bound, `known` is False while
-    sizes that it depends on are missing.
+def as_row(
+    stage: Stage,
+    load: Workload | None,
+    price: Callable[[Stage, Workload | None], Cost | None] = cost_of,
+) -> dict[str, Any] | None:
+    """The cost of a workload as plain data. `exact` is False for a bound or an estimate, `known` is
+    False while sizes that it depends on are missing; `tokens_from` says how `tokens` were counted.
     """
+    cost = price(stage, load)
     if cost is None or load is None:
         return None
-    return {**asdict(cost), "exact": load.exact and cost.exact, "known": _known(stage, load)}
+    counted = {"tokens": load.tokens, "tokens_from": load.tokens_from}
+    exact = load.exact and cost.exact
+    return {**asdict(cost), "exact": exact, "known": _known(stage, load), **counted}
 
 
 def _known(stage: Stage, load: Workload) -> bool:
@@ -287,5 +312,6 @@ def _known(stage: Stage, load: Workload) -> bool:
 
 def total_of(rows: Iterable[Mapping[str, Any] | None]) -> Cost:
     """The sum over all rows whose cost is known."""
-    costs = ({name: value for name, value in row.items() if name != "known"} for row in rows if row)
+    names = [part.name for part in fields(Cost)]
+    costs = ({name: row[name] for name in names if name in row} for row in rows if row)
     return sum((Cost(**cost) for cost in costs), Cost())

@@ -151,22 +151,22 @@ def _download(
     """Download one file, with retries until it is complete."""
     for pause in (*WAITS, None):
         try:
-            with screen.file(file) as tell:
-                _check(hub.fetch_file(snapshot, file.path, tell, restart=restart), file.size)
+            with screen.file(file) as on_bytes:
+                _check(hub.fetch_file(snapshot, file.path, on_bytes, restart=restart), file.size)
             return
         except BadInput:
             raise
         except Exception as error:
             restart = isinstance(error, DataError)
-            said = (str(error).splitlines() or ["no details"])[0]
+            first_line = (str(error).splitlines() or ["no details"])[0]
             if pause is None:
                 raise BadInput(
                     f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last "
-                    f"with {type(error).__name__}: {said}. The bytes received so far are "
+                    f"with {type(error).__name__}: {first_line}. The bytes received so far are "
                     f"kept; the same command continues from there."
                 ) from error
             screen.line(
-                f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s"
+                f"{file.path}: {type(error).__name__}: {first_line}; trying again in {pause:.0f} s"
             )
             wait(pause)
 
@@ -244,14 +244,14 @@ class FileProgress:
         self._bytes = 0
 
     def __enter__(self) -> Callable[[int], None]:
-        return self._tell
+        return self._record
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             speed = "" if self._first is None else f", {self._speed()}/s"
             self._screen.line(f"{self._file.path}: {size(self._file.size)}{speed}")
 
-    def _tell(self, there: int) -> None:
+    def _record(self, there: int) -> None:
         self._first = there if self._first is None else self._first
         self._bytes = max(self._bytes, there)
         now = self._screen._clock()

@@ -26,14 +26,14 @@ def check_labels(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         stage = by_id[spec.id]
         sources = [by_id[need] for need in stage.needs if isinstance(by_id[need].part, SourcePart)]
         known = [labels for source in sources if (labels := _labels(source, by_id)) is not None]
-        if not known or len(known) < len(sources) or stage.part.label_uses is None:
+        if not known or len(known) < len(sources) or stage.part.labels.used is None:
             continue
         labels = _together(known)
         names = ", ".join(_file_or_id(source) for source in sources)
-        for use in stage.part.label_uses(stage.params):
+        for use in stage.part.labels.used(stage.params):
             for field, problem in _problems(use, labels, names):
                 path = ("stages", number, "with", field)
-                problems.append(f"{loaded.where(path)}: stages.{number}.with.{field}: {problem}")
+                problems.append(f"{loaded.field(path)}: {problem}")
     if problems:
         raise SpecError("\n".join(problems))
 
@@ -55,8 +55,8 @@ def _declared(stage: Stage) -> Labels | None:
     if stage.files is not None and "labels" in stage.files.facts:
         declared: Labels = stage.files.facts["labels"]
         return declared
-    if isinstance(stage.part, TablePart) and stage.part.labels is not None:
-        return stage.part.labels(stage.params)
+    if isinstance(stage.part, TablePart) and stage.part.labels.offered is not None:
+        return stage.part.labels.offered(stage.params)
     return None
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.examinations import examinations_of, examiners_of
+from toolkit._plan.executors import bind_executors
 from toolkit._plan.keys import canonical, key_of
 from toolkit._plan.labels import check_labels
-from toolkit._plan.plan import SAMPLES, Executor, Plan, Sink, Stage
+from toolkit._plan.plan import SAMPLES, Plan, Sink, Stage
 from toolkit._plan.resolve import Loadable, Resolved, needed_elsewhere, part_at
 from toolkit._plan.spaces import check_spaces
 from toolkit._spec.load import LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
-from toolkit.errors import BadInput, SpecError, choices, nearest
-from toolkit.parts import ExecutorPart, ModelPart, SinkParams, StagePart
+from toolkit.errors import SpecError, choices, nearest
+from toolkit.parts import ModelPart, SinkParams, StagePart
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -39,7 +40,7 @@ def _make_plan(resolved: Resolved, parts: Parts, on: str) -> Plan:
     check_labels(loaded, stages)
     check_spaces(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
-    executors = _executors(loaded, parts, stages)
+    executors = bind_executors(resolved, parts, stages)
     run = _run_id(resolved, stages)
     return Plan(loaded, run, stages, sinks, resolved.secrets(), executors)
 
@@ -121,7 +122,7 @@ def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, origin: From) 
     if origin.stage not in ids:
         at = (*path, "stage")
         raise SpecError(
-            f"{resolved.loaded.where(at)}: {'.'.join(map(str, at))}: {origin.spec} has no stage "
+            f"{resolved.loaded.field(at)}: {origin.spec} has no stage "
             f"'{origin.stage}'.{nearest(origin.stage, ids)} Stages: {choices(ids)}."
         )
     needed = {origin.stage}
@@ -202,7 +203,7 @@ def _check_fit(
         return
     has, wants = model.identity.facts, saes.identity.facts
     path = (*field_path, "saes") if loaded.spec.stages[int(field_path[1])].saes else ("saes",)
-    where = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
+    where = loaded.field(path)
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
             f"{where}: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
@@ -229,9 +230,7 @@ def _check_params(
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
-        raise SpecError(
-            f"{loaded.where((*path, 'with'))}: {'.'.join(map(str, path))}.with: {problem}"
-        )
+        raise SpecError(f"{loaded.field((*path, 'with'))}: {problem}")
 
 
 def _limit(spec: Spec) -> int | None:
@@ -309,32 +308,6 @@ def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
         assert isinstance(params, SinkParams)
         sinks.append(Sink(ref.name or f"{ref.uses}-{number}", part, params))
     return sinks
-
-
-def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dict[str, Executor]:
-    """The executors that are named anywhere, with their params; one that is not installed is
-    refused.
-    """
-    named: dict[str, SpecPath] = {name: ("executors", name) for name in loaded.spec.executors}
-    for number, stage in enumerate(loaded.spec.stages):
-        if stage.on is not None:
-            named.setdefault(stage.on, ("stages", number, "on"))
-    executors = {}
-    for name in dict.fromkeys([*named, *(stage.on for stage in stages)]):
-        try:
-            part = parts.get("executor", name)
-        except BadInput as error:
-            if name not in named:
-                raise
-            path = named[name]
-            field = ".".join(map(str, path))
-            raise SpecError(f"{loaded.where(path)}: {field}: {error}") from None
-        assert isinstance(part, ExecutorPart)
-        settings = loaded.spec.executors.get(name, {})
-        path = ("executors", name)
-        params = validate_params(loaded, part.params, settings, path, f"executor '{name}'", parts)
-        executors[name] = Executor(part, params)
-    return executors
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:

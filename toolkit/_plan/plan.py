@@ -142,10 +142,15 @@ class Sink:
 
 @dataclass(frozen=True)
 class Executor:
-    """An executor, bound to the params that the spec gives it."""
+    """An executor under the name by which stages run `on` it, bound to its params."""
 
+    name: str
     part: ExecutorPart
     params: BaseModel
+
+    def describe(self) -> str:
+        """Its name, and the part that it uses if that has another one."""
+        return self.name if self.name == self.part.name else f"{self.name} ({self.part.name})"
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ class Plan:
     sinks: tuple[Sink, ...]
     secrets: Secrets = NONE
     executors: Mapping[str, Executor] = field(default_factory=dict)
-    """The executors that the spec's `executors`, a stage's `on` or `--on` name."""
+    """By name: the executors that the spec's `executors`, a stage's `on` or `--on` give."""
 
     @property
     def name(self) -> str:
@@ -168,6 +173,13 @@ class Plan:
     def stage(self, id: str) -> Stage:
         """The stage of that id."""
         return next(stage for stage in self.stages if stage.id == id)
+
+    def stages_on(self) -> dict[str, list[str]]:
+        """The stages that run on each executor, by its name."""
+        stages: dict[str, list[str]] = {}
+        for stage in self.stages:
+            stages.setdefault(stage.on, []).append(stage.id)
+        return stages
 
     def own_stages(self) -> list[Stage]:
         """The stages of this experiment, without those of the experiment its samples come from."""

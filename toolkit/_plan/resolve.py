@@ -155,10 +155,9 @@ def _placed_errors(
     except (BadInput, DataError) as error:
         text = str(error)
         path = _blamed(field_path, ref, text)
-        field = ".".join(map(str, path))
         text = text.removeprefix(f"{field_path[-1]}.with.{path[-1]}: ")
         kind = SpecError if isinstance(error, BadInput) else DataError
-        raise kind(f"{loaded.where(path)}: {field}: {text}") from None
+        raise kind(f"{loaded.field(path)}: {text}") from None
 
 
 def _blamed(path: SpecPath, ref: PartRef | StageSpec, message: str) -> SpecPath:
@@ -186,9 +185,7 @@ def part_at(loaded: LoadedSpec, parts: Parts, kind: str, path: SpecPath, name: s
     try:
         return parts.get(kind, name)
     except BadInput as error:
-        raise SpecError(
-            f"{loaded.where((*path, 'uses'))}: {'.'.join(map(str, path))}.uses: {error}"
-        ) from None
+        raise SpecError(f"{loaded.field((*path, 'uses'))}: {error}") from None
 
 
 def _files(

@@ -32,7 +32,7 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         path = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
         of, uses = _named(stage, extractions)
         raise SpecError(
-            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features "
+            f"{loaded.field(path)}: stage '{stage.id}' reads features "
             f"of {of} and uses {uses}. A feature number only has a meaning in its own space. Use "
             "the SAEs that the features were extracted with, or extract with these."
         )
@@ -61,7 +61,7 @@ def _check_confirmed(
         path = ("stages", number, "needs")
         of, uses = _named(reads[0], extractions)
         raise SpecError(
-            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' confirms "
+            f"{loaded.field(path)}: stage '{stage.id}' confirms "
             f"results of stage '{before.id}' in {of}, but reads activations of {uses} (stage "
             f"'{reads[0].id}'). A feature number only has a meaning in its own space. Let "
             "the stage need an extraction with the same SAEs."

@@ -156,13 +156,13 @@ def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) ->
     if labels := [entry["text"] for entry in written if entry["stat"] == "label" and entry["text"]]:
         cells["label"] = "; ".join(dict.fromkeys(labels))
     verdicts = [entry for entry in written if entry["stat"] == "verdict"]
-    said = [entry["text"] or shown(entry["number"]) for entry in verdicts]
-    if len(set(said)) > 1:
-        said = [
+    texts = [entry["text"] or shown(entry["number"]) for entry in verdicts]
+    if len(set(texts)) > 1:
+        texts = [
             f"{entry['group'] or entry['stage']}: {text}"
-            for entry, text in zip(verdicts, said, strict=True)
+            for entry, text in zip(verdicts, texts, strict=True)
         ]
-    return {**cells, "verdict": "; ".join(dict.fromkeys(said))} if said else cells
+    return {**cells, "verdict": "; ".join(dict.fromkeys(texts))} if texts else cells
 
 
 def stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str]:

@@ -39,8 +39,8 @@ def table_html(frame: pl.DataFrame, caption: str = "") -> str:
         if frame.height
         else "<p>No rows.</p>"
     )
-    said = f"<caption style='text-align:left'>{safe(caption)}</caption>" if caption else ""
-    return f"<table>{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+    heading = f"<caption style='text-align:left'>{safe(caption)}</caption>" if caption else ""
+    return f"<table>{heading}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def _cell(value: Any, number: bool) -> str:

@@ -216,12 +216,12 @@ class Run:
 
     def _why_stage(self, entry: Mapping[str, Any]) -> str:
         done = sum(step.stage == entry.get("id") for step in self.steps)
-        said = (
+        reason = (
             f"its {counted(done, 'committed step')} wrote none"
             if done
             else "it has committed no step yet"
         )
-        return f"stage '{entry.get('id')}' ({entry.get('part')}) writes it and {said}"
+        return f"stage '{entry.get('id')}' ({entry.get('part')}) writes it and {reason}"
 
 
 def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
@@ -262,7 +262,8 @@ def open_run(where: str | None, name: str | None = None) -> Run:
     states = store.run_states()
     if name is None and not states:
         raise BadInput(f"{folder} holds no runs yet. Start one: toolkit run SPEC")
-    run = run_of(store, states[-1].run if name is None else find_run(folder, name), states)
+    recorded = [row.run for row in states]
+    run = run_of(store, recorded[-1] if name is None else find_run(folder, name, recorded), states)
     if name is None and len(states) > 1:
         return replace(run, notes=(f"run: {run.id}, the newest of {len(states)}", *run.notes))
     return run

@@ -62,11 +62,10 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
         read_manifest(folder),
         events,
         StoreInputs(store, {"": steps}),
-        _report_parts(parts),
+        parts,
         inputs_of=lambda keys: StoreInputs(store, {"": [row for row in steps if row.key in keys]}),
         steps=steps,
         row_bytes=store.bytes_per_row(),
-        stage_parts=[part for part in parts.all() if isinstance(part, TablePart)],
     )
 
 
@@ -78,7 +77,7 @@ def sections_of(store: Store, run: str, parts: Parts) -> list[Section]:
 
 def sections_in(inputs: RunInputs, parts: Parts) -> list[Section]:
     """The sections of these tables' report that have something to show."""
-    return list(_sections(inputs, _report_parts(parts)))
+    return list(_sections(inputs, parts))
 
 
 def _steps(store: Store, run: str, events: Iterable[RunEvent]) -> list[StepRow]:
@@ -90,27 +89,31 @@ def _report_parts(parts: Parts) -> list[ReportSection]:
     return [part for part in parts.of("report") if isinstance(part, ReportSection)]
 
 
+def _table_parts(parts: Parts) -> list[TablePart]:
+    return [part for part in parts.all() if isinstance(part, TablePart)]
+
+
 def write_report(
     folder: Path,
     manifest: Mapping[str, Any],
     events: Iterable[RunEvent],
     inputs: RunInputs,
-    sections: Sequence[ReportSection],
+    parts: Parts,
     *,
     inputs_of: InputsOf | None = None,
     steps: Sequence[StepRow] = (),
     row_bytes: Mapping[str, float] | None = None,
-    stage_parts: Sequence[TablePart] = (),
 ) -> Path:
     """Write `report.html` into the run's folder atomically. `steps` adds the rows of reused steps,
-    `row_bytes` what a row of each table takes in the store,
-    `stage_parts` the summaries of parts, and `inputs_of` the tables of the points of a sweep.
+    `row_bytes` what a row of each table takes in the store, and `inputs_of` the tables of the
+    points of a sweep.
     """
     run = progress_of(events)
     known = {step.key: step for step in steps}
-    made = list(_sections(inputs, sections))
+    sections = _report_parts(parts)
+    made = list(_sections(inputs, parts))
     stated = findings_with_sections(inputs, sections)
-    summaries = list(summaries_of(run, manifest, stage_parts))
+    summaries = list(summaries_of(run, manifest, _table_parts(parts)))
     text = _template().render(
         **_page(manifest),
         **_run(manifest, run, known),
@@ -179,21 +182,22 @@ def _yaml(spec: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
 
 
-def _sections(inputs: RunInputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
+def _sections(inputs: RunInputs, parts: Parts) -> Iterator[Section]:
     """The sections that have something to show, in their order."""
-    for part in sorted(sections, key=lambda part: (part.order, part.name)):
+    for part in sorted(_report_parts(parts), key=lambda part: (part.order, part.name)):
         try:
             figures = list(part.run(inputs)) if has_rows(inputs, part) else []
         except Exception as error:  # a failing section of a plugin must not prevent the report
-            yield Section(part.name, part.title, part.help, (), _section_error(part, error))
+            yield Section(
+                part.name, part.title, part.help, (), _section_error(parts.owner(part).name, error)
+            )
             continue
         if figures:
             yield Section(part.name, part.title, part.help, figures)
 
 
-def _section_error(part: ReportSection, error: Exception) -> SectionError:
-    source = getattr(part.run, "__module__", "") or "an unknown module"
-    return SectionError(source.split(".")[0], type(error).__name__, str(error) or "(no message)")
+def _section_error(plugin: str, error: Exception) -> SectionError:
+    return SectionError(plugin, type(error).__name__, str(error) or "(no message)")
 
 
 def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
@@ -239,15 +243,15 @@ def notes(finding: Finding) -> str:
     """The interval and number of units of a finding, and what reaches the same result without
     SAEs.
     """
-    said = []
+    texts = []
     if finding.interval is not None:
         low, high = finding.interval
-        said.append(f"interval {low:.3g} to {high:.3g}")
+        texts.append(f"interval {low:.3g} to {high:.3g}")
     if finding.n is not None:
-        said.append(f"{finding.n:,} independent units")
+        texts.append(f"{finding.n:,} independent units")
     if finding.baseline:
-        said.append(finding.baseline)
-    return "; ".join(said)
+        texts.append(finding.baseline)
+    return "; ".join(texts)
 
 
 def duration(seconds: float) -> str:

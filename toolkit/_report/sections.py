@@ -15,6 +15,7 @@ class SectionError:
     """Why a section is missing."""
 
     plugin: str
+    """The name of the plugin, as `toolkit plugins` prints it."""
     kind: str
     message: str
 

@@ -79,8 +79,8 @@ class Committer:
         nothing is recorded in a store that another process holds.
         """
         done, total = queue.counts()
-        with self._lease(wait=wait) as held:
-            if not held:
+        with self._lease(wait=wait) as has_lease:
+            if not has_lease:
                 return
             self._store.record_run(
                 run=self._plan.run,

@@ -197,13 +197,14 @@ def _priced(
 
 
 def _cost_row(stage: Stage, loads: Loads, load: Workload | None) -> dict[str, Any] | None:
-    return as_row(stage, load, loads.cost(stage, load))
+    return as_row(stage, load, loads.cost)
 
 
 def _row(
     stage: Stage, steps: str, there: int, why: str, seconds: float | None = None
 ) -> dict[str, Any]:
-    named = {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
+    named: dict[str, Any] = {"stage": stage.id, "part": stage.part.name, "on": stage.on}
+    named["needs"] = list(stage.needs)
     counts = {"steps": steps, "there": there, "imported": 0}
     costs = dict.fromkeys(("cost", "expected", "whole"))
     return {**named, **counts, "seconds": seconds, "why": why, **costs}

@@ -18,12 +18,15 @@ class RunOptions:
     overlays: tuple[Path, ...] = ()
     """YAML files merged over the spec, in order."""
     plugins: tuple[Path, ...] = ()
-    """Scratch plugin files to load beside the installed plugins; their hashes are recorded."""
+    """Scratch plugin files to load with the installed plugins; their hashes are recorded."""
     on: str = DEFAULT_EXECUTOR
-    """The executor of every stage that names none with `on:`."""
+    """The executor of every stage that names none with `on:`: an installed one, or an entry of the
+    spec's `executors`.
+    """
     gpu: str | None = None
     """Which GPUs of this machine to use: `5`, `2,5`, `all` or `none`; None leaves the choice to
-    the executor's params and to CUDA_VISIBLE_DEVICES.
+    the executors' params and to CUDA_VISIBLE_DEVICES. An executor with `gpus: none`
+    keeps it where others may have GPUs.
     """
     store: str | None = None
     """Folder or URI of the store; None means TOOLKIT_STORE, else ./toolkit-runs."""

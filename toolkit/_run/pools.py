@@ -38,6 +38,7 @@ class PoolPlan:
         """What the manifest records about it."""
         gpus = [gpu for request in self.requests for gpu in request.gpus or ()]
         return {
+            "name": self.executor.name,
             "executor": self.executor.part.name,
             "workers": len(self.requests),
             "gpus": [_identity(gpu) for gpu in dict.fromkeys(gpus)],
@@ -79,10 +80,7 @@ class Pools:
         pools = {}
         for name, plan in self.plans.items():
             requests = [in_folder(request, folder) for request in plan.requests]
-            executor = plan.executor
-            pools[name] = WorkerPool(
-                executor.part, executor.params, requests, self.versions, inbox, emit
-            )
+            pools[name] = WorkerPool(plan.executor, requests, self.versions, inbox, emit)
         return inbox, pools
 
 
@@ -90,13 +88,15 @@ def make_pools(plan: Plan, parts: Parts, options: RunOptions, *, rendering: bool
     """Choose the workers of every executor that a stage names. Refuses a missing GPU, except for
     `rendering` command lines on a machine without any, such as a login node.
     """
-    names = dict.fromkeys(stage.on for stage in plan.stages)
+    executors = [plan.executors[name] for name in plan.stages_on()]
+    on_cpu = _on_cpu(executors)
     plans = {}
-    for name in names:
-        executor = plan.executors[name]
+    for executor in executors:
+        name = executor.name
         stages = [stage for stage in plan.stages if stage.on == name]
         template = _template(executor, stages, options, plan.secrets)
-        gpus = _gpus(executor, options, rendering)
+        option = None if name in on_cpu else options.gpu
+        gpus = _gpus(executor, option, rendering)
         workers = executor.part.workers(executor.params)
         plans[name] = PoolPlan(executor, worker_requests(template, gpus, workers))
     return Pools(plans, versions(parts))
@@ -116,7 +116,8 @@ def _template(
     executor: Executor, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
 ) -> WorkerRequest:
     return WorkerRequest(
-        name=executor.part.name,
+        name=executor.name,
+        executor=executor.name,
         folder=Path("workers"),
         jobs=Path("jobs"),
         inputs=Path("inputs"),
@@ -129,16 +130,24 @@ def _template(
     )
 
 
-def _gpus(executor: Executor, options: RunOptions, rendering: bool) -> list[Gpu] | None:
+def _on_cpu(executors: Sequence[Executor]) -> set[str]:
+    """The executors whose params say `gpus: none` where others may have GPUs: `--gpu` is about the
+    others. If all say so, it is about all.
+    """
+    without = {pool.name for pool in executors if pool.part.gpus(pool.params) == "none"}
+    return without if len(without) < len(executors) else set()
+
+
+def _gpus(executor: Executor, option: str | None, rendering: bool) -> list[Gpu] | None:
     """The GPUs of an executor's workers: `--gpu`, else its params; None leaves the choice open."""
-    request = options.gpu or executor.part.gpus(executor.params)
+    request = option or executor.part.gpus(executor.params)
     if request is None:
         return None
     if not executor.part.local_gpus:
-        if options.gpu:
+        if option:
             raise BadInput(
-                f"--gpu {options.gpu} means a GPU of this machine, and the workers of executor "
-                f"'{executor.part.name}' run elsewhere. Name its GPUs under `executors`."
+                f"--gpu {option} means a GPU of this machine, and the workers of executor "
+                f"'{executor.name}' run elsewhere. Name its GPUs under executors.{executor.name}."
             )
         return None
     installed = installed_gpus()

@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,11 @@ def run_ids(store: Path) -> list[str]:
     return sorted(path.parent.name for path in (store / "runs").glob("*/manifest.json"))
 
 
-def find_run(store: Path, text: str) -> str:
-    """The run id that `text` names: the id itself or the beginning of exactly one."""
-    known = run_ids(store)
+def find_run(store: Path, text: str, recorded: Iterable[str] = ()) -> str:
+    """The run id that `text` names: the id itself or the beginning of exactly one. `recorded` has
+    ids from the tables: a store at a URI may have runs of other machines, without folders here.
+    """
+    known = sorted({*run_ids(store), *recorded})
     if text in known:
         return text
     if not known:

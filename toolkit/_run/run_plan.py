@@ -130,8 +130,8 @@ def _carry_out(scheduler: Scheduler, report_of: ReportOf) -> RunResult:
         _finish(scheduler, report_of)
         scheduler.emit(
             ev.RunDone(
-                computed=scheduler.computed,
-                reused=scheduler.reused,
+                computed=scheduler.results.computed,
+                reused=scheduler.results.reused,
                 seconds=time.monotonic() - began,
             )
         )
@@ -144,11 +144,11 @@ def _carry_out(scheduler: Scheduler, report_of: ReportOf) -> RunResult:
     except (ToolkitError, OSError) as error:
         _record_failure(scheduler, error)
         raise
-    if scheduler.computed or not was_done:
+    if scheduler.results.computed or not was_done:
         # A report made while the run was under way must not pass for that of a finished one.
         (scheduler.folder / REPORT).unlink(missing_ok=True)
     rows = [row for stage in steps.rows.values() for row in stage]
-    return RunResult(plan.run, store, scheduler.folder, scheduler.computed, rows)
+    return RunResult(plan.run, store, scheduler.folder, scheduler.results.computed, rows)
 
 
 def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
@@ -160,8 +160,7 @@ def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
         store.index(keys, run=plan.run)
         inputs = StoreInputs(store, scheduler.queue.rows, folder / "inputs")
         record = read_manifest(folder)
-        for name, sink_folder, hashes in write_sinks(plan, inputs, record, report_of):
-            written = ev.SinkWritten(sink=name, folder=str(sink_folder), hashes=hashes)
+        for written in write_sinks(plan, inputs, record, report_of):
             scheduler.emit(written)
 
     scheduler.interrupts.obey(write)

@@ -8,10 +8,10 @@ job folders that were not, and computes the rest.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit._run import events as ev
 from toolkit._run.batch_plans import BatchPlans
@@ -20,24 +20,23 @@ from toolkit._run.expansion import StageExpander
 from toolkit._run.inputs import InputFiles
 from toolkit._run.interrupts import Interrupts
 from toolkit._run.job_message import JobMessages, empty_folder
-from toolkit._run.pending import TOGETHER, URI_SECONDS, FinishedStep, PendingCommits
+from toolkit._run.pending import URI_SECONDS, FinishedStep, PendingCommits
+from toolkit._run.retries import Retries
 from toolkit._run.run_folder import at_uri, resume_command
-from toolkit._run.step_queue import MAX_ATTEMPTS, StepQueue
-from toolkit._run.watchdog import Place, Watchdog
-from toolkit._run.workers import Inbox, WorkerPool, WorkerSlot, start_error
+from toolkit._run.step_queue import StepQueue, step_fields
+from toolkit._run.step_results import StepResults
+from toolkit._run.watchdog import Watchdog
+from toolkit._run.workers import Inbox, WorkerPool, WorkerSlot
 from toolkit.errors import Interrupted, StepFailed
-from toolkit.ledger import StepRow
 from toolkit.protocol import (
     Alive,
     Done,
     Failed,
     Hello,
-    JobResult,
     PartSaid,
     Phase,
     Progress,
     WorkerEvent,
-    fields_of,
 )
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 TICK_SECONDS = 0.1
-OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
-"""Names of the error classes that mean that memory ran out."""
 WARNING = "warning"
 """The name of a part's event that is a warning, with its `text`."""
 
@@ -64,9 +61,6 @@ class Scheduler:
     inbox: Inbox
     interrupts: Interrupts
     emit: Callable[[ev.RunEvent], None]
-    computed: int = 0
-    reused: int = 0
-    failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         plan, store, folder = self.plan, self.store, self.folder
@@ -80,6 +74,10 @@ class Scheduler:
         )
         self._watchdog = Watchdog(self.emit)
         self._pending = PendingCommits(URI_SECONDS if at_uri(store.folder) else 0.0)
+        self.results = StepResults(
+            self.queue, self.committer, self._pending, self._expander.forecast, self.emit
+        )
+        self._retries = Retries(self.queue, self._batch_plans, self.emit)
 
     def run(self) -> None:
         """Compute until every step is committed, one has failed, or the user stops it."""
@@ -95,7 +93,7 @@ class Scheduler:
     def _loop(self) -> None:
         announced = False
         while True:
-            stopping = bool(self.interrupts.count or self.failures)
+            stopping = bool(self.interrupts.count or self._retries.failures)
             if not stopping:
                 for stage in self.queue.ready_stages():
                     self._open_stage(stage)
@@ -108,13 +106,13 @@ class Scheduler:
             if self.interrupts.count > 1:
                 return
             if self._pending.is_overdue() or (stopping and self._pending.steps):
-                self._commit_pending()
+                self.results.commit_pending()
             else:
                 self._take_event()
 
     def _raise_outcome(self) -> None:
-        if self.failures:
-            raise StepFailed("\n".join(self.failures))
+        if self._retries.failures:
+            raise StepFailed("\n".join(self._retries.failures))
         self.interrupts.check()
 
     def interruption(self) -> Interrupted:
@@ -130,46 +128,12 @@ class Scheduler:
         expansion = self._expander.expand(stage)
         for step in expansion.steps:
             if step.key in expansion.committed:
-                self._reuse(step, expansion.committed[step.key])
+                self.results.reuse(step, expansion.committed[step.key])
         todo = [step for step in expansion.steps if step.key not in expansion.committed]
-        recovered = [
-            step
-            for step in todo
-            if step.key not in self.queue.running and self.committer.is_finished(step)
-        ]
-        for start in range(0, len(recovered), TOGETHER):
-            batch = recovered[start : start + TOGETHER]
-            self._commit([(step, "an earlier worker") for step in batch])
-            for step in batch:
-                self.emit(ev.StepRecovered(**_step_fields(step)))
-        recovered_keys = {step.key for step in recovered}
+        recovered = self.results.recover(todo)
         for step in todo:
-            if step.key not in recovered_keys:
+            if step.key not in recovered:
                 self.queue.add(step, expansion.reasons[step.key])
-
-    def _reuse(self, step: Step, row: StepRow) -> None:
-        for other in self.queue.commit(step, row):
-            self._announce_reuse(other)
-        self._announce_reuse(step)
-
-    def _announce_reuse(self, step: Step) -> None:
-        self.reused += 1
-        self.emit(ev.StepReused(**_step_fields(step)))
-
-    def _commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:
-        rows = self.committer.commit(steps)
-        for (step, _), row in zip(steps, rows, strict=True):
-            self.computed += 1
-            for other in self.queue.commit(step, row):
-                self._announce_reuse(other)
-        return rows
-
-    def _commit_pending(self) -> None:
-        """Commit the finished steps, and announce each of them."""
-        with self._pending.writing() as finished:
-            rows = self._commit([(step.step, step.worker) for step in finished])
-        for step, row in zip(finished, rows, strict=True):
-            self._announce_done(step, row)
 
     # --- handing out ---
 
@@ -195,7 +159,7 @@ class Scheduler:
         inputs = self._inputs.files(step, self.queue.rows_of(stage.needs), folder / "in")
         message = self._messages.make(step, folder, inputs, self._batch_plans.of(stage))
         pool.give(slot, message, stage.loaded_key())
-        self.emit(ev.StepStarted(**_step_fields(step), worker=slot.worker.name, reason=reason))
+        self.emit(ev.StepStarted(**step_fields(step), worker=slot.worker.name, reason=reason))
 
     # --- taking events ---
 
@@ -210,16 +174,16 @@ class Scheduler:
             slot, event = self.inbox.get(timeout=left)
         except queue.Empty:
             if left < TICK_SECONDS:
-                self._commit_pending()
+                self.results.commit_pending()
                 return
             slots = [slot for pool in self.pools.values() for slot in pool.slots]
-            self._watchdog.look(slots, self._place_of)
+            self._watchdog.check(slots, self.queue.running)
             self.emit(ev.AliveSign())
             return
         if event is None:
-            self._on_worker_died(slot)
+            self._retries.on_worker_died(slot)
         elif _is_of(slot, event):
-            self._watchdog.heard(slot, event)
+            self._watchdog.record(slot, event)
             self._on_event(slot, event)
 
     def _is_busy(self) -> bool:
@@ -233,7 +197,7 @@ class Scheduler:
         elif isinstance(event, Done):
             self._on_done(slot, event)
         elif isinstance(event, Failed):
-            self._on_failed(slot, event)
+            self._retries.on_failed(slot, event)
         elif isinstance(event, PartSaid):
             self._on_part_said(slot, event)
         elif isinstance(event, Phase):
@@ -249,121 +213,13 @@ class Scheduler:
         self._watchdog.step_took(event.seconds)
         self._pending.add(FinishedStep(step, slot.worker.name, event))
 
-    def _announce_done(self, finished: FinishedStep, row: StepRow) -> None:
-        step, event = finished.step, finished.done
-        left = self.queue.left_of(step.stage.id)
-        expected = event.seconds * (1 + left) if left else None
-        self._expander.forecast(step.stage, expected, "its first step")
-        self.emit(
-            ev.StepDone(
-                **_step_fields(step),
-                worker=finished.worker,
-                **{**fields_of(JobResult, event), "rows": dict(row.tables)},
-            )
-        )
-
-    def _on_failed(self, slot: WorkerSlot, event: Failed) -> None:
-        if event.job is None:
-            raise start_error(slot, event)
-        if event.kind in OUT_OF_MEMORY and self._retried_smaller(slot, event):
-            return
-        step = self.queue.fail(event.job)
-        slot.job = None
-        part = step.stage.part.name
-        self._give_up(slot, step, event.message, event.traceback, f" ({part})")
-
-    def _retried_smaller(self, slot: WorkerSlot, event: Failed) -> bool:
-        """Retry a step that ran out of memory with batches half as large. Returns whether that is
-        possible: a stage without a batch plan has no batches to halve.
-        """
-        assert event.job is not None
-        stage = self.queue.running[event.job].stage
-        words = self._halved(stage)
-        if not words:
-            return False
-        step, attempt = self.queue.retry(event.job, "it ran out of memory")
-        slot.job = None
-        if attempt > MAX_ATTEMPTS:
-            error = f"{event.message} ({MAX_ATTEMPTS} attempts, each with smaller batches)"
-            self._give_up(slot, step, error, event.traceback, f" ({stage.part.name})")
-        else:
-            retried = ev.StepRetriedSmaller
-            self._announce_retry(retried, slot, step, f"out of memory{words}", attempt)
-        return True
-
-    def _halved(self, stage: Stage) -> str:
-        """Halve the batches of a stage and describe the change; empty if they cannot be halved."""
-        smaller = self._batch_plans.halve(stage)
-        if smaller is None:
-            return ""
-        changed = self._batch_plans.event(stage)
-        if changed is not None:
-            self.emit(changed)
-        sizes = ", ".join(f"{name} {size}" for name, size in smaller.items())
-        return f"; its batches are halved: {sizes}"
-
-    def _announce_retry(
-        self,
-        event: type[ev.StepRetried],
-        slot: WorkerSlot,
-        step: Step,
-        how: str,
-        attempt: int,
-    ) -> None:
-        self.emit(
-            event(
-                **_step_fields(step),
-                worker=slot.worker.name,
-                how=how,
-                attempt=attempt,
-                attempts=MAX_ATTEMPTS,
-            )
-        )
-
     def _on_part_said(self, slot: WorkerSlot, event: PartSaid) -> None:
         step = self.queue.running[event.job]
-        location = {**_step_fields(step), "worker": slot.worker.name}
+        location = {**step_fields(step), "worker": slot.worker.name}
         if event.name == WARNING:
             self.emit(ev.PartWarning(**location, text=str(event.facts.get("text", ""))))
         else:
             self.emit(ev.PartEvent(**location, name=event.name, facts=event.facts))
-
-    def _on_worker_died(self, slot: WorkerSlot) -> None:
-        """Give the step of a dead worker to a new one, a few times: if workers keep dying, the step
-        is the cause.
-        """
-        slot.ended = True
-        how = slot.pool.replace(slot)
-        if slot.job is None:
-            return
-        step, attempt = self.queue.retry(slot.job, "its worker died")
-        if attempt > MAX_ATTEMPTS:
-            log = slot.request.folder / f"{slot.worker.name}.log"
-            error = f"its worker died {MAX_ATTEMPTS} times ({how}); the last words: {log}"
-            self._give_up(slot, step, error)
-            return
-        if how.startswith("out of memory"):
-            how += self._halved(step.stage)
-        self._announce_retry(ev.StepRetried, slot, step, how, attempt)
-
-    def _give_up(
-        self, slot: WorkerSlot, step: Step, error: str, traceback: str = "", part: str = ""
-    ) -> None:
-        self.failures.append(f"stage '{step.stage.id}', step {step.index}{part}: {error}")
-        self.emit(
-            ev.StepFailure(
-                **_step_fields(step), worker=slot.worker.name, error=error, traceback=traceback
-            )
-        )
-
-    def _place_of(self, job: str | None) -> Place:
-        """Stage and index of a job; None and None for a worker without one."""
-        step = self.queue.running.get(job) if job else None
-        return (step.stage.id, step.index) if step else (None, None)
-
-
-def _step_fields(step: Step) -> dict[str, Any]:
-    return {"key": step.key, "stage": step.stage.id, "index": step.index}
 
 
 def _is_of(slot: WorkerSlot, event: WorkerEvent) -> bool:

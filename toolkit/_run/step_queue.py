@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.ledger import StepRow
 
@@ -133,3 +133,8 @@ class StepQueue:
         done = sum(len(rows) for rows in self.rows.values())
         total = None if self.unexpanded else sum(len(steps) for steps in self.steps.values())
         return done, total
+
+
+def step_fields(step: Step) -> dict[str, Any]:
+    """The fields by which an event names its step."""
+    return {"key": step.key, "stage": step.stage.id, "index": step.index}

@@ -10,18 +10,20 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from toolkit._run.events import RunEvent, Stalled
 from toolkit._run.workers import WorkerSlot
 from toolkit.protocol import Alive, Phase, Stack, WorkerEvent
 
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Step
+
 ANSWER_SECONDS = 2.0
 """How long a worker may take to report its stack."""
 RECENT_STEPS = 501
-Place = tuple[str | None, int | None]
-"""Stage and index of a worker's step; None and None for a worker that is starting."""
 
 
 @dataclass
@@ -29,7 +31,8 @@ class _Question:
     """A silent worker that was asked for its stack."""
 
     slot: WorkerSlot
-    step: Place
+    step: Step | None
+    """None for a worker that is starting."""
     answer_by: float
 
 
@@ -53,7 +56,7 @@ class Watchdog:
             return self._least
         return max(self._least, 10 * statistics.median(self._seconds))
 
-    def heard(self, slot: WorkerSlot, event: WorkerEvent) -> None:
+    def record(self, slot: WorkerSlot, event: WorkerEvent) -> None:
         """Record an event of a worker."""
         name = slot.worker.name
         if isinstance(event, Stack):
@@ -61,26 +64,28 @@ class Watchdog:
             if question is not None:
                 self._report(question, event.text)
         elif not isinstance(event, Alive):
-            slot.heard = time.monotonic()
+            slot.last_event = time.monotonic()
             self._report_at.pop(name, None)
             self._questions.pop(name, None)
         if isinstance(event, Phase):
             slot.phase, slot.phase_since = event.phase, time.monotonic()
 
-    def look(self, slots: Iterable[WorkerSlot], place_of: Callable[[str | None], Place]) -> None:
-        """Ask every worker that has been silent too long for its stack, and report it."""
+    def check(self, slots: Iterable[WorkerSlot], running: Mapping[str, Step]) -> None:
+        """Ask every worker that has been silent too long for its stack, and report it. `running`
+        has the steps of the workers' jobs.
+        """
         for slot in slots:
-            age = time.monotonic() - slot.heard
+            age = time.monotonic() - slot.last_event
             name = slot.worker.name
             if slot.awaiting_reply and age >= self._report_at.get(name, self.patience()):
                 self._report_at[name] = 2 * age
-                self._ask(slot, place_of(slot.job))
+                self._ask(slot, running.get(slot.job) if slot.job else None)
         for name, question in list(self._questions.items()):
             if time.monotonic() >= question.answer_by:
                 del self._questions[name]
                 self._report(question, _no_answer(question.slot))
 
-    def _ask(self, slot: WorkerSlot, step: Place) -> None:
+    def _ask(self, slot: WorkerSlot, step: Step | None) -> None:
         question = _Question(slot, step, time.monotonic() + ANSWER_SECONDS)
         if slot.hello is None:
             self._report(question, "it has not said hello yet")
@@ -90,15 +95,15 @@ class Watchdog:
 
     def _report(self, question: _Question, stack: str) -> None:
         slot, moment = question.slot, time.monotonic()
-        stage, index = question.step
+        step = question.step
         self._emit(
             Stalled(
                 worker=slot.worker.name,
-                stage=stage,
-                index=index,
+                stage=step.stage.id if step else None,
+                index=step.index if step else None,
                 phase=slot.phase,
                 phase_seconds=moment - slot.phase_since,
-                age=moment - slot.heard,
+                age=moment - slot.last_event,
                 stack=stack,
             )
         )

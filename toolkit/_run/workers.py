@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit._run.events import RunEvent, WorkerReady
 from toolkit.errors import BadInput, PluginError, VersionMismatch, WorkerDied
 from toolkit.executors import Worker, WorkerRequest
 from toolkit.gpus import Gpu
-from toolkit.parts import ExecutorPart
 from toolkit.protocol import Failed, Hello, WorkerEvent, WorkerSystem, fields_of
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Executor
 
 Inbox = queue.Queue[tuple["WorkerSlot", WorkerEvent | None]]
 """Events of all workers; None when a worker has ended."""
@@ -38,7 +40,7 @@ class WorkerSlot:
     """The model and SAEs that it holds."""
     phase: str = "start"
     phase_since: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)
+    last_event: float = field(default_factory=time.monotonic)
     """When it last sent an event other than a sign of life."""
     listener: threading.Thread | None = None
 
@@ -55,14 +57,14 @@ class WorkerPool:
 
     def __init__(
         self,
-        executor: ExecutorPart,
-        params: Any,
+        executor: Executor,
         requests: Sequence[WorkerRequest],
         versions: Mapping[str, str],
         inbox: Inbox,
         emit: Callable[[RunEvent], None],
     ) -> None:
-        self._executor, self._params, self._requests = executor, params, list(requests)
+        self._name, self._executor, self._params = executor.name, executor.part, executor.params
+        self._requests = list(requests)
         self._versions, self._inbox, self._emit = versions, inbox, emit
         self.slots: list[WorkerSlot] = []
 
@@ -101,11 +103,11 @@ class WorkerPool:
         _check_versions(name, self._versions, hello.versions)
         if slot.request.gpus is not None:
             _check_gpus(name, slot.request.gpus, hello.gpus)
-        slot.hello, slot.heard = hello, time.monotonic()
+        slot.hello, slot.last_event = hello, time.monotonic()
         self._emit(
             WorkerReady(
                 worker=name,
-                executor=self._executor.name,
+                executor=self._name,
                 **fields_of(WorkerSystem, hello),
             )
         )
@@ -122,7 +124,7 @@ class WorkerPool:
     def give(self, slot: WorkerSlot, job: Mapping[str, Any], loaded_key: str) -> None:
         """Hand a job to a worker."""
         slot.job, slot.loaded_key = job["job"], loaded_key
-        slot.phase, slot.phase_since, slot.heard = "start", time.monotonic(), time.monotonic()
+        slot.phase, slot.phase_since, slot.last_event = "start", time.monotonic(), time.monotonic()
         slot.worker.send({"type": "job", **job})
 
     def replace(self, slot: WorkerSlot) -> str:

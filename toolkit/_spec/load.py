@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from toolkit._spec.overlay import apply_set, changes_of, merge, shares_set
-from toolkit._spec.problems import Checked, checked, dotted, there
+from toolkit._spec.problems import Checked, checked, there
 from toolkit._spec.relations import check_chain, other_specs, relation_problems
 from toolkit._spec.spec import Spec
 from toolkit._spec.spec_names import check_only
@@ -68,6 +68,10 @@ class LoadedSpec:
         """
         return self.root.find(path).location
 
+    def field(self, path: SpecPath) -> str:
+        """`file:line: path` for messages about one value."""
+        return f"{self.where(path)}: {self.root.dotted(path)}"
+
 
 def load_spec(
     path: Path, overlays: Sequence[Path] = (), sets: Sequence[str] = (), *, referred: bool = False
@@ -115,7 +119,7 @@ def _load(
     secrets = Secrets({name: os.environ[name] for name in references(root)})
     with secrets.kept_out_of_errors():
         if problems := [
-            f"{root.find(index).location}: {dotted(index)}: {text}"
+            f"{root.find(index).location}: {root.dotted(index)}: {text}"
             for index, text in relation_problems(spec, root)
         ]:
             raise SpecError("\n".join(problems))
@@ -131,8 +135,8 @@ def _load(
 
 
 def _folders(path: Path, root: Node, overlay: Path) -> Iterator[Path]:
-    """Where the specs are that an overlay may name: beside it, beside the spec, and beside specs
-    that the spec's samples come from.
+    """Where the specs are that an overlay may name: in its folder, in the spec's, and in those of
+    specs that the spec's samples come from.
     """
     yield from (overlay.absolute().parent, path.absolute().parent)
     for _, source in other_specs(root):

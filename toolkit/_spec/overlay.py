@@ -9,6 +9,7 @@ single specs, by name. `--set` is a point edit: it changes one value, as editing
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from toolkit._spec.yaml import MAX_DEPTH, Node, SpecPath, parse_value
 from toolkit.errors import SpecError, nearest
@@ -197,18 +198,18 @@ def _edit(node: Node | None, steps: Sequence[str], value: Node, path: SpecPath) 
         node = Node({}, value.file)
     if not isinstance(node.value, dict):
         raise SpecError(
-            f"{value.file}: {_path(path)} is {node.value!r} ({node.location}), not a map; "
+            f"{_source(value)}: {_path(path)} is {node.value!r} ({node.location}), not a map; "
             f"it has no '{steps[0]}'."
         )
     child = _edit(node.value.get(steps[0]), steps[1:], value, (*path, steps[0]))
-    return Node({**node.value, steps[0]: child}, node.file, node.line)
+    return replace(node, value={**node.value, steps[0]: child})
 
 
 def _edit_list(node: Node, steps: Sequence[str], value: Node, path: SpecPath) -> Node:
-    index = _index(node, steps[0], value.file, path)
+    index = _index(node, steps[0], _source(value), path)
     items = list(node.value)
     items[index] = _edit(items[index], steps[1:], value, (*path, index))
-    return Node(items, node.file, node.line)
+    return replace(node, value=items)
 
 
 def _index(node: Node, step: str, source: str, path: SpecPath) -> int:
@@ -224,6 +225,11 @@ def _index(node: Node, step: str, source: str, path: SpecPath) -> int:
         f"{source}: {_path(path)} is a list of {len(node.value)}; a step into it is a number from "
         f"0, not '{step}'."
     )
+
+
+def _source(value: Node) -> str:
+    """Where a value was written: `--set a.b=c`, or the file, line and field of a sweep."""
+    return f"{value.location}: {value.written_at}" if value.written_at else value.location
 
 
 def _path(path: SpecPath) -> str:

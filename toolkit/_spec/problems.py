@@ -132,11 +132,11 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
         )
     elif kind == "missing":
         help = keys.allowed(problem.path[:-1]).get(str(key), "")
-        owner = subject if len(problem.path) == 1 else dotted(full[:-1])
+        owner = subject if len(problem.path) == 1 else root.dotted(full[:-1])
         text = f"missing; {owner} needs '{key}'{f' ({help})' if help else ''}."
     elif all(item["type"] == "value_error" for item in problem.items):
-        said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
-        text = said if said.endswith("?") else f"{said}."
+        messages = "; ".join(dict.fromkeys(_message(item) for item in problem.items))
+        text = messages if messages.endswith("?") else f"{messages}."
     else:
         choices = list(dict.fromkeys(_expected(item) for item in problem.items))
         node = there(root, full)
@@ -147,7 +147,7 @@ def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: s
             else ""
         )
         text = f"must be {' or '.join(choices)}, not {_shown(written)}.{near}"
-    return f"{root.find(full).location}: {dotted(full) or 'the whole file'}: {text}"
+    return f"{root.find(full).location}: {root.dotted(full) or 'the whole file'}: {text}"
 
 
 _WANTED = {
@@ -189,10 +189,10 @@ def _expected(item: ErrorDetails) -> str:
     )
     if template:
         return template.format(**context)
-    return _said(item)
+    return _message(item)
 
 
-def _said(item: ErrorDetails) -> str:
+def _message(item: ErrorDetails) -> str:
     """A validator's message, without pydantic's prefix."""
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
@@ -207,10 +207,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         return f"the text '{value if len(value) <= 60 else value[:57] + '...'}'"
     return str(value).lower() if isinstance(value, bool) else f"{value}"
-
-
-def dotted(path: SpecPath) -> str:
-    return ".".join(map(str, path))
 
 
 # --- values that pydantic would read as another kind ----------------------------------------------
@@ -271,7 +267,7 @@ def _converted_line(root: Node, path: SpecPath, validated: Any) -> str:
     else:
         advice = "a number"
     shown = _shown(root.find(path).value)
-    return f"{root.find(path).location}: {dotted(path)}: must be {advice}, not {shown}."
+    return f"{root.find(path).location}: {root.dotted(path)}: must be {advice}, not {shown}."
 
 
 # --- which keys a model allows --------------------------------------------------------------------

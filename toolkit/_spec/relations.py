@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from toolkit._spec.overlay import label
-from toolkit._spec.problems import dotted, there
+from toolkit._spec.problems import there
 from toolkit._spec.spec import EXAMINE, SOURCE, From, PartRef, Spec, StageSpec
 from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml
 from toolkit.errors import SpecError, nearest
@@ -109,7 +109,7 @@ def check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str]) 
     """
     for index, source in other_specs(root):
         file, stage = expand(source.value["spec"]), expand(source.value["stage"])
-        where = f"{source.value['spec'].location}: {dotted(index)}.spec"
+        where = f"{source.value['spec'].location}: {root.dotted(index)}.spec"
         target = os.path.realpath(path.parent / file)
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
@@ -121,7 +121,9 @@ def check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str]) 
             other = load_yaml(Path(target)).root
         except SpecError as error:
             raise SpecError(f"{where}: {error}") from None
-        _check_stage(other, stage, f"{source.value['stage'].location}: {dotted(index)}.stage", file)
+        _check_stage(
+            other, stage, f"{source.value['stage'].location}: {root.dotted(index)}.stage", file
+        )
         if target not in seen:
             seen.add(target)
             check_chain(other, Path(target), (*trail, target), seen)

@@ -11,6 +11,7 @@ from toolkit._spec.load import load_spec
 from toolkit._spec.spec_names import shipped_folder
 from toolkit._spec.yaml import Node, load_yaml
 from toolkit.errors import BadInput, choices, nearest
+from toolkit.files import PACKAGE
 
 DEFAULT = "two_groups"
 """The spec that `toolkit init NAME` copies by default."""
@@ -28,10 +29,10 @@ class Shipped:
 
     @property
     def needs_overlay(self) -> bool:
-        """Whether the spec names a large model, so that the README suggests the overlay with the
-        small packaged model.
+        """Whether the spec names a large model and not files of an installed package. If so, the
+        README suggests the overlay with the small packaged model.
         """
-        return "package:toolkit_lab" not in self.path.read_text(encoding="utf-8")
+        return not any(text.startswith(PACKAGE) for text in _texts(load_yaml(self.path).root))
 
 
 def shipped_specs() -> list[Shipped]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -57,6 +58,22 @@ class PartRef(_Model):
     name: str | None = Field(default=None, description="sinks only: how overlays find it")
 
 
+class ExecutorRef(_Model):
+    """An entry of `executors` under a name of its own."""
+
+    uses: str | None = Field(
+        default=None, min_length=1, description="the executor; by default the one of this name"
+    )
+    with_: dict[str, Any] = Field(default={}, alias="with", description="the executor's params")
+
+
+def is_reference(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of `executors` is an ExecutorRef. Others are the params themselves, of the
+    executor of that name.
+    """
+    return not {"uses", "with"}.isdisjoint(entry)
+
+
 class StageSpec(_Model):
     """One entry of `stages`."""
 
@@ -73,7 +90,9 @@ class StageSpec(_Model):
         default=None, ge=0, description="of this stage, in place of the spec's"
     )
     on: str | None = Field(
-        default=None, min_length=1, description="the executor of this stage, overriding --on"
+        default=None,
+        min_length=1,
+        description="the executor of this stage, overriding --on: installed, or from `executors`",
     )
     model: PartRef | None = None
     saes: PartRef | None = None
@@ -104,7 +123,9 @@ class Spec(_Model):
     stages: list[StageSpec] = Field(default=[], description="the stages of the experiment")
     sinks: list[PartRef] = Field(default=[], description="exports written after a run")
     executors: dict[str, dict[str, Any]] = Field(
-        default={}, description="params of the executors that --on names"
+        default={},
+        description="executors that `on` and --on name: params of an installed one under its "
+        "name, or {uses: EXECUTOR, with: PARAMS} under any name",
     )
     limit: Limit | None = Field(default=None, description="limits that make a run smaller")
     examine: Literal["stop", "warn", "off"] = Field(

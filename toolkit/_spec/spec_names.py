@@ -11,7 +11,7 @@ from toolkit.errors import SpecError, nearest
 
 
 def shipped_folder() -> Path:
-    """The folder of the shipped specs: inside the installed package, or beside it in a checkout."""
+    """The folder of the shipped specs: inside the installed package, in a checkout next to it."""
     package = Path(__file__).parents[1]
     inside = package / "specs"
     return inside if inside.is_dir() else package.parent / "specs"

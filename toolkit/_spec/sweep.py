@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit._spec.overlay import apply_value
@@ -82,8 +82,8 @@ def _expand(root: Node) -> tuple[Node, list[SweepPoint]]:
         for id, those in variants.items()
         for number, content in enumerate(those.contents.values(), 1)
     ]
-    listed = Node(stages, root.value["stages"].file, root.value["stages"].line)
-    return Node({**base.value, "stages": listed}, root.file, root.line), points
+    listed = replace(root.value["stages"], value=stages)
+    return replace(root, value={**base.value, "stages": listed}), points
 
 
 def _combinations(root: Node) -> Iterator[list[tuple[str, Node]]]:
@@ -101,7 +101,12 @@ def _combinations(root: Node) -> Iterator[list[tuple[str, Node]]]:
                 "write a path such as stages.features.with.at."
             )
         count *= len(values.value)
-        axes.append([(str(path), value) for value in values.value])
+        axes.append(
+            [
+                (str(path), replace(value, written_at=f"sweep.{path}.{number}"))
+                for number, value in enumerate(values.value)
+            ]
+        )
     if count > MAX_POINTS:
         raise SpecError(
             f"{sweep.location}: sweep: These lists have {count:,} combinations; at most "
@@ -141,7 +146,7 @@ class _Numbering:
         needs = content.get("needs")
         if needs is not None and isinstance(needs.value, list):
             items = [self._renamed(need, (*trail, id)) for need in needs.value]
-            content["needs"] = Node(items, needs.file, needs.line)
+            content["needs"] = replace(needs, value=items)
         samples = content.get("samples")
         if samples is not None:
             content["samples"] = self._with_renamed_source(samples, (*trail, id))
@@ -167,15 +172,15 @@ class _Numbering:
         id = need.value
         if not isinstance(id, str) or id not in self._stages or id in trail:
             return need
-        return Node(f"{id}@{self._number(id, trail)}", need.file, need.line)
+        return replace(need, value=f"{id}@{self._number(id, trail)}")
 
     def _with_renamed_source(self, samples: Node, trail: tuple[str, ...]) -> Node:
         source = samples.value.get("from") if isinstance(samples.value, dict) else None
         if source is None or not isinstance(source.value, dict) or "spec" in source.value:
             return samples
         stage = self._renamed(source.value.get("stage", Node(None, "")), trail)
-        renamed = Node({**source.value, "stage": stage}, source.file, source.line)
-        return Node({**samples.value, "from": renamed}, samples.file, samples.line)
+        renamed = replace(source, value={**source.value, "stage": stage})
+        return replace(samples, value={**samples.value, "from": renamed})
 
 
 def _plain(root: Node, key: str) -> Any:
@@ -201,11 +206,11 @@ def _named(
         name, mark, digits = str(node.value).rpartition("@")
         if not mark or name not in variants or not digits.isdigit():
             return node
-        return Node(_name(name, int(digits), variants), node.file, node.line)
+        return replace(node, value=_name(name, int(digits), variants))
 
     needs = content.get("needs")
     if needs is not None and isinstance(needs.value, list):
-        results["needs"] = Node([final(need) for need in needs.value], needs.file, needs.line)
+        results["needs"] = replace(needs, value=[final(need) for need in needs.value])
     samples = content.get("samples")
     source = samples.value.get("from") if samples and isinstance(samples.value, dict) else None
     if (
@@ -214,8 +219,6 @@ def _named(
         and isinstance(source.value, dict)
         and "stage" in source.value
     ):
-        inner = Node(
-            {**source.value, "stage": final(source.value["stage"])}, source.file, source.line
-        )
-        results["samples"] = Node({**samples.value, "from": inner}, samples.file, samples.line)
+        inner = replace(source, value={**source.value, "stage": final(source.value["stage"])})
+        results["samples"] = replace(samples, value={**samples.value, "from": inner})
     return Node(results, location.file, location.line)

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Node:
     value: Any
     file: str
     line: int | None = None
+    written_at: str = field(default="", compare=False)
+    """The dotted path under which the file has the value, if that is not where it stands now."""
 
     @property
     def location(self) -> str:
@@ -70,6 +72,20 @@ class Node:
             else:
                 break
         return node
+
+    def dotted(self, path: SpecPath) -> str:
+        """The name of a path in messages, as the file has it: a value that a sweep put there is
+        named under `sweep`.
+        """
+        name, node = ".".join(map(str, path)), self
+        for number, key in enumerate(path, 1):
+            child = node.find((key,))
+            if child is node:
+                break
+            node = child
+            if node.written_at:
+                name = ".".join((node.written_at, *map(str, path[number:])))
+        return name
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,10 @@ class Library:
         from toolkit._query.run import run_of
         from toolkit._run.run_folder import run_folder, run_ids
 
-        ids = run_ids(self.folder)
+        states = self.states()
+        ids = {*run_ids(self.folder), *(row.run for row in states)}
         if name not in ids:
             raise BadInput(f"There is no run '{name}' in this store.{nearest(name, ids)}")
-        states = self.states()
         state = next((row for row in states if row.run == name), None)
         journal = run_folder(self.folder, name) / "events.jsonl"
         size = journal.stat().st_size if journal.exists() else 0

@@ -151,6 +151,18 @@ Labels = Mapping[str, Sequence[str] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelKeys:
+    """The metadata keys of samples that a part offers and uses, as far as its params determine
+    them. `toolkit check` refuses a key that is used and that no sample has.
+    """
+
+    offered: Callable[[Any], Labels] | None = None
+    """The keys of its samples, or of samples drawn from its tables."""
+    used: Callable[[Any], Iterable[LabelUse]] | None = None
+    """The keys that its params name."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TablePart(Part):
     """A part that reads tables and writes tables: the base of sources and stages."""
 
@@ -167,7 +179,7 @@ class TablePart(Part):
     identify: Callable[[Any, Path], Identity | None] | None = None
     """What the files are that its params name, given the spec's folder; None where they name none.
     The digest enters keys. A source's facts `rows` and `units` count its samples, if known; fact
-    `labels` has their metadata keys, as `labels` does.
+    `labels` has their metadata keys, as `LabelKeys.offered` returns them.
     """
     uses_model: bool = False
     """Whether it needs a loaded model."""
@@ -181,12 +193,8 @@ class TablePart(Part):
     """Says in a sentence why these params cannot work on a model with these facts; None if they
     can.
     """
-    labels: Callable[[Any], Labels] | None = None
-    """The metadata keys of its samples, or of samples drawn from its tables, as far as the params
-    determine them.
-    """
-    label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
-    """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
+    labels: LabelKeys = LabelKeys()
+    """The metadata keys that it offers and uses."""
     steps: Steps = Steps()
     """How its work is split into steps."""
     estimates: Estimates = Estimates()

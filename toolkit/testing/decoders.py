@@ -253,7 +253,7 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
             kept(
                 model,
                 near(single, weights, tolerance),
-                f"attention of layer {layer} depends on the texts beside it",
+                f"attention of layer {layer} depends on the other texts of its batch",
             )
     for row, ids in enumerate(batch):
         same = near(result.captured[end][row, : len(ids)], streams[row, : len(ids)], tolerance)

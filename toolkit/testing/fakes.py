@@ -16,7 +16,9 @@ import pyarrow as pa
 from toolkit.comparisons import ComparedGroup, Comparison
 from toolkit.errors import DataError, choices, nearest
 from toolkit.ledger import StepRow
+from toolkit.models import Tokens
 from toolkit.parts import NoParams
+from toolkit.sample_rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Work
 
@@ -36,23 +38,24 @@ TEXTS = (
 class TableInputs:
     """The `Inputs` of a part, or the `RunInputs` of a section, from tables in memory."""
 
-    held: Mapping[str, pa.Table] = field(default_factory=dict)
+    by_name: Mapping[str, pa.Table] = field(default_factory=dict)
 
     def read(self, table: str) -> pa.Table:
         """All rows of `table`."""
-        if table not in self.held:
+        if table not in self.by_name:
             raise DataError(
-                f"No table '{table}' here.{nearest(table, self.held)} Tables: {choices(self.held)}."
+                f"No table '{table}' here.{nearest(table, self.by_name)} Tables: "
+                f"{choices(self.by_name)}."
             )
-        return self.held[table]
+        return self.by_name[table]
 
     def tables(self) -> Sequence[str]:
         """Names of the available tables."""
-        return sorted(self.held)
+        return sorted(self.by_name)
 
     def by_stage(self, table: str) -> Mapping[str, pa.Table]:
         """All rows of `table`, as if one stage had written them."""
-        return {"stage": self.read(table)} if table in self.held else {}
+        return {"stage": self.read(table)} if table in self.by_name else {}
 
 
 @dataclass
@@ -142,7 +145,7 @@ def make_samples(
     ids = [f"s{index:04d}" for index in range(len(texts))]
     samples = [_sample(name, text) for name, text in zip(ids, texts, strict=True)]
     rows = [
-        _meta(name, key, value)
+        metadata_row(name, key, value)
         for key, values in labels.items()
         for name, value in zip(ids, values, strict=True)
     ]
@@ -181,29 +184,10 @@ def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str,
 
 
 def _sample(name: str, text: str) -> dict[str, Any]:
-    pieces = text.split()
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return {
-        "sample": name,
-        "unit": name,
-        "cluster": digest,
-        "text": text,
-        "token_ids": [_number(piece) for piece in pieces],
-        "pieces": pieces,
-        "spans": [{"name": "last", "start": len(pieces) - 1, "end": len(pieces)}] if pieces else [],
-        "prompt_hash": digest,
-        "bos": False,
-    }
-
-
-def _meta(name: str, key: str, value: float | str) -> dict[str, Any]:
-    text = isinstance(value, str)
-    return {
-        "sample": name,
-        "key": key,
-        "number": None if text else value,
-        "string": value if text else None,
-    }
+    pieces = tuple(text.split())
+    spans = (("last", len(pieces) - 1, len(pieces)),) if pieces else ()
+    ids = tuple(_number(piece) for piece in pieces)
+    return sample_row(name, name, Tokens(text, ids, pieces, spans))
 
 
 def _activations(sample: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -74,11 +74,11 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
 
     assert part.decoder is not None
     decoder = part.decoder(params, sae.name)
-    said = (decoder.digest, decoder.width)
+    read_facts = (decoder.digest, decoder.width)
     _kept(
         part,
-        said == (sae.digest, sae.width),
-        f"decoder gives digest and width {said}; the SAE has {(sae.digest, sae.width)}",
+        read_facts == (sae.digest, sae.width),
+        f"decoder gives digest and width {read_facts}; the SAE has {(sae.digest, sae.width)}",
     )
     first, last = sae.width // 2, sae.width
     read = torch.from_numpy(decoder.rows(first, last))

@@ -57,29 +57,29 @@ def check_model(
 
 
 def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
-    encoded, said = model.encode(text, chat=chat), f"{text!r}{' in chat' if chat else ''}"
+    encoded, subject = model.encode(text, chat=chat), f"{text!r}{' in chat' if chat else ''}"
     _kept(
         model,
         encoded == model.encode(text, chat=chat),
-        f"encode answered differently the second time on {said}",
+        f"encode answered differently the second time on {subject}",
     )
     _kept(
         model,
         0 < len(encoded.ids) <= model.context,
-        f"encode gave {len(encoded.ids)} ids for {said}; expected 1 to {model.context}",
+        f"encode gave {len(encoded.ids)} ids for {subject}; expected 1 to {model.context}",
     )
     _kept(
         model,
         len(encoded.offsets) == len(encoded.ids),
-        f"encode gave different numbers of ids and offsets for {said}",
+        f"encode gave different numbers of ids and offsets for {subject}",
     )
     inside = all(0 <= start <= end <= len(encoded.text) for start, end in encoded.offsets)
-    _kept(model, inside, f"encode gave offsets outside the text for {said}")
+    _kept(model, inside, f"encode gave offsets outside the text for {subject}")
     for before, after in zip(encoded.offsets, encoded.offsets[1:], strict=False):
         _kept(
             model,
             before[0] <= after[0] and before[1] <= after[1],
-            f"encode gave offsets that go backwards for {said}: {before}, then {after}. A token "
+            f"encode gave offsets that go backwards for {subject}: {before}, then {after}. A token "
             "without characters (an added BOS or SEP) has an empty range where the text has got "
             f"to: {(before[1], before[1])}",
         )
@@ -87,22 +87,22 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     _kept(
         model,
         begun,
-        f"encode gave the shift {encoded.shift} for {said}, but that is not where the given text "
-        "begins",
+        f"encode gave the shift {encoded.shift} for {subject}, but that is not where the given "
+        "text begins",
     )
     if model.bos_id is not None:
         right = encoded.ids[0] == model.bos_id and encoded.ids.count(model.bos_id) == 1
         _kept(
             model,
             right,
-            f"encode gave {encoded.ids.count(model.bos_id)} BOS for {said}; expected exactly "
+            f"encode gave {encoded.ids.count(model.bos_id)} BOS for {subject}; expected exactly "
             "one, at the start",
         )
         added = chat or encoded.offsets[0][0] == encoded.offsets[0][1]
         _kept(
             model,
             added,
-            f"the added BOS has the characters {encoded.offsets[0]} of {said}; give it none, as "
+            f"the added BOS has the characters {encoded.offsets[0]} of {subject}; give it none, as "
             "(0, 0)",
         )
 
@@ -135,16 +135,16 @@ def _check_tokens(model: Model, text: str) -> None:
         tokens.spans == expected,
         f"tokenise turned {spans} of {text!r} into {tokens.spans}; expected {expected}",
     )
-    said = model.decode(encoded.ids)
+    decoded = model.decode(encoded.ids)
     _kept(
         model,
-        isinstance(said, str) and said == model.decode(encoded.ids),
+        isinstance(decoded, str) and decoded == model.decode(encoded.ids),
         f"decode gave no text, or two different ones, for {text!r}",
     )
     if model.bos_id is not None:
         _kept(
             model,
-            said == model.decode(encoded.ids[1:]),
+            decoded == model.decode(encoded.ids[1:]),
             "decode shows BOS; leave special tokens out",
         )
 
@@ -194,7 +194,11 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
             stream, start = result[name][row, : len(ids)], half[name][0]
             _kept(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
             same = _near(stream, single[name][0], tolerance)
-            _kept(model, same, f"{name} of a text depends on the texts beside it or on the padding")
+            _kept(
+                model,
+                same,
+                f"{name} of a text depends on the other texts of its batch or on the padding",
+            )
             seen = not model.causal or _near(stream[: len(start)], start, tolerance)
             _kept(
                 model,

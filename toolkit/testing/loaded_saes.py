@@ -94,7 +94,7 @@ def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
     _kept(
         sae,
         _near(single, result, tolerance),
-        "the activations of a row depend on the rows beside it",
+        "the activations of a row depend on the other rows",
     )
     short = rows.bfloat16()
     try:

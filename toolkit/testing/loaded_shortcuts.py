@@ -125,9 +125,7 @@ def check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: float
         model, inside, f"unembed gave {logits.shape[1]} logits, but token ids go up to {max(named)}"
     )
     single = torch.cat([model.unembed(end[None]) for end in ends])
-    _kept(
-        model, _near(single, logits, tolerance), "the logits of a row depend on the rows beside it"
-    )
+    _kept(model, _near(single, logits, tolerance), "the logits of a row depend on the other rows")
     _kept(
         model,
         _near(model.next_logits(batch), logits, tolerance),
@@ -170,7 +168,7 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
             )[0]
             for row, ids in enumerate(batch)
         ]
-        _kept(model, _same_replies(single, got), "a reply depends on the prompts beside it")
+        _kept(model, _same_replies(single, got), "a reply depends on the other prompts")
         until = (got[0].text.strip() or " ")[-1]
 
 

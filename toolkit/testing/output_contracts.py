@@ -91,7 +91,7 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
     )
     if part.command is not None:
         folder = Path("runs")
-        request = WorkerRequest(name="w", folder=folder, jobs=folder, inputs=folder)
+        request = WorkerRequest(name="w-0", executor="w", folder=folder, jobs=folder, inputs=folder)
         lines = {part.command(params, request) for _ in range(2)}
         must(len(lines) == 1, part, "its command differs the second time")
 

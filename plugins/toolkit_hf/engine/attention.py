@@ -105,7 +105,7 @@ class Sequences(AttentionPlan):
 
     windows: tuple[Window, ...]
     keep: bool = False
-    held: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    kept_keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     queries: Tensor | None = None
     """(R, chosen) positions whose weights are shown."""
     layers: frozenset[int] = frozenset()
@@ -117,7 +117,7 @@ class Sequences(AttentionPlan):
 
     def attend(self, heads: Heads) -> Tensor:
         if self.keep:
-            self.held[heads.layer] = heads.key, heads.value
+            self.kept_keys[heads.layer] = heads.key, heads.value
         if self.queries is not None and heads.layer in self.layers:
             self.weights[heads.layer] = self._weights_of(heads, self.queries)
         if self.is_frozen:

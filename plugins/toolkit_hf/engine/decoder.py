@@ -166,9 +166,9 @@ class DecoderModules:
         self._count(layer, stream, plan)
         more = {} if plan is None else {"plan": plan}
         device = self.block_devices[layer]
-        given = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
-        given[self.family.keys] = keys
-        return tensor(self.blocks[layer](stream.to(device), **given, **more))
+        arguments = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
+        arguments[self.family.keys] = keys
+        return tensor(self.blocks[layer](stream.to(device), **arguments, **more))
 
     def _count(self, layer: int, stream: Tensor, plan: AttentionPlan | None) -> None:
         """Count a block's products with its weights and, for each token, with the keys and

@@ -51,12 +51,12 @@ def gradients(
                 with sites.inside(layer, stream):
                     stream = decoder.run_block(layer, stream, inputs, plan=plan)
                 stream = sites.after(layer, stream)
-            given = {name: sites.captured[name] for name in streams}
+            read_values = {name: sites.captured[name] for name in streams}
             if LOGITS in reads:
                 ends = torch.tensor([len(ids) - 1 for ids in batch], device=stream.device)
                 rows = torch.arange(len(batch), device=stream.device)
-                given[LOGITS] = logits(sites.captured[last][rows, ends])
-            values = objective(given)
+                read_values[LOGITS] = logits(sites.captured[last][rows, ends])
+            values = objective(read_values)
         if tuple(values.shape) != (len(batch),):
             raise DataError(
                 f"gradients: the objective gave the shape {tuple(values.shape)}; it gives one "
@@ -117,10 +117,10 @@ def _norms(decoder: DecoderModules) -> list[Any]:
     return [*inside, decoder.norm]
 
 
-def _frozen_norm(norm: Any, given: tuple[Any, ...], out: Tensor) -> Tensor:
+def _frozen_norm(norm: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
     """The same value, linear in the input."""
     gain, bias = gain_of(norm)
-    value = given[0]
+    value = args[0]
     with torch.no_grad():
         factor = factor_of(norm, value)
     linear = centred(norm, value.float()) * factor * gain
@@ -141,11 +141,11 @@ def _frozen_mlp(mlp: Any) -> list[Any]:
     return handles
 
 
-def _frozen_activation(_module: Any, given: tuple[Any, ...], out: Tensor) -> Tensor:
-    value: Tensor = given[0]
+def _frozen_activation(_module: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
+    value: Tensor = args[0]
     ratio = (out / torch.where(value == 0, torch.ones_like(value), value)).detach()
     return value * ratio
 
 
-def _halved(_module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (0.5 * given[0] + 0.5 * given[0].detach(), *given[1:])
+def _halved(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (0.5 * args[0] + 0.5 * args[0].detach(), *args[1:])

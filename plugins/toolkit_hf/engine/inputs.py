@@ -48,13 +48,13 @@ class PassInputs:
 
     def arguments(self, window: Window, kind: str | None = None) -> dict[str, Any]:
         """The keyword arguments of a block."""
-        given: dict[str, Any] = {
+        keywords: dict[str, Any] = {
             "attention_mask": self.masks[window],
             "position_ids": self.positions,
         }
         if self.rotations:
-            given["position_embeddings"] = self.rotations[kind]
-        return given
+            keywords["position_embeddings"] = self.rotations[kind]
+        return keywords
 
 
 def window_of(attention: Any, config: Any) -> Window:

@@ -164,7 +164,7 @@ class CausalModel(Model):
                 with sites.inside(layer, stream):
                     stream = self.decoder.run_block(layer, stream, inputs, plan=plan)
                 stream = sites.after(layer, stream)
-        return Prefix(tuple(ids), KeptPrompt(plan.held), sites.captured)
+        return Prefix(tuple(ids), KeptPrompt(plan.kept_keys), sites.captured)
 
     @torch.inference_mode()
     def suffix(
@@ -286,9 +286,9 @@ class CausalModel(Model):
     @torch.inference_mode()
     def fold_final_norm(self, parts: Tensor, whole: Tensor | None = None) -> Tensor:
         """Applies the final norm to parts, with the scaling factor of the whole stream."""
-        given = parts.to(self.device)
-        stream = given if whole is None else whole.to(self.device)
-        return linear_part(self.decoder.norm, given, stream)
+        moved = parts.to(self.device)
+        stream = moved if whole is None else whole.to(self.device)
+        return linear_part(self.decoder.norm, moved, stream)
 
     @torch.inference_mode()
     def head_outputs(self, layer: int, z: Tensor) -> Tensor:
@@ -299,8 +299,8 @@ class CausalModel(Model):
         matrix = end.weight if isinstance(end, torch.nn.Linear) else end.weight.T  # Conv1D turned
         heads = int(self._module.config.num_attention_heads)
         sliced = matrix.float().reshape(self.width, heads, -1)
-        given = z.to(matrix.device).float().reshape(*z.shape[:-1], heads, -1)
-        written = torch.einsum("...hd,whd->...hw", given, sliced)
+        by_head = z.to(matrix.device).float().reshape(*z.shape[:-1], heads, -1)
+        written = torch.einsum("...hd,whd->...hw", by_head, sliced)
         return (written * self.decoder.branch_factor).to(self.device)
 
     # --- what is shown ---

@@ -111,11 +111,11 @@ class Sites:
             for handle in handles:
                 handle.remove()
 
-    def _listen(self, point: Hookpoint, tell: Callable[[Hookpoint, Tensor], Any]) -> Any:
+    def _listen(self, point: Hookpoint, on_value: Callable[[Hookpoint, Tensor], Any]) -> Any:
         block = self._decoder.blocks[point.layer]
         scale = self._decoder.branch_factor
         return listen(
-            self._decoder.family, point.site, block, lambda value: tell(point, value), scale
+            self._decoder.family, point.site, block, lambda value: on_value(point, value), scale
         )
 
     # --- edits inside a block ---
@@ -143,8 +143,8 @@ class Sites:
         return module.register_forward_hook(self._changed_output(point))
 
     def _changed_input(self, point: Hookpoint) -> Callable[..., Any]:
-        def hook(_module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (self._editing.apply(str(point), given[0]), *given[1:])
+        def hook(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (self._editing.apply(str(point), args[0]), *args[1:])
 
         return hook
 
@@ -152,7 +152,7 @@ class Sites:
         """Replace a branch's output; the site's value is the output times the branch's factor."""
         scale = self._decoder.branch_factor if point.site in ("attn_out", "mlp_out") else 1.0
 
-        def hook(_module: Any, _given: Any, out: Any) -> Any:
+        def hook(_module: Any, _args: Any, out: Any) -> Any:
             value = tensor(out)
             if scale == 1.0:
                 return _replaced(out, self._editing.apply(str(point), value))
@@ -166,7 +166,7 @@ class Sites:
         """
         scale = self._decoder.branch_factor
 
-        def hook(_module: Any, _given: Any, out: Any) -> Any:
+        def hook(_module: Any, _args: Any, out: Any) -> Any:
             added = tensor(out)
             before = stream.to(added.device) + added * scale
             after = self._editing.apply(str(point), before)

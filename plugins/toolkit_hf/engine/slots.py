@@ -225,7 +225,7 @@ class InSlots(AttentionPlan):
     """
 
     windows: tuple[Window, ...]
-    held: Slots
+    target: Slots
     slots: Tensor | None
     positions: Tensor
     is_token: Tensor
@@ -237,7 +237,7 @@ class InSlots(AttentionPlan):
         self._is_whole = self.positions.shape[1] > 1 and not bool(self.positions[:, 0].any())
 
     def attend(self, heads: Heads) -> Tensor:
-        keys, values = self.held.layer(heads)
+        keys, values = self.target.layer(heads)
         index = self._index(keys.device)
         keys[index.slots, :, index.positions] = heads.key[index.rows, :, index.columns]
         values[index.slots, :, index.positions] = heads.value[index.rows, :, index.columns]

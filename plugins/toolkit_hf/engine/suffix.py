@@ -35,7 +35,7 @@ LONGER = 32
 class KeptPrompt:
     """Keys and values of every block for all of a prompt's tokens: (1, key heads, tokens, size)."""
 
-    held: dict[int, tuple[Tensor, Tensor]]
+    by_layer: dict[int, tuple[Tensor, Tensor]]
 
 
 def rows_at_once(decoder: DecoderModules, tokens: int = 1) -> int:
@@ -60,7 +60,7 @@ def last_token_rows(
     order = torch.argsort(layers, stable=True)
     states = torch.empty((len(rows), decoder.width), dtype=decoder.dtype, device=decoder.device)
     tile = rows_at_once(decoder)
-    plan = BehindPrompt(decoder.windows, prompt.held, length - 1)
+    plan = BehindPrompt(decoder.windows, prompt.by_layer, length - 1)
     for start in range(0, len(order), tile):
         chosen = order[start : start + tile]
         given = rows[chosen.to(rows.device)].to(decoder.device, decoder.dtype)
@@ -154,7 +154,7 @@ def _edited_tile(
     lowest: int,
     first_position: int,
 ) -> Tensor:
-    plan = BehindPrompt(decoder.windows, prompt.held, first_position)
+    plan = BehindPrompt(decoder.windows, prompt.by_layer, first_position)
     positions = torch.arange(first_position, len(ids), device=decoder.device)[None]
     inputs = decoder.inputs(positions)
     count = len(rows)

@@ -1,5 +1,5 @@
-"""`patch.attribution`: estimates the effect of each screened feature by gradients, beside the exact
-one.
+"""`patch.attribution`: estimates the effect of each screened feature by gradients, to compare with
+the exact one.
 
 One forward and one backward pass per decision point give the gradient of an outcome's probability
 at the output of every SAE. A feature's specific effect is then estimated as (difference of its

@@ -1,4 +1,4 @@
-"""The report section on a published study's rules: how many features each calls causal, beside the
+"""The report section on a published study's rules: how many features each calls causal, and the
 sound screen, and the effect of either value.
 """
 

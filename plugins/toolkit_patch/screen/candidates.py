@@ -176,8 +176,8 @@ def _aligned(
         group_part = f" of {group}" if group else ""
         raise DataError(
             f"feature {key & 0xFFFFFFFF} of space {spaces[key >> 32]}: its '{stat}'{group_part} "
-            "is missing beside its 'd'. A screen needs what `compare.welch` writes (mean, density, "
-            "d, q, fired); compare the groups again."
+            "is missing, though it has 'd'. A screen needs what `compare.welch` writes (mean, "
+            "density, d, q, fired); compare the groups again."
         )
     return numbers[positions]
 

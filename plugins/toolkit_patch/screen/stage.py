@@ -1,7 +1,7 @@
 """`patch.delta`: a causal screen of features at the last token of decision points. Features of a
 transcoder are edited where it writes.
 
-Each candidate is set to the mean of either group, error term kept, beside its control arms. The
+Each candidate is set to the mean of either group, error term kept, and has control arms. The
 effect that counts is *specific*: one group's value against the other's, in the exact probability of
 an outcome. Effects that are significant over the units are compared with random directions of equal
 length at the same points. `patch.verdicts` judges the features of all steps together.

@@ -1,1 +1,1 @@
-"""Steering along a direction of the raw stream, in doses, beside random directions."""
+"""Steering along a direction of the raw stream, in doses, compared with random directions."""

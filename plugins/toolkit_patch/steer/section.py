@@ -1,4 +1,4 @@
-"""The report section on steering: an outcome over doses, beside random directions."""
+"""The report section on steering: an outcome over doses, compared with random directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What random decoder rows give in a screen, beside the trained ones."""
+"""What random decoder rows give in a screen, compared with the trained ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report section on a screen: its verdicts, then each effect beside random directions, and all
+"""The report section on a screen: its verdicts, then each effect with random directions, and all
 arms.
 """
 
@@ -133,7 +133,7 @@ def _charts(rows: Sequence[Row], outcome: str) -> Iterator[Figure]:
     yield Figure(
         f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
-        "Effects with intervals beside the range of random directions.",
+        "Effects with intervals and the range of random directions.",
         rows[:SHOWN],
     )
     if len(rows) > 3:

@@ -93,7 +93,7 @@ class Matrix:
         """Ranges of features with their vectors: float32 (features, numbers), in a buffer that the
         next block reuses.
 
-        A new buffer per block, beside what callers keep, would fragment the heap.
+        A new buffer per block, next to what callers keep, would fragment the heap.
         """
         import torch
 

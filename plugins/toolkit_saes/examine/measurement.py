@@ -87,9 +87,9 @@ def measure(
     fired = torch.zeros(sae.width, dtype=torch.bool, device=rows.device)
     step = chunk or max(1, DENSE // sae.width)
     for start in range(0, len(rows), step):
-        given, right = rows[start : start + step].float(), expected[start : start + step].float()
-        activations = sae.encode(given)
-        rebuilt = sae.reconstruct(given, activations)
+        left, right = rows[start : start + step].float(), expected[start : start + step].float()
+        activations = sae.encode(left)
+        rebuilt = sae.reconstruct(left, activations)
         active += int((activations != 0).sum())
         fired |= (activations != 0).any(0)
         error += float((right - rebuilt).double().square().sum())

@@ -216,9 +216,9 @@ def _streams(
 
 
 def _rows(
-    space: str, sae: Sae, measured: SaeMeasurement, beside: Tried, better: Tried
+    space: str, sae: Sae, measured: SaeMeasurement, neighbours: Tried, better: Tried
 ) -> Iterator[dict[str, Any]]:
-    everywhere = {**beside, **better}
+    everywhere = {**neighbours, **better}
     causes = {name: cause for name, (_, cause) in everywhere.items()}
     message = explain(
         sae,

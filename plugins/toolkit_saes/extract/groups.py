@@ -117,12 +117,7 @@ class BatchEncoder:
             if size < len(self._saes):
                 self._release(keep=group)
             for sae in group:
-                yield EncodedBatch(
-                    sae,
-                    self._sparse(sae, batch.rows[sae.hookpoint]),
-                    batch.texts,
-                    sae is self._saes[-1],
-                )
+                yield self._encoded(sae, batch)
                 index += 1
                 if self._together < size:
                     break
@@ -164,12 +159,11 @@ class BatchEncoder:
 
     def _group(self, group: Sequence[Sae], batch: Pass) -> Iterator[EncodedBatch]:
         for sae in group:
-            yield EncodedBatch(
-                sae,
-                self._sparse(sae, batch.rows[sae.hookpoint]),
-                batch.texts,
-                sae is self._saes[-1],
-            )
+            yield self._encoded(sae, batch)
+
+    def _encoded(self, sae: Sae, batch: Pass) -> EncodedBatch:
+        active = self._sparse(sae, batch.rows[sae.hookpoint])
+        return EncodedBatch(sae, active, batch.texts, sae is self._saes[-1])
 
     # --- memory ---
 
@@ -200,7 +194,7 @@ class BatchEncoder:
             if not self._make_room(sae, len(rows)):
                 raise DataError(
                     f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not "
-                    f"fit in memory beside the model, even alone and a row at a time "
+                    f"fit in memory with the model, even alone and a row at a time "
                     f"({failure}). Use "
                     "a larger device, or choose narrower SAEs."
                 )

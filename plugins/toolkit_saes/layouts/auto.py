@@ -14,11 +14,11 @@ from toolkit.files import PathText, locate, read_json
 from toolkit.identity import Identity
 from toolkit.parts import Params
 from toolkit.work import Reporter
+from toolkit_saes.encode.canonical import CanonicalSae
 from toolkit_saes.encode.tensors import refuse_pickles
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
-from toolkit_saes.layouts.canonical import CanonicalSae
 from toolkit_saes.layouts.layers import Layers
 
 DEPTH = 4
@@ -87,9 +87,9 @@ LAYOUTS = (
 
 def identify(params: Auto) -> Identity:
     """The adapter's identity of the SAEs, with the detected layout."""
-    layout, given = _chosen(params)
+    layout, adapter_params = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
-    identity: Identity = adapter.identify(given)
+    identity: Identity = adapter.identify(adapter_params)
     layers = identity.facts["layers"]
     description = f"{layout.adapter} ({layout.name} layout), layers {', '.join(map(str, layers))}"
     return Identity(
@@ -102,9 +102,9 @@ def identify(params: Auto) -> Identity:
 
 def load(params: Auto, report: Reporter) -> list[CanonicalSae]:
     """The SAEs, loaded by the adapter."""
-    layout, given = _chosen(params)
+    layout, adapter_params = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
-    saes: list[CanonicalSae] = adapter.load(given, report)
+    saes: list[CanonicalSae] = adapter.load(adapter_params, report)
     return saes
 
 

@@ -40,7 +40,7 @@ def read_configurations(file: Path) -> list[ListedSae]:
             f"saes.with.configurations: {file} holds no list of SAEs; expected "
             '[{"layer": 0, "average_l0": 105}, ...].'
         )
-    entries = [_entry(file, number, given) for number, given in enumerate(content, 1)]
+    entries = [_entry(file, number, listed) for number, listed in enumerate(content, 1)]
     twice = next((entry for index, entry in enumerate(entries) if entry in entries[:index]), None)
     if twice is not None:
         raise BadInput(
@@ -50,15 +50,15 @@ def read_configurations(file: Path) -> list[ListedSae]:
     return entries
 
 
-def _entry(file: Path, number: int, given: Any) -> ListedSae:
-    entry = given if isinstance(given, dict) else {"path": given}
+def _entry(file: Path, number: int, listed: Any) -> ListedSae:
+    entry = listed if isinstance(listed, dict) else {"path": listed}
     path = _PATH.fullmatch(str(entry.get("path", "")))
     layer = _number(entry.get("layer", path and path[1]))
     l0 = _number(entry.get("average_l0", entry.get("l0", path and path[3])))
     if layer is None or l0 is None:
         raise BadInput(
             f"saes.with.configurations: entry {number} of {file} names no layer and average_l0: "
-            f"{str(given)[:80]}."
+            f"{str(listed)[:80]}."
         )
     if path and (path[1] not in (None, str(layer)) or path[3] != str(l0)):
         raise BadInput(

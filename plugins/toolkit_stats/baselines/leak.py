@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from toolkit.work import Rows, Work
-from toolkit_stats.compare.params import Between
 from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
+from toolkit_stats.samples.params import Between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ class Leak(Between):
 
 def compare_leak(work: Work) -> Rows:
     """Rows of `baselines`: AUROC and accuracy of each key and of all together, each with its
-    interval beside chance.
+    interval, compared with chance.
     """
     from toolkit_stats.samples.metadata import lengths, read_keys
 

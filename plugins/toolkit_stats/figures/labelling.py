@@ -1,4 +1,4 @@
-"""Places the labels of points in a drawing: beside the point, without covering other labels or
+"""Places the labels of points in a drawing: next to the point, without covering other labels or
 labelled points.
 """
 

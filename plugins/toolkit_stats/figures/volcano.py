@@ -192,7 +192,7 @@ def _labels(
     ranking: npt.NDArray[np.int64],
     drawn: npt.NDArray[np.int64],
 ) -> Iterator[str]:
-    """Addresses beside the strongest points, on the outer side where possible."""
+    """Addresses next to the strongest points, on the outer side where possible."""
     import numpy as np
 
     points = [_named(contrast, frame, int(index)) for index in ranking[:LABELS]]
@@ -201,10 +201,10 @@ def _labels(
         for index in drawn
         if contrast.significant[index] and index not in ranking[:LABELS]
     ]
-    beside = np.array(
+    sides = np.array(
         [(frame.x(float(contrast.d[index])), frame.y(float(contrast.p[index]))) for index in others]
     ).reshape(-1, 2)
-    labels = place_labels(points, beside, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
+    labels = place_labels(points, sides, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
     for label in sorted(labels, key=lambda label: (-label.of.side, label.of.y)):
         if abs(label.y - label.of.y) > 3:
             yield draw.line(label.of.x, label.of.y, label.start, label.y, "lead")

@@ -84,7 +84,7 @@ class Strongest:
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._counts = np.zeros(BINS + 1, dtype=np.int64)
-        self._held: list[Pairs] = []
+        self._strongest_so_far: list[Pairs] = []
         self._floor = 0.0
         self.tested = 0
 
@@ -105,8 +105,8 @@ class Strongest:
             kept = Pairs(
                 np.full(len(index), spaces), a_index + start, b_index, r.ravel()[index], least
             )
-            self._held.append(kept)
-            if sum(len(pairs.r) for pairs in self._held) > 4 * self._keep:
+            self._strongest_so_far.append(kept)
+            if sum(len(pairs.r) for pairs in self._strongest_so_far) > 4 * self._keep:
                 self._cut()
 
     def _candidates(self, strength: Floats) -> Ints:
@@ -120,13 +120,16 @@ class Strongest:
     def _cut(self) -> None:
         names = [field.name for field in fields(Pairs)]
         every = Pairs(
-            *(np.concatenate([getattr(pairs, name) for pairs in self._held]) for name in names)
+            *(
+                np.concatenate([getattr(pairs, name) for pairs in self._strongest_so_far])
+                for name in names
+            )
         )
         order = np.lexsort((every.second, every.first, every.spaces, -np.abs(every.r)))[
             : self._keep
         ]
         kept = Pairs(*(getattr(every, name)[order] for name in names))
-        self._held = [kept]
+        self._strongest_so_far = [kept]
         self._floor = float(np.abs(kept.r[-1])) if len(kept.r) == self._keep else 0.0
 
     def strongest(self, observations: int, family: int) -> tuple[Pairs, Floats, Floats]:
@@ -136,7 +139,7 @@ class Strongest:
         All pairs have as many observations, so a stronger one has a smaller p, and the counts say
         how many p are below one. A bin counts at its weakest end, so no q is too small.
         """
-        if not self._held:
+        if not self._strongest_so_far:
             none = np.empty(0)
             return (
                 Pairs(
@@ -146,7 +149,7 @@ class Strongest:
                 none,
             )
         self._cut()
-        kept = self._held[0]
+        kept = self._strongest_so_far[0]
         p = np.maximum(p_of(kept.r, observations), kept.least)
         edges = np.arange(BINS + 1) / BINS
         above = np.cumsum(self._counts[::-1])[::-1]

@@ -66,9 +66,9 @@ class Ranking(AtKept):
 
     def filters(self) -> tuple[float, float, float]:
         """Smallest r, smallest TPR, largest FPR."""
-        given = (self.min_r, self.min_tpr, self.max_fpr)
+        own_values = (self.min_r, self.min_tpr, self.max_fpr)
         r, tpr, fpr = (
             given_value if given_value is not None else usual
-            for given_value, usual in zip(given, PRESETS[self.preset], strict=True)
+            for given_value, usual in zip(own_values, PRESETS[self.preset], strict=True)
         )
         return r, tpr, fpr

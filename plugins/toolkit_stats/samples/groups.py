@@ -14,7 +14,7 @@ from toolkit.errors import DataError, choices, nearest
 from toolkit.halves import in_half, joined_by_state
 from toolkit.tables import written
 from toolkit.work import Work
-from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
+from toolkit_stats.samples.params import REST, Compare, Several, TwoGroups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -228,7 +228,7 @@ def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
 
 
 def _design(
-    work: Work, names: Sequence[str], given: Sequence[list[Row]], measured: Set[str] | None
+    work: Work, names: Sequence[str], grouped: Sequence[list[Row]], measured: Set[str] | None
 ) -> Design:
     """Build clusters within each group: a unit with samples in two groups is a cluster in each."""
     import numpy as np
@@ -237,13 +237,17 @@ def _design(
     kept, shared = in_half(
         work.seed, _samples(work), work.params.half, prompts=work.params.cluster != "none"
     )
-    of_groups = [[row for row in rows_of_group if row["sample"] in kept] for rows_of_group in given]
+    of_groups = [
+        [row for row in rows_of_group if row["sample"] in kept] for rows_of_group in grouped
+    ]
     rows = [
         _measured(work.params, name, rows_of_group, measured)
         for name, rows_of_group in zip(names, of_groups, strict=True)
     ]
     groups: list[Group] = []
-    for name, rows_of_group, of_half, everything in zip(names, rows, of_groups, given, strict=True):
+    for name, rows_of_group, of_half, everything in zip(
+        names, rows, of_groups, grouped, strict=True
+    ):
         crossing = sum(row["sample"] in shared for row in everything)
         start, left_out = groups[-1].end if groups else 0, len(of_half) - len(rows_of_group)
         groups.append(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.work import Work
-from toolkit_stats.compare.params import Between, TwoGroups
 from toolkit_stats.samples.groups import FEWEST, group_design
+from toolkit_stats.samples.params import Between, TwoGroups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,8 +71,8 @@ def two_groups(work: Work) -> Labelled:
     import numpy as np
 
     params = work.params
-    given = {name: getattr(params, name) for name in Between.model_fields}
-    design = group_design(replace(work, params=TwoGroups.model_validate(given)))
+    settings = {name: getattr(params, name) for name in Between.model_fields}
+    design = group_design(replace(work, params=TwoGroups.model_validate(settings)))
     rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     tokens = {row["sample"]: len(row["token_ids"]) for row in rows}
     labelled = Labelled(

@@ -1,5 +1,5 @@
-"""The difference between two prompts at the output of a block, as tokens and as SAE features: a
-gradient times the difference, and each part patched exactly.
+"""The difference between two prompts at the output of a block, as tokens and as SAE features, and
+in what heads and blocks write: a gradient times the difference.
 
 The part of the difference that the features do not explain, with anything that a decoder adds
 beyond their directions, is one term per token: the SAE's error. Tokens, features and error add up.
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.edits import Add, Edit, OnStream, Set, tokens
+from toolkit.edits import Edit, OnStream, Set, tokens
 from toolkit.errors import BadInput
 
-from .rows import About, TokenAttribution
+from .rows import BLOCK_SITES, About, TokenAttribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,13 +113,15 @@ def attribute_features(
     gradient: Tensor,
     measured: float,
     keep: int,
+    by_size: bool = False,
 ) -> tuple[TokenAttribution, TokenAttribution]:
     """The attribution by tokens, and by features with the error and the sum of the others."""
     of_tokens, of_entries, of_error = parts.values(gradient)
-    by_token = TokenAttribution(about, method, "token", sae.layer, space, measured)
+    site = (sae.layer, space, measured)
+    by_token = TokenAttribution(about, method, "token", *site, by_size=by_size)
     for position, value in enumerate(of_tokens.tolist()):
         by_token.add("token", value, position=position)
-    by_feature = TokenAttribution(about, method, "feature", sae.layer, space, measured)
+    by_feature = TokenAttribution(about, method, "feature", *site, by_size=by_size)
     order = of_entries.abs().argsort(descending=True, stable=True).tolist()
     for entry in order[:keep]:
         location = {
@@ -134,67 +136,6 @@ def attribute_features(
     return by_token, by_feature
 
 
-# --- exact patching -------------------------------------------------------------------------------
-
-
-def exact_tokens(patching: Patching, name: str, delta: Tensor) -> list[float]:
-    """The effect of each token's difference alone."""
-    count = len(delta)
-    edit = Edit(name, OnStream(Add(delta)), tokens(range(count), range(count)))
-    return [float(value) - patching.clean for value in patching.values([edit], count)]
-
-
-def exact_features(
-    patching: Patching, name: str, parts: Split, requested: Sequence[tuple[int, int]]
-) -> dict[tuple[int, int], float]:
-    """The effect of each (position, feature) alone; the error and all other features stay."""
-    import torch
-
-    entry_of = {
-        (int(position), int(feature)): number
-        for number, (position, feature) in enumerate(
-            zip(parts.positions.tolist(), parts.features.tolist(), strict=True)
-        )
-    }
-    known = [pair for pair in requested if pair in entry_of]
-    if not known:
-        return {}
-    chosen = torch.tensor([entry_of[pair] for pair in known])
-    chosen = chosen.to(parts.directions.device)
-    moves = parts.directions[chosen] * parts.amounts[chosen][:, None].float()
-    targets = tokens(range(len(known)), [position for position, _ in known])
-    outcomes = patching.values([Edit(name, OnStream(Add(moves)), targets)], len(known))
-    changes = [float(value) - patching.clean for value in outcomes]
-    return dict(zip(known, changes, strict=True))
-
-
-def check_exactly(
-    patching: Patching,
-    name: str,
-    parts: Split,
-    attributions: Sequence[TokenAttribution],
-    limit: int,
-) -> None:
-    """Add the exact change to each token, and to the largest features of every method."""
-    of_tokens = exact_tokens(patching, name, parts.stream)
-    for attribution in attributions:
-        for row in attribution.rows:
-            if row["part"] == "token" and row["position"] is not None:
-                row["exact"] = of_tokens[row["position"]]
-    magnitudes: dict[tuple[int, int], float] = {}
-    for attribution in attributions:
-        for row in attribution.rows:
-            if row["part"] == "feature":
-                key = (row["position"], row["feature"])
-                magnitudes[key] = max(magnitudes.get(key, 0.0), abs(row["value"]))
-    largest = sorted(magnitudes, key=lambda key: -magnitudes[key])[:limit]
-    exact = exact_features(patching, name, parts, largest)
-    for attribution in attributions:
-        for row in attribution.rows:
-            if row["part"] == "feature":
-                row["exact"] = exact.get((row["position"], row["feature"]))
-
-
 # --- blocks and heads -----------------------------------------------------------------------------
 
 
@@ -207,27 +148,25 @@ def attribute_heads(
     positions: Sequence[int],
     layers: Sequence[int],
     heads: int,
-    exact: bool,
 ) -> list[TokenAttribution]:
-    """The effect of the difference that each head writes, by gradient and exactly."""
+    """The effect of the difference that each head writes, and that of all heads of its layer
+    together.
+    """
     names = [f"attn_z.{layer}" for layer in layers]
     clean, changed = (streams_of(model, side, names) for side in ids)
     gradients = outcome_gradients(model, ids[0], names, outcome)
     attributions = []
     for layer, name in zip(layers, names, strict=True):
-        delta = changed[name][list(positions)] - clean[name]
+        patched = changed[name][list(positions)]
+        delta = patched - clean[name]
         by_head = (gradients[name].double() * delta.double()).sum(dim=0).reshape(heads, -1)
-        values = by_head.sum(dim=1).cpu()
-        size = delta.shape[1] // heads
-        attribution = TokenAttribution(about, "attribution_patching", "head", layer)
-        for head in range(heads):
-            change = None
-            if exact:
-                columns = (head * size, (head + 1) * size)
-                patched = clean[name][:, slice(*columns)] + delta[:, slice(*columns)]
-                targets = tokens([0] * len(delta), range(len(delta)))
-                change = patching.change([Edit(name, OnStream(Set(patched), columns), targets)])
-            attribution.add("head", float(values[head]), change, head=head)
+        together = Edit(name, OnStream(Set(patched)), tokens([0] * len(delta), range(len(delta))))
+        measured = patching.change([together])
+        attribution = TokenAttribution(
+            about, "attribution_patching", "head", layer, measured=measured
+        )
+        for head, value in enumerate(by_head.sum(dim=1).tolist()):
+            attribution.add("head", value, head=head)
         attributions.append(attribution)
     return attributions
 
@@ -235,33 +174,27 @@ def attribute_heads(
 def attribute_blocks(
     about: About,
     model: Model,
-    patching: Patching,
     outcome: DecisionOutcome,
     ids: tuple[Sequence[int], Sequence[int]],
     positions: Sequence[int],
-    exact: bool,
 ) -> list[TokenAttribution]:
     """The effect of the difference that attention and MLP of each block write. Parts overlap: a
     later block also carries what an earlier one changed.
     """
-    names = [f"{site}.{layer}" for layer in range(model.layers) for site in ("attn_out", "mlp_out")]
+    names = [f"{site}.{layer}" for layer in range(model.layers) for site in BLOCK_SITES]
     clean, changed = (streams_of(model, side, names) for side in ids)
     try:
         gradients = outcome_gradients(model, ids[0], names, outcome)
     except BadInput:  # the model scales its branches: no gradient
         return []
     attributions = []
-    for site in ("attn_out", "mlp_out"):
+    for site in BLOCK_SITES:
         attribution = TokenAttribution(about, "attribution_patching", site, None)
         for layer in range(model.layers):
             name = f"{site}.{layer}"
             delta = changed[name][list(positions)] - clean[name]
             value = float((gradients[name].double() * delta.double()).sum())
-            change = None
-            if exact:
-                targets = tokens([0] * len(delta), range(len(delta)))
-                change = patching.change([Edit(name, OnStream(Add(delta)), targets)])
-            attribution.add(site, value, change, layer=layer)
+            attribution.add(site, value, layer=layer)
         attributions.append(attribution)
     return attributions
 

@@ -39,6 +39,7 @@ class DirectReader:
         captured_names = dict.fromkeys(("resid_pre.0", *blocks, *names, self.last))
         captured = streams_of(model, ids, list(captured_names))
         self.streams: Mapping[str, Tensor] = {name: rows[-1] for name, rows in captured.items()}
+        self.position = len(ids) - 1
         self.direction, self.constant = outcome.direction(model)
 
     def values(self, parts: Tensor) -> list[float]:
@@ -50,7 +51,7 @@ class DirectReader:
 
 def attribute_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
     """The attribution by embedding, head, what attention adds beyond its heads, and MLP."""
-    attribution = TokenAttribution(about, METHOD, "head", None, measured=measured)
+    attribution = TokenAttribution(about, METHOD, "head", None, measured=measured, by_size=True)
     streams, model = reader.streams, reader.model
     attribution.add("embedding", reader.values(streams["resid_pre.0"][None])[0])
     for layer in range(model.layers):
@@ -75,11 +76,16 @@ def attribute_features(
         stream = reader.streams[sae.hookpoint][None]
         parts = split(stream, sae.encode(stream), sae)
         later = reader.streams[reader.last] - stream[0]
-        attribution = TokenAttribution(about, METHOD, "feature", sae.layer, space, measured)
+        attribution = TokenAttribution(
+            about, METHOD, "feature", sae.layer, space, measured, by_size=True
+        )
         contributions = reader.values(parts.directions * parts.amounts[:, None].float())
         order = sorted(range(len(contributions)), key=lambda entry: -abs(contributions[entry]))
         for entry in order[:keep]:
-            attribution.add("feature", contributions[entry], feature=int(parts.features[entry]))
+            feature = int(parts.features[entry])
+            attribution.add(
+                "feature", contributions[entry], position=reader.position, feature=feature
+            )
         if len(order) > keep:
             attribution.add("other_features", sum(contributions[entry] for entry in order[keep:]))
         error, after = reader.values(_stacked(parts.error[0], later))

@@ -52,7 +52,10 @@ class Attribute(OutcomeParams):
         True, description="Patch each token, block and head, and the largest features, exactly."
     )
     exact_features: int = Field(
-        20, ge=0, description="Features (each at one token) that are patched exactly, per layer."
+        20,
+        ge=0,
+        description="Features (each at one token) that are patched exactly, per layer: the largest "
+        "of all methods.",
     )
     batch: int = Field(
         2,

@@ -3,7 +3,8 @@ head, and rollout.
 
 The study's formula is importance = A * |f|, normalised to sum 1, with A the attention that the last
 token pays (its code took the last *column*, the attention that tokens pay to the last one: 0 except
-for itself). None of these adds up to a measured change, so they have no measured total.
+for itself). None of these adds up to a measured change, so they have no measured total; with exact
+patching of the same tokens and features they are compared by size.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ def published(
     (tokens, width)."""
     magnitude = features.norm(dim=1).double().cpu()
     weights = attention.double().cpu()
-    mean = TokenAttribution(about, "attention_magnitude", "token", sae.layer, space)
-    shares = weights.mean(dim=0) * magnitude
+    site = (sae.layer, space)
+    mean = TokenAttribution(about, "attention_magnitude", "token", *site, by_size=True)
+    attended = weights.mean(dim=0)
+    shares = attended * magnitude
     total = float(shares.sum()) or 1.0
     for position, value in enumerate(shares.tolist()):
-        mean.add("token", value / total, position=position)
+        factors = {"attention": float(attended[position]), "norm": float(magnitude[position])}
+        mean.add("token", value / total, position=position, **factors)
     yield mean
-    by_head = TokenAttribution(about, "attention_magnitude_by_head", "token", sae.layer, space)
+    by_head = TokenAttribution(about, "attention_magnitude_by_head", "token", *site, by_size=True)
     for head, row in enumerate((weights * magnitude).tolist()):
         head_total = sum(row) or 1.0
         for position, value in enumerate(row):
@@ -46,10 +50,10 @@ def published(
     yield by_head
     if importance:
         named = TokenAttribution(
-            about, "attention_activation_importance", "feature", sae.layer, space
+            about, "attention_activation_importance", "feature", *site, by_size=True
         )
         for feature, factor in importance.items():
-            values = weights.mean(dim=0) * features[:, feature].double().cpu() * factor
+            values = attended * features[:, feature].double().cpu() * factor
             for position, value in enumerate(values.tolist()):
                 named.add("feature", value, position=position, feature=feature)
         yield named
@@ -61,7 +65,7 @@ def rollout(about: About, attention: Sequence[Tensor], layers: Sequence[int]) ->
     """
     import torch
 
-    attribution = TokenAttribution(about, "rollout", "token", max(layers))
+    attribution = TokenAttribution(about, "rollout", "token", max(layers), by_size=True)
     tokens = attention[0].shape[0]
     flow = torch.zeros(tokens, dtype=torch.float64)
     flow[-1] = 1.0

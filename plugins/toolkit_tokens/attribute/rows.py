@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 MIN_EXACT = 1e-9
 """An exact change below this has no sign to agree with."""
-CHECKED = ("token", "feature", "head", "attn_out", "mlp_out")
-"""Parts that are compared with exact patching."""
+BLOCK_SITES = ("attn_out", "mlp_out")
+"""What a block writes."""
 
 
 @dataclass(frozen=True)
 class About:
-    """The sample of an attribution, the sample it is compared with, and the outcome."""
+    """The sample of an attribution, the sample whose parts exact patching puts in (empty: there is
+    none), and the outcome.
+    """
 
     sample: str
     against: str
@@ -36,10 +38,14 @@ class TokenAttribution:
     space: str | None = None
     measured: float | None = None
     """The change that all parts together make; None where parts overlap and do not add up."""
+    by_size: bool = False
+    """Whether only the sizes of its parts are compared with exact patching: they explain one
+    prompt, and exact patching the change to another one.
+    """
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, part: str, value: float, exact: float | None = None, **location: Any) -> None:
-        """Add one part."""
+    def add(self, part: str, value: float, **location: Any) -> None:
+        """Add one part; `location` says where it is, and what a token gets and has there."""
         row = {
             "sample": self.about.sample,
             "against": self.about.against,
@@ -52,9 +58,16 @@ class TokenAttribution:
             "space": self.space,
             "feature": location.get("feature"),
             "value": float(value),
-            "exact": exact,
+            "exact": None,
+            "attention": location.get("attention"),
+            "norm": location.get("norm"),
         }
         self.rows.append(row)
+
+    def with_exact(self, about: About) -> TokenAttribution:
+        """The same parts, to be compared with exact patching of a pair."""
+        rows = [{**row, "against": about.against} for row in self.rows]
+        return replace(self, about=about, rows=rows)
 
     @property
     def total(self) -> float:
@@ -63,9 +76,11 @@ class TokenAttribution:
 
     def check(self) -> dict[str, Any]:
         """Completeness, and agreement with exact patching."""
-        compared = [row for row in self.rows if row["exact"] is not None and row["part"] in CHECKED]
+        compared = [row for row in self.rows if row["exact"] is not None]
         values = np.array([row["value"] for row in compared])
         exact = np.array([row["exact"] for row in compared])
+        if self.by_size:
+            values, exact = np.abs(values), np.abs(exact)
         return {
             "sample": self.about.sample,
             "against": self.about.against,
@@ -79,7 +94,7 @@ class TokenAttribution:
             "compared": len(compared),
             "r": pearson(values, exact),
             "rank_r": pearson(_ranks(values), _ranks(exact)),
-            "same_sign": _same_sign(values, exact),
+            "same_sign": None if self.by_size else _same_sign(values, exact),
         }
 
 

@@ -15,13 +15,16 @@ from toolkit.saes import Sae, space_id, space_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
-from . import difference, direct, published
+from . import difference, direct, exact, published
+from .exact import ExactEffects
 from .outcome import DecisionOutcome, Patching, outcome_of
 from .pairs import Pair, pairs_of
-from .params import OF_PAIRS, Attribute
+from .params import OF_PAIRS, Attribute, Method
 from .rows import About, TokenAttribution, all_rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from toolkit.models import Model
 
 Sample = Mapping[str, Any]
@@ -55,10 +58,14 @@ def attribute(work: Work) -> Rows:
         )
     work.report.phase("compute")
     for number, sample in enumerate(clean, 1):
-        attributions = _attribute_sample(work, sample, sites)
-        for pair in (pair for pair in pairs if pair.clean["sample"] == sample["sample"]):
-            attributions += _attribute_pair(work, pair, sites)
-        rows, checks = all_rows(attributions)
+        alone = _attribute_sample(work, sample, sites)
+        of_sample = [pair for pair in pairs if pair.clean["sample"] == sample["sample"]]
+        attributions = [
+            attribution
+            for pair in of_sample
+            for attribution in _attribute_pair(work, pair, sites, alone)
+        ]
+        rows, checks = all_rows(attributions if of_sample else alone)
         yield "attributions", pa.Table.from_pylist(rows, schema=arrow_schema("attributions"))
         schema = arrow_schema("attribution_checks")
         yield "attribution_checks", pa.Table.from_pylist(checks, schema=schema)
@@ -178,6 +185,7 @@ def _gradient_activation(
             gradients[name],
             measured,
             work.params.keep,
+            by_size=True,
         )
 
 
@@ -185,73 +193,101 @@ def _gradient_activation(
 
 
 def _attribute_pair(
-    work: Work, pair: Pair, sites: Sequence[_CapturedSite]
+    work: Work, pair: Pair, sites: Sequence[_CapturedSite], alone: Sequence[TokenAttribution]
 ) -> list[TokenAttribution]:
+    """The attributions of the change and, compared with the same exact patching, those of the clean
+    prompt alone.
+    """
     params: Attribute = work.params
-    model: Model = work.model
-    methods = [method for method in params.methods if method in OF_PAIRS]
-    if not methods:
-        return []
-    ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
-    outcome = outcome_of(model, params, pair.clean)
+    outcome = outcome_of(work.model, params, pair.clean)
     about = About(pair.clean["sample"], pair.changed["sample"], outcome.name)
-    patching = Patching(model, ids[0], outcome)
-    names = [site.sae.hookpoint for site in sites]
-    clean, changed = (difference.streams_of(model, side, names) for side in ids)
-    gradients = {
-        method: difference.outcome_gradients(
-            model, ids[0], names, outcome, difference.FROZEN.get(method, ())
-        )
-        for method in methods
-        if method != "integrated_gradients"
-    }
-    attributions: list[TokenAttribution] = []
+    patching = Patching(work.model, tuple(pair.clean["token_ids"]), outcome)
+    attributions = [attribution.with_exact(about) for attribution in alone]
+    effects = ExactEffects()
+    gradients = _gradients(work, pair, sites, outcome)
+    streams = _streams(work.model, pair, sites)
     for site in sites:
-        name = site.sae.hookpoint
-        changed_stream = changed[name][list(pair.positions)]
-        delta = changed_stream - clean[name]
-        activation_delta = site.sae.encode(changed_stream) - site.sae.encode(clean[name])
-        parts = difference.split(delta, activation_delta, site.sae)
-        targets = tokens([0] * len(delta), range(len(delta)))
-        measured = patching.change([Edit(name, OnStream(Set(changed_stream)), targets)])
-        site_attributions: list[TokenAttribution] = []
-        for method in methods:
-            gradient = (
-                difference.mean_gradient(
-                    model, ids[0], name, outcome, clean[name], delta, params.steps
-                )
-                if method == "integrated_gradients"
-                else gradients[method][name]
-            )
-            site_attributions += difference.attribute_features(
-                about, method, site.sae, site.space, parts, gradient, measured, params.keep
-            )
+        clean, changed = (side[site.sae.hookpoint] for side in streams)
+        activation_delta = site.sae.encode(changed) - site.sae.encode(clean)
+        parts = difference.split(changed - clean, activation_delta, site.sae)
+        attributions += _attribute_site(work, about, site, parts, clean, patching, gradients)
         if params.exact:
-            difference.check_exactly(
-                patching, name, parts, site_attributions, params.exact_features
+            own = [attribution for attribution in attributions if attribution.space == site.space]
+            effects.sites[site.space] = exact.patch_site(
+                patching, site.sae.hookpoint, parts, own, params.exact_features
             )
-        attributions += site_attributions
-    if "attribution_patching" in methods:
-        layers = sorted({site.sae.layer for site in sites})
-        attributions += _attribute_heads_and_blocks(work, about, pair, patching, outcome, layers)
+    layers = sorted({site.sae.layer for site in sites})
+    heads = _head_count(work.model, pair, layers)
+    if "attribution_patching" in params.methods:
+        ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
+        common = (ids, pair.positions)
+        attributions += difference.attribute_heads(
+            about, work.model, patching, outcome, *common, layers, heads
+        )
+        attributions += difference.attribute_blocks(about, work.model, outcome, *common)
+    if params.exact:
+        if "rollout" in params.methods:
+            effects.inputs = exact.patch_inputs(work.model, patching, pair)
+        if {"attribution_patching", "direct"} & set(params.methods):
+            effects.heads = exact.patch_heads(work.model, patching, pair, layers, heads)
+            effects.blocks = exact.patch_blocks(work.model, patching, pair)
+        effects.fill(attributions)
     return attributions
 
 
-def _attribute_heads_and_blocks(
+def _gradients(
+    work: Work, pair: Pair, sites: Sequence[_CapturedSite], outcome: DecisionOutcome
+) -> Mapping[Method, Mapping[str, Tensor]]:
+    """By method, the gradient of the clean prompt at each hookpoint."""
+    ids, names = tuple(pair.clean["token_ids"]), [site.sae.hookpoint for site in sites]
+    return {
+        method: difference.outcome_gradients(
+            work.model, ids, names, outcome, difference.FROZEN.get(method, ())
+        )
+        for method in work.params.methods
+        if method in OF_PAIRS and method != "integrated_gradients"
+    }
+
+
+def _streams(
+    model: Model, pair: Pair, sites: Sequence[_CapturedSite]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The streams of the clean prompt, and those of the changed one at its tokens."""
+    names = [site.sae.hookpoint for site in sites]
+    clean, changed = (
+        difference.streams_of(model, tuple(sample["token_ids"]), names)
+        for sample in (pair.clean, pair.changed)
+    )
+    return clean, {name: rows[list(pair.positions)] for name, rows in changed.items()}
+
+
+def _attribute_site(
     work: Work,
     about: About,
-    pair: Pair,
+    site: _CapturedSite,
+    parts: difference.Split,
+    clean: Tensor,
     patching: Patching,
-    outcome: DecisionOutcome,
-    layers: Sequence[int],
-) -> list[TokenAttribution]:
-    model: Model = work.model
-    ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
-    result = model.attention([list(ids[0])], [[len(ids[0]) - 1]], layers[:1])
-    heads = int(result.weights[layers[0]][0].shape[1])
-    exact = work.params.exact
-    common = (about, model, patching, outcome, ids, pair.positions)
-    return [
-        *difference.attribute_heads(*common, layers, heads, exact),
-        *difference.attribute_blocks(*common, exact),
-    ]
+    gradients: Mapping[Method, Mapping[str, Tensor]],
+) -> Iterator[TokenAttribution]:
+    """The methods of a pair at one SAE. `parts` is the difference of the two streams there."""
+    params: Attribute = work.params
+    name, count = site.sae.hookpoint, len(clean)
+    edit = Edit(name, OnStream(Set(clean + parts.stream)), tokens([0] * count, range(count)))
+    measured = patching.change([edit])
+    for method in (method for method in params.methods if method in OF_PAIRS):
+        gradient = (
+            difference.mean_gradient(
+                work.model, patching.ids, name, patching.outcome, clean, parts.stream, params.steps
+            )
+            if method == "integrated_gradients"
+            else gradients[method][name]
+        )
+        yield from difference.attribute_features(
+            about, method, site.sae, site.space, parts, gradient, measured, params.keep
+        )
+
+
+def _head_count(model: Model, pair: Pair, layers: Sequence[int]) -> int:
+    ids = list(pair.clean["token_ids"])
+    return int(model.attention([ids], [[len(ids) - 1]], layers[:1]).weights[layers[0]][0].shape[1])

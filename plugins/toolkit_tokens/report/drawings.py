@@ -228,3 +228,8 @@ def _axis_height(pieces: Sequence[str]) -> float:
 
 def _stroke(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
+
+
+def shown_number(value: float | None) -> str:
+    """A number of a table; a dash for none."""
+    return "-" if value is None else draw.fixed(value, max(2, draw.decimals(value)))

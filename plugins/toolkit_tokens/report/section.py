@@ -11,12 +11,12 @@ from toolkit import figures as draw
 from toolkit.addresses import layer_of, short
 from toolkit.work import Figure, Finding, Inputs
 
-from .drawings import bands, heatmap, highlighted, lines, waterfall
+from .attributions import attribution_figures, completeness_findings
+from .drawings import bands, heatmap, highlighted, lines, shown_number
 from .timelines import last_space, timelines
 
-SHOWN_FEATURES, SHOWN_PARTS, SHOWN_DIFFERENCES = 16, 12, 12
+SHOWN_FEATURES, SHOWN_DIFFERENCES = 16, 12
 _STATISTICS = {"attention_share": "share of attention", "activation": "activation"}
-WATERFALLS = ("integrated_gradients", "attribution_patching", "direct")
 ALL = "*"
 
 
@@ -32,7 +32,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     if "span_contrasts" in available:
         yield from _spans(inputs)
     if {"attributions", "attribution_checks"} <= available:
-        yield from _attributions(inputs)
+        yield from attribution_figures(inputs)
     if "paths" in available:
         yield from _paths(inputs)
 
@@ -166,8 +166,8 @@ def _differences(statistic: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
         [
             draw.escaped(row["span"]),
             str(row["layer"]),
-            _number(row["value"]),
-            f"{_number(row['low'])} to {_number(row['high'])}",
+            shown_number(row["value"]),
+            f"{shown_number(row['low'])} to {shown_number(row['high'])}",
             "withheld" if row["q"] is None else draw.small(row["q"]),
             str(row["units"]),
         ]
@@ -182,103 +182,6 @@ def _differences(statistic: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
     return Figure(title, draw.table(note, heads, cells), note)
 
 
-# --- attribution ----------------------------------------------------------------------------------
-
-
-def _attributions(inputs: Inputs) -> Iterator[Figure]:
-    checks = inputs.read("attribution_checks").to_pylist()
-    rows = inputs.read("attributions").to_pylist()
-    pieces = {}
-    if "samples" in inputs.tables():
-        pieces = {row["sample"]: row["pieces"] for row in inputs.read("samples").to_pylist()}
-    yield _agreement(checks)
-    sample = min(row["sample"] for row in checks)
-    for method in WATERFALLS:
-        method_checks = [
-            check
-            for check in checks
-            if (check["sample"], check["method"]) == (sample, method)
-            and check["measured"] is not None
-            and check["part"] in ("token", "head")
-        ]
-        if not method_checks:
-            continue
-        # The lowest layer: at the last one, the last token carries nearly everything.
-        check = min(
-            method_checks, key=lambda check: -1 if check["layer"] is None else check["layer"]
-        )
-        part_rows = [
-            row
-            for row in rows
-            if all(row[key] == check[key] for key in ("sample", "against", "method", "space"))
-            and (row["space"] is None or row["part"] == check["part"])
-            and (row["space"] is not None or row["layer"] == check["layer"] or method == "direct")
-        ]
-        steps = _largest([(_label(row, pieces), row["value"]) for row in part_rows])
-        layer_text = "" if check["layer"] is None else f", layer {check['layer']}"
-        title = f"{method}{layer_text}: {sample} against {check['against'] or 'nothing'}"
-        drawing = waterfall(steps, check["total"], check["measured"])
-        data = [{"part": part, "value": value} for part, value in steps]
-        alt = "Bars add up to the sum, beside the measured change."
-        yield Figure(title, drawing, alt, data)
-
-
-def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:
-    by_method: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for check in checks:
-        by_method.setdefault((check["method"], check["part"]), []).append(check)
-    cells = []
-    for (method, part), method_checks in sorted(by_method.items()):
-        gaps = [
-            abs(attribution["total"] - attribution["measured"])
-            for attribution in method_checks
-            if attribution["measured"] is not None
-        ]
-        agreements = [
-            attribution["r"] for attribution in method_checks if attribution["r"] is not None
-        ]
-        cells.append(
-            [
-                draw.escaped(method),
-                draw.escaped(part),
-                _number(max(gaps)) if gaps else "no sum",
-                _number(sum(agreements) / len(agreements)) if agreements else "not patched",
-                str(len(method_checks)),
-            ]
-        )
-    title = "Methods: completeness, and agreement with exact patching"
-    note = (
-        "The gap is that between the sum of the parts and the measured change, the largest of all "
-        "attributions; r compares parts with what patching each of them does, on average."
-    )
-    heads = ("method", "by", "gap", "r with exact", "attributions")
-    return Figure(title, draw.table(note, heads, cells), note)
-
-
-def _label(row: Mapping[str, Any], pieces: Mapping[str, Sequence[str]]) -> str:
-    texts = pieces.get(row["sample"], ())
-    position = row["position"]
-    token = texts[position] if position is not None and position < len(texts) else ""
-    fields = [
-        row["part"] if row["part"] != "token" else "",
-        "" if row["layer"] is None or row["part"] == "token" else f"L{row['layer']}",
-        "" if row["head"] is None else f"head {row['head']}",
-        "" if row["feature"] is None else f"feature {row['feature']}",
-        "" if position is None else f"{position} {token.strip() or '(blank)'}",
-    ]
-    return " ".join(field for field in fields if field)
-
-
-def _largest(steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The largest parts, and the sum of the others, so that the bars add up."""
-    order = sorted((step for step in steps if step[1]), key=lambda step: -abs(step[1]))
-    shown = order[:SHOWN_PARTS]
-    omitted = order[SHOWN_PARTS:]
-    if omitted:
-        shown.append((f"{len(omitted)} others", sum(value for _, value in omitted)))
-    return shown
-
-
 # --- paths ----------------------------------------------------------------------------------------
 
 
@@ -288,9 +191,9 @@ def _paths(inputs: Inputs) -> Iterator[Figure]:
         cells = [
             [
                 draw.escaped(f"{row['upper']} from {row['lower']}"),
-                _number(row["strength"]),
-                _number(row["effect"]),
-                f"{_number(row['low'])} to {_number(row['high'])}",
+                shown_number(row["strength"]),
+                shown_number(row["effect"]),
+                f"{shown_number(row['low'])} to {shown_number(row['high'])}",
                 "withheld" if row["q"] is None else draw.small(row["q"]),
                 draw.escaped(row["verdict"]),
             ]
@@ -310,7 +213,7 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
             if row["sample"] == ALL:
                 yield _hop_finding(row)
     if "attribution_checks" in available:
-        yield from _completeness_findings(inputs.read("attribution_checks").to_pylist())
+        yield from completeness_findings(inputs.read("attribution_checks").to_pylist())
     if "span_contrasts" in available:
         yield from _span_findings(inputs.read("span_contrasts").to_pylist())
 
@@ -323,27 +226,6 @@ def _hop_finding(row: Mapping[str, Any]) -> Finding:
     return Finding(
         sentence=f"{sentence}.", number=row["effect"], interval=interval, n=row["units"], rank=20
     )
-
-
-def _completeness_findings(checks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    complete = [
-        check for check in checks if check["measured"] is not None and check["part"] == "token"
-    ]
-    by_method: dict[str, list[Mapping[str, Any]]] = {}
-    for check in complete:
-        by_method.setdefault(check["method"], []).append(check)
-    largest = {
-        method: max(abs(check["total"] - check["measured"]) for check in method_checks)
-        for method, method_checks in by_method.items()
-    }
-    for method in sorted(largest, key=largest.__getitem__):
-        yield Finding(
-            sentence=f"{method}: its parts miss the measured change by at most "
-            f"{largest[method]:.3g}.",
-            number=largest[method],
-            n=len({check["sample"] for check in by_method[method]}),
-            rank=30,
-        )
 
 
 def _span_findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -364,7 +246,3 @@ def _span_findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         n=row["units"],
         rank=40,
     )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else draw.fixed(value, max(2, draw.decimals(value)))

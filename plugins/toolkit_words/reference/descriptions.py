@@ -86,7 +86,7 @@ def _rowwise(a: Any, b: Any) -> Floats:
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """A rank correlation over features or samples, beside shuffles."""
+    """A rank correlation over features or samples, compared with shuffles."""
 
     r: float
     shuffled: float

@@ -42,7 +42,7 @@ def reference_figures(inputs: Inputs) -> Iterator[Figure]:
     clearest = [row for rows_of in _by_relation(single).values() for row in rows_of[:EACH]]
     shown = [*over_all, *clearest]
     note = (
-        "Agreement of what different sources say of features, beside shuffles. q over the "
+        "Agreement of what different sources say of features, compared with shuffles. q over the "
         f"{len(over_all):,} numbers of whole spaces, and over the {len(single):,} of single "
         f"features, of which the {EACH} clearest of each relation are shown."
     )
@@ -217,5 +217,5 @@ def _effect(row: Row | None) -> str:
     if row is None:
         return "not screened"
     change = draw.fixed(row["effect"], 3)
-    said = f"{change} of P({row['outcome']}), q {draw.small(row['q'])}: {row['verdict']}"
-    return draw.escaped(said)
+    sentence = f"{change} of P({row['outcome']}), q {draw.small(row['q'])}: {row['verdict']}"
+    return draw.escaped(sentence)

@@ -165,9 +165,9 @@ def _flat_weights(rows: pa.Table) -> tuple[Ints, Ints, Floats]:
     sizes = np.diff(lists.offsets.to_numpy().astype(np.int64))
     row = np.repeat(np.arange(len(rows)), sizes)
     key = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    given = rows["keys"].combine_chunks()
-    has_keys = given.is_valid().to_numpy(zero_copy_only=False)
-    key[has_keys[row]] = given.flatten().to_numpy(zero_copy_only=False)
+    keys = rows["keys"].combine_chunks()
+    has_keys = keys.is_valid().to_numpy(zero_copy_only=False)
+    key[has_keys[row]] = keys.flatten().to_numpy(zero_copy_only=False)
     weights = lists.flatten().to_numpy(zero_copy_only=False).astype(float)
     return row, key, weights
 

@@ -2,7 +2,7 @@
 
 Descriptions (a label, words of replies, promoted tokens) are compared with each other and with
 effects of patching. Positions where features fire are compared with spans of the texts and with the
-attention of their layer. Each number is given beside its value under shuffles. q runs over all
+attention of their layer. Each number is given with its value under shuffles. q runs over all
 numbers of single features, and over all numbers of whole spaces.
 """
 
@@ -39,8 +39,8 @@ class CrossReference(Params):
 
     labels: dict[str, str] = Field(
         {},
-        description="Labels by address, beside those that a needed stage wrote to `features` (stat "
-        "`label`).",
+        description="Labels by address, next to those that a needed stage wrote to `features` "
+        "(stat `label`).",
     )
     outcomes: dict[str, tuple[str, ...]] = Field(
         {},

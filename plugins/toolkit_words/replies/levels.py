@@ -31,8 +31,8 @@ def high(matrix: Any, cut: Floats) -> Any:
     """1 where a feature is above its cut: samples by features, sparse."""
     coo = matrix.tocoo()
     above = coo.data > cut[coo.col]
-    given = (np.ones(int(above.sum()), np.int32), (coo.row[above], coo.col[above]))
-    result = sparse.csr_array(given, shape=matrix.shape)
+    entries = (np.ones(int(above.sum()), np.int32), (coo.row[above], coo.col[above]))
+    result = sparse.csr_array(entries, shape=matrix.shape)
     below = np.flatnonzero(cut < 0)  # zeros are high there
     if len(below):
         columns = result.tolil()

@@ -87,7 +87,7 @@ def _add_covariates(
     words: Any,
     rows: Sequence[dict[str, Any]],
 ) -> None:
-    """Put beside each word the metadata number that goes with it most in the select half."""
+    """Add to each word the metadata number that goes with it most in the select half."""
     from toolkit_words.replies.covariates import strongest
 
     params = work.params

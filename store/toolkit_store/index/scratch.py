@@ -148,10 +148,10 @@ class Scratch:
         """The entries of a space in order, each once: keys and values, whole features at a time.
         They can be read once.
         """
-        for paths in self._divided(self._paths(space)):
+        for paths in self._sortable_files(self._paths(space)):
             yield _sorted(*_taken(paths))
 
-    def _divided(self, paths: Paths) -> Iterator[Paths]:
+    def _sortable_files(self, paths: Paths) -> Iterator[Paths]:
         """The files of a space in the order of their features; each has few enough entries to be
         sorted at once.
         """

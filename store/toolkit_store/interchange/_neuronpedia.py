@@ -55,8 +55,10 @@ def write(
         files += _write_space(
             run, space, rows, labels[space["space"]], folder.joinpath("v1", *name), k, batch
         )
-    said = [row for space in seen.values() for rows in labels[space].values() for row in rows]
-    return _write_config(folder / "v1" / "config", said) + files
+    written_labels = [
+        row for space in seen.values() for rows in labels[space].values() for row in rows
+    ]
+    return _write_config(folder / "v1" / "config", written_labels) + files
 
 
 def _write_space(
@@ -91,12 +93,16 @@ def _write_space(
             for index in some
             for row in _activations(key, index, best[index], by_feature.get(index, nothing), run)
         )
-        said = (
+        explanations = (
             _explanation(key, index, row, order)
             for index in some
             for order, row in enumerate(labels.get(index, ()))
         )
-        for kind, lines in (("features", features), ("activations", texts), ("explanations", said)):
+        for kind, lines in (
+            ("features", features),
+            ("activations", texts),
+            ("explanations", explanations),
+        ):
             files += _write_batch(folder / kind / f"batch-{number}.jsonl.gz", lines)
     return files
 

@@ -3,7 +3,7 @@ refers to.
 
 The key of such a row follows from what it says (`spaces`), so another program that reads the table
 sees each key once. A step that writes a row which a committed step has written already refers to
-that one (`StepRow.shared`). A different row under the same key is stored beside it, so that every
+that one (`StepRow.shared`). A different row under the same key is stored as well, so that every
 step reads back what it wrote.
 """
 
@@ -38,7 +38,7 @@ class SharedRows:
         import pyarrow as pa
 
         rows = {key: self._rows(part) for key, part in steps.items()}
-        self._look_up([row for some in rows.values() for row in some], committed)
+        self._read_owners([row for some in rows.values() for row in some], committed)
         owners = dict(self._owners)
         shared: dict[str, dict[str, str]] = {}
         new: dict[str, pa.Table] = {}
@@ -49,8 +49,10 @@ class SharedRows:
             new[key] = steps[key].filter(pa.array(first, pa.bool_()))
         return shared, new
 
-    def _look_up(self, rows: Sequence[Row], committed: Callable[[Iterable[str]], set[str]]) -> None:
-        """Look up the steps that wrote unknown rows."""
+    def _read_owners(
+        self, rows: Sequence[Row], committed: Callable[[Iterable[str]], set[str]]
+    ) -> None:
+        """Read which committed steps wrote the rows whose owner is not known yet."""
         missing = {str(row[self._key]) for row in rows if row not in self._owners}
         column = self._columns[self._key]
         for where in among(column, sorted(missing)):

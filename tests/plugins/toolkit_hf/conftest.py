@@ -42,7 +42,7 @@ class Loaded:
         """Record the input or output of a module of the plain model for one sequence."""
         seen: list[Any] = []
         add = module.register_forward_pre_hook if before else module.register_forward_hook
-        handle = add(lambda _module, given, *out: seen.append(given[0] if before else out[0]))
+        handle = add(lambda _module, args, *out: seen.append(args[0] if before else out[0]))
         with torch.inference_mode():
             self.plain(torch.tensor([ids]))
         handle.remove()

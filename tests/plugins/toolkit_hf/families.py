@@ -273,8 +273,8 @@ def build(family: Family, folder: Path) -> Path:
     with torch.no_grad():
         for name, weight in module.named_parameters():
             gain = 1.0 if "norm" in name or ".ln_" in name else 0.0
-            own = 0.0 if name.endswith("bias") else gain - family.gain * gain
-            weight.copy_(own + (0.3 if weight.ndim == 2 else 0.2) * torch.randn_like(weight))
+            offset = 0.0 if name.endswith("bias") else gain - family.gain * gain
+            weight.copy_(offset + (0.3 if weight.ndim == 2 else 0.2) * torch.randn_like(weight))
     module.save_pretrained(folder)
     tokeniser(family).save_pretrained(folder)
     return folder

@@ -27,13 +27,13 @@ QUERIES = [[16, 3, 9], [4], []]
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    held: dict[str, Any] = {}
+    models: dict[str, Any] = {}
 
     def get(name: str) -> Any:
-        if name not in held:
+        if name not in models:
             folder = build(FAMILIES[name], tmp_path_factory.mktemp("attribution") / name)
-            held[name] = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
-        return held[name]
+            models[name] = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
+        return models[name]
 
     return get
 
@@ -51,7 +51,7 @@ def near(result: torch.Tensor, expected: torch.Tensor, share: float = 1e-5) -> N
 def test_rows_of_attention_are_those_of_eager_weights(
     loaded: Callable[[str], Any], name: str
 ) -> None:
-    """With caps, windows, and heads that share keys; beside captures of the same pass."""
+    """With caps, windows, and heads that share keys; with captures of the same pass."""
     model, layers = loaded(name), list(range(LAYERS))
     names = ["resid_post.1", "attn_out.3"]
     result = model.attention(BATCH, QUERIES, layers, capture=names)
@@ -127,8 +127,8 @@ def test_a_model_that_hides_its_weights_says_so(loaded: Callable[[str], Any]) ->
 # --- gradients ------------------------------------------------------------------------------------
 
 
-def difference(given: Any) -> torch.Tensor:
-    logits: torch.Tensor = given[LOGITS]
+def difference(streams: Any) -> torch.Tensor:
+    logits: torch.Tensor = streams[LOGITS]
     return logits[:, 7] - logits[:, 11]
 
 
@@ -169,8 +169,8 @@ def test_an_objective_may_read_a_stream(loaded: Callable[[str], Any]) -> None:
     """A feature at a position: what stands behind it has no slope."""
     model, column = loaded("llama"), torch.randn(WIDTH)
 
-    def feature(given: Any) -> torch.Tensor:
-        return given["resid_post.2"][:, 3] @ column
+    def feature(streams: Any) -> torch.Tensor:
+        return streams["resid_post.2"][:, 3] @ column
 
     result = model.gradients(
         BATCH, ["resid_post.1", "resid_post.3"], feature, reads=["resid_post.2"]
@@ -226,9 +226,9 @@ def test_frozen_patterns_are_the_same_pass(loaded: Callable[[str], Any]) -> None
         model = loaded(name)
         plain = model.gradients(BATCH, ["resid_post.0"], difference)
         for freeze in (("attention",), ("norms",), ("mlp",), ("attention", "norms", "mlp")):
-            held = model.gradients(BATCH, ["resid_post.0"], difference, freeze=freeze)
-            near(held.objectives, plain.objectives, 1e-4)
-            moved = held.gradients["resid_post.0"] - plain.gradients["resid_post.0"]
+            result = model.gradients(BATCH, ["resid_post.0"], difference, freeze=freeze)
+            near(result.objectives, plain.objectives, 1e-4)
+            moved = result.gradients["resid_post.0"] - plain.gradients["resid_post.0"]
             assert float(moved.abs().max()) > 1e-6
 
 
@@ -237,8 +237,8 @@ def test_no_gradient_is_left_behind(loaded: Callable[[str], Any]) -> None:
     prefix = model.prefix(BATCH[0], ["resid_post.1"])
     edit = Edit("resid_post.1", OnStream(Add(prefix.captured["resid_post.1"])))
     result = model.gradients(BATCH, ["resid_post.2"], difference, edits=[edit], freeze=("norms",))
-    held = [*result.gradients.values(), *result.streams.values(), result.objectives]
-    assert not any(value.requires_grad for value in held)
+    tensors = [*result.gradients.values(), *result.streams.values(), result.objectives]
+    assert not any(value.requires_grad for value in tensors)
     assert not any(value.requires_grad for value in model._module.parameters())
     assert all(value.grad is None for value in model._module.parameters())
     assert not model.run(BATCH, ["resid_post.2"])["resid_post.2"].requires_grad
@@ -259,7 +259,7 @@ def test_what_gradients_refuse(loaded: Callable[[str], Any]) -> None:
     ):
         model.gradients(BATCH, ["resid_post.1"], difference, freeze=("heads",))
     with pytest.raises(DataError, match=r"the objective gave the shape \(\)"):
-        model.gradients(BATCH, ["resid_post.1"], lambda given: difference(given).sum())
+        model.gradients(BATCH, ["resid_post.1"], lambda streams: difference(streams).sum())
 
 
 # --- matrices -------------------------------------------------------------------------------------

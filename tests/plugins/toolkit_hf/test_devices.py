@@ -104,12 +104,12 @@ class Elsewhere(torch.nn.Module):
 
     def forward(self, stream: torch.Tensor, **message: Any) -> torch.Tensor:
         keys = message.get("past_key_values")
-        given = [stream, message["position_ids"], *message["position_embeddings"]]
-        given += [] if message["attention_mask"] is None else [message["attention_mask"]]
+        tensors = [stream, message["position_ids"], *message["position_embeddings"]]
+        tensors += [] if message["attention_mask"] is None else [message["attention_mask"]]
         if keys is not None:
             new = torch.zeros(len(stream), 2, stream.shape[1], 4, device=META)
-            given += keys.update(new, new, self.layer)
-        assert {one.device for one in given} == {META}
+            tensors += keys.update(new, new, self.layer)
+        assert {tensor.device for tensor in tensors} == {META}
         self.calls += 1
         return torch.zeros(stream.shape)
 
@@ -152,12 +152,12 @@ def test_two_devices_compute_what_one_does(
 
 
 def test_a_map_of_one_kind_of_device_changes_nothing(folder: Callable[[str], Path]) -> None:
-    one, two = (
+    first_run, second_run = (
         loaded(folder("llama"), device="cpu"),
         loaded(folder("llama"), device_map=("cpu", "cpu")),
     )
-    assert torch.equal(one.next_logits([[4, 5, 6]]), two.next_logits([[4, 5, 6]]))
-    assert len(two.decoder.block_devices) == LAYERS
+    assert torch.equal(first_run.next_logits([[4, 5, 6]]), second_run.next_logits([[4, 5, 6]]))
+    assert len(second_run.decoder.block_devices) == LAYERS
 
 
 def test_where_it_is_computed_is_not_what_it_is(folder: Callable[[str], Path]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.hooks import changed_output
 from tests.plugins.toolkit_hf.families import FAMILIES, LAYERS, WIDTH, build
 from toolkit.edits import (
     ABLATE,
@@ -51,13 +52,13 @@ SITES = (
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """A random model of a family, loaded once."""
-    held: dict[str, Any] = {}
+    models: dict[str, Any] = {}
 
     def get(name: str) -> Any:
-        if name not in held:
+        if name not in models:
             folder = build(FAMILIES[name], tmp_path_factory.mktemp("edited") / name)
-            held[name] = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
-        return held[name]
+            models[name] = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
+        return models[name]
 
     return get
 
@@ -219,11 +220,11 @@ def test_a_row_without_edits_is_the_prompt(loaded: Callable[[str], Any]) -> None
     prefix = model.prefix(ids)
     edit = Edit("resid_post.1", OnStream(Add(drawn(WIDTH))), tokens([1], [5]))
     result = model.edited_states(prefix, [edit], 3)
-    own = prefix.captured[model.last_hookpoint()]
-    near(result[0], own)
-    near(result[2], own)
-    assert float((result[1] - own).abs().max()) > 1e-3
-    near(model.edited_states(prefix, [], 2), own.expand(2, -1))
+    stream = prefix.captured[model.last_hookpoint()]
+    near(result[0], stream)
+    near(result[2], stream)
+    assert float((result[1] - stream).abs().max()) > 1e-3
+    near(model.edited_states(prefix, [], 2), stream.expand(2, -1))
 
 
 def test_an_edit_that_reads_another_site(loaded: Callable[[str], Any]) -> None:
@@ -273,16 +274,15 @@ def test_a_rank_one_edit_is_a_hand_written_hook(
     )
     edit = Edit(f"resid_post.{layer}", operation, tokens([0], [position]))
 
-    def hook(_module: Any, _given: Any, out: Any) -> Any:
-        stream = (out[0] if isinstance(out, tuple) else out).clone()
-        feature = (stream[0, position] @ column + bias).clamp(min=0)
-        stream[0, position] += (value - feature) * row
-        return (stream, *out[1:]) if isinstance(out, tuple) else stream
+    def edited(before: torch.Tensor) -> torch.Tensor:
+        after = before.clone()
+        feature = (after[0, position] @ column + bias).clamp(min=0)
+        after[0, position] += (value - feature) * row
+        return after
 
-    handle = model.decoder.blocks[layer].register_forward_hook(hook)
-    with torch.inference_mode():
+    block = model.decoder.blocks[layer]
+    with changed_output(block, edited), torch.inference_mode():
         expected = model._module(torch.tensor([ids])).logits[0, -1]
-    handle.remove()
     result = model.unembed(model.edited_states(model.prefix(ids), [edit], 1))[0]
     near(result, expected)
 
@@ -315,12 +315,12 @@ def test_an_operation_that_fails_leaves_nothing_behind(loaded: Callable[[str], A
 def test_streams_that_were_handed_out_do_not_change(loaded: Callable[[str], Any]) -> None:
     model, ids = loaded("llama"), prompt()
     prefix = model.prefix(ids, ["resid_post.1"])
-    held = {name: value.clone() for name, value in prefix.captured.items()}
-    kept = {layer: key.clone() for layer, (key, _) in prefix.kept.held.items()}
+    streams = {name: value.clone() for name, value in prefix.captured.items()}
+    kept = {layer: key.clone() for layer, (key, _) in prefix.kept.by_layer.items()}
     first = model.edited_states(prefix, several(1), ROWS)
     assert torch.equal(first, model.edited_states(prefix, several(1), ROWS))
-    assert all(torch.equal(held[name], value) for name, value in prefix.captured.items())
-    assert all(torch.equal(kept[layer], key) for layer, (key, _) in prefix.kept.held.items())
+    assert all(torch.equal(streams[name], value) for name, value in prefix.captured.items())
+    assert all(torch.equal(kept[layer], key) for layer, (key, _) in prefix.kept.by_layer.items())
 
 
 def test_bfloat16_streams_are_edited_in_float32(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.hooks import changed_input, changed_output
 from tests.plugins.toolkit_hf.families import (
     CONTEXT,
     FAMILIES,
@@ -107,21 +108,11 @@ class Pair:
     ) -> torch.Tensor:
         """The last block's output of one sequence whose stream was changed by a plain hook."""
         block, result = self.blocks[layer], {}
-        if site == "resid_pre":
-            edit = block.register_forward_pre_hook(
-                lambda _module, given: (put(given[0]), *given[1:])
-            )
-        else:
-            edit = block.register_forward_hook(
-                lambda _module, _given, out: (
-                    (put(out[0]), *out[1:]) if isinstance(out, tuple) else put(out)
-                )
-            )
-        watch = _watch(self.blocks[-1], False, result, "last")
-        with torch.inference_mode():
+        changed = changed_input if site == "resid_pre" else changed_output
+        with changed(block, put), torch.inference_mode():
+            watch = _watch(self.blocks[-1], False, result, "last")
             self.plain(torch.tensor([ids]))
-        edit.remove()
-        watch.remove()
+            watch.remove()
         return result["last"]
 
 
@@ -129,8 +120,8 @@ _STREAM = {"resid_pre": ("", True), "resid_post": ("", False)}
 
 
 def _watch(module: Any, before: bool, result: dict[str, torch.Tensor], name: str) -> Any:
-    def keep(_module: Any, given: Any, *out: Any) -> None:
-        value = given[0] if before else out[0]
+    def keep(_module: Any, args: Any, *out: Any) -> None:
+        value = args[0] if before else out[0]
         result[name] = (value[0] if isinstance(value, tuple) else value)[0]
 
     return module.register_forward_pre_hook(keep) if before else module.register_forward_hook(keep)
@@ -243,11 +234,11 @@ def test_a_row_alone_is_a_row_in_a_batch(pair: Pair) -> None:
 def test_padding_on_the_left_is_padding_on_the_right(pair: Pair) -> None:
     """Transformers pads on the left when it generates; the numbers are the same."""
     batch, longest = pair.batch(), max(LENGTHS)
-    given = torch.tensor([[*[0] * (longest - len(ids)), *ids] for ids in batch])
+    padded = torch.tensor([[*[0] * (longest - len(ids)), *ids] for ids in batch])
     mask = torch.tensor([[*[0] * (longest - len(ids)), *[1] * len(ids)] for ids in batch])
     with torch.inference_mode():
         logits = pair.plain(
-            given, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
+            padded, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
         ).logits
     near(pair.model.next_logits(batch), logits[:, -1])
 
@@ -486,8 +477,8 @@ def test_attention_that_sdpa_cannot_compute(
     refused.
     """
     folder = build(FAMILIES[name], tmp_path / name)
-    held = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**held, **config}))
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, **config}))
     with pytest.raises(BadInput) as caught:
         load(HuggingFace(path=str(folder), attention="sdpa"), SilentReporter())
     assert str(caught.value).startswith(f"attention: {said}")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.hooks import changed_input, changed_output
 from tests.plugins.toolkit_hf.families import PLAIN
 from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
@@ -126,12 +127,9 @@ def test_an_edit_is_what_a_plain_hook_would_do(
         return stream
 
     block = each.plain.model.layers[layer]
-    if site == "resid_pre":
-        handle = block.register_forward_pre_hook(lambda _module, given: (put(given[0]), *given[1:]))
-    else:
-        handle = block.register_forward_hook(lambda _module, _given, out: put(out))
-    expected = each.hooked(each.plain.model.layers[-1], batch[row], before=False)
-    handle.remove()
+    changed = changed_input if site == "resid_pre" else changed_output
+    with changed(block, put):
+        expected = each.hooked(each.plain.model.layers[-1], batch[row], before=False)
 
     close(results[last][row, : len(batch[row])], expected)
     assert torch.equal(results[name][row, position], value)

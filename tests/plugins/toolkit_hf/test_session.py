@@ -27,14 +27,14 @@ WIDTH = 32
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    held: dict[tuple[str, str], Any] = {}
+    models: dict[tuple[str, str], Any] = {}
 
     def get(name: str, dtype: str = "float32") -> Any:
-        if (name, dtype) not in held:
+        if (name, dtype) not in models:
             folder = build(FAMILIES[name], tmp_path_factory.mktemp("session") / name)
             params = HuggingFace(path=str(folder), device="cpu", dtype=dtype)
-            held[name, dtype] = load(params, SilentReporter())
-        return held[name, dtype]
+            models[name, dtype] = load(params, SilentReporter())
+        return models[name, dtype]
 
     return get
 
@@ -263,8 +263,8 @@ def test_keys_of_edited_tokens_are_not_taken_over_by_others(loaded: Callable[...
     edit = Edit("resid_post.0", OnStream(Add(5.0)), from_position(30))
     session = model.session()
     for index in range(4):
-        own = (edit,) if index % 2 else ()
-        session.submit(index, ids, partial(drawn, 0), max_tokens=6, edits=own)
+        edits = (edit,) if index % 2 else ()
+        session.submit(index, ids, partial(drawn, 0), max_tokens=6, edits=edits)
     results = {reply.id: reply.ids for reply in session.run()}
     assert results[0] == results[2] != results[1] == results[3]
     assert session.counts.computed_tokens == len(ids) + len(ids) - 30

@@ -36,9 +36,9 @@ def edited(
         np.random.default_rng(seed),
     )
     layers = torch.from_numpy(rng.integers(model.layers, size=count))
-    own = torch.stack([streams[f"resid_post.{layer}"].float() for layer in layers.tolist()])
+    stream = torch.stack([streams[f"resid_post.{layer}"].float() for layer in layers.tolist()])
     noise = torch.from_numpy(rng.standard_normal((count, model.width))).float()
-    return layers, own + 0.1 * own.norm(dim=1, keepdim=True) * noise / noise.norm(
+    return layers, stream + 0.1 * stream.norm(dim=1, keepdim=True) * noise / noise.norm(
         dim=1, keepdim=True
     )
 
@@ -80,8 +80,8 @@ def test_an_edit_that_changes_nothing_gives_the_prompts_own_state(
     model, ids = each.model, each.batch((17,))[0]
     names = [f"resid_post.{layer}" for layer in range(model.layers)]
     prefix = model.prefix(ids, names)
-    own = torch.stack([prefix.captured[name] for name in names])
-    result = model.suffix(prefix, torch.arange(model.layers), own)
+    stream = torch.stack([prefix.captured[name] for name in names])
+    result = model.suffix(prefix, torch.arange(model.layers), stream)
     close(result, prefix.captured[names[-1]].expand_as(result), 5e-5)
 
 
@@ -252,7 +252,7 @@ def test_a_reply_over_the_context_is_an_error_either_way(small: Any) -> None:
     short.context = 12
     batch = small.batch((4, 10))
     assert len(short.generate(batch, drawn, max_tokens=3)[1].ids) == 3
-    for way in (short.generate, lambda *given, **named: Model.generate(short, *given, **named)):
+    for way in (short.generate, lambda *args, **named: Model.generate(short, *args, **named)):
         with pytest.raises(DataError, match=r"'1' has 10 tokens and may get 4 more; .* at most 12"):
             way(batch, drawn, max_tokens=4)
 

@@ -385,7 +385,7 @@ def test_a_planted_pair_is_recovered() -> None:
 
 
 def test_a_group_in_which_nobody_is_ruined_is_left_out() -> None:
-    """Beside its own rate it says nothing about a switch."""
+    """With its own rate known it says nothing about a switch."""
     planted = {"base": -1.0, "G": 1.0, "M": 0.5, "W": 0.0}
     ruined = [
         (
@@ -541,8 +541,8 @@ def inputs(*made: Made) -> TableInputs:
 
 
 def test_the_report_opens_with_the_outcomes() -> None:
-    held = inputs(*some_games())
-    figures = list(SECTION.run(held))
+    tables = inputs(*some_games())
+    figures = list(SECTION.run(tables))
     assert figures[0].title == "Outcomes"
     for words in ("bankruptcy", "25.0 %", "invalid_reply", "variable", "asked again"):
         assert words in figures[0].html
@@ -550,38 +550,38 @@ def test_the_report_opens_with_the_outcomes() -> None:
     assert "bankruptcy by condition" in titles
     assert "Balances, round by round" in titles
     assert SECTION.findings is not None
-    said = [finding.sentence for finding in SECTION.findings(held)]
+    said = [finding.sentence for finding in SECTION.findings(tables)]
     assert "Bankruptcy in 25.0 % of 20 games, variable." in said
     assert any("of 21 games, fixed; 4.8 % ended in a reply" in sentence for sentence in said)
 
 
 def test_of_many_groups_the_worst_and_the_best_are_named() -> None:
     """So that the outcome table is on the first screen."""
-    held = inputs(*some_games())
-    rows = held.read("measures").to_pylist()
+    tables = inputs(*some_games())
+    rows = tables.read("measures").to_pylist()
     groups = [row for row in rows if row["measure"] == "outcome" and row["subject"] == "bankruptcy"]
     assert SECTION.findings is not None
-    every = len(list(SECTION.findings(held)))
+    every = len(list(SECTION.findings(tables)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toolkit_measure.section.SENTENCES", 1)
-        (said,) = list(SECTION.findings(held))
+        (said,) = list(SECTION.findings(tables))
     assert every == 2 <= len(groups)
     assert said.sentence.startswith("Bankruptcy in 25.0 % of 20 games, variable. The least of 2")
     assert "of 21 games, fixed; 4.8 % ended in a reply that could not be read." in said.sentence
 
 
 def test_the_report_draws_the_effects_of_components() -> None:
-    held = inputs(*drawn_games({"base": -1.0, "G": 1.0, "M": 0.0, "W": 0.0}, 1600))
-    titles = {figure.title: figure for figure in SECTION.run(held)}
+    tables = inputs(*drawn_games({"base": -1.0, "G": 1.0, "M": 0.0, "W": 0.0}, 1600))
+    titles = {figure.title: figure for figure in SECTION.run(tables)}
     assert "G " in titles["What the components do to the odds of bankruptcy"].alt
     assert SECTION.findings is not None
-    said = [finding.sentence for finding in SECTION.findings(held)]
+    said = [finding.sentence for finding in SECTION.findings(tables)]
     assert any("G makes bankruptcy more likely" in sentence for sentence in said)
 
 
 def test_the_files(tmp_path: Any) -> None:
-    held = inputs(*some_games())
-    files = dict(SINK.run(SinkWork(SINK.params(), tmp_path, "run", held)))
+    tables = inputs(*some_games())
+    files = dict(SINK.run(SinkWork(SINK.params(), tmp_path, "run", tables)))
     assert set(files) == {"measures.csv", "outcomes.csv", "outcomes.tex"}
     head, *rows = files["outcomes.csv"].decode().splitlines()
     assert head.startswith("group,games,bankruptcy,invalid_reply,voluntary_stop,bankruptcy_low")
@@ -590,13 +590,13 @@ def test_the_files(tmp_path: Any) -> None:
     tex = files["outcomes.tex"].decode()
     assert tex.startswith("\\begin{tabular}")
     assert "invalid reply" in tex
-    assert len(files["measures.csv"].decode().splitlines()) == 1 + held.read("measures").num_rows
+    assert len(files["measures.csv"].decode().splitlines()) == 1 + tables.read("measures").num_rows
 
 
 def test_contracts() -> None:
     check_part(STAGE, work=make_work(tables=tables(*some_games())))
-    check_part(SINK, work=make_work(tables=inputs(*some_games()).held))
-    check_part(SECTION, work=make_work(tables=inputs(*some_games()).held))
+    check_part(SINK, work=make_work(tables=inputs(*some_games()).by_name))
+    check_part(SECTION, work=make_work(tables=inputs(*some_games()).by_name))
 
 
 def test_names_of_groups_and_conditions_are_not_read_as_code() -> None:

@@ -46,9 +46,10 @@ def test_the_plain_gradient_is_the_slope_of_the_exact_effect(world, attributed):
     row = max(rows, key=lambda row: abs(row["estimate"]))
     sae = next(sae for sae in world.saes if space_id(world.model.identity, sae) == row["space"])
     means = {
-        one["group"]: one["number"]
-        for one in world.tables["features"].to_pylist()
-        if (one["space"], one["feature"], one["stat"]) == (row["space"], row["feature"], "mean")
+        tested["group"]: tested["number"]
+        for tested in world.tables["features"].to_pylist()
+        if (tested["space"], tested["feature"], tested["stat"])
+        == (row["space"], row["feature"], "mean")
     }
     work = make_work(None, world.tables, model=world.model, saes=world.saes)
     points = decision_points(work, 4, "confirm")

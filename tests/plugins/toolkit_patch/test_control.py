@@ -68,9 +68,9 @@ def test_a_random_decoder_fires_as_the_trained_one_and_writes_as_far_elsewhere(w
 
 def test_a_reconstruction_is_made_of_the_random_rows(world):
     sae, control = world.saes[0], drawn(world)
-    one, none = torch.zeros((2, sae.width)), torch.zeros((1, sae.width))
-    one[0, 3], one[1, 7] = 2.0, 0.5
-    moved = control.decode(one) - control.decode(none)
+    some, none = torch.zeros((2, sae.width)), torch.zeros((1, sae.width))
+    some[0, 3], some[1, 7] = 2.0, 0.5
+    moved = control.decode(some) - control.decode(none)
     rows = control.decoder_rows([3, 7])
     torch.testing.assert_close(moved, torch.stack([2 * rows[0], 0.5 * rows[1]]))
 

@@ -11,9 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, load_saes, make_world, run, table
+from tests.plugins.toolkit_patch.worlds import (
+    OUTCOMES,
+    PARTS,
+    WholePasses,
+    load_saes,
+    make_world,
+    run,
+    table,
+)
 from toolkit.errors import BadInput, DataError
-from toolkit.models import Model
 from toolkit.randomness import half
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
@@ -74,27 +81,29 @@ def test_effects_are_those_of_a_whole_pass_with_a_hand_made_edit(world, screened
     row = next(row for row in screened["screens"].to_pylist() if row["effect"] > 0.3)
     sae = next(sae for sae in world.saes if space_id(world.model.identity, sae) == row["space"])
     key = {"feature": row["feature"], "space": row["space"], "arm": "set:yes", "outcome": "stop"}
-    one = next(
+    effect = next(
         result
         for result in screened["effects"].to_pylist()
         if result["sample"] != "*" and key.items() <= result.items()
     )
     ids = next(
-        s["token_ids"] for s in world.tables["samples"].to_pylist() if s["sample"] == one["sample"]
+        s["token_ids"]
+        for s in world.tables["samples"].to_pylist()
+        if s["sample"] == effect["sample"]
     )
 
     def edit(stream: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         import torch
 
-        own = float(sae.encode(torch.from_numpy(stream[-1:]).float())[0, row["feature"]])
+        activation = float(sae.encode(torch.from_numpy(stream[-1:]).float())[0, row["feature"]])
         decoder = sae.decoder_rows([row["feature"]])[0].double().numpy()
-        stream[-1] += (row["value_a"] - own) * decoder
+        stream[-1] += (row["value_a"] - activation) * decoder
         return stream
 
     logits = reference.run(ids, {sae.layer: edit}).logits[-1]
     chances = np.exp(logits - logits.max())
     expected = chances[world.planted.truth.stop_id] / chances.sum()
-    assert one["probability"] == pytest.approx(expected, abs=1e-4)
+    assert effect["probability"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_outcomes_and_what_is_in_none_add_up_to_one(screened):
@@ -200,8 +209,8 @@ def test_the_parts_keep_their_contracts(world, screened):
 
 def test_the_raw_stream_has_numbers_that_cannot_be_screened_as_features(planted, model, world):
     tables = {name: world.tables[name] for name in ("samples", "sample_meta")}
-    given = {"by": "cause", "between": ["yes", "no"], "half": "select"}
-    raw = run("compare.residual", given, tables, model)
+    params = {"by": "cause", "between": ["yes", "no"], "half": "select"}
+    raw = run("compare.residual", params, tables, model)
     with pytest.raises(
         DataError,
         match=r"belongs to space .*/resid_post\.\d/raw, and no SAE of this stage makes that space",
@@ -219,26 +228,8 @@ def test_features_of_another_space_are_refused_and_both_spaces_named(planted, mo
         run("patch.delta", {"outcomes": OUTCOMES}, world.tables, model, others)
 
 
-class Lying(Model):
+class Lying(WholePasses):
     """Its suffix does not agree with its own pass."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def encode(self, text, *, chat=False):
-        return self._model.encode(text, chat=chat)
-
-    def decode(self, ids):
-        return self._model.decode(ids)
-
-    def run(self, batch, capture, edits=()):
-        return self._model.run(batch, capture, edits)
-
-    def unembed(self, states):
-        return self._model.unembed(states)
 
     def readout(self, states, tokens, base=None):
         return self._model.readout(states, tokens, base)
@@ -323,9 +314,9 @@ def test_values_below_zero_are_refused(world):
 
 
 def test_a_comparison_of_all_units_leaves_no_unit_to_confirm_with(world):
-    given = {"by": "cause", "between": ["yes", "no"]}
+    params = {"by": "cause", "between": ["yes", "no"]}
     tables = {**world.tables}
-    tables |= run("compare.welch", given, world.tables, world.model, world.saes)
+    tables |= run("compare.welch", params, world.tables, world.model, world.saes)
     with pytest.raises(DataError, match=r"was compared on all of the units only"):
         replace(world, tables=tables).screen()
 

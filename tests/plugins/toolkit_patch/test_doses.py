@@ -20,8 +20,8 @@ from toolkit_patch.screen.points import decision_points
 
 @pytest.fixture(scope="module")
 def dosed(world, screened):
-    given = {"outcomes": OUTCOMES, "points": 12}
-    return run("patch.doses", given, world.tables | screened, world.model, world.saes)
+    params = {"outcomes": OUTCOMES, "points": 12}
+    return run("patch.doses", params, world.tables | screened, world.model, world.saes)
 
 
 def test_causes_rise_with_the_dose_and_move_the_outcome_at_other_decisions(world, dosed):
@@ -57,8 +57,8 @@ def test_a_correlate_does_not_rise(world, screened):
         if world.truth(row).role != "causal" and abs(row["set_a"]) < 1e-4
     )
     address = f"{layers[quiet['space']].rpartition('.')[2]}/{quiet['feature']}"
-    given = {"outcomes": OUTCOMES, "points": 8, "features": [address]}
-    results = run("patch.doses", given, world.tables | screened, world.model, world.saes)
+    params = {"outcomes": OUTCOMES, "points": 8, "features": [address]}
+    results = run("patch.doses", params, world.tables | screened, world.model, world.saes)
     (row,) = results["feature_dose_tests"].to_pylist()
     assert abs(row["effect"]) < 1e-3
 

@@ -1,4 +1,4 @@
-"""Means over decision points, their intervals and p-values, beside SciPy."""
+"""Means over decision points, their intervals and p-values, compared with SciPy."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_points_of_one_cluster_count_once() -> None:
 
 def test_a_point_of_weight_three_counts_as_three_points_of_its_cluster() -> None:
     values, weights = rng(2).normal(0.1, 0.4, 20), rng(3).integers(1, 4, 20)
-    one = estimate(values[None], weights.astype(float), np.arange(20), rng())
+    result = estimate(values[None], weights.astype(float), np.arange(20), rng())
     several = estimate(
         np.repeat(values, weights)[None],
         np.ones(int(weights.sum())),
         np.repeat(np.arange(20), weights),
         rng(),
     )
-    assert one.mean[0] == pytest.approx(several.mean[0])
-    assert one.p[0] == pytest.approx(several.p[0])
+    assert result.mean[0] == pytest.approx(several.mean[0])
+    assert result.p[0] == pytest.approx(several.p[0])
 
 
 def test_the_interval_is_the_percentile_bootstrap_of_clusters() -> None:

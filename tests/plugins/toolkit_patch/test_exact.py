@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.hooks import changed_output
 from tests.plugins.toolkit_hf.families import FAMILIES, WIDTH, build
 from toolkit.saes import Sae
 from toolkit.testing.fakes import SilentReporter
@@ -81,15 +82,13 @@ def hooked(
     replaced, by default the last one's.
     """
 
-    def replace(_module: Any, _given: Any, out: Any) -> Any:
-        first = (out[0] if isinstance(out, tuple) else out).clone()
-        first[0, position] = stream
-        return (first, *out[1:]) if isinstance(out, tuple) else first
+    def replaced(before: torch.Tensor) -> torch.Tensor:
+        after = before.clone()
+        after[0, position] = stream
+        return after
 
-    handle = block.register_forward_hook(replace)
-    with torch.inference_mode():
+    with changed_output(block, replaced), torch.inference_mode():
         logits = plain(torch.tensor([ids])).logits[0, -1].double()
-    handle.remove()
     chances = torch.softmax(logits, 0)
     listed = [float(chances[list(tokens)].sum()) for tokens in OUTCOMES.tokens]
     return np.array([*listed, 1 - sum(listed)])
@@ -154,12 +153,20 @@ def test_a_feature_set_to_its_own_value_changes_nothing(both):
     model, _, _, ids = both
     edits = edits_of(TinySae(2))
     reading = read_prompt(model, OUTCOMES, ids, [edits.sae.hookpoint])
-    own = edits.own_values(reading)
+    activations = edits.own_values(reading)
     unchanged = SpaceEdits(
-        edits.sae, edits.members, edits.features, own[:, None].expand(-1, 2), edits.rows, None, None
+        edits.sae,
+        edits.members,
+        edits.features,
+        activations[:, None].expand(-1, 2),
+        edits.rows,
+        None,
+        None,
     )
     arms = dict(unchanged.edits(reading, ()))
-    assert torch.equal(arms["set_a"], reading.streams[edits.sae.hookpoint].expand(len(own), -1))
+    assert torch.equal(
+        arms["set_a"], reading.streams[edits.sae.hookpoint].expand(len(activations), -1)
+    )
 
 
 def test_all_features_and_the_error_give_the_stream_back(both):

@@ -20,8 +20,8 @@ from toolkit.testing.fakes import make_work
 
 @pytest.fixture(scope="module")
 def together(world, screened):
-    given = {"outcomes": OUTCOMES, "points": 12, "sets": 19, "pairs": 3}
-    return run("patch.joint", given, world.tables | screened, world.model, world.saes)
+    params = {"outcomes": OUTCOMES, "points": 12, "sets": 19, "pairs": 3}
+    return run("patch.joint", params, world.tables | screened, world.model, world.saes)
 
 
 def arms(result: Any, name: str) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def test_the_part_keeps_its_contract(world, screened):
 
 
 def test_without_two_features_there_is_nothing_to_join(world, screened):
-    given = {"outcomes": OUTCOMES, "points": 4, "verdicts": ["sham fails"]}
-    results = run("patch.joint", given, world.tables | screened, world.model, world.saes)
+    params = {"outcomes": OUTCOMES, "points": 4, "verdicts": ["sham fails"]}
+    results = run("patch.joint", params, world.tables | screened, world.model, world.saes)
     assert not results
 
 
@@ -144,14 +144,14 @@ def test_a_pair_that_acts_only_together_is_found_by_the_joint_arm(world):
         "comparisons": world.tables["comparisons"],
         "spaces": table("spaces", [space_row(model.identity, sae)]),
     }
-    given = {"outcomes": {"a": ["0"], "b": ["1"]}, "points": 12}
+    params = {"outcomes": {"a": ["0"], "b": ["1"]}, "points": 12}
     some = {"candidates": {"features": ["0/0", "0/1", "0/2"]}, "arms": [], "directions": 19}
-    tables |= run("patch.delta", given | some, tables, model, [sae])
+    tables |= run("patch.delta", params | some, tables, model, [sae])
     tables |= run("patch.verdicts", {}, tables)
     alone = {row["verdict"] for row in tables["verdicts"].to_pylist()}
     assert alone <= {"no effect", "silent here"}
     pair = {"features": ["0/0", "0/1"], "sets": 19}
-    results = run("patch.joint", given | pair, tables, model, [sae])
+    results = run("patch.joint", params | pair, tables, model, [sae])
     whole = arms(results, "all")
     assert whole["joint"]["effect"] > 0.3
     assert abs(whole["sum"]["effect"]) < 1e-6

@@ -57,8 +57,8 @@ def test_pairs_that_end_differently_are_the_evidence():
 
 def test_an_arm_is_ranked_among_those_of_the_null():
     rows = compared("held", "random_1", "random_2", "random_3")
-    held = next(row for row in rows if (row["arm"], row["outcome"]) == ("held", "bankruptcy"))
-    assert (held["null_arms"], held["beyond"], held["p_null"]) == (3, 0, 0.25)
+    held_row = next(row for row in rows if (row["arm"], row["outcome"]) == ("held", "bankruptcy"))
+    assert (held_row["null_arms"], held_row["beyond"], held_row["p_null"]) == (3, 0, 0.25)
     assert {row["p"] for row in rows if row["arm"].startswith("random")} == {1.0}
     work = make_work(None, {"paired_games": table("paired_games", rows)})
     sentence = next(iter(findings(work.inputs))).sentence

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, World, run
 from toolkit.costs import Cost, Workload
 from toolkit.testing.fakes import make_step
-from toolkit_patch.screen.cost import screening
+from toolkit_patch.costs import screening
 from toolkit_patch.screen.params import Delta
 from toolkit_store import open_store
 
@@ -80,7 +80,7 @@ def took(world: World, name: str, params: Mapping[str, Any], tables: Any, folder
 def load_of(world: World, facts: Any, totals: Mapping[str, int]) -> Workload:
     """The workload that a plan makes of the samples."""
     ids = [tuple(row) for row in world.tables["samples"]["token_ids"].to_pylist()]
-    tokens = [len(one) for one in set(ids)]
+    tokens = [len(text) for text in set(ids)]
     return Workload(
         samples=len(ids),
         distinct=len(tokens),
@@ -100,7 +100,7 @@ STEER = {"by": "cause", "between": ["yes", "no"], "points": 20, "axis_samples": 
 
 
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "settings"),
     [
         pytest.param("patch.delta", FEW, marks=pytest.mark.slow),
         pytest.param(
@@ -119,10 +119,10 @@ def test_a_stage_costs_what_it_says_within_a_factor_of_two(
     facts: Any,
     tmp_path: Path,
     name: str,
-    given: Any,
+    settings: Any,
 ) -> None:
     part = PARTS.get("stage", name)
-    params = given if name == "patch.verdicts" else {"outcomes": OUTCOMES, **given}
+    params = settings if name == "patch.verdicts" else {"outcomes": OUTCOMES, **settings}
     screen = Delta.model_validate({"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 40})
     totals = screening(screen, load_of(world, facts, {})).totals
     tables = world.tables if name == "patch.delta" else world.tables | screened
@@ -133,7 +133,7 @@ def test_a_stage_costs_what_it_says_within_a_factor_of_two(
     forecast = {"forwards": cost.forwards, "flops": cost.flops, "disk": cost.disk}
     for what, amount in vars(actual).items():
         assert amount / 2 <= forecast[what], (what, forecast[what], amount)
-        if what == "disk" and given is FEW:
+        if what == "disk" and settings is FEW:
             continue  # how many features pass is not known beforehand: rows of the most that may
         assert forecast[what] <= 2 * amount, (what, forecast[what], amount)
     assert not cost.exact

@@ -12,9 +12,9 @@ from toolkit.randomness import generator
 from toolkit_patch.published.rules import CONTEXTS, VALUES, chi_square_rule, sign_rule, two_shares
 
 
-def shares(**given: float):
+def shares(**settings: float):
     return {
-        (context, value): np.array([given.get(f"{context}_{value}", 0.5)])
+        (context, value): np.array([settings.get(f"{context}_{value}", 0.5)])
         for context in CONTEXTS
         for value in VALUES
     }
@@ -71,7 +71,7 @@ def fixed(world):
         "samples": table("samples", chosen),
         "sample_meta": table("sample_meta", meta),
     }
-    given = {
+    params = {
         "outcomes": OUTCOMES,
         "candidates": {"top": 12},
         "points": 2,
@@ -79,7 +79,7 @@ def fixed(world):
         "arms": ["reconstruct"],
         "keep": "all",
     }
-    return tables | run("patch.delta", given, tables, world.model, world.saes)
+    return tables | run("patch.delta", params, tables, world.model, world.saes)
 
 
 def test_every_screened_feature_is_judged_by_every_rule(fixed):

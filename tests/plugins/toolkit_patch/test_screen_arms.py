@@ -1,4 +1,4 @@
-"""The arms that a screen's effects are held beside, the candidates that a file or a gradient
+"""The arms that a screen's effects are compared with, the candidates that a file or a gradient
 chooses, and tokens in the middle of a prompt.
 """
 
@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run, table
+from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, WholePasses, run, table
 from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
-from toolkit.models import Model
 from toolkit.saes import Sae, space_id
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_patch.screen.baselines import mean_differences, shuffled_values
@@ -148,8 +147,8 @@ def test_candidates_of_a_csv_and_of_the_published_json(world, tmp_path: Path):
     published.write_text(json.dumps({"layer_results": layers}))
     families = []
     for file in (csv, addressed, published):
-        given = {"candidates": {"file": str(file)}, "points": 4, "arms": [], "directions": 40}
-        results = run("patch.delta", {"outcomes": OUTCOMES, **given}, world.tables, *using(world))
+        params = {"candidates": {"file": str(file)}, "points": 4, "arms": [], "directions": 40}
+        results = run("patch.delta", {"outcomes": OUTCOMES, **params}, world.tables, *using(world))
         rows = results["screens"].to_pylist()
         assert {row["family"] for row in rows} == {len(chosen)}
         families.append({(row["space"], row["feature"]) for row in rows})
@@ -212,8 +211,8 @@ def test_features_that_never_fired_are_screened_where_that_is_asked_for(world):
     silent = next(index for index in range(sae.width) if index not in fired)
     causal = named(world, 1)[0]
     addresses = [f"{sae.layer}/{silent}", f"{causal[0]}/{causal[1]}"]
-    given = {**FEW, "candidates": {"features": addresses, "unfired": "screen"}}
-    rows = world.screen(**given)["verdicts"].to_pylist()
+    params = {**FEW, "candidates": {"features": addresses, "unfired": "screen"}}
+    rows = world.screen(**params)["verdicts"].to_pylist()
     assert [row["family"] for row in rows] == [2, 2]
     row = next(row for row in rows if row["feature"] == silent)
     assert (row["verdict"], row["effect"]) == ("silent here", 0.0)
@@ -243,11 +242,11 @@ def test_a_gradient_may_choose_what_is_checked_exactly(world, screened):
 
 
 def test_a_budget_in_steps_is_what_one_step_gives(world):
-    given = {"outcomes": OUTCOMES, "screen": "relp_then_exact", "exact_checks": 5, **FEW}
-    given["candidates"] = {"top": 10}
-    whole = run("patch.delta", given, world.tables, *using(world))
+    params = {"outcomes": OUTCOMES, "screen": "relp_then_exact", "exact_checks": 5, **FEW}
+    params["candidates"] = {"top": 10}
+    whole = run("patch.delta", params, world.tables, *using(world))
     parts = [
-        run("patch.delta", given, world.tables, *using(world), features=span)
+        run("patch.delta", params, world.tables, *using(world), features=span)
         for span in ((0, 3), (3, 5))
     ]
     keys = [(row["space"], row["feature"]) for row in whole["screens"].to_pylist()]
@@ -297,7 +296,7 @@ def test_two_screens_of_one_run_have_ids_of_their_own(world):
         for n in (4, 5)
     ]
     ids = [set(part["screens"]["screen"].to_pylist()) for part in results]
-    assert all(len(one) == 1 for one in ids)
+    assert all(len(id_) == 1 for id_ in ids)
     assert ids[0] != ids[1]
 
 
@@ -375,8 +374,8 @@ def check_by_whole_passes(world: Any, saes: Any, result: Any, row: dict[str, Any
             continue
         prompt = ids[effect["sample"]]
         stream = world.model.run([prompt], [sae.hookpoint])[sae.hookpoint][0, -1:].float()
-        own = sae.encode(stream)[0, row["feature"]]
-        moved = stream[0] + (row["value_a"] - own) * sae.decoder_rows([row["feature"]])[0]
+        activation = sae.encode(stream)[0, row["feature"]]
+        moved = stream[0] + (row["value_a"] - activation) * sae.decoder_rows([row["feature"]])[0]
         edit = set_stream(sae.hookpoint, [0], [len(prompt) - 1], moved)
         chance = world.model.next_logits([prompt], [edit]).double().softmax(-1)[0, stop]
         assert effect["probability"] == pytest.approx(float(chance), abs=1e-4)
@@ -387,39 +386,18 @@ def check_by_whole_passes(world: Any, saes: Any, result: Any, row: dict[str, Any
 # --- a model that offers whole passes only --------------------------------------------------------
 
 
-class WholePasses(Model):
-    """The four methods that a loader has to write, and nothing faster."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self.bos_id, self.end_ids = model, model.bos_id, model.end_ids
-        self.identity, self.editable = model.identity, model.editable
-        self.layers, self.width, self.context = model.layers, model.width, model.context
-
-    def encode(self, text, *, chat=False):
-        return self._model.encode(text, chat=chat)
-
-    def decode(self, ids):
-        return self._model.decode(ids)
-
-    def run(self, batch, capture, edits=()):
-        return self._model.run(batch, capture, edits)
-
-    def unembed(self, states):
-        return self._model.unembed(states)
-
-
 @pytest.mark.parametrize("at", ["last", {"positions": [-2]}])
 def test_a_model_of_whole_passes_gives_the_same_screen(world, at):
-    given = {"candidates": {"top": 2}, "points": 3, "at": at, "control_saes": "random_decoder"}
-    given |= {"directions": 19, "direction_points": 2, "keep": "all"}
+    params = {"candidates": {"top": 2}, "points": 3, "at": at, "control_saes": "random_decoder"}
+    params |= {"directions": 19, "direction_points": 2, "keep": "all"}
     slow, fast = (
-        replace(world, model=model).screen(**given)
+        replace(world, model=model).screen(**params)
         for model in (WholePasses(world.model), world.model)
     )
     for name in ("screens", "control_screens", "verdicts"):
-        for one, other in zip(slow[name].to_pylist(), fast[name].to_pylist(), strict=True):
-            assert one["effect"] == pytest.approx(other["effect"], abs=1e-4)
-            assert one["verdict"] == other["verdict"] if name == "verdicts" else True
+        for slow_row, other in zip(slow[name].to_pylist(), fast[name].to_pylist(), strict=True):
+            assert slow_row["effect"] == pytest.approx(other["effect"], abs=1e-4)
+            assert slow_row["verdict"] == other["verdict"] if name == "verdicts" else True
     assert slow["screens"]["edits"].equals(fast["screens"]["edits"])
 
 

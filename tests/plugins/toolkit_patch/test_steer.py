@@ -54,8 +54,8 @@ def test_there_is_a_curve_for_the_axis_and_for_each_random_direction(steered):
 
 
 def test_a_dose_of_almost_nothing_does_almost_nothing(world):
-    given = {**GIVEN, "doses": [-1e-4, 0.0, 1e-4]}
-    rows = run("patch.steer", given, world.tables, world.model)["doses"].to_pylist()
+    params = {**GIVEN, "doses": [-1e-4, 0.0, 1e-4]}
+    rows = run("patch.steer", params, world.tables, world.model)["doses"].to_pylist()
     assert max(abs(row["effect"]) for row in rows) < 1e-4
 
 
@@ -78,9 +78,9 @@ def test_the_part_keeps_its_contract(world):
 
 
 def test_layers_are_given_or_a_share_of_the_depth():
-    given = {"outcomes": {"a": ["x"]}, "by": "b", "between": ["c", "d"]}
-    assert Steering.model_validate(given).chosen_layers(32) == [16, 17, 18, 19, 20, 21]
-    assert Steering.model_validate(given).chosen_layers(4) == [2]
-    assert Steering.model_validate({**given, "layers": [3, 1, 3]}).chosen_layers(4) == [1, 3]
+    params = {"outcomes": {"a": ["x"]}, "by": "b", "between": ["c", "d"]}
+    assert Steering.model_validate(params).chosen_layers(32) == [16, 17, 18, 19, 20, 21]
+    assert Steering.model_validate(params).chosen_layers(4) == [2]
+    assert Steering.model_validate({**params, "layers": [3, 1, 3]}).chosen_layers(4) == [1, 3]
     assert shown_layers([1, 3]) == "1, 3"
     assert shown_layers([2]) == "2"

@@ -30,13 +30,13 @@ class StagedInputs(TableInputs):
     stages: Mapping[str, Tables] = field(default_factory=dict)
 
     def by_stage(self, table: str) -> Mapping[str, pa.Table]:
-        return {name: held[table] for name, held in self.stages.items() if table in held}
+        return {name: tables[table] for name, tables in self.stages.items() if table in tables}
 
 
 def staged(shared: Tables, **stages: Tables) -> StagedInputs:
-    names = {name for held in stages.values() for name in held}
+    names = {name for tables in stages.values() for name in tables}
     joined = {
-        name: pa.concat_tables([held[name] for held in stages.values() if name in held])
+        name: pa.concat_tables([tables[name] for tables in stages.values() if name in tables])
         for name in names
     }
     return StagedInputs({**shared, **joined}, stages)
@@ -107,11 +107,12 @@ def test_other_stages_are_told_apart_too(
 ) -> None:
     made = {}
     for name, points in (("one", 4), ("two", 6)):
-        given = {"outcomes": OUTCOMES, "points": points, **params}
-        made[name] = run(stage, given, world.tables | screened, world.model, world.saes)
+        settings = {"outcomes": OUTCOMES, "points": points, **params}
+        made[name] = run(stage, settings, world.tables | screened, world.model, world.saes)
     inputs = staged(world.tables, **made)
     alone = {
-        name: list(section.figures(TableInputs(world.tables | held))) for name, held in made.items()
+        name: list(section.figures(TableInputs(world.tables | tables)))
+        for name, tables in made.items()
     }
     shown = list(section.figures(inputs))
     assert [(figure.title, figure.html) for figure in shown] == [
@@ -124,17 +125,17 @@ def test_other_stages_are_told_apart_too(
 def test_a_stage_that_reads_one_screen_refuses_two(
     world: Any, two_screens: StagedInputs, stage: str
 ) -> None:
-    given = {"outcomes": OUTCOMES, "points": 4}
+    params = {"outcomes": OUTCOMES, "points": 4}
     with pytest.raises(DataError, match=r"needs: 2 screens of 'yes vs no' are needed here"):
-        run(stage, given, two_screens.held, world.model, world.saes)
+        run(stage, params, two_screens.by_name, world.model, world.saes)
 
 
 def test_steering_keeps_the_curves_of_each_stage(world: Any) -> None:
     made = {}
     for name, points in (("one", 4), ("two", 6)):
-        given = {"outcomes": OUTCOMES, "points": points, "by": "cause", "between": ["yes", "no"]}
-        given |= {"directions": 19, "axis_samples": 12}
-        made[name] = run("patch.steer", given, world.tables, world.model)
+        params = {"outcomes": OUTCOMES, "points": points, "by": "cause", "between": ["yes", "no"]}
+        params |= {"directions": 19, "axis_samples": 12}
+        made[name] = run("patch.steer", params, world.tables, world.model)
     shown = list(steering.figures(staged(world.tables, **made)))
     assert {figure.title.split(": ")[0] for figure in shown} == {"one", "two"}
     assert {figure.html.count("<polyline") for figure in shown} == {20}

@@ -90,7 +90,7 @@ def test_the_report_begins_with_the_verdicts_and_how_p_was_corrected(world, scre
     assert "4 of 16 features are causal for P(stop)" in shown[0].html
     assert "q is Benjamini-Hochberg over all 16, of the larger p of two questions" in shown[0].html
     assert shown[0].alt
-    assert "are causal" not in shown[0].alt  # screen readers read it beside the paragraph
+    assert "are causal" not in shown[0].alt  # screen readers read it with the paragraph
     assert {figure.title for figure in shown} > {"Effect against evidence", "Every arm"}
     result = next(iter(findings(work.inputs)))
     assert result.sentence.startswith("4 of 16 features are causal for P(stop): ")
@@ -134,8 +134,8 @@ def test_an_effect_outside_the_band_fails_by_correction(world, screened, null, w
 
 
 def test_two_screens_of_the_same_features_are_told_apart(world, screened):
-    given = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 5, "arms": []}
-    other = run("patch.delta", given, world.tables, world.model, world.saes)
+    params = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 5, "arms": []}
+    other = run("patch.delta", params, world.tables, world.model, world.saes)
     both = pa.concat_tables([screened["screens"], other["screens"]])
     work = make_work(None, world.tables | screened | {"screens": both})
     rows = joined(work.inputs)

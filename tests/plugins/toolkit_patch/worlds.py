@@ -53,8 +53,8 @@ class World:
 
     def screen(self, **params: Any) -> dict[str, pa.Table]:
         """Screens, effects and verdicts."""
-        given = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 40, **params}
-        results = run("patch.delta", given, self.tables, self.model, self.saes)
+        settings = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 40, **params}
+        results = run("patch.delta", settings, self.tables, self.model, self.saes)
         return results | run("patch.verdicts", {}, results)
 
     def truth(self, row: Mapping[str, Any]) -> Any:
@@ -66,6 +66,27 @@ class World:
     def verdicts(self, result: Mapping[str, pa.Table]) -> list[tuple[Any, str]]:
         """Truth and verdict of each screened feature."""
         return [(self.truth(row), row["verdict"]) for row in result["verdicts"].to_pylist()]
+
+
+class WholePasses(Model):
+    """A model by the four methods that a loader has to write, and nothing faster."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.bos_id, self.end_ids = model, model.bos_id, model.end_ids
+        self.identity, self.editable = model.identity, model.editable
+        self.layers, self.width, self.context = model.layers, model.width, model.context
+
+    def encode(self, text, *, chat=False):
+        return self._model.encode(text, chat=chat)
+
+    def decode(self, ids):
+        return self._model.decode(ids)
+
+    def run(self, batch, capture, edits=()):
+        return self._model.run(batch, capture, edits)
+
+    def unembed(self, states):
+        return self._model.unembed(states)
 
 
 def load_saes(path: Any) -> Any:
@@ -87,6 +108,6 @@ def make_world(planted: Any, model: Model, path: Any, by: str = "cause") -> Worl
         meta.append({"sample": name, "key": by, "number": None, "string": label})
     tables = {"samples": table("samples", samples), "sample_meta": table("sample_meta", meta)}
     tables |= run("extract.activations", {}, tables, model, saes)
-    given = {"by": by, "between": ["yes", "no"], "half": "select"}
-    tables |= run("compare.welch", given, tables, model, saes)
+    params = {"by": by, "between": ["yes", "no"], "half": "select"}
+    tables |= run("compare.welch", params, tables, model, saes)
     return World(planted, model, saes, tables)

@@ -45,14 +45,14 @@ class Narrow:
 
 def params(layout: str) -> Any:
     game = {"layout": layout, "components": ["", "GM", "P"], "modes": ["variable"], "max_rounds": 4}
-    given = {
+    settings = {
         "game": {"uses": "slot_machine", "with": game},
         "reps": GAMES // 3,
         "reask": {"max": 1},
         "max_new_tokens": 32,
         "temperature": 1.0,
     }
-    return PLAY.params.model_validate(given, context={"parts": PARTS})
+    return PLAY.params.model_validate(settings, context={"parts": PARTS})
 
 
 def transcripts(

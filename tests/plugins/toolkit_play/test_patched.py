@@ -47,13 +47,13 @@ def saes() -> Any:
     return part.load(part.params(path=str(folder), layers="all"), SilentReporter())
 
 
-def played(**given: Any) -> dict[str, list[dict[str, Any]]]:
+def played(**settings: Any) -> dict[str, list[dict[str, Any]]]:
     """Rows of both tables, in the order of play."""
-    part = PATCHED if "patch" in given else PLAY
-    units, inputs = given.pop("units", (0, 8)), given.pop("inputs", {})
-    values = {"game": GAME, "reps": 4, "temperature": 1.0, **given}
+    part = PATCHED if "patch" in settings else PLAY
+    units, inputs = settings.pop("units", (0, 8)), settings.pop("inputs", {})
+    values = {"game": GAME, "reps": 4, "temperature": 1.0, **settings}
     params = part.params.model_validate(values, context={"parts": PARTS})
-    used = saes() if "patch" in given else None
+    used = saes() if "patch" in settings else None
     work = make_work(params, inputs, seed=1, model=model(), saes=used)
     tables = {name: rows.to_pylist() for name, rows in part.run(replace(work, units=units))}
     tables["rounds"].sort(key=lambda row: (row["game"], row["round"]))
@@ -116,8 +116,8 @@ def test_a_value_that_was_never_seen_is_warned_about() -> None:
 
 def test_several_layers_are_changed_at_once() -> None:
     both = [{"feature": "1/3", "set": 30.0}, {"feature": "3/5", "set": 30.0}]
-    one = played(arm="x", patch=both[:1])
-    assert replies(played(arm="x", patch=both)) != replies(one)
+    patched = played(arm="x", patch=both[:1])
+    assert replies(played(arm="x", patch=both)) != replies(patched)
 
 
 @pytest.mark.parametrize(

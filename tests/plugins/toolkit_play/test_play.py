@@ -118,11 +118,13 @@ class Talk(Session):
         return Generated(ids, text, finish, int(request.draw(1) < 0.01), request.id)
 
 
-def params(**given: Any) -> Any:
+def params(**settings: Any) -> Any:
     """Params of the stage; what does not belong to it belongs to the slot machine."""
-    own = {name: given.pop(name) for name in list(given) if name in PLAY.params.model_fields}
-    game = own.pop("game", {"uses": "slot_machine", "with": given})
-    return PLAY.params.model_validate({"game": game, **own}, context={"parts": PARTS})
+    stage_params = {
+        name: settings.pop(name) for name in list(settings) if name in PLAY.params.model_fields
+    }
+    game = stage_params.pop("game", {"uses": "slot_machine", "with": settings})
+    return PLAY.params.model_validate({"game": game, **stage_params}, context={"parts": PARTS})
 
 
 def play(
@@ -131,9 +133,9 @@ def play(
     units: tuple[int, int] | None = None,
     seed: int = 0,
     report: SilentReporter | None = None,
-    **given: Any,
+    **settings: Any,
 ) -> dict[str, pa.Table]:
-    work = make_work(params(**given), seed=seed, model=model or Talker())
+    work = make_work(params(**settings), seed=seed, model=model or Talker())
     work = replace(work, units=units, report=report or work.report)
     return dict(PLAY.run(work))
 
@@ -157,7 +159,7 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "message"),
     [
         ({"temperature": 0}, "greater than 0"),
         ({"reps": 0}, "greater than or equal to 1"),
@@ -181,19 +183,19 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
         ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 1, not 99"),
     ],
 )
-def test_params_that_cannot_be(given: dict[str, Any], message: str) -> None:
+def test_params_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        params(**given)
+        params(**settings)
     assert message in str(caught.value)
 
 
 def test_a_param_that_names_a_part_survives_json_with_its_version() -> None:
-    given = params(components=["G"], parser={"uses": "last"})
-    written = given.model_dump(mode="json")
+    settings = params(components=["G"], parser={"uses": "last"})
+    written = settings.model_dump(mode="json")
     assert written["game"]["uses"] == "slot_machine"
     assert written["game"]["with"]["components"] == ["G"]
     assert written["parser"] == {"uses": "last", "with": {}, "version": "1"}
-    assert PLAY.params.model_validate(written, context={"parts": PARTS}) == given
+    assert PLAY.params.model_validate(written, context={"parts": PARTS}) == settings
 
 
 def test_what_the_model_cannot_do_is_refused_before_the_run() -> None:
@@ -215,14 +217,14 @@ def test_a_first_part_of_the_games_covers_every_condition() -> None:
 # --- transcripts ----------------------------------------------------------------------------------
 
 
-def in_steps(total: int, size: int, **given: Any) -> dict[str, list[dict[str, Any]]]:
+def in_steps(total: int, size: int, **settings: Any) -> dict[str, list[dict[str, Any]]]:
     read: dict[str, list[dict[str, Any]]] = {"games": [], "rounds": []}
     for first in range(0, total, size):
-        made = play(units=(first, min(first + size, total)), **given)
+        made = play(units=(first, min(first + size, total)), **settings)
         for name in read:
             read[name] += made[name].to_pylist()
-    for name, held in read.items():
-        table = pa.Table.from_pylist(held, schema=arrow_schema(name))
+    for name, rows_of_table in read.items():
+        table = pa.Table.from_pylist(rows_of_table, schema=arrow_schema(name))
         read[name] = rows({name: table}, name)
     return read
 
@@ -230,28 +232,28 @@ def in_steps(total: int, size: int, **given: Any) -> dict[str, list[dict[str, An
 @pytest.mark.parametrize("layout", ["restart", "corrected"])
 def test_transcripts_do_not_depend_on_the_batch(layout: str) -> None:
     policy = CORRECTED if layout == "corrected" else LADDER
-    given: dict[str, Any] = {
+    params: dict[str, Any] = {
         "components": ["", "GM", "P"],
         "reps": 3,
         "layout": layout,
         "reask": {"max": 2},
     }
-    whole = play(Talker(lambda prompt: policy), **given)
+    whole = play(Talker(lambda prompt: policy), **params)
     for size in (1, 5):
-        parts = in_steps(18, size, model=Talker(lambda prompt: policy), **given)
+        parts = in_steps(18, size, model=Talker(lambda prompt: policy), **params)
         assert parts == {name: rows(whole, name) for name in parts}
     for slots, backwards in ((1, False), (2, True), (7, True), (64, False)):
         model = Talker(lambda prompt: policy, slots=slots, backwards=backwards)
-        again = play(model, **given)
+        again = play(model, **params)
         assert {name: rows(again, name) for name in again} == {
             name: rows(whole, name) for name in whole
         }
 
 
 def test_another_seed_is_another_transcript() -> None:
-    given: dict[str, Any] = {"components": ["G"], "reps": 5}
-    assert rows(play(**given), "rounds") == rows(play(**given), "rounds")
-    assert rows(play(**given), "rounds") != rows(play(**given, seed=1), "rounds")
+    params: dict[str, Any] = {"components": ["G"], "reps": 5}
+    assert rows(play(**params), "rounds") == rows(play(**params), "rounds")
+    assert rows(play(**params), "rounds") != rows(play(**params, seed=1), "rounds")
 
 
 def test_win_draws_are_shared_by_all_conditions_of_a_repetition() -> None:
@@ -560,29 +562,29 @@ def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwar
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_which_condition_is_stopped_does_not_depend_on_the_batch(size: int) -> None:
-    given: dict[str, Any] = {
+    params: dict[str, Any] = {
         "components": ["", "G"],
         "modes": ["variable"],
         "reps": 8,
         "reask": {"max": 3},
         "storm": 20,
     }
-    whole = play(Talker(silent_with_g), **given)
+    whole = play(Talker(silent_with_g), **params)
     outcomes = Counter(row["outcome"] for row in rows(whole, "games"))
     assert (outcomes["invalid_reply"], outcomes["not_played"]) == (5, 3)
-    parts = in_steps(16, size, model=Talker(silent_with_g), **given)
+    parts = in_steps(16, size, model=Talker(silent_with_g), **params)
     assert parts == {name: rows(whole, name) for name in parts}
 
 
 def test_one_late_decision_among_the_leaders_is_enough_in_any_step() -> None:
     """Only the fourth repetition answers; the others of its condition are judged by it."""
     policy = {"hm\n": 0.6, "2) Stop\n": 0.4}
-    given: dict[str, Any] = {"components": ["G"], "modes": ["fixed"], "reps": 12, "storm": 4}
-    whole = rows(play(Talker(lambda prompt: policy), seed=27, **given), "games")
+    params: dict[str, Any] = {"components": ["G"], "modes": ["fixed"], "reps": 12, "storm": 4}
+    whole = rows(play(Talker(lambda prompt: policy), seed=27, **params), "games")
     first = [row["outcome"] for row in sorted(whole, key=lambda row: row["repetition"])]
     assert first[:4] == ["invalid_reply"] * 3 + ["voluntary_stop"]
     assert "not_played" not in first
-    parts = in_steps(12, 2, model=Talker(lambda prompt: policy), seed=27, **given)
+    parts = in_steps(12, 2, model=Talker(lambda prompt: policy), seed=27, **params)
     assert parts["games"] == whole
 
 
@@ -870,11 +872,11 @@ def test_no_decision_that_could_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "params",
     [{"components": ["", "GMHWP"]}, {"layout": "scenario"}],
 )
-def test_the_contract_of_the_stage(given: dict[str, Any]) -> None:
-    game = {"uses": "slot_machine", "with": given}
+def test_the_contract_of_the_stage(params: dict[str, Any]) -> None:
+    game = {"uses": "slot_machine", "with": params}
     check_part(PLAY, params={"game": game, "reps": 3}, work=make_work(model=Talker()))
 
 

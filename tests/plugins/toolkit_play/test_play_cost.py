@@ -45,9 +45,9 @@ class Counted:
         return session
 
 
-def params_of(game: dict[str, Any], **given: Any) -> Any:
+def params_of(game: dict[str, Any], **settings: Any) -> Any:
     game = {"uses": "slot_machine", "with": game}
-    return PLAY.params.model_validate({"game": game, **given}, context={"parts": PARTS})
+    return PLAY.params.model_validate({"game": game, **settings}, context={"parts": PARTS})
 
 
 @pytest.fixture(scope="module")

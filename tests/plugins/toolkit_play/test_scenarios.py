@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from toolkit_play.games.slot_machine import SlotMachine, SlotMachineGame
+from toolkit_play.games.slot_machine import SlotMachineGame
+from toolkit_play.games.slot_machine_rules import SlotMachine
 
 GAME = SlotMachineGame(SlotMachine(layout="scenario"))
 SCENARIOS = {scenario.name: scenario for scenario in GAME.scenarios()}
@@ -17,13 +18,13 @@ PUBLISHED = (
 
 
 def test_the_ten_of_the_study_are_there_by_name() -> None:
-    assert [name for name, one in SCENARIOS.items() if not one.twin_of] == PUBLISHED
+    assert [name for name, scenario in SCENARIOS.items() if not scenario.twin_of] == PUBLISHED
 
 
 def test_those_that_contradict_the_rules_are_flagged_and_have_a_consistent_twin() -> None:
     flagged = {name for name in PUBLISHED if GAME.contradictions(SCENARIOS[name].state)}
     assert flagged == {"Bankruptcy_90_all_in", "Safe_130_one_win", "Very_risky_25"}
-    twins = {one.twin_of: one for one in SCENARIOS.values() if one.twin_of}
+    twins = {scenario.twin_of: scenario for scenario in SCENARIOS.values() if scenario.twin_of}
     assert set(twins) == flagged
     for name, twin in twins.items():
         assert not GAME.contradictions(twin.state)
@@ -52,13 +53,13 @@ def test_a_flag_says_what_contradicts() -> None:
 )
 def test_a_changed_state_is_found_out(change: dict[str, Any], said: str) -> None:
     state = {**SCENARIOS["Safe_130_one_win_consistent"].state, **change}
-    assert any(said in one for one in GAME.contradictions(state))
+    assert any(said in contradiction for contradiction in GAME.contradictions(state))
 
 
 def test_a_bet_that_the_rules_do_not_allow_is_found_out() -> None:
     state = dict(SCENARIOS["Safe_130_one_win_consistent"].state)
     state["past"] = [{"round": 1, "bet": 101, "won": False, "balance": -1}]
-    assert any("bets $101 of $100" in one for one in GAME.contradictions(state))
+    assert any("bets $101 of $100" in contradiction for contradiction in GAME.contradictions(state))
 
 
 def test_every_state_of_a_played_game_is_consistent() -> None:

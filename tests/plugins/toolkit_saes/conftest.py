@@ -19,9 +19,9 @@ from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
 from toolkit_lab import model_path, saes_path
 from toolkit_lab.training.corpus import make_examples
+from toolkit_saes.encode.canonical import CanonicalSae
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
-from toolkit_saes.layouts.canonical import CanonicalSae
 
 Span = tuple[str, int, int]
 
@@ -36,10 +36,14 @@ def samples(texts: Sequence[Sequence[int]], spans: Sequence[Sequence[Span]] = ()
             "text": " ".join(map(str, ids)),
             "token_ids": list(ids),
             "pieces": [str(token) for token in ids],
-            "spans": [dict(zip(("name", "start", "end"), span, strict=True)) for span in own],
+            "spans": [
+                dict(zip(("name", "start", "end"), span, strict=True)) for span in text_spans
+            ],
             "prompt_hash": "",
         }
-        for index, (ids, own) in enumerate(zip(texts, spans or [()] * len(texts), strict=True))
+        for index, (ids, text_spans) in enumerate(
+            zip(texts, spans or [()] * len(texts), strict=True)
+        )
     ]
     return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
 
@@ -60,8 +64,8 @@ class World:
             return _llama_scope.load(
                 _llama_scope.LlamaScope(path=str(self.llama), **params), SilentReporter()
             )
-        given = {"path": str(self.gemma), "width": self.width, "l0": "all", **params}
-        return _gemma_scope.load(_gemma_scope.GemmaScope(**given), SilentReporter())
+        settings = {"path": str(self.gemma), "width": self.width, "l0": "all", **params}
+        return _gemma_scope.load(_gemma_scope.GemmaScope(**settings), SilentReporter())
 
     def work(
         self,
@@ -71,9 +75,9 @@ class World:
         spans: Sequence[Sequence[Span]] = (),
     ) -> Work:
         """One step over the samples."""
-        given = self.texts if texts is None else texts
+        used_texts = self.texts if texts is None else texts
         return make_work(
-            params, {"samples": samples(given, spans)}, model=self.model, saes=list(saes)
+            params, {"samples": samples(used_texts, spans)}, model=self.model, saes=list(saes)
         )
 
 

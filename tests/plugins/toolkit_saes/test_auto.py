@@ -56,12 +56,12 @@ def test_every_layout_is_found_from_its_root_and_from_the_saes_own_folder(
     assert identity.facts["found"] == result
     assert identity.facts["adapter"] == result.split()[0]
     (sae,) = _auto.load(Auto(path=str(root)), SilentReporter())
-    own = next(
+    params = next(
         path
         for path in sorted(root.rglob("*"))
         if path.is_dir() and any(child.is_file() for child in path.iterdir())
     )
-    (alone,) = _auto.load(Auto(path=str(own)), SilentReporter())
+    (alone,) = _auto.load(Auto(path=str(params)), SilentReporter())
     assert (
         (sae.hookpoint, sae.digest)
         == (alone.hookpoint, alone.digest)

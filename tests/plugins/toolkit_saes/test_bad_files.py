@@ -28,28 +28,28 @@ from toolkit_saes.layouts.saelens import SaeLens
 ROW = torch.ones(1, write.INPUTS)
 
 
-def llama(folder: Path, **given: Any) -> None:
-    write.llama(folder / "x-L3R-8x", **given)
+def llama(folder: Path, **settings: Any) -> None:
+    write.llama(folder / "x-L3R-8x", **settings)
 
 
-def old(folder: Path, **given: Any) -> None:
-    write.openmoss(folder / "L3R", new=False, **given)
+def old(folder: Path, **settings: Any) -> None:
+    write.openmoss(folder / "L3R", new=False, **settings)
 
 
-def new(folder: Path, **given: Any) -> None:
-    write.openmoss(folder / "L3R", **given)
+def new(folder: Path, **settings: Any) -> None:
+    write.openmoss(folder / "L3R", **settings)
 
 
-def gemma(folder: Path, **given: Any) -> None:
-    arrays = given.pop("tensors", {})
+def gemma(folder: Path, **settings: Any) -> None:
+    arrays = settings.pop("tensors", {})
     changes = {name: None if array is None else array.numpy() for name, array in arrays.items()}
     write.gemma(
-        folder / "layer_3" / "width_16k" / "average_l0_7" / "params.npz", **changes, **given
+        folder / "layer_3" / "width_16k" / "average_l0_7" / "params.npz", **changes, **settings
     )
 
 
-def lens(folder: Path, **given: Any) -> None:
-    write.saelens(folder / "sae", **given)
+def lens(folder: Path, **settings: Any) -> None:
+    write.saelens(folder / "sae", **settings)
 
 
 WRITERS: dict[str, Callable[..., None]] = {
@@ -245,9 +245,9 @@ def test_an_array_that_is_longer_than_it_says(tmp_path: Path) -> None:
     gemma(tmp_path)
     file = weights(tmp_path)
     with zipfile.ZipFile(file) as archive:
-        held = {name: archive.read(name) for name in archive.namelist()}
+        arrays = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(file, "w") as archive:
-        for name, data in held.items():
+        for name, data in arrays.items():
             archive.writestr(name, data + (b"\0" * 64 if name == "b_enc.npy" else b""))
     assert "b_enc is cut off or too long: its header promises" in refused("gemma", tmp_path)
 

@@ -81,17 +81,17 @@ def test_the_contract_finds_a_decoder_of_other_rows(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
-    given = llama(tmp_path / "llama", torch.zeros(2, 3, dtype=torch.int32))
+    params = llama(tmp_path / "llama", torch.zeros(2, 3, dtype=torch.int32))
     with pytest.raises(BadInput, match=r"decoder\.weight is I32; readable are BF16, F64, F32, F16"):
-        _decoders.llama_scope(given, LLAMA)
+        _decoders.llama_scope(params, LLAMA)
     for name in ("../x-L3R-8x", "else"):
         with pytest.raises(BadInput, match="is not the name of an SAE in the Llama Scope layout"):
-            _decoders.llama_scope(given, name)
+            _decoders.llama_scope(params, name)
     with pytest.raises(BadInput, match="There is no file"):
-        _decoders.llama_scope(given, LLAMA.replace("L3", "L4"))
+        _decoders.llama_scope(params, LLAMA.replace("L3", "L4"))
     (tmp_path / "llama" / LLAMA / "hyperparams.json").unlink()
     with pytest.raises(BadInput, match=r"There is no file .*hyperparams\.json"):
-        _decoders.llama_scope(given, LLAMA)
+        _decoders.llama_scope(params, LLAMA)
     with pytest.raises(BadInput, match="no matrix 'decoder"):
         _decoders.llama_scope(llama(tmp_path / "flat", torch.zeros(3)), LLAMA)
     with pytest.raises(BadInput, match="is not the name of an SAE in the Gemma Scope layout"):

@@ -82,7 +82,7 @@ def test_embeddings_are_fetched_by_the_registry(cache: Path, l0: Any, expected: 
         release="google/gemma-scope-2b-pt-res", revision=COMMIT, site="embedding", l0=l0
     )
     assert patterns("gemma_scope", params) == [
-        f"embedding/width_4k/average_l0_{one}/params.npz" for one in expected
+        f"embedding/width_4k/average_l0_{value}/params.npz" for value in expected
     ]
 
 
@@ -124,8 +124,8 @@ def lenses(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     asked: list[list[str]] = []
     snapshot = cache / "models--org--lens" / "snapshots" / COMMIT
 
-    def fetch(expected: Snapshot, given: Sequence[str]) -> Path:
-        asked.append(list(given))
+    def fetch(expected: Snapshot, patterns: Sequence[str]) -> Path:
+        asked.append(list(patterns))
         for layer in (3, 4):
             metadata = {
                 "hook_name": f"blocks.{layer}.hook_resid_post",
@@ -144,8 +144,8 @@ def lenses(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_saelens_fetches_configs_first_and_then_the_layers_asked_for(
     lenses: list[list[str]],
 ) -> None:
-    given, reporter = SaeLens(release="org/lens", revision=COMMIT, layers=4), SilentReporter()
-    (sae,) = _saelens.load(given, reporter)
+    params, reporter = SaeLens(release="org/lens", revision=COMMIT, layers=4), SilentReporter()
+    (sae,) = _saelens.load(params, reporter)
     assert (sae.layer, reporter.phases) == (4, ["download", "load"])
     assert lenses == [
         ["cfg.json", "**/cfg.json"],

@@ -83,12 +83,14 @@ def test_contract(small: Any) -> None:
 def test_saes_fit_where_they_belong(small: Any, layout: str) -> None:
     saes = small.saes(layout)
     rows = examined(small, saes)
-    own = [row for row in rows if row["verdict"] in ("fits", "does not fit")]
-    assert [row["space"] for row in own] == [space_id(small.model.identity, sae) for sae in saes]
-    assert [(row["site"], row["verdict"], row["message"]) for row in own] == [
+    rows_of_sae = [row for row in rows if row["verdict"] in ("fits", "does not fit")]
+    assert [row["space"] for row in rows_of_sae] == [
+        space_id(small.model.identity, sae) for sae in saes
+    ]
+    assert [(row["site"], row["verdict"], row["message"]) for row in rows_of_sae] == [
         (sae.hookpoint, "fits", "") for sae in saes
     ]
-    assert [row["declared_l0"] for row in own] == [sae.declared_l0 for sae in saes]
+    assert [row["declared_l0"] for row in rows_of_sae] == [sae.declared_l0 for sae in saes]
 
 
 def test_the_layers_beside_are_looked_at_too(small: Any) -> None:
@@ -168,7 +170,7 @@ def test_only_the_first_samples_are_looked_at(small: Any, monkeypatch: pytest.Mo
 
 
 def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
-    """An SAE put one layer off may still explain much: it is the layer beside it that tells."""
+    """An SAE put one layer off may still explain much: only the neighbouring layer shows it."""
     for layer, claimed in ((1, 2), (2, 1), (3, 2)):
         saes = changed(layer, **places(f"blocks.{claimed}.hook_resid_post"))
         rows = examined(lab, saes, lab.texts[:8])
@@ -253,7 +255,7 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "beside", "end"),
+    ("at_hookpoint", "neighbour", "end"),
     [
         (SaeMeasurement(20, 0.9, 1, 0, 9), SaeMeasurement(20, 0.93, 1, 0, 9), ""),
         (
@@ -286,11 +288,11 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
     ],
 )
 def test_where_the_limits_are(
-    lab: Any, own: SaeMeasurement, beside: SaeMeasurement, end: str
+    lab: Any, at_hookpoint: SaeMeasurement, neighbour: SaeMeasurement, end: str
 ) -> None:
     (sae,) = lab.saes(layers=1)
     sae.declared_l0 = 20
-    said = explain(sae, own, {"resid_post.2": beside})
+    said = explain(sae, at_hookpoint, {"resid_post.2": neighbour})
     assert said.endswith(end)
     assert bool(said) == bool(end)
 
@@ -333,8 +335,8 @@ def shown(saes: list[Any], rows: list[dict[str, Any]], names: dict[str, str]) ->
         for space in names
     ]
     tables = {
-        name: pa.Table.from_pylist(given, schema=arrow_schema(name))
-        for name, given in (("saes", rows), ("spaces", spaces))
+        name: pa.Table.from_pylist(rows_of_table, schema=arrow_schema(name))
+        for name, rows_of_table in (("saes", rows), ("spaces", spaces))
     }
     check_part(PARTS["examination"], work=None)
     return list(figures(TableInputs(tables)))

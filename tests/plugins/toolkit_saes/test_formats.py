@@ -21,12 +21,13 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded_saes import check_sae
 from toolkit_saes import toolkit_parts
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
 from toolkit_saes.layouts import saelens_config
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
 from toolkit_saes.layouts.saelens import SaeLens
@@ -263,8 +264,8 @@ def test_the_only_width_there_is(tmp_path: Path) -> None:
 def saelens_formula(
     architecture: str, used: dict[str, torch.Tensor], x: torch.Tensor, beta: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    given = x - used["b_dec"] if beta else x
-    u = given @ used["W_enc"]
+    shifted = x - used["b_dec"] if beta else x
+    u = shifted @ used["W_enc"]
     if architecture == "gated":
         features = (u + used["b_gate"] > 0) * (u * used["r_mag"].exp() + used["b_mag"]).relu()
     else:
@@ -383,12 +384,12 @@ def test_stored_dtypes_are_read_as_they_are(
     """Weights of any float type give what the same numbers in float32 give."""
     folder = tmp_path_factory.mktemp("dtype")
     for name, kind in (("a", dtype), ("b", torch.float32)):
-        one = folder / name / "L3R"
+        sae_folder = folder / name / "L3R"
         made = {"lens": write.saelens, "llama": write.llama}.get(layout, write.openmoss)
-        given = {"new": layout == "new"} if layout in ("old", "new") else {}
-        used = made(one, **given)
-        stored = {"llama": one / "checkpoints" / "final.safetensors"}.get(
-            layout, one / "sae_weights.safetensors"
+        params = {"new": layout == "new"} if layout in ("old", "new") else {}
+        used = made(sae_folder, **params)
+        stored = {"llama": sae_folder / "checkpoints" / "final.safetensors"}.get(
+            layout, sae_folder / "sae_weights.safetensors"
         )
         from safetensors.torch import load_file
 
@@ -415,18 +416,18 @@ def test_the_orientation_of_archives(
     folder = tmp_path_factory.mktemp("turn")
     file = folder / "layer_0" / "width_16k" / "average_l0_7" / "params.npz"
     arrays = write.gemma(file, inputs)
-    given = {name: array.astype(dtype) for name, array in arrays.items()}
+    tensors = {name: array.astype(dtype) for name, array in arrays.items()}
     if swap:
-        given |= {"W_enc": given["W_enc"].T, "W_dec": given["W_dec"].T}
-    np.savez(file, **given)
+        tensors |= {"W_enc": tensors["W_enc"].T, "W_dec": tensors["W_dec"].T}
+    np.savez(file, **tensors)
     if swap:
         with pytest.raises(BadInput, match="axes are swapped"):
             gemma(folder)
         return
     (sae,) = gemma(folder)
     x = np.random.default_rng(1).standard_normal((5, inputs))
-    z = x @ given["W_enc"].astype(np.float64) + given["b_enc"]
-    expected = np.where((z > given["threshold"]) & (z > 0), z, 0)
+    z = x @ tensors["W_enc"].astype(np.float64) + tensors["b_enc"]
+    expected = np.where((z > tensors["threshold"]) & (z > 0), z, 0)
     torch.testing.assert_close(
         sae.encode(torch.from_numpy(x).float()).double(),
         torch.from_numpy(expected),

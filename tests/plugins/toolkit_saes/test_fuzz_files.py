@@ -152,9 +152,9 @@ def change_config(drawn: random.Random, file: Path) -> None:
 
 def change_safetensors(drawn: random.Random, file: Path) -> None:
     """Its header, changed as JSON or as bytes, with the right length in front or a wrong one."""
-    held = file.read_bytes()
-    (length,) = struct.unpack("<Q", held[:8])
-    text, data = held[8 : 8 + length], held[8 + length :]
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    text, data = content[8 : 8 + length], content[8 + length :]
     if drawn.random() < 0.25:
         text = broken_text(drawn, text)
     else:
@@ -171,13 +171,16 @@ def change_safetensors(drawn: random.Random, file: Path) -> None:
 
 def change_bytes(drawn: random.Random, file: Path) -> None:
     """A few bytes near the ends, where archives keep their directory and headers."""
-    held = bytearray(file.read_bytes())
+    content = bytearray(file.read_bytes())
     for _ in range(drawn.choice([1, 2, 8])):
-        ends = [drawn.randrange(min(300, len(held))), -1 - drawn.randrange(min(600, len(held)))]
-        held[drawn.choice(ends)] = drawn.randrange(256)
+        ends = [
+            drawn.randrange(min(300, len(content))),
+            -1 - drawn.randrange(min(600, len(content))),
+        ]
+        content[drawn.choice(ends)] = drawn.randrange(256)
     if drawn.random() < 0.2:
-        held = held[: drawn.randrange(len(held))]
-    file.write_bytes(bytes(held))
+        content = content[: drawn.randrange(len(content))]
+    file.write_bytes(bytes(content))
 
 
 def change(drawn: random.Random, folder: Path) -> None:

@@ -135,13 +135,13 @@ def test_each_row_comes_once_whichever_way_short_memory_takes(
 
 
 def test_a_text_that_another_pass_shows_again_is_not_kept_again(small: Any) -> None:
-    one, two, three = (Text((number, 9), (f"s{number}",), (1,)) for number in range(3))
+    first, second, third = (Text((number, 9), (f"s{number}",), (1,)) for number in range(3))
     result = StreamRecorder(small.model, {"s0": (1,), "s1": (1,), "s2": (1,)})
-    for texts in ((one, two), (two, three), (two,)):
+    for texts in ((first, second), (second, third), (second,)):
         result.take(
             Pass(texts, {"resid_post.0": torch.tensor([[float(text.ids[0])] for text in texts])})
         )
-    result.take(Pass((two,), {"resid_post.1": torch.tensor([[7.0]])}))
+    result.take(Pass((second,), {"resid_post.1": torch.tensor([[7.0]])}))
     rows = [
         (row["hookpoint"], row["sample"], row["values"])
         for _, table in result.rows()

@@ -98,8 +98,8 @@ def test_nobody_knows_whether_all_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("all", "all"), (8, 8), ("1-31", "1-31"), ([8, 15], (8, 15))]
+    ("written", "kept"), [("all", "all"), (8, 8), ("1-31", "1-31"), ([8, 15], (8, 15))]
 )
 @pytest.mark.parametrize("kind", [LlamaScope, GemmaScope])
-def test_a_spec_may_write_layers_in_four_ways(kind: Any, given: Any, kept: Any) -> None:
-    assert kind(path="saes", layers=given).layers == kept
+def test_a_spec_may_write_layers_in_four_ways(kind: Any, written: Any, kept: Any) -> None:
+    assert kind(path="saes", layers=written).layers == kept

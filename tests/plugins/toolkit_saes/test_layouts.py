@@ -28,10 +28,10 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, SaeTruth
 from toolkit_lab import saes_path
 from toolkit_saes import toolkit_parts
+from toolkit_saes.encode.canonical import CanonicalSae
 from toolkit_saes.layouts import base as _base
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
-from toolkit_saes.layouts.canonical import CanonicalSae
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
 
@@ -597,8 +597,8 @@ def fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         )
         return Path(expected.folder)
 
-    held = saes_path("gemma_scope").rglob("params.npz")
-    files = [HubFile(file.relative_to(saes_path("gemma_scope")).as_posix(), 1) for file in held]
+    paths = saes_path("gemma_scope").rglob("params.npz")
+    files = [HubFile(file.relative_to(saes_path("gemma_scope")).as_posix(), 1) for file in paths]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(_gemma_scope, "repository_files", lambda expected, patterns: files)
     monkeypatch.setattr(_base, "fetch", fetch)
@@ -622,8 +622,8 @@ def test_cached_saes_that_were_asked_for_are_not_fetched_again(fetched: list[lis
         len(_llama_scope.load(LlamaScope(release="org/Lab-LXR-4x", layers="1-2"), SilentReporter()))
         == 2
     )
-    given = GemmaScope(release="org/scope", width="1k", layers=2, l0=(12, 30))
-    assert len(_gemma_scope.load(given, SilentReporter())) == 2
+    params = GemmaScope(release="org/scope", width="1k", layers=2, l0=(12, 30))
+    assert len(_gemma_scope.load(params, SilentReporter())) == 2
     assert fetched == []
 
 
@@ -638,13 +638,13 @@ def test_layers_that_the_cache_lacks_are_fetched(
     fetched: list[list[str]], layers: str, patterns: list[str]
 ) -> None:
     """`all` means all that the release has, not all that somebody needed before."""
-    given, reporter = LlamaScope(release="org/Lab-LXR-4x", layers=layers), SilentReporter()
-    before = _llama_scope.identify(given)
-    saes = _llama_scope.load(given, reporter)
+    params, reporter = LlamaScope(release="org/Lab-LXR-4x", layers=layers), SilentReporter()
+    before = _llama_scope.identify(params)
+    saes = _llama_scope.load(params, reporter)
     assert fetched == [patterns]
     assert [sae.layer for sae in saes] == ([2, 3] if layers == "2-3" else [0, 1, 2, 3])
     assert reporter.phases == ["download", "load"]
-    assert _llama_scope.identify(given).digest == before.digest
+    assert _llama_scope.identify(params).digest == before.digest
 
 
 @pytest.mark.parametrize(

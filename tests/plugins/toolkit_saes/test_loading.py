@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 from toolkit.errors import BadInput, DataError
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
+from toolkit_saes.encode import canonical as _canonical
 from toolkit_saes.encode import matrix as _matrix
 from toolkit_saes.encode import tensors as _tensors
 from toolkit_saes.encode.matrix import Matrix, StoredMatrix, stamp
-from toolkit_saes.layouts import canonical as _canonical
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
@@ -39,23 +39,23 @@ ROOT = Path(__file__).parents[3]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in /proc")
 
 
-def llama(folder: Path, **given: Any) -> Any:
-    write.llama(folder / "x-L3R-8x", **given)
+def llama(folder: Path, **settings: Any) -> Any:
+    write.llama(folder / "x-L3R-8x", **settings)
     return _llama_scope.load(LlamaScope(path=str(folder)), SilentReporter())[0]
 
 
-def openmoss(folder: Path, **given: Any) -> Any:
-    write.openmoss(folder / "L3R", **given)
+def openmoss(folder: Path, **settings: Any) -> Any:
+    write.openmoss(folder / "L3R", **settings)
     return _llama_scope.load(LlamaScope(path=str(folder)), SilentReporter())[0]
 
 
-def gemma(folder: Path, **given: Any) -> Any:
-    write.gemma(folder / "layer_3" / "width_16k" / "average_l0_7" / "params.npz", **given)
+def gemma(folder: Path, **settings: Any) -> Any:
+    write.gemma(folder / "layer_3" / "width_16k" / "average_l0_7" / "params.npz", **settings)
     return _gemma_scope.load(GemmaScope(path=str(folder)), SilentReporter())[0]
 
 
-def saelens(folder: Path, **given: Any) -> Any:
-    write.saelens(folder / "sae", **given)
+def saelens(folder: Path, **settings: Any) -> Any:
+    write.saelens(folder / "sae", **settings)
     return _saelens.load(SaeLens(path=str(folder)), SilentReporter())[0]
 
 
@@ -115,12 +115,12 @@ def test_a_stored_matrix_is_what_it_would_be_in_memory(
     data: Any,
 ) -> None:
     """At even and odd places of a file, by rows and by columns."""
-    held = torch.randn(*shape, generator=torch.Generator().manual_seed(odd)).to(
+    tensor = torch.randn(*shape, generator=torch.Generator().manual_seed(odd)).to(
         getattr(torch, dtype)
     )
     file = tmp_path_factory.mktemp("stored") / "numbers"
-    file.write_bytes(b"\1" * odd + held.view(torch.uint8).numpy().tobytes())
-    plain = held.float().T if turned else held.float()
+    file.write_bytes(b"\1" * odd + tensor.view(torch.uint8).numpy().tobytes())
+    plain = tensor.float().T if turned else tensor.float()
     scale = torch.linspace(0.5, 2, len(plain)) if scaled else None
     plain = plain if scale is None else plain * scale[:, None]
     result = Matrix(StoredMatrix(file, odd, dtype, shape, stamp(file)), turned, scale)
@@ -128,14 +128,14 @@ def test_a_stored_matrix_is_what_it_would_be_in_memory(
     chosen = data.draw(st.lists(st.integers(0, len(plain) - 1), max_size=4))
     torch.testing.assert_close(result.rows(chosen), plain[chosen])
     torch.testing.assert_close(result.lengths(), plain.norm(dim=1))
-    given = torch.randn(3, plain.shape[1])
-    torch.testing.assert_close(result.into(given), given @ plain.T)
+    activations = torch.randn(3, plain.shape[1])
+    torch.testing.assert_close(result.into(activations), activations @ plain.T)
     active = torch.randn(3, len(plain)).relu()
     torch.testing.assert_close(result.out_of(active), active @ plain)
     moved = result.on("meta")
     assert isinstance(moved.source, torch.Tensor)
     assert moved.source.dtype == (
-        torch.float32 if odd % held.itemsize or dtype == "float64" else held.dtype
+        torch.float32 if odd % tensor.itemsize or dtype == "float64" else tensor.dtype
     )
 
 
@@ -170,11 +170,11 @@ def test_no_matrix_is_held(tmp_path: Path, layout: str) -> None:
     """
     sae = SAES[layout](tmp_path)
     results(sae)
-    held = [getattr(sae.weights(ROWS), field.name) for field in fields(sae.weights(ROWS))]
-    matrices = [value for value in held if isinstance(value, Matrix)]
+    tensors = [getattr(sae.weights(ROWS), field.name) for field in fields(sae.weights(ROWS))]
+    matrices = [value for value in tensors if isinstance(value, Matrix)]
     assert len(matrices) == 2
     assert all(isinstance(value.source, StoredMatrix) for value in matrices)
-    assert all(value.ndim <= 1 for value in held if isinstance(value, torch.Tensor))
+    assert all(value.ndim <= 1 for value in tensors if isinstance(value, torch.Tensor))
 
 
 def test_bfloat16_goes_to_another_device_as_it_is(tmp_path: Path) -> None:

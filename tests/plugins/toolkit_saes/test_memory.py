@@ -27,24 +27,24 @@ from toolkit_saes.extract.stage import Extract, extract
 
 
 class Memory:
-    """A device that holds so many SAEs, and so many padded tokens beside them."""
+    """A device that holds so many SAEs, and so many padded tokens with them."""
 
     def __init__(
         self, saes: int = 99, tokens: int = 10**9, error: type[Exception] = torch.OutOfMemoryError
     ) -> None:
         self.saes, self.tokens, self.error = saes, tokens, error
-        self.held: list[str] = []
+        self.on_device: list[str] = []
         self.loads: list[str] = []
         self.most = 0
 
     def load(self, name: str) -> None:
-        if name in self.held:
+        if name in self.on_device:
             return
-        if len(self.held) >= self.saes:
+        if len(self.on_device) >= self.saes:
             raise self.error("out of memory")
-        self.held.append(name)
+        self.on_device.append(name)
         self.loads.append(name)
-        self.most = max(self.most, len(self.held))
+        self.most = max(self.most, len(self.on_device))
 
 
 class Scarce(Sae):
@@ -68,8 +68,8 @@ class Scarce(Sae):
         return self._sae.decoder_rows(features)
 
     def release_memory(self) -> None:
-        if self.name + self.hookpoint in self._memory.held:
-            self._memory.held.remove(self.name + self.hookpoint)
+        if self.name + self.hookpoint in self._memory.on_device:
+            self._memory.on_device.remove(self.name + self.hookpoint)
 
 
 class Tight(CountedModel):
@@ -83,7 +83,7 @@ class Tight(CountedModel):
 
     def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
         if len(batch) * max(map(len, batch)) > self._memory.tokens - self._each * len(
-            self._memory.held
+            self._memory.on_device
         ):
             raise self._memory.error("out of memory")
         results = {
@@ -268,7 +268,7 @@ def test_an_sae_takes_fewer_rows_at_a_time(small: Any, five: list[Any]) -> None:
 def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
     with pytest.raises(
         DataError,
-        match=r"SAE \S+ .* does not fit in memory beside the model, even alone and a row at a time",
+        match=r"SAE \S+ .* does not fit in memory with the model, even alone and a row at a time",
     ):
         run(small, [Scarce(five[0], Memory(saes=0))], Memory(), small.texts[:2])
     with pytest.raises(
@@ -439,7 +439,7 @@ def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None
     selector, positions = MODES[mode]
     texts = [
         small.texts[0],
-        *(small.texts[one][:length] for one, length in case.picked),
+        *(small.texts[index][:length] for index, length in case.picked),
         small.texts[0],
     ]
     spans = [_spans(number, len(ids)) for number, ids in enumerate(texts)]
@@ -447,13 +447,13 @@ def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None
     saes = [Scarce(sae, memory) for sae in five]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_groups, "cheapest", lambda prices: case.way)
-        given = {
+        params = {
             "at": selector,
             "tokens": case.tokens,
             "batch": {"together": case.together},
             "spans": spans,
         }
-        result, _, _ = run(small, saes, memory, texts, **given)
+        result, _, _ = run(small, saes, memory, texts, **params)
     alike(result, plain(small, five, texts, positions, spans), five, small.model)
     assert result
 

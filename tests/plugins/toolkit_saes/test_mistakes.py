@@ -19,13 +19,14 @@ from toolkit.hookpoints import hookpoint
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_lab import saes_path
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.examine import alternatives as _alternatives
 from toolkit_saes.examine import stage as _examine
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
 from toolkit_saes.layouts.saelens import SaeLens
@@ -240,12 +241,12 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     not at another layer.
     """
     streams = {name: _rows(lab, name) for name in ("mlp_in_normed.1", "mlp_out.1")}
-    given, expected = streams["mlp_in_normed.1"], streams["mlp_out.1"]
-    both = torch.cat([given, -given], dim=1).relu()
+    inputs, expected = streams["mlp_in_normed.1"], streams["mlp_out.1"]
+    both = torch.cat([inputs, -inputs], dim=1).relu()
     solved = torch.linalg.lstsq(
         torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), expected.double()
     ).solution.float()
-    eye = torch.eye(given.shape[1])
+    eye = torch.eye(inputs.shape[1])
     w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
     weights = Weights(w_enc, torch.zeros(both.shape[1]), w_dec, solved[-1], gate="relu")
     facts = Facts(
@@ -253,7 +254,7 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
         "r",
         "mlp_in_normed.1",
         both.shape[1],
-        given.shape[1],
+        inputs.shape[1],
         "d",
         "r",
         None,

@@ -167,7 +167,7 @@ def test_a_studys_configurations(tmp_path: Path, everything: bool) -> None:
         (layer, l0) for layer in ALL for l0 in (ALL[layer] if everything else [CANONICAL[layer]])
     ]
     file = tmp_path / "gemma_scope_16k_configurations.json"
-    file.write_text(json.dumps([entry(*one) for one in expected]))
+    file.write_text(json.dumps([entry(*sae) for sae in expected]))
     assert [(result.layer, result.l0) for result in read_configurations(file)] == expected
     params = GemmaScope(release=RES, configurations=str(file))
     patterns = _gemma_scope.LAYOUT.patterns(params, AT)

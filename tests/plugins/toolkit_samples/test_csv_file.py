@@ -116,9 +116,9 @@ def test_only_the_asked_columns_become_metadata(write: Write) -> None:
 
 def test_rows_keep_their_numbers_when_asked(write: Write) -> None:
     path = write("text,id,game\none,z,g1\ntwo,b,g2\nthree,a,g1\n")
-    given = {"id": "id", "unit": "game", "columns": (), "row": "row"}
-    assert meta(path, **given) == {("z", "row"): 0.0, ("b", "row"): 1.0, ("a", "row"): 2.0}
-    assert [row["number"] for row in tables(path, 1, **given)["sample_meta"]] == [0.0, 2.0]
+    params = {"id": "id", "unit": "game", "columns": (), "row": "row"}
+    assert meta(path, **params) == {("z", "row"): 0.0, ("b", "row"): 1.0, ("a", "row"): 2.0}
+    assert [row["number"] for row in tables(path, 1, **params)["sample_meta"]] == [0.0, 2.0]
     refused(
         path,
         ":2 (row 1): row: there is a column 'game' already. Give the rows' numbers another key.",

@@ -38,11 +38,11 @@ def test_texts_and_maps_are_samples() -> None:
 
 
 def test_ids_units_and_a_limit() -> None:
-    given: tuple[Any, ...] = (
+    prompts: tuple[Any, ...] = (
         {"text": "one", "name": "x", "game": 1},
         {"text": "two", "name": "y", "game": 2},
     )
-    results = tables_of("prompts", Prompts(prompts=given, id="name", unit="game"), limit=1)
+    results = tables_of("prompts", Prompts(prompts=prompts, id="name", unit="game"), limit=1)
     assert [(row["sample"], row["unit"]) for row in results["samples"]] == [("x", "1")]
 
 

@@ -26,19 +26,19 @@ def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def space(name: str, address: str, width: int = 6) -> dict[str, Any]:
     """A row of `spaces`."""
-    own = {
+    facts = {
         "space": name,
         "address": address,
         "width": width,
         "hookpoint": "resid_post.1",
         "recipe": "relu",
     }
-    return {**own, "model": "m", "revision": "1", "sae": "x", "sae_hash": "h"}
+    return {**facts, "model": "m", "revision": "1", "sae": "x", "sae_hash": "h"}
 
 
 def sample(name: str, pieces: Sequence[str]) -> dict[str, Any]:
     """A row of `samples`, its first token a span."""
-    own = {
+    facts = {
         "sample": name,
         "unit": name,
         "cluster": name,
@@ -46,7 +46,7 @@ def sample(name: str, pieces: Sequence[str]) -> dict[str, Any]:
         "prompt_hash": name,
     }
     return {
-        **own,
+        **facts,
         "token_ids": list(range(len(pieces))),
         "pieces": list(pieces),
         "spans": [{"name": "balance", "start": 0, "end": 1}],
@@ -112,9 +112,9 @@ def sink_files(
     }
     if not spaces:  # as in a run whose stages write neither
         del tables["spaces"], tables["activations"]
-    given = SINKS[sink].params.model_validate(params)
+    validated = SINKS[sink].params.model_validate(params)
     work = SinkWork(
-        given,
+        validated,
         Path("nowhere"),
         "run-1",
         TableInputs(tables),
@@ -123,9 +123,9 @@ def sink_files(
     yield from SINKS[sink].run(work)
 
 
-def written(sink: str, params: Mapping[str, Any], *given: Any, **tables: Any) -> dict[str, bytes]:
+def written(sink: str, params: Mapping[str, Any], *args: Any, **tables: Any) -> dict[str, bytes]:
     """The files whole."""
-    result = sink_files(sink, params, *given, **tables)
+    result = sink_files(sink, params, *args, **tables)
     return {name: data if isinstance(data, bytes) else b"".join(data) for name, data in result}
 
 

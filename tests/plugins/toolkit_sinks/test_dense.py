@@ -173,7 +173,7 @@ def test_a_store_reads_the_published_layers_back(tmp_path: Path) -> None:
     assert results.read("spaces").select(list(SCOPE[0])).to_pylist() == list(SCOPE)
 
 
-# --- what stands beside the rows ------------------------------------------------------------------
+# --- the other columns ----------------------------------------------------------------------------
 
 
 def test_fragments_have_no_blanks_around_them() -> None:
@@ -326,8 +326,8 @@ def test_npz_writes_zeros_only_when_asked() -> None:
         ),
     )
     assert sink.disk is not None
-    given = ({}, {"dense": True}, CONFIGURATION, LAYER)
-    assert [sink.disk(sink.params.model_validate(params), cost) for params in given] == [
+    arguments = ({}, {"dense": True}, CONFIGURATION, LAYER)
+    assert [sink.disk(sink.params.model_validate(params), cost) for params in arguments] == [
         0,
         100,
         100 + 6000 + 66,

@@ -1,4 +1,4 @@
-"""The sink exp1_json: the published shape, what stands beside it, and what it refuses."""
+"""The sink exp1_json: the published shape, the other entries, and what it refuses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def space(
     name: str, layer: int, sae: str | None = "lab", site: str = "resid_post"
 ) -> dict[str, Any]:
     place = f"{site}.{layer}"
-    own = {
+    columns = {
         "space": name,
         "hookpoint": place,
         "address": f"m/{place}/{sae}",
@@ -65,7 +65,7 @@ def space(
         "recipe": "relu",
     }
     return {
-        **own,
+        **columns,
         "model": "m",
         "revision": "1",
         "sae": sae and f"Lab-L{layer}R-4x",
@@ -138,9 +138,9 @@ def written(
     **params: Any,
 ) -> dict[str, Any]:
     tables = made(features, spaces, comparisons)
-    given = SINK.params.model_validate(params)
+    validated = SINK.params.model_validate(params)
     work = SinkWork(
-        given,
+        validated,
         Path("nowhere"),
         "run-1",
         TableInputs(tables),
@@ -285,8 +285,10 @@ def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_publish
     assert written(joined, comparisons=every) == written()
     confirmed = written(joined, comparisons=every, half="confirm")
     assert confirmed["total_experiments_processed"] == 6
-    (one,) = confirmed["layer_results"]["4"]["significant_features"]
-    assert (one["feature_idx"], one["bankrupt_mean"], one["safe_std"], one["cohen_d"]) == (
+    (published,) = confirmed["layer_results"]["4"]["significant_features"]
+    assert tuple(
+        published[name] for name in ("feature_idx", "bankrupt_mean", "safe_std", "cohen_d")
+    ) == (
         3,
         2.5,
         2.0,

@@ -118,12 +118,16 @@ def test_wandb_is_given_spec_findings_tables_measures_and_charts(stand_in, tmp_p
     wandb = stand_in("wandb")
     files = run("wandb", tmp_path, project="p", tags=["a"])
     (logged,) = wandb.runs
-    given = logged.given
-    assert (given["project"], given["id"], given["name"]) == ("p", "two-groups-1", "two groups")
-    assert (given["mode"], given["resume"], given["tags"]) == ("offline", None, ["a"])
-    assert given["notes"] == "**Do they differ?**\n\n- Nothing is causal."
-    assert given["config"]["spec"] == RECORD["spec"]
-    assert given["config"]["model"] == {
+    settings = logged.arguments
+    assert (settings["project"], settings["id"], settings["name"]) == (
+        "p",
+        "two-groups-1",
+        "two groups",
+    )
+    assert (settings["mode"], settings["resume"], settings["tags"]) == ("offline", None, ["a"])
+    assert settings["notes"] == "**Do they differ?**\n\n- Nothing is causal."
+    assert settings["config"]["spec"] == RECORD["spec"]
+    assert settings["config"]["model"] == {
         "uses": "toy",
         "name": "m",
         "revision": "r",
@@ -158,8 +162,8 @@ def test_trackers_are_given_nothing_of_this_machine(stand_in, tmp_path) -> None:
     wandb, mlflow = stand_in("wandb"), stand_in("mlflow")
     run("wandb", tmp_path)
     run("mlflow", tmp_path)
-    assert wandb.runs[0].given["settings"].values["host"] == "-"
-    sent = [repr({**wandb.runs[0].given, "dir": ""}), repr(vars(mlflow.runs["run-0"]))]
+    assert wandb.runs[0].arguments["settings"].values["host"] == "-"
+    sent = [repr({**wandb.runs[0].arguments, "dir": ""}), repr(vars(mlflow.runs["run-0"]))]
     for text in sent:
         assert "my-machine" not in text
         assert "/home/me" not in text
@@ -182,7 +186,7 @@ def test_online_nothing_is_written_but_where_it_went(stand_in, tmp_path) -> None
         "entity": "me",
         "mode": "online",
     }
-    assert wandb.runs[0].given["resume"] == "allow"
+    assert wandb.runs[0].arguments["resume"] == "allow"
 
 
 def test_what_wandb_raises_is_one_sentence_without_the_key(

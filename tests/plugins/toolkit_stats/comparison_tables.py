@@ -77,8 +77,8 @@ def tables(
     keys = {"group": groups, **more}
     meta = [
         _meta(row["sample"], key, value)
-        for key, own in keys.items()
-        for row, value in zip(samples, own, strict=True)
+        for key, values in keys.items()
+        for row, value in zip(samples, values, strict=True)
     ]
     entries = [
         {
@@ -146,25 +146,25 @@ def of_groups(data: Groups) -> dict[str, pa.Table]:
         "sample_meta": [names, ["group"] * len(names), [None] * len(names), labels],
         "activations": [["s1"] * len(names), names, pa.array([0] * len(names), pa.int32()), *lists],
     }
-    made = {name: pa.table(own, schema=arrow_schema(name)) for name, own in columns.items()}
+    made = {name: pa.table(rows, schema=arrow_schema(name)) for name, rows in columns.items()}
     return {**made, "spaces": tables([], [], [], [space(width=data.n_features)])["spaces"]}
 
 
-def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
+def run(part: str, inputs: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
     """A comparison's rows by (space, feature, stat, group)."""
-    rows = written(part, given, seed, **params).to_pylist()
+    rows = written(part, inputs, seed, **params).to_pylist()
     by_key = {(row["space"], row["feature"], row["stat"], row["group"]): row for row in rows}
     assert len(by_key) == len(rows)
     return by_key
 
 
 def numbers(
-    part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any
+    part: str, inputs: Mapping[str, pa.Table], seed: int = 0, **params: Any
 ) -> dict[str, dict[int, float]]:
     """By statistic of the comparison itself (not of its groups), the number of each feature of one
     space; NaN where there is none.
     """
-    result = written(part, given, seed, **params)
+    result = written(part, inputs, seed, **params)
     made: dict[str, dict[int, float]] = {}
     for stat, feature, number in zip(
         *(result[name].to_pylist() for name in ("stat", "feature", "number")), strict=True
@@ -174,16 +174,16 @@ def numbers(
     return made
 
 
-def written(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> pa.Table:
+def written(part: str, inputs: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> pa.Table:
     """A comparison's rows of `features` as it writes them."""
-    return outputs(part, given, seed, **params)["features"]
+    return outputs(part, inputs, seed, **params)["features"]
 
 
 def outputs(
-    part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any
+    part: str, inputs: Mapping[str, pa.Table], seed: int = 0, **params: Any
 ) -> dict[str, pa.Table]:
     """What a comparison writes: `features` and `comparisons`."""
-    return joined(*({name: rows} for name, rows in _rows(part, given, seed, params)))
+    return joined(*({name: rows} for name, rows in _rows(part, inputs, seed, params)))
 
 
 def joined(*parts: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -199,20 +199,22 @@ def joined(*parts: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     }
 
 
-def compared(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Comparison:
+def compared(part: str, inputs: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Comparison:
     """What a comparison records of itself."""
-    (result,) = comparisons_of(outputs(part, given, seed, **params)["comparisons"])
+    (result,) = comparisons_of(outputs(part, inputs, seed, **params)["comparisons"])
     return result
 
 
-def sizes(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[str, str]:
+def sizes(
+    part: str, inputs: Mapping[str, pa.Table], seed: int = 0, **params: Any
+) -> dict[str, str]:
     """By group, what stands behind its numbers."""
-    groups = compared(part, given, seed, **params).groups
+    groups = compared(part, inputs, seed, **params).groups
     return {group.name: group.describe() for group in groups}
 
 
-def _rows(part: str, given: Mapping[str, pa.Table], seed: int, params: Mapping[str, Any]) -> Rows:
+def _rows(part: str, inputs: Mapping[str, pa.Table], seed: int, params: Mapping[str, Any]) -> Rows:
     stage = PARTS[f"compare.{part}"]
     return stage.run(
-        make_work(stage.params(**{"by": "group", "details": "all", **params}), given, seed=seed)
+        make_work(stage.params(**{"by": "group", "details": "all", **params}), inputs, seed=seed)
     )

@@ -10,7 +10,8 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.comparison_tables import compared, numbers, of_dense, run
 from toolkit.errors import DataError
-from toolkit_stats.math.adjust import adjusted, model
+from toolkit_stats.math.adjust import adjusted
+from toolkit_stats.samples.covariates import model
 from toolkit_stats.samples.groups import Design, Group
 
 
@@ -18,8 +19,8 @@ def design(sizes: tuple[int, int], clusters: np.ndarray) -> Design:
     """Two groups of rows; `clusters` over all of them."""
     ends, groups = np.cumsum([0, *sizes]), []
     for name, start, end in zip("ab", ends[:-1], ends[1:], strict=True):
-        own = np.unique(clusters[start:end], return_inverse=True)[1]
-        groups.append(Group(name, int(start), int(end), own, len(set(own)), len(own)))
+        codes = np.unique(clusters[start:end], return_inverse=True)[1]
+        groups.append(Group(name, int(start), int(end), codes, len(set(codes)), len(codes)))
     cells = np.concatenate([groups[0].clusters, groups[1].clusters + groups[0].count])
     names = [f"n{index}" for index in range(len(clusters))]
     return Design(
@@ -42,7 +43,10 @@ def sandwich(
     beta = bread @ regressors.T @ y
     residual = y - regressors @ beta
     scores = np.array(
-        [regressors[clusters == one].T @ residual[clusters == one] for one in np.unique(clusters)]
+        [
+            regressors[clusters == cluster].T @ residual[clusters == cluster]
+            for cluster in np.unique(clusters)
+        ]
     )
     n, k, g = *regressors.shape, len(scores)
     cover = bread @ (scores.T @ scores) @ bread * g / (g - 1) * (n - 1) / (n - k)
@@ -143,18 +147,18 @@ def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain(
 
 
 def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:
-    given = confounded()
-    results = numbers("welch", given, between=("a", "b"), within="level", spread="own")
-    words = [row["string"] for row in given["sample_meta"].to_pylist() if row["key"] == "level"]
+    inputs = confounded()
+    results = numbers("welch", inputs, between=("a", "b"), within="level", spread="own")
+    words = [row["string"] for row in inputs["sample_meta"].to_pylist() if row["key"] == "level"]
     high = np.array([word == "high" for word in words], dtype=float)
-    dense = np.array([row["values"] for row in given["activations"].to_pylist()])
+    dense = np.array([row["values"] for row in inputs["activations"].to_pylist()])
     group = (np.arange(120) < 60).astype(float)
     beta, error, _ = sandwich(
         dense[:, 0].astype(float), np.column_stack([group, np.ones(120), high]), np.arange(120)
     )
     assert results["t_adjusted"][0] == pytest.approx(beta / error, rel=1e-6)
     assert (
-        numbers("welch", given, between=("a", "b"), covariates=["level"], spread="own")[
+        numbers("welch", inputs, between=("a", "b"), covariates=["level"], spread="own")[
             "t_adjusted"
         ][0]
         == results["t_adjusted"][0]
@@ -162,13 +166,13 @@ def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:
 
 
 def test_students_test_can_be_adjusted_as_well() -> None:
-    plain, beside = (
+    plain, adjusted = (
         numbers("student", confounded(), between=("a", "b"), covariates=keys)
         for keys in ([], ["balance"])
     )
     assert "p_adjusted" not in plain
     assert (
-        beside["p_adjusted"]
+        adjusted["p_adjusted"]
         == numbers("welch", confounded(), between=("a", "b"), covariates=["balance"])["p_adjusted"]
     )
 
@@ -192,9 +196,9 @@ def test_a_word_outside_the_groups_leaves_a_covariate_a_number() -> None:
     )
 
 
-def refused(message: str, given: Any, part: str = "welch", **params: Any) -> None:
+def refused(message: str, inputs: Any, part: str = "welch", **params: Any) -> None:
     with pytest.raises(DataError) as caught:
-        run(part, given, between=("a", "b"), **params)
+        run(part, inputs, between=("a", "b"), **params)
     assert str(caught.value) == message
 
 
@@ -207,17 +211,17 @@ def test_a_covariate_that_nobody_has_is_answered_with_the_known_ones() -> None:
 
 
 def test_a_covariate_that_some_lack_is_refused() -> None:
-    given = confounded()
-    meta = given["sample_meta"].to_pylist()
-    given["sample_meta"] = type(given["sample_meta"]).from_pylist(
+    inputs = confounded()
+    meta = inputs["sample_meta"].to_pylist()
+    inputs["sample_meta"] = type(inputs["sample_meta"]).from_pylist(
         [row for row in meta if not (row["key"] == "balance" and row["sample"] < "n0002")],
-        schema=given["sample_meta"].schema,
+        schema=inputs["sample_meta"].schema,
     )
     message = (
         "covariates: 2 of the 120 samples compared have no 'balance' (the first is 'n0000'). Take "
         "a key that all of them have."
     )
-    refused(message, given, covariates=["balance"])
+    refused(message, inputs, covariates=["balance"])
 
 
 def test_a_covariate_that_is_the_group_is_refused() -> None:
@@ -230,7 +234,7 @@ def test_a_covariate_that_is_the_group_is_refused() -> None:
 
 def test_more_coefficients_than_clusters_are_refused() -> None:
     rng = np.random.default_rng(0)
-    given = of_dense(
+    inputs = of_dense(
         rng.random((12, 2)),
         list("aaaaaabbbbbb"),
         [f"g{index // 2}" for index in range(12)],
@@ -241,20 +245,20 @@ def test_more_coefficients_than_clusters_are_refused() -> None:
         "needs more clusters than coefficients. Take fewer covariates, or numbers in place of "
         "words."
     )
-    refused(message, given, covariates=["kind"])
+    refused(message, inputs, covariates=["kind"])
 
 
 def test_a_number_that_is_none_is_refused() -> None:
-    given = of_dense(np.ones((6, 1)), list("aaabbb"), x=[1.0, 2.0, 3.0, 4.0, float("nan"), 5.0])
+    inputs = of_dense(np.ones((6, 1)), list("aaabbb"), x=[1.0, 2.0, 3.0, 4.0, float("nan"), 5.0])
     refused(
         "covariates: 'x' is nan in sample 'n0004'; an adjustment needs finite numbers.",
-        given,
+        inputs,
         covariates=["x"],
     )
 
 
 def test_strata_that_cut_through_a_cluster_are_refused_where_labels_move() -> None:
-    given = of_dense(
+    inputs = of_dense(
         np.ones((12, 1)),
         list("aaaaaabbbbbb"),
         [f"g{index // 2}" for index in range(12)],
@@ -265,5 +269,5 @@ def test_strata_that_cut_through_a_cluster_are_refused_where_labels_move() -> No
         "cluster is one piece of evidence and must lie within one of them. Take a key that is the "
         "same in a unit, or adjust means for it: compare.welch with `within: level`."
     )
-    refused(message, given, "mann_whitney", within="level")
-    refused(message, given, "permutation", within="level")
+    refused(message, inputs, "mann_whitney", within="level")
+    refused(message, inputs, "permutation", within="level")

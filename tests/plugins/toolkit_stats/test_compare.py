@@ -1,5 +1,5 @@
-"""The stages compare.*: groups, units, the family, what each writes beside p and q, and what it
-refuses.
+"""The stages compare.*: groups, units, the family, what each writes in addition to p and q, and
+what it refuses.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_patch.screen.candidates import read_features
-from toolkit_stats.compare.params import Means, Several
 from toolkit_stats.math.duplicates import same_as
 from toolkit_stats.math.means import anova, effects, moments, pearson, slope, student
+from toolkit_stats.samples.params import Means, Several
 
 PAIR = {"between": ["a", "b"]}
 TWO_GROUPS = ("welch", "student", "mann_whitney", "auroc", "permutation")
@@ -53,9 +53,9 @@ def halves(rows: int = 24) -> list[str]:
     return ["a"] * (rows // 2) + ["b"] * (rows - rows // 2)
 
 
-def refused(message: str, part: str, given: dict[str, pa.Table], **params: Any) -> None:
+def refused(message: str, part: str, inputs: dict[str, pa.Table], **params: Any) -> None:
     with pytest.raises(DataError) as caught:
-        run(part, given, **params)
+        run(part, inputs, **params)
     assert str(caught.value) == message
 
 
@@ -63,8 +63,8 @@ def refused(message: str, part: str, given: dict[str, pa.Table], **params: Any) 
 def test_each_keeps_the_contract(part: str) -> None:
     name = part.removeprefix("compare.")
     params = {"by": "group", **(PAIR if name in TWO_GROUPS else {})}
-    given = of_dense(values(), np.arange(24.0).tolist() if name == "correlation" else halves())
-    check_part(PARTS[part], params=params, work=make_work(tables=given))
+    inputs = of_dense(values(), np.arange(24.0).tolist() if name == "correlation" else halves())
+    check_part(PARTS[part], params=params, work=make_work(tables=inputs))
 
 
 # --- statistics -----------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[in
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_every_test_of_two_groups_writes_what_a_screen_reads(part: str) -> None:
-    given = of_dense(values(), halves())
-    result, welch = run(part, given, **PAIR), run("welch", given, **PAIR)
+    inputs = of_dense(values(), halves())
+    result, welch = run(part, inputs, **PAIR), run("welch", inputs, **PAIR)
     shared = ("mean", "density", "fired", "d", "d_low", "d_high", "g")
     expected = {key: row["number"] for key, row in welch.items() if key[2] in shared}
     got = {key: row["number"] for key, row in result.items() if key[2] in shared}
@@ -158,9 +158,9 @@ def test_every_test_of_two_groups_writes_what_a_screen_reads(part: str) -> None:
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
     more = {"covariates": ["balance"]} if part in ("welch", "student") else {}
-    given = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
-    rows = run(part, given, details="discovered", **PAIR, **more)
-    tables = outputs(part, given, details="discovered", **PAIR, **more)
+    inputs = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
+    rows = run(part, inputs, details="discovered", **PAIR, **more)
+    tables = outputs(part, inputs, details="discovered", **PAIR, **more)
     result = read_features(TableInputs(tables), None, "all")
     assert result.groups == ("a", "b")
     assert result.feature.tolist() == [0, 1, 2, 3, 4]
@@ -192,12 +192,12 @@ def test_a_rank_test_goes_by_cluster_means() -> None:
 def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -> None:
     dense, label = values(48), np.random.default_rng(1).integers(0, 4, 48).astype(float)
     units = [f"g{index // 2}" for index in range(48)]
-    given = of_dense(dense, label.tolist(), units)
-    results = run("correlation", given, method=method)
+    inputs = of_dense(dense, label.tolist(), units)
+    results = run("correlation", inputs, method=method)
     expected = theirs(dense[:, 2].reshape(24, 2).mean(axis=1), label.reshape(24, 2).mean(axis=1))
     assert results["s1", 2, "r", "trend of group"]["number"] == pytest.approx(expected.statistic)
     assert results["s1", 2, "p", "trend of group"]["number"] == pytest.approx(expected.pvalue)
-    size = sizes("correlation", given, method=method)[""]
+    size = sizes("correlation", inputs, method=method)[""]
     assert size == "48 samples of 24 units, 48 distinct prompts, 24 clusters"
 
 
@@ -207,7 +207,7 @@ def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -
 def test_several_groups_by_cluster_means(part: str, theirs: Any) -> None:
     dense, groups = values(30), [f"k{index % 3}" for index in range(30)]
     results = numbers(part, of_dense(dense, groups))
-    expected = theirs(*(dense[one::3] for one in range(3)), axis=0)
+    expected = theirs(*(dense[offset::3] for offset in range(3)), axis=0)
     np.testing.assert_allclose(list(results["p"].values()), expected.pvalue, rtol=1e-9)
     two = numbers(part, of_dense(dense, groups), between=["k0", "k2"])
     np.testing.assert_allclose(
@@ -216,8 +216,8 @@ def test_several_groups_by_cluster_means(part: str, theirs: Any) -> None:
 
 
 def test_strata_of_ranks() -> None:
-    given = of_dense(values(48), halves(24) * 2, level=["x"] * 24 + ["y"] * 24)
-    plain, within = (numbers("mann_whitney", given, within=key, **PAIR) for key in (None, "level"))
+    inputs = of_dense(values(48), halves(24) * 2, level=["x"] * 24 + ["y"] * 24)
+    plain, within = (numbers("mann_whitney", inputs, within=key, **PAIR) for key in (None, "level"))
     assert plain["p"] != within["p"]
     assert plain["rank_biserial"] == within["rank_biserial"]
 
@@ -226,16 +226,16 @@ def test_strata_of_ranks() -> None:
 
 
 def test_one_group_against_the_rest() -> None:
-    given = of_dense(values(), [["x", "y", "z"][index % 3] for index in range(24)])
+    inputs = of_dense(values(), [["x", "y", "z"][index % 3] for index in range(24)])
     merged = of_dense(values(), [["x", "other", "other"][index % 3] for index in range(24)])
     result, expected = (
-        run("welch", given, between=["x", "rest"]),
+        run("welch", inputs, between=["x", "rest"]),
         run("welch", merged, between=["x", "other"]),
     )
     assert [row["number"] for row in result.values()] == [
         row["number"] for row in expected.values()
     ]
-    assert sizes("welch", given, between=["x", "rest"])["rest"].startswith("16 samples")
+    assert sizes("welch", inputs, between=["x", "rest"])["rest"].startswith("16 samples")
 
 
 def test_a_group_that_is_named_rest_is_refused() -> None:
@@ -248,30 +248,30 @@ def test_a_group_that_is_named_rest_is_refused() -> None:
 
 @pytest.mark.parametrize("unit", ["unit", "game", "sentence"])
 def test_units_go_by_several_names(unit: str) -> None:
-    given = of_dense(values(), halves(), [f"g{index // 3}" for index in range(24)])
-    size = sizes("welch", given, unit=unit, **PAIR)["a"]
+    inputs = of_dense(values(), halves(), [f"g{index // 3}" for index in range(24)])
+    size = sizes("welch", inputs, unit=unit, **PAIR)["a"]
     assert size.endswith("12 distinct prompts, 4 clusters")
 
 
 def test_a_metadata_key_may_name_the_unit() -> None:
-    given = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
-    assert sizes("welch", given, unit="condition", **PAIR)["a"].endswith("3 clusters")
+    inputs = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
+    assert sizes("welch", inputs, unit="condition", **PAIR)["a"].endswith("3 clusters")
     message = (
         "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? The samples have: "
         "condition, group."
     )
-    refused(message, "welch", given, unit="conditoin", **PAIR)
+    refused(message, "welch", inputs, unit="conditoin", **PAIR)
 
 
 def test_a_sample_without_its_unit_is_refused() -> None:
-    given = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
-    given["sample_meta"] = given["sample_meta"].slice(0, 40)
+    inputs = of_dense(values(), halves(), condition=[f"c{index // 4}" for index in range(24)])
+    inputs["sample_meta"] = inputs["sample_meta"].slice(0, 40)
     message = (
         "unit: sample 'n0016' has no metadata 'condition', so the unit that it belongs to is "
         "unknown. Take `unit: unit` (the samples' own), `unit: sample`, or a key that every "
         "compared sample has."
     )
-    refused(message, "welch", given, unit="condition", **PAIR)
+    refused(message, "welch", inputs, unit="condition", **PAIR)
 
 
 @pytest.mark.parametrize("part", [part.removeprefix("compare.") for part in PARTS])
@@ -295,14 +295,14 @@ def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
         sample(f"n{index}", f"u{index // 2}", prompt="" if index % 2 else "opening")
         for index in range(12)
     ]
-    given = tables(samples, ["a"] * 6 + ["b"] * 6, [])
+    inputs = tables(samples, ["a"] * 6 + ["b"] * 6, [])
     message = (
         "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, "
         "cluster: prompt, half: all); a test needs at least 3 independent clusters to estimate "
         "a spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
         "`cluster: none` if units are independent all the same (games that open with one prompt)."
     )
-    refused(message, "welch", given, **PAIR)
+    refused(message, "welch", inputs, **PAIR)
 
 
 @pytest.mark.parametrize("method", ["pearson", "spearman"])
@@ -321,13 +321,13 @@ def unmeasured() -> dict[str, pa.Table]:
     group.
     """
     rng = np.random.default_rng(0)
-    given = of_dense(
+    inputs = of_dense(
         np.column_stack([5 + rng.normal(size=40), np.ones(40)]),
         ["a"] * 20 + ["b"] * 20,
         number=list(range(40)),
     )
-    rows = given["activations"]
-    return {**given, "activations": rows.filter(pc.less(rows["sample"], "n0030"))}
+    rows = inputs["activations"]
+    return {**inputs, "activations": rows.filter(pc.less(rows["sample"], "n0030"))}
 
 
 @pytest.mark.parametrize("part", TESTS)
@@ -361,14 +361,14 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
 def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: int) -> None:
     """Also where other samples than those that are compared have rows."""
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
-    given = unmeasured()
+    inputs = unmeasured()
     elsewhere = [
         {"space": "s1", "sample": f"x{index}", "position": 0, "features": [1], "values": [1.0]}
         for index in range(others)
     ]
-    given["activations"] = pa.Table.from_pylist(elsewhere, schema=given["activations"].schema)
+    inputs["activations"] = pa.Table.from_pylist(elsewhere, schema=inputs["activations"].schema)
     with pytest.raises(DataError) as caught:
-        run(part, given, **asked)
+        run(part, inputs, **asked)
     assert str(caught.value) == (
         "no space has a row of any of the 40 samples in table 'activations' (the first is "
         "'n0000'). Where nothing fires there is a row with empty lists: these samples were not "
@@ -378,11 +378,11 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
 
 
 def test_a_group_that_nobody_looked_at_is_refused() -> None:
-    given = unmeasured()
-    rows = given["activations"]
-    given["activations"] = rows.filter(pc.less(rows["sample"], "n0020"))
+    inputs = unmeasured()
+    rows = inputs["activations"]
+    inputs["activations"] = rows.filter(pc.less(rows["sample"], "n0020"))
     with pytest.raises(DataError) as caught:
-        run("welch", given, between=("a", "b"), missing="leave_out")
+        run("welch", inputs, between=("a", "b"), missing="leave_out")
     assert str(caught.value) == (
         "between: of group 'b' none of the 20 samples has a row of activations in every space, so "
         "that `missing: leave_out` leaves none. Extract at tokens that these samples have."
@@ -429,15 +429,15 @@ def test_several_groups_are_at_least_two() -> None:
 def two_spaces(**more: Any) -> dict[str, pa.Table]:
     """The same values in two SAEs; by default at different layers."""
     dense = values(24, 8) + np.outer(np.arange(24) < 12, np.arange(8) == 3) * 3
-    given = of_dense(dense, halves())
-    other = given["activations"].set_column(
-        0, given["activations"].schema.field(0), pa.array(["s2"] * 24)
+    inputs = of_dense(dense, halves())
+    other = inputs["activations"].set_column(
+        0, inputs["activations"].schema.field(0), pa.array(["s2"] * 24)
     )
     described = tables([], [], [], [space("s1", 8, 1), space("s2", 100, more.get("layer", 2))])[
         "spaces"
     ]
-    return given | {
-        "activations": pa.concat_tables([given["activations"], other]),
+    return inputs | {
+        "activations": pa.concat_tables([inputs["activations"], other]),
         "spaces": described,
     }
 
@@ -462,20 +462,20 @@ def test_rare_features_are_no_part_of_the_family_in_either_group() -> None:
         1,
         1 + np.arange(12),
     )
-    given = of_dense(dense, halves())
-    results = run("welch", given, min_count=4, **PAIR)
+    inputs = of_dense(dense, halves())
+    results = run("welch", inputs, min_count=4, **PAIR)
     assert {feature for _, feature, _, _ in results} == {0, 1, 3}
     text = "welch: bh over 3 features that fired in at least 4 samples, alpha 0.05"
-    assert compared("welch", given, min_count=4, **PAIR).describe() == text
-    assert {feature for _, feature, _, _ in run("welch", given, min_density=0.5, **PAIR)} == {0, 3}
+    assert compared("welch", inputs, min_count=4, **PAIR).describe() == text
+    assert {feature for _, feature, _, _ in run("welch", inputs, min_density=0.5, **PAIR)} == {0, 3}
     swapped = of_dense(dense, halves()[::-1])
     assert {feature for _, feature, _, _ in run("welch", swapped, min_count=4, **PAIR)} == {0, 1, 3}
 
 
 def test_the_family_is_the_same_whatever_differs() -> None:
-    given = two_spaces()
-    strict = run("welch", given, alpha=1e-9, min_abs_d=3.0, **PAIR)
-    loose = run("welch", given, alpha=0.5, **PAIR)
+    inputs = two_spaces()
+    strict = run("welch", inputs, alpha=1e-9, min_abs_d=3.0, **PAIR)
+    loose = run("welch", inputs, alpha=0.5, **PAIR)
     assert all(
         strict[key]["number"] == row["number"] for key, row in loose.items() if key[2] in ("p", "q")
     )
@@ -542,8 +542,8 @@ def directions(count: int) -> np.ndarray:
     return np.linalg.qr(drawn - drawn.mean(axis=0))[0]
 
 
-def turned(angle: float, one: np.ndarray, other: np.ndarray) -> Any:
-    return sparse.csc_array((np.cos(angle) * one + np.sin(angle) * other)[:, None])
+def turned(angle: float, axis: np.ndarray, other: np.ndarray) -> Any:
+    return sparse.csc_array((np.cos(angle) * axis + np.sin(angle) * other)[:, None])
 
 
 def test_two_features_of_one_sae_are_never_one_discovery() -> None:
@@ -585,25 +585,25 @@ def test_the_first_by_order_stands_for_the_others() -> None:
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
     names = [f"n{index}" for index in range(6)]
-    given = tables(
+    inputs = tables(
         [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names]
     )
-    assert run(part, given, **PAIR) == {}
-    beside = tables(
+    assert run(part, inputs, **PAIR) == {}
+    with_unmeasured = tables(
         [sample(name) for name in names],
         list("aaabbb"),
         [("s1", name, 0, {}) for name in names],
         [space(), space("s2")],
     )
-    assert run(part, beside, **PAIR) == {}
+    assert run(part, with_unmeasured, **PAIR) == {}
 
 
 def test_columns_without_a_spread_are_no_evidence_in_any_test() -> None:
-    given = of_dense(np.full((12, 2), 0.1), halves(12))
+    inputs = of_dense(np.full((12, 2), 0.1), halves(12))
     for part in TWO_GROUPS:
-        assert set(numbers(part, given, **PAIR)["p"].values()) == {1.0}
+        assert set(numbers(part, inputs, **PAIR)["p"].values()) == {1.0}
     for part in ("anova", "kruskal"):
-        assert set(numbers(part, given)["p"].values()) == {1.0}
+        assert set(numbers(part, inputs)["p"].values()) == {1.0}
     ordered = of_dense(np.full((12, 2), 0.1), np.arange(12.0).tolist())
     for method in ("pearson", "spearman"):
         assert set(numbers("correlation", ordered, method=method)["p"].values()) == {1.0}
@@ -617,5 +617,5 @@ def test_the_spec_of_the_design_is_valid() -> None:
         "correct": "bh",
         "alpha": 0.05,
     }
-    given = Means(**spec, min_abs_d=0.3, covariates=["balance", "round"])
-    assert given.covariates == ("balance", "round")
+    params = Means(**spec, min_abs_d=0.3, covariates=["balance", "round"])
+    assert params.covariates == ("balance", "round")

@@ -29,10 +29,10 @@ from toolkit.parts import ReportSection
 from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
+from toolkit_stats import declared as _compares
 from toolkit_stats import toolkit_parts
-from toolkit_stats.compare import declared as _compares
-from toolkit_stats.compare.params import Means
 from toolkit_stats.samples.groups import group_design
+from toolkit_stats.samples.params import Means
 
 PAIR = {"between": ("a", "b")}
 CONFIRM = {"half": "confirm", "family": "discovered"}
@@ -54,17 +54,17 @@ def both(
     dense: np.ndarray, part: str = "welch", **params: Any
 ) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """What the select half finds, and what the confirm half makes of that."""
-    given = of_dense(dense, LABEL)
-    select = run(part, given, half="select", **PAIR, **params)
-    before = outputs(part, given, half="select", **PAIR, **params)
-    return select, run(part, {**given, **before}, **CONFIRM, **PAIR, **params)
+    inputs = of_dense(dense, LABEL)
+    select = run(part, inputs, half="select", **PAIR, **params)
+    before = outputs(part, inputs, half="select", **PAIR, **params)
+    return select, run(part, {**inputs, **before}, **CONFIRM, **PAIR, **params)
 
 
 def said(dense: np.ndarray, **params: Any) -> str:
     """How the confirm half says what it did."""
-    given = of_dense(dense, LABEL)
-    before = outputs("welch", given, half="select", **PAIR, **params)
-    return compared("welch", {**given, **before}, **CONFIRM, **PAIR, **params).describe()
+    inputs = of_dense(dense, LABEL)
+    before = outputs("welch", inputs, half="select", **PAIR, **params)
+    return compared("welch", {**inputs, **before}, **CONFIRM, **PAIR, **params).describe()
 
 
 def marked(result: dict[Any, Any], stat: str) -> set[int]:
@@ -97,7 +97,7 @@ def test_what_is_confirmed_is_measured_on_the_confirm_half_and_beside_it_stands_
     dense = world({3: 1.0, 8: -1.2})
     select, confirm = both(dense)
     rows = FIRST & (SIDE == "confirm"), ~FIRST & (SIDE == "confirm")
-    a, b = (dense[own, 3] for own in rows)
+    a, b = (dense[rows_of_group, 3] for rows_of_group in rows)
     pooled = np.sqrt(
         ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2)
     )
@@ -142,16 +142,16 @@ def test_an_effect_that_turns_round_confirms_nothing() -> None:
 @pytest.mark.parametrize("part", TESTS)
 def test_every_comparison_can_confirm(part: str) -> None:
     groups: list[Any] = np.where(FIRST, 2.0, 1.0).tolist() if part == "correlation" else LABEL
-    given = of_dense(np.maximum(world({3: 2.0}), 0), groups)
+    inputs = of_dense(np.maximum(world({3: 2.0}), 0), groups)
     more = PAIR if part in ("welch", "student", "mann_whitney", "auroc", "permutation") else {}
-    select = outputs(part, given, half="select", **more)
-    confirm = run(part, {**given, **select}, **CONFIRM, **more)
+    select = outputs(part, inputs, half="select", **more)
+    confirm = run(part, {**inputs, **select}, **CONFIRM, **more)
     assert 3 in marked(confirm, "significant")
     params = {"by": "group", **CONFIRM, **more}
     check_part(
         PARTS[f"compare.{part}"],
         params=params,
-        work=make_work(tables={**given, **select}),
+        work=make_work(tables={**inputs, **select}),
     )
 
 
@@ -162,14 +162,14 @@ def test_nothing_found_leaves_nothing_to_confirm() -> None:
 
 
 def test_the_halves_share_no_unit_and_no_prompt() -> None:
-    given = of_dense(world({3: 1.0}), LABEL)
+    inputs = of_dense(world({3: 1.0}), LABEL)
     prompts = [f"p{index // 6}" if index % 3 else f"own{index}" for index in range(UNITS)]
-    index = given["samples"].schema.get_field_index("cluster")
-    given["samples"] = given["samples"].set_column(
-        index, given["samples"].schema.field(index), pa.array(prompts)
+    index = inputs["samples"].schema.get_field_index("cluster")
+    inputs["samples"] = inputs["samples"].set_column(
+        index, inputs["samples"].schema.field(index), pa.array(prompts)
     )
     sides = [
-        group_design(make_work(Means(by="group", half=part, **PAIR), given))
+        group_design(make_work(Means(by="group", half=part, **PAIR), inputs))
         for part in ("select", "confirm")
     ]
     units, texts = (
@@ -183,11 +183,11 @@ def test_the_halves_share_no_unit_and_no_prompt() -> None:
 
 
 def refused(message: str, before: Mapping[str, pa.Table] | None, **params: Any) -> None:
-    given = of_dense(world({3: 1.5}), LABEL)
+    inputs = of_dense(world({3: 1.5}), LABEL)
     with pytest.raises(DataError) as caught:
         run(
             "welch",
-            {**given, **(before or {})},
+            {**inputs, **(before or {})},
             **CONFIRM,
             **PAIR,
             **params,
@@ -219,38 +219,38 @@ def test_units_that_chose_cannot_confirm(part: str, where: str) -> None:
 
 
 def test_two_stages_on_the_select_half_are_one_too_many() -> None:
-    given = of_dense(world({3: 1.5}), LABEL)
-    one, other = (outputs(part, given, half="select", **PAIR) for part in ("welch", "auroc"))
-    stricter = outputs("welch", given, half="select", alpha=0.01, **PAIR)
+    inputs = of_dense(world({3: 1.5}), LABEL)
+    welch, other = (outputs(part, inputs, half="select", **PAIR) for part in ("welch", "auroc"))
+    stricter = outputs("welch", inputs, half="select", alpha=0.01, **PAIR)
     start = "family: more than one stage among the needs compared 'a vs b' on the select half "
     refused(
         f"{start}(auroc, half select: bh over 30 features, alpha 0.05, welch, half select: bh over "
         "30 features, alpha 0.05); need one of them only.",
-        joined(one, other),
+        joined(welch, other),
     )
     refused(
         f"{start}(welch, half select: bh over 30 features, alpha 0.01, welch, half select: bh over "
         "30 features, alpha 0.05); need one of them only.",
-        joined(one, stricter),
+        joined(welch, stricter),
     )
 
 
 def test_what_all_units_found_does_not_disturb_what_the_select_half_found() -> None:
-    given = of_dense(world({3: 1.5, 8: 0.5}), LABEL)
-    select, everything = (outputs("welch", given, half=part, **PAIR) for part in ("select", "all"))
-    alone, beside = (
-        run("welch", {**given, **before}, **CONFIRM, **PAIR)
+    inputs = of_dense(world({3: 1.5, 8: 0.5}), LABEL)
+    select, everything = (outputs("welch", inputs, half=part, **PAIR) for part in ("select", "all"))
+    alone, together = (
+        run("welch", {**inputs, **before}, **CONFIRM, **PAIR)
         for before in (select, joined(everything, select))
     )
-    assert alone == beside
+    assert alone == together
 
 
 def test_a_space_of_another_extraction_is_refused() -> None:
-    given = of_dense(world({3: 1.5}), LABEL)
-    select = outputs("welch", given, half="select", **PAIR)
+    inputs = of_dense(world({3: 1.5}), LABEL)
+    select = outputs("welch", inputs, half="select", **PAIR)
     spaces = tables([], [], [], [space("other", 30)])["spaces"]
-    activations = given["activations"].set_column(
-        0, given["activations"].schema.field(0), pa.array(["other"] * UNITS)
+    activations = inputs["activations"].set_column(
+        0, inputs["activations"].schema.field(0), pa.array(["other"] * UNITS)
     )
     with pytest.raises(
         DataError,
@@ -259,7 +259,7 @@ def test_a_space_of_another_extraction_is_refused() -> None:
     ):
         run(
             "welch",
-            {**given, "spaces": spaces, "activations": activations, **select},
+            {**inputs, "spaces": spaces, "activations": activations, **select},
             **CONFIRM,
             **PAIR,
         )
@@ -284,11 +284,13 @@ def test_the_plan_does_not_pretend_to_know_the_family() -> None:
 
 
 def test_the_report_shows_the_confirmed_effect_beside_the_one_that_chose() -> None:
-    given = of_dense(world({3: 1.0, 8: -1.2}), LABEL)
-    every, select = (outputs("welch", given, half=part, **PAIR) for part in ("all", "select"))
-    confirm = outputs("welch", {**given, **select}, **CONFIRM, **PAIR)
+    input_tables = of_dense(world({3: 1.0, 8: -1.2}), LABEL)
+    every, select = (
+        outputs("welch", input_tables, half=part, **PAIR) for part in ("all", "select")
+    )
+    confirm = outputs("welch", {**input_tables, **select}, **CONFIRM, **PAIR)
     sections = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection)}
-    inputs = TableInputs({**given, **joined(every, select, confirm)})
+    inputs = TableInputs({**input_tables, **joined(every, select, confirm)})
     titled = {figure.title: figure.html for figure in sections["top-features"].run(inputs)}
     name = "a vs b, welch, half confirm: the clearest differences"
     assert set(titled) >= {
@@ -307,17 +309,19 @@ def test_the_report_shows_the_confirmed_effect_beside_the_one_that_chose() -> No
     assert "features chosen in the select half" in profile
     assert profile.count("welch, half confirm: ") == 1
     assert "half select" not in profile
-    for group in compared("welch", {**given, **select}, **CONFIRM, **PAIR).groups:
+    for group in compared("welch", {**input_tables, **select}, **CONFIRM, **PAIR).groups:
         assert f"{group.name}: {group.describe()}." in profile
 
 
 def test_means_of_one_half_are_not_shown_for_another() -> None:
-    given = of_dense(world({3: 1.0}), LABEL)
-    select, confirm = (outputs("welch", given, half=part, **PAIR) for part in ("select", "confirm"))
+    inputs = of_dense(world({3: 1.0}), LABEL)
+    select, confirm = (
+        outputs("welch", inputs, half=part, **PAIR) for part in ("select", "confirm")
+    )
     section = next(part for part in toolkit_parts() if part.name == "top-features")
     assert isinstance(section, ReportSection)
-    alone = next(iter(section.run(TableInputs({**given, **confirm})))).html
-    both = section.run(TableInputs({**given, **joined(select, confirm)}))
+    alone = next(iter(section.run(TableInputs({**inputs, **confirm})))).html
+    both = section.run(TableInputs({**inputs, **joined(select, confirm)}))
     assert alone == next(
         figure.html for figure in both if figure.title.startswith("a vs b, welch, half confirm")
     )

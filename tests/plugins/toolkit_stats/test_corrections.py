@@ -51,8 +51,8 @@ def test_storeys_q_is_bh_times_the_share_of_nulls(p: list[float], silent: int) -
     nulls = min(1.0, (1 + (every > 0.5).sum()) / (0.5 * len(every)))
     order = np.sort(every)
     expected = [
-        min(nulls * len(every) * order[order >= own] / (np.flatnonzero(order >= own) + 1))
-        for own in p
+        min(nulls * len(every) * order[order >= p_value] / (np.flatnonzero(order >= p_value) + 1))
+        for p_value in p
     ]
     np.testing.assert_allclose(
         CORRECTIONS["storey"](np.array(p), len(every)), np.minimum(expected, 1.0), rtol=1e-9

@@ -67,14 +67,14 @@ def test_what_metadata_reach_stands_beside_it() -> None:
 
 
 def test_what_chose_features_is_no_finding_where_they_were_confirmed() -> None:
-    given = {name: rows for name, rows in compared("welch").items() if name != "comparisons"}
-    select = comparison_tables.outputs("welch", given, half="select", between=["a", "b"])
+    params = {name: rows for name, rows in compared("welch").items() if name != "comparisons"}
+    select = comparison_tables.outputs("welch", params, half="select", between=["a", "b"])
     confirm = comparison_tables.outputs(
-        "welch", {**given, **select}, half="confirm", family="discovered", between=["a", "b"]
+        "welch", {**params, **select}, half="confirm", family="discovered", between=["a", "b"]
     )
-    both = findings("layer-profile", {**given, **comparison_tables.joined(select, confirm)})
-    assert [("half confirm" in one.sentence) for one in both] == [True]
-    (alone,) = findings("layer-profile", {**given, **select})
+    both = findings("layer-profile", {**params, **comparison_tables.joined(select, confirm)})
+    assert [("half confirm" in finding.sentence) for finding in both] == [True]
+    (alone,) = findings("layer-profile", {**params, **select})
     assert "a vs b, half select (welch" in alone.sentence
 
 
@@ -109,9 +109,9 @@ def states(*of: str) -> dict[str, pa.Table]:
 
 
 def test_a_comparison_takes_equal_states_for_one_piece_of_evidence() -> None:
-    given = states("1", "2", "3", "3", "4", "5", "6", "7")
+    inputs = states("1", "2", "3", "3", "4", "5", "6", "7")
     by_state, by_prompt = (
-        comparison_tables.compared("welch", given, between=("a", "b"), cluster=cluster)
+        comparison_tables.compared("welch", inputs, between=("a", "b"), cluster=cluster)
         for cluster in ("state", "prompt")
     )
     assert [group.clusters for group in by_state.groups] == [3, 4]
@@ -120,9 +120,9 @@ def test_a_comparison_takes_equal_states_for_one_piece_of_evidence() -> None:
 
 
 def test_samples_without_a_state_are_refused_by_name() -> None:
-    given = states("1", "2", "3", "4", "5", "6")
-    meta = given["sample_meta"].slice(0, given["sample_meta"].num_rows - 1)
+    inputs = states("1", "2", "3", "4", "5", "6")
+    meta = inputs["sample_meta"].slice(0, inputs["sample_meta"].num_rows - 1)
     with pytest.raises(DataError, match="cluster: sample 'n5' has no metadata 'state'"):
         comparison_tables.compared(
-            "welch", {**given, "sample_meta": meta}, between=("a", "b"), cluster="state"
+            "welch", {**inputs, "sample_meta": meta}, between=("a", "b"), cluster="state"
         )

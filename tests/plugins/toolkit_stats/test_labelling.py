@@ -26,8 +26,8 @@ NONE = np.empty((0, 2))
 PLACE = st.tuples(st.floats(60, 700), st.floats(40, 370))
 
 
-def overlap(one: Label, two: Label) -> bool:
-    a, b = one.box, two.box
+def overlap(label: Label, other: Label) -> bool:
+    a, b = label.box, other.box
     return a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2]
 
 
@@ -44,7 +44,7 @@ def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(
     points = [LabelledPoint(x, y, "12/34567", 1 if x > 386 else -1) for x, y in places]
     labels = place_labels(points, NONE, ROOM)
     assert [label.of for label in labels] == points
-    assert not any(overlap(one, two) for one, two in combinations(labels, 2))
+    assert not any(overlap(first, second) for first, second in combinations(labels, 2))
     assert not any(hides(label, point) for label in labels for point in points)
     for label in labels:
         left, right, top, bottom = label.box
@@ -65,12 +65,12 @@ def test_a_point_by_itself_has_its_name_outwards_beside_it() -> None:
 
 
 def test_a_name_turns_inwards_where_a_named_point_or_the_edge_is_outwards() -> None:
-    beside = place_labels(
+    placed = place_labels(
         [LabelledPoint(500, 100, "1/2", 1), LabelledPoint(500 + GAP + LETTER, 100, "3/4", 1)],
         NONE,
         ROOM,
     )
-    assert [(label.side, label.y) for label in beside] == [(-1, 100), (1, 100)]
+    assert [(label.side, label.y) for label in placed] == [(-1, 100), (1, 100)]
     (edge,) = place_labels([LabelledPoint(710, 100, "1/2345", 1)], NONE, ROOM)
     assert (edge.side, edge.y) == (-1, 100)
 

@@ -36,12 +36,14 @@ def samples(count: int = 60, **meta: Sequence[float | str]) -> dict[str, pa.Tabl
     return make_samples(texts, group=["ab"[index % 2] for index in range(count)], **meta)
 
 
-def run(given: Mapping[str, pa.Table], **params: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
+def run(
+    inputs: Mapping[str, pa.Table], **params: Any
+) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Rows by kind, name and metric."""
     asked = Leak(by="group", between=params.pop("between", ("a", "b")), **params)
     rows = [
         row
-        for _, table in compare_leak(make_work(asked, given, seed=3))
+        for _, table in compare_leak(make_work(asked, inputs, seed=3))
         for row in table.to_pylist()
     ]
     return {(row["kind"], row["name"], row["metric"]): row for row in rows}
@@ -60,8 +62,8 @@ def brute(score: np.ndarray, positive: np.ndarray) -> float:
 def test_the_auroc_is_the_share_of_pairs_won(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     score, positive = rng.integers(0, 5, count).astype(float), np.arange(count) % 3 == 0
-    one = np.zeros(count, dtype=np.int64)
-    result = auroc(score, positive, one, np.arange(count))
+    labels = np.zeros(count, dtype=np.int64)
+    result = auroc(score, positive, labels, np.arange(count))
     assert result.value == pytest.approx(brute(score, positive))
     assert result.value == pytest.approx(
         stats.mannwhitneyu(score[positive], score[~positive]).statistic
@@ -147,7 +149,9 @@ def test_no_unit_and_no_prompt_crosses_folds() -> None:
     fold = folds(data, 4, np.random.default_rng(0))
     for column in (data.units, data.prompts):
         for name in set(column):
-            assert len({int(fold[index]) for index, own in enumerate(column) if own == name}) == 1
+            assert (
+                len({int(fold[index]) for index, value in enumerate(column) if value == name}) == 1
+            )
     assert {int(number) for number in fold} == {0, 1, 2, 3}
 
 

@@ -20,10 +20,11 @@ from tests.plugins.toolkit_stats.comparison_tables import numbers, of_groups
 from tests.plugins.toolkit_stats.test_adjust import design
 from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.nulls import null_groups, planted_groups
-from toolkit_stats.math.adjust import adjusted, model
+from toolkit_stats.math.adjust import adjusted
 from toolkit_stats.math.means import Spreads, moments, welch
 from toolkit_stats.math.placements import area
 from toolkit_stats.math.ranks import ranked
+from toolkit_stats.samples.covariates import model
 
 ALPHA = 0.05
 TESTS: dict[str, dict[str, Any]] = {
@@ -39,15 +40,17 @@ TESTS: dict[str, dict[str, Any]] = {
 
 def anything(parts: Sequence[str], seed: int, **params: Any) -> list[bool]:
     """Whether a null set has a discovery, by each of these tests."""
-    given = of_groups(null_groups(seed, n_features=16))
+    inputs = of_groups(null_groups(seed, n_features=16))
     results = []
     for part in parts:
-        own = {
+        settings = {
             **({} if part in ("anova", "kruskal") else {"between": ["a", "b"]}),
             **TESTS[part],
             **params,
         }
-        marked = numbers(part, given, seed, details="discovered", alpha=ALPHA, **own)["significant"]
+        marked = numbers(part, inputs, seed, details="discovered", alpha=ALPHA, **settings)[
+            "significant"
+        ]
         results.append(any(number == 1.0 for number in marked.values()))
     return results
 
@@ -79,7 +82,7 @@ def found_in_groups_of(
     matrix = sparse.csr_array(fires * rng.gamma(2.0, size=(rows, FAMILY)))
     clusters, first = (np.arange(small), np.arange(large)), np.arange(rows) < small
     sides = [moments(matrix[first], clusters[0]), moments(matrix[~first], clusters[1])]
-    ranks, beside = (
+    ranks, adjustment = (
         ranked(matrix.tocsc()),
         model(design((small, large), np.arange(rows)), rng.normal(size=(rows, 1)), "x"),
     )
@@ -88,15 +91,15 @@ def found_in_groups_of(
         tests = (
             welch(*sides, spread),
             area(ranks, first, clusters, spread),
-            adjusted(matrix, beside, spread),
+            adjusted(matrix, adjustment, spread),
         )
         results.append([int((benjamini_hochberg(test.p, FAMILY) <= ALPHA).sum()) for test in tests])
     return results
 
 
 def test_small_groups_hold_alpha_over_a_large_family_and_their_own_spreads_do_not() -> None:
-    own, guarded = found_in_groups_of(5, 100, 0, ("own", "guarded"))
-    assert min(own) > 100
+    unguarded, guarded = found_in_groups_of(5, 100, 0, ("own", "guarded"))
+    assert min(unguarded) > 100
     assert guarded == [0, 0, 0]
 
 
@@ -123,17 +126,17 @@ def test_nulls_adjusted_for_what_differs_between_the_groups_hold_alpha() -> None
     results = []
     for seed in range(400):
         data = null_groups(seed, n_features=16)
-        given, rng = of_groups(data), np.random.default_rng(seed)
+        inputs, rng = of_groups(data), np.random.default_rng(seed)
         balance = rng.normal(size=200)[data.game] + data.label + rng.normal(size=len(data.game))
-        meta = given["sample_meta"]
+        meta = inputs["sample_meta"]
         columns = [
             meta["sample"],
             ["balance"] * len(meta),
             balance,
             pa.nulls(len(meta), pa.string()),
         ]
-        given["sample_meta"] = pa.concat_tables([meta, pa.table(columns, schema=meta.schema)])
-        marked = numbers("welch", given, between=["a", "b"], covariates=["balance"], alpha=ALPHA)[
+        inputs["sample_meta"] = pa.concat_tables([meta, pa.table(columns, schema=meta.schema)])
+        marked = numbers("welch", inputs, between=["a", "b"], covariates=["balance"], alpha=ALPHA)[
             "significant_adjusted"
         ]
         results.append(any(number == 1.0 for number in marked.values()))
@@ -144,7 +147,7 @@ def test_nulls_adjusted_for_what_differs_between_the_groups_hold_alpha() -> None
 def test_nine_in_ten_planted_features_are_found(part: str) -> None:
     result, planted = 0, tuple(range(0, 64, 8))
     for seed in range(4):
-        given = of_groups(planted_groups(seed, d=0.8, which=planted))
-        marked = numbers(part, given, between=["a", "b"], details="discovered")["significant"]
+        inputs = of_groups(planted_groups(seed, d=0.8, which=planted))
+        marked = numbers(part, inputs, between=["a", "b"], details="discovered")["significant"]
         result += sum(marked[feature] == 1.0 for feature in planted)
     assert result >= 0.9 * 4 * len(planted)

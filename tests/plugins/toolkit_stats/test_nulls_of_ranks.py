@@ -23,10 +23,10 @@ from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import clusters_of_groups
 from toolkit_stats.compare import run_comparison as core
 from toolkit_stats.compare.feature_rows import Corrected, SpaceResult
-from toolkit_stats.compare.params import Ranks, Trend
 from toolkit_stats.compare.tests import of_ranks, of_trend
 from toolkit_stats.math import rank_sums, ranks
 from toolkit_stats.math.means import moments, unpooled, welch, wide
+from toolkit_stats.samples.params import Ranks, Trend
 from toolkit_stats.samples.rank_cells import rank_cells
 
 nulls = load_benchmark("nulls")
@@ -72,7 +72,7 @@ def test_small_p_of_sparse_columns_are_near_those_of_all_arrangements(
     exact = sum(
         stats.hypergeom(n, fires, a).pmf(hits)
         * np.mean(
-            [abs(sum(own) - mean) >= far - 1e-9 for own in combinations(above.tolist(), hits)]
+            [abs(sum(drawn) - mean) >= far - 1e-9 for drawn in combinations(above.tolist(), hits)]
         )
         for hits in range(min(fires, a) + 1)
     )
@@ -133,8 +133,11 @@ def in_strata(seed: int, features: int) -> Any:
     data = clusters_of_groups(seed, (20, 180), features, rates=(0.003, 0.4))
     stratum = np.arange(200) % 5
     return [
-        (ranks.ranked(sparse.csc_array(data.values[stratum == one])), data.first[stratum == one])
-        for one in range(5)
+        (
+            ranks.ranked(sparse.csc_array(data.values[stratum == number])),
+            data.first[stratum == number],
+        )
+        for number in range(5)
     ]
 
 
@@ -152,17 +155,20 @@ def test_small_p_within_strata_are_those_of_shuffles() -> None:
     values = np.zeros(200)
     values[[0, 1, 2, 3, 40, 50]] = rng.gamma(2.0, size=6)
     parts = [
-        (ranks.ranked(sparse.csc_array(values[stratum == one][:, None])), first[stratum == one])
-        for one in range(strata)
+        (
+            ranks.ranked(sparse.csc_array(values[stratum == stratum_number][:, None])),
+            first[stratum == stratum_number],
+        )
+        for stratum_number in range(strata)
     ]
     total = np.zeros(20_000)
     observed = 0.0
-    for one in range(strata):
-        own = stats.rankdata(values[stratum == one])
-        n, a = len(own), int(first[stratum == one].sum())
-        dealt = rng.permuted(np.tile(own, (len(total), 1)), axis=1)[:, :a].sum(axis=1)
+    for stratum_number in range(strata):
+        ranked = stats.rankdata(values[stratum == stratum_number])
+        n, a = len(ranked), int(first[stratum == stratum_number].sum())
+        dealt = rng.permuted(np.tile(ranked, (len(total), 1)), axis=1)[:, :a].sum(axis=1)
         total += (dealt - a * (n + 1) / 2) / (n + 1)
-        observed += (own[first[stratum == one]].sum() - a * (n + 1) / 2) / (n + 1)
+        observed += (ranked[first[stratum == stratum_number]].sum() - a * (n + 1) / 2) / (n + 1)
     shuffled = float((np.abs(total) >= abs(observed) - 1e-9).mean())
     p = float(rank_sums.van_elteren(parts)[0])
     assert abs(p - shuffled) <= 4 * np.sqrt(shuffled / len(total))
@@ -207,10 +213,10 @@ def test_uniform_values_in_unequal_groups_hold_alpha() -> None:
 
 def test_power_of_wide_features_is_that_of_welchs_test() -> None:
     a, b = sides("wide", (20, 200), d=0.8)
-    own, guarded = welch(a, b, "own").p, welch(a, b).p
+    unguarded, guarded = welch(a, b, "own").p, welch(a, b).p
     always = unpooled(a, b)
     pooled = 2 * stats.t.sf(np.abs(a.mean - b.mean) / np.sqrt(always[0]), always[1])
-    shares = [(p < 1e-4).mean() for p in (own, guarded, pooled)]
+    shares = [(p < 1e-4).mean() for p in (unguarded, guarded, pooled)]
     assert shares[0] > 0.7
     assert shares[1] > 0.8 * shares[0]
     assert shares[2] < 0.5 * shares[0]
@@ -219,7 +225,7 @@ def test_power_of_wide_features_is_that_of_welchs_test() -> None:
 def test_the_shape_of_values_is_scipys_also_of_clusters() -> None:
     data = clusters_of_groups(5, (30, 40), 6, "uniform", rounds=(3, 3))
     found_moments = moments(sparse.csr_array(data.values), data.cluster)
-    sums = np.stack([data.values[data.cluster == one].sum(axis=0) for one in range(70)])
+    sums = np.stack([data.values[data.cluster == number].sum(axis=0) for number in range(70)])
     np.testing.assert_allclose(found_moments.skewness, stats.skew(sums), rtol=1e-9)
     np.testing.assert_allclose(found_moments.kurtosis, stats.kurtosis(sums), rtol=1e-9)
 
@@ -237,11 +243,11 @@ def test_a_rank_test_warns_where_spreads_differ_and_means_do_not() -> None:
         moments(sparse.csr_array(data.values[group.start : group.end]), group.clusters)
         for group in design.groups
     ]
-    one = SpaceResult(
+    result = SpaceResult(
         "s", {}, np.arange(50), 50, parts, test.run(sparse.csr_array(data.values), parts)
     )
     every = np.ones(50, dtype=bool)
-    core.warn_of_spreads(work, test, [one], [Corrected(np.zeros(50), every, every)])
+    core.warn_of_spreads(work, test, [result], [Corrected(np.zeros(50), every, every)])
     ((name, facts),) = work.report.events
     assert name == "warning"
     assert "spreads that differ 3 times or more" in facts["text"]

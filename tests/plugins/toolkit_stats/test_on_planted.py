@@ -78,7 +78,8 @@ class World:
                 )
         rows = {"samples": samples, "sample_meta": meta}
         return {
-            name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()
+            name: pa.Table.from_pylist(table_rows, schema=arrow_schema(name))
+            for name, table_rows in rows.items()
         }
 
 

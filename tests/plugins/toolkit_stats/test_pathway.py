@@ -88,7 +88,7 @@ def world(
                 else {}
             )
             fired |= {int(other): float(rng.random()) for other in rng.integers(20, 40, 5)}
-            entries = {"features": sorted(fired), "values": [fired[one] for one in sorted(fired)]}
+            entries = {"features": sorted(fired), "values": [fired[key] for key in sorted(fired)]}
             rows.append({"space": name, "sample": sample, "position": 2, **entries})
     made["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
     made["spaces"] = pa.Table.from_pylist(
@@ -97,17 +97,17 @@ def world(
     return made
 
 
-def run(given: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[str, Any]]]:
-    work = make_work(Pathway(**{**PARAMS, **params}), given)
+def run(inputs: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[str, Any]]]:
+    work = make_work(Pathway(**{**PARAMS, **params}), inputs)
     return {name: rows.to_pylist() for name, rows in trace_pathway(work)}
 
 
 def test_decisions_none_of_which_was_looked_at_are_no_silence() -> None:
-    given = world()
+    inputs = world()
     with pytest.raises(
         DataError, match="no space has a row of any of the 100 samples in table 'activations'"
     ):
-        run({**given, "activations": given["activations"].slice(0, 0)})
+        run({**inputs, "activations": inputs["activations"].slice(0, 0)})
 
 
 def only_row(rows: list[dict[str, Any]], **expected: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def test_links_are_those_of_scipy_and_corrected_over_all_pairs(
     expected = dict(
         zip(
             every,
-            stats.false_discovery_control([one.pvalue for one in every.values()]),
+            stats.false_discovery_control([tested.pvalue for tested in every.values()]),
             strict=True,
         )
     )
@@ -201,8 +201,8 @@ def test_a_perfect_correlation_has_the_p_of_the_most_extreme_orders() -> None:
     x[:2] = [[5.0, 5, 1], [5, 5, 0]]
     x[2:5, 2] = 1.0, 2.0, 4.0
     first, second = (
-        columns(sparse.csc_array(own), np.arange(own.shape[1]), "pearson", 2)
-        for own in (x[:, :1], x[:, 1:])
+        columns(sparse.csc_array(half), np.arange(half.shape[1]), "pearson", 2)
+        for half in (x[:, :1], x[:, 1:])
     )
     strongest = Strongest(10)
     strongest.add(0, first, second)
@@ -258,13 +258,13 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_the_planted_path_is_found_with_its_sizes() -> None:
-    given = world()
-    results = run(given, order="round")
+    inputs = world()
+    results = run(inputs, order="round")
     row = only_row(results["trajectories"], space="s1", feature=3, stat="d")
     x = np.array(
         [
             dict(zip(r["features"], r["values"], strict=True)).get(3, 0.0)
-            for r in given["activations"].to_pylist()
+            for r in inputs["activations"].to_pylist()
             if r["space"] == "s1"
         ]
     )
@@ -294,8 +294,8 @@ def test_the_planted_path_is_found_with_its_sizes() -> None:
 
 
 def test_each_unit_and_decision_is_traced_in_order() -> None:
-    given = world(4, 4)
-    results = run(given, order="round", track=("1/3", "m/resid_post.2/S2:9", "1/60"))
+    inputs = world(4, 4)
+    results = run(inputs, order="round", track=("1/3", "m/resid_post.2/S2:9", "1/60"))
     rows = [row for row in results["traces"] if row["feature"] == 3]
     assert len(rows) == 16
     assert [row["decision"] for row in rows[:4]] == [1, 0, 1, 0]
@@ -327,16 +327,16 @@ def test_at_4_against_46_sizes_are_shown_and_p_values_withheld_with_the_reason()
 
 
 def test_links_of_all_layers_and_of_none() -> None:
-    given = world(12, 12)
-    given["spaces"] = pa.Table.from_pylist(
+    inputs = world(12, 12)
+    inputs["spaces"] = pa.Table.from_pylist(
         [space("s1", 1), space("s2", 2), space("s3", 5)], schema=arrow_schema("spaces")
     )
-    acts = given["activations"].to_pylist()
+    acts = inputs["activations"].to_pylist()
     more = [{**row, "space": "s3"} for row in acts if row["space"] == "s2"]
-    given["activations"] = pa.Table.from_pylist(acts + more, schema=arrow_schema("activations"))
+    inputs["activations"] = pa.Table.from_pylist(acts + more, schema=arrow_schema("activations"))
     pairs = {
         which: {
-            (row["space"], row["other_space"]) for row in run(given, links=which).get("links", [])
+            (row["space"], row["other_space"]) for row in run(inputs, links=which).get("links", [])
         }
         for which in ("adjacent", "all", "none")
     }
@@ -371,32 +371,32 @@ def test_what_cannot_be_followed_or_ordered_is_said() -> None:
 
 
 def test_groups_that_the_other_one_joins_are_refused_with_numbers() -> None:
-    given = world(3, 30, decisions=1)
-    units, prompts = (given["samples"][name].to_pylist() for name in ("unit", "cluster"))
+    inputs = world(3, 30, decisions=1)
+    units, prompts = (inputs["samples"][name].to_pylist() for name in ("unit", "cluster"))
     units[3:6], prompts[3:6] = ["gX"] * 3, prompts[:3]
-    for name, own in (("unit", units), ("cluster", prompts)):
-        samples = given["samples"]
-        given["samples"] = samples.set_column(
-            samples.schema.get_field_index(name), name, pa.array(own)
+    for name, values in (("unit", units), ("cluster", prompts)):
+        samples = inputs["samples"]
+        inputs["samples"] = samples.set_column(
+            samples.schema.get_field_index(name), name, pa.array(values)
         )
     with pytest.raises(
         DataError,
         match="group 'ruin' has 1 independent clusters once units and equal prompts are joined "
         "over both",
     ):
-        run(given)
-    assert run(given, cluster="none")["trajectories"]
+        run(inputs)
+    assert run(inputs, cluster="none")["trajectories"]
 
 
 # --- the section ----------------------------------------------------------------------------------
 
 
-def section(given: Mapping[str, pa.Table], **params: Any) -> list[Any]:
+def section(input_tables: Mapping[str, pa.Table], **params: Any) -> list[Any]:
     part = PARTS["pathway"]
     assert isinstance(part, ReportSection)
-    written = dict(trace_pathway(make_work(Pathway(**{**PARAMS, **params}), given)))
-    inputs = TableInputs({**given, **written})
-    check_part(part, work=make_work(tables=inputs.held))
+    written = dict(trace_pathway(make_work(Pathway(**{**PARAMS, **params}), input_tables)))
+    inputs = TableInputs({**input_tables, **written})
+    check_part(part, work=make_work(tables=inputs.by_name))
     return list(part.run(inputs))
 
 

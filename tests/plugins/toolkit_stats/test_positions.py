@@ -75,8 +75,11 @@ class Lab:
         ]
         tokens = [self.model.tokenise(text) for text in texts]
         rows = [
-            {**sample(f"s{index:02d}", own.ids, [("balance", 3, 6)]), "text": own.text}
-            for index, own in enumerate(tokens)
+            {
+                **sample(f"s{index:02d}", text_tokens.ids, [("balance", 3, 6)]),
+                "text": text_tokens.text,
+            }
+            for index, text_tokens in enumerate(tokens)
         ]
         meta = [
             {"sample": row["sample"], "key": "group", "number": None, "string": "ab"[index % 2]}
@@ -103,7 +106,7 @@ class Lab:
         (message,) = (facts for name, facts in work.report.events if name == "extracted")
         return {
             **self.samples,
-            **{name: pa.concat_tables(own) for name, own in result.items()},
+            **{name: pa.concat_tables(parts) for name, parts in result.items()},
         }, message
 
     def rows(
@@ -112,10 +115,10 @@ class Lab:
         stage = PARTS.get("stage", part)
         model = self.model if stage.uses_model else None
         result: dict[str, list[dict[str, Any]]] = {}
-        for name, own in stage.run(
+        for name, table_rows in stage.run(
             make_work(stage.params.model_validate(params), dict(tables), model=model)
         ):
-            result.setdefault(name, []).extend(own.to_pylist())
+            result.setdefault(name, []).extend(table_rows.to_pylist())
         return result
 
 
@@ -135,12 +138,12 @@ def same(result: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, An
     leaves.
     """
     assert len(result) == len(expected) > 0
-    for one, other in zip(result, expected, strict=True):
+    for row, other in zip(result, expected, strict=True):
         for key, value in other.items():
             if isinstance(value, float):
-                assert one[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
+                assert row[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
             elif key not in ("text", "comparison", "positions"):
-                assert one[key] == value
+                assert row[key] == value
 
 
 @pytest.mark.parametrize(
@@ -161,10 +164,12 @@ def test_one_extraction_serves_each_selector_as_one_of_its_own(
     tables, _ = union
     alone, _ = lab.extracted(at)
     assert len(alone["activations"]) < len(tables["activations"])
-    own = {"at": at} if part == "compare.ranking" else {}  # by default it reads the last token
+    part_params = (
+        {"at": at} if part == "compare.ranking" else {}
+    )  # by default it reads the last token
     result, expected = (
         lab.rows(part, tables, **params, at=at),
-        lab.rows(part, alone, **params, **own),
+        lab.rows(part, alone, **params, **part_params),
     )
     assert result.keys() == expected.keys()
     for name in expected:
@@ -232,10 +237,10 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
     ],
 )
 def test_a_recorded_selector_is_read_as_it_was(at: Any) -> None:
-    given = AtKept.model_validate({"at": at}).at
-    assert asked_of(recorded(given)) == given
-    assert (recorded(given) == "") == (at is None)
-    assert shown(given) == recorded(given).strip('"')
+    selector = AtKept.model_validate({"at": at}).at
+    assert asked_of(recorded(selector)) == selector
+    assert (recorded(selector) == "") == (at is None)
+    assert shown(selector) == recorded(selector).strip('"')
 
 
 def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union: Any) -> None:
@@ -252,14 +257,18 @@ def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union
     )
     sink = PARTS.get("sink", "ranking")
     assert isinstance(sink, SinkPart)
-    given = {**tables, "saes": table("saes", [])}
-    given |= {name: table(name, ranked[name]) for name in ("features", "comparisons")}
-    work = SinkWork(sink.params.model_validate({}), Path("nowhere"), "run-1", TableInputs(given))
+    params = {**tables, "saes": table("saes", [])}
+    params |= {name: table(name, ranked[name]) for name in ("features", "comparisons")}
+    work = SinkWork(sink.params.model_validate({}), Path("nowhere"), "run-1", TableInputs(params))
     files = {
         name: data if isinstance(data, bytes) else b"".join(data) for name, data in sink.run(work)
     }
     (first, *_) = json.loads(files["feature_examples.json"]).values()
-    seen = [example["activation"] for own in first["examples_by_label"].values() for example in own]
+    seen = [
+        example["activation"]
+        for examples in first["examples_by_label"].values()
+        for example in examples
+    ]
     kept = lab.extracted(BALANCE)[0]["activations"].to_pylist()
     values = [
         dict(zip(row["features"], row["values"], strict=True)).get(first["feature_id"])
@@ -286,8 +295,8 @@ def tables_kept_at(
     its position. `known`: whether the samples say which of them begin with BOS.
     """
     rows = [
-        sample(f"s{number}", own, spans, (own[0] == bos) if known else None)
-        for number, own in enumerate(ids)
+        sample(f"s{number}", text_ids, spans, (text_ids[0] == bos) if known else None)
+        for number, text_ids in enumerate(ids)
     ]
     activations = [
         {
@@ -341,7 +350,7 @@ def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     texts: list[list[int]], of_extraction: Any, of_comparison: Any, has_bos: bool
 ) -> None:
     """From any extraction, with and without BOS."""
-    ids = [[BOS, *own] if has_bos else own for own in texts]
+    ids = [[BOS, *text] if has_bos else text for text in texts]
     bos = BOS if has_bos else None
     inputs = tables_kept_at(ids, of_extraction, bos)
     rows = inputs.read("samples").to_pylist()

@@ -1,4 +1,4 @@
-"""compare.probe: readers of the stream against scikit-like brute force, by folds, beside the best
+"""compare.probe: readers of the stream against scikit-like brute force, by folds, and the best
 feature; and the section.
 """
 
@@ -35,11 +35,11 @@ def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
     made = make_samples(texts)
     rows = made["samples"].to_pylist()
     sign = [tiny.stream(row["token_ids"], 1)[-1][2] > 0 for row in rows]
-    made = make_samples(texts, group=["a" if one else "b" for one in sign])
+    made = make_samples(texts, group=["a" if positive else "b" for positive in sign])
     rng = np.random.default_rng(5)
     acts = []
-    for row, one in zip(rows, sign, strict=True):
-        fired = {4: 1.0 + rng.random()} if one != (rng.random() < 0.15) else {}
+    for row, positive in zip(rows, sign, strict=True):
+        fired = {4: 1.0 + rng.random()} if positive != (rng.random() < 0.15) else {}
         fired |= {int(feature): float(rng.random()) for feature in rng.integers(5, 30, 4)}
         entries = {
             "features": sorted(fired),
@@ -60,9 +60,9 @@ def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
 
 
 def run(
-    given: Mapping[str, pa.Table], model: Any, **params: Any
+    inputs: Mapping[str, pa.Table], model: Any, **params: Any
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    work = make_work(Probe(**{**PARAMS, **params}), given, model=model, seed=1)
+    work = make_work(Probe(**{**PARAMS, **params}), inputs, model=model, seed=1)
     return {
         (row["kind"], row["name"]): row
         for _, table in compare_probe(work)
@@ -71,17 +71,17 @@ def run(
 
 
 def test_features_of_samples_none_of_which_was_looked_at_are_no_silence(tiny: Any) -> None:
-    given = world(tiny)
+    inputs = world(tiny)
     with pytest.raises(
         DataError, match="no space has a row of any of the 60 samples in table 'activations'"
     ):
-        run({**given, "activations": given["activations"].slice(0, 0)}, tiny)
+        run({**inputs, "activations": inputs["activations"].slice(0, 0)}, tiny)
 
 
 def test_without_features_the_stream_is_read_alone(tiny: Any) -> None:
-    given = world(tiny)
-    alone = run({name: given[name] for name in ("samples", "sample_meta")}, tiny)
-    both = run(given, tiny)
+    inputs = world(tiny)
+    alone = run({name: inputs[name] for name in ("samples", "sample_meta")}, tiny)
+    both = run(inputs, tiny)
     assert {kind for kind, _ in alone} == {"difference of means", "linear probe"}
     assert alone == {key: row for key, row in both.items() if key[0] != "best feature"}
     assert len(both) > len(alone)
@@ -155,34 +155,34 @@ def test_what_is_linear_in_the_stream_is_read_where_it_is(tiny: Any) -> None:
 
 
 def test_labels_at_random_are_not_read(tiny: Any) -> None:
-    given = world(tiny, 80)
+    inputs = world(tiny, 80)
     rng = np.random.default_rng(0)
-    meta = given["sample_meta"].to_pylist()
+    meta = inputs["sample_meta"].to_pylist()
     shuffled = rng.permutation([row["string"] for row in meta])
     rows = [{**row, "string": str(label)} for row, label in zip(meta, shuffled, strict=True)]
-    given["sample_meta"] = pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
-    for row in run(given, tiny, layers=1).values():
+    inputs["sample_meta"] = pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
+    for row in run(inputs, tiny, layers=1).values():
         assert row["low"] < 0.6
 
 
 def test_rows_on_disk_give_the_same_and_leave_nothing(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    given = world(tiny)
-    expected = run(given, tiny)
+    inputs = world(tiny)
+    expected = run(inputs, tiny)
     monkeypatch.setattr(_rows, "MOST_BYTES", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert run(given, tiny) == expected
+    assert run(inputs, tiny) == expected
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_space_where_nothing_fired_is_at_chance(tiny: Any) -> None:
-    given = world(tiny)
-    rows = [{**row, "features": [], "values": []} for row in given["activations"].to_pylist()]
-    given["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
+    inputs = world(tiny)
+    rows = [{**row, "features": [], "values": []} for row in inputs["activations"].to_pylist()]
+    inputs["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
     results = {
         name: row
-        for (kind, name), row in run(given, tiny, layers=0).items()
+        for (kind, name), row in run(inputs, tiny, layers=0).items()
         if kind == "best feature"
     }
     assert set(results) == {"tiny/resid_post.1/S", "of all spaces"}
@@ -192,24 +192,24 @@ def test_a_space_where_nothing_fired_is_at_chance(tiny: Any) -> None:
 
 
 def test_a_space_where_nothing_fired_does_not_hide_the_others(tiny: Any) -> None:
-    given = world(tiny)
+    inputs = world(tiny)
     silent = [
         {**row, "space": "s2", "features": [], "values": []}
-        for row in given["activations"].to_pylist()
+        for row in inputs["activations"].to_pylist()
     ]
     other = {
-        **given["spaces"].to_pylist()[0],
+        **inputs["spaces"].to_pylist()[0],
         "space": "s2",
         "address": "tiny/resid_post.2/S",
         "hookpoint": "resid_post.2",
     }
-    given["activations"] = pa.concat_tables(
-        [given["activations"], pa.Table.from_pylist(silent, schema=arrow_schema("activations"))]
+    inputs["activations"] = pa.concat_tables(
+        [inputs["activations"], pa.Table.from_pylist(silent, schema=arrow_schema("activations"))]
     )
-    given["spaces"] = pa.concat_tables(
-        [given["spaces"], pa.Table.from_pylist([other], schema=arrow_schema("spaces"))]
+    inputs["spaces"] = pa.concat_tables(
+        [inputs["spaces"], pa.Table.from_pylist([other], schema=arrow_schema("spaces"))]
     )
-    results = run(given, tiny, layers=0)
+    results = run(inputs, tiny, layers=0)
     assert results["best feature", "tiny/resid_post.2/S"]["value"] == 0.5
     assert (
         results["best feature", "of all spaces"]["value"]

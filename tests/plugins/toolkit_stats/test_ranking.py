@@ -84,15 +84,15 @@ def space(name: str = "s1", layer: int = 12, l0: int = 82) -> dict[str, Any]:
     }
 
 
-def run(given: Mapping[str, pa.Table], **params: Any) -> dict[tuple[int, str, str], float | None]:
+def run(inputs: Mapping[str, pa.Table], **params: Any) -> dict[tuple[int, str, str], float | None]:
     return {
         (row["feature"], row["stat"], row["group"]): row["number"]
-        for row in ranked(given, **params)["features"].to_pylist()
+        for row in ranked(inputs, **params)["features"].to_pylist()
     }
 
 
-def dense(given: Mapping[str, pa.Table], feature: int) -> np.ndarray:
-    rows = given["activations"].to_pylist()
+def dense(inputs: Mapping[str, pa.Table], feature: int) -> np.ndarray:
+    rows = inputs["activations"].to_pylist()
     return np.array(
         [dict(zip(row["features"], row["values"], strict=True)).get(feature, 0.0) for row in rows]
     )
@@ -123,7 +123,7 @@ def test_every_statistic_is_that_of_the_dense_column(
             assert result.spearman[index] == pytest.approx(
                 stats.spearmanr(column, label).statistic, abs=1e-12
             )
-            means = [column[label == one].mean() for one in LABELS]
+            means = [column[label == value].mean() for value in LABELS]
             np.testing.assert_allclose(result.means[:, index], means)
             assert result.separation[index] == pytest.approx((means[3] - means[0]) / column.std())
         threshold = np.percentile(column[label == 0], 95)
@@ -152,8 +152,8 @@ def test_the_p_is_that_of_a_correlation_over_cluster_means() -> None:
     )
     result = trend_test(sparse.csr_array(x), label, cluster)
     means = [
-        np.array([own[cluster == one].mean(axis=0) for one in np.unique(cluster)])
-        for own in (x, label)
+        np.array([values[cluster == key].mean(axis=0) for key in np.unique(cluster)])
+        for values in (x, label)
     ]
     np.testing.assert_allclose(
         result[:4],
@@ -170,10 +170,10 @@ def test_a_perfect_line_has_the_p_of_the_most_extreme_way_to_deal_out_the_labels
     assert trend_test(sparse.csr_array(x), label, np.arange(8)).tolist() == pytest.approx(
         [2 / ways, 2 / ways, 1.0]
     )
-    one = (np.arange(5) == 3).astype(float)
-    assert trend_test(sparse.csr_array(one[:, None]), one, np.arange(5)).tolist() == pytest.approx(
-        [2 / 5]
-    )
+    single = (np.arange(5) == 3).astype(float)
+    assert trend_test(
+        sparse.csr_array(single[:, None]), single, np.arange(5)
+    ).tolist() == pytest.approx([2 / 5])
 
 
 def test_null_features_are_false_discoveries_as_often_as_alpha_says() -> None:
@@ -390,8 +390,8 @@ def test_labels_that_do_not_rise() -> None:
 
 
 def files(made: Mapping[str, pa.Table], **params: Any) -> dict[str, str]:
-    given = {**made, **ranked(made)}
-    work = SinkWork(RankingFiles(**params), Path("nowhere"), "r", TableInputs(given))
+    settings = {**made, **ranked(made)}
+    work = SinkWork(RankingFiles(**params), Path("nowhere"), "r", TableInputs(settings))
     return {name: data.decode() for name, data in write_ranking(work)}
 
 
@@ -425,8 +425,8 @@ def test_examples_have_the_published_shape_and_are_the_hardest() -> None:
     result = json.loads(files(made, per_label=2)["feature_examples.json"])
     (name,) = result
     assert name == "layer_12_l0_82.0_feature_7"
-    one = result[name]
-    assert list(one) == [
+    rows = result[name]
+    assert list(rows) == [
         *(
             "rank",
             "layer",
@@ -445,8 +445,8 @@ def test_examples_have_the_published_shape_and_are_the_hardest() -> None:
             (at for at in range(120) if label[at] == value and x[at] > 0), key=lambda at: -x[at]
         )[:2]
         expected = [{"sentence": texts[at], "activation": pytest.approx(x[at])} for at in best]
-        assert one["examples_by_label"][str(value)] == expected
-    assert one["examples_by_label"]["0"] == []
+        assert rows["examples_by_label"][str(value)] == expected
+    assert rows["examples_by_label"]["0"] == []
 
 
 def test_an_sae_without_a_page_has_no_link() -> None:

@@ -42,7 +42,7 @@ def several(spaces: Sequence[Mapping[str, Any]], noise: float = 0.05) -> dict[st
     names = sorted(label)
     base = {name: 1.0 + label[name] + rng.normal() * 0.5 for name in names}
     rows = []
-    for index, one in enumerate(spaces):
+    for index, written in enumerate(spaces):
         for name in names:
             seven = base[name] + index * noise * rng.normal()
             fired = [7], [float(seven)]
@@ -50,7 +50,7 @@ def several(spaces: Sequence[Mapping[str, Any]], noise: float = 0.05) -> dict[st
                 fired = [7, 8], [float(seven), float(1.0 + label[name] + rng.normal() * 0.8)]
             rows.append(
                 {
-                    "space": one["space"],
+                    "space": written["space"],
                     "sample": name,
                     "position": 1,
                     "features": fired[0],
@@ -146,12 +146,12 @@ def test_features_at_other_sites_and_those_that_are_not_alike_are_not_joined(
 def test_a_sound_ranking_says_how_many_sentences_both_halves_have() -> None:
     made = world()
     sides = [half(2, unit) for unit in made["samples"]["unit"].to_pylist()]
-    chosen, held = (
+    chosen, held_out = (
         next(index for index, side in enumerate(sides) if side == part and index % 4 == 1)
         for part in ("select", "confirm")
     )
     prompts = made["samples"]["cluster"].to_pylist()
-    prompts[held] = prompts[chosen]
+    prompts[held_out] = prompts[chosen]
     index = made["samples"].schema.get_field_index("cluster")
     shared = {
         **made,
@@ -159,7 +159,9 @@ def test_a_sound_ranking_says_how_many_sentences_both_halves_have() -> None:
             index, made["samples"].schema.field(index), pa.array(prompts)
         ),
     }
-    (before,), (after,) = (comparisons_of(ranked(given)["comparisons"]) for given in (made, shared))
+    (before,), (after,) = (
+        comparisons_of(ranked(inputs)["comparisons"]) for inputs in (made, shared)
+    )
     assert (before.half, after.half) == ("confirm", "confirm")
     assert [group.shared for group in before.groups] == [0, 0, 0, 0]
     assert [group.shared for group in after.groups] == [0, 1, 0, 0]

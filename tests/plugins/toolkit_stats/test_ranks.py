@@ -142,7 +142,7 @@ def test_kruskal_is_scipys_and_its_eta2_that_of_ranks(dense: np.ndarray) -> None
     groups = np.arange(len(dense)) % 3
     spread = np.ptp(dense, axis=0) > 0
     h, p = rank_sums.kruskal(of_dense(dense), groups)
-    theirs = stats.kruskal(*(dense[groups == one][:, spread] for one in range(3)), axis=0)
+    theirs = stats.kruskal(*(dense[groups == number][:, spread] for number in range(3)), axis=0)
     np.testing.assert_allclose(h[spread], theirs.statistic, rtol=1e-8, atol=1e-8)
     plain = (theirs.pvalue >= rank_sums.SMALL) | (dense[:, spread] != 0).all(axis=0)
     np.testing.assert_allclose(p[spread][plain], theirs.pvalue[plain], rtol=1e-8)
@@ -150,8 +150,9 @@ def test_kruskal_is_scipys_and_its_eta2_that_of_ranks(dense: np.ndarray) -> None
     assert (p[~spread] == 1).all()
     ranked = stats.rankdata(dense[:, spread], axis=0)
     between = sum(
-        ((ranked[groups == one].mean(axis=0) - ranked.mean(axis=0)) ** 2) * (groups == one).sum()
-        for one in range(3)
+        ((ranked[groups == number].mean(axis=0) - ranked.mean(axis=0)) ** 2)
+        * (groups == number).sum()
+        for number in range(3)
     )
     total = ((ranked - ranked.mean(axis=0)) ** 2).sum(axis=0)
     np.testing.assert_allclose(h[spread] / (len(dense) - 1), between / total, atol=1e-9)
@@ -183,14 +184,14 @@ def test_ranks_within_one_stratum_are_ranks_and_strata_add_up() -> None:
         dense[first], dense[~first], axis=0, method="asymptotic", use_continuity=False
     )
     np.testing.assert_allclose(alone, theirs.pvalue, rtol=1e-9)
-    parts = [(of_dense(dense[stratum == one]), first[stratum == one]) for one in range(3)]
+    parts = [(of_dense(dense[stratum == number]), first[stratum == number]) for number in range(3)]
     away, spread = np.zeros(5), np.zeros(5)
-    for one in range(3):
-        own, side = stats.rankdata(dense[stratum == one], axis=0), first[stratum == one]
-        a, n = side.sum(), len(own)
-        away += (own[side].sum(axis=0) - a * (n + 1) / 2) / (n + 1)
+    for number in range(3):
+        ranks, side = stats.rankdata(dense[stratum == number], axis=0), first[stratum == number]
+        a, n = side.sum(), len(ranks)
+        away += (ranks[side].sum(axis=0) - a * (n + 1) / 2) / (n + 1)
         spread += (
-            a * (n - a) / (n * (n - 1)) * ((own - (n + 1) / 2) ** 2).sum(axis=0) / (n + 1) ** 2
+            a * (n - a) / (n * (n - 1)) * ((ranks - (n + 1) / 2) ** 2).sum(axis=0) / (n + 1) ** 2
         )
     np.testing.assert_allclose(
         rank_sums.van_elteren(parts), 2 * stats.norm.sf(np.abs(away) / np.sqrt(spread)), rtol=1e-9
@@ -205,7 +206,7 @@ def test_a_difference_that_is_only_between_strata_is_none_within_them() -> None:
     assert rank_sums.mann_whitney(of_dense(dense), first).p[0] < 1e-6
     assert (
         rank_sums.van_elteren(
-            [(of_dense(dense[stratum == one]), first[stratum == one]) for one in (0, 1)]
+            [(of_dense(dense[stratum == number]), first[stratum == number]) for number in (0, 1)]
         )[0]
         > 0.05
     )

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit._report.page import write_report
-from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_comparison, make_comparisons, make_samples
 from toolkit_stats import toolkit_parts
@@ -93,9 +93,9 @@ def test_a_report_at_the_size_of_exp1_is_at_most_5_mb(tmp_path: Path) -> None:
         "features": pa.concat_tables([features(name, draw) for name in CONTRASTS]),
         "activations": activations(made["samples"]["sample"].to_pylist(), draw),
     }
-    sections = [part for part in toolkit_parts() if isinstance(part, ReportSection)]
+    parts = Parts([PluginInfo("stats", "", "", parts=tuple(toolkit_parts()))])
     manifest = {"run": "r", "name": "exp1", "spec": {}, "stages": []}
-    page = write_report(tmp_path, manifest, [], TableInputs(tables), sections)
+    page = write_report(tmp_path, manifest, [], TableInputs(tables), parts)
     text = page.read_text(encoding="utf-8")
     assert "This section failed" not in text
     for title in ("Layers", "Layers by features", "Effect and evidence", "Values by group"):

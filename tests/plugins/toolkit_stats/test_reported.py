@@ -43,14 +43,14 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
     rng = np.random.default_rng(0)
     balance = np.repeat([1.0, 0.0], 40) + rng.normal(size=80) / 4
     dense = np.maximum(rng.normal(size=(80, 4)) + np.outer(balance, [3.0, 0.0, -3.0, 0.0]) + 1, 0)
-    given = comparison_tables.of_dense(dense, list("a" * 40 + "b" * 40), balance=balance.tolist())
+    inputs = comparison_tables.of_dense(dense, list("a" * 40 + "b" * 40), balance=balance.tolist())
     both = [
-        given["activations"],
-        given["activations"].set_column(
-            0, given["activations"].schema.field(0), pa.array(["s2"] * 80)
+        inputs["activations"],
+        inputs["activations"].set_column(
+            0, inputs["activations"].schema.field(0), pa.array(["s2"] * 80)
         ),
     ]
-    given |= {
+    inputs |= {
         "activations": pa.concat_tables(both),
         "spaces": pa.Table.from_pylist(
             [comparison_tables.space(), comparison_tables.space("s2")],
@@ -58,10 +58,12 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
         ),
     }
     rows = [
-        comparison_tables.outputs(test, given, **{"details": "discovered", **TESTS[test], **params})
+        comparison_tables.outputs(
+            test, inputs, **{"details": "discovered", **TESTS[test], **params}
+        )
         for test in tests
     ]
-    return {**given, **comparison_tables.joined(*rows)}
+    return {**inputs, **comparison_tables.joined(*rows)}
 
 
 @pytest.mark.parametrize("test", TESTS)
@@ -88,11 +90,11 @@ def test_both_counts_are_reported_and_twins_once() -> None:
 def test_two_tests_of_the_same_groups_are_told_apart() -> None:
     tables = compared("welch", "mann_whitney")
     results = list(read_contrasts(TableInputs(tables)))
-    assert [one.name for one in results] == ["a vs b, mann_whitney", "a vs b, welch"]
+    assert [result.name for result in results] == ["a vs b, mann_whitney", "a vs b, welch"]
     assert (results[0].p != results[1].p).any()
     assert (results[0].d == results[1].d).all()
-    assert [one.adjusted for one in results] == ["", "given balance"]
-    assert [one.twin.sum() for one in results] == [2, 2]
+    assert [result.adjusted for result in results] == ["", "given balance"]
+    assert [result.twin.sum() for result in results] == [2, 2]
 
 
 def test_without_a_cut_only_one_count_is_claimed() -> None:

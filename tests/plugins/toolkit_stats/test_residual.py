@@ -40,10 +40,10 @@ def samples(count: int = 30) -> dict[str, pa.Table]:
     )
 
 
-def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[str, pa.Table]:
+def run(inputs: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[str, pa.Table]:
     asked = Residual(**{"by": "group", "between": ("a", "b"), **params})
     result: dict[str, list[pa.Table]] = {}
-    for name, rows in compare_residual(make_work(asked, given, model=model)):
+    for name, rows in compare_residual(make_work(asked, inputs, model=model)):
         result.setdefault(name, []).append(rows)
     return {name: pa.concat_tables(parts) for name, parts in result.items()}
 
@@ -64,11 +64,11 @@ def test_it_keeps_the_contract(tiny: Any) -> None:
 
 
 def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> None:
-    given = samples()
-    results = run(given, tiny, layers="1-2", details="all")
+    inputs = samples()
+    results = run(inputs, tiny, layers="1-2", details="all")
     spaces = {row["hookpoint"]: row for row in results["spaces"].to_pylist()}
     assert set(spaces) == {"resid_post.1", "resid_post.2"}
-    rows, got = given["samples"].to_pylist(), numbers(results)
+    rows, got = inputs["samples"].to_pylist(), numbers(results)
     every = []
     for layer in (1, 2):
         x = np.array([tiny.stream(row["token_ids"], layer)[-1] for row in rows], dtype=np.float64)
@@ -103,10 +103,10 @@ def test_signed_values_are_fine_and_the_shape_is_that_of_welch(tiny: Any) -> Non
 
 
 def test_both_counts_can_be_told(tiny: Any) -> None:
-    given = samples(60)
+    inputs = samples(60)
     loose, cut = (
-        numbers(run(given, tiny, alpha=0.999)),
-        numbers(run(given, tiny, alpha=0.999, min_abs_d=0.2)),
+        numbers(run(inputs, tiny, alpha=0.999)),
+        numbers(run(inputs, tiny, alpha=0.999, min_abs_d=0.2)),
     )
     count = [
         sum(value for (_, _, stat, _), value in got.items() if stat == "significant")
@@ -117,10 +117,10 @@ def test_both_counts_can_be_told(tiny: Any) -> None:
 
 def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
     texts = ["one two", "one two", "three", "four five", "six seven", "eight"] * 2
-    given = make_samples(texts, group=[*"aaaabbbbabab"])
+    inputs = make_samples(texts, group=[*"aaaabbbbabab"])
     prompts = pa.array(texts)
-    given["samples"] = given["samples"].set_column(2, "cluster", prompts)
-    results = run(given, tiny, layers=0)
+    inputs["samples"] = inputs["samples"].set_column(2, "cluster", prompts)
+    results = run(inputs, tiny, layers=0)
     assert sum(tiny.passes) == 5
     (comparison,) = comparisons_of(results["comparisons"])
     texts_of = {group.name: group.describe() for group in comparison.groups}
@@ -132,11 +132,9 @@ def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
         )
     )
     assert texts_of == {
-        name: f"{len(own)} samples of {len(own)} units, {len(set(own))} distinct "
-        f"prompts, "
-        f"{len(set(own))} "
-        f"clusters"
-        for name, own in groups.items()
+        name: f"{len(prompts)} samples of {len(prompts)} units, {len(set(prompts))} distinct "
+        f"prompts, {len(set(prompts))} clusters"
+        for name, prompts in groups.items()
     }
 
 
@@ -163,8 +161,8 @@ def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:
 def test_another_order_keeps_few_clusters_open_and_changes_nothing(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = samples(40)
-    given["samples"] = given["samples"].set_column(
+    inputs = samples(40)
+    inputs["samples"] = inputs["samples"].set_column(
         1, "unit", pa.array([f"u{index // 4}" for index in range(40)])
     )
     most: list[int] = []
@@ -172,11 +170,11 @@ def test_another_order_keeps_few_clusters_open_and_changes_nothing(
     monkeypatch.setattr(
         Stream, "moments", lambda self: (most.append(self.most_open), real(self))[1]
     )
-    expected = numbers(run(given, tiny))
+    expected = numbers(run(inputs, tiny))
     usual = max(most)
     monkeypatch.setattr(_residual, "OPEN_BYTES", 0)
     most.clear()
-    got = numbers(run(given, tiny))
+    got = numbers(run(inputs, tiny))
     assert max(most) == 1 < usual
     assert got == pytest.approx(expected, rel=1e-9, nan_ok=True)
 

@@ -43,7 +43,7 @@ def spaces(*hookpoints: str, saes: Sequence[str] = ()) -> pa.Table:
     """Spaces s0, s1, ... at these hookpoints."""
     fixed = {"model": "m", "revision": "1", "sae_hash": "h", "recipe": "relu", "width": 64}
     names = saes or ["x"] * len(hookpoints)
-    own = [
+    rows = [
         {
             "space": f"s{index}",
             "hookpoint": hookpoint,
@@ -53,7 +53,7 @@ def spaces(*hookpoints: str, saes: Sequence[str] = ()) -> pa.Table:
         }
         for index, (hookpoint, sae) in enumerate(zip(hookpoints, names, strict=True))
     ]
-    return table("spaces", own)
+    return table("spaces", rows)
 
 
 def features(*result: Feature, a: str = "a", b: str = "b") -> pa.Table:
@@ -120,8 +120,8 @@ def texts(positions: int = 3) -> dict[str, pa.Table]:
 
 
 def drawn(section: str, features: pa.Table = FOUND, **tables: pa.Table) -> list[Figure]:
-    given = {"spaces": SPACES, **compared(features), **tables}
-    return list(SECTIONS[section].run(TableInputs(given)))
+    params = {"spaces": SPACES, **compared(features), **tables}
+    return list(SECTIONS[section].run(TableInputs(params)))
 
 
 # --- every section --------------------------------------------------------------------------------
@@ -129,9 +129,9 @@ def drawn(section: str, features: pa.Table = FOUND, **tables: pa.Table) -> list[
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
 def test_each_section_keeps_the_contract_and_has_something_to_say(section: ReportSection) -> None:
-    given = TableInputs({**compared(FOUND), "spaces": SPACES, **texts()})
-    check_part(section, work=make_work(tables=given.held))
-    figures = list(section.run(given))
+    inputs = TableInputs({**compared(FOUND), "spaces": SPACES, **texts()})
+    check_part(section, work=make_work(tables=inputs.by_name))
+    figures = list(section.run(inputs))
     assert figures
     assert all(figure.alt for figure in figures)
 
@@ -351,19 +351,21 @@ def test_tokens_are_marked_by_their_activation_and_the_peak_is_underlined() -> N
 
 
 def test_a_single_position_marks_its_token() -> None:
-    given = texts()
-    own = given["activations"].to_pylist()
-    given["activations"] = table("activations", [row for row in own if row["position"] == 1])
-    _, figure = drawn("top-features", **given)
+    inputs = texts()
+    activations = inputs["activations"].to_pylist()
+    inputs["activations"] = table(
+        "activations", [row for row in activations if row["position"] == 1]
+    )
+    _, figure = drawn("top-features", **inputs)
     (first, *_) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     assert first == 'ten <span class="peak" style="--a:1.00" title="4">eleven</span> twelve'
 
 
 def test_samples_of_other_groups_are_no_examples() -> None:
-    given = texts()
-    rows = given["sample_meta"].to_pylist()
+    inputs = texts()
+    rows = inputs["sample_meta"].to_pylist()
     rows[3]["string"] = "c"
-    _, figure = drawn("top-features", **{**given, "sample_meta": table("sample_meta", rows)})
+    _, figure = drawn("top-features", **{**inputs, "sample_meta": table("sample_meta", rows)})
     assert "s0003" not in figure.html
 
 
@@ -414,7 +416,7 @@ def test_tokens_without_letters_are_marked_visibly() -> None:
 
 def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
     words = [f"w{number:03d}" for number in range(400)]
-    given = make_samples([" ".join(words)], group=["a"])
+    inputs = make_samples([" ".join(words)], group=["a"])
     entries = [
         {
             "space": "s1",
@@ -426,7 +428,7 @@ def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
         for index in range(400)
     ]
     _, figure = drawn(
-        "top-features", samples=given["samples"], activations=table("activations", entries)
+        "top-features", samples=inputs["samples"], activations=table("activations", entries)
     )
     (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     gap = '<span class="gap">\N{HORIZONTAL ELLIPSIS}</span>'
@@ -438,10 +440,10 @@ def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
 
 
 def test_a_position_outside_the_text_marks_the_end() -> None:
-    given = make_samples(["one two"], group=["a"])
+    inputs = make_samples(["one two"], group=["a"])
     entries = [{"space": "s1", "sample": "s0000", "position": 77, "features": [9], "values": [2.0]}]
     _, figure = drawn(
-        "top-features", samples=given["samples"], activations=table("activations", entries)
+        "top-features", samples=inputs["samples"], activations=table("activations", entries)
     )
     assert 'one <span class="peak" style="--a:1.00" title="2">two</span>' in figure.html
 

@@ -45,7 +45,9 @@ def test_p_is_the_share_of_labellings_that_do_as_much_with_this_one_among_them()
     dealt = shuffles(first, 150, None, draw)
     t, p = permuted(sparse.csr_array(dense), first, dealt)
     np.testing.assert_allclose(np.abs(t), welch(dense[first], dense[~first], axis=0), rtol=1e-9)
-    hits = sum(welch(dense[one], dense[~one], axis=0) >= np.abs(t) * (1 - 1e-9) for one in dealt)
+    hits = sum(
+        welch(dense[labels], dense[~labels], axis=0) >= np.abs(t) * (1 - 1e-9) for labels in dealt
+    )
     np.testing.assert_allclose(p, (1 + hits) / 151)
 
 
@@ -59,8 +61,8 @@ def test_shuffles_do_not_depend_on_how_many_there_are() -> None:
 def test_labels_stay_within_their_stratum() -> None:
     first, strata = np.arange(30) % 3 == 0, np.arange(30) // 10
     for dealt in shuffles(first, 50, strata, draw):
-        assert [dealt[strata == one].sum() for one in range(3)] == [
-            first[strata == one].sum() for one in range(3)
+        assert [dealt[strata == number].sum() for number in range(3)] == [
+            first[strata == number].sum() for number in range(3)
         ]
 
 
@@ -84,9 +86,9 @@ def test_many_columns_and_shuffles_are_done_in_pieces_that_do_not_show() -> None
 
 
 def test_games_are_shuffled_and_not_rounds() -> None:
-    given = of_groups(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
+    inputs = of_groups(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
     by = {
-        unit: numbers("permutation", given, between=("a", "b"), unit=unit, permutations=199)
+        unit: numbers("permutation", inputs, between=("a", "b"), unit=unit, permutations=199)
         for unit in ("game", "sample")
     }
     shares = {
@@ -97,20 +99,20 @@ def test_games_are_shuffled_and_not_rounds() -> None:
 
 
 def test_the_seed_decides_the_shuffles() -> None:
-    given = of_groups(null_groups(1, n_games=40, rounds=2, n_features=20))
+    inputs = of_groups(null_groups(1, n_games=40, rounds=2, n_features=20))
     p = [
-        numbers("permutation", given, seed, between=("a", "b"), permutations=99)["p"]
+        numbers("permutation", inputs, seed, between=("a", "b"), permutations=99)["p"]
         for seed in (0, 0, 1)
     ]
     assert p[0] == p[1] != p[2]
 
 
 def test_strata_of_one_group_each_leave_nothing_to_shuffle() -> None:
-    given = of_dense(np.ones((8, 1)), list("aaaabbbb"), where=["x"] * 4 + ["y"] * 4)
+    inputs = of_dense(np.ones((8, 1)), list("aaaabbbb"), where=["x"] * 4 + ["y"] * 4)
     message = (
         "within: each value of 'where' has clusters of one group only, so that no label can be "
         "shuffled. Take a key within whose values both groups occur."
     )
     with pytest.raises(DataError) as caught:
-        numbers("permutation", given, between=("a", "b"), within="where")
+        numbers("permutation", inputs, between=("a", "b"), within="where")
     assert str(caught.value) == message

@@ -27,9 +27,9 @@ def drawn(section: ReportSection, rows: pa.Table = FOUND, **tables: pa.Table) ->
 
 @pytest.mark.parametrize("section", [HEATMAP, HISTOGRAMS], ids=lambda section: section.name)
 def test_each_keeps_the_contract_and_has_something_to_say(section: ReportSection) -> None:
-    given = TableInputs({**compared(FOUND), "spaces": SPACES, **texts()})
-    check_part(section, work=make_work(tables=given.held))
-    (figure,) = section.run(given)
+    inputs = TableInputs({**compared(FOUND), "spaces": SPACES, **texts()})
+    check_part(section, work=make_work(tables=inputs.by_name))
+    (figure,) = section.run(inputs)
     assert figure.title == "a vs b"
     assert figure.alt
     assert figure.data
@@ -77,5 +77,5 @@ def test_bars_are_shares_of_each_group_and_silence_is_a_bar() -> None:
 
 
 def test_without_activations_there_are_no_histograms() -> None:
-    given = {name: held for name, held in texts().items() if name != "activations"}
-    assert drawn(HISTOGRAMS, **given) == []
+    params = {name: rows for name, rows in texts().items() if name != "activations"}
+    assert drawn(HISTOGRAMS, **params) == []

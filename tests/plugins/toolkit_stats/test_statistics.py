@@ -141,11 +141,11 @@ def test_guarded_is_never_surer_than_welch_or_the_pooled_spread() -> None:
         rng.gamma(2.0, size=(size, 400)) * (rng.random((size, 400)) < 0.1) for size in (6, 40)
     ]
     sides = [moments(sparse.csr_array(side), np.arange(len(side))) for side in values]
-    own, guarded, pooled = welch(*sides, "own"), welch(*sides), student(*sides)
-    assert (guarded.p >= own.p).all()
-    assert (guarded.variance >= np.maximum(own.variance, pooled.variance) * (1 - 1e-12)).all()
-    silent = (values[0].sum(axis=0) == 0) & (own.variance > 0)
-    assert (own.df[silent] == 39).all()
+    unguarded, guarded, pooled = welch(*sides, "own"), welch(*sides), student(*sides)
+    assert (guarded.p >= unguarded.p).all()
+    assert (guarded.variance >= np.maximum(unguarded.variance, pooled.variance) * (1 - 1e-12)).all()
+    silent = (values[0].sum(axis=0) == 0) & (unguarded.variance > 0)
+    assert (unguarded.df[silent] == 39).all()
     assert (guarded.df[silent] < 8).all()
 
 

@@ -31,7 +31,7 @@ from toolkit_hf._load import load
 from toolkit_lab import model_path
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import run_comparison as _family
-from toolkit_stats.compare.costs import BASELINE, STORED, TESTS, read
+from toolkit_stats.costs import BASELINE, STORED, TESTS, read
 from toolkit_stats.math import correlate as _correlate
 from toolkit_store import open_store
 
@@ -119,12 +119,12 @@ def taken(rows: Rows) -> dict[str, int]:
 
 
 def params_of(name: str) -> dict[str, Any]:
-    given: dict[str, Any] = {
+    params: dict[str, Any] = {
         "correlation": {"by": "label"},
         "anova": {"by": "label"},
         "kruskal": {"by": "label"},
     }.get(name, TWO)
-    return {**given, "details": "all"}
+    return {**params, "details": "all"}
 
 
 @pytest.fixture
@@ -189,10 +189,10 @@ def test_a_comparison_writes_and_holds_no_more_than_it_says(
     params = part.params.model_validate(params_of(name))
     with peak() as memory:
         rows = taken(part.run(make_work(params, tables)))["features"]
-        held = memory()
+        before = memory()
     cost = cost_of(part.name, params, load_of(tables))
     assert rows * STORED <= cost.disk <= 2 * rows * STORED
-    assert held <= cost.memory <= 16 * held
+    assert before <= cost.memory <= 16 * before
     assert not cost.exact
 
 
@@ -207,32 +207,32 @@ def test_the_store_takes_no_more_for_rows_than_is_said(
     open_store(folder, create=True).commit(
         make_step("k1", part=part.name, tables={"features": made.num_rows}), {"features": made}
     )
-    held = sum(
+    size = sum(
         path.stat().st_size
         for path in (folder / "tables" / "features.lance").rglob("*")
         if path.is_file()
     )
     cost = cost_of(part.name, params, load_of(tables))
-    assert held <= cost.disk <= 4 * held
+    assert size <= cost.disk <= 4 * size
 
 
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "settings"),
     [("compare.ranking", {"by": "label"}), ("trace.pathway", {**TWO, "links": "none"})],
 )
 def test_rankings_and_paths_write_and_hold_no_more_than_they_say(
-    name: str, given: dict[str, Any], tables: dict[str, pa.Table]
+    name: str, settings: dict[str, Any], tables: dict[str, pa.Table]
 ) -> None:
     part = PARTS[name]
-    params = part.params.model_validate(given)
+    params = part.params.model_validate(settings)
     taken(part.run(make_work(params, tables)))
     with peak() as memory:
         rows = taken(part.run(make_work(params, tables)))
-        held = memory()
+        before = memory()
     cost = cost_of(name, params, load_of(tables))
     assert sum(rows.values()) * STORED <= cost.disk <= 4 * sum(rows.values()) * STORED
-    assert held <= cost.memory <= 4 * held
+    assert before <= cost.memory <= 4 * before
 
 
 def test_linked_layers_cost_the_products_that_are_made(
@@ -259,12 +259,12 @@ def test_linked_layers_cost_the_products_that_are_made(
     )
     with peak() as memory:
         rows = taken(PARTS["trace.pathway"].run(make_work(linked, few)))
-        held = memory()
+        before = memory()
     cost = cost_of("trace.pathway", linked, load)
     assert cost.flops - cost_of("trace.pathway", none, load).flops == pytest.approx(
         sum(multiplied), rel=1e-6
     )
-    assert held <= cost.memory <= 4 * held
+    assert before <= cost.memory <= 4 * before
     assert rows["links"] == linked.keep  # type: ignore[attr-defined]
 
 
@@ -281,10 +281,10 @@ def test_a_leak_report_holds_no_more_than_it_says() -> None:
     taken(PARTS["compare.leak"].run(make_work(params, made)))
     with peak() as memory:
         rows = taken(PARTS["compare.leak"].run(make_work(params, made)))["baselines"]
-        held = memory()
+        before = memory()
     cost = cost_of("compare.leak", params, load_of(made))
     assert rows * BASELINE <= cost.disk <= 2 * rows * BASELINE
-    assert held <= cost.memory <= 4 * held
+    assert before <= cost.memory <= 4 * before
 
 
 @pytest.mark.usefixtures("warm")
@@ -304,8 +304,8 @@ def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(
         "item": 4,
         "intermediate": 0,
     }
-    given = {"details": "all"} if name == "compare.residual" else {"folds": 3}
-    params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", "tokens": 256, **given})
+    settings = {"details": "all"} if name == "compare.residual" else {"folds": 3}
+    params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", "tokens": 256, **settings})
     held_of = {
         table: rows
         for table, rows in tables.items()
@@ -317,10 +317,10 @@ def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(
     )  # what is imported is there
     with peak() as memory:
         rows = taken(PARTS[name].run(make_work(params, repeated, model=model)))
-        held = memory()
+        before = memory()
     cost = cost_of(name, params, replace(load_of(held_of, facts), distinct=SAMPLES // 2))
     assert cost.forwards == sum(model.passes) == SAMPLES // 2
-    assert held <= cost.memory <= 4 * held
+    assert before <= cost.memory <= 4 * before
     written, size = (
         (rows["features"], STORED) if name == "compare.residual" else (rows["baselines"], BASELINE)
     )
@@ -342,8 +342,8 @@ def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(
         "item": 4,
         "intermediate": 0,
     }
-    given = {"details": "all"} if name == "compare.residual" else {"folds": 3}
-    params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", **given})
+    settings = {"details": "all"} if name == "compare.residual" else {"folds": 3}
+    params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", **settings})
     held_of = {
         table: rows
         for table, rows in tables.items()
@@ -357,14 +357,14 @@ def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(
     taken(PARTS[name].run(work))  # what is imported is there
     with peak() as memory:
         taken(PARTS[name].run(work))
-        held = memory()
+        before = memory()
     load = replace(load_of(held_of, facts), distinct=SAMPLES // 2, model_replaced=True)
     cost, computed = (
         cost_of(name, params, load),
         cost_of(name, params, replace(load, model_replaced=False)),
     )
     assert (cost.forwards, computed.forwards) == (0, SAMPLES // 2)
-    assert held <= cost.memory <= 4 * held
+    assert before <= cost.memory <= 4 * before
     assert cost.flops < computed.flops
     assert cost.disk == computed.disk
     assert cost.read - (read(load) if name == "compare.probe" else 0) == SAMPLES * 2 * (
@@ -385,8 +385,8 @@ def twice(samples: pa.Table) -> pa.Table:
 def test_operations_of_the_raw_stream_are_those_that_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    given = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
-    model, facts = load(given, SilentReporter()), identify(given).facts
+    loader = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
+    model, facts = load(loader, SilentReporter()), identify(loader).facts
     texts = [
         " ".join(f"{word}{(index * 7 + word) % 89}" for word in range(40)) for index in range(12)
     ]

@@ -27,7 +27,7 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import null_groups, planted_groups
-from toolkit_stats.compare.params import Means
+from toolkit_stats.samples.params import Means
 
 SIX = [f"n{at}" for at in range(6)]
 PAIR = {"between": ("a", "b"), "details": "all"}
@@ -48,14 +48,14 @@ def small() -> dict[str, pa.Table]:
     return tables([sample(name) for name in names], list("aaabbb"), rows)
 
 
-def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
+def run(inputs: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> RowsByKey:
     """The stage's rows by (space, feature, stat, group)."""
-    return comparison_tables.run("welch", given, seed, **{**PAIR, **params})
+    return comparison_tables.run("welch", inputs, seed, **{**PAIR, **params})
 
 
-def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
+def refused(message: str, inputs: Mapping[str, pa.Table], **params: Any) -> None:
     with pytest.raises(DataError) as caught:
-        run(given, **params)
+        run(inputs, **params)
     assert str(caught.value) == message
 
 
@@ -71,8 +71,8 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() -> None:
-    given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=12))
-    result, detailed = run(given, details="discovered", alpha=0.001), run(given, alpha=0.001)
+    inputs = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=12))
+    result, detailed = run(inputs, details="discovered", alpha=0.001), run(inputs, alpha=0.001)
     assert {stat for _, feature, stat, group in result if feature == 5 and group == "a vs b"} == {
         "d",
         "p",
@@ -122,23 +122,23 @@ def test_the_numbers_are_those_of_the_samples() -> None:
 
 
 def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
-    given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
-    results = run(given)
+    inputs = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
+    results = run(inputs)
     p, q = (results["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    said = comparison_tables.compared("welch", given, **PAIR)
+    said = comparison_tables.compared("welch", inputs, **PAIR)
     assert said.describe() == "welch: bh over 1008 features, alpha 0.05"
     assert said.tested == {"s1": 8, "s2": 1000}
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
 
 
 def test_two_spaces_share_one_correction() -> None:
-    given = small()
-    other = given["activations"].set_column(
-        0, given["activations"].schema.field(0), pa.array(["s2"] * 6)
+    inputs = small()
+    other = inputs["activations"].set_column(
+        0, inputs["activations"].schema.field(0), pa.array(["s2"] * 6)
     )
-    both = pa.concat_tables([given["activations"], other])
+    both = pa.concat_tables([inputs["activations"], other])
     results = run(
-        given
+        inputs
         | {
             "activations": both,
             "spaces": tables([], [], [], [space(), space("s2", 8, 2)])["spaces"],
@@ -167,10 +167,10 @@ def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> Non
 
 
 def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
-    given = of_groups(planted_groups(2, d=1.0, which=(4,), n_games=120, rounds=4, n_features=20))
-    assert run(given)["s1", 4, "significant", "a vs b"]["number"] == 1.0
-    assert run(given, min_abs_d=5.0)["s1", 4, "significant", "a vs b"]["number"] == 0.0
-    assert run(given, alpha=1e-12)["s1", 4, "significant", "a vs b"]["number"] == 0.0
+    inputs = of_groups(planted_groups(2, d=1.0, which=(4,), n_games=120, rounds=4, n_features=20))
+    assert run(inputs)["s1", 4, "significant", "a vs b"]["number"] == 1.0
+    assert run(inputs, min_abs_d=5.0)["s1", 4, "significant", "a vs b"]["number"] == 0.0
+    assert run(inputs, alpha=1e-12)["s1", 4, "significant", "a vs b"]["number"] == 0.0
 
 
 @pytest.mark.parametrize("spaces", [[], [space()]], ids=["no space", "a space"])
@@ -198,28 +198,28 @@ def test_a_space_in_which_nothing_fired_gives_no_rows() -> None:
 # --- which samples, and what is independent -------------------------------------------------------
 
 
-def p_values(given: Mapping[str, pa.Table], **params: Any) -> np.ndarray:
+def p_values(inputs: Mapping[str, pa.Table], **params: Any) -> np.ndarray:
     return np.array(
-        [row["number"] for (_, _, stat, _), row in run(given, **params).items() if stat == "p"]
+        [row["number"] for (_, _, stat, _), row in run(inputs, **params).items() if stat == "p"]
     )
 
 
 def test_rounds_taken_for_units_mislead_and_units_do_not() -> None:
-    given = of_groups(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
-    assert (p_values(given, unit="sample") < 0.05).mean() > 0.3
-    assert (p_values(given, unit="unit") < 0.05).mean() < 0.09
+    inputs = of_groups(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
+    assert (p_values(inputs, unit="sample") < 0.05).mean() > 0.3
+    assert (p_values(inputs, unit="unit") < 0.05).mean() < 0.09
 
 
 def test_a_planted_feature_is_found_with_its_sign() -> None:
-    given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
-    results = run(given, alpha=0.001)
+    inputs = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
+    results = run(inputs, alpha=0.001)
     assert [
         feature
         for (_, feature, stat, _), row in results.items()
         if stat == "significant" and row["number"]
     ] == [6]
     assert 0.5 < results["s1", 6, "d", "a vs b"]["number"] < 1.6
-    swapped = run(given, between=("b", "a"))
+    swapped = run(inputs, between=("b", "a"))
     assert swapped["s1", 6, "d", "b vs a"]["number"] == pytest.approx(
         -results["s1", 6, "d", "a vs b"]["number"]
     )
@@ -227,40 +227,40 @@ def test_a_planted_feature_is_found_with_its_sign() -> None:
 
 def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
     samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
-    given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
+    inputs = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
     three = "4 samples of 4 units, 3 distinct prompts, 3 clusters"
-    assert comparison_tables.sizes("welch", given, **PAIR) == {"a": three, "b": three}
+    assert comparison_tables.sizes("welch", inputs, **PAIR) == {"a": three, "b": three}
     four = "4 samples of 4 units, 3 distinct prompts, 4 clusters"
-    assert comparison_tables.sizes("welch", given, **PAIR, cluster="none")["a"] == four
+    assert comparison_tables.sizes("welch", inputs, **PAIR, cluster="none")["a"] == four
 
 
 def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
-    given = small()
+    inputs = small()
     more = tables(
         [sample("x0"), sample("x1")],
         ["c", "c"],
         [("s1", "x0", 0, {2: 9.0, 7: 1.0}), ("s1", "x1", 0, {2: float("nan")})],
     )
     together = {
-        name: pa.concat_tables([given[name], more[name]])
+        name: pa.concat_tables([inputs[name], more[name]])
         for name in ("samples", "sample_meta", "activations")
     }
-    assert run({**together, "spaces": given["spaces"]}) == run(given)
+    assert run({**together, "spaces": inputs["spaces"]}) == run(inputs)
     unlabelled = together["sample_meta"].slice(0, 6)
-    assert run({**together, "sample_meta": unlabelled, "spaces": given["spaces"]}) == run(given)
+    assert run({**together, "sample_meta": unlabelled, "spaces": inputs["spaces"]}) == run(inputs)
 
 
 def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
-    given = of_groups(null_groups(1, n_games=40, rounds=3, n_features=10))
+    inputs = of_groups(null_groups(1, n_games=40, rounds=3, n_features=10))
     sizes = {}
     for part in ("select", "confirm", "all"):
-        groups = comparison_tables.compared("welch", given, 9, **PAIR, half=part).groups
+        groups = comparison_tables.compared("welch", inputs, 9, **PAIR, half=part).groups
         sizes[part] = groups[0].samples
-    games = {row["unit"] for row in given["samples"].to_pylist()}
+    games = {row["unit"] for row in inputs["samples"].to_pylist()}
     label = dict(
         zip(
-            given["samples"]["unit"].to_pylist(),
-            given["sample_meta"]["string"].to_pylist(),
+            inputs["samples"]["unit"].to_pylist(),
+            inputs["sample_meta"]["string"].to_pylist(),
             strict=True,
         )
     )
@@ -308,12 +308,12 @@ def test_samples_without_any_metadata_are_told_so() -> None:
 
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:
     samples = [sample(f"n{i}") for i in range(3)]
-    given = tables(samples, ["stop", "stop", "bet"], [])
+    inputs = tables(samples, ["stop", "stop", "bet"], [])
     message = (
         "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 "
         "sample), stop (2 samples)."
     )
-    refused(message, given, between=("stopp", "bet"))
+    refused(message, inputs, between=("stopp", "bet"))
 
 
 def test_a_group_that_is_not_in_the_half_is_refused() -> None:
@@ -321,12 +321,12 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
     chosen = [name for name in names if half(0, name) == "select"][:4] + [
         name for name in names if half(0, name) == "confirm"
     ][:2]
-    given = tables([sample(name) for name in chosen], list("aaaabb"), [])
+    inputs = tables([sample(name) for name in chosen], list("aaaabb"), [])
     message = (
         "between: no unit with group 'b' falls into the half 'select'. Take `half: all`, or give "
         "the experiment more units."
     )
-    refused(message, given, half="select")
+    refused(message, inputs, half="select")
 
 
 @pytest.mark.parametrize(
@@ -355,39 +355,39 @@ def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(
         f"between: group 'a' has {result}; a test needs at least 3 independent clusters to "
         "estimate a spread. Give the experiment more units."
     )
-    given = tables(samples, list("aaaabbb"), silent([one["sample"] for one in samples]))
-    refused(message, given, **params)
-    assert run(given, unit="sample") == {}
+    inputs = tables(samples, list("aaaabbb"), silent([entry["sample"] for entry in samples]))
+    refused(message, inputs, **params)
+    assert run(inputs, unit="sample") == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
 def test_a_number_that_is_none_names_where_it_is(value: float) -> None:
-    given = small()
+    inputs = small()
     bad = tables([], [], [("s1", "n1", 1, {4: 1.0, 6: value})])["activations"]
     message = (
         f"space s1 (m/resid_post.1/s1): feature 6 has the activation {value} in sample 'n1'; a "
         "test needs finite numbers. Leave that sample out, or extract in a wider number format."
     )
-    refused(message, given | {"activations": pa.concat_tables([given["activations"], bad])})
+    refused(message, inputs | {"activations": pa.concat_tables([inputs["activations"], bad])})
 
 
 def test_a_feature_outside_its_space_is_refused() -> None:
-    given = small() | {"spaces": tables([], [], [], [space(width=5)])["spaces"]}
+    inputs = small() | {"spaces": tables([], [], [], [space(width=5)])["spaces"]}
     message = (
         "space s1 (m/resid_post.1/s1): there is a feature 5, but its width is 5 (features 0 to 4). "
         "The activations do not match the description of the space; extract them again."
     )
-    refused(message, given)
+    refused(message, inputs)
 
 
 def test_a_space_that_nobody_described_is_refused() -> None:
-    given = small() | {"spaces": tables([], [], [], [space("s9")])["spaces"]}
+    inputs = small() | {"spaces": tables([], [], [], [space("s9")])["spaces"]}
     message = (
         "space s1: it has activations, but table 'spaces' does not describe it, so its width is "
         "unknown. Let the stage that writes the activations write 'spaces' too. Spaces described: "
         "s9."
     )
-    refused(message, given)
+    refused(message, inputs)
 
 
 def test_a_group_is_not_compared_with_itself() -> None:

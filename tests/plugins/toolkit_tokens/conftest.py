@@ -32,8 +32,8 @@ def run(
 ) -> dict[str, pa.Table]:
     """The tables that one part writes."""
     part = PARTS.get(kind, name)
-    given = part.params.model_validate(params, context={"parts": PARTS})
-    work = make_work(given, tables, model=model, saes=saes, limit_units=limit)
+    validated = part.params.model_validate(params, context={"parts": PARTS})
+    work = make_work(validated, tables, model=model, saes=saes, limit_units=limit)
     result: dict[str, list[pa.Table]] = {}
     for written, rows in part.run(replace(work, identity=getattr(model, "identity", None))):
         result.setdefault(written, []).append(rows)
@@ -49,8 +49,8 @@ def samples_of(model: Any, texts: Mapping[str, Any], **meta: Mapping[str, Any]) 
     key with a value for some of the names.
     """
     rows = []
-    for name, given in texts.items():
-        text, spans = given if isinstance(given, tuple) else (given, ())
+    for name, sample_texts in texts.items():
+        text, spans = sample_texts if isinstance(sample_texts, tuple) else (sample_texts, ())
         tokens = model.tokenise(text, spans=spans)
         rows.append(
             {

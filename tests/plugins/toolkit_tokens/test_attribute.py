@@ -1,4 +1,4 @@
-"""Attribution: parts that add up, exact patching beside them, and the planted cause."""
+"""Attribution: parts that add up, exact patching to compare them with, and the planted cause."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def attributed(lab: Any, lab_saes: Any) -> dict[str, Any]:
     """$100 against $10, every method, on the lab model."""
     params = {**SCENARIOS, "pick": ["Initial_100_first_round"], "changes": CHANGES}
     tables = run("source", "scenarios", params, model=lab)
-    given = {**BETS, "steps": 16, "importance": {"2/7": 2.0}, "exact_features": 12, "keep": 30}
-    return tables | run("stage", "attribute.tokens", given, tables, model=lab, saes=lab_saes)
+    settings = {**BETS, "steps": 16, "importance": {"2/7": 2.0}, "exact_features": 12, "keep": 30}
+    return tables | run("stage", "attribute.tokens", settings, tables, model=lab, saes=lab_saes)
 
 
 def checks(result: Any, **where: Any) -> list[dict[str, Any]]:
@@ -55,6 +55,90 @@ def test_every_method_is_there(attributed: Any) -> None:
         "relp",
     }
     assert len(attributed["spaces"]) == 4
+
+
+def test_every_method_is_compared_with_exact_patching(attributed: Any) -> None:
+    """Whatever its parts: tokens, heads and MLPs, or features. `r` is that of these very rows."""
+    for kind in {(row["method"], row["part"]) for row in checks(attributed)}:
+        rows = checks(attributed, method=kind[0], part=kind[1])
+        assert all(row["compared"] >= 3 for row in rows), kind
+        assert any(row["r"] is not None and row["rank_r"] is not None for row in rows), kind
+        assert {row["against"] for row in rows} == {"Initial_100_first_round:balance=10"}
+    (check,) = checks(attributed, method="gradient_activation", part="token", layer=2)
+    rows = parts(attributed, method="gradient_activation", part="token", layer=2)
+    sizes = np.abs([[row["value"], row["exact"]] for row in rows])
+    assert check["r"] == pytest.approx(np.corrcoef(sizes.T)[0, 1])
+    assert check["same_sign"] is None, "the outcome's parts and the change's have no common sign"
+
+
+def test_parts_of_one_prompt_stand_beside_the_same_patches(attributed: Any) -> None:
+    def exact(method: str, part: str, *place: str) -> dict[tuple[Any, ...], Any]:
+        rows = parts(attributed, method=method, part=part, layer=2)
+        return {tuple(row[name] for name in place): row["exact"] for row in rows}
+
+    tokens = exact("integrated_gradients", "token", "position")
+    assert exact("attention_magnitude", "token", "position") == tokens
+    assert exact("gradient_activation", "token", "position") == tokens
+    by_head = exact("attention_magnitude_by_head", "token_by_head", "position", "head")
+    assert {key: tokens[key[:1]] for key in by_head} == by_head
+    heads = exact("attribution_patching", "head", "layer", "head")
+    assert exact("direct", "head", "layer", "head") == heads
+    blocks = exact("attribution_patching", "mlp_out", "layer")
+    assert exact("direct", "mlp", "layer") == blocks
+    features = exact("attribution_patching", "feature", "position", "feature")
+    named = exact("attention_activation_importance", "feature", "position", "feature")
+    assert all(features[key] in (value, None) for key, value in named.items() if key in features)
+    assert 0.0 in named.values(), "a feature that is equal in both prompts has no effect"
+
+
+def test_rollout_is_compared_with_input_tokens(attributed: Any, lab: Any) -> None:
+    """Only tokens that differ have an effect: that of the token itself, from a whole pass."""
+    rows = {row["sample"]: row for row in attributed["samples"].to_pylist()}
+    clean, changed = rows["Initial_100_first_round"], rows["Initial_100_first_round:balance=10"]
+    pair = aligned(clean, changed)
+    other = [changed["token_ids"][position] for position in pair.positions]
+    one, two = (lab.encode(clean["text"] + text).ids[-1] for text in ("1", "2"))
+
+    def outcome(ids: Any) -> float:
+        logits = lab.next_logits([ids])[0]
+        return float(logits[one] - logits[two])
+
+    for row in parts(attributed, method="rollout"):
+        position = row["position"]
+        ids = list(clean["token_ids"])
+        ids[position] = other[position]
+        assert row["exact"] == pytest.approx(outcome(ids) - outcome(clean["token_ids"]), abs=2e-4)
+    assert any(row["exact"] for row in parts(attributed, method="rollout"))
+
+
+def test_the_heads_of_a_layer_have_their_joint_change(attributed: Any, lab: Any) -> None:
+    """All heads of a layer patched together, by an edit of a whole pass."""
+    from toolkit.edits import Edit, OnStream, Set, tokens
+
+    rows = {row["sample"]: row for row in attributed["samples"].to_pylist()}
+    clean, changed = rows["Initial_100_first_round"], rows["Initial_100_first_round:balance=10"]
+    pair = aligned(clean, changed)
+    one, two = (lab.encode(clean["text"] + text).ids[-1] for text in ("1", "2"))
+    for check in checks(attributed, method="attribution_patching", part="head"):
+        name = f"attn_z.{check['layer']}"
+        patched = lab.run([changed["token_ids"]], [name])[name][0][list(pair.positions)]
+        targets = tokens([0] * len(patched), range(len(patched)))
+        results = [
+            lab.next_logits([clean["token_ids"]], edits)[0]
+            for edits in ([], [Edit(name, OnStream(Set(patched)), targets)])
+        ]
+        before, after = (float(logits[one] - logits[two]) for logits in results)
+        assert check["measured"] == pytest.approx(after - before, abs=2e-4)
+        assert check["total"] == pytest.approx(check["measured"], abs=0.5)
+
+
+def test_one_prompt_alone_has_no_exact_patching(lab: Any, lab_saes: Any) -> None:
+    tables = samples_of(lab, {"a": "Choose:\nChoice: "})
+    params = {**BETS, "methods": ["published", "direct"]}
+    results = run("stage", "attribute.tokens", params, tables, model=lab, saes=lab_saes)
+    assert {row["against"] for row in parts(results)} == {""}
+    assert {row["exact"] for row in parts(results)} == {None}
+    assert {row["compared"] for row in checks(results)} == {0}
 
 
 def test_direct_attribution_is_the_outcome_itself(attributed: Any) -> None:
@@ -95,11 +179,11 @@ def test_exact_patching_of_the_last_layer_is_what_a_whole_pass_gives(
     pair = aligned(clean, changed)
     name = "resid_post.1"
     other = lab.run([changed["token_ids"]], [name])[name][0][list(pair.positions)]
-    one, two = (lab.encode(clean["text"] + text).ids[-1] for text in ("1", "2"))
+    first_digit, second_digit = (lab.encode(clean["text"] + text).ids[-1] for text in ("1", "2"))
 
     def outcome(edits: Any) -> float:
         logits = lab.next_logits([clean["token_ids"]], edits)[0]
-        return float(logits[one] - logits[two])
+        return float(logits[first_digit] - logits[second_digit])
 
     expected = []
     for position in range(len(clean["token_ids"])):
@@ -156,8 +240,8 @@ def test_the_published_formula_as_it_was_written(attributed: Any, lab: Any, lab_
         assert row["measured"] is None, "it is no share of any change"
     named = parts(attributed, method="attention_activation_importance")
     weights = captured["attn_probs.2"][0, :, -1].mean(dim=0)
-    own = [row["value"] for row in named if row["layer"] == 2 and row["feature"] == 7]
-    np.testing.assert_allclose(own, 2.0 * weights * features[:, 7], atol=1e-5)
+    values = [row["value"] for row in named if row["layer"] == 2 and row["feature"] == 7]
+    np.testing.assert_allclose(values, 2.0 * weights * features[:, 7], atol=1e-5)
 
 
 def test_rollout_is_a_distribution(attributed: Any) -> None:

@@ -46,10 +46,10 @@ def test_each_token_has_its_features_and_each_head_its_weights(
         if (row["sample"], row["space"]) == (first["scenario"], space)
     ]
     for row in rows:
-        own = layer["features"][row["position"]]
-        assert sorted(map(int, own)) == sorted(row["features"])
+        features = layer["features"][row["position"]]
+        assert sorted(map(int, features)) == sorted(row["features"])
         expected = dict(zip(map(str, row["features"]), row["values"], strict=True))
-        assert all(np.isclose(own[key], expected[key], rtol=1e-3) for key in own)
+        assert all(np.isclose(features[key], expected[key], rtol=1e-3) for key in features)
 
 
 def test_without_attention_or_without_features(scenarios: Any, tracked: Any) -> None:

@@ -11,8 +11,9 @@ import torch
 
 from tests.plugins.toolkit_hf.families import FAMILIES, LAYERS, WIDTH, build
 from tests.plugins.toolkit_tokens.conftest import loaded, run, samples_of
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.encode.weights import Weights
 
 NAMES = ("llama", "gemma2", "gpt2", "qwen3", "pythia", "granite", "olmo2")
 WIDE = 96
@@ -22,9 +23,9 @@ def sae_of(layer: int) -> CanonicalSae:
     """A random SAE, which explains little: most of a stream is its error."""
     draw = torch.Generator().manual_seed(layer)
     matrix = Matrix(torch.randn(WIDE, WIDTH, generator=draw) / WIDTH**0.5)
-    held = Weights(matrix, torch.zeros(WIDE), matrix, torch.zeros(WIDTH), gate="topk", k=8)
+    weights = Weights(matrix, torch.zeros(WIDE), matrix, torch.zeros(WIDTH), gate="topk", k=8)
     facts = Facts(f"r{layer}", "random", f"resid_post.{layer}", WIDE, WIDTH, "0", "topk", 8.0)
-    return CanonicalSae(facts, lambda: held)
+    return CanonicalSae(facts, lambda: weights)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ def peak_of(name: str, params: dict[str, Any], tables: Any, **loaded: Any) -> tu
     part = PARTS.get("stage", name)
     work = make_work(part.params.model_validate(params), tables, **loaded)
     gc.collect()
-    held = pa.total_allocated_bytes()
+    bytes_before = pa.total_allocated_bytes()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -29,7 +29,7 @@ def peak_of(name: str, params: dict[str, Any], tables: Any, **loaded: Any) -> tu
         rows = part.run(work)
         for _, table in rows:
             total += table.nbytes
-            arrow = max(arrow, pa.total_allocated_bytes() - held)
+            arrow = max(arrow, pa.total_allocated_bytes() - bytes_before)
             del table
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -40,17 +40,17 @@ def peak_of(name: str, params: dict[str, Any], tables: Any, **loaded: Any) -> tu
 def test_attention_of_more_layers_takes_no_more(lab: Any, scenarios: Any) -> None:
     run_once = {"layers": "0"}
     peak_of("track.attention", run_once, scenarios, model=lab)  # what is imported on first use
-    one, of_one = peak_of("track.attention", run_once, scenarios, model=lab)
+    peak, of_one = peak_of("track.attention", run_once, scenarios, model=lab)
     every, of_every = peak_of("track.attention", {"layers": "all"}, scenarios, model=lab)
     assert of_every > 3.9 * of_one
-    assert every < 1.2 * one
+    assert every < 1.2 * peak
     assert every < of_every / 2
 
 
 def test_features_of_more_saes_take_no_more(lab: Any, lab_saes: Any, scenarios: Any) -> None:
     params = {"attention": None}
     peak_of("track.tokens", params, scenarios, model=lab, saes=lab_saes[:1])
-    one, of_one = peak_of("track.tokens", params, scenarios, model=lab, saes=lab_saes[:1])
+    peak, of_one = peak_of("track.tokens", params, scenarios, model=lab, saes=lab_saes[:1])
     every, of_every = peak_of("track.tokens", params, scenarios, model=lab, saes=lab_saes)
     assert of_every > 3.5 * of_one
-    assert every < 1.25 * one
+    assert every < 1.25 * peak

@@ -96,7 +96,7 @@ def test_texts_and_their_tokens_are_known_before_a_run(lab: Any, scenarios: Any)
 
 
 def test_labels_are_known_before_a_run() -> None:
-    labels = SOURCE.labels(validated())
+    labels = SOURCE.labels.offered(validated())
     assert labels["consistent"] == ["no", "yes"]
     assert labels["group"] == ["risky", "safe"]
     assert labels["balance"] is None
@@ -134,4 +134,4 @@ def test_a_state_entry_that_is_not_there_is_named(lab: Any) -> None:
 def test_a_state_entry_of_another_kind_is_refused(entries: dict[str, Any], said: str) -> None:
     changes = [{"of": "Desperate_10", "set": entries}]
     with pytest.raises(BadInput, match=re.escape(said)):
-        SOURCE.labels(validated(changes=changes))
+        SOURCE.labels.offered(validated(changes=changes))

@@ -39,7 +39,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
     ):
         assert part in titles
     assert all(figure.html and figure.alt for figure in results.values())
-    (said,) = [one for one in findings(TableInputs(tables))]
+    (said,) = [finding for finding in findings(TableInputs(tables))]
     assert "p is withheld, since a group is small" in said.sentence
     assert said.n == 8
     assert said.interval is not None
@@ -196,7 +196,8 @@ def test_a_finding_counts_samples_and_a_waterfall_is_of_the_lowest_layer() -> No
     parts = [
         {
             **about, "part": "token", "layer": layer, "position": position, "head": None,
-            "space": f"s{layer}", "feature": None, "value": float(position == 1), "exact": None,
+            "space": f"s{layer}", "feature": None, "value": float(position == 1),
+            "exact": None, "attention": None, "norm": None,
         }
         for layer in (1, 3)
         for position in (0, 1)
@@ -212,3 +213,32 @@ def test_a_finding_counts_samples_and_a_waterfall_is_of_the_lowest_layer() -> No
     drawn = [figure for figure in figures(inputs) if figure.title.startswith("integrated")]
     assert [figure.title for figure in drawn] == ["integrated_gradients, layer 1: a against b"]
     assert drawn[0].html.count("<rect") == 3  # what gives nothing has no bar
+
+
+def test_each_method_has_its_agreement_beside_its_gap() -> None:
+    about = {"sample": "a", "against": "b", "outcome": "o", "layer": 1, "space": "s"}
+    numbers = ("part", "total", "measured", "compared", "r", "rank_r", "same_sign")
+    checks = [
+        {**about, "method": method, **dict(zip(numbers, values, strict=True))}
+        for method, values in (
+            ("relp", ("token", 1.0, 1.25, 9, 0.9, 0.8, 1.0)),
+            ("rollout", ("token", 1.0, None, 9, 0.12, -0.34, None)),
+            ("direct", ("head", 1.0, 1.0, 0, None, None, None)),
+        )
+    ]
+    inputs = TableInputs(
+        {
+            "attribution_checks": table("attribution_checks", checks),
+            "attributions": table("attributions", []),
+        }
+    )
+    drawn = next(iter(figures(inputs)))
+    cells = [
+        re.sub("<[^>]+>", " ", row).split()
+        for row in re.findall("<tr>(.*?)</tr>", drawn.html, re.DOTALL)
+    ]
+    assert cells[1:] == [
+        ["direct", "head", "0.00", "not", "patched", "not", "patched", "0", "1"],
+        ["relp", "token", "0.250", "0.90", "0.80", "9", "1"],
+        ["rollout", "token", "no", "sum", "0.12", "\N{MINUS SIGN}0.34", "9", "1"],
+    ]

@@ -11,20 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.browsing import wait_until
+from tests.browsing import IN_A_BROWSER, LONG_TASKS, chromium, run_chromium, wait_until
 from tests.plugins.toolkit_tokens.conftest import PARTS, table
-from tests.toolkit.test_report_browser import CHROMIUM, browse
+from toolkit._plugins.registry import Parts, PluginInfo
 from toolkit._report.page import write_report
 from toolkit.testing.fakes import TableInputs
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = IN_A_BROWSER
 LAYERS, HEADS, ACTIVE = 31, 32, 50
-LONG_TASKS = """window.longTasks = [];
-new PerformanceObserver(list => longTasks.push(...list.getEntries().map(task => task.duration)))
-  .observe({type: "longtask", buffered: true});"""
 
 
 def long_tables(tokens: int) -> dict[str, pa.Table]:
@@ -74,7 +68,8 @@ def report_of(folder: Path, tokens: int) -> Path:
     folder.mkdir()
     inputs: Any = TableInputs(long_tables(tokens))
     manifest = {"run": "r", "name": "long", "spec": {}, "stages": []}
-    return write_report(folder, manifest, [], inputs, [PARTS.get("report", "tokens")])
+    parts = Parts([PluginInfo("tokens", "", "", parts=(PARTS.get("report", "tokens"),))])
+    return write_report(folder, manifest, [], inputs, parts)
 
 
 def test_a_sample_of_512_tokens_stays_light(tmp_path: Path) -> None:
@@ -82,11 +77,11 @@ def test_a_sample_of_512_tokens_stays_light(tmp_path: Path) -> None:
     for tokens in (64, 512):
         page = report_of(tmp_path / str(tokens), tokens)
         begun = time.perf_counter()
-        dom = browse(page, tmp_path / f"profile-{tokens}", "--dump-dom").stdout
+        dom = run_chromium(page, tmp_path / f"profile-{tokens}", "--dump-dom").stdout
         loaded = time.perf_counter()
         picture = page.with_name("page.png")
         size = "--window-size=1280,4000"
-        browse(page, tmp_path / f"profile-{tokens}", f"--screenshot={picture}", size)
+        run_chromium(page, tmp_path / f"profile-{tokens}", f"--screenshot={picture}", size)
         painted = time.perf_counter()
         assert "Attention from the decision back to the tokens: long" in dom
         assert picture.stat().st_size > 20_000
@@ -105,11 +100,8 @@ def test_a_page_of_512_tokens_scrolls_and_answers(
     tmp_path: Path, width: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """How long the browser was busy without a pause is printed, and asserted nowhere."""
-    from playwright.sync_api import sync_playwright
-
     page = report_of(tmp_path / "long", 512)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         opened = browser.new_page(viewport={"width": width, "height": 900})
         opened.add_init_script(LONG_TASKS)
         opened.goto(page.as_uri())
@@ -125,4 +117,3 @@ def test_a_page_of_512_tokens_scrolls_and_answers(
         with capsys.disabled():
             print(f"\n{width} px: long tasks, ms: {loading} to load, ", end="")
             print(f"{opened.evaluate('longTasks')} to scroll and click")
-        browser.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,15 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from click.testing import CliRunner
 
-from tests.plugins.toolkit_tokens.conftest import PARTS, run
+from tests.plugins.toolkit_tokens.conftest import PARTS, SCENARIOS, run
+from toolkit._cli import cli
 from toolkit._plan.texts import workload
+from toolkit._plan.token_estimate import estimated_tokens
 from toolkit.costs import Workload
 from toolkit.ledger import StepRow
 from toolkit.saes import Sparse
 from toolkit_lab import model_path, saes_path
 from toolkit_store import open_store
 from toolkit_tokens.track.rows import Owner, TrackedText, activation_rows, attention_rows
+
+ROOT = Path(__file__).parents[3]
 
 
 def forecast(load: Workload, **params: Any) -> int:
@@ -62,39 +70,106 @@ def test_what_a_run_on_the_lab_stores(
     assert forecast(load, **params) == pytest.approx(written(tmp_path, kept), rel=0.1)
 
 
+LLAMA_TOKENS = (110, 101, 124, 87, 87, 115, 101, 70, 115, 101, 110, 101, 101)
+"""Tokens of the thirteen situations by the tokeniser of Llama 3.1, the one that begins a text
+included.
+"""
+
+
+def test_the_estimate_without_a_tokeniser_is_near_its_count() -> None:
+    part = PARTS.get("source", "scenarios")
+    texts = part.estimates.texts(part.params.model_validate(SCENARIOS, context={"parts": PARTS}))
+    estimates = [estimated_tokens(text) for _, text in texts]
+    assert estimates == pytest.approx(list(LLAMA_TOKENS), abs=2)
+
+
+@pytest.fixture(scope="module")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """The bytes of rows of the published shape at two layers, for texts as long as the tokeniser of
+    the model says.
+    """
+    return written(tmp_path_factory.mktemp("two_layers"), published_rows(LLAMA_TOKENS, 2))
+
+
+@pytest.mark.parametrize("spec", ["exp6_tokens", "exp6_tokens_l1_31"])
+def test_an_offline_plan_at_8b_forecasts_what_such_a_run_stores(
+    spec: str, two_layers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan has neither model nor tokeniser."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no_models"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no_models"))
+    command = [
+        "plan",
+        str(ROOT / "specs" / f"{spec}.yaml"),
+        "--store",
+        str(tmp_path / "s"),
+        "--json",
+    ]
+    planned = json.loads(CliRunner().invoke(cli, command, catch_exceptions=False).stdout)
+    (cost,) = [stage["cost"] for stage in planned["stages"] if stage["stage"] == "tokens"]
+    assert cost["tokens_from"] == "estimate"
+    assert cost["tokens"] == pytest.approx(sum(LLAMA_TOKENS), rel=0.02)
+    layers = 3 if spec == "exp6_tokens" else 31
+    assert cost["disk"] == pytest.approx(two_layers * layers / 2, rel=0.1)
+
+
+def test_a_plan_says_how_it_counted_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no_models"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no_models"))
+    specs = ROOT / "specs"
+    command = ["plan", str(specs / "exp6_tokens.yaml"), "--store", str(tmp_path / "s")]
+    at_8b = CliRunner().invoke(cli, command, catch_exceptions=False).stdout
+    assert "Tokens of samples, examine, tokens, spans: estimated from the words" in at_8b
+    assert re.search(r"^tokens +~ +13 ", at_8b, re.MULTILINE)
+    command += ["--overlay", str(specs / "lab.yaml")]
+    on_the_lab = CliRunner().invoke(cli, command, catch_exceptions=False).stdout
+    assert "Tokens of samples, examine, tokens, spans: counted by the model's tokeniser." in (
+        on_the_lab
+    )
+
+
 def test_rows_of_the_published_shape(tmp_path: Path) -> None:
-    """Ten texts of 121 tokens, 32 heads and 32,768 features a layer, two layers of 31 written: the
-    forecast of all 31 is so many times as much.
+    """Ten texts of 121 tokens, two layers of 31 written: the forecast of all 31 is so many times as
+    much.
+    """
+    load = Workload(
+        samples=10, distinct=10, tokens=1210, longest=121,
+        model={"layers": 32, "heads": 32, "width": 4096},
+        saes={"count": 31, "layers": list(range(1, 32)), "features": 31 * 32768, "l0": 31 * 50.0},
+    )  # fmt: skip
+    stored = written(tmp_path, published_rows([121] * 10, 2))
+    assert forecast(load) == pytest.approx(stored * 31 / 2, rel=0.1)
+
+
+def published_rows(lengths: Sequence[int], layers: int) -> dict[str, pa.Table]:
+    """Features and attention of texts of these lengths: 32 heads and, of 32,768 features a layer,
+    50 active ones.
     """
     draw = np.random.default_rng(0)
     texts = [
         TrackedText(
-            tuple(range(121)),
-            (Owner(f"situation_{number}", tuple(range(1, 121)), tuple(range(121))),),
+            tuple(range(length)),
+            (Owner(f"situation_{number}", tuple(range(1, length)), tuple(range(length))),),
         )
-        for number in range(10)
+        for number, length in enumerate(lengths)
     ]
     activations, attention = [], []
-    for layer in (1, 2):
-        rows, active = 1200, 50
+    for layer in range(1, layers + 1):
+        rows, active = sum(lengths) - len(lengths), 50
         numbers = np.sort([draw.choice(32768, active, replace=False) for _ in range(rows)])
         values = draw.exponential(1.0, rows * active).astype("float32")
         sparse = Sparse(
             torch.full((rows,), active), torch.tensor(numbers.ravel()), torch.tensor(values)
         )
         activations.append(activation_rows(f"space-{layer}", texts, sparse))
-        scores = torch.tensor(draw.normal(0, 2, (121, 32, 121)).astype("float32"))
-        scores[..., 0] += 4  # where heads rest
-        hidden = torch.arange(121) > torch.arange(121)[:, None]
-        weights = scores.masked_fill(hidden[:, None], -torch.inf).softmax(-1)
-        attention += [attention_rows("m", layer, text, weights, None, True) for text in texts]
-    tables = {
+        for text in texts:
+            length = len(text.ids)
+            scores = torch.tensor(draw.normal(0, 2, (length, 32, length)).astype("float32"))
+            scores[..., 0] += 4  # where heads rest
+            hidden = torch.arange(length) > torch.arange(length)[:, None]
+            weights = scores.masked_fill(hidden[:, None], -torch.inf).softmax(-1)
+            attention.append(attention_rows("m", layer, text, weights, None, True))
+    return {
         "activations": pa.concat_tables(activations),
         "attention": pa.concat_tables(attention),
     }
-    load = Workload(
-        samples=10, distinct=10, tokens=1210, longest=121,
-        model={"layers": 32, "heads": 32, "width": 4096},
-        saes={"count": 31, "layers": list(range(1, 32)), "features": 31 * 32768, "l0": 31 * 50.0},
-    )  # fmt: skip
-    assert forecast(load) == pytest.approx(written(tmp_path, tables) * 31 / 2, rel=0.1)

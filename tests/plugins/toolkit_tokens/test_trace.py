@@ -74,11 +74,11 @@ def test_parts_add_up_to_the_edge(true_path: Any) -> None:
         assert row["parts"] == pytest.approx(row["whole"], abs=1e-5)
     parts = true_path["path_parts"].to_pylist()
     for row in hops(true_path):
-        own = [
+        rows_of_path = [
             part for part in parts if (part["sample"], part["hop"]) == (row["sample"], row["hop"])
         ]
         kind = "token" if row["hop"] == 3 else "feature"
-        assert sum(part["value"] for part in own if part["part"] == kind) == pytest.approx(
+        assert sum(part["value"] for part in rows_of_path if part["part"] == kind) == pytest.approx(
             row["strength"], abs=1e-9
         )
 

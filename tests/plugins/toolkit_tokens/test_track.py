@@ -44,9 +44,9 @@ def test_last_position_rows_equal_those_of_an_extraction(
     expected = results["activations"].to_pylist()
     assert len(expected) == len(mine) == 13 * 4
     for row in expected:
-        own = mine[row["space"], row["sample"]]
-        assert own["features"] == row["features"]
-        np.testing.assert_allclose(own["values"], row["values"], rtol=1e-4, atol=1e-5)
+        expected_row = mine[row["space"], row["sample"]]
+        assert expected_row["features"] == row["features"]
+        np.testing.assert_allclose(expected_row["values"], row["values"], rtol=1e-4, atol=1e-5)
 
 
 def test_every_token_but_bos_has_a_row_in_every_space(scenarios: Any, tracked: Any) -> None:
@@ -62,12 +62,12 @@ def test_attention_equals_the_plain_weights(lab: Any, scenarios: Any, tracked: A
     plain = lab.run([ids], ["attn_probs.2"])["attn_probs.2"][0].float().numpy()
     result = rows_of(tracked, "attention", sample=row["sample"], layer=2)
     assert len(result) == 4 * len(ids)
-    for one in result:
-        assert one["keys"] is None
-        assert len(one["weights"]) == one["query"] + 1
-        expected = plain[one["head"], one["query"], : one["query"] + 1]
-        np.testing.assert_allclose(np.array(one["weights"], float), expected, atol=HALF)
-        assert abs(sum(map(float, one["weights"])) - 1) < 0.02
+    for entry in result:
+        assert entry["keys"] is None
+        assert len(entry["weights"]) == entry["query"] + 1
+        expected = plain[entry["head"], entry["query"], : entry["query"] + 1]
+        np.testing.assert_allclose(np.array(entry["weights"], float), expected, atol=HALF)
+        assert abs(sum(map(float, entry["weights"])) - 1) < 0.02
 
 
 def test_the_largest_weights_and_the_mass_of_the_others(
@@ -121,9 +121,11 @@ def test_equal_texts_are_computed_once(lab: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_batches_change_nothing(lab: Any, lab_saes: Any, scenarios: Any, tracked: Any) -> None:
-    one = run("stage", "track.tokens", {"tokens": 1}, scenarios, model=lab, saes=lab_saes)
+    by_token = run("stage", "track.tokens", {"tokens": 1}, scenarios, model=lab, saes=lab_saes)
     order = [("space", "ascending"), ("sample", "ascending"), ("position", "ascending")]
-    mine, expected = (result["activations"].sort_by(order).to_pylist() for result in (one, tracked))
+    mine, expected = (
+        result["activations"].sort_by(order).to_pylist() for result in (by_token, tracked)
+    )
     assert [row["features"] for row in mine] == [row["features"] for row in expected]
 
 

@@ -38,12 +38,12 @@ class Random(Sae):
 @pytest.fixture(scope="session")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """A tiny model of an architecture, by its name."""
-    held: dict[str, Any] = {}
+    models: dict[str, Any] = {}
 
     def get(name: str) -> Any:
-        if name not in held:
+        if name not in models:
             folder = build(FAMILIES[name], tmp_path_factory.mktemp("words") / name)
-            held[name] = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
-        return held[name]
+            models[name] = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
+        return models[name]
 
     return get

@@ -40,12 +40,12 @@ def planted(
     on = values[:, 3] > 0
     replies = []
     for index in range(samples):
-        own = [word for word in COMMON if rng.random() < 0.3]
+        words = [word for word in COMMON if rng.random() < 0.3]
         if rng.random() < 0.1 + effect * on[index]:
-            own += ["gamble"]
+            words += ["gamble"]
         if rng.random() < 0.1 + effect * (not on[index]):
-            own += ["careful"]
-        replies.append(" ".join(own) or "nothing")
+            words += ["careful"]
+        replies.append(" ".join(words) or "nothing")
     return replies, values
 
 
@@ -76,8 +76,8 @@ def replied(
                 "bos": False,
             }
         )
-        own = np.flatnonzero(dense[index])
-        entry = {"features": own.tolist(), "values": dense[index, own].tolist()}
+        positions = np.flatnonzero(dense[index])
+        entry = {"features": positions.tolist(), "values": dense[index, positions].tolist()}
         fired.append({"space": "s1", "sample": name, "position": 0, **entry})
     made = {
         "samples": samples,

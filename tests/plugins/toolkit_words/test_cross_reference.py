@@ -90,17 +90,19 @@ def test_labels_that_are_right_agree_and_shifted_ones_do_not() -> None:
 
 
 def test_labels_can_stand_in_the_spec() -> None:
-    given = {name: rows for name, rows in described().items() if name != "features"}
+    inputs = {name: rows for name, rows in described().items() if name != "features"}
     labels = {"3/0": "risk of things", "3/1": "machine parts"}
-    result = by_relation(run("words.cross_reference", given, labels=labels))
+    result = by_relation(run("words.cross_reference", inputs, labels=labels))
     assert result["label~words", 0]["score"] == pytest.approx(1 / 2**0.5)  # risk, thing
     assert result["label~words", 1]["score"] == 0
 
 
 def test_words_that_were_not_confirmed_or_are_rarer_describe_nothing() -> None:
-    given = described()
+    inputs = described()
     rows = [word(0, "risk", verdict="not confirmed"), word(1, "money", value=-1.0)]
-    results = run("words.cross_reference", {**given, "feature_words": table("feature_words", rows)})
+    results = run(
+        "words.cross_reference", {**inputs, "feature_words": table("feature_words", rows)}
+    )
     assert {row["relation"] for row in results["cross_references"]} == {"label~tokens"}
 
 
@@ -108,7 +110,7 @@ def test_agreements_are_those_of_single_pairs() -> None:
     rng = np.random.default_rng(0)
     bags = [
         {
-            feature: frozenset(str(one) for one in rng.choice(30, 5, replace=False))
+            feature: frozenset(str(word) for word in rng.choice(30, 5, replace=False))
             for feature in range(40)
         }
         for _ in range(2)
@@ -116,11 +118,11 @@ def test_agreements_are_those_of_single_pairs() -> None:
     result = agreements(bags[0], bags[1], rng, 200)
     assert result is not None
     for index, feature in enumerate(result.features):
-        own = [agreement(bags[0][feature], bags[1][other]) for other in result.features]
-        assert result.score[index] == pytest.approx(own[index])
-        others = [value for place, value in enumerate(own) if place != index]
+        values = [agreement(bags[0][feature], bags[1][other]) for other in result.features]
+        assert result.score[index] == pytest.approx(values[index])
+        others = [value for place, value in enumerate(values) if place != index]
         assert result.baseline[index] == pytest.approx(np.mean(others))
-        assert result.p[index] == np.mean([value >= own[index] - 1e-9 for value in own])
+        assert result.p[index] == np.mean([value >= values[index] - 1e-9 for value in values])
     assert result.mean_p > 0.01
 
 
@@ -141,14 +143,14 @@ def verdicts(effects: list[float]) -> pa.Table:
 
 def test_labels_are_held_against_what_patching_did() -> None:
     texts = ["stopping", "careful stopping", "stop", "a bet", "bets", "betting and risk"] * 3
-    given = {
+    inputs = {
         **described(),
         "features": table("features", [label(index, text) for index, text in enumerate(texts)]),
     }
     outcomes = {"stop": ("stop", "stopping", "careful"), "bet": ("bet", "betting", "risk")}
     effects = [0.1 if "stop" in text else -0.1 for text in texts]
     agree = run(
-        "words.cross_reference", {**given, "verdicts": verdicts(effects)}, outcomes=outcomes
+        "words.cross_reference", {**inputs, "verdicts": verdicts(effects)}, outcomes=outcomes
     )
     row = by_relation(agree)["label~effect:stop", None]
     assert row["score"] == pytest.approx(1)
@@ -156,7 +158,7 @@ def test_labels_are_held_against_what_patching_did() -> None:
     assert row["n"] == len(texts)
     against = run(
         "words.cross_reference",
-        {**given, "verdicts": verdicts([-one for one in effects])},
+        {**inputs, "verdicts": verdicts([-effect for effect in effects])},
         outcomes=outcomes,
     )
     assert by_relation(against)["label~effect:stop", None]["score"] == pytest.approx(-1)
@@ -211,10 +213,10 @@ def placed(inside: dict[int, float]) -> dict[str, pa.Table]:
                 "space": "s1",
                 "sample": f"n{text:02d}",
                 "position": index,
-                "features": list(own),
-                "values": list(own.values()),
+                "features": list(positions),
+                "values": list(positions.values()),
             }
-            for index, own in where.items()
+            for index, positions in where.items()
         ]
     return {
         **described(),
@@ -227,9 +229,9 @@ def test_a_feature_that_fires_in_a_span_is_told_from_those_that_fire_anywhere() 
     """Of forty that fire anywhere, about one in twenty has p of at most 0.05."""
     anywhere = range(1, 41)
     made = placed({0: 0.95, **dict.fromkeys(anywhere, 3 / 20)})
-    given = {name: made[name] for name in ("samples", "activations", "spaces")}
+    inputs = {name: made[name] for name in ("samples", "activations", "spaces")}
     labels = {f"3/{feature}": "something" for feature in range(41)}
-    stage = run("words.cross_reference", given, labels=labels, permutations=1999)
+    stage = run("words.cross_reference", inputs, labels=labels, permutations=1999)
     result = by_relation(stage)
     there = result["fires in balance", 0]
     assert there["score"] > 0.8
@@ -243,11 +245,13 @@ def test_a_feature_that_fires_in_a_span_is_told_from_those_that_fire_anywhere() 
 
 
 def test_equal_prompts_count_once() -> None:
-    given = placed({0: 0.95})
-    rows = given["samples"].to_pylist()
+    inputs = placed({0: 0.95})
+    rows = inputs["samples"].to_pylist()
     for row in rows:
         row["cluster"] = "one prompt"
-    result = by_relation(run("words.cross_reference", {**given, "samples": table("samples", rows)}))
+    result = by_relation(
+        run("words.cross_reference", {**inputs, "samples": table("samples", rows)})
+    )
     assert result["fires in balance", 0]["n"] == 1
     assert result["fires in balance", 0]["p"] > 0.05
 
@@ -292,10 +296,10 @@ STARTS = [
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_feature_that_follows_attention_is_found(whole: bool) -> None:
-    given = placed({1: 0.5})
-    names = given["samples"]["sample"].to_pylist()
+    inputs = placed({1: 0.5})
+    names = inputs["samples"]["sample"].to_pylist()
     shares = {name: 0.1 + 0.02 * index for index, name in enumerate(names)}
-    fired = [row for row in given["activations"].to_pylist() if row["position"] != 19]
+    fired = [row for row in inputs["activations"].to_pylist() if row["position"] != 19]
     fired += [
         {
             "space": "s1",
@@ -306,20 +310,20 @@ def test_a_feature_that_follows_attention_is_found(whole: bool) -> None:
         }
         for name in names
     ]
-    given = {
-        **given,
+    inputs = {
+        **inputs,
         "activations": table("activations", fired),
         "attention": attending(shares, whole=whole),
     }
-    result = by_relation(run("words.cross_reference", given))
+    result = by_relation(run("words.cross_reference", inputs))
     row = result["fires with attention to balance", 0]
     assert row["score"] == pytest.approx(1)
     assert row["p"] <= 0.001
     assert row["n"] == 30
     ranges = {name: [(start, start + 3)] for name, start in zip(names, STARTS, strict=True)}
-    mass = attention_to(given["attention"], 3, ranges)
+    mass = attention_to(inputs["attention"], 3, ranges)
     assert mass[names[4], 19] == pytest.approx(shares[names[4]], rel=2e-3)
-    assert attention_to(given["attention"], 2, ranges) == {}
+    assert attention_to(inputs["attention"], 2, ranges) == {}
 
 
 def test_contract() -> None:

@@ -96,9 +96,9 @@ def test_a_feature_beyond_the_width_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_key_has_what_the_files_hold_and_not_where_they_are(tmp_path: Path) -> None:
-    one, same = (written(tmp_path / name, label(3, "risk")) for name in ("one", "same"))
+    labelled, same = (written(tmp_path / name, label(3, "risk")) for name in ("one", "same"))
     other = written(tmp_path / "other", label(3, "caution"))
-    materials = [material(tmp_path, folder) for folder in (one, same, other)]
+    materials = [material(tmp_path, folder) for folder in (labelled, same, other)]
     assert materials[0] == materials[1]
     assert materials[0]["files"] != materials[2]["files"]
     assert material(tmp_path, None)["files"] is None

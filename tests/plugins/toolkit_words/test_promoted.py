@@ -27,8 +27,8 @@ VOCABULARY = 258
 def rows_of(
     model: Any, saes: list[Random], tables: dict[str, pa.Table] | None = None, **params: Any
 ) -> dict[tuple[str, int, str], dict[str, Any]]:
-    given = promoted.PromotedTokens(**params)
-    work = make_work(given, tables, model=model, saes=saes)
+    validated = promoted.PromotedTokens(**params)
+    work = make_work(validated, tables, model=model, saes=saes)
     results = [row for name, rows in PART.run(work) if name != "spaces" for row in rows.to_pylist()]
     by_key = {(row["space"], row["feature"], row["method"]): row for row in results}
     assert len(by_key) == len(results)

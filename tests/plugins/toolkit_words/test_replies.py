@@ -33,7 +33,7 @@ def monroe(
     """The formula of the paper, word by word, in Python's floats."""
     together = first + second
     every = sum(together.values())
-    a = {one: prior * number / every for one, number in together.items()}
+    a = {key: prior * number / every for key, number in together.items()}
     odds = []
     for corpus in (first, second):
         y, n = corpus[word], sum(corpus.values())
@@ -75,7 +75,7 @@ def test_log_odds_have_the_sign_of_the_difference() -> None:
 def test_tails_are_those_of_the_hypergeometric_distribution(n: int, data: st.DataObject) -> None:
     m, k = data.draw(st.integers(0, n)), data.draw(st.integers(0, n))
     y = data.draw(st.integers(max(0, m + k - n), min(m, k)))
-    upper, lower = exact_tails(*(np.array([one], np.int32) for one in (y, m, k)), n)
+    upper, lower = exact_tails(*(np.array([count], np.int32) for count in (y, m, k)), n)
     law = stats.hypergeom(n, k, m)
     assert upper[0] == pytest.approx(law.sf(y - 1), rel=1e-8)
     assert lower[0] == pytest.approx(law.cdf(y), rel=1e-8)
@@ -176,8 +176,8 @@ def test_the_halves_share_no_prompt() -> None:
         for half in ("select", "confirm")
     ]
     assert not sides[0] & sides[1]
-    own, _ = in_half(0, rows, "select")
-    assert len(one_each(0, rows, "select", names)) <= len(own)
+    selected, _ = in_half(0, rows, "select")
+    assert len(one_each(0, rows, "select", names)) <= len(selected)
 
 
 def test_results_do_not_depend_on_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +232,8 @@ def test_tf_idf_is_that_of_the_study() -> None:
         listed[feature] = {word: sides[0][word] for word in names if abs(far[word]) > 0.01}
     result = published(sparse.csr_array(values), sparse.csr_array(counts))
     expected = {}
-    for feature, own in listed.items():
-        for word, frequency in own.items():
+    for feature, listed_words in listed.items():
+        for word, frequency in listed_words.items():
             spread = sum(word in other for other in listed.values())
             if spread >= 2:
                 expected[feature, word] = frequency * math.log(5 / spread)
@@ -259,13 +259,13 @@ def test_the_published_median_does_not_split_a_sparse_feature() -> None:
 def test_contexts_show_each_prompt_once_the_hardest_first() -> None:
     replies, values = planted()
     result = run("words.replies", replied(replies, values), contexts=4)["feature_contexts"]
-    own = [row for row in result if row["feature"] == 3]
-    assert [row["rank"] for row in own] == [1, 2, 3, 4]
+    rows_of_feature = [row for row in result if row["feature"] == 3]
+    assert [row["rank"] for row in rows_of_feature] == [1, 2, 3, 4]
     best = np.argsort(-values[:, 3])[:4]
-    assert [row["sample"] for row in own] == [f"n{index:04d}" for index in best]
-    assert own[0]["value"] == pytest.approx(values[best[0], 3])
-    assert own[0]["piece"] == f"prompt {best[0]}"
-    assert own[0]["after"].split() == replies[best[0]].split()[:12]
+    assert [row["sample"] for row in rows_of_feature] == [f"n{index:04d}" for index in best]
+    assert rows_of_feature[0]["value"] == pytest.approx(values[best[0], 3])
+    assert rows_of_feature[0]["piece"] == f"prompt {best[0]}"
+    assert rows_of_feature[0]["after"].split() == replies[best[0]].split()[:12]
 
 
 @pytest.mark.parametrize(

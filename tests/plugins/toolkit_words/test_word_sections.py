@@ -40,7 +40,10 @@ def inputs() -> TableInputs:
         {**reference, **numbers, "feature": 3},
     ]
     return TableInputs(
-        {name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()}
+        {
+            name: pa.Table.from_pylist(table_rows, schema=arrow_schema(name))
+            for name, table_rows in rows.items()
+        }
     )
 
 
@@ -156,8 +159,11 @@ def test_what_is_said_of_a_feature_stands_in_one_row(inputs: TableInputs) -> Non
 def test_a_section_bears_rows_of_tf_idf_alone() -> None:
     results = run("words.replies", replied(*planted(effect=0.0)), alpha=1e-9)
     rows = {**results, "spaces": [{**SPACE, "width": 12}]}
-    given = make_work(
+    work = make_work(
         None,
-        {name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()},
+        {
+            name: pa.Table.from_pylist(table_rows, schema=arrow_schema(name))
+            for name, table_rows in rows.items()
+        },
     ).inputs
-    assert list(SECTIONS["feature-words"].run(given)) == []
+    assert list(SECTIONS["feature-words"].run(work)) == []

@@ -251,6 +251,6 @@ def there_and_back(run: RunTables, form: str, folder: Path, **options: Any) -> R
     return run_tables(target, import_run(target, form, folder / "out"))
 
 
-def same(one: RunTables, other: RunTables, *tables: str) -> None:
+def same(written: RunTables, other: RunTables, *tables: str) -> None:
     for name in tables:
-        assert one.read(name).to_pylist() == other.read(name).to_pylist(), name
+        assert written.read(name).to_pylist() == other.read(name).to_pylist(), name

@@ -164,8 +164,8 @@ def tables(draw: st.DrawFn) -> Rows:
         for number, layer in enumerate(draw(st.lists(st.integers(0, 2), min_size=1, max_size=3)))
     ]
     rows = [
-        fired(one["space"], each["sample"], position, entries)
-        for one in spaces
+        fired(entry["space"], each["sample"], position, entries)
+        for entry in spaces
         for each in samples
         for position in range(len(each["pieces"]))
         if (entries := draw(st.none() | st.dictionaries(st.integers(0, 11), VALUE, max_size=3)))

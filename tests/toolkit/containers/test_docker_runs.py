@@ -177,7 +177,11 @@ def test_files_belong_to_the_caller(
     monkeypatch.setattr(_start.os, "getuid", lambda: 1234)
     monkeypatch.setattr(_start.os, "getgid", lambda: 5678)
     request = WorkerRequest(
-        name="docker-0", folder=tmp_path, jobs=tmp_path / "jobs", inputs=tmp_path / "inputs"
+        name="docker-0",
+        executor="docker",
+        folder=tmp_path,
+        jobs=tmp_path / "jobs",
+        inputs=tmp_path / "inputs",
     )
     request.jobs.mkdir()
     os.chown(request.jobs, 1234, 5678)
@@ -256,7 +260,7 @@ def test_shared_memory_that_is_too_small_is_named(
     plugin.write_text(SHARING)
     result = toolkit.run("run", path, "--on", "docker", "--plugin", plugin)
     assert result.returncode == 3
-    assert "/dev/shm may be too small; raise executors.docker.shm" in result.stderr
+    assert "/dev/shm may be too small; raise `shm` under executors.docker" in result.stderr
 
 
 def test_the_line_of_a_dry_run_can_be_pasted(engine: Any, toolkit: Any, toy: Any) -> None:
@@ -330,7 +334,7 @@ def test_the_container_of_a_dead_run_is_removed_by_the_next(
     process.kill()
     process.wait()
     assert toolkit.run("run", slow_spec(toy), "--on", "docker").returncode == 0
-    assert container.id not in {one.id for one in engine.containers.list(all=True)}
+    assert container.id not in {listed.id for listed in engine.containers.list(all=True)}
 
 
 def test_containers_of_living_runs_and_of_other_machines_are_left_alone(

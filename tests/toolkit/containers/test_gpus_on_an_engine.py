@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ CARD = Gpu(
 def request_of(folder: Path, *gpus: Gpu) -> WorkerRequest:
     return WorkerRequest(
         name="docker-1",
+        executor="docker",
         folder=folder / "workers",
         jobs=folder / "jobs",
         inputs=folder / "inputs",
@@ -43,6 +45,27 @@ def test_an_engine_without_the_runtime_refuses_with_the_cure(
     with pytest.raises(BadInput, match=r"could not select device driver.*NVIDIA Container Toolkit"):
         start(Docker(image="cpu"), request_of(tmp_path, CARD))
     assert engine.containers.list(all=True) == []
+
+
+def test_cdi_names_reach_the_engine_and_the_record(
+    engine_with_gpus: Any,
+    image_on_engine_with_gpus: Path,
+    toolkit: Any,
+    toy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Debian's engine is older than CDI: what it refuses is the device that the spec names."""
+    monkeypatch.setenv("TOOLKIT_IMAGES", str(image_on_engine_with_gpus))
+    spec = toy()
+    spec.write_text(spec.read_text() + "executors: {docker: {image: cpu, cdi: [x.org/gpu=5]}}\n")
+    result = toolkit.run("run", spec, "--on", "docker")
+    assert result.returncode == 2
+    assert "the engine knows no such CDI device" in result.stderr
+    assert "from version 25 on" in result.stderr
+    (manifest,) = (toolkit.store / "runs").glob("*/manifest.json")
+    (pool,) = json.loads(manifest.read_text())["executors"]
+    assert pool["cdi"] == ["x.org/gpu=5"]
+    assert engine_with_gpus.containers.list(all=True) == []
 
 
 def test_the_container_is_given_the_card_by_its_uuid(

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from toolkit._images.archive import creation_time
 from toolkit._images.build import build_image, write_lock
+from toolkit._images.labels import OCI, revision_of
 from toolkit._images.verify import problems_of
+from toolkit._images.wheelhouse import CHECKOUT
 from toolkit.errors import StepFailed
-from toolkit.images import read_lock, read_recipes
+from toolkit.images import containers_folder, read_lock, read_recipes
+from toolkit.version import VERSION
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
@@ -71,6 +75,35 @@ def test_base_and_packages_are_those_of_the_shipped_lock(engine: Any, image: Pat
             f"base {pinned.base}, requirements {pinned.requirements}, packages {pinned.packages}"
         )
     assert pinned.packages == pins.packages
+
+
+def test_an_image_has_the_labels_of_the_open_container_initiative(engine: Any, image: Path) -> None:
+    built = engine.images.get(read_lock(image)["cpu"].image)
+    assert built.attrs["Created"].startswith(creation_time().removesuffix("Z"))
+    labels = {name: built.labels.get(f"{OCI}.{name}") for name in ("title", "version", "created")}
+    assert labels == {"title": "sae-toolkit cpu", "version": VERSION, "created": creation_time()}
+    assert built.labels[f"{OCI}.licenses"] == "Apache-2.0"
+    revision = revision_of(CHECKOUT) if _wheel() is None else None
+    assert built.labels.get(f"{OCI}.revision") == revision
+
+
+def test_the_bill_of_materials_has_every_requirement_in_its_version(
+    engine: Any, image: Path
+) -> None:
+    output = engine.containers.run(
+        read_lock(image)["cpu"].image,
+        ["cat", "/opt/toolkit/sbom.cdx.json"],
+        network_mode="none",
+        remove=True,
+    )
+    bill = json.loads(output)
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    listed = {one["purl"].partition("@")[0]: one["version"] for one in bill["components"]}
+    lines = (containers_folder() / "requirements-cpu.txt").read_text().splitlines()
+    required = [line.split()[0].split("==") for line in lines if "==" in line]
+    assert len(required) > 40
+    assert {name: listed.get(f"pkg:pypi/{name}") for name, _ in required} == dict(required)
+    assert listed["pkg:pypi/sae-toolkit"] == VERSION
 
 
 def test_an_image_runs_without_root_and_says_what_is_in_it(engine: Any, image: Path) -> None:

@@ -41,64 +41,64 @@ def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> Iterator[st
         if not is_right or (isinstance(value, bool) and kind != "boolean"):
             yield f"{at}: is not of type {kind}"
             return
-    for keyword, given in schema.items():
+    for keyword, rule in schema.items():
         if keyword != "type" and keyword not in NOT_CHECKED:
-            yield from CHECKS[keyword](schema, given, value, at)
+            yield from CHECKS[keyword](schema, rule, value, at)
 
 
-def _properties(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
+def _properties(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
     for name, item in value.items():
-        if name in given:
-            yield from problems(given[name], item, f"{at}.{name}")
+        if name in rule:
+            yield from problems(rule[name], item, f"{at}.{name}")
         elif at or name not in ("apiVersion", "kind", "metadata"):
             yield f"{at}.{name}: unknown field"
 
 
-def _required(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
-    yield from (f"{at}.{name}: missing" for name in given if name not in value)
+def _required(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
+    yield from (f"{at}.{name}: missing" for name in rule if name not in value)
 
 
-def _items(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
+def _items(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
     for number, item in enumerate(value):
-        yield from problems(given, item, f"{at}[{number}]")
+        yield from problems(rule, item, f"{at}[{number}]")
 
 
-def _additional(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
+def _additional(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
     for name, item in value.items():
-        if isinstance(given, dict):
-            yield from problems(given, item, f"{at}.{name}")
+        if isinstance(rule, dict):
+            yield from problems(rule, item, f"{at}.{name}")
 
 
-def _any_of(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
-    if all(list(problems(choice, value, at)) for choice in given):
-        yield f"{at}: fits none of {given}"
+def _any_of(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
+    if all(list(problems(choice, value, at)) for choice in rule):
+        yield f"{at}: fits none of {rule}"
 
 
-def _pattern(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
-    if isinstance(value, str) and not re.search(given, value):
-        yield f"{at}: '{value}' is not of the form {given}"
+def _pattern(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
+    if isinstance(value, str) and not re.search(rule, value):
+        yield f"{at}: '{value}' is not of the form {rule}"
 
 
-def _enum(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
-    if value not in given:
-        yield f"{at}: {value!r} is none of {given}"
+def _enum(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
+    if value not in rule:
+        yield f"{at}: {value!r} is none of {rule}"
 
 
-def _bounds(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
+def _bounds(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
     size = value if isinstance(value, int | float) else len(value)
     smallest = max(schema.get(name, size) for name in ("minimum", "minLength", "minItems"))
     if not smallest <= size <= schema.get("maxLength", size):
         yield f"{at}: {value!r} is out of bounds"
 
 
-def _unique_keys(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
-    keys = [tuple(str(item.get(name)) for name in given) for item in value]
+def _unique_keys(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
+    keys = [tuple(str(item.get(name)) for name in rule) for item in value]
     if len(set(keys)) != len(keys):
-        yield f"{at}: two entries with the same {given}"
+        yield f"{at}: two entries with the same {rule}"
 
 
-def _rules(schema: Mapping[str, Any], given: Any, value: Any, at: str) -> Iterator[str]:
-    yield f"{at}: has rules that are not evaluated here: {given}"
+def _rules(schema: Mapping[str, Any], rule: Any, value: Any, at: str) -> Iterator[str]:
+    yield f"{at}: has rules that are not evaluated here: {rule}"
 
 
 CHECKS = {

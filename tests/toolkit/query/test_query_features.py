@@ -300,7 +300,7 @@ def test_effects_read_the_rows_that_are_asked_for(
     ):
         read.clear()
         ask(folder, "effects", *args)
-        assert [one[:2] for one in read if one[0] == "effects"] == [("effects", expected)]
+        assert [call[:2] for call in read if call[0] == "effects"] == [("effects", expected)]
 
 
 def test_effects_are_summaries_unless_samples_are_asked_for(folder: Path) -> None:

@@ -13,7 +13,11 @@ import toolkit
 from tests.toolkit.query.asked import rows
 from tests.toolkit.view.seen import make
 from toolkit._query.html import table_html, tokens_html
+from toolkit._query.run import open_run
+from toolkit._run.run_folder import store_folder
+from toolkit._view.library import Library
 from toolkit.errors import BadInput
+from toolkit_store import open_store
 
 
 @pytest.fixture
@@ -27,6 +31,23 @@ def test_runs_are_found_by_the_beginning_of_their_id(store) -> None:
     assert set(store.runs()["run"]) == {"full-1", "part-1", "toy-1", "none-1"}
     with pytest.raises(BadInput, match="There is no run 'nix'"):
         store.run("nix")
+
+
+def test_a_run_at_a_uri_is_found_from_a_machine_without_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = (tmp_path / "bucket").as_uri()
+    for name in ("host", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "host")
+    written = open_store(uri, create=True)
+    written.record_run(run="study-1", name="study", state="done")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert toolkit.open(uri).run("stu").id == "study-1"
+    assert open_run(uri, "study-1").id == "study-1"
+    assert Library(store_folder(uri)).run("study-1").id == "study-1"
+    with pytest.raises(BadInput, match="There is no run 'nix'"):
+        toolkit.open(uri).run("nix")
 
 
 @pytest.mark.parametrize(

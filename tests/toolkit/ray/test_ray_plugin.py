@@ -44,16 +44,16 @@ def node(alive: bool = True, labels: dict[str, str] | None = None, **resources: 
 )
 def test_what_no_node_has_is_refused(nodes):
     cluster = SimpleNamespace(nodes=lambda: nodes)
-    with pytest.raises(BadInput, match="No node of the cluster can hold"):
-        _start._check_feasible(cluster, RayParams(gpus=1))
+    with pytest.raises(BadInput, match=r"No node of the cluster can hold.*`executors\.large`"):
+        _start._check_feasible(cluster, RayParams(gpus=1), "large")
 
 
 def test_what_a_node_has_is_not_refused():
     nodes = [node(CPU=1), node(GPU=2, labels={"zone": "b"})]
     cluster = SimpleNamespace(nodes=lambda: nodes)
-    _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "b"}))
+    _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "b"}), "ray")
     with pytest.raises(BadInput, match="zone"):
-        _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "a"}))
+        _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "a"}), "ray")
 
 
 def test_a_refusal_does_not_hold_the_address(monkeypatch):

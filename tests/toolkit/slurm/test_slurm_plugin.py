@@ -31,6 +31,7 @@ def request_(tmp_path: Path) -> WorkerRequest:
     run = tmp_path / "store" / "runs" / "toy-1"
     return WorkerRequest(
         name="slurm-0",
+        executor="slurm",
         folder=run / "workers",
         jobs=run / "jobs",
         inputs=run / "inputs",
@@ -80,7 +81,7 @@ def test_the_script_asks_for_what_the_params_say(request_):
 
 def test_two_stores_with_the_same_run_have_jobs_of_different_names(request_, tmp_path):
     other = replace(request_, folder=tmp_path / "other" / "runs" / "toy-1" / "workers")
-    names = {_script.job_name(_script.seats_folder(one)) for one in (request_, other)}
+    names = {_script.job_name(_script.seats_folder(request)) for request in (request_, other)}
     assert len(names) == 2
     assert all(name.startswith("toolkit-toy-1-") for name in names)
 
@@ -164,15 +165,15 @@ def test_the_queue_is_read(monkeypatch, tmp_path):
 def test_a_refusal_of_sbatch_is_told(monkeypatch, tmp_path):
     refusal = "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1"
     programs(tmp_path / "bin", monkeypatch, sbatch=refusal)
-    with pytest.raises(BadInput, match=r"invalid partition.*executors\.slurm"):
-        _commands.submit(tmp_path / "task.sh", 2, {})
+    with pytest.raises(BadInput, match=r"invalid partition.*executors\.large"):
+        _commands.submit(tmp_path / "task.sh", 2, {}, "large")
 
 
 def test_a_job_inherits_no_token(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     monkeypatch.setenv("SOME_PASSWORD", "hf_x")
     programs(tmp_path / "bin", monkeypatch, sbatch=f"env > {tmp_path}/env; echo '12;cluster'")
-    assert _commands.submit(tmp_path / "task.sh", 1, {"LICENCE": "it"}) == "12"
+    assert _commands.submit(tmp_path / "task.sh", 1, {"LICENCE": "it"}, "slurm") == "12"
     inherited = (tmp_path / "env").read_text()
     assert "hf_x" not in inherited
     assert "LICENCE=it" in inherited
@@ -264,3 +265,10 @@ def test_a_requeued_task_is_another_owner():
     env = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
     assert task_name(env) == "7_3.0"
     assert task_name({**env, "SLURM_RESTART_COUNT": "2"}) == "7_3.2"
+
+
+def test_two_executors_of_one_run_share_neither_folder_nor_jobs(request_):
+    large = replace(request_, name="large-0", executor="large")
+    folders = [_script.seats_folder(one) for one in (request_, large)]
+    assert [folder.name for folder in folders] == ["slurm", "large"]
+    assert len({_script.job_name(folder) for folder in folders}) == 2

@@ -243,10 +243,10 @@ def test_ablating_a_causal_feature_has_the_stated_effect(world: World) -> None:
         sae = load_sae(truth)
         for index in truth.ids("causal"):
             feature = truth.features[index]
-            held = {"u": "cause", "v": "cause", "w": "cause", "guard": "shield"}.get(
+            role = {"u": "cause", "v": "cause", "w": "cause", "guard": "shield"}.get(
                 feature.direction
             )
-            prompt = next(p for p in drawn if held is None or getattr(p, held))
+            prompt = next(p for p in drawn if role is None or getattr(p, role))
             effect = world.difference(prompt.ids) - world.difference(
                 prompt.ids, {truth.layer: set_feature(sae, index, 0.0)}
             )

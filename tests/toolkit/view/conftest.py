@@ -34,7 +34,7 @@ Get = Callable[..., Answer]
 def asked(app: object, path: str, method: str = "GET", **headers: str) -> Answer:
     """One request to an ASGI application; header names are written with `_`."""
     place, _, query = path.partition("?")
-    given = {"host": "127.0.0.1:8765"} | {
+    params = {"host": "127.0.0.1:8765"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
     scope = {
@@ -47,7 +47,7 @@ def asked(app: object, path: str, method: str = "GET", **headers: str) -> Answer
         "root_path": "",
         "scheme": "http",
         "server": ("127.0.0.1", 8765),
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in params.items()],
     }
     sent: list[dict[str, object]] = []
 

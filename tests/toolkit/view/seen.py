@@ -189,7 +189,7 @@ ATTRIBUTIONS = [
 
 
 def make(folder: Path) -> Path:
-    """The store: a finished run, one of the same steps beside it, and one that goes on."""
+    """The store: a finished run, another of the same steps, and one that goes on."""
     store = open_store(folder, create=True)
     with store.writer():
         commit(store, "k1", "prompts", "full-1", {"samples": SAMPLES})

@@ -4,8 +4,6 @@ an accessibility check by axe-core. Nothing may be logged as an error or asked o
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,16 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.browsing import IN_A_BROWSER, check_layout, chromium, open_page
 from tests.toolkit.view.seen import EVIL
 from tests.toolkit.view.test_pages import ADDRESSES, RUN
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("TOOLKIT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(300)]
 VIEWS = ((1280, "light"), (400, "dark"))
 PAGES = {name: path for name, path in ADDRESSES.items() if not name.endswith("findings")}
 
@@ -69,71 +62,48 @@ def served(store: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu"]
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 Open = Callable[..., Any]
 
 
 @pytest.fixture
-def open_page(browser: Any, base: str) -> Iterator[Open]:
+def open_path(browser: Any, base: str) -> Iterator[Open]:
     """Opens a page of the explorer; at the end nothing may have gone wrong on any."""
     troubles: list[str] = []
-    contexts = []
+    pages = []
 
     def open_(path: str, width: int = 1280, scheme: str = "light", script: bool = True) -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=scheme,
-            java_script_enabled=script,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on(
-            "request",
-            lambda asked: asked.url.startswith((base, "data:")) or troubles.append(asked.url),
-        )
-        page.goto(base + path)
-        page.wait_for_load_state("networkidle")
-        return page
+        settings = {"width": width, "scheme": scheme, "script": script}
+        pages.append(open_page(browser, base + path, (base, "data:"), troubles, **settings))
+        return pages[-1]
 
     yield open_
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
     assert troubles == []
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_and_has_no_accessibility_fault(open_page: Open, name: str) -> None:
+def test_a_page_fits_and_has_no_accessibility_fault(open_path: Open, name: str) -> None:
     """Wide and light, narrow and dark: nothing sticks out, axe-core finds nothing."""
-    from axe_playwright_python.sync_playwright import Axe
-
     for width, scheme in VIEWS:
-        page = open_page(PAGES[name], width, scheme)
+        page = open_path(PAGES[name], width, scheme)
         assert page.title() != "owned"
         assert page.locator("h1").count() == 1
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-        faults = Axe().run(page).response["violations"]
-        told = {fault["id"]: [node["html"] for node in fault["nodes"]] for fault in faults}
-        assert told == {}, (width, scheme)
+        check_layout(page)
 
 
-def test_dark_mode_is_dark(open_page: Open) -> None:
-    page = open_page("/", scheme="dark")
+def test_dark_mode_is_dark(open_path: Open) -> None:
+    page = open_path("/", scheme="dark")
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, colour.strip("rgb()").split(","))) < 150
 
 
-def test_the_keyboard_reaches_the_search_and_the_content(open_page: Open) -> None:
-    page = open_page("/")
+def test_the_keyboard_reaches_the_search_and_the_content(open_path: Open) -> None:
+    page = open_path("/")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("/")
@@ -147,14 +117,14 @@ def test_the_keyboard_reaches_the_search_and_the_content(open_page: Open) -> Non
     assert page.locator("h1").inner_text() == "Feature 2/5"
 
 
-def test_what_was_found_comes_after_the_page(open_page: Open) -> None:
-    page = open_page(RUN)
+def test_what_was_found_comes_after_the_page(open_path: Open) -> None:
+    page = open_path(RUN)
     assert page.locator("[aria-label='What was found']").count() == 1
 
 
 @pytest.mark.parametrize("by_key", [False, True])
-def test_a_token_shows_its_features_without_a_new_page(open_page: Open, by_key: bool) -> None:
-    page = open_page(f"{RUN}/sample?sample=a1")
+def test_a_token_shows_its_features_without_a_new_page(open_path: Open, by_key: bool) -> None:
+    page = open_path(f"{RUN}/sample?sample=a1")
     page.evaluate("window.same = true")
     token = page.locator("#tokens a").nth(4)
     if by_key:
@@ -171,8 +141,8 @@ def test_a_token_shows_its_features_without_a_new_page(open_page: Open, by_key: 
     assert "space=s1" in page.url
 
 
-def test_a_part_of_a_volcano_is_dragged_out(open_page: Open) -> None:
-    page = open_page(PAGES["/run/{name}/comparison"])
+def test_a_part_of_a_volcano_is_dragged_out(open_path: Open) -> None:
+    page = open_path(PAGES["/run/{name}/comparison"])
     box = page.locator("#volcano svg").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 12)
     page.mouse.down()
@@ -184,8 +154,8 @@ def test_a_part_of_a_volcano_is_dragged_out(open_page: Open) -> None:
     assert "2/5" in rows.first.inner_text()
 
 
-def test_a_table_is_sorted_by_its_heading(open_page: Open) -> None:
-    page = open_page(f"{RUN}/comparison?comparison=c1")
+def test_a_table_is_sorted_by_its_heading(open_path: Open) -> None:
+    page = open_path(f"{RUN}/comparison?comparison=c1")
     page.get_by_role("button", name="d", exact=True).focus()
     page.keyboard.press("Enter")
     first = page.locator("#grid-features ~ .scroll tbody tr").first
@@ -194,14 +164,14 @@ def test_a_table_is_sorted_by_its_heading(open_page: Open) -> None:
     assert "2/7" in first.inner_text()
 
 
-def test_everything_is_there_without_a_script(open_page: Open) -> None:
-    page = open_page(f"{RUN}/sample?sample=a1", script=False)
+def test_everything_is_there_without_a_script(open_path: Open) -> None:
+    page = open_path(f"{RUN}/sample?sample=a1", script=False)
     page.locator("#tokens a").nth(4).click()
     assert page.locator("#active", has_text="At token 4").count() == 1
 
 
-def test_hostile_tokens_are_text(open_page: Open) -> None:
-    page = open_page(f"{RUN}/sample?sample=a1")
+def test_hostile_tokens_are_text(open_path: Open) -> None:
+    page = open_path(f"{RUN}/sample?sample=a1")
     assert EVIL in page.locator("pre.wrap").inner_text()
     assert page.locator("#tokens script, #layers script").count() == 0
 
@@ -221,11 +191,11 @@ def test_another_site_cannot_read_the_pages(browser: Any, base: str) -> None:
     context.close()
 
 
-def test_pages_come_quickly(open_page: Open, base: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pages_come_quickly(open_path: Open, base: str, capsys: pytest.CaptureFixture[str]) -> None:
     """How long each page takes on this small store is printed; that says nothing about a large
     store.
     """
-    page = open_page("/")
+    page = open_path("/")
     for name, path in PAGES.items():
         began = time.perf_counter()
         page.goto(base + path)

@@ -8,21 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.browsing import wait_until
+from tests.browsing import IN_A_BROWSER, LONG_TASKS, wait_until
 from tests.toolkit.query.asked import commit, fired, space, text
 from tests.toolkit.view.seen import _begin
-from tests.toolkit.view.test_browser import CHROMIUM, browser, served  # noqa: F401
+from tests.toolkit.view.test_browser import browser, served  # noqa: F401
 from toolkit_store import open_store
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(300)]
 TOKENS, LAYERS = 512, 31
-LONG_TASKS = """window.longTasks = [];
-new PerformanceObserver(list => longTasks.push(...list.getEntries().map(task => task.duration)))
-  .observe({type: "longtask", buffered: true});"""
 
 
 @pytest.fixture(scope="module")

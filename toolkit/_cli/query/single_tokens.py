@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 WORDS = {"decision": "last"}
 """Other names of positions."""
+PUBLISHED = "attention_magnitude"
+"""The attribution of the published study: attention times the norm of features."""
+OF_TOKENS = ("token", "token_by_head")
+"""Parts that are tokens."""
 
 
 @click.command("feature")
@@ -137,11 +141,15 @@ def attribution(
     part: str,
     top: int,
 ) -> Answer:
-    """Show the parts that move the outcome of a sample most; of each method, the largest first."""
+    """Show the parts that move the outcome of a sample most; of each method, the largest first.
+
+    `importance` is what a method gives a part. For tokens, `attention` is what the last token pays
+    to it at that layer (the mean of its heads) and `norm` the norm of its features there.
+    """
     run = open_run(options, name)
     heads = (
-        "method", "rank", "layer", "position", "token", "head", "feature", "value", "exact",
-        "against",
+        "method", "rank", "layer", "position", "token", "importance", "attention", "norm", "head",
+        "feature", "exact", "against",
     )  # fmt: skip
     if not run.stages("attributions"):
         return Answer(heads, [], 0, run.why("attributions"))
@@ -151,17 +159,32 @@ def attribution(
         where["layer"] = [layer]
     if method is not None:
         where["method"] = [method]
-    by_method: dict[str, list[Row]] = {}
+    factors = _factors(run, sample)
+    by_method: dict[tuple[str, str], list[Row]] = {}
     attributed = run.read_stages("attributions", None, where).to_pylist()
     for row in sorted(attributed, key=lambda row: -abs(row["value"])):
-        of_method = by_method.setdefault(row["method"], [])
+        of_method = by_method.setdefault((row["method"], row["against"]), [])
         if len(of_method) < top:
             position = row["position"]
             token = None if position is None else pieces[position]
-            of_method.append({**row, "rank": len(of_method) + 1, "token": token})
-    rows = [row for of_method in by_method.values() for row in of_method]
+            of_part = factors.get((row["layer"], position), {}) if part in OF_TOKENS else {}
+            more = {"rank": len(of_method) + 1, "token": token, "importance": row["value"]}
+            of_method.append({**row, **more, **of_part})
+    ordered = sorted(by_method, key=lambda key: key[0] != PUBLISHED)
+    rows = [row for key in ordered for row in by_method[key]]
     why = f"Run {run.id} has no parts '{part}' of sample '{sample}' here."
-    return Answer(heads, rows[: options.k], len(rows), why)
+    shared = ("method", "layer", "against")
+    return Answer(heads, rows[: options.k], len(rows), why, shared)
+
+
+def _factors(run: Run, sample: str) -> dict[tuple[int, int], Row]:
+    """By layer and position, the two factors of the published attribution."""
+    where = {"sample": [sample], "method": [PUBLISHED]}
+    columns = ("layer", "position", "attention", "norm")
+    return {
+        (row["layer"], row["position"]): {"attention": row["attention"], "norm": row["norm"]}
+        for row in run.read_stages("attributions", None, where, columns).to_pylist()
+    }
 
 
 # --- positions ------------------------------------------------------------------------------------

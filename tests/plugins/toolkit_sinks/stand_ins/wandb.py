@@ -32,8 +32,8 @@ class Html:
 
 
 class Run:
-    def __init__(self, **given: Any) -> None:
-        self.given, self.logged, self.summary = given, {}, {}
+    def __init__(self, **settings: Any) -> None:
+        self.arguments, self.logged, self.summary = settings, {}, {}
         self.exit_code: int | None = None
         self.torn_down = False
 
@@ -44,19 +44,19 @@ class Run:
         self.exit_code = exit_code
 
 
-def init(**given: Any) -> Run:
+def init(**settings: Any) -> Run:
     if FAILS is not None:
         raise FAILS
-    runs.append(Run(**given))
+    runs.append(Run(**settings))
     return runs[-1]
 
 
 def teardown() -> None:
     last = runs[-1]
     last.torn_down = True
-    if last.given["mode"] == "offline":
-        name = last.given["id"]
-        folder = Path(last.given["dir"]) / "wandb" / f"offline-run-20990101_000000-{name}"
+    if last.arguments["mode"] == "offline":
+        name = last.arguments["id"]
+        folder = Path(last.arguments["dir"]) / "wandb" / f"offline-run-20990101_000000-{name}"
         (folder / "files" / "media").mkdir(parents=True)
         (folder / "logs").mkdir()
         (folder / "logs" / "debug.log").write_text("host and paths")

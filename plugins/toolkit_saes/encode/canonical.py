@@ -2,87 +2,29 @@
 = f W_dec + b_dec (+ x S).
 
 Raw activations in, raw activations out, float32. A fixed scale (a data set's average norm) is kept
-beside the weights, so that arithmetic is done in the order that the authors' code has it; a norm of
-each row by itself is undone by `reconstruct` only.
+next to the weights, so that arithmetic is done in the order that the authors' code has it; a norm
+of each row by itself is undone by `reconstruct` only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from toolkit.errors import DataError
 from toolkit.saes import Sae, Sparse
 from toolkit_saes.encode.fused import fused
-from toolkit_saes.encode.gates import BY_FEATURE, GATES, Gate
-from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.gates import BY_FEATURE, GATES
+from toolkit_saes.encode.weights import Norm, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Norm = Literal["none", "row", "layer"]
 DENSE = 1 << 22
 """Numbers of a block of features over some rows that `sparse` computes at a time: 16 MB."""
 DENSE_ON_GPU = 1 << 26
 """The same on a GPU: 256 MB."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """W_enc (inputs of each feature), b_enc (width), W_dec (outputs of each feature), b_dec
-    (outputs), and how they are run.
-
-    `threshold`: one number or one per feature; `rank_by` (width): what the gate multiplies
-    pre-activations by before it decides (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE;
-    `skip` (inputs of each output). Inputs are multiplied by `scale_in`, the result divided by
-    `scale_out`. `norm`: each row by itself, to length sqrt(inputs) or as layer norm does; undone at
-    the end if `undo_norm`.
-    """
-
-    w_enc: Matrix
-    b_enc: Tensor
-    w_dec: Matrix
-    b_dec: Tensor
-    threshold: Tensor | None = None
-    gate: Gate = "jumprelu"
-    k: int = 0
-    rank_by: Tensor | None = None
-    r_mag: Tensor | None = None
-    b_mag: Tensor | None = None
-    skip: Matrix | None = None
-    subtract_b_dec: bool = False
-    scale_in: float = 1.0
-    scale_out: float = 1.0
-    norm: Norm = "none"
-    undo_norm: bool = True
-
-    def on(self, device: object) -> Weights:
-        """The same on a device."""
-        weights: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        weights |= {
-            name: value.on(device) for name, value in weights.items() if isinstance(value, Matrix)
-        }
-        return replace(
-            self,
-            **weights
-            | {name: value.to(device) for name, value in weights.items() if hasattr(value, "to")},
-        )
-
-    def features(self, part: slice | Tensor) -> Weights:
-        """The weights of the gate for some features only."""
-        weights: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("b_enc", "threshold", "rank_by", "r_mag", "b_mag")
-        }
-        return replace(
-            self,
-            **{
-                name: value[part]
-                for name, value in weights.items()
-                if value is not None and value.ndim
-            },
-        )
 
 
 @dataclass(frozen=True)
@@ -139,14 +81,14 @@ class CanonicalSae(Sae):
     def encode(self, rows: Tensor) -> Tensor:
         """Activations: the output of the gate."""
         weights = self._for(rows)
-        given, _ = _prepared(weights, rows)
-        return GATES[weights.gate](weights.w_enc.into(given), weights)
+        prepared, _ = _prepared(weights, rows)
+        return GATES[weights.gate](weights.w_enc.into(prepared), weights)
 
     def active(self, rows: Tensor) -> Sparse:
         """The same as sparse rows."""
         weights = self._for(rows)
-        given, _ = _prepared(weights, rows)
-        return fused(weights.gate, weights.w_enc.into(given), weights)
+        prepared, _ = _prepared(weights, rows)
+        return fused(weights.gate, weights.w_enc.into(prepared), weights)
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
         """Active features of rows. Where the gate treats features independently, each block of
@@ -171,12 +113,12 @@ class CanonicalSae(Sae):
         needs the rows (see `reconstruct`).
         """
         weights = self._linear(self.weights(activations))
-        return _divided(weights.w_dec.out_of(activations) + weights.b_dec, weights.scale_out)
+        return _divide(weights.w_dec.out_of(activations) + weights.b_dec, weights.scale_out)
 
     def decoder_rows(self, features: Sequence[int] | Tensor) -> Tensor:
         """Rows of W_dec, in the stream's units."""
         weights = self._linear(self._in_file())
-        return _divided(weights.w_dec.rows(self._checked(features)), weights.scale_out)
+        return _divide(weights.w_dec.rows(self._checked(features)), weights.scale_out)
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Rows divided by their own norm, where the SAE does that; constant factors are in the
@@ -234,9 +176,11 @@ class CanonicalSae(Sae):
         weights, chosen = self._in_file(), self._checked(features)
         if weights.gate not in BY_FEATURE:
             return self.encode(rows)[:, chosen.to(rows.device)]
-        given, _ = _prepared(weights, rows.to(weights.b_enc.device))
+        prepared, _ = _prepared(weights, rows.to(weights.b_enc.device))
         selected = weights.features(chosen.to(weights.b_enc.device))
-        return GATES[weights.gate](given @ weights.w_enc.rows(chosen).T, selected).to(rows.device)
+        return GATES[weights.gate](prepared @ weights.w_enc.rows(chosen).T, selected).to(
+            rows.device
+        )
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
         """Encode and decode, with the skip connection and each row's norm restored."""
@@ -247,7 +191,7 @@ class CanonicalSae(Sae):
             rebuilt = _prepared(weights, rows)[1](rebuilt)
         if weights.skip is not None:
             rebuilt = rebuilt + weights.skip.into(rows.float())
-        return _divided(rebuilt, weights.scale_out)
+        return _divide(rebuilt, weights.scale_out)
 
     def release_memory(self) -> None:
         """Release the weights."""
@@ -302,7 +246,7 @@ def _magnitude(weights: Weights, features: Tensor) -> Tensor:
     return weights.r_mag[features.to(weights.r_mag.device)].exp()
 
 
-def _divided(rows: Tensor, by: float) -> Tensor:
+def _divide(rows: Tensor, by: float) -> Tensor:
     return rows if by == 1 else rows / by
 
 
@@ -315,8 +259,8 @@ def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
             min(chunk or max_numbers, max(1, max_numbers // len(block))),
         )
         for start in range(0, len(rows), step):
-            given, _ = _prepared(weights, rows[start : start + step])
-            entries.add(GATES[weights.gate](given @ block.T, selected), start, part.start)
+            prepared, _ = _prepared(weights, rows[start : start + step])
+            entries.add(GATES[weights.gate](prepared @ block.T, selected), start, part.start)
     return entries.by_row()
 
 
@@ -375,8 +319,8 @@ def _nonzero(active: Tensor) -> tuple[Tensor, Tensor]:
 def _prepared(weights: Weights, rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Rows in the encoder's form, and the inverse."""
     rows = rows.float()
-    given, undo = _normed(rows if weights.scale_in == 1 else rows * weights.scale_in, weights.norm)
-    return (given - weights.b_dec if weights.subtract_b_dec else given), undo
+    normed, undo = _normed(rows if weights.scale_in == 1 else rows * weights.scale_in, weights.norm)
+    return (normed - weights.b_dec if weights.subtract_b_dec else normed), undo
 
 
 def _normed(rows: Tensor, norm: Norm) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -1,6 +1,4 @@
-"""What a run's report and the other commands tell of it: whose steps they are, and the command that
-does it again.
-"""
+"""Counts of steps in the report, and the commands that `plan`, `show` and the report print."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ def test_the_report_counts_a_step_that_two_stages_share_for_both(toolkit, toy):
 def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "over.yaml").write_text("seed: 8\n")
-    given = (
+    arguments = (
         "toy.yaml",
         "--overlay",
         "over.yaml",
@@ -59,7 +57,7 @@ def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_pat
         "my store",
     )
     toy()
-    planned = toolkit.run("plan", *given).stdout.splitlines()[0]
+    planned = toolkit.run("plan", *arguments).stdout.splitlines()[0]
     command = planned.split("`")[1]
     assert shlex.split(command)[:3] == ["toolkit", "run", "toy.yaml"]
     assert planned.endswith("computes the missing steps.")
@@ -67,7 +65,7 @@ def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_pat
     report = toolkit.run(*shlex.split(command)[1:]).stdout.splitlines()[-1]
     assert report == str(tmp_path / "my store" / "runs" / run / "report.html")
     assert (
-        toolkit.run("plan", *given)
+        toolkit.run("plan", *arguments)
         .stdout.splitlines()[0]
         .endswith(f"3 stages; everything is in the store: `{command}` computes nothing.")
     )

@@ -1,4 +1,4 @@
-"""What `toolkit plan` and a run count as left to do, beside a store that has some of it."""
+"""What `toolkit plan` and a run count as left to do when a store has some of it."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Compare(AtKept, Samples):
     )
     details: Literal["discovered", "all"] = Field(
         "discovered",
-        description="Which features get intervals and test statistics too, beside effect, p and q.",
+        description="Which features get intervals and test statistics as well as effect, p and q.",
     )
     pool: Literal["max", "mean"] = Field(
         "max", description="How several positions of a sample become one value."
@@ -141,7 +141,7 @@ class Means(TwoGroups):
 
     covariates: tuple[str, ...] = Field(
         (),
-        description="Metadata keys to adjust for, beside the plain test: numbers by their slope, "
+        description="Metadata keys to adjust for, in a second test: numbers by their slope, "
         "words by their value.",
     )
     within: str | None = Field(

@@ -1,9 +1,9 @@
 """Upper bounds of the cost of tests, from how many activations the stages before them write. How
 many rows there will be is up to the data.
 
-Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
-Activations are read from a file that is mapped, in order of spaces: in memory are those of the
-spaces in hand. The host makes that file, one space at a time, before.
+Where tests count operations, these are of arithmetic: they are few compared with the memory that is
+read. Activations are read from a file that is mapped, in order of spaces: in memory are those of
+the spaces in hand. The host makes that file, one space at a time, before.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from toolkit.errors import DataError
 from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.baselines.probe import Probe
 from toolkit_stats.baselines.residual import Residual
-from toolkit_stats.compare.params import Compare
 from toolkit_stats.pathway.params import Pathway
 from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
+from toolkit_stats.samples.params import Compare
 
 FIRING, STATED, BYTES = 0.3, 9, 10
 """What to expect of a comparison: the share of these features that fire in the data, rows of a
@@ -60,19 +60,19 @@ class TestCost:
     rows: int
     entry: float = 20.0
     feature: float = 100.0
-    held: int = HELD
+    entry_bytes: int = HELD
     sorts: bool = False
 
 
 TESTS = {
     "welch": TestCost(7),
     "student": TestCost(7),
-    "mann_whitney": TestCost(9, entry=60, held=2 * HELD, sorts=True),
-    "auroc": TestCost(10, entry=60, held=2 * HELD, sorts=True),
+    "mann_whitney": TestCost(9, entry=60, entry_bytes=2 * HELD, sorts=True),
+    "auroc": TestCost(10, entry=60, entry_bytes=2 * HELD, sorts=True),
     "permutation": TestCost(6),
-    "correlation": TestCost(5, entry=40, held=2 * HELD, sorts=True),
+    "correlation": TestCost(5, entry=40, entry_bytes=2 * HELD, sorts=True),
     "anova": TestCost(3),
-    "kruskal": TestCost(3, entry=40, held=2 * HELD, sorts=True),
+    "kruskal": TestCost(3, entry=40, entry_bytes=2 * HELD, sorts=True),
 }
 
 
@@ -123,7 +123,7 @@ def _compared(test: TestCost, params: Compare, load: Workload) -> Cost:
         flops=load.entries * test.entry + features * test.feature + sorting + shuffling,
         read=read(load),
         memory=int(
-            share(load) * (read(load) + load.entries * test.held)
+            share(load) * (read(load) + load.entries * test.entry_bytes)
             + rows * 8
             + widest * _rows(test, params) * MADE
             + load.samples * OBJECT
@@ -272,7 +272,7 @@ def _pass_flops(load: Workload, layers: Layers) -> float:
 # --- rankings and paths ---------------------------------------------------------------------------
 
 RANKED = 23
-"""Rows of a ranked feature beside its mean at each label."""
+"""Rows of a ranked feature other than its mean at each label."""
 BLOCK = 2**24
 """Pairs of features whose correlations are held together."""
 PAIRS = 4

@@ -8,10 +8,10 @@ from typing import Any
 from toolkit.costs import PlannedComparison
 from toolkit.errors import DataError
 from toolkit.tables import written
-from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
 from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.groups import OWN_UNITS
 from toolkit_stats.samples.layers import hookpoints
+from toolkit_stats.samples.params import REST, Compare, Several, TwoGroups
 
 
 def features(params: Compare, model: Mapping[str, Any]) -> PlannedComparison:
@@ -49,7 +49,7 @@ def _two(params: Any, **family: Any) -> PlannedComparison:
     return _compared(params, groups=(group_a, group_b), **family)
 
 
-def _compared(params: Any, **given: Any) -> PlannedComparison:
+def _compared(params: Any, **settings: Any) -> PlannedComparison:
     unit = "unit" if params.unit in OWN_UNITS else params.unit
     return PlannedComparison(
         by=params.by,
@@ -57,5 +57,5 @@ def _compared(params: Any, **given: Any) -> PlannedComparison:
         cluster=params.cluster,
         half=params.half,
         alpha=params.alpha,
-        **given,
+        **settings,
     )
