@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from toolkit.saes import Sparse, without_zeros
-from toolkit_saes.encode.gates import GATES, Gate
+from toolkit_saes.encode.gates import GATES
+from toolkit_saes.encode.weights import Gate, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from toolkit_saes.layouts.canonical import Weights
 
 
 def fused(gate: Gate, products: Tensor, weights: Weights) -> Sparse:

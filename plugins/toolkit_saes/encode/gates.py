@@ -7,14 +7,12 @@ whatever the threshold. A top-k with ties keeps exactly k.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from toolkit_saes.encode.weights import Gate, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from toolkit_saes.layouts.canonical import Weights
-
-Gate = Literal["relu", "jumprelu", "topk", "abstopk", "gated"]
 
 
 def _relu(products: Tensor, weights: Weights) -> Tensor:

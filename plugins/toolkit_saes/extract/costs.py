@@ -19,7 +19,7 @@ from toolkit.costs import (
     token_bytes,
     token_flops,
 )
-from toolkit_saes.extract.sizes import TYPICAL_L0
+from toolkit_saes.layouts.sizes import TYPICAL_L0
 
 LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
 """Smallest and largest pass in tokens."""

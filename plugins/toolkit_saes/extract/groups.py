@@ -117,12 +117,7 @@ class BatchEncoder:
             if size < len(self._saes):
                 self._release(keep=group)
             for sae in group:
-                yield EncodedBatch(
-                    sae,
-                    self._sparse(sae, batch.rows[sae.hookpoint]),
-                    batch.texts,
-                    sae is self._saes[-1],
-                )
+                yield self._encoded(sae, batch)
                 index += 1
                 if self._together < size:
                     break
@@ -164,12 +159,11 @@ class BatchEncoder:
 
     def _group(self, group: Sequence[Sae], batch: Pass) -> Iterator[EncodedBatch]:
         for sae in group:
-            yield EncodedBatch(
-                sae,
-                self._sparse(sae, batch.rows[sae.hookpoint]),
-                batch.texts,
-                sae is self._saes[-1],
-            )
+            yield self._encoded(sae, batch)
+
+    def _encoded(self, sae: Sae, batch: Pass) -> EncodedBatch:
+        active = self._sparse(sae, batch.rows[sae.hookpoint])
+        return EncodedBatch(sae, active, batch.texts, sae is self._saes[-1])
 
     # --- memory ---
 

@@ -14,7 +14,7 @@ from toolkit.selectors import Read, selected
 from toolkit.streams import Pass, Text
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows
-from toolkit_saes.encode.columns import PassColumns, lists
+from toolkit_saes.extract.columns import PassColumns, lists
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
+from toolkit_stats.figures.sides import key_of_sides
 
 if TYPE_CHECKING:
     from toolkit_stats.compare.contrasts import ContrastTable, Space
@@ -42,7 +43,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         shown = [bar for bar in bars if bar.tested]
         if shown:
             drawn = (
-                _legend(contrast)
+                key_of_sides(contrast)
                 + _counts_said(contrast)
                 + _chart(contrast, shown)
                 + _numbers(contrast, shown)
@@ -78,15 +79,6 @@ def _bar(contrast: ContrastTable, number: int) -> _Bar:
         less,
         largest,
         int(contrast.feature[features[index]]) if len(features) else -1,
-    )
-
-
-def _legend(contrast: ContrastTable) -> str:
-    return draw.key(
-        [
-            ("var(--computed)", f"higher in {contrast.a}"),
-            ("var(--failed)", f"higher in {contrast.b}"),
-        ]
     )
 
 

@@ -14,7 +14,7 @@ from toolkit.errors import DataError, choices, nearest
 from toolkit.halves import in_half, joined_by_state
 from toolkit.tables import written
 from toolkit.work import Work
-from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
+from toolkit_stats.samples.params import REST, Compare, Several, TwoGroups
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,10 +18,10 @@ from toolkit.errors import DataError
 from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.baselines.probe import Probe
 from toolkit_stats.baselines.residual import Residual
-from toolkit_stats.compare.params import Compare
 from toolkit_stats.pathway.params import Pathway
 from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
+from toolkit_stats.samples.params import Compare
 
 THREADS = 4
 """Spaces processed at once, as in the core of comparisons."""
