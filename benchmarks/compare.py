@@ -31,11 +31,11 @@ from toolkit.activation_matrix import Fired, read_space
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
-from toolkit_stats.compare import params as _params
 from toolkit_stats.compare.feature_rows import SpaceResult
 from toolkit_stats.compare.run_comparison import at_once, rows_of, tested_space
 from toolkit_stats.compare.tests import Test, of_means, of_ranks
 from toolkit_stats.math.means import welch
+from toolkit_stats.samples import params as _params
 from toolkit_stats.samples.groups import Design, group_design
 
 ROUNDS_OF_A_GAME = 6

@@ -1,6 +1,7 @@
 """What a container adds to a step: the toy spec on `--on docker` and `--on local`, warm workers.
 
     python benchmarks/containers.py [--steps 50] [--rounds 3]
+    python benchmarks/containers.py --tiny    6 steps, one round: to see that it runs
 
 Each run starts one worker, which takes all steps. What a step takes is the time between two
 `step_done` events of the run's log, the first steps left out: starting the container and importing
@@ -80,7 +81,10 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="6 steps: its figures say nothing")
     given = parser.parse_args()
+    if given.tiny:
+        given.steps, given.rounds = 6, 1
     starts: dict[str, list[float]] = {"local": [], "docker": []}
     steps: dict[str, list[float]] = {"local": [], "docker": []}
     with tempfile.TemporaryDirectory() as scratch:

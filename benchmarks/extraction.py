@@ -34,11 +34,12 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
 from toolkit_hf.engine import CausalModel
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.extract.costs import batches
-from toolkit_saes.extract.sizes import Size, sizes
 from toolkit_saes.extract.stage import Extract, extract
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.layouts.sizes import Size, sizes
 
 LAYERS, WIDTH, FEATURES, K, FEW = 8, 512, 4096, 50, 4
 LARGE = 4096

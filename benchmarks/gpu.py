@@ -38,11 +38,12 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
 from toolkit_hf.engine import CausalModel
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.extract.costs import batches, extraction
-from toolkit_saes.extract.sizes import Size, sizes
 from toolkit_saes.extract.stage import Extract, extract
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.layouts.sizes import Size, sizes
 
 STEP = 1024
 """Samples of one step."""

@@ -33,8 +33,9 @@ from _random_model import stand_in
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit_hf.engine import CausalModel
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.encode.weights import Weights
 from toolkit_tokens.track.params import TrackTokens
 from toolkit_tokens.track.stage import track_tokens
 

@@ -11,8 +11,9 @@ export DOCKER_HOST="unix://$run/docker.sock"
 
 install() {
     command -v dockerd >/dev/null && command -v busybox >/dev/null && return
-    apt-get -o DPkg::Lock::Timeout=300 update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends \
+    local wait=(-o DPkg::Lock::Timeout=300) # for another apt-get, as on a machine that has just begun
+    apt-get "${wait[@]}" update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get "${wait[@]}" install -y -qq --no-install-recommends \
         docker.io busybox-static >/dev/null
 }
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ PUBLIC = {"toolkit"} | {
         "parts",
         "work",
         "saes",
+        "sample_rows",
         "selectors",
         "sessions",
         "streams",
@@ -293,49 +295,89 @@ def _module_of(path: Path) -> str:
     return ".".join(name[:-1] if name[-1] == "__init__" else name)
 
 
-def test_no_modules_of_host_and_store_import_each_other() -> None:
-    """Also through others, for types only, and inside functions."""
-    paths = {_module_of(path): path for path in [*HOST, *STORE] if "templates" not in path.parts}
-    graph = {
-        name: {target for target in _imported_modules(path) if target in paths and target != name}
-        for name, path in paths.items()
-    }
-    while free := {name for name, targets in graph.items() if not targets & graph.keys()}:
-        graph = {name: targets for name, targets in graph.items() if name not in free}
-    assert graph == {}
+MODULES = {
+    _module_of(path): path for path in [*HOST, *PLUGINS, *STORE] if "templates" not in path.parts
+}
+PACKAGES = sorted({package(name) for name in MODULES} - {"toolkit"})
+"""The store and the plugins; the folders of the host have an order of their own."""
 
 
-def test_no_folders_of_the_store_import_each_other() -> None:
-    """Also for types only: what two folders share is a module next to them."""
-    home = ROOT / "store" / "toolkit_store"
-    paths = {_module_of(path): path for path in STORE}
+@pytest.mark.parametrize("name", ["toolkit", *PACKAGES])
+def test_no_modules_of_a_package_import_each_other(name: str) -> None:
+    """Also through others, for types only, and inside functions. The host and the store, which know
+    each other, are looked at together.
+    """
+    group = {name, "toolkit_store"} if name == "toolkit" else {name}
+    modules = {module: path for module, path in MODULES.items() if package(module) in group}
+    assert name in modules
+    assert _in_circles({module: _imported_modules(path) for module, path in modules.items()}) == {}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_folders_of_a_package_import_each_other(name: str) -> None:
+    """Also for types only: what two folders share is a module next to them, or in the lower one."""
     graph: dict[str, set[str]] = {}
-    for path in STORE:
-        source = path.relative_to(home).parts[0].removesuffix(".py")
-        targets = {name.split(".")[1] for name in _imported_modules(path) if name in paths} - {
-            source
-        }
-        graph.setdefault(source, set()).update(targets)
-    graph.pop("__init__")
-    assert {"write", "index", "query", "upkeep", "interchange"} <= graph.keys()
-    while free := {name for name, targets in graph.items() if not targets & graph.keys()}:
-        graph = {name: targets for name, targets in graph.items() if name not in free}
-    assert graph == {}
+    for module, path in MODULES.items():
+        if package(module) == name and module != name:
+            targets = {target for target in _imported_modules(path) if package(target) == name}
+            graph.setdefault(_folder(module), set()).update(map(_folder, targets - {name}))
+    if name == "toolkit_store":
+        assert {"write", "index", "query", "upkeep", "interchange"} <= graph.keys()
+    assert _in_circles(graph) == {}
 
 
-def _imported_modules(path: Path) -> Iterator[str]:
-    """The modules that a file imports: of `from package import module`, the module."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+def test_circles_are_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": {"e"}}
+    assert _in_circles(graph) == {"b": {"c"}, "c": {"b"}}
+
+
+def test_relative_imports_are_resolved() -> None:
+    path = ROOT / "plugins" / "toolkit_patch" / "costs.py"
+    assert "toolkit_patch.screen.params" in _imported_modules(path)
+
+
+def test_mathematics_needs_numpy_and_scipy_only() -> None:
+    """The formulas of the statistics know no table, no step, and no message."""
+    folder = ROOT / "plugins" / "toolkit_stats" / "math"
+    paths = sorted(folder.rglob("*.py"))
+    assert len(paths) > 10
+    known = {"numpy", "scipy", *sys.stdlib_module_names}
+    own = ("toolkit.arrays", "toolkit_stats.math")
+    for path in [*paths, ROOT / "toolkit" / "arrays.py"]:
+        other = [name for name in _imported_modules(path) if package(name) not in known]
+        assert [name for name in other if not name.startswith(own)] == [], label(path)
+
+
+def _folder(module: str) -> str:
+    """The folder of a module in its package, or the module's own name if it is in none."""
+    return module.split(".")[1]
+
+
+def _in_circles(graph: Mapping[str, Set[str]]) -> dict[str, set[str]]:
+    """Of a graph, the part whose members reach each other; a member that names itself does not
+    count.
+    """
+    rest = {name: {one for one in targets if one != name} for name, targets in graph.items()}
+    while True:
+        targets = {one for name in rest for one in rest[name]}
+        kept = {name for name in rest if name in targets and rest[name] & rest.keys()}
+        if kept == rest.keys():
+            return rest
+        rest = {name: rest[name] & kept for name in kept}
+
+
+def _imported_modules(path: Path) -> set[str]:
+    """The modules that a file imports, wherever it does: of `from package import module`, the
+    module.
+    """
+    module, results = _module_of(path).split("."), set()
+    home = module if path.name == "__init__.py" else module[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            for alias in node.names:
-                inner = ROOT.joinpath(*node.module.split("."), alias.name)
-                in_store = ROOT.joinpath("store", *node.module.split("."), alias.name)
-                is_module = any(
-                    file.exists()
-                    for folder in (inner, in_store)
-                    for file in (folder.with_suffix(".py"), folder / "__init__.py")
-                )
-                yield f"{node.module}.{alias.name}" if is_module else node.module
+            results |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = home[: len(home) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            results |= {name if name in MODULES else base for name in names}
+    return results

@@ -4,7 +4,10 @@ and memory-mapped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, choices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,3 +48,16 @@ class BySpace:
 
         parts = [self._rows.slice(first, count) for first, count in self._stretches.get(space, ())]
         return pa.concat_tables(parts) if parts else self._rows.slice(0, 0)
+
+
+def described_spaces(spaces: pa.Table, active: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The rows of table `spaces` by id; one that has activations and no row is an error."""
+    rows = {row["space"]: row for row in spaces.to_pylist()}
+    for space in active:
+        if space not in rows:
+            raise DataError(
+                f"space {space}: it has activations, but table 'spaces' does not describe it, so "
+                "its width is unknown. Let the stage that writes the activations write 'spaces' "
+                f"too. Spaces described: {choices(rows) if rows else 'none'}."
+            )
+    return rows

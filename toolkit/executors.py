@@ -6,6 +6,7 @@ Plugins that start workers in containers or on other machines import this module
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolkit.gpus import Gpu
+from toolkit.parts.params import Params
 from toolkit.protocol import WorkerEvent
 
 
@@ -36,6 +38,26 @@ def gpu_request(choice: GpuChoice | None) -> str | None:
     if isinstance(choice, list):
         return ",".join(map(str, choice))
     return choice
+
+
+class WorkersHere(Params):
+    """How many workers an executor starts on this machine, and what of the machine each gets."""
+
+    workers: int = Field(
+        1, ge=1, le=256, description="Number of workers; if GPUs are named, one per GPU."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Compute threads of a worker; by default an equal share of the cores.",
+    )
+    gpus: GpuChoice | None = Field(
+        None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
+    )
+
+    def threads_of_each(self) -> int:
+        """The compute threads of one worker."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,13 +90,19 @@ def content_digest(files: Mapping[str, Path]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file; of a large one, of its size and sixteen blocks spread over it."""
     check_regular(path)
     size = path.stat().st_size
+    if size <= WHOLE_BYTES:
+        return sha256_of(path)
     with path.open("rb") as file:
-        if size <= WHOLE_BYTES:
-            return hashlib.file_digest(file, "sha256").hexdigest()
         seen = hashlib.sha256(str(size).encode())
         for block in range(16):
             file.seek(block * (size - (1 << 20)) // 15)

@@ -18,14 +18,13 @@ from toolkit.containers import (
     token_mounts,
 )
 from toolkit.errors import BadInput
-from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
+from toolkit.executors import Worker, WorkerRequest, WorkersHere, gpu_request
 from toolkit.files import PathText, locate
 from toolkit.images import read_lock
-from toolkit.parts import Params
 from toolkit.processes import PipedWorker
 
 
-class Apptainer(Params):
+class Apptainer(WorkersHere):
     """The image, the GPUs and the number of workers."""
 
     sif: PathText | None = Field(
@@ -35,17 +34,6 @@ class Apptainer(Params):
     )
     image: str | None = Field(
         None, description="A pinned image's name. Default: cuda if GPUs are named, else cpu."
-    )
-    gpus: GpuChoice | None = Field(
-        None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
-    )
-    workers: int = Field(
-        1, ge=1, le=256, description="Number of processes; if GPUs are named, one per GPU."
-    )
-    threads: int | None = Field(
-        None,
-        ge=1,
-        description="Compute threads of a worker; by default an equal share of the cores.",
     )
 
 
@@ -91,10 +79,9 @@ def command(params: Apptainer, request: WorkerRequest) -> str:
 
 def _words(params: Apptainer, request: WorkerRequest, *, starting: bool) -> list[str]:
     require_gpu_choice(request)
-    threads = params.threads or max(1, (os.cpu_count() or 1) // params.workers)
     token = token_mounts(request, starting=starting)
     sif = _sif(params, request)
-    return exec_words(request, sif, threads, gpus=bool(request.gpus), also=token)
+    return exec_words(request, sif, params.threads_of_each(), gpus=bool(request.gpus), also=token)
 
 
 def _sif(params: Apptainer, request: WorkerRequest) -> str:

@@ -7,9 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from toolkit.executors import GpuChoice, WorkerLimits, gpu_request
+from toolkit.executors import WorkerLimits, WorkersHere, gpu_request
 from toolkit.images import ID, PINNED
-from toolkit.parts import Params
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -36,7 +35,7 @@ def _image(text: str) -> str:
 Image = Annotated[str, AfterValidator(_image)]
 
 
-class Docker(Params):
+class Docker(WorkersHere):
     """The image, the GPUs, and the limits of each container."""
 
     image: Image | None = Field(
@@ -44,24 +43,13 @@ class Docker(Params):
         description="A name that `toolkit images` pins (cpu, cuda), or a pin: "
         "repository@sha256:DIGEST or sha256:ID. Default: cuda if GPUs are named, else cpu.",
     )
-    gpus: GpuChoice | None = Field(
-        None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
-    )
     cdi: tuple[str, ...] = Field(
         (),
         description="CDI device names, such as nvidia.com/gpu=5, passed to the engine unchanged.",
     )
-    workers: int = Field(
-        1, ge=1, le=256, description="Number of containers; if GPUs are named, one per GPU."
-    )
     memory: Size | None = Field(None, description="The memory limit of a container, such as 24g.")
     shm: Size = Field("2g", description="The size of /dev/shm in a container.")
     pids: int = Field(4096, ge=64, description="The limit on processes and threads of a container.")
-    threads: int | None = Field(
-        None,
-        ge=1,
-        description="Compute threads of a container; by default an equal share of the cores.",
-    )
 
 
 def gpus(params: Docker) -> str | None:

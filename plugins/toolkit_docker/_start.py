@@ -94,11 +94,6 @@ def user() -> str:
     return f"{os.getuid()}:{os.getgid()}"
 
 
-def threads_of(params: Docker) -> int:
-    """The number of compute threads of one container."""
-    return params.threads or max(1, (os.cpu_count() or 1) // params.workers)
-
-
 def _options(params: Docker, request: WorkerRequest, mounts: list[Mount]) -> dict[str, Any]:
     from docker.types import Mount as EngineMount
 
@@ -115,7 +110,7 @@ def _options(params: Docker, request: WorkerRequest, mounts: list[Mount]) -> dic
         "mem_limit": request.limits.memory_bytes,
         "shm_size": request.limits.shm_bytes,
         "pids_limit": params.pids,
-        "environment": environment_for(request, threads_of(params)),
+        "environment": environment_for(request, params.threads_of_each()),
         "labels": labels_of(request),
         "device_requests": device_requests(params, request),
         "working_dir": "/tmp",
@@ -155,7 +150,7 @@ def command(params: Docker, request: WorkerRequest) -> str:
         words += ["--gpus", f'"device={devices}"']
     for name in params.cdi:
         words += ["--device", name]
-    for key, value in environment_for(request, threads_of(params)).items():
+    for key, value in environment_for(request, params.threads_of_each()).items():
         words += ["--env", f"{key}={value}"]
     for mount in [*mounts_for(request), *token_mounts(request, starting=False)]:
         words += ["--mount", _mount_text(mount)]

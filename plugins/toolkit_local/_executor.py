@@ -11,37 +11,22 @@ import os
 import shlex
 import sys
 
-from pydantic import Field
-
-from toolkit.executors import GpuChoice, Worker, WorkerRequest
+from toolkit.executors import Worker, WorkerRequest, WorkersHere
 from toolkit.gpus import VISIBLE
-from toolkit.parts import Params
 from toolkit.processes import PipedWorker
 
 COMMAND = (sys.executable, "-m", "toolkit.worker")
 
 
-class Local(Params):
+class Local(WorkersHere):
     """The number of workers on this machine, and their GPUs."""
-
-    workers: int = Field(
-        1, ge=1, le=256, description="Number of processes; if GPUs are named, one per GPU."
-    )
-    threads: int | None = Field(
-        None,
-        ge=1,
-        description="Compute threads of each process; by default an equal share of the cores.",
-    )
-    gpus: GpuChoice | None = Field(
-        None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
-    )
 
 
 def start(params: Local, request: WorkerRequest) -> Worker:
     """Start one process. It inherits this environment; CUDA_VISIBLE_DEVICES is set only if its GPUs
     are chosen for it.
     """
-    threads = str(params.threads or max(1, (os.cpu_count() or 1) // params.workers))
+    threads = str(params.threads_of_each())
     env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": threads}
     if request.gpus is not None:
         env[VISIBLE] = _uuids(request)

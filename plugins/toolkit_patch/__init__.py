@@ -8,6 +8,7 @@ from types import ModuleType
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
+from . import costs
 from .attribution import section as attribution_section
 from .attribution.stage import Attribution, attribute
 from .doses import section as doses_section
@@ -21,7 +22,7 @@ from .joint.stage import joint
 from .published import section as published_section
 from .published.params import Published
 from .published.stage import judge_as_published
-from .screen import cost, stage
+from .screen import stage
 from .screen.params import Delta, Verdicts, family_size, written_tables
 from .steer import section as steering_section
 from .steer.params import Steering
@@ -37,6 +38,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _directions()
     yield from _judgements()
     yield from _sections()
+    yield from _dose_sections()
 
 
 def _interventions() -> Iterator[Part]:
@@ -49,7 +51,7 @@ def _interventions() -> Iterator[Part]:
         version="3",
         run=stage.patch,
         steps=Steps(size="step", features=family_size),
-        estimates=Estimates(cost=cost.screening),
+        estimates=Estimates(cost=costs.screening),
         reads=("samples", "features", "comparisons", "spaces"),
         optional=("activations", "sample_meta"),
         writes=("screens", "effects", "control_screens"),
@@ -62,7 +64,7 @@ def _interventions() -> Iterator[Part]:
         help="Predicts the effects of a screen by gradients (AtP, RelP), next to the exact ones.",
         params=Attribution,
         run=attribute,
-        estimates=Estimates(cost=cost.attributing),
+        estimates=Estimates(cost=costs.attributing),
         reads=("samples", "features", "comparisons", "spaces", "screens"),
         writes=("gradient_effects",),
         uses_model=True,
@@ -73,7 +75,7 @@ def _interventions() -> Iterator[Part]:
         help="Changes screened features together, against the sum of their parts and random sets.",
         params=Joint,
         run=joint,
-        estimates=Estimates(cost=cost.joining),
+        estimates=Estimates(cost=costs.joining),
         reads=("samples", "features", "comparisons", "spaces", "verdicts"),
         writes=("joint_effects",),
         uses_model=True,
@@ -88,7 +90,7 @@ def _directions() -> Iterator[Part]:
         help="Sets features with a verdict to doses, at decisions that the screen did not see.",
         params=Doses,
         run=dose,
-        estimates=Estimates(cost=cost.dosing),
+        estimates=Estimates(cost=costs.dosing),
         reads=("samples", "features", "comparisons", "spaces", "verdicts"),
         optional=("activations", "sample_meta"),
         writes=("feature_doses", "feature_dose_tests"),
@@ -101,7 +103,7 @@ def _directions() -> Iterator[Part]:
         params=Steering,
         version="2",
         run=steer,
-        estimates=Estimates(cost=cost.steering),
+        estimates=Estimates(cost=costs.steering),
         reads=("samples", "sample_meta"),
         writes=("doses", "dose_tests"),
         uses_model=True,
@@ -115,7 +117,7 @@ def _judgements() -> Iterator[Part]:
         help="Says which screened features are causal, corrected over all that were screened.",
         params=Verdicts,
         run=judge,
-        estimates=Estimates(cost=cost.judging),
+        estimates=Estimates(cost=costs.judging),
         reads=("screens",),
         optional=("control_screens",),
         writes=("verdicts", "control_verdicts"),
@@ -125,7 +127,7 @@ def _judgements() -> Iterator[Part]:
         help="Applies a published study's rules to a screen of its two prompts.",
         params=Published,
         run=judge_as_published,
-        estimates=Estimates(cost=cost.judging),
+        estimates=Estimates(cost=costs.judging),
         reads=("sample_meta", "screens", "effects"),
         writes=("features",),
     )
@@ -135,13 +137,31 @@ def _judgements() -> Iterator[Part]:
         params=PairedGames,
         version="2",
         run=compare_games,
-        estimates=Estimates(cost=cost.pairing),
+        estimates=Estimates(cost=costs.pairing),
         reads=("games",),
         writes=("paired_games",),
     )
 
 
 def _sections() -> Iterator[Part]:
+    """What screens found, and what was made of it."""
+    yield _section(
+        "patch-effects",
+        "Patch effects against their controls",
+        "What setting a feature does to the decision, and what random directions of equal "
+        "length do.",
+        verdicts_section,
+        reads=("verdicts", "screens", "spaces"),
+        order=18,
+    )
+    yield _section(
+        "patch-published",
+        "The same features, judged as published",
+        "What a published study's rules call causal, compared with controls and correction.",
+        published_section,
+        reads=("features", "verdicts"),
+        order=31,
+    )
     yield _section(
         "patch-attribution",
         "Gradients against exact effects",
@@ -151,14 +171,6 @@ def _sections() -> Iterator[Part]:
         order=33,
     )
     yield _section(
-        "patch-games",
-        "Games under a persistent patch",
-        "How often games end in each way, against the same games without the patch.",
-        games_section,
-        reads=("paired_games",),
-        order=34,
-    )
-    yield _section(
         "patch-joint",
         "Features changed together",
         "What a set of features does together, and what each does alone.",
@@ -166,6 +178,10 @@ def _sections() -> Iterator[Part]:
         reads=("joint_effects",),
         order=32,
     )
+
+
+def _dose_sections() -> Iterator[Part]:
+    """What doses do, and whole games under a patch."""
     yield _section(
         "patch-feature-doses",
         "Doses of features",
@@ -183,21 +199,12 @@ def _sections() -> Iterator[Part]:
         order=32,
     )
     yield _section(
-        "patch-published",
-        "The same features, judged as published",
-        "What a published study's rules call causal, compared with controls and correction.",
-        published_section,
-        reads=("features", "verdicts"),
-        order=31,
-    )
-    yield _section(
-        "patch-effects",
-        "Patch effects against their controls",
-        "What setting a feature does to the decision, and what random directions of equal "
-        "length do.",
-        verdicts_section,
-        reads=("verdicts", "screens", "spaces"),
-        order=18,
+        "patch-games",
+        "Games under a persistent patch",
+        "How often games end in each way, against the same games without the patch.",
+        games_section,
+        reads=("paired_games",),
+        order=34,
     )
 
 

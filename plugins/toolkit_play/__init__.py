@@ -22,6 +22,7 @@ from toolkit.parts import (
 
 from . import labels, source
 from .games import investment, reward_choice, slot_machine
+from .games.slot_machine_rules import SlotMachine
 from .parsers import simple, strict, study
 from .stage import costs, params, patched, play, summary
 
@@ -81,7 +82,7 @@ def _environments() -> Iterator[Part]:
     yield EnvironmentPart(
         name="slot_machine",
         help="A slot machine with a negative expected value, in three prompt layouts.",
-        params=slot_machine.SlotMachine,
+        params=SlotMachine,
         make=slot_machine.SlotMachineGame,
     )
     yield EnvironmentPart(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,6 +14,7 @@ from pydantic import Field
 from toolkit.errors import DataError
 from toolkit.models import Model, Tokens
 from toolkit.parts import Params
+from toolkit.sample_rows import metadata_row, sample_row
 from toolkit.selectors import GENERATION
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
@@ -77,14 +78,14 @@ def decisions(work: Work) -> Rows:
     samples = []
     for index, row in enumerate(rows):
         tokens = tokenise(row)
-        samples.append(
-            _sample(row, _with_reply(work.model, tokens, row) if work.params.with_reply else tokens)
-        )
+        tokens = _with_reply(work.model, tokens, row) if work.params.with_reply else tokens
+        samples.append(sample_row(_sample_name(row), row["game"], tokens, row["prompt_hash"]))
         work.report.progress(index + 1, len(rows))
     meta = [
-        meta_row
+        metadata_row(_sample_name(row), key, value)
         for row in rows
-        for meta_row in _meta_rows(_sample_name(row), _metadata(games[row["game"]], row))
+        for key, value in _metadata(games[row["game"]], row).items()
+        if value is not None
     ]
     yield "samples", pa.Table.from_pylist(samples, schema=arrow_schema("samples"))
     yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
@@ -184,20 +185,6 @@ def _sample_name(row: _Row) -> str:
     return f"{row['game']}/{row['round']}"
 
 
-def _sample(row: _Row, tokens: Tokens) -> dict[str, Any]:
-    return {
-        "sample": _sample_name(row),
-        "unit": row["game"],
-        "cluster": row["prompt_hash"],
-        "text": tokens.text,
-        "token_ids": tokens.ids,
-        "pieces": tokens.pieces,
-        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
-        "prompt_hash": row["prompt_hash"],
-        "bos": tokens.bos,
-    }
-
-
 def _metadata(game: _Row, row: _Row) -> dict[str, float | str | None]:
     """The metadata of a decision: its game, its condition, and the numbers of its state. `state` is
     the same for decisions with bit-identical states.
@@ -215,11 +202,3 @@ def _metadata(game: _Row, row: _Row) -> dict[str, float | str | None]:
         "action": row["action"],
         "bet": row["bet"],
     }
-
-
-def _meta_rows(sample: str, metadata: Mapping[str, float | str | None]) -> Iterator[dict[str, Any]]:
-    for key, value in metadata.items():
-        if isinstance(value, str):
-            yield {"sample": sample, "key": key, "number": None, "string": value}
-        elif value is not None:
-            yield {"sample": sample, "key": key, "number": value, "string": None}

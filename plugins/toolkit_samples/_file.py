@@ -4,14 +4,13 @@ and the error where it is not UTF-8.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BadInput, DataError
-from toolkit.files import check_regular, locate
+from toolkit.files import check_regular, locate, sha256_of
 from toolkit.identity import Identity
 from toolkit.work import Rows, Work
 
@@ -35,8 +34,7 @@ class FileSource:
         """
         path = self._path(params)
         samples = self.read(path, params)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
         facts = {
             "bytes": path.stat().st_size,
             "rows": len(samples),

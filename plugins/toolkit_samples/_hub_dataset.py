@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from toolkit import hub
 from toolkit.errors import BadInput, DataError
-from toolkit.files import PathText, locate
+from toolkit.files import PathText, locate, sha256_of
 from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work
@@ -154,7 +154,7 @@ def _files_of_folder(params: HfDataset, where: str) -> Iterator[DatasetFile]:
     card = folder / CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     for name in _chosen(params, paths, text, where):
-        yield DatasetFile(name, folder / name, _sha256(folder / name))
+        yield DatasetFile(name, folder / name, sha256_of(folder / name))
 
 
 def _files_of_hub(params: HfDataset, where: str) -> Iterator[DatasetFile]:
@@ -163,7 +163,7 @@ def _files_of_hub(params: HfDataset, where: str) -> Iterator[DatasetFile]:
     card = _fetched(snapshot, CARD).read_text("utf-8", "replace") if CARD in listed else ""
     for name in _chosen(params, list(listed), card, where):
         path = _fetched(snapshot, name)
-        digest = _sha256(path)
+        digest = sha256_of(path)
         if listed[name].sha256 not in (None, digest):
             raise DataError(
                 f"{where}, {name}: the cached file {path} is not the one of this commit: its "
@@ -184,8 +184,3 @@ def _fetched(snapshot: hub.Snapshot, name: str) -> Path:
     if hub.offline():
         raise BadInput(hub.not_cached(snapshot.name, snapshot.revision))
     return hub.fetch(snapshot, [name]) / name
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

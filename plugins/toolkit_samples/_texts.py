@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pydantic import Field, field_validator
 
 from toolkit.errors import DataError, nearest
 from toolkit.parts import Params
+from toolkit.sample_rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
@@ -162,7 +162,7 @@ def tables(work: Work, all_samples: Sequence[Sample]) -> Rows:
     for number, sample in enumerate(samples):
         tokens = _tokens(work, sample)
         split_spans += _split_spans(sample, tokens, work.params)
-        rows.append(_sample(sample, tokens))
+        rows.append(sample_row(sample.id, sample.unit, tokens))
         work.report.progress(number + 1, len(samples))
     _warn_of_split_spans(work, split_spans)
     yield "samples", pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
@@ -299,21 +299,6 @@ def _warn_of_split_spans(work: Work, split: Sequence[str]) -> None:
         )
 
 
-def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
-    digest = hashlib.sha256(tokens.text.encode()).hexdigest()
-    return {
-        "sample": sample.id,
-        "unit": sample.unit,
-        "cluster": digest,
-        "text": tokens.text,
-        "token_ids": tokens.ids,
-        "pieces": tokens.pieces,
-        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
-        "prompt_hash": digest,
-        "bos": tokens.bos,
-    }
-
-
 def _meta(
     samples: Sequence[Sample], all_samples: Sequence[Sample], params: Texts
 ) -> Iterator[dict[str, Any]]:
@@ -334,24 +319,13 @@ def _meta(
     }
     for sample in samples:
         if params.row is not None:
-            yield {
-                "sample": sample.id,
-                "key": params.row,
-                "number": float(sample.number),
-                "string": None,
-            }
+            yield metadata_row(sample.id, params.row, float(sample.number))
         for column in columns:
             if column in sample.row.cells:
                 cell = sample.row.cells[column]
                 number = _number(cell, column, params) if column in numeric else None
-                text = (
-                    None
-                    if number is not None
-                    else cell
-                    if isinstance(cell, str)
-                    else number_text(cell)
-                )
-                yield {"sample": sample.id, "key": column, "number": number, "string": text}
+                text = cell if isinstance(cell, str) else number_text(cell)
+                yield metadata_row(sample.id, column, text if number is None else number)
 
 
 MAX_LISTED_VALUES = 50

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from toolkit.activation_rows import described_spaces
 from toolkit.archives import archive, dense, texts, whole
 from toolkit.costs import Cost
-from toolkit.errors import DataError, choices
+from toolkit.errors import DataError
 from toolkit.parts import SinkParams
 from toolkit.work import SinkWork
 
@@ -19,7 +20,7 @@ from ._dense import NUMBERS, configurations, layers
 from ._entries import Entries
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 
 class Npz(SinkParams):
@@ -77,7 +78,7 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         return
     activations = work.inputs.read("activations")
     ids = sorted(pc.unique(activations["space"]).to_pylist())
-    known = _spaces(work.inputs.read("spaces"), ids)
+    known = described_spaces(work.inputs.read("spaces"), ids)
     heads = [known[space] for space in ids]
 
     def rows_of(space: Mapping[str, Any]) -> Entries:
@@ -97,18 +98,6 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
 
 def _no_entries(space: Mapping[str, Any]) -> Entries:
     raise DataError(f"space {space['space']} has no activations here.")
-
-
-def _spaces(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    rows = {row["space"]: row for row in table.to_pylist()}
-    for space in names:
-        if space not in rows:
-            raise DataError(
-                f"space {space}: it has activations, but table 'spaces' does not describe it, so "
-                "its width is unknown. Let the stage that writes the activations write 'spaces' "
-                f"too. Spaces described: {choices(rows) if rows else 'none'}."
-            )
-    return rows
 
 
 def _names(spaces: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> list[str]:

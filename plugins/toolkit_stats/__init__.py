@@ -6,14 +6,13 @@ from collections.abc import Iterator
 
 from toolkit import hookimpl
 from toolkit.parts import Estimates, LabelKeys, Part, ReportSection, SinkPart, StagePart
+from toolkit_stats import costs as _cost
+from toolkit_stats import declared as _compares
 from toolkit_stats.baselines import leak as _leak
 from toolkit_stats.baselines import probe as _probe
 from toolkit_stats.baselines import residual as _residual
 from toolkit_stats.baselines import section as _baselines_section
-from toolkit_stats.compare import costs as _cost
-from toolkit_stats.compare import declared as _compares
 from toolkit_stats.compare import findings as _findings
-from toolkit_stats.compare import params as _params
 from toolkit_stats.compare import stage as _compare
 from toolkit_stats.figures import heatmap as _heatmap
 from toolkit_stats.figures import histograms as _histograms
@@ -27,6 +26,7 @@ from toolkit_stats.ranking import section as _ranking_section
 from toolkit_stats.ranking import sink as _ranking_sink
 from toolkit_stats.ranking import stage as _ranking
 from toolkit_stats.ranking.params import Ranking
+from toolkit_stats.samples import params as _params
 from toolkit_stats.samples.label_uses import label_uses
 
 
@@ -37,9 +37,11 @@ def toolkit_parts() -> Iterator[Part]:
     yield from _baselines()
     yield from _paths_and_ranks()
     yield from _sections()
+    yield from _feature_sections()
 
 
 def _sections() -> Iterator[Part]:
+    """Claims over all features, layer by layer."""
     yield ReportSection(
         name="baselines",
         title="What else predicts the label",
@@ -66,6 +68,10 @@ def _sections() -> Iterator[Part]:
         run=_heatmap.figures,
         order=21,
     )
+
+
+def _feature_sections() -> Iterator[Part]:
+    """Single features, and the values behind them."""
     yield ReportSection(
         name="volcano",
         title="Effect and evidence",

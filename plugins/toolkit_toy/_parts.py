@@ -5,7 +5,6 @@ tests of the toolkit use.
 from __future__ import annotations
 
 import hashlib
-import html
 import os
 import signal
 import time
@@ -15,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from toolkit import figures as draw
 from toolkit.errors import DataError
 from toolkit.identity import Identity
+from toolkit.models import Tokens
 from toolkit.parts import Params
+from toolkit.sample_rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Figure, Inputs, Reporter, Rows, Work
 
@@ -84,28 +86,14 @@ def count(work: Work) -> Rows:
 
     n = min(work.params.n, work.limit_units or work.params.n)
     time.sleep(work.params.seconds)
-    texts = [f"number {i}" for i in range(n)]
     ids = [f"n{i:06d}" for i in range(n)]
-    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
-    empty: list[list[Any]] = [[] for _ in ids]
-    pieces = [text.split() for text in texts]
-    columns = {
-        "sample": ids,
-        "unit": ids,
-        "cluster": hashes,
-        "text": texts,
-        "token_ids": empty,
-        "pieces": pieces,
-        "spans": empty,
-        "prompt_hash": hashes,
-        "bos": [False] * n,
-    }
-    yield "samples", pa.table(columns, schema=arrow_schema("samples"))
-    groups = ["even" if i % 2 == 0 else "odd" for i in range(n)]
-    yield (
-        "sample_meta",
-        pa.table([ids, ["group"] * n, [None] * n, groups], schema=arrow_schema("sample_meta")),
-    )
+    tokens = [Tokens(f"number {i}", ids=(), pieces=("number", str(i))) for i in range(n)]
+    rows = [sample_row(name, name, text) for name, text in zip(ids, tokens, strict=True)]
+    meta = [
+        metadata_row(name, "group", "even" if i % 2 == 0 else "odd") for i, name in enumerate(ids)
+    ]
+    yield "samples", pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
+    yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
 
 
 def extract_hash(work: Work) -> Rows:
@@ -213,15 +201,10 @@ def figure(inputs: Inputs) -> Iterable[Figure]:
     if not rows:
         return
     rows.sort(key=lambda row: -row["number"])
-    cells = "".join(
-        f"<tr><td>{row['feature']}</td><td>{html.escape(row['group'])}</td><td>{row['number']:.3f}</td></tr>"
+    cells = [
+        (str(row["feature"]), draw.escaped(row["group"]), f"{row['number']:.3f}")
         for row in rows[:12]
-    )
-    head = (
-        '<tr><th scope="col">feature</th><th scope="col">group</th><th scope="col">mean</th></tr>'
-    )
-    yield Figure(
-        "Largest means",
-        f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>",
-        "Largest means by group",
-    )
+    ]
+    caption = "Largest means by group"
+    table = draw.table(caption, ("feature", "group", "mean"), cells, left=(1,))
+    yield Figure("Largest means", table, caption)

@@ -17,6 +17,13 @@ from .replies.params import ReplyWords
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
+    yield from _descriptions()
+    yield _cross_reference()
+    yield from _sections()
+
+
+def _descriptions() -> Iterator[Part]:
+    """Stages that describe features, each from another side."""
     yield StagePart(
         name="words.tokens",
         help="The tokens that each feature's decoder row promotes and suppresses.",
@@ -50,7 +57,10 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("spaces",),
         writes=("features",),
     )
-    yield StagePart(
+
+
+def _cross_reference() -> Part:
+    return StagePart(
         name="words.cross_reference",
         help="Whether a feature's label, words, tokens, effects, spans and attention agree.",
         params=reference.CrossReference,
@@ -68,7 +78,6 @@ def toolkit_parts() -> Iterator[Part]:
         ),
         writes=("cross_references",),
     )
-    yield from _sections()
 
 
 def _sections() -> Iterator[Part]:

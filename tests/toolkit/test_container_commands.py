@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +97,43 @@ def test_all_gpus_are_rendered_as_all_or_left_to_the_driver(
     apptainer = rendered(toolkit, root, "apptainer", "all")
     assert "--nv" in apptainer
     assert not [word for word in apptainer if word.startswith("CUDA_VISIBLE_DEVICES")]
+
+
+def test_a_gpu_of_this_machine_is_rendered_by_its_uuid(
+    toolkit: Any, toy: Any, pinned: Path, nvidia_smi: Any
+) -> None:
+    words = ("run", toy(), "--dry-run", "--set", "executors={EXECUTOR: {gpus: {count: 2}}}")
+    for executor, argument in (
+        ("docker", "--gpus '\"device={}\"'"),
+        ("apptainer", "--env CUDA_VISIBLE_DEVICES={}"),
+    ):
+        choice = words[-1].replace("EXECUTOR", executor)
+        result = toolkit.run(*words[:-1], choice, "--on", executor, PATH=nvidia_smi(6))
+        assert result.returncode == 0, result.stderr
+        lines = result.stdout.splitlines()
+        expected = [argument.format(f"GPU-uuid-{index}") for index in (0, 1)]
+        assert [text in line for text, line in zip(expected, lines, strict=True)] == [True, True]
+        lines = toolkit.run(*words[:-2], "--on", executor, "--gpu", "5", PATH=nvidia_smi(6)).stdout
+        assert argument.format("GPU-uuid-5") in lines
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_nothing_asks_the_engine_before_a_run(
+    toolkit: Any, toy: Any, pinned: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="tk-") as short,
+        socket.socket(socket.AF_UNIX) as engine,
+    ):
+        engine.bind(f"{short}/s")
+        engine.listen()
+        engine.setblocking(False)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{short}/s")
+        dry = ("--dry-run",) if command == "run" else ()
+        result = toolkit.run(command, toy(), "--on", "docker", *dry)
+        assert result.returncode == 0, result.stderr
+        with pytest.raises(BlockingIOError):
+            engine.accept()
 
 
 def test_on_docker_without_an_engine_exits_with_2_and_names_local(

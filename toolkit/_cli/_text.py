@@ -5,6 +5,7 @@ something.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -30,6 +31,31 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")(
         function
     )
+
+
+def run_option(function: Function) -> Function:
+    """`--run`, the same on every command that reads one run."""
+    return click.option(
+        "--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest."
+    )(function)
+
+
+def layer_option(function: Function) -> Function:
+    """`--layer`, for the features of one layer."""
+    return click.option(
+        "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
+    )(function)
+
+
+def plugin_files_option(function: Function) -> Function:
+    """`--plugin`, on commands that list what plugins offer; the command gets `files`."""
+    return click.option(
+        "--plugin",
+        "files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Load a scratch plugin from a file, too.",
+    )(function)
 
 
 class Styled(str):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit._cli._text import plugin_files_option
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
@@ -15,13 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plugins")
-@click.option(
-    "--plugin",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Load a scratch plugin from a file, too.",
-)
+@plugin_files_option
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def command(files: tuple[Path, ...], as_json: bool) -> None:
     """List the installed plugins and their parts."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit._cli._text import plugin_files_option
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
@@ -27,13 +28,7 @@ _USED_CLASSES = {f"Used{kind.capitalize()}": kind for kind in USED}
 
 
 @click.command("schema")
-@click.option(
-    "--plugin",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Load a scratch plugin from a file, too.",
-)
+@plugin_files_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

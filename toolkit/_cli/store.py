@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit._cli._text import MAX_NUMBER, columns, json_option, size, store_option
+from toolkit._cli._text import (
+    MAX_NUMBER,
+    columns,
+    json_option,
+    run_option,
+    size,
+    store_option,
+)
 from toolkit.addresses import layer_of
 from toolkit.terminal import counted, echo
 
@@ -42,6 +49,15 @@ _IMPORT = {
     "space": ("--space", ("lists",)),
 }
 """The formats that each option applies to."""
+
+
+_spaces_option = click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    metavar="ADDRESS",
+    help="This space only; may be repeated.",
+)
 
 
 @click.group("store")
@@ -123,14 +139,8 @@ def gc(as_json: bool, store: str | None) -> None:
 
 
 @command.command("project")
-@click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")
-@click.option(
-    "--space",
-    "spaces",
-    multiple=True,
-    metavar="ADDRESS",
-    help="This space only; may be repeated.",
-)
+@run_option
+@_spaces_option
 @click.option(
     "--saes",
     metavar="FOLDER",
@@ -210,14 +220,8 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @command.command("export")
 @_formats
-@click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")
-@click.option(
-    "--space",
-    "spaces",
-    multiple=True,
-    metavar="ADDRESS",
-    help="This space only; may be repeated.",
-)
+@run_option
+@_spaces_option
 @click.option(
     "--feature",
     "features",

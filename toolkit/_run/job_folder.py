@@ -8,7 +8,6 @@ even if the host that requested it is gone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import queue
 import threading
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._run.atomic import write_text
 from toolkit.errors import DataError
+from toolkit.files import sha256_of
 from toolkit.tables import arrow_schema, table
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class JobWriter:
         self.close()
         self._raise_failure()
         files = {
-            name: {"rows": count, "sha256": _hash(self._folder / f"{name}.arrow")}
+            name: {"rows": count, "sha256": sha256_of(self._folder / f"{name}.arrow")}
             for name, count in self._counts.items()
         }
         write_text(self._folder / DONE, json.dumps({"tables": files, **facts}, sort_keys=True))
@@ -138,13 +138,8 @@ def collect(folder: Path) -> tuple[dict[str, Any], dict[str, pa.Table]] | None:
         done = json.loads((folder / DONE).read_text())
         for name, file in done["tables"].items():
             table(name)
-            if _hash(folder / f"{name}.arrow") != file["sha256"]:
+            if sha256_of(folder / f"{name}.arrow") != file["sha256"]:
                 return None
         return done, {name: read_arrow(folder / f"{name}.arrow") for name in done["tables"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

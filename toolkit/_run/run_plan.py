@@ -157,8 +157,7 @@ def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
         store.index(keys, run=plan.run)
         inputs = StoreInputs(store, scheduler.queue.rows, folder / "inputs")
         record = read_manifest(folder)
-        for name, sink_folder, hashes in write_sinks(plan, inputs, record, report_of):
-            written = ev.SinkWritten(sink=name, folder=str(sink_folder), hashes=hashes)
+        for written in write_sinks(plan, inputs, record, report_of):
             scheduler.emit(written)
 
     scheduler.interrupts.obey(write)

@@ -4,7 +4,6 @@ calls to the hub's client.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from toolkit import hub
 from toolkit.errors import BadInput
+from toolkit.files import sha256_of
 from toolkit.tables import DATA_TABLES
 
 INDEX = "toolkit-run.json"
@@ -61,10 +61,5 @@ def different(files: Mapping[str, Path], remote: Mapping[str, hub.HubFile]) -> I
         copy = remote.get(name)
         if copy is None or copy.size != path.stat().st_size:
             yield name
-        elif copy.sha256 is not None and copy.sha256 != _sha256(path):
+        elif copy.sha256 is not None and copy.sha256 != sha256_of(path):
             yield name
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -50,8 +50,8 @@ def feature(library: Library, query: Query, name: str) -> Page:
         Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
         Grid("words", "Words that go with it", _words(run, where)),
-        Grid("coactive", "Fires together with", *_coactive(run, space, index, fires)),
-        Grid("similar", "Nearest decoder directions", *_similar(run, space, index)),
+        _coactive(run, space, index, fires),
+        _similar(run, space, index),
     ]
     facts = {
         "address": address,
@@ -99,22 +99,25 @@ def _words(run: Run, where: dict[str, list[Any]]) -> Any:
     return answers.frame(rows, heads)
 
 
-def _coactive(run: Run, space: str, index: int, fires: bool) -> tuple[Any, Any]:
+def _coactive(run: Run, space: str, index: int, fires: bool) -> Grid:
+    title = "Fires together with"
     heads = ("address", "both", "count", "jaccard", "label")
     if not fires:
-        return answers.frame([], heads), {}
+        return Grid("coactive", title, answers.frame([], heads))
     rows = answers.named(run, space, run.view.coactive(space, index, 20))
-    return rows, {"address": feature_link(run.id)}
+    return Grid("coactive", title, rows, {"address": feature_link(run.id)})
 
 
-def _similar(run: Run, space: str, index: int) -> tuple[Any, Any, str]:
+def _similar(run: Run, space: str, index: int) -> Grid:
     """The nearest features by the store's projections: a page opens no SAE files."""
+    title = "Nearest decoder directions"
     rows = run.view.projections(space)
     if rows is None:
         why = "The store keeps no projections of this SAE. To add them: toolkit store project"
-        return answers.frame([], ("address", "cosine", "label")), {}, why
+        return Grid("similar", title, answers.frame([], ("address", "cosine", "label")), {}, why)
     neighbours = run.view.similar(space, index, 20, rows)
-    return answers.named(run, space, neighbours), {"address": feature_link(run.id)}, ""
+    nearest = answers.named(run, space, neighbours)
+    return Grid("similar", title, nearest, {"address": feature_link(run.id)}, "")
 
 
 def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
@@ -172,25 +175,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
     start = (position or 0) // BLOCK * BLOCK
     rows = run.view.sample(text["sample"]) if run.stages("activations") else None
     chosen = None if space is None else [space]
-    heads = ("address", "position", "token", "value")
-    active = (
-        answers.frame([], heads)
-        if rows is None
-        else answers.active(run, text["sample"], position, chosen)
-    )
-    if not query.downloads:
-        active = active.head(200)
-    links = {"address": feature_link(name)}
-    grids = [
-        Grid("active", "Active features", active, links, "No feature is kept as active here."),
-        Grid("attention", "Attention from this token", _attention(run, text, position)),
-        Grid(
-            "attributions",
-            "Parts that move the outcome",
-            _attributions(run, text, position),
-            {"feature": lambda row: run_href(name, "feature", address=row["feature"])},
-        ),
-    ]
+    grids = _sample_grids(run, text, position, chosen, limit=None if query.downloads else 200)
     kept_positions = set() if rows is None else set(rows["position"].unique().to_list())
     shown = [
         index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept_positions
@@ -210,6 +195,36 @@ def sample(library: Library, query: Query, name: str) -> Page:
         "addresses": {row["space"]: row["address"] for row in run.spaces},
     }
     return Page("sample.html", f"Sample {text['sample']}", facts, grids, name)
+
+
+def _sample_grids(
+    run: Run,
+    text: dict[str, Any],
+    position: int | None,
+    spaces: list[str] | None,
+    limit: int | None,
+) -> list[Grid]:
+    """What is active in a sample, what its tokens look at, and what moves the outcome there."""
+    heads = ("address", "position", "token", "value")
+    active = answers.frame([], heads)
+    if run.stages("activations"):
+        active = answers.active(run, text["sample"], position, spaces)
+    return [
+        Grid(
+            "active",
+            "Active features",
+            active if limit is None else active.head(limit),
+            {"address": feature_link(run.id)},
+            "No feature is kept as active here.",
+        ),
+        Grid("attention", "Attention from this token", _attention(run, text, position)),
+        Grid(
+            "attributions",
+            "Parts that move the outcome",
+            _attributions(run, text, position),
+            {"feature": lambda row: run_href(run.id, "feature", address=row["feature"])},
+        ),
+    ]
 
 
 def _tokens(

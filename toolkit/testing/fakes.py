@@ -16,7 +16,9 @@ import pyarrow as pa
 from toolkit.comparisons import ComparedGroup, Comparison
 from toolkit.errors import DataError, choices, nearest
 from toolkit.ledger import StepRow
+from toolkit.models import Tokens
 from toolkit.parts import NoParams
+from toolkit.sample_rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Work
 
@@ -143,7 +145,7 @@ def make_samples(
     ids = [f"s{index:04d}" for index in range(len(texts))]
     samples = [_sample(name, text) for name, text in zip(ids, texts, strict=True)]
     rows = [
-        _meta(name, key, value)
+        metadata_row(name, key, value)
         for key, values in labels.items()
         for name, value in zip(ids, values, strict=True)
     ]
@@ -182,29 +184,10 @@ def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str,
 
 
 def _sample(name: str, text: str) -> dict[str, Any]:
-    pieces = text.split()
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return {
-        "sample": name,
-        "unit": name,
-        "cluster": digest,
-        "text": text,
-        "token_ids": [_number(piece) for piece in pieces],
-        "pieces": pieces,
-        "spans": [{"name": "last", "start": len(pieces) - 1, "end": len(pieces)}] if pieces else [],
-        "prompt_hash": digest,
-        "bos": False,
-    }
-
-
-def _meta(name: str, key: str, value: float | str) -> dict[str, Any]:
-    text = isinstance(value, str)
-    return {
-        "sample": name,
-        "key": key,
-        "number": None if text else value,
-        "string": value if text else None,
-    }
+    pieces = tuple(text.split())
+    spans = (("last", len(pieces) - 1, len(pieces)),) if pieces else ()
+    ids = tuple(_number(piece) for piece in pieces)
+    return sample_row(name, name, Tokens(text, ids, pieces, spans))
 
 
 def _activations(sample: Mapping[str, Any]) -> list[dict[str, Any]]:

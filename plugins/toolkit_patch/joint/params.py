@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from toolkit_patch.screen.params import PatchOutcomes
+from toolkit_patch.screen.params import FollowUp
 
 
-class Joint(PatchOutcomes):
+class Joint(FollowUp):
     """Which features are changed together, and at which decision points."""
 
-    between: tuple[str, str] | None = Field(
-        None, description="The two groups whose means are the values; as compared."
-    )
     verdicts: tuple[str, ...] = Field(
         ("causal", "unspecific"), description="Features with these verdicts make up the set."
     )
@@ -29,14 +24,4 @@ class Joint(PatchOutcomes):
     )
     sets: int = Field(
         99, ge=19, description="Random sets: each feature's change along another feature's row."
-    )
-    points: int = Field(
-        120,
-        ge=2,
-        description="Most decision points; every unit gives one before any gives a second.",
-    )
-    half: Literal["select", "confirm", "all"] = Field(
-        "select",
-        description="select: the half of the units that the screen did not use, so that effects "
-        "are independent of those that chose the set.",
     )

@@ -113,6 +113,24 @@ class PatchOutcomes(Params):
         return self.outcome or next(iter(self.outcomes))
 
 
+class FollowUp(PatchOutcomes):
+    """At which decision points the features that a screen found are looked at again."""
+
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
+    points: int = Field(
+        120,
+        ge=2,
+        description="Most decision points; every unit gives one before any gives a second.",
+    )
+    half: Literal["select", "confirm", "all"] = Field(
+        "select",
+        description="select: the half of the units that the screen did not use, so that effects "
+        "are independent of those that chose the features.",
+    )
+
+
 class Delta(PatchOutcomes, At):
     """What is screened, at which decision points, and what counts as an outcome."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.games import Option, Prompt, State
 
 from .components import SPANS, line
-from .slot_machine import SlotMachine, fixed_bet, highest_bet
+from .slot_machine_rules import SlotMachine, fixed_bet, highest_bet
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from toolkit.games import Scenario, State
 
-from .slot_machine import SlotMachine, highest_bet
+from .slot_machine_rules import SlotMachine, highest_bet
 
 _PastRound = tuple[int, bool, int]
 """A round that the prompt shows: the bet, whether it was won, the balance after it."""

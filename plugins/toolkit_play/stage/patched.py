@@ -15,8 +15,8 @@ patch alone until the two texts diverge.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,11 +27,9 @@ from toolkit.parts import Params
 from toolkit.saes import space_row
 from toolkit.work import Rows, Work
 
+from .arms import Arm, edits_at
 from .params import Play
 from .params import count_games as games_per_arm
-
-if TYPE_CHECKING:
-    from toolkit.edits import Edit
 
 OPERATIONS = ("set", "add", "scale")
 
@@ -111,44 +109,6 @@ def count_games(params: PatchedPlay) -> int:
     return games_per_arm(params) * max(1, params.random_directions)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """An intervention on games: its name, and its edits for a prompt of a given length."""
-
-    name: str
-    is_null: bool
-    """Whether other arms are ranked among this one and its like."""
-    operations: Sequence[tuple[str, Any, str | None]]
-    """(hookpoint, operation, hookpoint that it reads if a different one), by layer."""
-    tokens: str
-    shared: Sequence[Edit] = ()
-    """The edits of every prompt if they do not depend on its length."""
-
-    def edits(self, prompt_tokens: int) -> Sequence[Edit]:
-        """The edits of one reply."""
-        if self.tokens == "all":
-            return self.shared
-        return _edits(self.operations, prompt_tokens - 1)
-
-    def check_made(
-        self, edits: Sequence[Edit], request: str, prompt_tokens: int, reply_tokens: int
-    ) -> None:
-        """Check that every edit was made at each targeted token of the prompt and of the reply,
-        whose last token the model never reads. Clears the counts of the request.
-        """
-        planned = prompt_tokens if self.tokens == "all" else 1
-        for edit in edits:
-            prompt_edits = edit.tally.counts.pop((request, "prompt"), 0)
-            reply_edits = edit.tally.counts.pop((request, "generation"), 0)
-            if prompt_edits != planned or not reply_tokens - 1 <= reply_edits <= reply_tokens:
-                raise DataError(
-                    f"{request}: an edit at {edit.hookpoint} was planned at {planned} tokens of "
-                    f"the prompt and {max(0, reply_tokens - 1)} of the reply, and made at "
-                    f"{prompt_edits} and {reply_edits}. The model's session makes edits more or "
-                    "less often than requested; its loader is at fault."
-                )
-
-
 def play_patched(work: Work) -> Rows:
     """Play this step's games under the patch."""
     from .play import play
@@ -174,7 +134,7 @@ def _arms(work: Work) -> list[Arm]:
 
 
 def _arm(params: PatchedPlay, name: str, operations: Sequence[Any], *, is_null: bool) -> Arm:
-    shared = _edits(operations, 0) if params.tokens == "all" else ()
+    shared = edits_at(operations, 0) if params.tokens == "all" else ()
     return Arm(name, is_null, operations, params.tokens, shared)
 
 
@@ -199,15 +159,6 @@ def _along_random(work: Work, operations: Sequence[Any], number: int) -> list[An
         directions = torch.nn.functional.normalize(samples, dim=-1) * lengths
         results.append((hookpoint, replace(operation, decoder_rows=directions), read_hookpoint))
     return results
-
-
-def _edits(operations: Sequence[tuple[str, Any, str | None]], start: int) -> list[Edit]:
-    from toolkit.edits import Edit, from_position
-
-    return [
-        Edit(hookpoint, operation, from_position(start), read_hookpoint)
-        for hookpoint, operation, read_hookpoint in operations
-    ]
 
 
 def _warn_out_of_range(work: Work) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from toolkit.edits import Edit
     from toolkit.sessions import Draw, Generated, Session
 
-    from .patched import Arm
+    from .arms import Arm
 
 SHOWN_REPLIES = 3
 SHOWN_CHARACTERS = 80

@@ -16,7 +16,7 @@ from .rendering import SeenPrompt
 if TYPE_CHECKING:
     from toolkit.sessions import Generated
 
-    from .patched import Arm
+    from .arms import Arm
 
 
 @dataclass

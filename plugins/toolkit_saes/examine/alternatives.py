@@ -13,8 +13,8 @@ from toolkit.errors import BadInput
 from toolkit.hookpoints import SITES, Hookpoint, hookpoint
 from toolkit.models import Model
 from toolkit.saes import Sae
-from toolkit_saes.encode.gates import Gate
-from toolkit_saes.layouts.canonical import CanonicalSae, Weights
+from toolkit_saes.encode.canonical import CanonicalSae
+from toolkit_saes.encode.weights import Gate, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

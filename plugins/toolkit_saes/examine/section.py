@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from typing import Any
 
+from toolkit import figures as draw
 from toolkit.addresses import layer_of
 from toolkit.work import Figure, Finding, Inputs
 
 USED = ("fits", "does not fit")
 """Verdicts on the site where an SAE is used; others are on sites where it was only tried."""
 
+HEADS = (
+    "SAE",
+    "at",
+    "L0",
+    "declared",
+    "explained variance",
+    "cosine",
+    "never fired",
+    "tokens",
+    "verdict",
+)
 RULE = (
     "An SAE fits if its L0 is between a third and three times the declared one, it explains at "
     "least half of the variance, and it does not fit clearly better one layer off or run in "
@@ -35,25 +46,12 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
             names.get(row["space"], ""), used.get(row["space"], row["site"]), row["site"]
         )
     )
-    heads = (
-        "SAE",
-        "at",
-        "L0",
-        "declared",
-        "explained variance",
-        "cosine",
-        "never fired",
-        "tokens",
-        "verdict",
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = "".join(_row(row, names.get(row["space"], row["space"])) for row in rows)
+    cells = [_cells(row, names.get(row["space"], row["space"])) for row in rows]
     fit = sum(row["verdict"] == "fits" for row in rows)
     tried = sum(row["verdict"] in USED for row in rows)
     yield Figure(
         f"{fit} of {tried} SAEs fit",
-        f'<p class="faint">{RULE}</p>'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
+        draw.table(RULE, HEADS, cells, left=(1,), words=True),
         f"{fit} of {tried} SAEs fit. {RULE}",
     )
 
@@ -96,19 +94,16 @@ def _layer(site: str) -> int:
     return layer_of({"hookpoint": site}) or 0
 
 
-def _row(row: dict[str, object], name: str) -> str:
+def _cells(row: dict[str, Any], name: str) -> tuple[str, ...]:
     declared = row["declared_l0"]
-    numbers = (
+    return (
+        draw.escaped(name),
+        draw.escaped(row["site"]),
         f"{row['l0']:.1f}",
         "-" if declared is None else f"{declared:g}",
         f"{row['explained_variance']:.3f}",
         f"{row['cosine']:.3f}",
-        f"{100 * float(str(row['dead_share'])):.0f} %",
+        draw.percent(row["dead_share"], 0),
         f"{row['tokens']:,}",
-    )
-    cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
-    verdict = html.escape(str(row["verdict"]) + (f": {row['message']}" if row["message"] else ""))
-    site = html.escape(str(row["site"]))
-    return (
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{site}</td>{cells}<td>{verdict}</td></tr>'
+        draw.escaped(row["verdict"] + (f": {row['message']}" if row["message"] else "")),
     )

@@ -117,12 +117,7 @@ class BatchEncoder:
             if size < len(self._saes):
                 self._release(keep=group)
             for sae in group:
-                yield EncodedBatch(
-                    sae,
-                    self._sparse(sae, batch.rows[sae.hookpoint]),
-                    batch.texts,
-                    sae is self._saes[-1],
-                )
+                yield self._encoded(sae, batch)
                 index += 1
                 if self._together < size:
                     break
@@ -164,12 +159,11 @@ class BatchEncoder:
 
     def _group(self, group: Sequence[Sae], batch: Pass) -> Iterator[EncodedBatch]:
         for sae in group:
-            yield EncodedBatch(
-                sae,
-                self._sparse(sae, batch.rows[sae.hookpoint]),
-                batch.texts,
-                sae is self._saes[-1],
-            )
+            yield self._encoded(sae, batch)
+
+    def _encoded(self, sae: Sae, batch: Pass) -> EncodedBatch:
+        active = self._sparse(sae, batch.rows[sae.hookpoint])
+        return EncodedBatch(sae, active, batch.texts, sae is self._saes[-1])
 
     # --- memory ---
 
@@ -235,14 +229,14 @@ class BatchEncoder:
         """Release all other SAEs; the first time also those that an earlier step may have left
         loaded.
         """
-        kept = {id(sae) for sae in keep}
+        staying = {id(sae) for sae in keep}
         going = [
-            sae for sae in (self._loaded if self._cleared else self._saes) if id(sae) not in kept
+            sae for sae in (self._loaded if self._cleared else self._saes) if id(sae) not in staying
         ]
         for sae in going:
             sae.release_memory()
         self._loaded, self._cleared = (
-            [loaded for loaded in self._loaded if id(loaded) in kept],
+            [loaded for loaded in self._loaded if id(loaded) in staying],
             True,
         )
         if going:

@@ -20,7 +20,7 @@ from toolkit.selectors import At, Read, Where, selected
 from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
-from toolkit_saes.encode.columns import PassColumns, lists
+from toolkit_saes.extract.columns import PassColumns, lists
 from toolkit_saes.extract.groups import BatchEncoder, EncodedBatch
 from toolkit_saes.extract.streams import StreamRecorder, recorded_positions
 

@@ -14,11 +14,11 @@ from toolkit.files import PathText, locate, read_json
 from toolkit.identity import Identity
 from toolkit.parts import Params
 from toolkit.work import Reporter
+from toolkit_saes.encode.canonical import CanonicalSae
 from toolkit_saes.encode.tensors import refuse_pickles
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
-from toolkit_saes.layouts.canonical import CanonicalSae
 from toolkit_saes.layouts.layers import Layers
 
 DEPTH = 4

@@ -15,10 +15,11 @@ from toolkit.files import check_link, content_digest, locate
 from toolkit.hub import Download, Snapshot, cached, fetch, offline, snapshot
 from toolkit.identity import Identity
 from toolkit.work import Reporter
-from toolkit_saes.extract.sizes import Size, sizes
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.releases import known
+from toolkit_saes.layouts.sizes import Size, sizes
 
 P = TypeVar("P", bound=SaeLocation)
 

@@ -18,9 +18,9 @@ from pydantic import Field
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, locate
 from toolkit.hub import Snapshot, offline, repository_files
-from toolkit_saes.extract.sizes import Size
+from toolkit_saes.encode.canonical import Facts
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts.base import FileLayout
-from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.configurations import ListedSae, read_configurations
 from toolkit_saes.layouts.gemma_scope_files import (
     SITES,
@@ -35,6 +35,7 @@ from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.published import gemma_scope_facts
 from toolkit_saes.layouts.releases import canonical, embeddings, known, sparsities
+from toolkit_saes.layouts.sizes import Size
 
 USUAL_WIDTH = "16k"
 Site = Literal["res", "mlp", "att", "transcoders", "embedding"]

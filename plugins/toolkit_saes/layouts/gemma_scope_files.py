@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from toolkit.errors import BadInput
 from toolkit.files import content_digest
+from toolkit_saes.encode.canonical import Facts
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import archive_shapes, archive_weights, check_axes, swapped
-from toolkit_saes.layouts.canonical import Facts, Weights
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts.releases import gemma_page
 
 RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"

@@ -18,6 +18,7 @@ from toolkit.errors import BadInput, choices
 from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
 from toolkit.hub import Snapshot
+from toolkit_saes.encode.canonical import Facts
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
@@ -26,10 +27,10 @@ from toolkit_saes.encode.tensors import (
     safetensors_shapes,
     safetensors_weights,
 )
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts import config
 from toolkit_saes.layouts import openmoss as _openmoss
 from toolkit_saes.layouts.base import FileLayout
-from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.published import llama_scope_facts

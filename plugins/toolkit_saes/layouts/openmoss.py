@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from toolkit.errors import BadInput, choices
 from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
-from toolkit_saes.encode.gates import BY_FEATURE, Gate
+from toolkit_saes.encode.canonical import Facts
+from toolkit_saes.encode.gates import BY_FEATURE
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
@@ -23,8 +24,8 @@ from toolkit_saes.encode.tensors import (
     safetensors_shapes,
     safetensors_weights,
 )
+from toolkit_saes.encode.weights import Gate, Weights
 from toolkit_saes.layouts import config
-from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.releases import llama_page
 
 FILES = ("config.json", "sae_weights.safetensors")

@@ -13,9 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit_saes.extract.sizes import Size, sizes
 from toolkit_saes.layouts.layers import Layers, chosen
 from toolkit_saes.layouts.releases import known
+from toolkit_saes.layouts.sizes import Size, sizes
 
 STREAMS = {
     "meta-llama/Llama-3.1-8B": 4096,

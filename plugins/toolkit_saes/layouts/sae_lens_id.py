@@ -19,7 +19,8 @@ from toolkit.hub import snapshot
 from toolkit.identity import Identity
 from toolkit.parts import Params
 from toolkit.work import Reporter
-from toolkit_saes.layouts.canonical import CanonicalSae, Weights
+from toolkit_saes.encode.canonical import CanonicalSae
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts.saelens import convert
 from toolkit_saes.layouts.saelens_config import describe, up_to_date
 

@@ -18,14 +18,15 @@ from toolkit.errors import BadInput
 from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
 from toolkit.hub import Snapshot, fetch, offline
+from toolkit_saes.encode.canonical import Facts
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     refuse_pickles,
     safetensors_shapes,
     safetensors_weights,
 )
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts.base import FileLayout
-from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.saelens_config import (

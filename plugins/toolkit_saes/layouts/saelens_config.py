@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit_saes.encode.gates import BY_FEATURE, Gate
+from toolkit_saes.encode.canonical import Facts
+from toolkit_saes.encode.gates import BY_FEATURE
 from toolkit_saes.encode.tensors import (
     Shapes,
     check_axes,
     check_shapes,
 )
+from toolkit_saes.encode.weights import Gate, Norm
 from toolkit_saes.layouts import config
-from toolkit_saes.layouts.canonical import Facts, Norm
 
 
 class Architecture(NamedTuple):
@@ -89,16 +90,7 @@ def describe(
         if architecture.transcoder and metadata.get("hook_name_out")
         else point
     )
-    norm, page = known["normalize_activations"], metadata.get("neuronpedia_id")
-    parts = [
-        f"saelens: {known['architecture']}",
-        "b_dec subtracted" if subtracts_b_dec(known, architecture) else "",
-    ]
-    parts += [
-        "" if norm == "none" else f"{norm} inputs",
-        "" if point == end else f"writes {end}",
-        more,
-    ]
+    page = metadata.get("neuronpedia_id")
     return Facts(
         name=name[1],
         release=name[0],
@@ -106,7 +98,7 @@ def describe(
         width=width,
         inputs=inputs,
         digest=digest,
-        recipe="; ".join(part for part in parts if part),
+        recipe=_recipe(known, architecture, "" if point == end else f"writes {end}", more),
         declared_l0=float(active_features(known, width, file))
         if architecture.gate in ("topk", "abstopk")
         else None,
@@ -115,6 +107,18 @@ def describe(
         signed=architecture.gate == "abstopk",
         pointwise=architecture.gate in BY_FEATURE,
     )
+
+
+def _recipe(known: Mapping[str, Any], architecture: Architecture, *more: str) -> str:
+    """How the SAE is run, for people."""
+    norm = known["normalize_activations"]
+    parts = [
+        f"saelens: {known['architecture']}",
+        "b_dec subtracted" if subtracts_b_dec(known, architecture) else "",
+        "" if norm == "none" else f"{norm} inputs",
+        *more,
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def active_features(known: Mapping[str, Any], width: int, file: Path) -> int:

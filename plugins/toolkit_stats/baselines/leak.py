@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from toolkit.work import Rows, Work
-from toolkit_stats.compare.params import Between
 from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
+from toolkit_stats.samples.params import Between
 
 if TYPE_CHECKING:
     import numpy as np

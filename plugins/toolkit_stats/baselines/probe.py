@@ -14,9 +14,9 @@ from toolkit.kept_positions import Activations, AtKept, shown
 from toolkit.parts import UNHASHED
 from toolkit.streams import Text, distinct_texts, last_only
 from toolkit.work import Rows, Work
-from toolkit_stats.compare.params import Between
 from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
 from toolkit_stats.samples.layers import HELP, Layers, hookpoints
+from toolkit_stats.samples.params import Between
 
 if TYPE_CHECKING:
     import numpy as np

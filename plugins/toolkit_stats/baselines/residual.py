@@ -17,10 +17,10 @@ from toolkit.parts import UNHASHED
 from toolkit.saes import raw_space_row
 from toolkit.streams import Text, distinct_texts, last_only, passes
 from toolkit.work import Rows, Work
-from toolkit_stats.compare import params as _params
-from toolkit_stats.compare.params import Between
+from toolkit_stats.samples import params as _params
 from toolkit_stats.samples.labelled import blocks
 from toolkit_stats.samples.layers import HELP, KEPT, Layers, hookpoints
+from toolkit_stats.samples.params import Between
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,6 @@ from toolkit.arrays import Floats, Ints
 from toolkit.comparisons import read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
 from toolkit.work import Work
-
-if TYPE_CHECKING:
-    from toolkit_stats.compare.tests import Test
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +40,22 @@ class SelectedFeatures:
         return self.effects[space][np.searchsorted(self.features[space], features)]
 
 
-def candidates(work: Work, test: Test) -> SelectedFeatures | None:
-    """The features that the needed stage discovered in the same comparison, by its q and its cut;
-    None for other families.
+def candidates(work: Work, contrast: str, effect: str) -> SelectedFeatures | None:
+    """The features that the needed stage discovered in the same comparison, by its q and its cut,
+    with their effects; None for other families.
     """
     if work.params.family != "discovered":
         return None
-    rows = _compared_before(work, test)
+    rows = _compared_before(work, contrast, effect)
     marks = rows.filter(pc.equal(rows["stat"], "significant"))
-    kept = marks.filter(pc.greater(marks["number"], 0))
-    sizes = rows.filter(pc.equal(rows["stat"], test.effect))
+    discovered = marks.filter(pc.greater(marks["number"], 0))
+    sizes = rows.filter(pc.equal(rows["stat"], effect))
     size = {
-        (row["space"], row["feature"]): row["number"] for row in _among(sizes, kept).to_pylist()
+        (row["space"], row["feature"]): row["number"]
+        for row in _among(sizes, discovered).to_pylist()
     }
     results: dict[str, list[int]] = {}
-    for row in kept.to_pylist():
+    for row in discovered.to_pylist():
         results.setdefault(row["space"], []).append(row["feature"])
     features = {
         space: np.array(sorted(indices), dtype=np.int64) for space, indices in results.items()
@@ -69,20 +67,20 @@ def candidates(work: Work, test: Test) -> SelectedFeatures | None:
     return SelectedFeatures(features, effects)
 
 
-def _compared_before(work: Work, test: Test) -> pa.Table:
+def _compared_before(work: Work, contrast: str, effect: str) -> pa.Table:
     """The same comparison by a needed stage on the select half."""
     every = read_comparisons(work.inputs)
     same = [
         comparison
         for comparison in every
-        if comparison.name == test.contrast and comparison.by == work.params.by
+        if comparison.name == contrast and comparison.by == work.params.by
     ]
     if not same:
         known = sorted({comparison.name for comparison in every})
         compared = f" They compared: {choices(known)}." if known else ""
         raise DataError(
             "family: `discovered` tests what an earlier stage found, and no stage among the needs "
-            f"compared '{test.contrast}'.{nearest(test.contrast, known)}{compared} Add to "
+            f"compared '{contrast}'.{nearest(contrast, known)}{compared} Add to "
             f"the needs a "
             "stage that compares the same with `half: select`."
         )
@@ -91,23 +89,23 @@ def _compared_before(work: Work, test: Test) -> pa.Table:
         confirmed = any(comparison.half == "confirm" for comparison in same)
         where = "on the confirm half" if confirmed else "on all units"
         raise DataError(
-            f"family: the stage before compared '{test.contrast}' {where}; units that chose a "
+            f"family: the stage before compared '{contrast}' {where}; units that chose a "
             "feature cannot confirm it. Say `half: select` there: this stage tests on `half: "
             "confirm`, which shares no unit with it."
         )
     if len(selecting) > 1:
         labels = sorted(comparison.describe() for comparison in selecting)
         raise DataError(
-            f"family: more than one stage among the needs compared '{test.contrast}' on the select "
+            f"family: more than one stage among the needs compared '{contrast}' on the select "
             f"half ({choices(labels)}); need one of them only."
         )
     features = rows_of(work.inputs.read("features"), selecting[0])
-    stats = pa.array(["significant", test.effect], pa.string())
+    stats = pa.array(["significant", effect], pa.string())
     return features.filter(pc.is_in(features["stat"], value_set=stats))
 
 
-def _among(rows: pa.Table, kept: pa.Table) -> pa.Table:
-    return rows.filter(pc.is_in(rows["feature"], value_set=pc.unique(kept["feature"])))
+def _among(rows: pa.Table, chosen: pa.Table) -> pa.Table:
+    return rows.filter(pc.is_in(rows["feature"], value_set=pc.unique(chosen["feature"])))
 
 
 def described_only(

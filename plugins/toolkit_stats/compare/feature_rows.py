@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from toolkit.arrays import Bools, Floats
 from toolkit.tables import arrow_schema
-from toolkit_stats.compare.params import Compare
 from toolkit_stats.compare.tests import Test
 from toolkit_stats.math.duplicates import Twin
 from toolkit_stats.math.means import Moments
 from toolkit_stats.samples.groups import Design
+from toolkit_stats.samples.params import Compare
 
 ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
 """Statistics of every feature of the family that fired."""

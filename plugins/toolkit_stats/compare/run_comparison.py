@@ -18,20 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.activation_matrix import Fired, read_space
-from toolkit.activation_rows import BySpace
+from toolkit.activation_rows import BySpace, described_spaces
 from toolkit.arrays import Floats
 from toolkit.comparisons import Comparison, addresses_of
 from toolkit.corrections import CORRECTIONS
-from toolkit.errors import DataError, choices
 from toolkit.kept_positions import Activations, recorded
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.confirm import SelectedFeatures, candidates, described_only
 from toolkit_stats.compare.feature_rows import Corrected, FeatureRows, SpaceResult
-from toolkit_stats.compare.params import Compare
 from toolkit_stats.compare.tests import Test
 from toolkit_stats.math.duplicates import Twin, twins
 from toolkit_stats.math.means import moments
 from toolkit_stats.samples.groups import Design
+from toolkit_stats.samples.params import Compare
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,7 +44,7 @@ memory.
 
 def compare(work: Work, design: Design, test: Test) -> Rows:
     """Test each feature of each space; yields one row per feature and statistic."""
-    test = replace(test, among=candidates(work, test))
+    test = replace(test, among=candidates(work, test.contrast, test.effect))
     spaces: Mapping[str, Mapping[str, Any]] = described(work)
     if test.among is not None:
         spaces = described_only(test.among, spaces, addresses_of(work.inputs))
@@ -135,14 +134,8 @@ def measured(work: Work) -> frozenset[str] | None:
 
 def described(work: Work) -> dict[str, dict[str, Any]]:
     """Every described space, even if nothing fired in it: its features are part of the family."""
-    rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    for space in BySpace(work.inputs.read("activations")).spaces:
-        if space not in rows:
-            raise DataError(
-                f"space {space}: it has activations, but table 'spaces' does not describe it, so "
-                "its width is unknown. Let the stage that writes the activations write 'spaces' "
-                f"too. Spaces described: {choices(rows) if rows else 'none'}."
-            )
+    active = BySpace(work.inputs.read("activations")).spaces
+    rows = described_spaces(work.inputs.read("spaces"), active)
     return dict(sorted(rows.items()))
 
 
@@ -197,7 +190,9 @@ def _read(
         return in_family(fired, facts["width"], work.params)
     features = among.of(space)
     return in_family(
-        _kept(fired, np.flatnonzero(np.isin(fired.features, features))), len(features), work.params
+        _columns_of(fired, np.flatnonzero(np.isin(fired.features, features))),
+        len(features),
+        work.params,
     )
 
 
@@ -207,10 +202,10 @@ def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
     if not least:
         return fired, width
     keep = np.flatnonzero(np.bincount(fired.matrix.indices, minlength=len(fired.features)) >= least)
-    return _kept(fired, keep), len(keep)
+    return _columns_of(fired, keep), len(keep)
 
 
-def _kept(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
+def _columns_of(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
     return (
         fired
         if len(columns) == len(fired.features)

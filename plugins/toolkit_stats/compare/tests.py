@@ -19,9 +19,9 @@ from toolkit.arrays import Floats
 from toolkit.errors import DataError
 from toolkit.work import Work
 from toolkit_stats.compare.confirm import SelectedFeatures
-from toolkit_stats.math import adjust as _adjust
 from toolkit_stats.math import placements, rank_sums
 from toolkit_stats.math import shuffle as _shuffle
+from toolkit_stats.math.adjust import adjusted
 from toolkit_stats.math.means import (
     Effects,
     Moments,
@@ -36,6 +36,7 @@ from toolkit_stats.math.means import (
     welch,
 )
 from toolkit_stats.math.ranks import ranked, spearman
+from toolkit_stats.samples import covariates as _covariates
 from toolkit_stats.samples.groups import Design
 from toolkit_stats.samples.rank_cells import rank_cells
 
@@ -71,7 +72,7 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
     """Welch's and Student's tests, and the adjusted one where the params name covariates."""
 
     def make(work: Work, design: Design) -> Test:
-        model, spread = _adjust.model_of(work, design), work.params.spread
+        model, spread = _covariates.model_of(work, design), work.params.spread
 
         def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
             a, b = sides
@@ -84,13 +85,13 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
             }
             if model is None:
                 return plain
-            adjusted = _adjust.adjusted(matrix, model, spread)
+            result = adjusted(matrix, model, spread)
             return {
                 **plain,
-                **{f"{stat}_adjusted": getattr(adjusted, stat) for stat in ("d", "t", "df", "p")},
+                **{f"{stat}_adjusted": getattr(result, stat) for stat in ("d", "t", "df", "p")},
             }
 
-        return _two_groups(work, design, name, run, adjusted=model.names if model else "")
+        return _two_groups(work, design, name, run, adjusted=_covariates.describe(work.params))
 
     return make
 
@@ -98,7 +99,7 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
 def of_ranks(work: Work, design: Design) -> Test:
     """Mann and Whitney's test of cluster means; within strata, van Elteren's."""
     cells = rank_cells(work, design)
-    in_first, strata = design.group_of_cell == 0, _adjust.strata_of(work, design)
+    in_first, strata = design.group_of_cell == 0, _covariates.strata_of(work, design)
     ones, pairs = (
         [np.arange(int(side.sum())) for side in (in_first, ~in_first)],
         int(in_first.sum()) * int((~in_first).sum()),
@@ -154,7 +155,7 @@ def _by_block(matrix: Any, run: Callable[[Any], Mapping[str, Floats]]) -> dict[s
 def of_shuffles(work: Work, design: Design) -> Test:
     """Cluster means with shuffled labels; the same shuffles for every feature of every space."""
     params, in_first = work.params, design.group_of_cell == 0
-    strata = _adjust.strata_of(work, design)
+    strata = _covariates.strata_of(work, design)
     dealt = _shuffle.shuffles(
         in_first, params.permutations, strata, lambda number: work.rng("permutation", number)
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
 from toolkit.work import Figure, RunInputs
+from toolkit_stats.figures.sides import key_of_sides
 
 if TYPE_CHECKING:
     from toolkit_stats.compare.contrasts import ContrastTable
@@ -42,7 +43,7 @@ def layer_heatmap(contrast: ContrastTable) -> Figure | None:
     body += _axes(bottom, len(shown))
     return Figure(
         contrast.name,
-        _legend(contrast) + draw.svg(WIDTH, bottom + BELOW, body) + _scale(contrast, largest),
+        key_of_sides(contrast) + draw.svg(WIDTH, bottom + BELOW, body) + _scale(contrast, largest),
         f"Heatmap of {len(shown)} layers by their features with the largest |{contrast.symbol}|.",
         [_record(contrast, index, rank) for _, row in shown for rank, index in enumerate(row, 1)],
     )
@@ -83,15 +84,6 @@ def _axes(bottom: float, lines: int) -> Iterator[str]:
     yield draw.text(middle, bottom + 34, title, anchor="middle", kind="strong")
     upwards = TOP + ROW * lines / 2
     yield draw.text(12, upwards, "layer", anchor="middle", kind="strong", turn=-90)
-
-
-def _legend(contrast: ContrastTable) -> str:
-    return draw.key(
-        [
-            ("var(--computed)", f"higher in {contrast.a}"),
-            ("var(--failed)", f"higher in {contrast.b}"),
-        ]
-    )
 
 
 def _scale(contrast: ContrastTable, largest: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
+from toolkit_stats.figures.sides import key_of_sides
 
 if TYPE_CHECKING:
     from toolkit_stats.compare.contrasts import ContrastTable, Space
@@ -42,7 +43,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         shown = [bar for bar in bars if bar.tested]
         if shown:
             drawn = (
-                _legend(contrast)
+                key_of_sides(contrast)
                 + _counts_said(contrast)
                 + _chart(contrast, shown)
                 + _numbers(contrast, shown)
@@ -81,15 +82,6 @@ def _bar(contrast: ContrastTable, number: int) -> _Bar:
     )
 
 
-def _legend(contrast: ContrastTable) -> str:
-    return draw.key(
-        [
-            ("var(--computed)", f"higher in {contrast.a}"),
-            ("var(--failed)", f"higher in {contrast.b}"),
-        ]
-    )
-
-
 def _counts_said(contrast: ContrastTable) -> str:
     """The test, the groups, and how many features differ: by corrected p alone, and with the
     threshold on the effect.
@@ -113,8 +105,10 @@ def _counts_said(contrast: ContrastTable) -> str:
             f"{only[0]:,} and {only[1]:,}."
         )
     if contrast.adjusted:
-        kept = int((contrast.significant & contrast.adjusted_significant).sum())
-        sentences.append(f"Of the latter, {kept:,} differ as well {contrast.adjusted}.")
+        significant_in_both = int((contrast.significant & contrast.adjusted_significant).sum())
+        sentences.append(
+            f"Of the latter, {significant_in_both:,} differ as well {contrast.adjusted}."
+        )
     return f'<p class="faint">{draw.escaped(" ".join(sentences))}</p>'
 
 

@@ -1,25 +1,18 @@
 """Adjusted comparison of two groups: least squares on the group and covariates, with cluster-robust
 errors.
-
-Imported when a step runs: it needs NumPy and SciPy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.special import stdtr
 
-from toolkit.arrays import Floats
-from toolkit.errors import DataError
-from toolkit.work import Work
+from toolkit.arrays import Floats, Ints
 from toolkit_stats.math.means import Spreads, moments_of
-from toolkit_stats.samples.groups import Design, metadata, words_of
 
 TOLD_APART = 1e-8
 """If covariates leave less than this share of the group indicator unexplained, they are the groups
@@ -43,7 +36,6 @@ class CovariateModel:
     of the first group's indicator on the covariates.
     """
 
-    names: str
     regressors: Floats  # the group first, then a constant and the covariates
     inverse: Floats
     group_residual: Floats
@@ -52,78 +44,47 @@ class CovariateModel:
     weighted: Any  # clusters by samples: `group_residual` in the place of each member
     crossed: Floats  # clusters by regressors: the weighted sums of the regressors
     weight: Floats  # of each cluster: the sum of squares of its members' `group_residual`
-    df: float  # what the guarded test has
 
-
-def model_of(work: Work, design: Design) -> CovariateModel | None:
-    """The model of the params, if they name covariates."""
-    params = work.params
-    if not (params.covariates or params.within):
-        return None
-    blocks = [_numbers_or_levels(work, key, design) for key in params.covariates]
-    blocks += (
-        [_levels(_values(words_of(work, params.within, "within"), design, params.within, "within"))]
-        if params.within
-        else []
-    )
-    names = ", ".join(params.covariates)
-    reasons = "; ".join(
-        [
-            *([f"given {names}"] if names else []),
-            *([f"within {params.within}"] if params.within else []),
-        ]
-    )
-    return model(design, np.column_stack(blocks), reasons)
-
-
-def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
-    """Partial the covariates out of the group's indicator, once for all features."""
-    group = (np.arange(design.size) < design.groups[0].end).astype(np.float64)
-    others = np.column_stack([np.ones(design.size), covariates])
-    residual = group - others @ np.linalg.lstsq(others, group, rcond=None)[0]
-    if (residual**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
-        a, b = (compared.name for compared in design.groups)
-        raise DataError(
-            f"covariates: {names} separate '{a}' from '{b}' perfectly among the {design.size} "
-            "samples compared, so that nothing is left to compare. Leave out the covariate that "
-            "stands for the group."
+    @classmethod
+    def of(cls, group: Floats, covariates: Floats, clusters: Ints) -> CovariateModel:
+        """Partial the covariates out of the group's indicator, once for all features. `clusters`
+        numbers the cluster of each sample from 0.
+        """
+        others = np.column_stack([np.ones(len(group)), covariates])
+        residual = group - others @ np.linalg.lstsq(others, group, rcond=None)[0]
+        regressors, count = np.column_stack([group, others]), int(clusters.max()) + 1
+        weighted = sparse.csr_array(
+            (residual, (clusters, np.arange(len(group)))), shape=(count, len(group))
         )
-    regressors = np.column_stack([group, others])
-    rank, clusters = int(np.linalg.matrix_rank(regressors)), int(design.joined.max()) + 1
-    if clusters <= rank:
-        raise DataError(
-            f"covariates: {names} take {rank} coefficients, and there are {clusters} independent "
-            "clusters; a test needs more clusters than coefficients. Take fewer covariates, or "
-            "numbers in place of words."
+        weight: Floats = np.bincount(clusters, weights=residual**2, minlength=count).astype(
+            np.float64
         )
-    weighted = sparse.csr_array(
-        (residual, (design.joined, np.arange(design.size))), shape=(clusters, design.size)
-    )
-    inverse = np.linalg.pinv(regressors.T @ regressors)
-    weight: Floats = np.bincount(design.joined, weights=residual**2, minlength=clusters).astype(
-        np.float64
-    )
-    df = _guarded_df(weight, clusters, rank)
-    return CovariateModel(
-        names,
-        regressors,
-        inverse,
-        residual,
-        rank,
-        clusters,
-        weighted,
-        np.asarray(weighted @ regressors),
-        weight,
-        df,
-    )
+        return cls(
+            regressors,
+            np.linalg.pinv(regressors.T @ regressors),
+            residual,
+            int(np.linalg.matrix_rank(regressors)),
+            count,
+            weighted,
+            np.asarray(weighted @ regressors),
+            weight,
+        )
 
+    def covariates_separate_groups(self) -> bool:
+        """Whether the covariates are the groups themselves, so that nothing is left to compare."""
+        group = self.regressors[:, 0]
+        left = float((self.group_residual**2).sum())
+        return left < TOLD_APART * float(((group - group.mean()) ** 2).sum())
 
-def _guarded_df(weight: Floats, clusters: int, rank: int) -> float:
-    """Degrees of freedom when few clusters make most of the coefficient: the effective number of
-    clusters of equal weight, less one, less one per covariate.
-    """
-    effective = float(weight.sum() ** 2 / (weight**2).sum()) - 1.0
-    return min(effective * (clusters - rank) / (clusters - 2), float(clusters - rank))
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the guarded test, for few clusters that make most of the
+        coefficient: the effective number of clusters of equal weight, less one, less one per
+        covariate.
+        """
+        clusters, rank, weight = self.clusters, self.rank, self.weight
+        effective = float(weight.sum() ** 2 / (weight**2).sum()) - 1.0
+        return min(effective * (clusters - rank) / (clusters - 2), float(clusters - rank))
 
 
 def adjusted(matrix: Any, model: CovariateModel, spread: Spreads = "guarded") -> Adjusted:
@@ -197,61 +158,3 @@ def _tested(difference: Floats, variance: Floats, residual: Floats, df: float) -
         d = np.where(residual > 0, difference / np.sqrt(residual), np.nan)
     p = np.where(known, 2.0 * stdtr(df, -np.abs(t)), 1.0)
     return Adjusted(d=d, t=t, df=np.where(known, df, np.nan), p=p)
-
-
-# --- covariates -----------------------------------------------------------------------------------
-
-
-def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
-    """The stratum of each cell, numbered from 0, if the params name one. A cell lies in one
-    stratum, or its labels cannot move.
-    """
-    within = work.params.within
-    if within is None:
-        return None
-    words = _values(words_of(work, within, "within"), design, within, "within")
-    codes = np.unique(words, return_inverse=True)[1]
-    of_cell = np.zeros(len(design.group_of_cell), dtype=np.int64)
-    of_cell[design.cells] = codes
-    for index in np.flatnonzero(of_cell[design.cells] != codes)[:1]:
-        raise DataError(
-            f"within: the cluster of sample '{design.samples[index]}' has samples with several "
-            f"values of '{within}'; a cluster is one piece of evidence and must lie within one of "
-            "them. Take a key that is the same in a unit, or adjust means for it: compare.welch "
-            f"with `within: {within}`."
-        )
-    return of_cell
-
-
-def _numbers_or_levels(work: Work, key: str, design: Design) -> Floats:
-    compared = set(design.samples)
-    rows = [row for row in metadata(work, key, "covariates") if row["sample"] in compared]
-    if any(row["number"] is None for row in rows):
-        return _levels(_values(words_of(work, key, "covariates"), design, key, "covariates"))
-    values = np.array(
-        _values({row["sample"]: row["number"] for row in rows}, design, key, "covariates")
-    )
-    if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise DataError(
-            f"covariates: '{key}' is {values[bad]} in sample '{design.samples[bad]}'; an "
-            "adjustment needs finite numbers."
-        )
-    spread = values.std()
-    return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))[:, None]
-
-
-def _values(results: dict[str, Any], design: Design, key: str, param: str) -> list[Any]:
-    missing = [sample for sample in design.samples if sample not in results]
-    if missing:
-        raise DataError(
-            f"{param}: {len(missing)} of the {design.size} samples compared have no '{key}' (the "
-            f"first is '{missing[0]}'). Take a key that all of them have."
-        )
-    return [results[sample] for sample in design.samples]
-
-
-def _levels(words: Sequence[str]) -> Floats:
-    """An indicator for each value but the first."""
-    names, codes = np.unique(words, return_inverse=True)
-    return np.asarray(codes[:, None] == np.arange(1, len(names)), dtype=np.float64)

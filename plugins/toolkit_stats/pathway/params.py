@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from toolkit.kept_positions import AtKept
-from toolkit_stats.compare.params import Between
+from toolkit_stats.samples.params import Between
 
 if TYPE_CHECKING:
     pass

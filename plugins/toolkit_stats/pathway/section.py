@@ -26,34 +26,9 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         return
     rows = inputs.read("trajectories").to_pylist()
     links = inputs.read("links").to_pylist() if "links" in tables else []
-    followed = {row["space"] for row in rows} | {
-        row[end] for row in links for end in ("space", "other_space")
-    }
-    spaces = {
-        row["space"]: row for row in inputs.read("spaces").to_pylist() if row["space"] in followed
-    }
+    spaces = _followed_spaces(inputs, rows, links)
     for names in sorted({(row["group"], row["against"]) for row in rows if row["stat"] == "d"}):
-        differences = sorted(
-            (row for row in rows if (row["group"], row["against"]) == names),
-            key=lambda row: _by_layer(row, spaces),
-        )
-        contrast = " vs ".join(names)
-        yield Figure(
-            f"{contrast}: followed features, layer by layer",
-            _notes(differences) + _forest(differences, spaces, names),
-            _spoken(differences, spaces),
-            differences,
-        )
-        means = {
-            (row["space"], row["feature"], row["group"]): row
-            for row in rows
-            if row["stat"] == "mean"
-        }
-        yield Figure(
-            f"{contrast}: both groups",
-            _means(differences, names, means, spaces),
-            "Means of each group with 95 % intervals.",
-        )
+        yield from _contrast_figures(names, rows, spaces)
     if links:
         yield Figure(
             "Features of different layers that go together",
@@ -62,15 +37,48 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         )
     signatures = inputs.read("signatures").to_pylist() if "signatures" in tables else []
     if len({row["component"] for row in signatures}) > 1:
-        label = _labels(
-            inputs, {group for row in rows if row["stat"] == "mean" for group in [row["group"]]}
-        )
+        label = _labels(inputs, {row["group"] for row in rows if row["stat"] == "mean"})
         yield Figure(
             "Each decision as a point",
             _points(signatures, label),
             "Decisions on the first two principal components.",
             signatures,
         )
+
+
+def _followed_spaces(
+    inputs: Inputs, rows: Sequence[Mapping[str, Any]], links: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The spaces that a trajectory or a link is of."""
+    ends = {row[end] for row in links for end in ("space", "other_space")}
+    followed = {row["space"] for row in rows} | ends
+    spaces = inputs.read("spaces").to_pylist()
+    return {row["space"]: row for row in spaces if row["space"] in followed}
+
+
+def _contrast_figures(
+    names: tuple[str, str], rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]
+) -> Iterator[Figure]:
+    """The differences between two groups by layer, and the means of both."""
+    differences = sorted(
+        (row for row in rows if (row["group"], row["against"]) == names),
+        key=lambda row: _by_layer(row, spaces),
+    )
+    contrast = " vs ".join(names)
+    yield Figure(
+        f"{contrast}: followed features, layer by layer",
+        _notes(differences) + _forest(differences, spaces, names),
+        _spoken(differences, spaces),
+        differences,
+    )
+    means = {
+        (row["space"], row["feature"], row["group"]): row for row in rows if row["stat"] == "mean"
+    }
+    yield Figure(
+        f"{contrast}: both groups",
+        _means(differences, names, means, spaces),
+        "Means of each group with 95 % intervals.",
+    )
 
 
 def _by_layer(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str, float]:

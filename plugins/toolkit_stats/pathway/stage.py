@@ -141,40 +141,41 @@ def _trajectories(
     )
     for feature in tracked:
         if feature.column is None:
-            yield from (
-                _trajectory(feature, name, "mean", (0.0, 0.0, 0.0), "never fired")
-                for name in data.names
-            )
+            for name in data.names:
+                yield _trajectory(feature, name, "mean", (0.0, 0.0, 0.0), "never fired")
             continue
-        index = feature.column
-        for name, side in zip(data.names, feature.space.sides, strict=True):
-            size = f"{side.samples} samples in {side.clusters} clusters"
-            yield _trajectory(
-                feature,
-                name,
-                "mean",
-                _around(side.mean[index], side.variance[index], side.clusters - 1),
-                size,
-            )
-        test, sizes = feature.space.test, feature.space.sizes
-        p = (
-            {}
-            if withheld
-            else {"p": float(test.p[index]), "q": float(q[start[feature.space.id] + index])}
-        )
-        yield {
-            **_trajectory(
-                feature,
-                data.names[0],
-                "d",
-                (sizes.d[index], sizes.d_low[index], sizes.d_high[index]),
-                "" if withheld else f"bh over {family}",
-            ),
-            "against": data.names[1],
-            "chosen": feature.chosen,
-            "withheld": withheld,
-            **p,
-        }
+        yield from _means(data, feature, feature.column)
+        q_value = float(q[start[feature.space.id] + feature.column])
+        yield _difference(data, feature, feature.column, q_value, family, withheld)
+
+
+def _means(data: Labelled, feature: FollowedFeature, column: int) -> Iterator[dict[str, Any]]:
+    """A feature's mean in each group."""
+    for name, side in zip(data.names, feature.space.sides, strict=True):
+        interval = _around(side.mean[column], side.variance[column], side.clusters - 1)
+        size = f"{side.samples} samples in {side.clusters} clusters"
+        yield _trajectory(feature, name, "mean", interval, size)
+
+
+def _difference(
+    data: Labelled,
+    feature: FollowedFeature,
+    column: int,
+    q: float,
+    family: int,
+    withheld: str | None,
+) -> dict[str, Any]:
+    """The difference between both groups, with p and q unless they are withheld."""
+    sizes, test = feature.space.sizes, feature.space.test
+    interval = (sizes.d[column], sizes.d_low[column], sizes.d_high[column])
+    text = "" if withheld else f"bh over {family}"
+    return {
+        **_trajectory(feature, data.names[0], "d", interval, text),
+        "against": data.names[1],
+        "chosen": feature.chosen,
+        "withheld": withheld,
+        **({} if withheld else {"p": float(test.p[column]), "q": q}),
+    }
 
 
 def _trajectory(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.work import Work
-from toolkit_stats.compare.params import Between, TwoGroups
 from toolkit_stats.samples.groups import FEWEST, group_design
+from toolkit_stats.samples.params import Between, TwoGroups
 
 if TYPE_CHECKING:
     import numpy as np

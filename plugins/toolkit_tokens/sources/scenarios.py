@@ -8,7 +8,6 @@ pair: its key `changed_from` names the sample that it was made from.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.parts import Labels, Params, UsedEnvironment
+from toolkit.sample_rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
 if TYPE_CHECKING:
     from toolkit.games import Environment, Prompt
-    from toolkit.models import Model
+    from toolkit.models import Model, Tokens
 
 CHANGED_FROM = "changed_from"
 """The key of a changed copy that names the sample it was made from."""
@@ -121,14 +121,9 @@ def read_samples(work: Work) -> Rows:
     kept_units = set(list(dict.fromkeys(sample.unit for sample in samples))[: work.limit_units])
     samples = [sample for sample in samples if sample.unit in kept_units]
     work.report.phase("compute")
-    rows = [_row(work.model, sample) for sample in samples]
+    rows = [sample_row(sample.name, sample.unit, _tokens(work.model, sample)) for sample in samples]
     meta = [
-        {
-            "sample": sample.name,
-            "key": key,
-            "number": None if isinstance(value, str) else float(value),
-            "string": value if isinstance(value, str) else None,
-        }
+        metadata_row(sample.name, key, value)
         for sample in samples
         for key, value in sample.facts.items()
     ]
@@ -203,17 +198,6 @@ def _sample(
     return _Sample(name, unit, game.prompt(state), facts)
 
 
-def _row(model: Model, sample: _Sample) -> dict[str, Any]:
-    tokens = model.tokenise(sample.prompt.text, spans=sample.prompt.spans, name=sample.name)
-    digest = hashlib.sha256(tokens.text.encode()).hexdigest()
-    return {
-        "sample": sample.name,
-        "unit": sample.unit,
-        "cluster": digest,
-        "text": tokens.text,
-        "token_ids": tokens.ids,
-        "pieces": tokens.pieces,
-        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
-        "prompt_hash": digest,
-        "bos": tokens.bos,
-    }
+def _tokens(model: Model, sample: _Sample) -> Tokens:
+    prompt = sample.prompt
+    return model.tokenise(prompt.text, spans=prompt.spans, name=sample.name)

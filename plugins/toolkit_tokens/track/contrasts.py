@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from toolkit.addresses import layer_of, short
 from toolkit.corrections import q_values
 from toolkit.errors import BadInput, DataError, choices, nearest
 from toolkit.parts import LabelUse, Params
-from toolkit.selectors import At, Read, Where, selected
+from toolkit.selectors import Read, selected
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
 from toolkit_tokens.statistics import (
@@ -28,6 +28,7 @@ from toolkit_tokens.statistics import (
     or_none,
     permutation_p,
 )
+from toolkit_tokens.track.params import Positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,18 +47,11 @@ class Contrasts(Params):
     where: dict[str, str] = Field(
         {}, description="Metadata that a sample must have, such as {consistent: yes}."
     )
-    queries: Where = Field("last", description="Tokens whose attention is read.")
+    queries: Positions = Field("last", description="Tokens whose attention is read.")
     spans: tuple[str, ...] = Field((), description="Spans; without it, all that samples have.")
     min_units: int = Field(
         MIN_UNITS, ge=3, description="With fewer units in a group no p-value is given."
     )
-
-    @field_validator("queries", mode="before")
-    @classmethod
-    def _check_queries(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            At.model_validate({"at": value})
-        return value
 
 
 def label_uses(params: Contrasts) -> Iterator[LabelUse]:

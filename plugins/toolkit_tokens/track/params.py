@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from toolkit.parts import UNHASHED, Params
 from toolkit.selectors import At, Selector, Where
@@ -14,10 +14,20 @@ from .layers import HELP, Layers
 EVERY_TOKEN = Selector.model_validate({"exclude": {"bos": False}})
 
 
+def _check_positions(value: Any) -> Any:
+    """Refuse a text that names no positions, with the words of every other `at`."""
+    if isinstance(value, str):
+        At.model_validate({"at": value})
+    return value
+
+
+Positions = Annotated[Where, BeforeValidator(_check_positions)]
+
+
 class Attention(Params):
     """Which attention rows are kept, and how much of each."""
 
-    queries: Where = Field(
+    queries: Positions = Field(
         EVERY_TOKEN,
         description="Positions whose attention is kept: a selector; by default every token, BOS "
         "included.",
@@ -28,13 +38,6 @@ class Attention(Params):
         description="Keep the k largest weights of each row and the mass of the others; without "
         "it, whole rows.",
     )
-
-    @field_validator("queries", mode="before")
-    @classmethod
-    def _check_positions(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            At.model_validate({"at": value})
-        return value
 
 
 class Batch(Params):
@@ -54,20 +57,13 @@ class Batch(Params):
 class TrackTokens(Batch):
     """Features at the chosen tokens, and the attention of every head, from one pass."""
 
-    at: Where = Field(
+    at: Positions = Field(
         "all", description="Tokens whose features are kept: last, all (but BOS) or a selector."
     )
     attention: Attention | None = Field(
         default_factory=lambda: Attention.model_validate({}),
         description="Attention at the SAEs' layers; null: features only.",
     )
-
-    @field_validator("at", mode="before")
-    @classmethod
-    def _check_positions(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            At.model_validate({"at": value})
-        return value
 
 
 class TrackAttention(Batch, Attention):

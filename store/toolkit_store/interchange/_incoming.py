@@ -225,3 +225,18 @@ def check_json_size(path: Path) -> None:
     size = path.stat().st_size
     if size > MAX_JSON:
         raise DataError(f"{path} has {size:,} bytes; at most {MAX_JSON:,} are read.")
+
+
+def foreign_space(space: str, model: str, hookpoint: str, sae: str, width: int) -> dict[str, Any]:
+    """The row of table `spaces` of features whose SAE the files do not describe."""
+    return {
+        "space": space,
+        "model": model,
+        "revision": "unknown",
+        "hookpoint": hookpoint,
+        "sae": sae,
+        "sae_hash": None,
+        "recipe": "imported: unknown",
+        "width": width,
+        "address": f"{model}/{hookpoint}/{sae}",
+    }

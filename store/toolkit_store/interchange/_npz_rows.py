@@ -30,6 +30,7 @@ from toolkit_store.interchange._files import activation_rows, arrow, flat
 from toolkit_store.interchange._incoming import (
     arrays,
     check_layer,
+    foreign_space,
     real_numbers,
     whole_numbers,
 )
@@ -302,17 +303,8 @@ def _foreign_space(
     l0 = float(results.get("average_l0", math.nan))
     sae = f"imported/layer_{layer}/average_l0_{l0:g}"
     width = int(results["num_features"])
-    return {
-        "space": id_of("space", model, site, sae, str(width))[:16],
-        "model": model,
-        "revision": "unknown",
-        "hookpoint": f"{site}.{layer}",
-        "sae": sae,
-        "sae_hash": None,
-        "recipe": "imported: unknown",
-        "width": width,
-        "address": f"{model}/{site}.{layer}/{sae}",
-    }
+    space = id_of("space", model, site, sae, str(width))
+    return foreign_space(space[:16], model, f"{site}.{layer}", sae, width)
 
 
 def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:

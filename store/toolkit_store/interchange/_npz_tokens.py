@@ -25,7 +25,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
 from toolkit_store.interchange._commit import digest_of, id_of, land
 from toolkit_store.interchange._files import arrow, joined, safe_names, write_json
-from toolkit_store.interchange._incoming import real_numbers, whole_numbers
+from toolkit_store.interchange._incoming import foreign_space, real_numbers, whole_numbers
 from toolkit_store.interchange._npz_rows import (
     MAX_BYTES,
     check_size,
@@ -233,17 +233,8 @@ def _foreign_space(path: Path, model: str | None, site: str) -> dict[str, Any]:
     features = load(path, (), skip=("attention",)).get("features")
     width = 0 if features is None else features.shape[-1]  # attention alone may have been kept
     sae = f"imported/{name or f'layer_{layer}'}"
-    return {
-        "space": id_of("space", model, site, layer, sae, str(width))[:16],
-        "model": model,
-        "revision": "unknown",
-        "hookpoint": f"{site}.{layer}",
-        "sae": sae,
-        "sae_hash": None,
-        "recipe": "imported: unknown",
-        "width": int(width),
-        "address": f"{model}/{site}.{layer}/{sae}",
-    }
+    space = id_of("space", model, site, layer, sae, str(width))
+    return foreign_space(space[:16], model, f"{site}.{layer}", sae, int(width))
 
 
 def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ it twice adds nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError
+from toolkit.files import sha256_of
 from toolkit.ledger import RunRow, StepRow, key_of
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
 from toolkit.version import VERSION
@@ -93,13 +93,8 @@ def _facts(path: Path) -> dict[str, Any]:
     return {
         "version": TABLES[path.stem].version,
         "bytes": path.stat().st_size,
-        "sha256": _sha256(path),
+        "sha256": sha256_of(path),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(store: Store, folder: Path) -> str:
@@ -117,7 +112,7 @@ def read(store: Store, folder: Path) -> str:
     for step, listed in zip(steps, index["steps"], strict=True):
         _check_step(folder, step, row, index["tables"])
         _check_rows(folder, step, listed.get("rows_sha256"))
-    origin = f"parquet {_sha256(folder / INDEX)[:16]}"
+    origin = f"parquet {sha256_of(folder / INDEX)[:16]}"
     with store.writer():
         _check_run(store, row, steps)
         known = store.has(step.key for step in steps)
@@ -253,7 +248,7 @@ def _check_table(folder: Path, name: str, facts: Any) -> None:
             f"({VERSION}) has {ours}. Read it with the toolkit that wrote it, or upgrade: "
             "python -m pip install -U sae-toolkit"
         )
-    if not path.is_file() or _sha256(path) != facts.get("sha256"):
+    if not path.is_file() or sha256_of(path) != facts.get("sha256"):
         reason = (
             "has changed since it was written: its SHA-256 differs"
             if path.is_file()

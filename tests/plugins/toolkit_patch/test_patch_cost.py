@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, World, run
 from toolkit.costs import Cost, Workload
 from toolkit.testing.fakes import make_step
-from toolkit_patch.screen.cost import screening
+from toolkit_patch.costs import screening
 from toolkit_patch.screen.params import Delta
 from toolkit_store import open_store
 

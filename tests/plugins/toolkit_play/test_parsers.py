@@ -16,7 +16,8 @@ from toolkit.parts import ParserPart
 from toolkit.testing.contracts import check_part
 from toolkit.testing.judging import EXAMPLE, judge
 from toolkit_play import toolkit_parts
-from toolkit_play.games.slot_machine import SlotMachine, SlotMachineGame
+from toolkit_play.games.slot_machine import SlotMachineGame
+from toolkit_play.games.slot_machine_rules import SlotMachine
 
 PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, ParserPart)}
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from toolkit_play.games.slot_machine import SlotMachine, SlotMachineGame
+from toolkit_play.games.slot_machine import SlotMachineGame
+from toolkit_play.games.slot_machine_rules import SlotMachine
 
 GAME = SlotMachineGame(SlotMachine(layout="scenario"))
 SCENARIOS = {scenario.name: scenario for scenario in GAME.scenarios()}

@@ -25,7 +25,8 @@ from toolkit_lab.training.game import State, legal_bet, random_state, step
 from toolkit_lab.training.layouts import render
 from toolkit_play import toolkit_parts
 from toolkit_play.games.components import COMPONENTS, canonical
-from toolkit_play.games.slot_machine import SlotMachine, SlotMachineGame
+from toolkit_play.games.slot_machine import SlotMachineGame
+from toolkit_play.games.slot_machine_rules import SlotMachine
 
 MACHINE = next(part for part in toolkit_parts() if part.name == "slot_machine")
 LAYOUTS = ("restart", "corrected", "scenario")

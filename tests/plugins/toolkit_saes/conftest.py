@@ -19,9 +19,9 @@ from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
 from toolkit_lab import model_path, saes_path
 from toolkit_lab.training.corpus import make_examples
+from toolkit_saes.encode.canonical import CanonicalSae
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
-from toolkit_saes.layouts.canonical import CanonicalSae
 
 Span = tuple[str, int, int]
 

@@ -28,10 +28,10 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, SaeTruth
 from toolkit_lab import saes_path
 from toolkit_saes import toolkit_parts
+from toolkit_saes.encode.canonical import CanonicalSae
 from toolkit_saes.layouts import base as _base
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
-from toolkit_saes.layouts.canonical import CanonicalSae
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
 

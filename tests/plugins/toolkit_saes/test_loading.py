@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 from toolkit.errors import BadInput, DataError
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
+from toolkit_saes.encode import canonical as _canonical
 from toolkit_saes.encode import matrix as _matrix
 from toolkit_saes.encode import tensors as _tensors
 from toolkit_saes.encode.matrix import Matrix, StoredMatrix, stamp
-from toolkit_saes.layouts import canonical as _canonical
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens

@@ -19,13 +19,14 @@ from toolkit.hookpoints import hookpoint
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_lab import saes_path
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.weights import Weights
 from toolkit_saes.examine import alternatives as _alternatives
 from toolkit_saes.examine import stage as _examine
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
 from toolkit_saes.layouts.saelens import SaeLens

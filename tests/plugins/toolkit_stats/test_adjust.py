@@ -10,7 +10,8 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.comparison_tables import compared, numbers, of_dense, run
 from toolkit.errors import DataError
-from toolkit_stats.math.adjust import adjusted, model
+from toolkit_stats.math.adjust import adjusted
+from toolkit_stats.samples.covariates import model
 from toolkit_stats.samples.groups import Design, Group
 
 

@@ -36,9 +36,9 @@ from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_patch.screen.candidates import read_features
-from toolkit_stats.compare.params import Means, Several
 from toolkit_stats.math.duplicates import same_as
 from toolkit_stats.math.means import anova, effects, moments, pearson, slope, student
+from toolkit_stats.samples.params import Means, Several
 
 PAIR = {"between": ["a", "b"]}
 TWO_GROUPS = ("welch", "student", "mann_whitney", "auroc", "permutation")

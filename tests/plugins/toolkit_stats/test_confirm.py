@@ -29,10 +29,10 @@ from toolkit.parts import ReportSection
 from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
+from toolkit_stats import declared as _compares
 from toolkit_stats import toolkit_parts
-from toolkit_stats.compare import declared as _compares
-from toolkit_stats.compare.params import Means
 from toolkit_stats.samples.groups import group_design
+from toolkit_stats.samples.params import Means
 
 PAIR = {"between": ("a", "b")}
 CONFIRM = {"half": "confirm", "family": "discovered"}

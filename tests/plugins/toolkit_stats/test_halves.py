@@ -26,9 +26,9 @@ from toolkit.halves import in_half
 from toolkit.randomness import half
 from toolkit.testing.fakes import make_work
 from toolkit_stats.baselines.leak import Leak
-from toolkit_stats.compare.params import Means, Trend
 from toolkit_stats.samples.groups import group_design, trend_design
 from toolkit_stats.samples.labelled import two_groups
+from toolkit_stats.samples.params import Means, Trend
 
 PAIR = {"by": "group", "between": ("a", "b")}
 UNITS, PROMPTS = 120, 40

@@ -20,10 +20,11 @@ from tests.plugins.toolkit_stats.comparison_tables import numbers, of_groups
 from tests.plugins.toolkit_stats.test_adjust import design
 from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.nulls import null_groups, planted_groups
-from toolkit_stats.math.adjust import adjusted, model
+from toolkit_stats.math.adjust import adjusted
 from toolkit_stats.math.means import Spreads, moments, welch
 from toolkit_stats.math.placements import area
 from toolkit_stats.math.ranks import ranked
+from toolkit_stats.samples.covariates import model
 
 ALPHA = 0.05
 TESTS: dict[str, dict[str, Any]] = {

@@ -23,10 +23,10 @@ from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import clusters_of_groups
 from toolkit_stats.compare import run_comparison as core
 from toolkit_stats.compare.feature_rows import Corrected, SpaceResult
-from toolkit_stats.compare.params import Ranks, Trend
 from toolkit_stats.compare.tests import of_ranks, of_trend
 from toolkit_stats.math import rank_sums, ranks
 from toolkit_stats.math.means import moments, unpooled, welch, wide
+from toolkit_stats.samples.params import Ranks, Trend
 from toolkit_stats.samples.rank_cells import rank_cells
 
 nulls = load_benchmark("nulls")

@@ -31,7 +31,7 @@ from toolkit_hf._load import load
 from toolkit_lab import model_path
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import run_comparison as _family
-from toolkit_stats.compare.costs import BASELINE, STORED, TESTS, read
+from toolkit_stats.costs import BASELINE, STORED, TESTS, read
 from toolkit_stats.math import correlate as _correlate
 from toolkit_store import open_store
 

@@ -27,7 +27,7 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import null_groups, planted_groups
-from toolkit_stats.compare.params import Means
+from toolkit_stats.samples.params import Means
 
 SIX = [f"n{at}" for at in range(6)]
 PAIR = {"between": ("a", "b"), "details": "all"}

@@ -11,8 +11,9 @@ import torch
 
 from tests.plugins.toolkit_hf.families import FAMILIES, LAYERS, WIDTH, build
 from tests.plugins.toolkit_tokens.conftest import loaded, run, samples_of
+from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.matrix import Matrix
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.encode.weights import Weights
 
 NAMES = ("llama", "gemma2", "gpt2", "qwen3", "pythia", "granite", "olmo2")
 WIDE = 96

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, of_spaces, open_run
 from toolkit._cli.query.marked_text import (
     chosen_positions,
     is_terminal,
@@ -134,14 +134,7 @@ def similar(options: QueryOptions, address: str, saes: Path | None) -> Answer:
     metavar="NAME",
     help="At the tokens of the sample's spans of this name only, such as balance.",
 )
-@click.option(
-    "--space",
-    metavar="ADDRESS",
-    help="Of this space only: its id, or its address without an index.",
-)
-@click.option(
-    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
-)
+@of_spaces
 @answered
 def sample(
     options: QueryOptions,

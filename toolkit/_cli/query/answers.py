@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit._cli._text import MAX_NUMBER, Styled, columns, json_option, store_option
+from toolkit._cli._text import (
+    MAX_NUMBER,
+    Styled,
+    columns,
+    json_option,
+    layer_option,
+    run_option,
+    store_option,
+)
 from toolkit._query.text import Row, one_line, shown
 from toolkit.terminal import echo, echo_data, echo_styled
 
@@ -56,12 +64,12 @@ class Answer:
 
 def answered(function: Callable[..., Answer]) -> Callable[..., None]:
     """Give a command the common options, and print its answer."""
-    return _run_option(_collecting(function))
+    return run_option(_collecting(function))
 
 
 def answered_in_full(function: Callable[..., Answer]) -> Callable[..., None]:
     """Like `answered`, for a command that shows all its rows unless `--k` is given."""
-    return _run_option(_collecting(function, k=MAX_NUMBER, k_shown="all"))
+    return run_option(_collecting(function, k=MAX_NUMBER, k_shown="all"))
 
 
 def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -69,10 +77,13 @@ def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
     return _collecting(function)
 
 
-def _run_option(command: Callable[..., None]) -> Callable[..., None]:
+def of_spaces(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that restrict it to some spaces: `space` and `layer`."""
     return click.option(
-        "--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest."
-    )(command)
+        "--space",
+        metavar="ADDRESS",
+        help="Of this space only: its id, or its address without an index.",
+    )(layer_option(function))
 
 
 def _collecting(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import click
 
-from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, QueryOptions, answered, answered_of_runs, open_run
+from toolkit._cli.query.answers import (
+    Answer,
+    QueryOptions,
+    answered,
+    answered_of_runs,
+    of_spaces,
+    open_run,
+)
 from toolkit._query.run import Run, listing
 from toolkit.terminal import echo
 
@@ -13,14 +19,7 @@ from toolkit.terminal import echo
 @click.command("diff")
 @click.argument("first", metavar="RUN")
 @click.argument("second", metavar="RUN")
-@click.option(
-    "--space",
-    metavar="ADDRESS",
-    help="Of this space only: its id, or its address without an index.",
-)
-@click.option(
-    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
-)
+@of_spaces
 @answered_of_runs
 def diff(
     options: QueryOptions, first: str, second: str, space: str | None, layer: int | None

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toolkit._cli._text import MAX_NUMBER
-from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
+from toolkit._cli.query.answers import Answer, QueryOptions, answered, of_spaces, open_run
 from toolkit._query.feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
 from toolkit._query.run import Run, first_rows, listing, sorted_by
 
@@ -19,14 +19,7 @@ SUMMARY = "*"
 
 
 @click.command("features")
-@click.option(
-    "--space",
-    metavar="ADDRESS",
-    help="Of this space only: its id, or its address without an index.",
-)
-@click.option(
-    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
-)
+@of_spaces
 @click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @click.option(
     "--stat",

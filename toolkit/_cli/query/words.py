@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from toolkit._cli._text import MAX_NUMBER
+from toolkit._cli._text import layer_option
 from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
 from toolkit._query.run import Run, first_rows, sorted_by
 from toolkit._query.text import Row
@@ -72,9 +72,7 @@ def _promoted(run: Run, where: Mapping[str, Sequence[Any]]) -> str:
 
 @click.command("label")
 @click.argument("text")
-@click.option(
-    "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
-)
+@layer_option
 @answered
 def label(options: QueryOptions, text: str, layer: int | None) -> Answer:
     """Show the features whose label is about TEXT, the nearest first, with other evidence for the

@@ -18,10 +18,10 @@ from toolkit.errors import DataError
 from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.baselines.probe import Probe
 from toolkit_stats.baselines.residual import Residual
-from toolkit_stats.compare.params import Compare
 from toolkit_stats.pathway.params import Pathway
 from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
+from toolkit_stats.samples.params import Compare
 
 THREADS = 4
 """Spaces processed at once, as in the core of comparisons."""
@@ -299,7 +299,7 @@ def pathway(params: Pathway, load: Workload) -> Cost:
         + followed * (3 + params.components)
         + load.samples * params.components
     )
-    kept = params.keep if pairs else 0
+    listed = params.keep if pairs else 0
     return Cost(
         flops=load.entries * 60.0 + features * 100.0 + 2.0 * pairs * on**2 * load.samples,
         read=read(load),
@@ -309,10 +309,10 @@ def pathway(params: Pathway, load: Workload) -> Cost:
             + features * 20 * 8
             + (PAIRS + 4) * 8 * on * load.samples * bool(pairs)
             + 5 * 8 * min(BLOCK, on**2) * bool(pairs)
-            + (rows + 4 * kept) * MADE_OF
+            + (rows + 4 * listed) * MADE_OF
             + load.samples * OBJECT
         ),
-        disk=rows * STORED + kept * 4 * STORED,
+        disk=rows * STORED + listed * 4 * STORED,
         exact=False,
     )
 

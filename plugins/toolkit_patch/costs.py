@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
 from toolkit.readout import TILE_NUMBERS
 
-from .arms import DIRECTIONS, FEATURES, rows_of_arms
-from .baselines import MEAN_SAMPLES
-from .params import family_size
-from .passes import ROWS
-from .pool import LENGTHS
+from .screen.arms import DIRECTIONS, FEATURES, rows_of_arms
+from .screen.baselines import MEAN_SAMPLES
+from .screen.params import family_size
+from .screen.passes import ROWS
+from .screen.pool import LENGTHS
 
 if TYPE_CHECKING:
     from toolkit.costs import Workload
-    from toolkit_patch.attribution.stage import Attribution
-    from toolkit_patch.doses.params import Doses
-    from toolkit_patch.games.stage import PairedGames
-    from toolkit_patch.joint.params import Joint
-    from toolkit_patch.steer.params import Steering
 
-    from .params import Delta, Verdicts
+    from .attribution.stage import Attribution
+    from .doses.params import Doses
+    from .games.stage import PairedGames
+    from .joint.params import Joint
+    from .screen.params import Delta, Verdicts
+    from .steer.params import Steering
 
 VERDICT_ROW, EFFECT_ROW = 260, 24
 """Stored bytes of a row of `verdicts`, and of one of `effects`, whose rows resemble each other."""

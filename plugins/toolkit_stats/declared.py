@@ -8,10 +8,10 @@ from typing import Any
 from toolkit.costs import PlannedComparison
 from toolkit.errors import DataError
 from toolkit.tables import written
-from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
 from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.groups import OWN_UNITS
 from toolkit_stats.samples.layers import hookpoints
+from toolkit_stats.samples.params import REST, Compare, Several, TwoGroups
 
 
 def features(params: Compare, model: Mapping[str, Any]) -> PlannedComparison:
