@@ -314,7 +314,7 @@ def pathway(params: Pathway, load: Workload) -> Cost:
         + followed * (3 + params.components)
         + load.samples * params.components
     )
-    kept = params.keep if pairs else 0
+    listed = params.keep if pairs else 0
     return Cost(
         flops=load.entries * 60.0 + features * 100.0 + 2.0 * pairs * on**2 * load.samples,
         read=read(load),
@@ -324,10 +324,10 @@ def pathway(params: Pathway, load: Workload) -> Cost:
             + features * 20 * 8
             + (PAIRS + 4) * 8 * on * load.samples * bool(pairs)
             + 5 * 8 * min(BLOCK, on**2) * bool(pairs)
-            + (rows + 4 * kept) * MADE_OF
+            + (rows + 4 * listed) * MADE_OF
             + load.samples * OBJECT
         ),
-        disk=rows * STORED + kept * 4 * STORED,
+        disk=rows * STORED + listed * 4 * STORED,
         exact=False,
     )
 

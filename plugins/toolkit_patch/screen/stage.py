@@ -48,8 +48,8 @@ def patch(work: Work) -> Rows:
         return
     measured, passing, direction_tests = _screened(screen)
     yield "screens", screen_rows(screen, measured, direction_tests)
-    kept = passing if screen.params.keep == "passing" else passing | True
-    yield "effects", effect_rows(screen, measured, direction_tests, kept)
+    written = passing if screen.params.keep == "passing" else passing | True
+    yield "effects", effect_rows(screen, measured, direction_tests, written)
     if screen.params.control_saes == "random_decoder":
         control = _with_random_decoders(screen)
         measured, _, direction_tests = _screened(control)

@@ -71,10 +71,10 @@ def cheapest(prices: Prices) -> Way:
 
 def extraction(params: Any, load: Workload) -> Cost:
     """One pass over the distinct texts, every SAE on the chosen rows, sparse rows stored."""
-    return _cost(load, _rows(params.at, load), stored=True) + _kept(params, load)
+    return _cost(load, _rows(params.at, load), stored=True) + _stored_streams(params, load)
 
 
-def _kept(params: Any, load: Workload) -> Cost:
+def _stored_streams(params: Any, load: Workload) -> Cost:
     """The streams that are stored as well: one layout, float32."""
     if params.stream is None:
         return Cost()
@@ -132,7 +132,7 @@ def _rows(selector: Any, load: Workload) -> int:
 def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
     model, saes = load.model, load.saes
     repeats = load.samples / load.distinct if load.distinct else 1
-    owned, kept = looked_at * repeats, load.tokens * repeats
+    owned, passed = looked_at * repeats, load.tokens * repeats
     count, dense = saes.get("count", 0), saes.get("features", 0) * 4 if stored else 0
     rows, entries = (
         (owned * count, owned * saes.get("l0", TYPICAL_L0 * count)) if stored else (0, 0)
@@ -151,7 +151,7 @@ def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
         entries=int(entries),
         totals={
             "dense_bytes": int(owned * dense),
-            "dense_bytes_all_tokens": int(kept * dense),
+            "dense_bytes_all_tokens": int(passed * dense),
             "text_bytes": int(rows * load.characters * CHARACTER),
         },
     )
