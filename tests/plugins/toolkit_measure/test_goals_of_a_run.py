@@ -51,9 +51,7 @@ def means(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """The means of indices, by subject and scope."""
     store = open_store(folder / "store", read_only=True)
     rows = store.read("measures", [step.key for step in store.steps(stage="behaviour")]).to_pylist()
-    return {
-        (row["subject"], row["condition"]): row for row in rows if row["measure"] == "mean"
-    }
+    return {(row["subject"], row["condition"]): row for row in rows if row["measure"] == "mean"}
 
 
 def test_goal_metrics_are_those_of_the_games_that_stated_a_goal(folder: Path) -> None:
