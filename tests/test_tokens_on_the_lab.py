@@ -109,7 +109,11 @@ def test_the_json_shares_its_pass(tracked: tuple[Path, int, int]) -> None:
 
 
 def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
-    said = run(folder, "exp6_attention_only")
+    """The spec names SAEs that fail as soon as anything asks for them."""
+    overlay = folder / "closed.yaml"
+    overlay.write_text("saes: {uses: closed_saes}", encoding="utf-8")
+    closed = Path(__file__).parent / "resources" / "closed_saes_plugin.py"
+    said = run(folder, "exp6_attention_only", "--overlay", str(overlay), "--plugin", str(closed))
     assert "examine" not in said
     files = {path.name for path in (folder / "exp6_attention_only" / "Risky_40").iterdir()}
     assert files == {"layer_1.npz", "layer_2.npz", "layer_3.npz"}

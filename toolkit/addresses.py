@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit import neuronpedia as _neuronpedia
 from toolkit.errors import BadInput, nearest
@@ -72,14 +72,21 @@ def parse(text: str) -> Address:
             match[2],
         )
     prefix, _, index = text.strip().rpartition(":")
-    split = _split(prefix)
-    if split is None or _INDEX.fullmatch(index) is None:
+    name = _split(prefix)
+    if name is None or _INDEX.fullmatch(index) is None:
         raise BadInput(f"'{text}' is not a feature address. Write {FORMS}.")
-    model, point, sae = split
-    return Address(point.layer, str(point), model, sae, int(index))
+    return Address(name.point.layer, str(name.point), name.model, name.sae, int(index))
 
 
-def _split(prefix: str) -> tuple[str, Hookpoint, str | None] | None:
+class _SpaceName(NamedTuple):
+    """The name of a space in an address."""
+
+    model: str
+    point: Hookpoint
+    sae: str | None
+
+
+def _split(prefix: str) -> _SpaceName | None:
     """Split model, hookpoint and SAE. Names of models and SAEs may contain slashes, so the first
     hookpoint divides them.
     """
@@ -90,7 +97,7 @@ def _split(prefix: str) -> tuple[str, Hookpoint, str | None] | None:
         except BadInput:
             continue
         model, sae = "/".join(parts[:index]), "/".join(parts[index + 1 :])
-        return (model, point, sae or None) if model else None
+        return _SpaceName(model, point, sae or None) if model else None
     return None
 
 
@@ -104,7 +111,7 @@ def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]
     addresses and ids of the spaces first.
     """
     rows = _distinct(spaces)
-    matches, index = _as_it_stands(address, rows) if isinstance(address, str) else ([], 0)
+    matches, index = _as_stored(address, rows) if isinstance(address, str) else ([], 0)
     if not matches:
         read = parse(address) if isinstance(address, str) else address
         matches, index = _matching(read, rows), read.index
@@ -122,7 +129,7 @@ def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]
     return matches[0], index
 
 
-def _as_it_stands(text: str, rows: Sequence[Space]) -> tuple[list[Space], int]:
+def _as_stored(text: str, rows: Sequence[Space]) -> tuple[list[Space], int]:
     """Match an address as the store prints it, even if its hookpoint is of an unknown model."""
     name, _, index = text.strip().rpartition(":")
     if _INDEX.fullmatch(index) is None:

@@ -6,15 +6,21 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 DATE = (1980, 1, 1, 0, 0, 0)
 """The same date for all members, so that equal arrays give equal bytes."""
 BLOCK_BYTES = 4 << 20
 
 
-Member = tuple[str, Any, tuple[int, ...], Iterable[Any]]
-"""An array of an archive: its name, dtype and shape, and blocks of its rows."""
+class Member(NamedTuple):
+    """An array of an archive."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int, ...]
+    blocks: Iterable[Any]
+    """Its rows, some at a time."""
 
 
 class _Pieces:
@@ -60,7 +66,7 @@ def archive(arrays: Iterable[Member]) -> Iterator[bytes]:
 
 def whole(name: str, array: Any) -> Member:
     """An array or number that is already in memory."""
-    return name, array.dtype, array.shape, [array]
+    return Member(name, array.dtype, array.shape, [array])
 
 
 def texts(name: str, rows: int, width: int, text_of: Callable[[int], str]) -> Member:
@@ -73,7 +79,7 @@ def texts(name: str, rows: int, width: int, text_of: Callable[[int], str]) -> Me
         np.array([text_of(row) for row in range(index, min(index + step, rows))], dtype=kind)
         for index in range(0, rows, step)
     )
-    return name, kind, (rows,), blocks
+    return Member(name, kind, (rows,), blocks)
 
 
 def dense(name: str, rows: int, width: int, fill: Callable[[int, int, Any], None]) -> Member:
@@ -88,4 +94,4 @@ def dense(name: str, rows: int, width: int, fill: Callable[[int, int, Any], None
             fill(first, first + len(block), block)
             yield block
 
-    return name, np.float32, (rows, width), blocks()
+    return Member(name, np.float32, (rows, width), blocks())

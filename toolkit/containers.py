@@ -75,7 +75,7 @@ def token_mounts(request: WorkerRequest, *, starting: bool) -> list[Mount]:
 
 @cache
 def _private_file(value: str) -> Path:
-    """A file that only this user reads, in memory where that can be; removed when the host ends."""
+    """A file that only this user reads, in memory where possible; removed when the host ends."""
     memory = Path("/dev/shm")
     parent = memory if os.access(memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="toolkit-secrets-", dir=parent))
@@ -99,7 +99,9 @@ def _created_folders(request: WorkerRequest) -> list[Path]:
 
 
 def pasteable(request: WorkerRequest, command: str) -> str:
-    """A command line that can be pasted before any run: the folders that it mounts come first."""
+    """The command line that creates the folders to be mounted, then runs `command`: it can be
+    pasted before any run.
+    """
     return f"mkdir -p {shlex.join(map(str, _created_folders(request)))} && {command}"
 
 
@@ -109,8 +111,8 @@ def folders_of(mounts: list[Mount]) -> Mapping[Path, PurePosixPath]:
 
 
 def require_gpu_choice(request: WorkerRequest) -> None:
-    """Refuse to start a container without a device on a machine with GPUs, unless that was said:
-    the stage would run on the CPU without a word.
+    """Refuse to start a container without a device on a machine with GPUs, unless that was
+    asked for: the stage would silently run on the CPU.
     """
     installed = installed_gpus() if request.gpus is None else []
     if installed:

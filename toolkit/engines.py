@@ -21,13 +21,13 @@ def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
     from docker.errors import DockerException
 
     try:
-        _knock(socket_name())
+        _try_socket(socket_name())
         return docker.from_env(timeout=timeout, version="auto")
     except (DockerException, OSError) as error:
         raise BadInput(unreachable(error)) from None
 
 
-def _knock(name: str) -> None:
+def _try_socket(name: str) -> None:
     """Open and close a local socket: the SDK would leave it open if nothing answers."""
     if name.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:

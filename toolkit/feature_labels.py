@@ -14,14 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.errors import DataError
 from toolkit.json_lines import lines_of
 
 LABEL = "label"
 BETWEEN = " / "
-"""Between the method and the model in a label's group."""
+"""Separates the method from the model in a label's group."""
 FILES = "explanations/batch-N.jsonl.gz"
 
 _INDEX = re.compile("[0-9]{1,9}")
@@ -54,17 +54,18 @@ def read_labels(
     others: set[str] = set()
     for path in files:
         for where, line in lines_of(path):
-            model, source, index, group, text = _parsed(where, line)
-            space = spaces.get((model, source))
+            label = _parsed(where, line)
+            space = spaces.get((label.model, label.source))
             if space is None:
-                others.add(f"{model}/{source}")
-            elif index >= space["width"]:
+                others.add(f"{label.model}/{label.source}")
+            elif label.feature >= space["width"]:
                 raise DataError(
-                    f"{where}: feature {index} of {model}/{source}, whose width here is "
-                    f"{space['width']}."
+                    f"{where}: feature {label.feature} of {label.model}/{label.source}, whose "
+                    f"width here is {space['width']}."
                 )
-            elif text:
-                texts[space["space"], index, group].append((str(line.get("id", "")), text))
+            elif label.text:
+                key = (space["space"], label.feature, label.group)
+                texts[key].append((str(line.get("id", "")), label.text))
     return ReadLabels(_rows(texts), sorted(others))
 
 
@@ -81,8 +82,18 @@ def _rows(
     return rows
 
 
-def _parsed(where: str, line: Any) -> tuple[str, str, int, str, str]:
-    """Model, source, index, group and text of a label; its index may be a number or a text."""
+class _Label(NamedTuple):
+    """A label as a line of a file has it."""
+
+    model: str
+    source: str
+    feature: int
+    group: str
+    text: str
+
+
+def _parsed(where: str, line: Any) -> _Label:
+    """The label in a line; its index may be a number or a text."""
     needed = ("modelId", "layer", "index", "description")
     missing = [name for name in needed if not isinstance(line, dict) or name not in line]
     if missing or not _INDEX.fullmatch(str(line["index"])):
@@ -93,7 +104,7 @@ def _parsed(where: str, line: Any) -> tuple[str, str, int, str, str]:
         )
     kind, model = (str(line.get(name) or "") for name in ("typeName", "explanationModelName"))
     group = f"{kind}{BETWEEN}{model}" if model else kind
-    return (
+    return _Label(
         str(line["modelId"]),
         str(line["layer"]),
         int(line["index"]),

@@ -118,17 +118,19 @@ def listed_files(snapshot: Snapshot) -> list[HubFile]:
     """All files of a commit. The list is kept next to the cache's copy of the repository, so that
     it is known offline which files there are.
     """
-    kept = _repository(snapshot.name, snapshot.kind) / "toolkit" / f"{snapshot.revision}.json"
+    listing_file = (
+        _repository(snapshot.name, snapshot.kind) / "toolkit" / f"{snapshot.revision}.json"
+    )
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return [HubFile(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
+        return [HubFile(**entry) for entry in json.loads(listing_file.read_text(encoding="utf-8"))]
     if offline():
         raise BadInput(not_cached(snapshot.name, snapshot.revision))
     files = [file for file in repository_files(snapshot, ["*"]) if _is_inside(file.path)]
     with contextlib.suppress(OSError):  # a cache that is read-only
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+        listing_file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = listing_file.with_name(f".{listing_file.name}.{os.getpid()}")
         unfinished.write_text(json.dumps([asdict(file) for file in files]), encoding="utf-8")
-        unfinished.replace(kept)
+        unfinished.replace(listing_file)
     return files
 
 

@@ -32,10 +32,10 @@ def largest_activations(inputs: Inputs, space: str, features: Sequence[int]) -> 
         rows[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         for column in ("features", "values")
     )
-    wanted = np.asarray(features, dtype=np.int64)
-    largest = np.zeros(int(max(listed.max(initial=0), wanted.max(initial=0))) + 1)
+    feature_ids = np.asarray(features, dtype=np.int64)
+    largest = np.zeros(int(max(listed.max(initial=0), feature_ids.max(initial=0))) + 1)
     np.maximum.at(largest, listed.astype(np.int64), values)
-    return np.asarray(largest[wanted])
+    return np.asarray(largest[feature_ids])
 
 
 def is_outside(value: float, largest: float) -> bool:

@@ -29,7 +29,7 @@ def promoted(params: PromotedTokens, load: Workload) -> Cost:
     width, vocabulary = load.model.get("width", 0), load.model.get("vocabulary", 0)
     features = len(params.features) or load.saes.get("features", 0)
     rows = features * len(params.methods)
-    kept = 2 * params.top * (2 * NUMBER + PIECE)
+    listed_bytes = 2 * params.top * (2 * NUMBER + PIECE)
     return Cost(
         flops=2.0 * rows * width * vocabulary,
         read=int(load.model.get("bytes", 0) + load.saes.get("bytes", 0)),
@@ -38,9 +38,9 @@ def promoted(params: PromotedTokens, load: Workload) -> Cost:
             + load.saes.get("bytes", 0) / max(1, load.saes.get("count", 1))
             + NUMBER * 2 * width * vocabulary
             + NUMBER * 3 * TILES
-            + min(features, params.step) * (kept * 8 + ROW)
+            + min(features, params.step) * (listed_bytes * 8 + ROW)
         ),
-        disk=rows * (kept + ROW),
+        disk=rows * (listed_bytes + ROW),
         exact=False,
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.terminal import echo
 
@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from toolkit.parts import SaePart
     from toolkit.saes import Decoder
 
-Candidate = tuple["SaePart", Mapping[str, Any], Path]
-"""A part, the params to try with it, and the folder that their paths are relative to."""
+
+class Candidate(NamedTuple):
+    """A part that may read the decoder."""
+
+    part: SaePart
+    params: Mapping[str, Any]
+    """The params to try with it."""
+    folder: Path
+    """The folder that their paths are relative to."""
 
 
 def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
@@ -63,7 +70,7 @@ def find_decoder(
         decoder = _try(candidate, space)
         if not isinstance(decoder, str):
             return decoder
-        tried.append(f"{candidate[0].name}: {decoder}")
+        tried.append(f"{candidate.part.name}: {decoder}")
     reason = (
         " ".join(dict.fromkeys(tried))
         or "The run's spec names no SAEs whose decoder can be read without torch."
@@ -85,7 +92,7 @@ _ELSEWHERE = (
 def _of_folder(parts: Parts, folder: Path) -> Iterator[Candidate]:
     """Candidates for a folder: every layout, since only the files show which one it is."""
     for part in _parts(parts):
-        yield part, {"path": str(folder.absolute())}, folder
+        yield Candidate(part, {"path": str(folder.absolute())}, folder)
 
 
 def _of_spec(parts: Parts, manifest: Mapping[str, Any]) -> Iterator[Candidate]:
@@ -96,7 +103,7 @@ def _of_spec(parts: Parts, manifest: Mapping[str, Any]) -> Iterator[Candidate]:
     for path in places:
         named = path.get("saes")
         if isinstance(named, Mapping) and named.get("uses") in known:
-            yield (
+            yield Candidate(
                 known[named["uses"]],
                 named.get("with") or {},
                 Path(str(manifest.get("spec_path") or ".")).parent,
@@ -118,10 +125,12 @@ def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:
 
     from toolkit.errors import BadInput
 
-    part, settings, folder = candidate
+    part = candidate.part
     assert part.decoder is not None
     try:
-        params = part.params.model_validate(dict(settings), context={"folder": folder})
+        params = part.params.model_validate(
+            dict(candidate.params), context={"folder": candidate.folder}
+        )
         decoder = part.decoder(params, str(space["sae"]))
     except ValidationError:
         return "its params cannot be read as the spec has them."

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.ledger import key_of as key_of
 
@@ -36,23 +36,31 @@ def digest_of(table: pa.Table) -> str:
 def differences(old: str, new: str) -> str:
     """The changes between two canonical texts, in words: `params.n 16 -> 64, seed 1 -> 2`."""
     results = [
-        f"{name} {_short(before)} -> {_short(after)}"
-        for name, before, after in _walk("", json.loads(old), json.loads(new))
+        f"{change.path} {_short(change.old)} -> {_short(change.new)}"
+        for change in _changes("", json.loads(old), json.loads(new))
     ]
     return ", ".join(results[:4]) + (f" and {len(results) - 4} more" if len(results) > 4 else "")
 
 
-def _walk(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+class _Change(NamedTuple):
+    """A value that differs between two texts."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+def _changes(prefix: str, old: Any, new: Any) -> list[_Change]:
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted({*old, *new})
         return [
             change
             for name in names
-            for change in _walk(
+            for change in _changes(
                 f"{prefix}.{name}" if prefix else name, old.get(name), new.get(name)
             )
         ]
-    return [] if old == new else [(prefix, old, new)]
+    return [] if old == new else [_Change(prefix, old, new)]
 
 
 def _short(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -114,31 +115,36 @@ def _problem_of_params(part: Part) -> str | None:
 
 
 def _problem_of_tables(part: Part) -> str | None:
-    for side, names, allowed in _table_names(part):
-        if isinstance(names, str):
-            return f"{side} must be a tuple of table names; write ('{names}',)."
-        for name in names:
-            if name not in allowed:
+    for field in _table_fields(part):
+        if isinstance(field.tables, str):
+            return f"{field.name} must be a tuple of table names; write ('{field.tables}',)."
+        for table in field.tables:
+            if table not in field.allowed:
                 return (
-                    f"{side} names '{name}', which is not a table.{nearest(name, allowed)} "
-                    f"Tables: {choices(allowed)}."
+                    f"{field.name} names '{table}', which is not a table."
+                    f"{nearest(table, field.allowed)} Tables: {choices(field.allowed)}."
                 )
-    table = part.replaces_model if isinstance(part, TablePart) else None
-    if isinstance(part, TablePart) and table is not None:
-        if table not in part.optional or not part.uses_model:
+    replaces = part.replaces_model if isinstance(part, TablePart) else None
+    if isinstance(part, TablePart) and replaces is not None:
+        if replaces not in part.optional or not part.uses_model:
             return (
-                f"replaces_model names '{table}': it must be one of the part's `optional` tables, "
-                "and the part must have uses_model."
+                f"replaces_model names '{replaces}': it must be one of the part's `optional` "
+                "tables, and the part must have uses_model."
             )
     return None
 
 
-def _table_names(part: Part) -> Iterator[tuple[str, tuple[str, ...], Collection[str]]]:
-    """The fields of a part that name tables: each with the tables that it names and those that it
-    may name.
-    """
+class _TableField(NamedTuple):
+    """A field of a part that names tables."""
+
+    name: str
+    tables: tuple[str, ...]
+    allowed: Collection[str]
+
+
+def _table_fields(part: Part) -> Iterator[_TableField]:
     if isinstance(part, TablePart | SinkPart | ReportSection):
-        yield "reads", part.reads, TABLES
+        yield _TableField("reads", part.reads, TABLES)
     if isinstance(part, TablePart):
-        yield "optional", part.optional, TABLES
-        yield "writes", part.writes, DATA_TABLES
+        yield _TableField("optional", part.optional, TABLES)
+        yield _TableField("writes", part.writes, DATA_TABLES)

@@ -53,7 +53,7 @@ class Retries:
         step, attempt = self.queue.retry(slot.job, "its worker died")
         if attempt > MAX_ATTEMPTS:
             log = slot.request.folder / f"{slot.worker.name}.log"
-            error = f"its worker died {MAX_ATTEMPTS} times ({cause}); the last words: {log}"
+            error = f"its worker died {MAX_ATTEMPTS} times ({cause}); its log: {log}"
             self._give_up(slot, step, error)
             return
         if cause.startswith("out of memory"):

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from toolkit._run.atomic import write_bytes
+from toolkit._run.events import SinkWritten
 from toolkit.errors import BadInput, DataError
 from toolkit.work import ReportContents, RunInputs, SinkWork
 
@@ -31,8 +32,8 @@ def check_sinks(plan: Plan) -> None:
 
 def write_sinks(
     plan: Plan, inputs: StoreInputs, record: Mapping[str, Any], report_of: ReportOf
-) -> Iterator[tuple[str, Path, dict[str, str]]]:
-    """Write every sink of the plan: its name, folder, and the SHA-256 of each file."""
+) -> Iterator[SinkWritten]:
+    """Write every sink of the plan."""
     for sink in plan.sinks:
         folder = sink_folder(plan, sink)
         work = SinkWork(
@@ -54,7 +55,7 @@ def write_sinks(
                 "step is safe; make room or change the sink's path, then continue with the same "
                 "command."
             ) from error
-        yield sink.name, folder, hashes
+        yield SinkWritten(sink=sink.name, folder=str(folder), hashes=hashes)
 
 
 def sink_folder(plan: Plan, sink: Sink) -> Path:

@@ -50,8 +50,8 @@ def feature(library: Library, query: Query, name: str) -> Page:
         Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
         Grid("words", "Words that go with it", _words(run, where)),
-        Grid("coactive", "Fires together with", *_coactive(run, space, index, fires)),
-        Grid("similar", "Nearest decoder directions", *_similar(run, space, index)),
+        _coactive(run, space, index, fires),
+        _similar(run, space, index),
     ]
     facts = {
         "address": address,
@@ -99,22 +99,25 @@ def _words(run: Run, where: dict[str, list[Any]]) -> Any:
     return answers.frame(rows, heads)
 
 
-def _coactive(run: Run, space: str, index: int, fires: bool) -> tuple[Any, Any]:
+def _coactive(run: Run, space: str, index: int, fires: bool) -> Grid:
+    title = "Fires together with"
     heads = ("address", "both", "count", "jaccard", "label")
     if not fires:
-        return answers.frame([], heads), {}
+        return Grid("coactive", title, answers.frame([], heads))
     rows = answers.named(run, space, run.view.coactive(space, index, 20))
-    return rows, {"address": feature_link(run.id)}
+    return Grid("coactive", title, rows, {"address": feature_link(run.id)})
 
 
-def _similar(run: Run, space: str, index: int) -> tuple[Any, Any, str]:
+def _similar(run: Run, space: str, index: int) -> Grid:
     """The nearest features by the store's projections: a page opens no SAE files."""
+    title = "Nearest decoder directions"
     rows = run.view.projections(space)
     if rows is None:
         why = "The store keeps no projections of this SAE. To add them: toolkit store project"
-        return answers.frame([], ("address", "cosine", "label")), {}, why
+        return Grid("similar", title, answers.frame([], ("address", "cosine", "label")), {}, why)
     neighbours = run.view.similar(space, index, 20, rows)
-    return answers.named(run, space, neighbours), {"address": feature_link(run.id)}, ""
+    nearest = answers.named(run, space, neighbours)
+    return Grid("similar", title, nearest, {"address": feature_link(run.id)}, "")
 
 
 def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:

@@ -15,7 +15,7 @@ from toolkit.errors import BadInput
 from toolkit.models import LOGITS, Model
 from toolkit.randomness import generator
 from toolkit.sessions import Generated
-from toolkit.testing.promises import kept, near
+from toolkit.testing.promises import near, require
 from toolkit.whole_pass_sessions import WholePassSession
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
     edits = _edits(model, ids, plain)
     result = model.run(batch, [low, end], edits)
     steps = model.run(batch, [low, end], _as_values(model, batch, edits))
-    kept(
+    require(
         model,
         near(result[low], steps[low], tolerance) and near(result[end], steps[end], tolerance),
         "edits that add and scale give other values than setting the same values; apply each "
@@ -73,20 +73,20 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
     middle = len(ids) // 2
     counts = [edit.tally.total() for edit in edits]
     expected = [3, 2 * (len(ids) - middle)]
-    kept(
+    require(
         model,
         counts == expected,
         f"edits were counted {counts} times; they were made {expected} times",
     )
     fast = _edits(model, ids, plain)
     states = model.edited_states(model.prefix(ids), fast, 3)
-    kept(
+    require(
         model,
         near(states, result[end][:, -1], tolerance),
         "edited_states differs from run with the same edits",
     )
     for ours, theirs in zip(fast, edits, strict=True):
-        kept(
+        require(
             model,
             ours.tally.counts == theirs.tally.counts,
             f"edited_states counted {dict(ours.tally.counts)}; run {dict(theirs.tally.counts)}",
@@ -157,25 +157,25 @@ def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
     session = model.session()
     result = _play(session, many, ours)
     expected = _play(WholePassSession(model), many, theirs)
-    kept(model, set(result) == set(expected), f"a session gave replies to {sorted(result)} only")
+    require(model, set(result) == set(expected), f"a session gave replies to {sorted(result)} only")
     clean = [
         name for name in result if not (result[name].close_calls or expected[name].close_calls)
     ]
     for name in clean:
-        kept(
+        require(
             model,
             result[name].ids == expected[name].ids and result[name].finish == expected[name].finish,
             f"a session gave {result[name]}; whole passes, token by token, give {expected[name]}",
         )
     if len(clean) == len(result):
-        kept(
+        require(
             model,
             ours.tally.counts == theirs.tally.counts,
             f"a session counted an edit {dict(ours.tally.counts)} times; whole passes "
             f"{dict(theirs.tally.counts)}",
         )
     counts = session.counts
-    kept(
+    require(
         model,
         counts.prompt_tokens == sum(map(len, many)) and 0 <= counts.reused_tokens,
         "a session counts a different number of prompt tokens than it was given",
@@ -207,7 +207,7 @@ def check_readout(model: Model, batch: Sequence[Sequence[int]], tolerance: float
         and result.kl is not None
         and float((result.kl - kl).abs().max()) <= tolerance * (1 + float(kl.abs().max()))
     )
-    kept(model, right, "readout differs from what unembed gives for the same states")
+    require(model, right, "readout differs from what unembed gives for the same states")
 
 
 # --- what a loader may offer ----------------------------------------------------------------------
@@ -235,29 +235,29 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
         for row, (ids, positions) in enumerate(zip(batch, queries, strict=True)):
             weights = result.weights[layer][row]
             right = weights.ndim == 3 and (len(weights), weights.shape[2]) == (2, len(ids))
-            kept(
+            require(
                 model,
                 right,
                 f"attention gave the shape {tuple(weights.shape)} for two queries of {len(ids)} "
                 "tokens; expected (2, heads, tokens)",
             )
             ahead = [weights[index, :, position + 1 :] for index, position in enumerate(positions)]
-            kept(
+            require(
                 model,
                 not any(bool(part.any()) for part in ahead),
                 f"attention of layer {layer} looks at tokens after the query",
             )
             whole = near(weights.sum(-1), weights.new_ones(weights.shape[:2]), tolerance)
-            kept(model, whole, f"attention weights of layer {layer} do not add up to 1")
+            require(model, whole, f"attention weights of layer {layer} do not add up to 1")
             single = model.attention([ids], [positions], [layer]).weights[layer][0]
-            kept(
+            require(
                 model,
                 near(single, weights, tolerance),
                 f"attention of layer {layer} depends on the other texts of its batch",
             )
     for row, ids in enumerate(batch):
         same = near(result.captured[end][row, : len(ids)], streams[row, : len(ids)], tolerance)
-        kept(model, same, f"attention captures other values at {end} than run")
+        require(model, same, f"attention captures other values at {end} than run")
 
 
 def check_gradients(model: Model, ids: Sequence[int]) -> None:
@@ -286,7 +286,7 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
         sides.append(float(objective({LOGITS: model.unembed(states).double()})))
     expected = (sides[0] - sides[1]) / (2 * step)
     got, length = float(slope @ direction), float(slope.norm() * direction.norm())
-    kept(
+    require(
         model,
         abs(got - expected) <= SLOPE * length + 1e-3,
         f"the gradient at {name} gives the slope {got:.4g} along a direction; two passes give "
@@ -294,7 +294,7 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
     )
     leaks = [*result.gradients.values(), *result.streams.values(), result.objectives]
     leaks.append(model.run([ids], [end])[end])
-    kept(
+    require(
         model,
         not any(value.requires_grad for value in leaks),
         "gradients leaves tensors that keep their gradients",
@@ -314,14 +314,14 @@ def check_matrices(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
     rows = model.unembedding_rows(chosen)
     made = (folded @ rows.T + model.unembedding_offsets(chosen)).double()
     same = bool((made.argsort(-1)[:, -1] == logits[:, chosen].argsort(-1)[:, -1]).all())
-    kept(model, same, "unembedding_rows ranks tokens differently from unembed")
+    require(model, same, "unembedding_rows ranks tokens differently from unembed")
     half = model.fold_final_norm(states * 0.25, states) + model.fold_final_norm(
         states * 0.75, states
     )
-    kept(model, near(half, folded, tolerance), "fold_final_norm of parts does not add up")
+    require(model, near(half, folded, tolerance), "fold_final_norm of parts does not add up")
     embedded = _offered(lambda: model.embedding_rows([batch[0][0]]))
     if embedded is not None:
-        kept(
+        require(
             model,
             tuple(embedded.shape) == (1, model.width),
             f"embedding_rows gave the shape {tuple(embedded.shape)}; expected (1, {model.width})",

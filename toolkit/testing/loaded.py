@@ -20,8 +20,8 @@ from toolkit.testing.contracts import check_params
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded_models import LOADED_TEXTS, check_model
 from toolkit.testing.loaded_saes import check_sae
-from toolkit.testing.promises import kept as _kept
 from toolkit.testing.promises import near as _near
+from toolkit.testing.promises import require as _require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,12 +42,12 @@ def check_loaded(
     params_loaded = check_params(part, params or {})
     loaded = part.load(params_loaded, SilentReporter())
     if isinstance(part, ModelPart):
-        _kept(
+        _require(
             part,
             isinstance(loaded, Model),
             f"load gave {type(loaded).__name__} instead of a toolkit.models.Model",
         )
-        _kept(
+        _require(
             part,
             loaded.identity == part.identify(params_loaded),
             "the identity of the loaded model differs from that of identify",
@@ -55,7 +55,7 @@ def check_loaded(
         check_model(loaded, texts, tolerance=tolerance)
         return
     saes = isinstance(loaded, Sequence) and loaded and all(isinstance(sae, Sae) for sae in loaded)
-    _kept(
+    _require(
         part,
         saes,
         f"load gave {type(loaded).__name__}; give a list of at least one toolkit.saes.Sae",
@@ -75,7 +75,7 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     assert part.decoder is not None
     decoder = part.decoder(params, sae.name)
     read_facts = (decoder.digest, decoder.width)
-    _kept(
+    _require(
         part,
         read_facts == (sae.digest, sae.width),
         f"decoder gives digest and width {read_facts}; the SAE has {(sae.digest, sae.width)}",
@@ -86,7 +86,7 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     fits = read.shape == expected.shape and _near(
         _directions(read), _directions(expected), tolerance
     )
-    _kept(
+    _require(
         part,
         fits,
         f"decoder gives rows of {sae.name} with other directions than those of the loaded SAE",

@@ -17,8 +17,8 @@ from toolkit.testing.loaded_shortcuts import (
     some_layers,
     streams_after_blocks,
 )
-from toolkit.testing.promises import kept as _kept
 from toolkit.testing.promises import near as _near
+from toolkit.testing.promises import require as _require
 
 LOADED_TEXTS = ("one two", "three four five six seven eight", "an \u00e9 \U0001f3b2 or two", "nine")
 LONG_CONTEXT = 8192
@@ -37,7 +37,9 @@ def check_model(
     in float32, since in shorter floats the likeliest token depends on the batch.
     """
     sizes = (model.layers, model.width, model.context)
-    _kept(model, min(sizes) > 0, f"layers, width and context are {sizes}; each must be at least 1")
+    _require(
+        model, min(sizes) > 0, f"layers, width and context are {sizes}; each must be at least 1"
+    )
     for text in texts:
         _check_encoding(model, text, chat=False)
         _check_chat(model, text)
@@ -58,25 +60,25 @@ def check_model(
 
 def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     encoded, subject = model.encode(text, chat=chat), f"{text!r}{' in chat' if chat else ''}"
-    _kept(
+    _require(
         model,
         encoded == model.encode(text, chat=chat),
         f"encode answered differently the second time on {subject}",
     )
-    _kept(
+    _require(
         model,
         0 < len(encoded.ids) <= model.context,
         f"encode gave {len(encoded.ids)} ids for {subject}; expected 1 to {model.context}",
     )
-    _kept(
+    _require(
         model,
         len(encoded.offsets) == len(encoded.ids),
         f"encode gave different numbers of ids and offsets for {subject}",
     )
     inside = all(0 <= start <= end <= len(encoded.text) for start, end in encoded.offsets)
-    _kept(model, inside, f"encode gave offsets outside the text for {subject}")
+    _require(model, inside, f"encode gave offsets outside the text for {subject}")
     for before, after in zip(encoded.offsets, encoded.offsets[1:], strict=False):
-        _kept(
+        _require(
             model,
             before[0] <= after[0] and before[1] <= after[1],
             f"encode gave offsets that go backwards for {subject}: {before}, then {after}. A token "
@@ -84,7 +86,7 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
             f"to: {(before[1], before[1])}",
         )
     begun = encoded.text[encoded.shift :].startswith(text)
-    _kept(
+    _require(
         model,
         begun,
         f"encode gave the shift {encoded.shift} for {subject}, but that is not where the given "
@@ -92,14 +94,14 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     )
     if model.bos_id is not None:
         right = encoded.ids[0] == model.bos_id and encoded.ids.count(model.bos_id) == 1
-        _kept(
+        _require(
             model,
             right,
             f"encode gave {encoded.ids.count(model.bos_id)} BOS for {subject}; expected exactly "
             "one, at the start",
         )
         added = chat or encoded.offsets[0][0] == encoded.offsets[0][1]
-        _kept(
+        _require(
             model,
             added,
             f"the added BOS has the characters {encoded.offsets[0]} of {subject}; give it none, as "
@@ -118,31 +120,31 @@ def _check_chat(model: Model, text: str) -> None:
 def _check_tokens(model: Model, text: str) -> None:
     spans = (("all", 0, len(text)), ("first", 0, 1), ("rest", len(text) // 2, len(text)))
     encoded, tokens = model.encode(text), model.tokenise(text, spans=spans)
-    _kept(
+    _require(
         model,
         (tokens.text, tokens.ids) == (encoded.text, encoded.ids),
         f"tokenise differs from encode on {text!r}",
     )
     pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
-    _kept(
+    _require(
         model,
         tokens.pieces == pieces,
         f"tokenise gave pieces that are not the characters of their tokens for {text!r}",
     )
     expected = tuple((name, *_token_range(encoded, start, end)) for name, start, end in spans)
-    _kept(
+    _require(
         model,
         tokens.spans == expected,
         f"tokenise turned {spans} of {text!r} into {tokens.spans}; expected {expected}",
     )
     decoded = model.decode(encoded.ids)
-    _kept(
+    _require(
         model,
         isinstance(decoded, str) and decoded == model.decode(encoded.ids),
         f"decode gave no text, or two different ones, for {text!r}",
     )
     if model.bos_id is not None:
-        _kept(
+        _require(
             model,
             decoded == model.decode(encoded.ids[1:]),
             "decode shows BOS; leave special tokens out",
@@ -164,7 +166,7 @@ def _check_too_long(model: Model, text: str) -> None:
         model.tokenise(" ".join([text] * (model.context + 1)))
     except DataError:
         return
-    _kept(
+    _require(
         model,
         False,
         "tokenise took a text longer than its context; raise a DataError, and do not truncate",
@@ -174,16 +176,16 @@ def _check_too_long(model: Model, text: str) -> None:
 def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
     points, shape = streams_after_blocks(model), (len(batch), max(map(len, batch)), model.width)
     result = model.run(batch, points)
-    _kept(
+    _require(
         model, set(result) == set(points), f"run was asked for {points} and gave {sorted(result)}"
     )
     for name, stream in result.items():
-        _kept(
+        _require(
             model,
             tuple(stream.shape) == shape,
             f"run gave {name} the shape {tuple(stream.shape)}; expected {shape}",
         )
-        _kept(
+        _require(
             model,
             not stream.requires_grad,
             "run gave tensors that keep their gradients; work in torch.inference_mode()",
@@ -192,15 +194,15 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
         single, half = model.run([ids], points), model.run([ids[: len(ids) // 2 + 1]], points)
         for name in points:
             stream, start = result[name][row, : len(ids)], half[name][0]
-            _kept(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
+            _require(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
             same = _near(stream, single[name][0], tolerance)
-            _kept(
+            _require(
                 model,
                 same,
                 f"{name} of a text depends on the other texts of its batch or on the padding",
             )
             seen = not model.causal or _near(stream[: len(start)], start, tolerance)
-            _kept(
+            _require(
                 model,
                 seen,
                 f"{name} of a token depends on the tokens after it; a causal model was expected. "
@@ -211,7 +213,9 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
         same = set(only) == {name} and _near(
             only[name][0], result[name][0, : len(batch[0])], tolerance
         )
-        _kept(model, same, f"{name} captured by itself differs from the same captured with others")
+        _require(
+            model, same, f"{name} captured by itself differs from the same captured with others"
+        )
 
 
 def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
@@ -224,19 +228,19 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
         same = model.run(batch, points, [set_stream(name, [1], [last], value)])
         for point in points:
             unchanged = _near(same[point], before[point], tolerance)
-            _kept(model, unchanged, f"an edit at {name} to its current value changed {point}")
+            _require(model, unchanged, f"an edit at {name} to its current value changed {point}")
         after = model.run(batch, points, [set_stream(name, [1], [last], different_value(value))])
         made = _near(after[name][1, last], different_value(value), tolerance)
-        _kept(model, made, f"an edit at {name} does not show in what is captured there")
+        _require(model, made, f"an edit at {name} does not show in what is captured there")
         reaches = not _near(after[end][1, last], before[end][1, last], tolerance)
-        _kept(model, reaches, f"an edit at {name} to another value does not reach {end}")
-        _kept(
+        _require(model, reaches, f"an edit at {name} to another value does not reach {end}")
+        _require(
             model,
             _near(after[end][0], before[end][0], tolerance),
             f"an edit at {name} of one row changed another row",
         )
         past = not model.causal or _near(after[end][1, :last], before[end][1, :last], tolerance)
-        _kept(model, past, f"an edit at {name} changed positions before its own")
+        _require(model, past, f"an edit at {name} changed positions before its own")
 
 
 def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
@@ -244,17 +248,17 @@ def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
     try:
         _check_edits(model, ids, tolerance)
     except BadInput as error:
-        _kept(
+        _require(
             model, "edits" in str(error), f"the refusal of an edit does not mention edits: {error}"
         )
     for method in ("prefix", "suffix", "generate", "score", "unembed"):
         try:
             getattr(model, method)(ids, [])
         except BadInput as error:
-            _kept(
+            _require(
                 model,
                 model.identity.name in str(error) and method in str(error),
                 f"{method} was refused without the names of method and model: {error}",
             )
         else:
-            _kept(model, False, f"{method} returned something, but an encoder has no next token")
+            _require(model, False, f"{method} returned something, but an encoder has no next token")

@@ -8,8 +8,8 @@ from toolkit.errors import BadInput
 from toolkit.hookpoints import hookpoint
 from toolkit.saes import Sae
 from toolkit.testing.promises import Broken
-from toolkit.testing.promises import kept as _kept
 from toolkit.testing.promises import near as _near
+from toolkit.testing.promises import require as _require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) 
     _check_decode(sae, sae.encode(inputs), tolerance)
     before = sae.encode(inputs)
     sae.release_memory()
-    _kept(
+    _require(
         sae,
         _near(sae.encode(inputs), before, tolerance),
         "encode gives other values after release_memory",
@@ -42,27 +42,27 @@ def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) 
 
 def _check_names(sae: Sae) -> None:
     for name in ("name", "release", "hookpoint", "digest", "recipe"):
-        _kept(sae, getattr(sae, name, ""), f"its {name} is empty")
+        _require(sae, getattr(sae, name, ""), f"its {name} is empty")
     try:
         canonical = str(hookpoint(sae.hookpoint))
     except BadInput as error:
         raise Broken(f"SAE '{sae.name}': {error}") from None
-    _kept(
+    _require(
         sae,
         canonical == sae.hookpoint,
         f"its hookpoint is '{sae.hookpoint}'; write it as '{canonical}': str(hookpoint(...))",
     )
-    _kept(
+    _require(
         sae,
         str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint,
         f"its output_hookpoint is '{sae.output_hookpoint}'",
     )
-    _kept(
+    _require(
         sae,
         sae.layer == hookpoint(canonical).layer,
         f"its layer is {sae.layer}, its hookpoint {canonical}",
     )
-    _kept(
+    _require(
         sae,
         min(sae.inputs, sae.width) > 0,
         f"its inputs and width are {(sae.inputs, sae.width)}; each must be at least 1",
@@ -73,25 +73,27 @@ def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
     import torch
 
     result, expected = sae.encode(rows), (len(rows), sae.width)
-    _kept(
+    _require(
         sae,
         tuple(result.shape) == expected,
         f"encode gave the shape {tuple(result.shape)}; expected {expected}",
     )
-    _kept(sae, result.dtype == torch.float32, f"encode gave {result.dtype}; expected torch.float32")
-    _kept(
+    _require(
+        sae, result.dtype == torch.float32, f"encode gave {result.dtype}; expected torch.float32"
+    )
+    _require(
         sae,
         not result.requires_grad,
         "encode gave a tensor that keeps its gradients; detach the weights",
     )
     meant = sae.signed or bool((result >= 0).all())
-    _kept(
+    _require(
         sae,
         result.isfinite().all() and meant,
         "encode gave activations below zero, NaN or infinity",
     )
     single = torch.cat([sae.encode(row[None]) for row in rows])
-    _kept(
+    _require(
         sae,
         _near(single, result, tolerance),
         "the activations of a row depend on the other rows",
@@ -103,7 +105,7 @@ def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
         raise Broken(
             f"SAE '{sae.name}': encode does not take bfloat16, as models give it: {error}"
         ) from None
-    _kept(
+    _require(
         sae,
         same,
         "encode of bfloat16 differs from encode of the same numbers in float32; compute in float32",
@@ -119,26 +121,26 @@ def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
         whole = len(result.counts) == len(rows) and int(result.counts.sum()) == len(
             result.features
         ) == len(result.values)
-        _kept(sae, whole, "sparse gave counts that do not add up to its features and values")
+        _require(sae, whole, "sparse gave counts that do not add up to its features and values")
         owner = torch.repeat_interleave(
             torch.arange(len(rows), device=result.counts.device), result.counts
         )
         rebuilt = torch.zeros_like(dense)
         rebuilt[owner, result.features] = result.values.to(rebuilt)
         same = _near(rebuilt, dense, tolerance) and int((rebuilt != 0).sum()) == len(result.values)
-        _kept(sae, same, "sparse gave other activations than encode")
+        _require(sae, same, "sparse gave other activations than encode")
 
 
 def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
     """Check that chosen features alone are what `encode` gives for them."""
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
     expected, result = sae.encode(rows)[:, features], sae.activations_of(rows, features)
-    _kept(
+    _require(
         sae,
         tuple(result.shape) == tuple(expected.shape),
         f"activations_of gave the shape {tuple(result.shape)}; expected {tuple(expected.shape)}",
     )
-    _kept(
+    _require(
         sae, _near(result, expected, tolerance), "activations_of gave other activations than encode"
     )
     if not sae.pointwise:
@@ -147,7 +149,7 @@ def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
     shapes = [tuple(columns.shape), tuple(sae.encoder_bias(features).shape)]
     shapes.append(tuple(sae.thresholds(features).shape))
     allowed = [(count, sae.inputs), (count,), (count,)]
-    _kept(
+    _require(
         sae,
         shapes == allowed,
         "encoder_columns, encoder_bias and thresholds gave the shapes "
@@ -155,7 +157,7 @@ def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
     )
     before, limits = sae.preactivations(rows, features), sae.thresholds(features)
     fired = before * (before > limits.to(before.device))
-    _kept(
+    _require(
         sae,
         _near(fired, expected, tolerance),
         "it is pointwise, but its pre-activations above their thresholds differ from encode",
@@ -170,16 +172,16 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
 
     expected = (len(activations), sae.outputs)
     result = sae.decode(activations)
-    _kept(
+    _require(
         sae,
         tuple(result.shape) == expected,
         f"decode gave the shape {tuple(result.shape)}; expected {expected}",
     )
-    _kept(sae, result.isfinite().all(), "decode gave NaN or infinity")
+    _require(sae, result.isfinite().all(), "decode gave NaN or infinity")
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
     rows = sae.decoder_rows(features)
     shape = (len(features), sae.outputs)
-    _kept(
+    _require(
         sae,
         tuple(rows.shape) == shape,
         f"decoder_rows gave the shape {tuple(rows.shape)}; expected {shape}",
@@ -189,7 +191,7 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
             more = start.clone()
             more[0, feature] += 2.5
             same = _near(sae.decode(start)[0] + 2.5 * row.to(start), sae.decode(more)[0], tolerance)
-            _kept(
+            _require(
                 sae,
                 same,
                 f"decode adds another vector for feature {feature} than decoder_rows: it must be "

@@ -10,8 +10,8 @@ from toolkit.hookpoints import Hookpoint
 from toolkit.models import Model, Prefix
 from toolkit.randomness import generator
 from toolkit.sessions import Generated
-from toolkit.testing.promises import kept as _kept
 from toolkit.testing.promises import near as _near
+from toolkit.testing.promises import require as _require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +39,11 @@ def different_value(value: Tensor, way: int = 1) -> Tensor:
 def check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
     points = streams_after_blocks(model)
     prefix, result = model.prefix(ids, points), model.run([ids], points)
-    _kept(model, prefix.ids == tuple(ids), "prefix has other ids than it was given")
+    _require(model, prefix.ids == tuple(ids), "prefix has other ids than it was given")
     captured = prefix.captured or {}
     for name in points:
         same = name in captured and _near(captured[name], result[name][0, -1], tolerance)
-        _kept(
+        _require(
             model,
             same,
             f"prefix captures other values at {name} than run does for the last token",
@@ -72,31 +72,31 @@ def _check_suffix(
         model.suffix(prefix, *layers_and_rows, made),
         model.suffix(prefix, *layers_and_rows),
     )
-    _kept(
+    _require(
         model,
         made.tolist() == [1] * len(layers),
         f"suffix counts its rows as set {made.tolist()} times; expected 1 each in `made`",
     )
     expected = Model.suffix(model, prefix, *layers_and_rows)
-    _kept(
+    _require(
         model,
         got.shape == expected.shape,
         f"suffix gave the shape {tuple(got.shape)}; expected {tuple(expected.shape)}",
     )
     for layer, state, right in zip(layers, got, expected, strict=True):
-        _kept(
+        _require(
             model,
             _near(state, right, tolerance),
             f"suffix of rows at several layers gave other states for layer {layer} than whole "
             "passes",
         )
-    _kept(
+    _require(
         model,
         _near(repeated, got, tolerance),
         "a second suffix of the same prefix gave other states; do not change the prefix",
     )
     none = tuple(model.suffix(prefix, layers_and_rows[0][:0], layers_and_rows[1][:0]).shape)
-    _kept(
+    _require(
         model,
         none == (0, model.width),
         f"suffix of no rows gave the shape {none}; expected {(0, model.width)}",
@@ -109,24 +109,26 @@ def check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: float
     states = model.run(batch, [model.last_hookpoint()])[model.last_hookpoint()]
     ends = torch.stack([states[row, len(ids) - 1] for row, ids in enumerate(batch)])
     logits = model.unembed(ends)
-    _kept(
+    _require(
         model,
         logits.ndim == 2 and len(logits) == len(batch),
         f"unembed gave the shape {tuple(logits.shape)} for {len(batch)} rows",
     )
-    _kept(model, logits.isfinite().all(), "unembed gave NaN or infinity")
+    _require(model, logits.isfinite().all(), "unembed gave NaN or infinity")
     named = [
         *model.end_ids,
         *([] if model.bos_id is None else [model.bos_id]),
         *(token for ids in batch for token in ids),
     ]
     inside = all(0 <= token < logits.shape[1] for token in named)
-    _kept(
+    _require(
         model, inside, f"unembed gave {logits.shape[1]} logits, but token ids go up to {max(named)}"
     )
     single = torch.cat([model.unembed(end[None]) for end in ends])
-    _kept(model, _near(single, logits, tolerance), "the logits of a row depend on the other rows")
-    _kept(
+    _require(
+        model, _near(single, logits, tolerance), "the logits of a row depend on the other rows"
+    )
+    _require(
         model,
         _near(model.next_logits(batch), logits, tolerance),
         "next_logits differs from unembed of the last token's state",
@@ -149,12 +151,12 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
         calls.clear()
         got = list(model.generate(batch, draw, max_tokens=REPLY_TOKENS, until=until))
         once = [(row, made) for row, reply in enumerate(got) for made in range(len(reply.ids))]
-        _kept(
+        _require(
             model,
             _same_replies(got, expected),
             f"generate gave {got}; token by token with whole passes it is {expected}",
         )
-        _kept(
+        _require(
             model,
             sorted(calls) == once,
             "generate did not call draw exactly once for each token, with its row and number",
@@ -168,7 +170,7 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
             )[0]
             for row, ids in enumerate(batch)
         ]
-        _kept(model, _same_replies(single, got), "a reply depends on the other prompts")
+        _require(model, _same_replies(single, got), "a reply depends on the other prompts")
         until = (got[0].text.strip() or " ")[-1]
 
 
@@ -195,6 +197,6 @@ def check_score(model: Model, ids: Sequence[int], tolerance: float) -> None:
     expected = [float(logp(ids)[likely]), float(logp(ids)[unlikely]), both]
     got = model.score(ids, [[likely], [unlikely], [likely, unlikely]])
     near = len(got) == len(expected) and _near(torch.tensor(got), torch.tensor(expected), tolerance)
-    _kept(
+    _require(
         model, near, f"score gave {got}; the log-probabilities of next_logits add up to {expected}"
     )

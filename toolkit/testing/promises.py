@@ -23,7 +23,7 @@ def must(holds: object, part: Part, text: str) -> None:
         raise Broken(f"{part.kind} part '{part.name}': {text}")
 
 
-def kept(of: Part | Model | Sae, holds: object, text: str) -> None:
+def require(of: Part | Model | Sae, holds: object, text: str) -> None:
     """Raise `Broken` unless the promise holds."""
     if not holds:
         raise Broken(f"{_named(of)}: {text}")

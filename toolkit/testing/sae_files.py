@@ -87,8 +87,8 @@ def openmoss(
         name: tensor if new or tensor.ndim == 1 else tensor.T for name, tensor in used.items()
     }
     stored: dict[str, Any] = dict(zip(names, turned.values(), strict=True))
-    for place, norm in zip((known["hook_point_in"], known["hook_point_out"]), norms, strict=True):
-        stored[f"dataset_average_activation_norm.{place}"] = used["b_D"].new_tensor(norm)
+    for point, norm in zip((known["hook_point_in"], known["hook_point_out"]), norms, strict=True):
+        stored[f"dataset_average_activation_norm.{point}"] = used["b_D"].new_tensor(norm)
     write_tensors(folder / "sae_weights.safetensors", {**stored, **(tensors or {})})
     return used
 

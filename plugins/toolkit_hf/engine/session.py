@@ -124,8 +124,8 @@ class SlotSession(Session):
 
     def _new(self, request: Request) -> _Joining:
         marks = Marks(request.edits, request.row)
-        source, kept = self._slots.best_source(request.ids, marks)
-        return _Joining([request], marks, source, kept)
+        source, shared = self._slots.best_source(request.ids, marks)
+        return _Joining([request], marks, source, shared)
 
     def _waits(self, new: _Joining, joining: Sequence[_Joining]) -> bool:
         worth = max(WORTH_WAITING, new.fresh // 4)
@@ -142,6 +142,7 @@ class SlotSession(Session):
             new.source, new.kept = self._slots.best_source(new.ids, new.marks)
             new.slot = self._join_slot(new, new.requests[0], new.source, new.kept, taken)
             self.counts.computed_tokens += new.fresh
+            self._decoder.counted.texts += len(new.requests)
         states = torch.empty(
             (len(joining), self._decoder.width),
             dtype=self._decoder.dtype,
@@ -160,9 +161,9 @@ class SlotSession(Session):
         return not new.kept or new.source >= len(is_live) or bool(is_live[new.source])
 
     def _join_slot(
-        self, new: _Joining, request: Request, source: int, kept: int, taken: int
+        self, new: _Joining, request: Request, source: int, shared: int, taken: int
     ) -> int:
-        slot = self._slots.join(source, kept, new.ids, new.marks, taken)
+        slot = self._slots.join(source, shared, new.ids, new.marks, taken)
         self._live[slot] = ReplyBuilder(self.model, request)
         return slot
 
@@ -221,10 +222,10 @@ class SlotSession(Session):
         replies = [self._live[new.slot] for new in joining]
         which = list(range(len(joining)))
         for index, new in enumerate(joining):
-            kept = len(new.ids)
+            length = len(new.ids)
             for request in new.requests[1:]:
-                slot = self._join_slot(new, request, new.slot, kept, taken)
-                _count_kept(request, kept)
+                slot = self._join_slot(new, request, new.slot, length, taken)
+                _count_kept(request, length)
                 replies.append(self._live[slot])
                 which.append(index)
         logits = self._unembed(states)[torch.tensor(which, device=states.device)]

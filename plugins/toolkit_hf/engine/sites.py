@@ -93,8 +93,8 @@ class Sites:
     def _capture(self, point: Hookpoint, value: Tensor) -> None:
         names = [name for name, hookpoint in self.captures.items() if hookpoint == point]
         if names:
-            kept = self._keep(value)
-            self.captured.update(dict.fromkeys(names, kept))
+            captured_value = self._keep(value)
+            self.captured.update(dict.fromkeys(names, captured_value))
 
     @contextmanager
     def inside(self, layer: int, stream: Tensor) -> Iterator[None]:

@@ -90,22 +90,22 @@ class Slots:
         columns = -(-columns // COLUMNS) * COLUMNS
         if slots == len(self.marks) and columns == self.columns:
             return
-        kept, width = min(slots, len(self.marks)), min(columns, self.columns)
+        used_slots, width = min(slots, len(self.marks)), min(columns, self.columns)
         tokens = np.zeros((slots, columns), dtype=np.int32)
-        tokens[:kept, :width] = self.tokens[:kept, :width]
+        tokens[:used_slots, :width] = self.tokens[:used_slots, :width]
         lengths = np.zeros(slots, dtype=np.int64)
-        lengths[:kept] = np.minimum(self.lengths[:kept], columns)
+        lengths[:used_slots] = np.minimum(self.lengths[:used_slots], columns)
         self.tokens, self.lengths = tokens, lengths
-        self.marks = self.marks[:kept] + [Marks()] * (slots - kept)
+        self.marks = self.marks[:used_slots] + [Marks()] * (slots - used_slots)
         self.is_live, self._used = (
-            np.concatenate([part[:kept], np.zeros(slots - kept, dtype=part.dtype)])
+            np.concatenate([part[:used_slots], np.zeros(slots - used_slots, dtype=part.dtype)])
             for part in (self.is_live, self._used)
         )
         self._first = np.array([marks.first_position for marks in self.marks], dtype=np.int64)
         for by_layer in (self.keys, self.values):
             for layer, old in by_layer.items():
                 new = old.new_zeros((slots, old.shape[1], columns, old.shape[3]))
-                new[:kept, :, :width] = old[:kept, :, :width]
+                new[:used_slots, :, :width] = old[:used_slots, :, :width]
                 by_layer[layer] = new
 
     def layer(self, heads: Heads) -> tuple[Tensor, Tensor]:
@@ -233,6 +233,7 @@ class InSlots(AttentionPlan):
 
     def __post_init__(self) -> None:
         self._filled = int(self.positions.max()) + 1
+        self.past = self._filled - self.positions.shape[1]
         self._is_whole = self.positions.shape[1] > 1 and not bool(self.positions[:, 0].any())
 
     def attend(self, heads: Heads) -> Tensor:

@@ -182,14 +182,16 @@ def _specific_of(measured: Measured, arms: Sequence[str], column: int) -> Any:
 # --- effects --------------------------------------------------------------------------------------
 
 
-def effect_rows(screen: Screen, measured: Measured, tests: DirectionTests, kept: Any) -> pa.Table:
+def effect_rows(
+    screen: Screen, measured: Measured, tests: DirectionTests, written: Any
+) -> pa.Table:
     """Rows of every arm and outcome: over all points, and for each point."""
     import numpy as np
     import pyarrow as pa
 
     from toolkit.tables import arrow_schema
 
-    members = np.flatnonzero(kept).tolist()
+    members = np.flatnonzero(written).tolist()
     rows: list[dict[str, Any]] = []
     for member in members:
         rows += _summaries(screen, measured, member)

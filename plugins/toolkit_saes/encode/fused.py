@@ -26,27 +26,27 @@ def fused(gate: Gate, products: Tensor, weights: Weights) -> Sparse:
 
 
 def _topk(products: Tensor, weights: Weights) -> Sparse:
-    return _kept(products, weights, signed=False)
+    return _largest(products, weights, signed=False)
 
 
 def _abstopk(products: Tensor, weights: Weights) -> Sparse:
-    return _kept(products, weights, signed=True)
+    return _largest(products, weights, signed=True)
 
 
-def _kept(products: Tensor, weights: Weights, *, signed: bool) -> Sparse:
+def _largest(products: Tensor, weights: Weights, *, signed: bool) -> Sparse:
     before = products.add_(weights.b_enc)
     ranked = before if weights.rank_by is None else before * weights.rank_by
-    kept = (
+    indices = (
         (ranked.abs() if signed else ranked)
         .topk(weights.k, dim=-1, sorted=False)
         .indices.sort(dim=-1)
         .values
     )
-    values = before.gather(-1, kept)
+    values = before.gather(-1, indices)
     on = values != 0 if signed else values > 0
     if bool(on.all()):  # as nearly always: then there is nothing to pick
-        return Sparse(on.sum(dim=-1), kept.reshape(-1), values.reshape(-1))
-    return Sparse(on.sum(dim=-1), kept[on], values[on])
+        return Sparse(on.sum(dim=-1), indices.reshape(-1), values.reshape(-1))
+    return Sparse(on.sum(dim=-1), indices[on], values[on])
 
 
 _FUSED: Mapping[Gate, Callable[[Tensor, Weights], Sparse]] = {"topk": _topk, "abstopk": _abstopk}

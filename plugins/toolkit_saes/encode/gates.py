@@ -29,16 +29,16 @@ def _topk(products: Tensor, weights: Weights) -> Tensor:
     import torch
 
     before = products + weights.b_enc
-    kept = _ranked(before, weights).topk(weights.k, dim=-1, sorted=False).indices
-    return torch.zeros_like(before).scatter_(-1, kept, before.gather(-1, kept).relu())
+    indices = _ranked(before, weights).topk(weights.k, dim=-1, sorted=False).indices
+    return torch.zeros_like(before).scatter_(-1, indices, before.gather(-1, indices).relu())
 
 
 def _abstopk(products: Tensor, weights: Weights) -> Tensor:
     import torch
 
     before = products + weights.b_enc
-    kept = _ranked(before, weights).abs().topk(weights.k, dim=-1, sorted=False).indices
-    return torch.zeros_like(before).scatter_(-1, kept, before.gather(-1, kept))
+    indices = _ranked(before, weights).abs().topk(weights.k, dim=-1, sorted=False).indices
+    return torch.zeros_like(before).scatter_(-1, indices, before.gather(-1, indices))
 
 
 def _gated(products: Tensor, weights: Weights) -> Tensor:

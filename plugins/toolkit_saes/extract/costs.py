@@ -29,6 +29,8 @@ values exceed this many bytes of cache.
 """
 LAYOUTS = 2
 """The store keeps entries and rows twice: by sample and by feature."""
+TRIED, EXAMINED = 3, 2500
+"""Rows that the examination writes for an SAE, and their stored bytes."""
 DISK_RATE = 1e9
 RATES = {"cpu": 1e11, "mps": 5e12, "cuda": 5e13}
 """Bytes per second, and operations per second by device, to an order of magnitude: used to compare
@@ -69,10 +71,10 @@ def cheapest(prices: Prices) -> Way:
 
 def extraction(params: Any, load: Workload) -> Cost:
     """One pass over the distinct texts, every SAE on the chosen rows, sparse rows stored."""
-    return _cost(load, _rows(params.at, load), stored=True) + _kept(params, load)
+    return _cost(load, _rows(params.at, load), stored=True) + _stored_streams(params, load)
 
 
-def _kept(params: Any, load: Workload) -> Cost:
+def _stored_streams(params: Any, load: Workload) -> Cost:
     """The streams that are stored as well: one layout, float32."""
     if params.stream is None:
         return Cost()
@@ -82,10 +84,13 @@ def _kept(params: Any, load: Workload) -> Cost:
 
 
 def examination(params: Any, load: Workload) -> Cost:
-    """The same over the first samples, including the layers adjacent to each SAE's; stores only one
-    row per SAE.
+    """The same over the first samples, including the layers adjacent to each SAE's; some are read
+    again at other sites. Stores a few rows per SAE.
     """
-    return _cost(load, load.tokens, stored=False)
+    count = load.saes.get("count", 0)
+    once = _cost(load, load.tokens, stored=False)
+    stored = Cost(disk=EXAMINED * count, table_rows=TRIED * count)
+    return once + Cost(forwards=load.distinct) + stored
 
 
 def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str, int]:
@@ -127,7 +132,7 @@ def _rows(selector: Any, load: Workload) -> int:
 def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
     model, saes = load.model, load.saes
     repeats = load.samples / load.distinct if load.distinct else 1
-    owned, kept = looked_at * repeats, load.tokens * repeats
+    owned, passed = looked_at * repeats, load.tokens * repeats
     count, dense = saes.get("count", 0), saes.get("features", 0) * 4 if stored else 0
     rows, entries = (
         (owned * count, owned * saes.get("l0", TYPICAL_L0 * count)) if stored else (0, 0)
@@ -142,10 +147,11 @@ def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
         memory=int(memory),
         disk=int(LAYOUTS * (rows * ROW + entries * ENTRY)),
         rows=int(rows),
+        table_rows=int(rows) + int(count) if stored else 0,
         entries=int(entries),
         totals={
             "dense_bytes": int(owned * dense),
-            "dense_bytes_all_tokens": int(kept * dense),
+            "dense_bytes_all_tokens": int(passed * dense),
             "text_bytes": int(rows * load.characters * CHARACTER),
         },
     )

@@ -229,14 +229,14 @@ class BatchEncoder:
         """Release all other SAEs; the first time also those that an earlier step may have left
         loaded.
         """
-        kept = {id(sae) for sae in keep}
+        staying = {id(sae) for sae in keep}
         going = [
-            sae for sae in (self._loaded if self._cleared else self._saes) if id(sae) not in kept
+            sae for sae in (self._loaded if self._cleared else self._saes) if id(sae) not in staying
         ]
         for sae in going:
             sae.release_memory()
         self._loaded, self._cleared = (
-            [loaded for loaded in self._loaded if id(loaded) in kept],
+            [loaded for loaded in self._loaded if id(loaded) in staying],
             True,
         )
         if going:

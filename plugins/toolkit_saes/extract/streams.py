@@ -35,15 +35,15 @@ def recorded_positions(
     results = {}
     for row in samples:
         read = Read.of(row)
-        kept, looked_at = selected(params.stream, read, bos_id), selected(params.at, read, bos_id)
-        beyond = set(kept) - set(looked_at)
+        stored, looked_at = selected(params.stream, read, bos_id), selected(params.at, read, bos_id)
+        beyond = set(stored) - set(looked_at)
         if beyond:
             raise DataError(
                 f"stream: sample '{row['sample']}': position {min(beyond)} is not among those that "
                 "`at` looks at. Widen `at` (a list of selectors is their union), or keep the "
                 "stream only where it looks."
             )
-        results[row["sample"]] = kept
+        results[row["sample"]] = stored
     return results
 
 

@@ -48,13 +48,14 @@ def candidates(work: Work, contrast: str, effect: str) -> SelectedFeatures | Non
         return None
     rows = _compared_before(work, contrast, effect)
     marks = rows.filter(pc.equal(rows["stat"], "significant"))
-    kept = marks.filter(pc.greater(marks["number"], 0))
+    discovered = marks.filter(pc.greater(marks["number"], 0))
     sizes = rows.filter(pc.equal(rows["stat"], effect))
     size = {
-        (row["space"], row["feature"]): row["number"] for row in _among(sizes, kept).to_pylist()
+        (row["space"], row["feature"]): row["number"]
+        for row in _among(sizes, discovered).to_pylist()
     }
     results: dict[str, list[int]] = {}
-    for row in kept.to_pylist():
+    for row in discovered.to_pylist():
         results.setdefault(row["space"], []).append(row["feature"])
     features = {
         space: np.array(sorted(indices), dtype=np.int64) for space, indices in results.items()
@@ -103,8 +104,8 @@ def _compared_before(work: Work, contrast: str, effect: str) -> pa.Table:
     return features.filter(pc.is_in(features["stat"], value_set=stats))
 
 
-def _among(rows: pa.Table, kept: pa.Table) -> pa.Table:
-    return rows.filter(pc.is_in(rows["feature"], value_set=pc.unique(kept["feature"])))
+def _among(rows: pa.Table, chosen: pa.Table) -> pa.Table:
+    return rows.filter(pc.is_in(rows["feature"], value_set=pc.unique(chosen["feature"])))
 
 
 def described_only(

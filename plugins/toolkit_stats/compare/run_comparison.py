@@ -190,7 +190,9 @@ def _read(
         return in_family(fired, facts["width"], work.params)
     features = among.of(space)
     return in_family(
-        _kept(fired, np.flatnonzero(np.isin(fired.features, features))), len(features), work.params
+        _columns_of(fired, np.flatnonzero(np.isin(fired.features, features))),
+        len(features),
+        work.params,
     )
 
 
@@ -200,10 +202,10 @@ def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
     if not least:
         return fired, width
     keep = np.flatnonzero(np.bincount(fired.matrix.indices, minlength=len(fired.features)) >= least)
-    return _kept(fired, keep), len(keep)
+    return _columns_of(fired, keep), len(keep)
 
 
-def _kept(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
+def _columns_of(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
     return (
         fired
         if len(columns) == len(fired.features)

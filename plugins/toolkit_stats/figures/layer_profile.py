@@ -105,8 +105,10 @@ def _counts_said(contrast: ContrastTable) -> str:
             f"{only[0]:,} and {only[1]:,}."
         )
     if contrast.adjusted:
-        kept = int((contrast.significant & contrast.adjusted_significant).sum())
-        sentences.append(f"Of the latter, {kept:,} differ as well {contrast.adjusted}.")
+        significant_in_both = int((contrast.significant & contrast.adjusted_significant).sum())
+        sentences.append(
+            f"Of the latter, {significant_in_both:,} differ as well {contrast.adjusted}."
+        )
     return f'<p class="faint">{draw.escaped(" ".join(sentences))}</p>'
 
 

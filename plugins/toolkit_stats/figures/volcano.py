@@ -233,8 +233,8 @@ def _note(
     sentences = []
     if len(drawn) < len(ranking):
         missing = int(contrast.significant[ranking].sum()) > POINTS
-        kept = "evenly chosen" if missing else "all significant ones and evenly chosen others"
-        sentences.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
+        which = "evenly chosen" if missing else "all significant ones and evenly chosen others"
+        sentences.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {which}.")
     if undefined := len(contrast.d) - len(ranking):
         sentences.append(
             f"Not drawn: {undefined:,} with the same value in every sample of a group, for which "

@@ -65,8 +65,8 @@ def columns(observed: Any, features: Ints, method: str, at_least: int) -> Column
     with `spearman`, their ranks.
     """
     counts = np.diff(observed.indptr)
-    kept = np.flatnonzero(counts >= at_least)
-    dense = observed[:, kept].toarray().T if len(kept) else np.zeros((0, observed.shape[0]))
+    frequent = np.flatnonzero(counts >= at_least)
+    dense = observed[:, frequent].toarray().T if len(frequent) else np.zeros((0, observed.shape[0]))
     dense = rankdata(dense, axis=1) if method == "spearman" and len(dense) else dense
     dense = dense - dense.mean(axis=1, keepdims=True)
     length = np.sqrt((dense**2).sum(axis=1))
@@ -75,7 +75,7 @@ def columns(observed: Any, features: Ints, method: str, at_least: int) -> Column
         if len(dense)
         else length > 0
     )
-    return Columns(features[kept[varies]], dense[varies] / length[varies, None])
+    return Columns(features[frequent[varies]], dense[varies] / length[varies, None])
 
 
 class Strongest:
@@ -102,10 +102,10 @@ class Strongest:
             a_index, b_index = np.divmod(index, len(b.features))
             perfect, least = strength[index] >= PERFECT, np.zeros(len(index))
             least[perfect] = of_orders(a.unit[(a_index + start)[perfect]])
-            kept = Pairs(
+            block = Pairs(
                 np.full(len(index), spaces), a_index + start, b_index, r.ravel()[index], least
             )
-            self._strongest_so_far.append(kept)
+            self._strongest_so_far.append(block)
             if sum(len(pairs.r) for pairs in self._strongest_so_far) > 4 * self._keep:
                 self._cut()
 
@@ -128,9 +128,9 @@ class Strongest:
         order = np.lexsort((every.second, every.first, every.spaces, -np.abs(every.r)))[
             : self._keep
         ]
-        kept = Pairs(*(getattr(every, name)[order] for name in names))
-        self._strongest_so_far = [kept]
-        self._floor = float(np.abs(kept.r[-1])) if len(kept.r) == self._keep else 0.0
+        strongest = Pairs(*(getattr(every, name)[order] for name in names))
+        self._strongest_so_far = [strongest]
+        self._floor = float(np.abs(strongest.r[-1])) if len(strongest.r) == self._keep else 0.0
 
     def strongest(self, observations: int, family: int) -> tuple[Pairs, Floats, Floats]:
         """The strongest pairs with p and q: Benjamini-Hochberg over `family`, pairs that are not
@@ -149,8 +149,8 @@ class Strongest:
                 none,
             )
         self._cut()
-        kept = self._strongest_so_far[0]
-        p = np.maximum(p_of(kept.r, observations), kept.least)
+        pairs = self._strongest_so_far[0]
+        p = np.maximum(p_of(pairs.r, observations), pairs.least)
         edges = np.arange(BINS + 1) / BINS
         above = np.cumsum(self._counts[::-1])[::-1]
         beyond = np.where(
@@ -160,7 +160,7 @@ class Strongest:
         q_values = np.minimum.accumulate((p[order] * family / np.arange(1, len(p) + 1))[::-1])[::-1]
         q = np.empty(len(p))
         q[order] = np.minimum(q_values, min(float(beyond.min()), 1.0))
-        return kept, p, np.maximum(q, p)
+        return pairs, p, np.maximum(q, p)
 
 
 def _products(a: Floats, b: Floats) -> Iterator[tuple[int, Floats]]:

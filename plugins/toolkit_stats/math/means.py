@@ -132,8 +132,8 @@ def _powers(column: Ints, deviation: Floats, fired: Ints, samples: int) -> tuple
     dense = fired >= WIDE_SHARE * samples
     if not dense.any():
         return np.zeros(len(fired)), np.zeros(len(fired))
-    kept = dense[column]
-    column, deviation = column[kept], deviation[kept]
+    is_dense = dense[column]
+    column, deviation = column[is_dense], deviation[is_dense]
     cubes = deviation**3
     return (
         np.bincount(column, weights=cubes, minlength=len(fired)).astype(np.float64),

@@ -72,7 +72,7 @@ def compare_ranking(work: Work) -> Rows:
         [_sound_score(result.confirm) for result in results],
     )
     ranks, sound_ranks = _ranks(scores, passes, ends), _ranks(sound_scores, sound, ends)
-    kept = _kept(
+    written = _chosen_for_writing(
         scores,
         sound_scores,
         [a | b for a, b in zip(passes, sound, strict=True)],
@@ -92,7 +92,7 @@ def compare_ranking(work: Work) -> Rows:
             "p": result.p,
             "q": q[index],
         }
-        yield "features", _rows(result, columns, comparison, work.params, kept[index])
+        yield "features", _rows(result, columns, comparison, work.params, written[index])
         for stat, alike in twins.items():
             yield from _twin_rows(result, stat, alike[index], comparison)
 
@@ -254,7 +254,7 @@ def _ranks(scores: list[Any], passes: list[Any], ends: Any) -> list[npt.NDArray[
     return np.split(rank, ends)
 
 
-def _kept(
+def _chosen_for_writing(
     scores: list[Any], sound: list[Any], passing: list[Any], ends: Any, rows: int
 ) -> list[npt.NDArray[np.bool_]]:
     """Which features are written."""

@@ -234,11 +234,11 @@ def _design(
     import numpy as np
 
     unit_of = _units(work)
-    kept, shared = in_half(
+    in_part, shared = in_half(
         work.seed, _samples(work), work.params.half, prompts=work.params.cluster != "none"
     )
     of_groups = [
-        [row for row in rows_of_group if row["sample"] in kept] for rows_of_group in grouped
+        [row for row in rows_of_group if row["sample"] in in_part] for rows_of_group in grouped
     ]
     rows = [
         _measured(work.params, name, rows_of_group, measured)
@@ -272,14 +272,14 @@ def _design(
 
 
 def _measured(params: Compare, name: str, rows: list[Row], measured: Set[str] | None) -> list[Row]:
-    kept = rows if measured is None else [row for row in rows if row["sample"] in measured]
-    if rows and not kept:
+    measured_rows = rows if measured is None else [row for row in rows if row["sample"] in measured]
+    if rows and not measured_rows:
         where = f"between: of group '{name}'" if name else f"by: of those with '{params.by}'"
         raise DataError(
             f"{where} none of the {len(rows)} samples has a row of activations in every space, so "
             "that `missing: leave_out` leaves none. Extract at tokens that these samples have."
         )
-    return kept
+    return measured_rows
 
 
 def _units(work: Work) -> Callable[[Row], str]:

@@ -59,8 +59,8 @@ def design(keys: Sequence[Key], train: Bools) -> Floats:
     ]
     made = np.column_stack(columns) if columns else np.zeros((len(train), 0))
     mean, spread = made[train].mean(axis=0), made[train].std(axis=0)
-    kept = spread > 0
-    scaled: Floats = (made[:, kept] - mean[kept]) / spread[kept]
+    varying = spread > 0
+    scaled: Floats = (made[:, varying] - mean[varying]) / spread[varying]
     return scaled
 
 

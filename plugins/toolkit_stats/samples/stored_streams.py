@@ -55,16 +55,16 @@ class StoredStreams:
 
     def _chosen(self, requested: Layers, layers: int | None) -> list[str]:
         """The streams after the requested layers; one that was not kept is an error."""
-        kept = [hookpoint for hookpoint in self._stored if hookpoint.startswith("resid_post.")]
+        stored = [hookpoint for hookpoint in self._stored if hookpoint.startswith("resid_post.")]
         if requested == KEPT:
-            return kept or hookpoints(KEPT, 0, self.identity.name)
+            return stored or hookpoints(KEPT, 0, self.identity.name)
         if layers is None:
             raise DataError(
                 f"layers: how many layers {self.identity.name} has is not known without loading "
                 f"it. Write `layers: {KEPT}`."
             )
         requested_hookpoints = hookpoints(requested, int(layers), self.identity.name)
-        lacking = [hookpoint for hookpoint in requested_hookpoints if hookpoint not in kept]
+        lacking = [hookpoint for hookpoint in requested_hookpoints if hookpoint not in stored]
         if lacking:
             raise DataError(
                 f"layers: {requested!r} asks for {lacking[0]}, and the extraction that this stage "
@@ -107,5 +107,5 @@ def _at(rows: pa.Table, last: dict[str, int]) -> tuple[pa.Table, list[str]]:
 
     indices = pc.index_in(rows["sample"], value_set=pa.array(list(last), pa.string()))
     positions = pa.array(list(last.values()), pa.int32()).take(indices.combine_chunks())
-    kept = rows.filter(pc.fill_null(pc.equal(rows["position"], positions), False))
-    return kept, kept["sample"].to_pylist()
+    last_rows = rows.filter(pc.fill_null(pc.equal(rows["position"], positions), False))
+    return last_rows, last_rows["sample"].to_pylist()

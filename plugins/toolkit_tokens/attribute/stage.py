@@ -212,9 +212,11 @@ def _attribute_pair(
         parts = difference.split(changed - clean, activation_delta, site.sae)
         attributions += _attribute_site(work, about, site, parts, clean, patching, gradients)
         if params.exact:
-            own = [attribution for attribution in attributions if attribution.space == site.space]
+            of_space = [
+                attribution for attribution in attributions if attribution.space == site.space
+            ]
             effects.sites[site.space] = exact.patch_site(
-                patching, site.sae.hookpoint, parts, own, params.exact_features
+                patching, site.sae.hookpoint, parts, of_space, params.exact_features
             )
     layers = sorted({site.sae.layer for site in sites})
     heads = _head_count(work.model, pair, layers)

@@ -63,9 +63,9 @@ def read_entries(
     value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(float)
     chosen = np.array(sorted(features), np.int64)
     column = np.searchsorted(chosen, feature)
-    kept = (column < len(chosen)) & (value > 0)
-    kept[kept] = chosen[column[kept]] == feature[kept]
-    return texts, SpanEntries(chosen, row_of_entry[kept], column[kept], value[kept])
+    firing = (column < len(chosen)) & (value > 0)
+    firing[firing] = chosen[column[firing]] == feature[firing]
+    return texts, SpanEntries(chosen, row_of_entry[firing], column[firing], value[firing])
 
 
 def inside(

@@ -48,8 +48,8 @@ def _of_space(
     row = np.repeat(np.arange(len(rows)), np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False)
     value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    kept = np.flatnonzero(np.isin(feature, features))
-    order = kept[np.lexsort((row[kept], -value[kept], feature[kept]))]
+    listed = np.flatnonzero(np.isin(feature, features))
+    order = listed[np.lexsort((row[listed], -value[listed], feature[listed]))]
     sample, position = rows["sample"], rows["position"].to_numpy()
     results: list[dict[str, Any]] = []
     starts = np.searchsorted(feature[order], features)

@@ -97,10 +97,10 @@ def one_each(seed: int, rows: Sequence[Row], half: str, measured: frozenset[str]
     """
     measured_rows = [row for row in rows if row["sample"] in measured]
     in_this_half, _ = in_half(seed, measured_rows, half)
-    kept = [row for row in measured_rows if row["sample"] in in_this_half]
-    unit_of = {row["sample"]: str(row["unit"]) for row in kept}
+    of_half = [row for row in measured_rows if row["sample"] in in_this_half]
+    unit_of = {row["sample"]: str(row["unit"]) for row in of_half}
     by_cluster: dict[str, list[str]] = {}
-    for row in joined_by_state(kept, unit_of):
+    for row in joined_by_state(of_half, unit_of):
         by_cluster.setdefault(row["cluster"], []).append(row["sample"])
     drawn = []
     for samples in by_cluster.values():

@@ -80,9 +80,9 @@ def discovered_pairs(
         return DiscoveredPairs(none, none, none, none, np.empty(0), np.empty(0), none)
     columns_of = [np.concatenate(part) for part in zip(*parts, strict=True)]
     q = CORRECTIONS[params.correct](columns_of[4], max(family, 1))
-    kept = q <= params.alpha
-    space_at, column, word, both, p, above = (part[kept] for part in columns_of)
-    return DiscoveredPairs(space_at, column, word, both, p, q[kept], above)
+    discovered = q <= params.alpha
+    space_at, column, word, both, p, above = (part[discovered] for part in columns_of)
+    return DiscoveredPairs(space_at, column, word, both, p, q[discovered], above)
 
 
 def confirmed_rows(

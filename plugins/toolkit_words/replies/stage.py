@@ -71,8 +71,8 @@ def reply_words(work: Work) -> Rows:
         discovered=len(pairs.p),
         confirmed=sum(row["verdict"] == CONFIRMED for row in confirmed),
     )
-    kept = [*_strongest(confirmed, params.top), *listed]
-    yield "feature_words", pa.Table.from_pylist(kept, schema=arrow_schema("feature_words"))
+    shown = [*_strongest(confirmed, params.top), *listed]
+    yield "feature_words", pa.Table.from_pylist(shown, schema=arrow_schema("feature_words"))
     if params.contexts and confirmed:
         from toolkit_words.replies.contexts import contexts
 

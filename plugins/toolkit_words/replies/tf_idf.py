@@ -49,9 +49,9 @@ def published(matrix: Any, counts: Any) -> ListedWords:
     column, word, high, low, size = (np.concatenate(part) for part in zip(*parts, strict=True))
     listing = np.bincount(word, minlength=counts.shape[1])
     score = high * np.log(features / np.maximum(listing[word], 1))
-    kept = listing[word] >= 2
+    repeated = listing[word] >= 2
     column, word, high, low, size, score = (
-        part[kept] for part in (column, word, high, low, size, score)
+        part[repeated] for part in (column, word, high, low, size, score)
     )
     return ListedWords(column, word, high, low, size, score, len(dense))
 
