@@ -88,7 +88,7 @@ def ours(model: CausalModel, ids: list[int], spaces: Sequence[SpaceEdits]) -> np
     for edits in spaces:
         made = dict(edits.edits(reading, ()))
         for arm in ("set_a", "set_b"):
-            layers.append(torch.full((len(made[arm]),), edits.layer))
+            layers.append(torch.full((len(made[arm]),), edits.sae.layer))
             streams.append(made[arm])
     return push(model, OUTCOMES, reading, torch.cat(layers), torch.cat(streams))[0]
 
@@ -110,7 +110,7 @@ def whole_passes(
                 stream[row, -1] += step * edits.rows[feature]
             return (stream, *out[1:]) if isinstance(out, tuple) else stream
 
-        handle = model.decoder.blocks[edits.layer].register_forward_hook(change)
+        handle = model.decoder.blocks[edits.sae.layer].register_forward_hook(change)
         logits = module(torch.tensor([ids] * len(chosen))).logits[:, -1]
         handle.remove()
         found.append(torch.softmax(logits.double(), -1)[:, [7, 9]].numpy())

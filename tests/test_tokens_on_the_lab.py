@@ -109,7 +109,11 @@ def test_the_json_shares_its_pass(tracked: tuple[Path, int, int]) -> None:
 
 
 def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
-    output = run(folder, "exp6_attention_only")
+    """The spec names SAEs that fail as soon as anything asks for them."""
+    overlay = folder / "closed.yaml"
+    overlay.write_text("saes: {uses: closed_saes}", encoding="utf-8")
+    closed = Path(__file__).parent / "resources" / "closed_saes_plugin.py"
+    output = run(folder, "exp6_attention_only", "--overlay", str(overlay), "--plugin", str(closed))
     assert "examine" not in output
     files = {path.name for path in (folder / "exp6_attention_only" / "Risky_40").iterdir()}
     assert files == {"layer_1.npz", "layer_2.npz", "layer_3.npz"}
@@ -210,14 +214,14 @@ def test_the_spec_finds_the_planted_path_and_no_false_one(folder: Path) -> None:
         file = folder / f"{name}.yaml"
         file.write_text(json.dumps(overlay), encoding="utf-8")
         toolkit(folder, "run", str(SPECS / "trace_decision.yaml"), "--overlay", str(file))
-    query = "select * from paths where sample = '*'"
-    rows = asked(folder, "planted_true", "sql", query)
+    output = "select * from paths where sample = '*'"
+    rows = asked(folder, "planted_true", "sql", output)
     assert [row["verdict"] for row in rows] == ["confirmed"] * 4
     for row, size in zip(rows, (planted.truth.effect, 4, 4, 4), strict=True):
         assert row["strength"] == pytest.approx(size, rel=0.1)
         assert row["effect"] == pytest.approx(size, rel=0.1)
         assert row["q"] < 0.05
-    first, second, *_ = asked(folder, "planted_false", "sql", query)
+    first, second, *_ = asked(folder, "planted_false", "sql", output)
     assert first["verdict"] == "confirmed"  # w is of the circuit; echo is not
     assert second["verdict"] == "no strength"
     assert abs(second["strength"]) < 1e-3

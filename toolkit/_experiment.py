@@ -28,7 +28,9 @@ class ExperimentPlan:
     stages: Sequence[Mapping[str, Any]]
     """One row per stage: its part, needs, steps, why they are computed, and their cost."""
     total: Cost
-    """The cost of all stages together."""
+    """The most that all stages together can cost."""
+    expected: Cost
+    """What they are expected to cost."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Experiment:
 
         plan = self._planned().plan
         rows = annotate(plan, store_folder(self.options.store))
-        return ExperimentPlan(plan.run, rows, total_of(row["cost"] for row in rows))
+        bound, expected = (total_of(row[of] for row in rows) for of in ("cost", "expected"))
+        return ExperimentPlan(plan.run, rows, bound, expected)
 
     def run(self, *, quiet: bool = False) -> Outcome:
         """Run it, or continue it; returns its id, findings and the path of its report. Progress

@@ -39,6 +39,8 @@ class Workload:
     replaces the model, which is not loaded. `totals` are the sums of `Cost.totals` of the needed
     stages, such as how many features a screen tries. `tokens_from`: of the samples that exist; of
     their texts by the model's tokeniser; estimated from the texts; or assumed for each text.
+    `written`: the rows that a stage which makes its own units is expected to write to each table;
+    empty where the workload is a bound.
     """
 
     samples: int
@@ -54,6 +56,7 @@ class Workload:
     characters: int = 0
     model_replaced: bool = False
     totals: Mapping[str, int] = field(default_factory=dict)
+    written: Mapping[str, int] = field(default_factory=dict)
     tokens_from: Literal["samples", "tokeniser", "estimate", "assumed"] = "samples"
 
 
@@ -87,7 +90,8 @@ class Cost:
     """What work needs, from configs and headers: floating-point operations, bytes read, peak
     memory, bytes stored.
 
-    `rows` and `entries` are the rows of activations that it writes and the active features in them.
+    `rows` and `entries` are the rows of activations that it writes and the active features in them,
+    `table_rows` the rows of all tables; 0 if unknown.
     `totals` are further sums on whose names parts agree, such as what an export needs to know.
     `exact` is False if these are bounds even for known samples.
     """
@@ -99,6 +103,7 @@ class Cost:
     disk: int = 0
     rows: int = 0
     entries: int = 0
+    table_rows: int = 0
     exact: bool = True
     totals: Mapping[str, int] = field(default_factory=dict)
 
@@ -112,6 +117,7 @@ class Cost:
             disk=self.disk + other.disk,
             rows=self.rows + other.rows,
             entries=self.entries + other.entries,
+            table_rows=self.table_rows + other.table_rows,
             exact=self.exact and other.exact,
             totals=dict(Counter(self.totals) + Counter(other.totals)),
         )

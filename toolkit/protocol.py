@@ -48,6 +48,10 @@ class JobResult:
     """Memory of the process at its end."""
     device_bytes: int | None = None
     """The most memory that torch reserved on the GPU."""
+    texts: int = 0
+    """Texts that the model read; 0 if its loader does not count."""
+    operations: float = 0.0
+    """The model's floating-point operations; 0 if its loader does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)

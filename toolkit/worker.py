@@ -22,12 +22,14 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit.errors import ToolkitError
 from toolkit.gpus import installed_gpus, visible_gpus
 from toolkit.identity import Identity
+from toolkit.models import Counted, Model
 from toolkit.protocol import (
     Alive,
     Done,
@@ -305,6 +307,7 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
         saes=loaded.get(parts, "sae", job["saes"], report),
     )
     ready = time.monotonic()
+    before = _counted(work.model)
     writer = JobWriter(Path(job["folder"]), part.name, part.tables(work.params))
     report.phase("compute")
     try:
@@ -315,13 +318,21 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
     report.phase("write")
     rows_written = writer.finish({"key": job["job"], "seconds": time.monotonic() - ready})
     seconds = time.monotonic() - ready
+    after = _counted(work.model)
     return Done(
         job=job["job"],
         rows=rows_written,
         seconds=seconds,
         load_seconds=ready - began,
+        texts=after.texts - before.texts,
+        operations=after.operations - before.operations,
         **memory(),
     )
+
+
+def _counted(model: Any) -> Counted:
+    """What the model has computed so far."""
+    return replace(model.counted) if isinstance(model, Model) else Counted()
 
 
 if __name__ == "__main__":

@@ -24,4 +24,4 @@ def max_rows(params: MeasureGames, available: Mapping[str, int]) -> Mapping[str,
 def measuring(params: MeasureGames, load: Workload) -> Cost:
     """A few hundred rows and the resamples of the games."""
     rows = 300 * SCOPE_ROWS + OVERALL_ROWS
-    return Cost(memory=MEMORY, disk=rows * ROW, rows=rows, exact=False)
+    return Cost(memory=MEMORY, disk=rows * ROW, table_rows=rows, exact=False)

@@ -51,7 +51,7 @@ def _interventions() -> Iterator[Part]:
         version="3",
         run=stage.patch,
         steps=Steps(size="step", features=family_size),
-        estimates=Estimates(cost=costs.screening),
+        estimates=Estimates(cost=costs.screening, expected=costs.expected_screening),
         reads=("samples", "features", "comparisons", "spaces"),
         optional=("activations", "sample_meta"),
         writes=("screens", "effects", "control_screens"),
@@ -127,7 +127,7 @@ def _judgements() -> Iterator[Part]:
         help="Applies a published study's rules to a screen of its two prompts.",
         params=Published,
         run=judge_as_published,
-        estimates=Estimates(cost=costs.judging),
+        estimates=Estimates(cost=costs.applying_rules),
         reads=("sample_meta", "screens", "effects"),
         writes=("features",),
     )

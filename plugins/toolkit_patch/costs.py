@@ -4,7 +4,7 @@ blocks above its SAE, and tries random directions in a share of the spaces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .doses.params import Doses
     from .games.stage import PairedGames
     from .joint.params import Joint
+    from .published.params import Published
     from .screen.params import Delta, Verdicts
     from .steer.params import Steering
 
@@ -38,12 +39,18 @@ FLOAT_BYTES = 4
 """Bytes of a number in float32, such as the probability of a candidate, point and arm."""
 SCREEN_ROW = 320
 """Bytes of a row of `screens`."""
+RULE_ROWS, RULE_ROW = 6, 10
+"""Rows of a feature under the published rules, and their stored bytes."""
 COMPARED_FEATURE = 80
 """Bytes in memory per feature of the comparison."""
 SCREENED, JUDGED = "screened_features", "judged_features"
 """Totals of a screen's cost: the features that it tries, and those times its decoders."""
-TRIED_SPACES = 0.1
+PASSING = 1 / 3
+"""Share of these features that are expected to pass."""
+TRIED_SPACES = 0.5
 """Share of the spaces in which random directions are expected to be tried."""
+READINGS = 3
+"""How often each point at which directions are tried is read in a space."""
 
 
 @dataclass(frozen=True)
@@ -118,26 +125,48 @@ def screening(params: Delta, load: Workload) -> Cost:
         memory=_edited_memory(load, _rows_at_once(params, load), load.model.get("width", 0) * 12)
         + _results_of_step(params, load, prompts),
         disk=features * SCREEN_ROW * screens
-        + _effect_bytes(params, features, prompts)
+        + _effect_rows(params, features, prompts) * EFFECT_ROW
         + steps * (1 + screens) * TABLE_BYTES,
+        table_rows=features * screens + _effect_rows(params, features, prompts),
         totals={SCREENED: features, JUDGED: features * screens},
         exact=False,
     )
 
 
+def expected_screening(params: Delta, load: Workload) -> Cost:
+    """The cost if a third of the most features that may pass do so."""
+    most, prompts = screening(params, load), _Prompts.of(params.points, load)
+    if params.keep == "all":
+        return most
+    features = family_size(params, load.saes)
+    kept = _effect_rows(params, features, prompts)
+    dropped = kept - int(kept * PASSING)
+    return replace(
+        most, disk=most.disk - dropped * EFFECT_ROW, table_rows=most.table_rows - dropped
+    )
+
+
 def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
-    """The whole passes of one step: prompts, the samples of the mean streams, prompts in words."""
+    """The whole passes of one step: prompts, the samples of the mean streams, prompts in words, and
+    those of the spaces in which directions are tried.
+    """
     means = min(2 * MEAN_SAMPLES, load.samples) if "mean_difference" in params.arms else 0
     in_words = prompts.distinct if params.prompt_only is not None else 0
     control = prompts.distinct if params.control_saes else 0
-    return prompts.distinct + means + in_words + control
+    tried = prompts.distinct + READINGS * min(prompts.distinct, params.direction_points)
+    tried *= 2 if params.control_saes else 1
+    return prompts.distinct + means + in_words + control + int(_tried_spaces(load) * tried)
+
+
+def _tried_spaces(load: Workload) -> float:
+    """The spaces in which random directions are expected to be tried, in one step."""
+    return max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
 
 
 def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
     """The edited tokens of all candidates, arms and random directions."""
     arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
-    spaces = max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
-    directions = spaces * params.directions * LENGTHS
+    directions = _tried_spaces(load) * params.directions * LENGTHS
     edits = float(family_size(params, load.saes) * arms * prompts.distinct)
     edits += directions * min(prompts.distinct, params.direction_points)
     return edits if params.at == "last" else edits * max(1.0, prompts.tokens)
@@ -157,14 +186,14 @@ def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
     return min(family_size(params, load.saes), params.step) * numbers * FLOAT_BYTES
 
 
-def _effect_bytes(params: Delta, features: int, prompts: _Prompts) -> int:
-    """Bytes of the rows of `effects`: of the features that pass, or of all. Random arms have rows
-    over all points only.
+def _effect_rows(params: Delta, features: int, prompts: _Prompts) -> int:
+    """Rows of `effects`: of the features that pass, or of all. Random arms have rows over all
+    points only.
     """
     arms = rows_of_arms(params.arms)
     at_points = [arm for arm in arms if arm not in (*FEATURES, *DIRECTIONS)]
     rows = (prompts.points * len(at_points) + len(arms) + 1) * (len(params.outcomes) + 1)
-    return (features if params.keep == "all" else min(features, KEPT)) * rows * EFFECT_ROW
+    return (features if params.keep == "all" else min(features, KEPT)) * rows
 
 
 def judging(params: Verdicts, load: Workload) -> Cost:
@@ -172,7 +201,14 @@ def judging(params: Verdicts, load: Workload) -> Cost:
     screened = load.totals.get(SCREENED, load.saes.get("features", 0))
     judged = load.totals.get(JUDGED, screened)
     stored = judged * VERDICT_ROW + (2 if judged > screened else 1) * TABLE_BYTES
-    return Cost(memory=2 * stored, disk=stored, exact=False)
+    return Cost(memory=2 * stored, disk=stored, table_rows=judged, exact=False)
+
+
+def applying_rules(params: Published, load: Workload) -> Cost:
+    """One pass over the rows of a screen, and what the published rules say of each feature."""
+    rows = RULE_ROWS * load.totals.get(SCREENED, load.saes.get("features", 0))
+    stored = rows * RULE_ROW
+    return Cost(memory=rows * ROW, disk=stored, table_rows=rows, exact=False)
 
 
 def steering(params: Steering, load: Workload) -> Cost:
@@ -188,6 +224,7 @@ def steering(params: Steering, load: Workload) -> Cost:
         read=_weights(load),
         memory=_edited_memory(load, rows, load.model.get("width", 0) * 12),
         disk=(rows + 1) * (len(params.outcomes) + 1) * ROW + 2 * TABLE_BYTES,
+        table_rows=(rows + 1) * (len(params.outcomes) + 1),
         exact=False,
     )
 
@@ -198,7 +235,8 @@ def joining(params: Joint, load: Workload) -> Cost:
     pairs = params.pairs * (params.pairs - 1) // 2
     rows = 2 * (1 + (len(params.features) or params.top) + pairs + params.sets) + 1
     row_bytes = load.model.get("layers", 1) * load.model.get("width", 0) * 8
-    return _edited_points(load, prompts, rows, row_bytes, disk=(4 + 3 * pairs) * ROW + TABLE_BYTES)
+    cost = _edited_points(load, prompts, rows, row_bytes)
+    return replace(cost, disk=(4 + 3 * pairs) * ROW + TABLE_BYTES, table_rows=4 + 3 * pairs)
 
 
 def dosing(params: Doses, load: Workload) -> Cost:
@@ -206,12 +244,12 @@ def dosing(params: Doses, load: Workload) -> Cost:
     members = len(params.features) or params.top
     rows = members * (len(params.doses) + 2)
     prompts, row_bytes = _Prompts.of(params.points, load), load.model.get("width", 0) * 12
-    return _edited_points(
-        load, prompts, rows, row_bytes, disk=(rows + members) * ROW + 2 * TABLE_BYTES
-    )
+    cost = _edited_points(load, prompts, rows, row_bytes)
+    written = members * (len(params.doses) + 1)
+    return replace(cost, disk=(rows + members) * ROW + 2 * TABLE_BYTES, table_rows=written)
 
 
-def _edited_points(load: Workload, prompts: _Prompts, rows: int, row_bytes: int, disk: int) -> Cost:
+def _edited_points(load: Workload, prompts: _Prompts, rows: int, row_bytes: int) -> Cost:
     """One pass per point, and from it this many edits of features of SAEs."""
     blocks = _blocks_above_saes(load)
     return Cost(
@@ -220,7 +258,6 @@ def _edited_points(load: Workload, prompts: _Prompts, rows: int, row_bytes: int,
         + _edited_suffixes(load, prompts, prompts.distinct * rows, blocks),
         read=_weights(load),
         memory=_edited_memory(load, rows, row_bytes),
-        disk=disk,
         exact=False,
     )
 
@@ -240,6 +277,7 @@ def attributing(params: Attribution, load: Workload) -> Cost:
         read=_weights(load),
         memory=_weights(load) + int(graph + features * COMPARED_FEATURE),
         disk=screened * len(params.methods) * ROW + TABLE_BYTES,
+        table_rows=screened * len(params.methods),
         exact=False,
     )
 

@@ -26,6 +26,14 @@ from .games.slot_machine_rules import SlotMachine
 from .parsers import simple, strict, study
 from .stage import costs, params, patched, play, summary
 
+PLAYING = Estimates(
+    max_rows=costs.max_rows,
+    cost=costs.playing,
+    expected=costs.expected,
+    expected_rows=costs.expected_rows,
+    prompts=costs.expected_prompts,
+)
+
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
@@ -41,7 +49,7 @@ def toolkit_parts() -> Iterator[Part]:
         reads=(),
         writes=("games", "rounds"),
         steps=Steps(size="batch", units=params.count_games),
-        estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
+        estimates=PLAYING,
         check=params.check,
         plays=params.played_game,
         summary=summary.summary,
@@ -58,7 +66,7 @@ def toolkit_parts() -> Iterator[Part]:
         optional=("verdicts", "activations"),
         writes=("games", "rounds"),
         steps=Steps(size="batch", units=patched.count_games),
-        estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
+        estimates=PLAYING,
         check=params.check,
         plays=params.played_game,
         summary=summary.summary,
@@ -74,7 +82,7 @@ def toolkit_parts() -> Iterator[Part]:
         keeps_labels=True,
         reads=("games", "rounds"),
         uses_model=True,
-        estimates=Estimates(max_rows=source.max_rows),
+        estimates=Estimates(max_rows=source.max_rows, expected_rows=source.expected_rows),
     )
 
 

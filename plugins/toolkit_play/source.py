@@ -37,6 +37,8 @@ _PICKS: dict[str, slice] = {
     "first_decision": slice(1),
     "all_decisions": slice(None),
 }
+META_ROWS = 16
+"""Rows of metadata of a decision to expect."""
 
 _Row = Mapping[str, Any]
 
@@ -65,6 +67,12 @@ def max_rows(params: Games, available: Mapping[str, int]) -> Mapping[str, int] |
     """One decision per game, or every round that the games can have."""
     rows = available.get("rounds" if params.pick == "all_decisions" else "games")
     return None if rows is None else {"samples": -(-rows // params.every)}
+
+
+def expected_rows(params: Games, available: Mapping[str, int]) -> Mapping[str, int] | None:
+    """One decision per game, or every round to expect, with their metadata."""
+    rows = max_rows(params, available)
+    return None if rows is None else {**rows, "sample_meta": META_ROWS * rows["samples"]}
 
 
 def decisions(work: Work) -> Rows:

@@ -163,7 +163,11 @@ def _comparisons() -> Iterator[Part]:
             reads=("samples", "sample_meta", "activations", "spaces"),
             optional=("features", "comparisons"),
             writes=("features", "comparisons"),
-            estimates=Estimates(cost=_cost.comparison(name), comparison=_compares.features),
+            estimates=Estimates(
+                cost=_cost.comparison(name),
+                expected=_cost.expected_comparison(name),
+                comparison=_compares.features,
+            ),
             labels=LabelKeys(used=label_uses),
         )
 

@@ -9,7 +9,7 @@ the spaces in hand. The host makes that file, one space at a time, before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 from typing import Any
 
@@ -23,6 +23,10 @@ from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 from toolkit_stats.samples.params import Compare
 
+FIRING, STATED, BYTES = 0.3, 9, 10
+"""What to expect of a comparison: the share of these features that fire in the data, rows of a
+feature, most of which are not discovered, and stored bytes of a row.
+"""
 THREADS = 4
 """Spaces processed at once, as in the core of comparisons."""
 GROUPS = 8
@@ -77,6 +81,17 @@ def comparison(name: str) -> Callable[[Any, Workload], Cost]:
 
     def cost(params: Compare, load: Workload) -> Cost:
         return _compared(TESTS[name], params, load)
+
+    return cost
+
+
+def expected_comparison(name: str) -> Callable[[Any, Workload], Cost]:
+    """The cost of `compare.NAME` to expect: a share of the features fires, few are discovered."""
+    bound = comparison(name)
+
+    def cost(params: Compare, load: Workload) -> Cost:
+        rows = int(fired(load) * FIRING * STATED)
+        return replace(bound(params, load), disk=rows * BYTES, table_rows=rows)
 
     return cost
 

@@ -62,6 +62,13 @@ class Store(StepStore):
         """Bytes on disk of each existing table."""
         return {name: size for name, (_, size) in self.database.usage().items()}
 
+    def bytes_per_row(self) -> dict[str, float]:
+        """Stored bytes of a row of each data table; those of `activations` with its index."""
+        sizes = self.sizes()
+        sizes["activations"] = sizes.get("activations", 0) + sizes.get("postings", 0)
+        rows = {name: self.database.count(name) for name in DATA_TABLES}
+        return {name: sizes.get(name, 0) / count for name, count in rows.items() if count}
+
     def orphans(self) -> dict[str, int]:
         """Rows that no committed step owns, per table: left by a kill, invisible to reads, removed
         by `clean`.

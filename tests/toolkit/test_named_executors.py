@@ -106,6 +106,7 @@ def test_two_of_one_part_work_in_one_run_and_leave_the_tables_of_one(
     assert folder.name == alone.run_states()[-1].run, "where it runs makes no other run"
     keys = alone.run_states()[-1].steps
     assert open_store(toolkit.store).fingerprint(keys) == alone.fingerprint(keys)
+    assert "<td>slim-0</td>" in (folder / "report.html").read_text()
     shown = toolkit.run("show", folder.name).stdout
     assert "executors   local, slim (local)" in shown
     assert ["groups", "compare.means", "slim"] in [line.split()[:3] for line in shown.splitlines()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,16 +32,17 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
     plan = _flow.plan(target, options).plan
     rows = annotate(plan, store_folder(options.store))
     total = total_of(row["cost"] for row in rows)
+    expected = total_of(row["expected"] for row in rows)
     if as_json:
-        sinks = [sink.name for sink in plan.sinks]
-        echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
+        answer = {"run": plan.run, "stages": rows, "sinks": [sink.name for sink in plan.sinks]}
+        echo(json.dumps({**answer, "total": asdict(total), "expected": asdict(expected)}))
     else:
         echo(
             _headline(
                 plan.run, len(rows), options.command(target), all(row["why"] == "-" for row in rows)
             )
         )
-        _show(rows, total)
+        _show(rows, total, expected)
     check_disk(plan, [total], [total_of(row["whole"] for row in rows)], store_folder(options.store))
 
 
@@ -54,7 +55,7 @@ def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
     return f"run {run}: {counted(stages, 'stage')}; {sentence}\n"
 
 
-def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
+def _show(rows: Sequence[dict[str, Any]], total: Cost, expected: Cost) -> None:
     several = len({row["on"] for row in rows}) > 1  # else the headline names it
     on = ("ON",) if several else ()
     heads = ("STAGE", "PART", *on, "NEEDS", "STEPS", "DONE", "ABOUT", "WHY THE REST IS COMPUTED")
@@ -62,7 +63,11 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
     if any(row["imported"] for row in rows):
         echo(_IMPORTED)
     if priced := [row for row in rows if row["cost"]]:
-        _show_costs(priced, total)
+        _show_costs("COSTS", {row["stage"]: row["expected"] for row in priced}, expected)
+        bounds = {row["stage"]: row["cost"] for row in priced if _is_bound(row)}
+        if bounds:
+            _show_costs("AT MOST", bounds, total)
+        echo(_COSTS)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:
         finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST EFFECT")
@@ -70,26 +75,29 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
         echo(_POWER)
 
 
-def _show_costs(priced: Sequence[dict[str, Any]], total: Cost) -> None:
-    named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
-    counts = dict.fromkeys(row["cost"]["tokens_from"] for row in priced)
-    if len(priced) > 1:
-        known = all(row["cost"]["known"] for row in priced)
-        weakest = next((count for count in ("assumed", "estimate") if count in counts), "samples")
-        together = {**asdict(total), "known": known, "tokens_from": weakest}
-        named.append(_cost_cells("together", together))
-    titles = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
-    echo("\n" + columns(titles, named, right=titles[2:]))
-    for count in counts:
-        stages = [row["stage"] for row in priced if row["cost"]["tokens_from"] == count]
+def _show_costs(title: str, costs: Mapping[str, dict[str, Any]], total: Cost) -> None:
+    """A table of costs by stage. `total` is that of all stages, in both tables."""
+    named = [_cost_cells(stage, cost) for stage, cost in costs.items()]
+    known = all(cost["known"] for cost in costs.values())
+    if len(named) > 1 or title != "COSTS":
+        named.append(_cost_cells("together", {**asdict(total), "known": known}))
+    titles = (title, "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED", "ROWS")
+    echo("\n" + columns(titles, named, right=titles[1:]))
+    for count in dict.fromkeys(cost["tokens_from"] for cost in costs.values()):
+        stages = [stage for stage, cost in costs.items() if cost["tokens_from"] == count]
         if count in TOKENS_FROM:
             echo(f"Tokens of {', '.join(stages)}: {TOKENS_FROM[count]}")
-    echo(_COSTS)
+
+
+def _is_bound(row: dict[str, Any]) -> bool:
+    """Whether the most that a stage can cost differs from what is expected."""
+    cost, expected = row["cost"], row["expected"]
+    return any(cost[of] != expected[of] for of in ("forwards", "flops", "memory", "disk"))
 
 
 TOKENS_FROM = {
     "tokeniser": "counted by the model's tokeniser.",
-    "estimate": "estimated from the words of the texts (~); the tokeniser is not here.",
+    "estimate": "estimated from the words of the texts; the tokeniser is not here.",
     "assumed": "256 for each text, since the texts do not exist yet.",
 }
 """How the tokens of samples that do not exist yet were counted."""
@@ -116,21 +124,23 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     return name, units, family, effect
 
 
-_COSTS = """The work that is left, from configs and headers. `<=`: an upper bound; games go to
-         their last round, and every feature is selected. FORWARDS are texts that the model reads,
-         MEMORY is that of one worker, STORED is what the store keeps, for most stages before
-         compression. `?`: the sizes of the model or the SAEs are not known until their files are
-         here (`toolkit fetch SPEC`).
+_COSTS = """The work that is left, from configs and headers. COSTS is what to expect: texts and
+         games that do not exist yet are taken to be as long as those of earlier runs in this store,
+         or as is usual. AT MOST: games go to their last round, and every feature is selected. A
+         stage that is the same as an earlier one counts once. FORWARDS are texts that the model
+         reads, MEMORY is that of one worker, STORED is what the store keeps, ROWS are those of all
+         its tables (empty: not known). `?`: the sizes of the model or the SAEs are not known until
+         their files are here (`toolkit fetch SPEC`).
          """
 
 
 def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:
-    least = "" if cost["exact"] else "~" if cost["tokens_from"] == "estimate" else "<="
     forwards = f"{cost['forwards']:,}" if cost["forwards"] else "-"
+    rows = f"{cost['table_rows']:,}" if cost["table_rows"] else ""
     if not cost["known"]:
-        return (name, least, forwards, *"????")
+        return (name, forwards, *"????", rows)
     sizes = (size(cost[of]) if cost[of] else "-" for of in ("read", "memory", "disk"))
-    return (name, least, forwards, _teraflops(cost["flops"] / 1e12), *sizes)
+    return (name, forwards, _teraflops(cost["flops"] / 1e12), *sizes, rows)
 
 
 def _teraflops(count: float) -> str:

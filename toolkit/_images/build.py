@@ -58,12 +58,12 @@ def build_image(
     with tempfile.TemporaryDirectory(prefix="toolkit-image-") as scratch:
         folder = Path(scratch)
         base_image = _base(client, base or recipe.base, folder, say)
+        revision = revision_of(CHECKOUT) if wheel is None else None
         context = _context(recipe, folder, say, wheelhouse, wheel, plugins)
         say(f"building {name}")
         built = _build(client, recipe, context, base_image)
         say(f"writing {name} with fixed times")
         requirements = file_sha256(context / "requirements.txt")
-        revision = revision_of(CHECKOUT) if wheel is None else None
         config = _config(image_labels(name, recipe, requirements, plugins, revision))
         image = _reproducible(client, built, f"sae-toolkit/{name}:{VERSION}", config, folder)
     pinned = PinnedImage(

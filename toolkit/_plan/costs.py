@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit._plan.plan import is_source
 from toolkit._plan.texts import facts, workload
 from toolkit._plan.token_estimate import estimated_tokens
 from toolkit.costs import Cost, Facts, Workload
-from toolkit.parts import SourcePart
+from toolkit.parts import ModelPart, SourcePart
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from toolkit._plan.plan import Plan, Stage, Step
+    from toolkit._plan.resolve import Loadable
 
 TYPICAL, CHARACTERS = 256, 5
 """Assumed tokens per text before the texts exist, and characters per token."""
 SAMPLE, TOKEN = 200, 12
 """Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and part of the
 text.
+"""
+STORED_TOKEN, META_BYTES = 4, 4
+"""Stored bytes to expect of each token of a sample and of a row of its metadata, which repeat each
+other: the store compresses them.
 """
 
 
@@ -37,12 +42,37 @@ def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
     return price(stage.params, load) if price else None
 
 
+def expected_cost(stage: Stage, load: Workload | None) -> Cost | None:
+    """The cost to expect of a stage, where `cost_of` is a bound."""
+    if load is None:
+        return None
+    if isinstance(stage.part, SourcePart):
+        rows = sum(load.written.values()) or load.samples
+        size = load.samples * SAMPLE + load.tokens * STORED_TOKEN
+        return Cost(disk=size + (rows - load.samples) * META_BYTES, table_rows=rows)
+    price = stage.part.estimates.expected or stage.part.estimates.cost
+    return price(stage.params, load) if price else None
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """The mean tokens of texts that do not exist yet, and how they were counted."""
+
+    mean: int = TYPICAL
+    origin: Literal["tokeniser", "estimate", "assumed"] = "assumed"
+
+
 @dataclass(frozen=True)
 class Loads:
-    """The workload of each stage: its samples if `samples` returns them, else an upper bound."""
+    """The workload of each stage: its samples if `samples` returns them, else an upper bound, or
+    with `expected` what is likely. `earlier` gives the rows of each table that earlier steps like
+    those of a stage wrote for each of their units.
+    """
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
+    expected: bool = False
+    earlier: Callable[[Stage], Mapping[str, float]] = lambda stage: {}
     _wholes: dict[str, Workload | None] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, stage: Stage, left: pa.Table | None = None) -> Workload | None:
@@ -55,9 +85,11 @@ class Loads:
                 samples=0,
                 distinct=0,
                 tokens=0,
-                longest=TYPICAL,
+                longest=(tokens := self._text_tokens(stage, stage.model)).mean,
                 exact=False,
                 units=made,
+                tokens_from=tokens.origin,
+                written=self._rows_of(stage, made) if self.expected else {},
                 model=facts(stage.model),
                 saes=facts(stage.saes),
             )
@@ -65,15 +97,7 @@ class Loads:
             count = self._max_samples(stage)
             if count is None:
                 return None
-            load = self._counted(stage) or Workload(
-                samples=count,
-                distinct=count,
-                tokens=count * TYPICAL,
-                longest=TYPICAL,
-                characters=TYPICAL * CHARACTERS,
-                exact=False,
-                tokens_from="assumed",
-            )
+            load = self._counted(stage) or self._assumed(stage, count)
             load = replace(load, model=facts(stage.model), saes=self._saes(stage))
         load = replace(load, model_replaced=stage.model_replaced, totals=self._totals(stage))
         return self._with_activations(stage, load)
@@ -81,8 +105,55 @@ class Loads:
     def _totals(self, stage: Stage) -> Mapping[str, int]:
         """The sums of the totals of the needed stages' costs."""
         needs = [self.plan.stage(need) for need in stage.needs if not is_source(need)]
-        costs = [cost_of(before, self._whole(before)) for before in needs]
+        costs = [self.cost(before, self._whole(before)) for before in needs]
         return sum((Counter(cost.totals) for cost in costs if cost), Counter())
+
+    def cost(self, stage: Stage, load: Workload | None) -> Cost | None:
+        """The cost of a workload of these: a bound, or what is expected."""
+        return expected_cost(stage, load) if self.expected else cost_of(stage, load)
+
+    def _assumed(self, stage: Stage, count: int) -> Workload:
+        """The workload of so many samples whose texts do not exist yet."""
+        source, tokens = stage, TextTokens()
+        if not isinstance(stage.part, SourcePart):
+            source = next((self.plan.stage(need) for need in stage.needs if is_source(need)), stage)
+        for need in source.needs:
+            tokens = self._text_tokens(self.plan.stage(need), stage.model or source.model)
+        return Workload(
+            samples=count,
+            distinct=count,
+            tokens=count * tokens.mean,
+            longest=tokens.mean,
+            characters=tokens.mean * CHARACTERS,
+            exact=False,
+            tokens_from=tokens.origin,
+            written=self._written(stage) if isinstance(stage.part, SourcePart) else {},
+        )
+
+    def _text_tokens(self, maker: Stage, model: Loadable[ModelPart] | None) -> TextTokens:
+        """Tokens of a text that a stage will write, as a model counts them: of some to expect if
+        there are any, else what is typical.
+        """
+        prompts = maker.part.estimates.prompts
+        if not self.expected or prompts is None or model is None:
+            return TextTokens()
+        texts, count = prompts(maker.params), model.part.count_tokens
+        counted = count(model.params, texts) if count else None
+        counts = counted or [estimated_tokens(text) for text in texts]
+        mean = -(-sum(counts) // len(counts))
+        return TextTokens(mean, "tokeniser" if counted else "estimate")
+
+    def _rows_of(self, stage: Stage, units: int) -> Mapping[str, int]:
+        """The rows to expect of a stage that makes its own units."""
+        if rates := self.earlier(stage):
+            return {table: round(rate * units) for table, rate in rates.items()}
+        rows = stage.part.estimates.expected_rows or stage.part.estimates.max_rows
+        return (rows(stage.params, {"units": units}) if rows else None) or {}
+
+    def _written(self, source: Stage) -> Mapping[str, int]:
+        """The rows to expect of each table of a source; empty in a bound."""
+        rows = source.part.estimates.expected_rows if self.expected else None
+        return (rows(source.params, self._made(source)) if rows else None) or {}
 
     def _whole(self, stage: Stage) -> Workload | None:
         """The whole workload of a stage, made once."""
@@ -98,7 +169,7 @@ class Loads:
         return samples if samples is None or first is None else samples.slice(0, first)
 
     def _max_samples(self, stage: Stage) -> int | None:
-        """The most samples that a stage can get."""
+        """The samples of a stage: the most, or the number to expect."""
         if isinstance(stage.part, SourcePart):
             return self._max_samples_of(stage)
         counts = [
@@ -150,14 +221,22 @@ class Loads:
         return max(known, key=lambda sae_facts: int(sae_facts.get("features", 0)), default={})
 
     def _max_samples_of(self, source: Stage) -> int | None:
-        """The most samples that a source yields."""
+        """The most samples that a source yields, or the number to expect."""
+        return self._written(source).get("samples") or max_samples(source, self._made(source))
+
+    def _made(self, source: Stage) -> Mapping[str, int]:
+        """The rows of the tables that a source reads."""
         made: dict[str, int] = {}
         for need in source.needs:
             before = self.plan.stage(need)
             units, max_rows = before.units(), before.part.estimates.max_rows
-            if max_rows and units is not None:
+            if units is None:
+                continue
+            if self.expected:
+                made |= self._rows_of(before, units)
+            elif max_rows:
                 made |= max_rows(before.params, {"units": units}) or {}
-        return max_samples(source, made)
+        return made
 
     def _with_activations(self, stage: Stage, load: Workload) -> Workload:
         """Add the activations that earlier stages write, and their SAEs."""
@@ -168,7 +247,7 @@ class Loads:
             for need in stage.needs
             if "activations" in (before := self.plan.stage(need)).part.writes
         ]
-        costs = [cost for before in writers if (cost := cost_of(before, self.of(before)))]
+        costs = [cost for before in writers if (cost := self.cost(before, self.of(before)))]
         if stage.saes is None:
             known = [facts(before.saes) for before in writers]
             load = replace(
@@ -207,11 +286,15 @@ def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
     )
 
 
-def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
-    """A cost as plain data. `exact` is False for a bound or an estimate, `known` is False while
-    sizes that it depends on are missing; `tokens_from` says how `tokens` were counted.
+def as_row(
+    stage: Stage,
+    load: Workload | None,
+    price: Callable[[Stage, Workload | None], Cost | None] = cost_of,
+) -> dict[str, Any] | None:
+    """The cost of a workload as plain data. `exact` is False for a bound or an estimate, `known` is
+    False while sizes that it depends on are missing; `tokens_from` says how `tokens` were counted.
     """
-    cost = cost_of(stage, load)
+    cost = price(stage, load)
     if cost is None or load is None:
         return None
     counted = {"tokens": load.tokens, "tokens_from": load.tokens_from}

@@ -82,7 +82,8 @@ def _resolve(
     loadables = {}
     for kind, field in (("model", "model"), ("sae", "saes")):
         for path, ref in _places(spec, field):
-            loadables[path] = _loadable(loaded, parts, kind, path, ref)
+            if loadable := _loadable(loaded, parts, kind, path, ref):
+                loadables[path] = loadable
     sources = list(_places(spec, "samples"))
     named: list[tuple[str, SpecPath, PartRef | StageSpec]]
     named = [("source", path, ref) for path, ref in sources]
@@ -121,14 +122,29 @@ def needed_elsewhere(number: int, stage: StageSpec) -> Iterator[tuple[SpecPath, 
 
 def _loadable(
     loaded: LoadedSpec, parts: Parts, kind: str, path: SpecPath, ref: PartRef
-) -> Loadable[Any]:
+) -> Loadable[Any] | None:
+    """What the spec names at `path`; None for SAEs that no stage uses, whose files stay closed."""
     part: ModelPart | SaePart = part_at(loaded, parts, kind, path, ref.uses)
     params = validate_params(
         loaded, part.params, ref.with_, (*path, "with"), f"{kind} part '{part.name}'", parts
     )
+    if kind == "sae" and not _has_reader(loaded, parts, path):
+        return None
     with _placed_errors(loaded, path, ref):
         identity = _without_secrets(part.identify(params), loaded.secrets)
         return Loadable(part, params, identity)
+
+
+def _has_reader(loaded: LoadedSpec, parts: Parts, saes: SpecPath) -> bool:
+    """Whether a stage uses the SAEs named at this path: the one that names them, or at the top any
+    that names none.
+    """
+    for number, stage in enumerate(loaded.spec.stages):
+        path: SpecPath = ("stages", number)
+        reads_here = stage.saes is None if saes == ("saes",) else saes[:2] == path
+        if reads_here and part_at(loaded, parts, "stage", path, stage.uses).uses_saes:
+            return True
+    return False
 
 
 def _without_secrets(identity: Identity, secrets: Secrets) -> Identity:

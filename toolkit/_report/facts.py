@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,17 @@ class Forecast:
     actual: float
 
 
+@dataclass(frozen=True)
+class CostFact:
+    """What a stage was expected to cost, and what it did."""
+
+    stage: str
+    texts: tuple[int, int]
+    operations: tuple[float, float]
+    rows: tuple[int, int]
+    stored: tuple[int, int]
+
+
 def stage_facts(
     manifest: Mapping[str, Any], run: RunProgress, known: Mapping[str, StepRow]
 ) -> list[StageFacts]:
@@ -173,6 +184,47 @@ def forecasts(run: RunProgress) -> Iterator[Forecast]:
         took = sum(step.seconds for step in steps if step.state == "computed")
         if took and counts.forecast is not None:
             yield Forecast(stage, counts.forecast.basis, counts.forecast.seconds, took)
+
+
+def costs(
+    run: RunProgress, known: Mapping[str, StepRow], row_bytes: Mapping[str, float]
+) -> list[CostFact]:
+    """Expected and actual costs of stages whose steps were all computed in this run, and of all
+    of them together.
+    """
+    facts = []
+    for name, counts in run.stages.items():
+        steps = [step for step in run.steps.values() if step.stage == name]
+        if counts.cost is None or not steps or any(step.state != "computed" for step in steps):
+            continue
+        rows = [pair for step in steps for pair in rows_of(step, known).items()]
+        facts.append(
+            CostFact(
+                name,
+                (counts.cost.texts, sum(step.texts for step in steps)),
+                (counts.cost.operations, sum(step.operations for step in steps)),
+                (counts.cost.rows, sum(count for _, count in rows)),
+                (
+                    counts.cost.stored,
+                    round(sum(count * row_bytes.get(table, 0) for table, count in rows)),
+                ),
+            )
+        )
+    return [*facts, _together(facts)] if len(facts) > 1 else facts
+
+
+def _together(facts: Sequence[CostFact]) -> CostFact:
+    def total(pairs: Iterable[tuple[Any, Any]]) -> tuple[Any, Any]:
+        expected, actual = zip(*pairs, strict=True)
+        return sum(expected), sum(actual)
+
+    return CostFact(
+        "together",
+        total(fact.texts for fact in facts),
+        total(fact.operations for fact in facts),
+        total(fact.rows for fact in facts),
+        total(fact.stored for fact in facts),
+    )
 
 
 def troubles(run: RunProgress) -> list[Trouble]:

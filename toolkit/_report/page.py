@@ -65,6 +65,7 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
         parts,
         inputs_of=lambda keys: StoreInputs(store, {"": [row for row in steps if row.key in keys]}),
         steps=steps,
+        row_bytes=store.bytes_per_row(),
     )
 
 
@@ -101,9 +102,11 @@ def write_report(
     *,
     inputs_of: InputsOf | None = None,
     steps: Sequence[StepRow] = (),
+    row_bytes: Mapping[str, float] | None = None,
 ) -> Path:
     """Write `report.html` into the run's folder atomically. `steps` adds the rows of reused steps,
-    and `inputs_of` the tables of the points of a sweep.
+    `row_bytes` what a row of each table takes in the store, and `inputs_of` the tables of the
+    points of a sweep.
     """
     run = progress_of(events)
     known = {step.key: step for step in steps}
@@ -114,6 +117,7 @@ def write_report(
     text = _template().render(
         **_page(manifest),
         **_run(manifest, run, known),
+        costs=facts.costs(run, known, row_bytes or {}),
         sweep=inputs_of and sweep_of(manifest, run, inputs_of, sections),
         sections=made,
         findings=[finding for finding, _ in stated],

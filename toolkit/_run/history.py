@@ -25,14 +25,7 @@ def forecast_seconds(
     model and SAEs; None if there are none. Steps of equal params count before others. With the
     workload of the whole stage, seconds are in proportion to operations.
     """
-    same = [
-        row
-        for row in earlier
-        if row.part == stage.part.name
-        and _loads(json.loads(row.material)) == _loads(stage.material())
-    ]
-    params = stage.material()["params"]
-    same = [row for row in same if json.loads(row.material)["params"] == params] or same
+    same = _like(stage, earlier)
     if not same:
         return None
     seconds = sum(row.seconds for row in same)
@@ -41,6 +34,38 @@ def forecast_seconds(
     if all(took) and all(due):
         return seconds / sum(took) * sum(due)
     return len(todo) * seconds / len(same)
+
+
+def rows_per_unit(stage: Stage, earlier: Sequence[StepRow]) -> dict[str, float]:
+    """The rows of each table that earlier steps of the same part, on the same model and SAEs, wrote
+    for each of their units; empty if there are none.
+    """
+    counted = [
+        (row.tables, row.last - row.first)
+        for row in _like(stage, earlier)
+        if row.first is not None and row.last is not None
+    ]
+    units = sum(count for _, count in counted)
+    tables = {table for rows, _ in counted for table in rows}
+    return {
+        table: sum(rows.get(table, 0) for rows, _ in counted) / units
+        for table in sorted(tables)
+        if units
+    }
+
+
+def _like(stage: Stage, earlier: Sequence[StepRow]) -> list[StepRow]:
+    """Earlier steps of the same part on the same model and SAEs: those of equal params if there are
+    any, else all.
+    """
+    material = stage.material()
+    same = [
+        row
+        for row in earlier
+        if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(material)
+    ]
+    params = material["params"]
+    return [row for row in same if json.loads(row.material)["params"] == params] or same
 
 
 def _params_of(row: StepRow, stage: Stage) -> BaseModel | None:

@@ -28,6 +28,10 @@ class StepProgress:
     reason: str = ""
     error: str = ""
     rows: dict[str, int] = field(default_factory=dict)
+    texts: int = 0
+    """Texts that the model read for it; 0 if its loader does not count."""
+    operations: float = 0.0
+    """The model's operations; 0 if its loader does not count."""
 
 
 @dataclass
@@ -47,6 +51,8 @@ class StageCounts:
     timed: int = 0
     """The number of steps that this time covers."""
     forecast: ev.StageForecast | None = None
+    cost: ev.StageCost | None = None
+    """What it was expected to cost when the first session began."""
 
     @property
     def done(self) -> int:
@@ -242,6 +248,12 @@ def _(event: ev.StageForecast, run: RunProgress) -> None:
 
 
 @_take.register
+def _(event: ev.StageCost, run: RunProgress) -> None:
+    stage = run.stage(event.stage)
+    stage.cost = stage.cost or event
+
+
+@_take.register
 def _(event: ev.BatchPlan, run: RunProgress) -> None:
     run.batch_plans[event.stage] = event
 
@@ -270,6 +282,7 @@ def _(event: ev.StepStarted, run: RunProgress) -> None:
 def _(event: ev.StepDone, run: RunProgress) -> None:
     step = _step(run, event)
     step.worker, step.seconds, step.rows = event.worker, event.seconds, dict(event.rows)
+    step.texts, step.operations = event.texts, event.operations
     _move(run, step, "computed")
     stage = run.stage(event.stage)
     stage.compute_seconds, stage.timed = stage.compute_seconds + event.seconds, stage.timed + 1

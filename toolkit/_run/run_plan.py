@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit._run import events as ev
 from toolkit._run.downloads import check_downloads
 from toolkit._run.event_log import LOG, EventLog
+from toolkit._run.forecast import stage_costs
 from toolkit._run.inputs import StoreInputs
 from toolkit._run.manifest import make_manifest, read_manifest, write_manifest
 from toolkit._run.pools import make_pools
@@ -109,6 +110,8 @@ def _run_in(
             write_manifest(folder, manifest)
             started = ev.RunStarted(run=plan.run, stages=len(plan.stages), log=str(folder / LOG))
             log.emit(started)
+            for cost in stage_costs(plan, store_path):
+                log.emit(cost)
             inbox, workers = pools.build(folder, log.emit)
             scheduler = Scheduler(plan, store, folder, workers, inbox, interrupts, log.emit)
             return _carry_out(scheduler, report_of)

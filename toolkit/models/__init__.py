@@ -13,6 +13,7 @@ from toolkit.models.model import PASS_ROWS, Model
 from toolkit.models.records import (
     LOGITS,
     AttentionRows,
+    Counted,
     Encoded,
     Frozen,
     Gradients,
@@ -27,6 +28,7 @@ __all__ = [
     "LOGITS",
     "PASS_ROWS",
     "AttentionRows",
+    "Counted",
     "Encoded",
     "Frozen",
     "Gradients",

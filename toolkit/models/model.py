@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn
 
 from toolkit.edits import Edit, Editing, OnStream, Set, check_targets, tokens
@@ -13,6 +13,7 @@ from toolkit.hookpoints import Hookpoint
 from toolkit.models.records import (
     LOGITS,
     AttentionRows,
+    Counted,
     Encoded,
     Frozen,
     Gradients,
@@ -98,6 +99,13 @@ class Model(ABC):
     """
 
     # --- working defaults ---
+
+    @cached_property
+    def counted(self) -> Counted:
+        """What it has computed since it was loaded. A loader that counts adds to it; reports then
+        hold it against the forecast.
+        """
+        return Counted()
 
     def tokenise(
         self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = ""

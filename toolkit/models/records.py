@@ -25,6 +25,16 @@ vocabulary).
 """
 
 
+@dataclass
+class Counted:
+    """What a model has computed since it was loaded, as far as its loader counts: texts that it has
+    read, and floating-point operations of its own (not those of SAEs).
+    """
+
+    texts: int = 0
+    operations: float = 0.0
+
+
 @dataclass(frozen=True)
 class Tokens:
     """A text as the model reads it: `pieces` are the parts of `text` that `ids` stand for; spans

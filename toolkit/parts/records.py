@@ -113,6 +113,17 @@ class Estimates:
     """The most rows that it writes to each table, given the most rows of each table that it reads
     and, for a stage that makes its own units, their number as `units`. None: unknown.
     """
+    expected: Callable[[Any, Workload], Cost] | None = None
+    """The cost to expect, where `cost` is a bound: what games, thresholds or data decide is taken
+    as it usually is. Without it, `cost` of the workload to expect.
+    """
+    expected_rows: Callable[[Any, Mapping[str, int]], Mapping[str, int] | None] | None = None
+    """The rows to expect, where `max_rows` is a bound; given the rows to expect of what it reads.
+    """
+    prompts: Callable[[Any], Sequence[str]] | None = None
+    """For a stage that writes its own texts: some of those to expect, whose tokens are counted
+    before any of them exists.
+    """
     texts: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     """For a source whose params determine its samples: the unit and the text of each."""
     batch_plan: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None

@@ -56,7 +56,11 @@ class Heads:
 
 
 class AttentionPlan(ABC):
-    """Says where the keys of one pass come from."""
+    """Says where the keys of one pass come from. `past`: keys that are seen before the pass's own
+    tokens.
+    """
+
+    past: int = 0
 
     @abstractmethod
     def attend(self, heads: Heads) -> Tensor:

@@ -17,9 +17,10 @@ import torch
 
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
+from toolkit.models import Counted
 from toolkit_hf._structure import factor, family_of, tensor
 
-from .attention import PLANNED, Heads, Sequences
+from .attention import PLANNED, AttentionPlan, Heads, Sequences
 from .inputs import PassInputs, Window, additive, causal, window_of
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ class DecoderModules:
         self.device: torch.device = self.embedding.weight.device
         self.dtype: torch.dtype = module.dtype
         self.block_devices = tuple(block_devices) or (self.device,) * self.layers
+        self.counted = Counted()
+        heads = int(self.config.num_attention_heads)
+        self._head_width = heads * int(getattr(self.config, "head_dim", 0) or self.width // heads)
+        self._sizes = [sum(part.numel() for part in block.parameters()) for block in self.blocks]
 
     # --- into a pass ---
 
@@ -150,13 +155,28 @@ class DecoderModules:
     # --- through a block ---
 
     def run_block(
-        self, layer: int, stream: Tensor, inputs: PassInputs, keys: Any = None, **more: Any
+        self,
+        layer: int,
+        stream: Tensor,
+        inputs: PassInputs,
+        keys: Any = None,
+        plan: AttentionPlan | None = None,
     ) -> Tensor:
-        """Run one block on its device. `more` is passed to the attention function."""
+        """Run one block on its device. `plan` is passed to the attention function."""
+        self._count(layer, stream, plan)
+        more = {} if plan is None else {"plan": plan}
         device = self.block_devices[layer]
         arguments = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
         arguments[self.family.keys] = keys
         return tensor(self.blocks[layer](stream.to(device), **arguments, **more))
+
+    def _count(self, layer: int, stream: Tensor, plan: AttentionPlan | None) -> None:
+        """Count a block's products with its weights and, for each token, with the keys and
+        values.
+        """
+        tokens, columns = stream.shape[0] * stream.shape[1], stream.shape[1]
+        seen = columns + (plan.past if plan is not None else 0)
+        self.counted.operations += tokens * (2 * self._sizes[layer] + 4 * seen * self._head_width)
 
     @cached_property
     def takes_plans(self) -> bool:

@@ -74,6 +74,7 @@ class CausalModel(Model):
         self.context = int(module.config.max_position_embeddings)
         self.decoder = DecoderModules(module, identity.name, self.context, block_devices, family)
         self.layers, self.width = self.decoder.layers, self.decoder.width
+        self.counted = self.decoder.counted
         self.device = self.decoder.device
         self.editable = tuple(
             site for site in EDITABLE if site != "resid_mid" or not self.decoder.is_parallel
@@ -100,6 +101,7 @@ class CausalModel(Model):
     ) -> dict[str, Tensor]:
         """One pass up to the last block that a capture needs."""
         check_targets(edits, [len(ids) for ids in batch])
+        self.counted.texts += len(batch)
         sites = Sites(self.decoder, capture, edits, batch)
         weighed = {point.layer for point in sites.captures.values() if point.site == "attn_probs"}
         self._check_weights(weighed)
@@ -123,6 +125,7 @@ class CausalModel(Model):
 
     def _finished(self, logits: Tensor) -> Tensor:
         """Apply cap and divisor to the head's output."""
+        self.counted.operations += 2 * self.width * logits.numel()
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
@@ -150,6 +153,7 @@ class CausalModel(Model):
         """
         if not self.decoder.takes_plans:
             return super().prefix(ids, capture)
+        self.counted.texts += 1
         names = [*dict.fromkeys((*capture, self.last_hookpoint()))]
         sites = Sites(self.decoder, names, keep=lambda stream: stream[0, -1].to(self.device))
         plan = Sequences(self.decoder.windows, keep=True)
@@ -207,6 +211,7 @@ class CausalModel(Model):
             return super().attention(batch, queries, layers, capture=capture, edits=edits)
         check_targets(edits, [len(ids) for ids in batch])
         check_queries(batch, queries)
+        self.counted.texts += len(batch)
         for layer in layers:
             self.decoder.checked(f"attn_probs.{layer}")
         sites = Sites(self.decoder, capture, edits, batch)
@@ -245,9 +250,13 @@ class CausalModel(Model):
                 batch, hookpoints, objective, reads=reads, edits=edits, freeze=freeze
             )
         check_targets(edits, [len(ids) for ids in batch])
-        return gradients(
+        before = self.counted.operations
+        result = gradients(
             self.decoder, self._logits, batch, hookpoints, objective, reads, edits, freeze
         )
+        self.counted.texts += len(batch)
+        self.counted.operations += self.counted.operations - before  # weights need no gradient
+        return result
 
     @torch.inference_mode()
     def embedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:

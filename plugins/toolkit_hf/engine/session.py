@@ -142,6 +142,7 @@ class SlotSession(Session):
             new.source, new.kept = self._slots.best_source(new.ids, new.marks)
             new.slot = self._join_slot(new, new.requests[0], new.source, new.kept, taken)
             self.counts.computed_tokens += new.fresh
+            self._decoder.counted.texts += len(new.requests)
         states = torch.empty(
             (len(joining), self._decoder.width),
             dtype=self._decoder.dtype,

@@ -233,6 +233,7 @@ class InSlots(AttentionPlan):
 
     def __post_init__(self) -> None:
         self._filled = int(self.positions.max()) + 1
+        self.past = self._filled - self.positions.shape[1]
         self._is_whole = self.positions.shape[1] > 1 and not bool(self.positions[:, 0].any())
 
     def attend(self, heads: Heads) -> Tensor:

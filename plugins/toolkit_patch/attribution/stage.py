@@ -2,7 +2,7 @@
 the exact one.
 
 One forward and one backward pass per decision point give the gradient of an outcome's probability
-at the hookpoint of every SAE. A feature's specific effect is then estimated as (difference of its
+at the output of every SAE. A feature's specific effect is then estimated as (difference of its
 two values) x (its decoder row . gradient). `atp` takes the plain gradient (attribution patching),
 `relp` the one with attention patterns, the scale of norms and the gates of MLPs held constant.
 """
@@ -62,13 +62,15 @@ def attribute(work: Work) -> Rows:
     used_saes = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}
     points = decision_points(work, params.points, params.half)
     outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
-    hookpoints = sorted({sae.hookpoint for sae in used_saes.values()})
+    hookpoints = sorted({sae.output_hookpoint for sae in used_saes.values()})
     rows: list[dict[str, Any]] = []
     for number, method in enumerate(params.methods):
         finished = number, len(params.methods)
         gradients = mean_gradients(work, method, points, outcomes, hookpoints, finished)
         for space, sae in used_saes.items():
-            rows += _space_rows(compared, exact, space, sae, gradients[sae.hookpoint], method)
+            rows += _space_rows(
+                compared, exact, space, sae, gradients[sae.output_hookpoint], method
+            )
     for row in rows:
         row |= {"comparison": compared.comparison.id, "outcome": params.about}
     yield "gradient_effects", pa.Table.from_pylist(rows, schema=arrow_schema("gradient_effects"))

@@ -18,7 +18,7 @@ from toolkit_patch.screen.arms import check_sites
 from toolkit_patch.screen.estimates import NOISE, corrected, estimate, sign_test
 from toolkit_patch.screen.observed import observed_maxima, warn_out_of_range
 from toolkit_patch.screen.outcomes import read_outcomes
-from toolkit_patch.screen.passes import push, read_prompt
+from toolkit_patch.screen.passes import EditedStreams, hookpoints_of, push_edits, read_prompt
 from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
 
 if TYPE_CHECKING:
@@ -50,14 +50,17 @@ def dose(work: Work) -> Rows:
     points = decision_points(work, params.points, params.half)
     outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
     column = outcomes.names.index(params.about)
-    hookpoints = sorted({sae.hookpoint for sae in saes.values()})
+    hookpoints = hookpoints_of(saes.values())
     chances, base = np.zeros((*values.shape, len(points))), np.zeros(len(points))
     for number, point in enumerate(points):
         reading = read_prompt(work.model, outcomes, point.ids, hookpoints)
         base[number] = reading.chances[column]
-        layers, streams = _streams(features, saes, values, reading)
-        probabilities, _ = push(work.model, outcomes, reading, layers, streams)
-        chances[:, :, number] = probabilities[:, column].reshape(values.shape)
+        edited = _streams(features, saes, values, reading)
+        pushed = push_edits(work.model, outcomes, reading, list(edited.values()))
+        for space, (probabilities, _) in zip(edited, pushed, strict=True):
+            members = features.of_space(space)
+            curves = probabilities[:, column].reshape(len(members), values.shape[1])
+            chances[members, :, number] = curves
         work.report.progress(number + 1, len(points))
     yield from _DoseResults(work, params, features, values, chances, base, points).tables()
 
@@ -73,26 +76,22 @@ def _values(params: Doses, features: ComparedFeatures) -> Floats:
 
 def _streams(
     features: ComparedFeatures, saes: Mapping[int, Sae], values: Floats, reading: Any
-) -> tuple[Any, Any]:
-    """Layers and streams of every feature at every value, features first."""
+) -> dict[int, EditedStreams]:
+    """By space, the streams of every feature at every value, features first."""
     import torch
 
-    width = values.shape[1]
-    layers = torch.zeros((len(features), width), dtype=torch.long)
-    streams = None
+    edited = {}
     for space, sae in saes.items():
         members = features.of_space(space)
         indices = features.feature[members].tolist()
-        stream = reading.streams[sae.hookpoint]
-        activations = sae.activations_of(stream[None], torch.tensor(indices))[0]
+        stream = reading.streams[sae.output_hookpoint]
+        read = reading.streams[sae.hookpoint]
+        activations = sae.activations_of(read[None], torch.tensor(indices))[0]
         change = torch.from_numpy(values[members]).to(activations) - activations[:, None]
         rows = sae.decoder_rows(indices).float().to(stream)
-        if streams is None:
-            streams = stream.new_zeros((len(features), width, len(stream)))
-        streams[members] = stream + change[:, :, None] * rows[:, None]
-        layers[members] = sae.layer
-    assert streams is not None
-    return layers.reshape(-1), streams.reshape(-1, streams.shape[2])
+        streams = stream + change[:, :, None] * rows[:, None]
+        edited[space] = EditedStreams(sae.output_hookpoint, streams.reshape(-1, len(stream)))
+    return edited
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class Copy:
     """One copy: which members are changed, and to which values; for a random set, the vector that
-    is added after each layer.
+    is added at each hookpoint.
     """
 
     members: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
-    added: Mapping[int, Tensor] | None = None
+    added: Mapping[str, Tensor] | None = None
 
 
 def edits_of(
@@ -55,7 +55,9 @@ def _set_features(
         sae, indices = saes[space], [int(features.feature[member]) for member in members]
         change = Set(torch.tensor([values for _, values in rows], dtype=torch.float32))
         targets = tokens([row for row, _ in rows], [position] * len(rows))
-        edits.append(Edit(sae.hookpoint, OnFeatures.of(sae, indices, change), targets))
+        reads = sae.hookpoint if sae.hookpoint != sae.output_hookpoint else None
+        operation = OnFeatures.of(sae, indices, change)
+        edits.append(Edit(sae.output_hookpoint, operation, targets, reads))
     return edits
 
 
@@ -63,11 +65,11 @@ def _add_vectors(copies: Sequence[Copy], position: int) -> list[Edit]:
     import torch
 
     rows = [(row, copy.added) for row, copy in enumerate(copies) if copy.added is not None]
-    layers = sorted({layer for _, added in rows for layer in added})
+    hookpoints = sorted({name for _, added in rows for name in added})
     edits = []
-    for layer in layers:
-        entries = [(row, added[layer]) for row, added in rows if layer in added]
+    for name in hookpoints:
+        entries = [(row, added[name]) for row, added in rows if name in added]
         vectors: Any = torch.stack([vector for _, vector in entries])
         targets = tokens([row for row, _ in entries], [position] * len(entries))
-        edits.append(Edit(f"resid_post.{layer}", OnStream(Add(vectors)), targets))
+        edits.append(Edit(name, OnStream(Add(vectors)), targets))
     return edits

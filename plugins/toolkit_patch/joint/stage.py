@@ -20,7 +20,7 @@ from toolkit_patch.screen.arms import check_sites
 from toolkit_patch.screen.candidates import ComparedFeatures, read_features
 from toolkit_patch.screen.estimates import corrected, estimate
 from toolkit_patch.screen.outcomes import read_outcomes
-from toolkit_patch.screen.passes import read_prompt
+from toolkit_patch.screen.passes import hookpoints_of, read_prompt
 from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
 
 from .choice import chosen_features
@@ -69,7 +69,7 @@ def joint(work: Work) -> Rows:
     column = outcomes.names.index(params.about)
     plan = _plan(params, joint_sets)
     chances: dict[Any, list[float]] = {key: [] for key in [*plan, "base"]}
-    hookpoints = sorted({sae.hookpoint for sae in joint_sets.saes.values()})
+    hookpoints = hookpoints_of(joint_sets.saes.values())
     for number, point in enumerate(points):
         reading = read_prompt(work.model, outcomes, point.ids, hookpoints)
         copies = {**plan, **_random_sets(work, joint_sets, reading)}
@@ -142,7 +142,7 @@ def _random_sets(work: Work, joint_sets: JointSets, reading: Any) -> dict[Any, C
     """
     import torch
 
-    added: dict[Any, dict[int, Any]] = {}
+    added: dict[Any, dict[str, Any]] = {}
     for space, sae in joint_sets.saes.items():
         members = joint_sets.features.of_space(space)
         indices = joint_sets.features.feature[members].tolist()
@@ -158,7 +158,8 @@ def _random_sets(work: Work, joint_sets: JointSets, reading: Any) -> dict[Any, C
             )
             for side in (0, 1):
                 change = ((values[:, side] - activations) * lengths)[:, None] * rows
-                added.setdefault(("random", number, side), {})[sae.layer] = change.sum(0)
+                vectors = added.setdefault(("random", number, side), {})
+                vectors[sae.output_hookpoint] = change.sum(0)
     return {key: Copy(added=vectors) for key, vectors in added.items()}
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import BadInput
+from toolkit.errors import BadInput, choices
+from toolkit.hookpoints import hookpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,9 +62,9 @@ class SpaceEdits:
     means: MeanDifference | None = None
 
     @property
-    def layer(self) -> int:
-        """The block after which the stream is edited."""
-        return self.sae.layer
+    def hookpoint(self) -> str:
+        """The hookpoint that is edited: for a transcoder, that of its output."""
+        return self.sae.output_hookpoint
 
     def own_values(self, reading: Reading) -> Tensor:
         """(K,) activations of the candidates at a decision point."""
@@ -74,13 +75,13 @@ class SpaceEdits:
         """(arm, streams): one stream per candidate, or a single one for the arms that are the same
         for all.
         """
-        stream, activations = reading.streams[self.sae.hookpoint], self.own_values(reading)
+        stream, activations = reading.streams[self.hookpoint], self.own_values(reading)
         yield SHAM, (stream + (activations[:1] - activations[:1])[:, None] * self.rows[:1])
         change = self.values - activations[:, None]
         for arm, column in zip(SETS, change.T, strict=True):
             yield arm, stream + column[:, None] * self.rows
         if "reconstruct" in arms:
-            rebuilt = self.sae.reconstruct(stream[None])[0]
+            rebuilt = self.sae.reconstruct(reading.streams[self.sae.hookpoint][None])[0]
             yield "reconstruct", rebuilt[None]
             for arm, column in zip(REBUILT[1:], change.T, strict=True):
                 yield arm, rebuilt + column[:, None] * self.rows
@@ -103,13 +104,15 @@ class SpaceEdits:
 
 
 def check_sites(model: Model, saes: Sequence[Sae]) -> None:
-    """Refuse SAEs at hookpoints that a screen cannot edit."""
+    """Refuse SAEs whose output is at a hookpoint that the model cannot edit."""
     for sae in saes:
-        if not sae.hookpoint.startswith("resid_post.") or sae.output_hookpoint != sae.hookpoint:
+        point = hookpoint(sae.output_hookpoint)
+        if point.site not in model.editable or point.layer >= model.layers:
+            sites = choices(f"{site}.LAYER" for site in model.editable)
             raise BadInput(
-                f"saes: a screen edits the stream after a block (resid_post.LAYER); {sae.name} "
-                f"reads {sae.hookpoint} and writes {sae.output_hookpoint}. Screen SAEs of the "
-                "residual stream."
+                f"saes: features of {sae.name} write to {sae.output_hookpoint}, which "
+                f"{model.identity.name} cannot edit: it has {model.layers} layers and edits "
+                f"{sites}. Screen SAEs of these sites."
             )
 
 

@@ -10,7 +10,7 @@ from toolkit.errors import DataError
 from .arms import PROMPT_ONLY, SETS, SpaceEdits, rows_of_arms
 from .baselines import ids_with_wording
 from .estimates import estimate
-from .passes import Reading, push, read_prompt
+from .passes import EditedStreams, Reading, push_edits, read_prompt
 from .points import clusters_of, weights_of
 from .rows import Measured
 from .setup import Screen
@@ -93,25 +93,21 @@ def push_all(screen: Screen, reading: Reading, spaces: Sequence[SpaceEdits]) -> 
     """Push all edits of a point together, rows of several layers in a batch: (edits, arm,
     probabilities, divergences).
     """
-    import torch
-
     planned = [
-        (edits, arm, streams)
+        (edits, arm, EditedStreams(edits.hookpoint, streams))
         for edits in spaces
         for arm, streams in edits.edits(reading, screen.params.arms)
     ]
-    layers = torch.cat([torch.full((len(rows),), edits.layer) for edits, _, rows in planned])
-    streams = torch.cat([rows for _, _, rows in planned])
-    chances, kl = push(screen.model, screen.outcomes, reading, layers, streams)
-    if len(chances) != len(streams):
+    pushed = push_edits(screen.model, screen.outcomes, reading, [rows for _, _, rows in planned])
+    count = sum(len(rows.streams) for _, _, rows in planned)
+    made = sum(len(chances) for chances, _ in pushed)
+    if made != count:
         raise DataError(
-            f"{len(streams)} edits were planned at a decision point and {len(chances)} were made: "
+            f"{count} edits were planned at a decision point and {made} were made: "
             f"{screen.model.identity.name}'s `suffix` loses rows. Its loader is at fault."
         )
-    start = 0
-    for edits, arm, rows in planned:
-        yield edits, arm, chances[start : start + len(rows)], kl[start : start + len(rows)]
-        start += len(rows)
+    for (edits, arm, _), (chances, kl) in zip(planned, pushed, strict=True):
+        yield edits, arm, chances, kl
 
 
 def _space_edits(screen: Screen, space: int) -> SpaceEdits:
@@ -136,7 +132,7 @@ def _space_edits(screen: Screen, space: int) -> SpaceEdits:
     index = torch.tensor(features.tolist(), dtype=torch.long)
     shuffled = screen.shuffled
     shuffled_pairs = None if shuffled is None else torch.from_numpy(shuffled[members]).to(rows)
-    means = screen.means.get(sae.hookpoint)
+    means = screen.means.get(sae.output_hookpoint)
     return SpaceEdits(
         sae,
         members,

@@ -143,14 +143,14 @@ def effects_at(
     import numpy as np
     import torch
 
-    from .passes import push
+    from .passes import EditedStreams, push_edits
 
     nodes = _nodes(lengths)
-    stream = reading.streams[sae.hookpoint]
+    stream = reading.streams[sae.output_hookpoint]
     steps = torch.from_numpy(nodes).to(stream)
     moved_streams = stream + (steps[:, None, None] * directions.to(stream)).reshape(-1, len(stream))
-    layers = torch.full((len(moved_streams),), sae.layer)
-    chances, _ = push(model, outcomes, reading, layers, moved_streams)
+    moved = EditedStreams(sae.output_hookpoint, moved_streams)
+    ((chances, _),) = push_edits(model, outcomes, reading, [moved])
     curves = chances[:, column].reshape(len(nodes), len(directions))
     return np.asarray(
         _interpolated(nodes, curves, lengths[:, 0]) - _interpolated(nodes, curves, lengths[:, 1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .arms import MeanDifference
 from .candidates import ComparedFeatures
 from .outcomes import Outcomes
-from .passes import Reading, read_prompt
+from .passes import Reading, hookpoints_of, read_prompt
 from .points import Point
 
 if TYPE_CHECKING:
@@ -51,5 +51,5 @@ class Screen:
 
     def read(self, point: Point) -> Reading:
         """Read the prompt of a decision point."""
-        hookpoints = sorted({sae.hookpoint for sae in self.saes.values()})
+        hookpoints = hookpoints_of(self.saes.values())
         return read_prompt(self.model, self.outcomes, point.ids, hookpoints, point.position)

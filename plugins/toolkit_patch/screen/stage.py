@@ -1,4 +1,5 @@
-"""`patch.delta`: a causal screen of features at the last token of decision points.
+"""`patch.delta`: a causal screen of features at the last token of decision points. Features of a
+transcoder are edited where it writes.
 
 Each candidate is set to the mean of either group, error term kept, and has control arms. The
 effect that counts is *specific*: one group's value against the other's, in the exact probability of
@@ -126,13 +127,13 @@ def _by_gradient(
 
     saes = _saes(work, compared.take(family_rows), addresses_of(work.inputs))
     check_sites(work.model, list(saes.values()))
-    hookpoints = sorted({sae.hookpoint for sae in saes.values()})
+    hookpoints = sorted({sae.output_hookpoint for sae in saes.values()})
     gradients = mean_gradients(work, "relp", points, outcomes, hookpoints)
     sizes = np.zeros(len(family_rows))
     for space, sae in saes.items():
         members = np.flatnonzero(compared.space[family_rows] == space)
         predicted = estimates(
-            compared, family_rows[members].tolist(), sae, gradients[sae.hookpoint]
+            compared, family_rows[members].tolist(), sae, gradients[sae.output_hookpoint]
         )
         sizes[members] = abs(predicted)
     order = np.argsort(-sizes, kind="stable")[: work.params.exact_checks]
@@ -145,7 +146,7 @@ def _with_baselines(screen: Screen) -> Screen:
     """
     work, arms = screen.work, set(screen.params.arms)
     shuffled = shuffled_values(work, screen.candidates) if "shuffled" in arms else None
-    hookpoints = sorted({sae.hookpoint for sae in screen.saes.values()})
+    hookpoints = sorted({sae.output_hookpoint for sae in screen.saes.values()})
     means: Mapping[str, MeanDifference] = {}
     if "mean_difference" in arms:
         comparison = screen.compared.comparison

@@ -29,6 +29,8 @@ values exceed this many bytes of cache.
 """
 LAYOUTS = 2
 """The store keeps entries and rows twice: by sample and by feature."""
+TRIED, EXAMINED = 3, 2500
+"""Rows that the examination writes for an SAE, and their stored bytes."""
 DISK_RATE = 1e9
 RATES = {"cpu": 1e11, "mps": 5e12, "cuda": 5e13}
 """Bytes per second, and operations per second by device, to an order of magnitude: used to compare
@@ -82,10 +84,13 @@ def _stored_streams(params: Any, load: Workload) -> Cost:
 
 
 def examination(params: Any, load: Workload) -> Cost:
-    """The same over the first samples, including the layers adjacent to each SAE's; stores only one
-    row per SAE.
+    """The same over the first samples, including the layers adjacent to each SAE's; some are read
+    again at other sites. Stores a few rows per SAE.
     """
-    return _cost(load, load.tokens, stored=False)
+    count = load.saes.get("count", 0)
+    once = _cost(load, load.tokens, stored=False)
+    stored = Cost(disk=EXAMINED * count, table_rows=TRIED * count)
+    return once + Cost(forwards=load.distinct) + stored
 
 
 def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str, int]:
@@ -142,6 +147,7 @@ def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
         memory=int(memory),
         disk=int(LAYOUTS * (rows * ROW + entries * ENTRY)),
         rows=int(rows),
+        table_rows=int(rows) + int(count) if stored else 0,
         entries=int(entries),
         totals={
             "dense_bytes": int(owned * dense),

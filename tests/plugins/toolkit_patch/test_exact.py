@@ -28,13 +28,14 @@ OUTCOMES = Outcomes(("up", "down", "other"), (tuple(range(90)), tuple(range(90, 
 class TinySae(Sae):
     """A random JumpReLU SAE of the stream after one block, with what it leaves out."""
 
-    def __init__(self, layer: int) -> None:
+    def __init__(self, layer: int, width: int | None = None) -> None:
+        size = width or WIDTH
         rng = torch.Generator().manual_seed(layer)
         self.name, self.release, self.hookpoint = f"tiny-{layer}", "tiny", f"resid_post.{layer}"
-        self.width, self.inputs, self.digest, self.recipe = FEATURES, WIDTH, self.name, "jumprelu"
+        self.width, self.inputs, self.digest, self.recipe = FEATURES, size, self.name, "jumprelu"
         self.pointwise = True
-        self._columns = torch.randn((FEATURES, WIDTH), generator=rng) / WIDTH**0.5
-        self._rows = torch.randn((FEATURES, WIDTH), generator=rng)
+        self._columns = torch.randn((FEATURES, size), generator=rng) / size**0.5
+        self._rows = torch.randn((FEATURES, size), generator=rng)
 
     def encode(self, rows: torch.Tensor) -> torch.Tensor:
         before = rows @ self._columns.T + 0.1
@@ -98,7 +99,7 @@ def test_every_arm_equals_a_full_pass_with_a_hook(both):
     spaces = [edits_of(TinySae(layer)) for layer in (0, 1, 3)]
     reading = read_prompt(model, OUTCOMES, ids, [edits.sae.hookpoint for edits in spaces])
     made = [
-        (edits.layer, rows)
+        (edits.sae.layer, rows)
         for edits in spaces
         for _, rows in edits.edits(reading, ("reconstruct", "random_feature"))
     ]
@@ -123,7 +124,7 @@ def test_a_token_in_the_middle_equals_a_full_pass_with_a_hook(both, position):
     spaces = [edits_of(TinySae(layer), 3) for layer in (0, 2)]
     hookpoints = [edits.sae.hookpoint for edits in spaces]
     reading = read_prompt(model, OUTCOMES, ids, hookpoints, position)
-    made = [(edits.layer, rows) for edits in spaces for _, rows in edits.edits(reading, ())]
+    made = [(edits.sae.layer, rows) for edits in spaces for _, rows in edits.edits(reading, ())]
     layers = torch.cat([torch.full((len(rows),), layer) for layer, rows in made])
     streams = torch.cat([rows for _, rows in made])
     result, _ = push(model, OUTCOMES, reading, layers, streams)
@@ -142,7 +143,7 @@ def test_rows_do_not_depend_on_who_shares_their_batch(both):
     edits = edits_of(TinySae(1))
     reading = read_prompt(model, OUTCOMES, ids, [edits.sae.hookpoint])
     streams = torch.cat([rows for _, rows in edits.edits(reading, ())])
-    layers = torch.full((len(streams),), edits.layer)
+    layers = torch.full((len(streams),), edits.sae.layer)
     together, _ = push(model, OUTCOMES, reading, layers, streams)
     alone = [push(model, OUTCOMES, reading, layers[:1], row[None])[0][0] for row in streams]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)

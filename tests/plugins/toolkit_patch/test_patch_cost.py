@@ -152,11 +152,11 @@ def test_more_candidates_and_points_cost_more(facts: tuple[dict[str, Any], dict[
             {"arms": [], "control_saes": "random_decoder"},
         )
     )
-    assert many.forwards - 1 == 2 * (few.forwards - 1)
+    assert many.forwards - few.forwards == 3 * 200  # read, and searched in half of 4 spaces
     assert many.disk > few.disk < wide.disk
     assert few.flops < wide.flops
     assert few.memory < wide.memory
-    assert controlled.forwards - 1 == 2 * (few.forwards - 1)
+    assert controlled.forwards - few.forwards > 200
     assert controlled.flops > few.flops
     assert controlled.totals["judged_features"] == 2 * few.totals["judged_features"]
 

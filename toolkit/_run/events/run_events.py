@@ -95,6 +95,24 @@ class StageForecast(RunEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageCost(RunEvent):
+    """What the steps of a stage that are left when a run begins are expected to cost, as `toolkit
+    plan` says.
+    """
+
+    event: ClassVar[str] = "stage_cost"
+    words: ClassVar[str] = (
+        "expected of stage {stage}: {texts} texts read, {operations:.3g} operations, {rows} rows, "
+        "{stored} bytes"
+    )
+    stage: str
+    texts: int
+    operations: float
+    rows: int
+    stored: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchPlan(RunEvent):
     """The batch sizes of a stage are chosen, for this run and its continuations."""
 
