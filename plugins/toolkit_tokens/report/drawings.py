@@ -137,9 +137,9 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     top = max(y for _, y in points) or 1.0
     height, margin = 220.0, 56.0
 
-    across = draw.ChartAxis(low, high, margin, WIDTH - RIGHT)
+    across = draw.ChartAxis(low, high, margin, NARROW - RIGHT)
     upwards = draw.ChartAxis(0, top, height - 30, TOP)
-    body = list(draw.y_ticks(upwards, margin, WIDTH - RIGHT, upwards.ticks(4), draw.number))
+    body = list(draw.y_ticks(upwards, margin, NARROW - RIGHT, upwards.ticks(4), draw.number))
     for tick in across.ticks(8, whole=True):
         body.append(draw.text(across.at(tick), height - 14, draw.number(tick), anchor="middle"))
     named = [
@@ -153,7 +153,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
         if len(curve_points) == 1:
             body.append(draw.circle(*curve_points[0], 3, "dot", colour=_stroke(number)))
     body += [draw.x_title(across, height + 4, x_name), draw.y_title(upwards, 14, y_name)]
-    return draw.key(named) + draw.svg(WIDTH, height + 10, body)
+    return draw.key(named) + draw.svg(NARROW, height + 10, body)
 
 
 def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float) -> str:

@@ -12,7 +12,8 @@ from toolkit.addresses import layer_of, short
 from toolkit.work import Figure, Finding, Inputs
 
 from .attributions import attribution_figures, completeness_findings
-from .drawings import bands, heatmap, highlighted, lines, shown_number
+from .drawings import bands, heatmap, highlighted, shown_number
+from .layers import layers_of_sample, layers_of_spans
 from .timelines import last_space, timelines
 
 SHOWN_FEATURES, SHOWN_DIFFERENCES = 16, 12
@@ -26,6 +27,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     sample = _first_sample(inputs, available)
     if sample is not None and {"activations", "spaces", "span_contrasts"} <= available:
         yield from _features(inputs, sample)
+        yield from layers_of_sample(inputs, sample)
         yield from timelines(inputs)
     if sample is not None and "attention" in available:
         yield from _attention(inputs, sample)
@@ -135,25 +137,9 @@ def _attention(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 def _spans(inputs: Inputs) -> Iterator[Figure]:
-    """How the share of attention of each span changes from layer to layer."""
+    """Spans from layer to layer, and the largest differences between groups."""
     rows = inputs.read("span_contrasts").to_pylist()
-    shares = [row for row in rows if row["statistic"] == "attention_share"]
-    groups = sorted({row["group"] for row in shares if " - " not in row["group"]})
-    for group in groups:
-        series: dict[str, list[tuple[float, float]]] = {}
-        for row in sorted(shares, key=lambda row: row["layer"]):
-            if row["group"] == group and row["value"] is not None:
-                series.setdefault(row["span"], []).append((row["layer"], row["value"]))
-        yield Figure(
-            f"Share of the decision's attention by layer, group {group}",
-            lines(series, "layer", "share"),
-            "One line per span.",
-            [
-                {"span": span, "layer": layer, "share": share}
-                for span, points in series.items()
-                for layer, share in points
-            ],
-        )
+    yield from layers_of_spans(rows)
     differences = [row for row in rows if " - " in row["group"]]
     for statistic in sorted({row["statistic"] for row in differences}):
         yield _differences(statistic, [row for row in differences if row["statistic"] == statistic])

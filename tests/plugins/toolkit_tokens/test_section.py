@@ -11,7 +11,7 @@ import pytest
 
 from tests.plugins.toolkit_tokens.conftest import run, table
 from toolkit.testing.fakes import TableInputs
-from toolkit_tokens.report import drawings
+from toolkit_tokens.report import drawings, layers
 from toolkit_tokens.report.section import figures, findings
 from toolkit_tokens.report.timelines import timelines
 
@@ -33,7 +33,10 @@ def test_tracking_has_its_figures(tables: Any) -> None:
         "Features by position",
         "Sum of activations on the text",
         "Attention from the decision back",
+        "Features by layer and token: ",
+        "Features across layers at the decision: ",
         "attention by layer, group risky",
+        "Activation of spans by layer, group risky",
         "Differences of spans, share of attention: risky - safe",
         "Differences of spans, activation: risky - safe",
     ):
@@ -43,6 +46,60 @@ def test_tracking_has_its_figures(tables: Any) -> None:
     assert "p is withheld, since a group is small" in said.sentence
     assert said.n == 8
     assert said.interval is not None
+
+
+def test_layers_are_drawn_from_the_rows_of_one_text(tables: Any) -> None:
+    """Shares of each layer add up to 1, and the lines are what the query across layers gives."""
+    results = {figure.title.partition(":")[0]: figure for figure in figures(TableInputs(tables))}
+    shares = results["Features by layer and token"]
+    sample = shares.title.partition(": ")[2]
+    for layer in range(4):
+        of_layer = [row["share"] for row in shares.data if row["layer"] == layer]
+        assert sum(of_layer) == pytest.approx(1)
+    assert shares.html.count("<text") > 4
+    lines = results["Features across layers at the decision"]
+    rows = {row["sample"]: row for row in tables["samples"].to_pylist()}
+    last = len(rows[sample]["token_ids"]) - 1
+    layer_of = {row["space"]: int(row["hookpoint"][-1]) for row in tables["spaces"].to_pylist()}
+    stored = {
+        (layer_of[row["space"]], feature): value
+        for row in tables["activations"].to_pylist()
+        if (row["sample"], row["position"]) == (sample, last)
+        for feature, value in zip(row["features"], row["values"], strict=True)
+    }
+    drawn = {(row["feature"], row["layer"]): row["activation"] for row in lines.data}
+    assert len(drawn) == 4 * 4
+    for layer in range(4):
+        strongest = max(value for (at, _), value in stored.items() if at == layer)
+        (shown,) = [
+            value
+            for (address, at), value in drawn.items()
+            if at == layer and address.startswith(f"{layer}/")
+        ]
+        assert shown == pytest.approx(strongest)
+    for (address, layer), value in drawn.items():
+        number = int(address.partition("/")[2])
+        assert value == pytest.approx(stored.get((layer, number), 0.0))
+    spans = results["Activation of spans by layer, group risky"]
+    contrasts = {
+        (row["span"], row["layer"]): row["value"]
+        for row in tables["span_contrasts"].to_pylist()
+        if (row["statistic"], row["group"]) == ("activation", "risky")
+    }
+    assert {(row["span"], row["layer"]): row["activation"] for row in spans.data} == contrasts
+
+
+def test_of_many_layers_some_are_followed() -> None:
+    assert layers._spread(range(1, 32)) == [1, 9, 16, 23, 31]
+    assert layers._spread([8, 15, 31]) == [8, 15, 31]
+
+
+def test_one_layer_has_no_evolution(tables: Any) -> None:
+    first = tables["spaces"].to_pylist()[0]["space"]
+    activations = tables["activations"]
+    only = activations.filter([name == first for name in activations["space"].to_pylist()])
+    titles = [figure.title for figure in figures(TableInputs({**tables, "activations": only}))]
+    assert not [title for title in titles if title.startswith("Features across layers")]
 
 
 def test_a_waterfall_ends_at_its_sum() -> None:
