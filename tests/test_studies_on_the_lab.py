@@ -39,7 +39,21 @@ class Lab:
 
     def run(self, name: str, *overlays: str, sets: Sequence[str] = (), code: int = 0) -> str:
         """What the command said."""
-        args = ["toolkit", "run", str(SPECS / f"{name}.yaml")]
+        done = self._command("run", name, overlays, sets)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    def plan(self, name: str, *, sets: Sequence[str] = ()) -> dict[str, Any]:
+        """What `toolkit plan --json` says before a run."""
+        done = self._command("plan", name, (), sets, "--json")
+        assert done.returncode == 0, done.stderr
+        plan: dict[str, Any] = json.loads(done.stdout)
+        return plan
+
+    def _command(
+        self, command: str, name: str, overlays: Sequence[str], sets: Sequence[str], *more: str
+    ) -> subprocess.CompletedProcess[str]:
+        args = ["toolkit", command, str(SPECS / f"{name}.yaml"), *more]
         for overlay in ("lab", *overlays):
             args += ["--overlay", str(SPECS / f"{overlay}.yaml")]
         if "sinks:" in (SPECS / f"{name}.yaml").read_text():
@@ -52,11 +66,9 @@ class Lab:
             "TOOLKIT_STORE": str(self.store),
             "OMP_NUM_THREADS": "1",
         }
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-m", *args], env=env, capture_output=True, text=True, check=False
         )
-        assert done.returncode == code, done.stderr
-        return done.stderr
 
     def rows(self, table: str, stage: str, experiment: str) -> list[dict[str, Any]]:
         """The rows of a table that a stage of an experiment wrote."""

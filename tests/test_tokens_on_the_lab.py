@@ -214,14 +214,14 @@ def test_the_spec_finds_the_planted_path_and_no_false_one(folder: Path) -> None:
         file = folder / f"{name}.yaml"
         file.write_text(json.dumps(overlay), encoding="utf-8")
         toolkit(folder, "run", str(SPECS / "trace_decision.yaml"), "--overlay", str(file))
-    output = "select * from paths where sample = '*'"
-    rows = asked(folder, "planted_true", "sql", output)
+    query = "select * from paths where sample = '*'"
+    rows = asked(folder, "planted_true", "sql", query)
     assert [row["verdict"] for row in rows] == ["confirmed"] * 4
     for row, size in zip(rows, (planted.truth.effect, 4, 4, 4), strict=True):
         assert row["strength"] == pytest.approx(size, rel=0.1)
         assert row["effect"] == pytest.approx(size, rel=0.1)
         assert row["q"] < 0.05
-    first, second, *_ = asked(folder, "planted_false", "sql", output)
+    first, second, *_ = asked(folder, "planted_false", "sql", query)
     assert first["verdict"] == "confirmed"  # w is of the circuit; echo is not
     assert second["verdict"] == "no strength"
     assert abs(second["strength"]) < 1e-3
