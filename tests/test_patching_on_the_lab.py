@@ -167,9 +167,9 @@ def test_a_screen_that_is_killed_goes_on_where_it_was(lab: Lab, patching: str) -
     running.send_signal(signal.SIGKILL)
     running.wait()
     before = screened_steps(lab)
-    said = lab.run("exp2_patching_l1_31", sets=sets)
+    output = lab.run("exp2_patching_l1_31", sets=sets)
     assert 2 <= before
-    assert computed(said, "causes") <= 6 - before
+    assert computed(output, "causes") <= 6 - before
     whole, resumed = (
         {(row["space"], row["feature"]): row for row in lab.rows("screens", "causes", name)}
         for name in ("exp2_patching_l1_31", "killed")
@@ -189,9 +189,9 @@ def screened_steps(lab: Lab) -> int:
 
 def test_exp2_as_published_stands_beside_the_sound_screen(lab: Lab, patching: str) -> None:
     sets = [*FEW, "stages.fixed.with.candidates.top=12"]
-    said = run_as_planned(lab, "exp2_as_published", sets)
-    assert computed(said, "exp0_llama/play") == 0
-    assert computed(said, "features") == 0
+    output = run_as_planned(lab, "exp2_as_published", sets)
+    assert computed(output, "exp0_llama/play") == 0
+    assert computed(output, "features") == 0
     stats = {row["stat"] for row in lab.rows("features", "published", "exp2_as_published")}
     assert {"published_sign_rule", "published_naive_safe_value", "published_specific"} <= stats
     assert len({row["screen"] for row in lab.rows("screens", "fixed", "exp2_as_published")}) == 1
