@@ -76,9 +76,9 @@ def test_truncated_weights(toolkit, spec, tmp_path):  # noqa: F811
     model = copied(tmp_path, "model")
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": str(model)}}))
-    assert f"{weights} is cut off: its header promises" in said
-    assert "Copy or download it again." in said
+    message = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": str(model)}}))
+    assert f"{weights} is cut off: its header promises" in message
+    assert "Copy or download it again." in message
 
 
 def test_truncated_sae(toolkit, spec, tmp_path):  # noqa: F811
@@ -92,18 +92,19 @@ def test_saes_of_another_width(toolkit, spec, tmp_path):  # noqa: F811
     from toolkit.testing.planted import build_planted
 
     planted = build_planted(tmp_path / "planted")
-    said = refused(toolkit, spec(saes=saes_at(planted.llama_scope)))
-    assert "small.yaml" in said
+    message = refused(toolkit, spec(saes=saes_at(planted.llama_scope)))
+    assert "small.yaml" in message
     assert (
-        "the SAEs of Planted-LXR-8x read 48 numbers, toolkit_lab/model has streams of 128" in said
+        "the SAEs of Planted-LXR-8x read 48 numbers, toolkit_lab/model has streams of 128"
+        in message
     )
 
 
 def test_a_layer_that_the_release_does_not_have(toolkit, spec):  # noqa: F811
-    said = refused(toolkit, spec(), 2, "check", "--set", "saes.with.layers=1-31")
+    message = refused(toolkit, spec(), 2, "check", "--set", "saes.with.layers=1-31")
     assert (
         "saes.with.layers: Lab-LXR-4x has no SAE for layer 4; it has 0-3. Layers count from 0."
-        in said
+        in message
     )
 
 
@@ -112,22 +113,24 @@ def test_a_layer_that_the_model_does_not_have(toolkit, spec, tmp_path):  # noqa:
     folder = (saes / "Lab-L3R-4x").rename(saes / "Lab-L9R-4x")
     known = folder / "hyperparams.json"
     known.write_text(known.read_text().replace("blocks.3.", "blocks.9."))
-    said = refused(toolkit, spec(saes=saes_at(saes)))
-    assert "has an SAE for layer 9; toolkit_lab/model has the layers 0 to 3" in said
+    message = refused(toolkit, spec(saes=saes_at(saes)))
+    assert "has an SAE for layer 9; toolkit_lab/model has the layers 0 to 3" in message
 
 
 def test_a_model_that_is_not_there_offline(toolkit, spec):  # noqa: F811
-    said = refused(
+    message = refused(
         toolkit, spec(model={"uses": "huggingface", "with": {"id": "meta-llama/Llama-3.1-8B"}})
     )
-    assert "'meta-llama/Llama-3.1-8B' at revision 'main' is not in the Hugging Face cache" in said
-    assert "Unset HF_HUB_OFFLINE, name a cached revision, or a folder with `path:`." in said
+    assert (
+        "'meta-llama/Llama-3.1-8B' at revision 'main' is not in the Hugging Face cache" in message
+    )
+    assert "Unset HF_HUB_OFFLINE, name a cached revision, or a folder with `path:`." in message
 
 
 def test_a_folder_that_is_not_there(toolkit, spec, tmp_path):  # noqa: F811
-    said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": "modl"}}))
-    assert f"{tmp_path}/modl does not exist" in said
-    assert "texts.csv" in said
+    message = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": "modl"}}))
+    assert f"{tmp_path}/modl does not exist" in message
+    assert "texts.csv" in message
 
 
 @pytest.mark.slow
@@ -144,10 +147,10 @@ def test_an_sae_at_the_wrong_layer_stops_the_run(toolkit, spec, tmp_path):  # no
             f'"{prompt}",{("high", "low")[number % 2]}\n' for number, prompt in enumerate(prompts)
         )
     )
-    said = refused(toolkit, path, 4, "run")
-    assert "SAE Lab-L1R-4x does not fit at resid_post.2" in said
-    assert "At resid_post.1 it would" in said
-    assert "The layer is off by one." in said
+    message = refused(toolkit, path, 4, "run")
+    assert "SAE Lab-L1R-4x does not fit at resid_post.2" in message
+    assert "At resid_post.1 it would" in message
+    assert "The layer is off by one." in message
 
 
 @pytest.mark.slow
@@ -160,18 +163,18 @@ def test_an_sae_at_the_wrong_layer_stops_the_run(toolkit, spec, tmp_path):  # no
 )
 def test_groups_that_are_not_there(toolkit, spec, change, message):  # noqa: F811
     for command in ("check", "run"):
-        said = refused(toolkit, spec(**change), 2, command)
-        assert message in said
-        assert "Did you mean" in said
+        output = refused(toolkit, spec(**change), 2, command)
+        assert message in output
+        assert "Did you mean" in output
 
 
 @pytest.mark.slow
 def test_a_text_over_the_context(toolkit, spec, tmp_path):  # noqa: F811
     path = spec()
     (tmp_path / "texts.csv").write_text(TEXTS + "word " * 100_000 + ",low\n")
-    said = refused(toolkit, path, 3, "run")
-    assert "tokens; toolkit_lab/model reads at most 2048" in said
-    assert "texts.csv:18 (row 17)" in said
+    message = refused(toolkit, path, 3, "run")
+    assert "tokens; toolkit_lab/model reads at most 2048" in message
+    assert "texts.csv:18 (row 17)" in message
     store = open_store(toolkit.store, read_only=True)
     assert store.steps() == []
 
@@ -185,7 +188,7 @@ def test_weights_that_give_nan(toolkit, spec, tmp_path):  # noqa: F811
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    said = refused(
+    message = refused(
         toolkit,
         spec(model={"uses": "huggingface", "with": {"path": str(model)}}),
         3,
@@ -193,5 +196,5 @@ def test_weights_that_give_nan(toolkit, spec, tmp_path):  # noqa: F811
         "--set",
         "examine=off",
     )
-    assert "the stream at resid_post.1, position" in said
-    assert "is not finite (NaN or infinity)" in said
+    assert "the stream at resid_post.1, position" in message
+    assert "is not finite (NaN or infinity)" in message

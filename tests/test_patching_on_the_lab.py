@@ -11,12 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.test_studies_on_the_lab import SPECS, Lab, computed
+from toolkit._report.facts import costs
+from toolkit._run.event_log import read_events
+from toolkit._run.progress import progress_of
+from toolkit_store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FEW = [
@@ -46,7 +51,29 @@ PATCHING = [
 
 @pytest.fixture(scope="module")
 def patching(lab: Lab) -> str:
-    return lab.run("exp2_patching_l1_31", sets=PATCHING)
+    return run_as_planned(lab, "exp2_patching_l1_31", PATCHING)
+
+
+def run_as_planned(lab: Lab, name: str, sets: Sequence[str]) -> str:
+    """Run a spec; together its stages take what its plan expected, within a factor of 2: texts
+    read, operations, rows and bytes in the store.
+    """
+    expected = lab.plan(name, sets=sets)["expected"]
+    said = lab.run(name, sets=sets)
+    store = open_store(lab.store, read_only=True)
+    (folder,) = (lab.store / "runs").glob(f"{name}-*")
+    known = {row.key: row for row in store.steps()}
+    facts = costs(progress_of(read_events(folder)), known, store.bytes_per_row())[-1]
+    for of, (forecast, actual) in (
+        ("forwards", facts.texts),
+        ("flops", facts.operations),
+        ("table_rows", facts.rows),
+        ("disk", facts.stored),
+    ):
+        assert forecast == pytest.approx(expected[of]), of
+        assert actual / 2 <= forecast <= 2 * actual, (of, forecast, actual)
+    assert "Expected cost against actual" in page(lab, name)
+    return said
 
 
 def page(lab: Lab, name: str) -> str:
@@ -140,9 +167,9 @@ def test_a_screen_that_is_killed_goes_on_where_it_was(lab: Lab, patching: str) -
     running.send_signal(signal.SIGKILL)
     running.wait()
     before = screened_steps(lab)
-    said = lab.run("exp2_patching_l1_31", sets=sets)
+    output = lab.run("exp2_patching_l1_31", sets=sets)
     assert 2 <= before
-    assert computed(said, "causes") <= 6 - before
+    assert computed(output, "causes") <= 6 - before
     whole, resumed = (
         {(row["space"], row["feature"]): row for row in lab.rows("screens", "causes", name)}
         for name in ("exp2_patching_l1_31", "killed")
@@ -161,9 +188,10 @@ def screened_steps(lab: Lab) -> int:
 
 
 def test_exp2_as_published_stands_beside_the_sound_screen(lab: Lab, patching: str) -> None:
-    said = lab.run("exp2_as_published", sets=[*FEW, "stages.fixed.with.candidates.top=12"])
-    assert computed(said, "exp0_llama/play") == 0
-    assert computed(said, "features") == 0
+    sets = [*FEW, "stages.fixed.with.candidates.top=12"]
+    output = run_as_planned(lab, "exp2_as_published", sets)
+    assert computed(output, "exp0_llama/play") == 0
+    assert computed(output, "features") == 0
     stats = {row["stat"] for row in lab.rows("features", "published", "exp2_as_published")}
     assert {"published_sign_rule", "published_naive_safe_value", "published_specific"} <= stats
     assert len({row["screen"] for row in lab.rows("screens", "fixed", "exp2_as_published")}) == 1
@@ -172,7 +200,7 @@ def test_exp2_as_published_stands_beside_the_sound_screen(lab: Lab, patching: st
 
 def test_exp2_steering_takes_seven_doses_against_twenty_directions(lab: Lab, patching: str) -> None:
     sets = ["stages.steer.with.points=10", "stages.steer.with.axis_samples=40"]
-    lab.run("exp2_steering", sets=sets)
+    run_as_planned(lab, "exp2_steering", sets)
     tests = lab.rows("dose_tests", "steer", "exp2_steering")
     assert {row["directions"] for row in tests} == {20}
     doses = lab.rows("doses", "steer", "exp2_steering")
@@ -183,7 +211,7 @@ def test_exp2_steering_takes_seven_doses_against_twenty_directions(lab: Lab, pat
 def test_exp5_plays_games_under_patches_against_twenty_random_directions(lab: Lab) -> None:
     sets = [f"stages.{stage}.with.reps=5" for stage in ("ablated", "doubled")]
     sets += ["stages.random.with.reps=1", *FEW, "stages.causes.with.candidates.top=6"]
-    lab.run("exp5_persistent", sets=sets)
+    run_as_planned(lab, "exp5_persistent", sets)
     rows = lab.rows("paired_games", "paired", "exp5_persistent")
     arms = {row["arm"] for row in rows}
     assert arms == {"ablated", "doubled", *(f"random_{number}" for number in range(1, 21))}

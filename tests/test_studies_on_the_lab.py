@@ -39,7 +39,21 @@ class Lab:
 
     def run(self, name: str, *overlays: str, sets: Sequence[str] = (), code: int = 0) -> str:
         """What the command said."""
-        args = ["toolkit", "run", str(SPECS / f"{name}.yaml")]
+        done = self._command("run", name, overlays, sets)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    def plan(self, name: str, *, sets: Sequence[str] = ()) -> dict[str, Any]:
+        """What `toolkit plan --json` says before a run."""
+        done = self._command("plan", name, (), sets, "--json")
+        assert done.returncode == 0, done.stderr
+        plan: dict[str, Any] = json.loads(done.stdout)
+        return plan
+
+    def _command(
+        self, command: str, name: str, overlays: Sequence[str], sets: Sequence[str], *more: str
+    ) -> subprocess.CompletedProcess[str]:
+        args = ["toolkit", command, str(SPECS / f"{name}.yaml"), *more]
         for overlay in ("lab", *overlays):
             args += ["--overlay", str(SPECS / f"{overlay}.yaml")]
         if "sinks:" in (SPECS / f"{name}.yaml").read_text():
@@ -52,11 +66,9 @@ class Lab:
             "TOOLKIT_STORE": str(self.store),
             "OMP_NUM_THREADS": "1",
         }
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-m", *args], env=env, capture_output=True, text=True, check=False
         )
-        assert done.returncode == code, done.stderr
-        return done.stderr
 
     def rows(self, table: str, stage: str, experiment: str) -> list[dict[str, Any]]:
         """The rows of a table that a stage of an experiment wrote."""
@@ -98,9 +110,9 @@ def ranking(lab: Lab) -> str:
     return lab.run("gemma_135_extract") + lab.run("gemma_top_features")
 
 
-def computed(said: str, stage: str) -> int:
+def computed(output: str, stage: str) -> int:
     """How many steps of a stage a command computed."""
-    line = next(line for line in said.splitlines() if line.startswith(f"stage {stage} "))
+    line = next(line for line in output.splitlines() if line.startswith(f"stage {stage} "))
     return int(line.rpartition("reused, ")[2].split()[0])
 
 
@@ -194,13 +206,13 @@ def test_what_half_of_the_games_found_is_measured_on_the_other_half(lab: Lab, sa
 
 
 def test_what_metadata_and_a_probe_tell_stands_beside_the_features(lab: Lab, sae: str) -> None:
-    message = {
+    aurocs = {
         row["name"]: row["value"]
         for row in lab.rows("baselines", "leak", "exp1_sae_l1_31")
         if row["metric"] == "auroc"
     }
-    assert message["balance"] > 0.7
-    assert not {"action", "bet"} & set(message)
+    assert aurocs["balance"] > 0.7
+    assert not {"action", "bet"} & set(aurocs)
     kinds = {row["kind"] for row in lab.rows("baselines", "probe", "exp1_sae_l1_31")}
     assert kinds == {"linear probe", "difference of means", "best feature"}
 
@@ -235,17 +247,17 @@ def test_the_raw_control_has_spaces_of_its_own_over_the_same_games(lab: Lab, res
 
 def test_all_of_exp1_runs_each_distinct_prompt_once(lab: Lab, sae: str, residual: str) -> None:
     """Extraction does; then neither the probe nor the control loads a model."""
-    message = [*lab.events("exp1_sae_l1_31"), *lab.events("exp1_residual_l1_31")]
+    events = [*lab.events("exp1_sae_l1_31"), *lab.events("exp1_residual_l1_31")]
     prompts = {tuple(row["token_ids"]) for row in lab.rows("samples", "samples", "exp1_sae_l1_31")}
     extracted = [
         event["facts"]
-        for event in message
+        for event in events
         if event["event"] == "part_event" and event["name"] == "extracted"
     ]
     assert sum(event["texts"] for event in extracted) == len(prompts)
     assert {event["passes"] for event in extracted} == {1}
     assert computed(residual, "features") == 0
-    started = [event["stage"] for event in message if event["event"] == "step_started"]
+    started = [event["stage"] for event in events if event["event"] == "step_started"]
     assert {"probe", "residual"} <= set(started)
     control = lab.events("exp1_residual_l1_31")
     assert [event["stage"] for event in control if event["event"] == "step_started"] == ["residual"]
@@ -301,12 +313,12 @@ def test_the_pathway_follows_features_through_games_and_layers(lab: Lab) -> None
     links = lab.rows("links", "pathway", "exp1_pathway")
     assert all(row["space"] != row["other_space"] for row in links)
     assert max(abs(row["r"]) for row in links) > 0.8
-    message = {
+    kinds = {
         row["kind"]
         for stage in ("leak", "probe")
         for row in lab.rows("baselines", stage, "exp1_pathway")
     }
-    assert message == {
+    assert kinds == {
         "metadata",
         "together",
         "linear probe",
@@ -346,13 +358,13 @@ def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: st
     assert means == sorted(means)
     examples = lab.export("gemma_top_features", "feature_examples.json")
     first = next(iter(examples.values()))["examples_by_label"]
-    message = {
+    by_layer = {
         row["name"]: row["value"]
         for row in lab.rows("baselines", "probe", "gemma_top_features")
         if row["kind"] == "linear probe"
     }
-    assert set(message) == {f"resid_post.{layer}" for layer in range(4)}
-    assert min(message.values()) > 0.9
+    assert set(by_layer) == {f"resid_post.{layer}" for layer in range(4)}
+    assert min(by_layer.values()) > 0.9
     lengths = [
         row["value"]
         for row in lab.rows("baselines", "leak", "gemma_top_features")
@@ -472,9 +484,9 @@ def test_exp0_of_the_chat_model_reads_replies_that_reason_first(lab: Lab) -> Non
 def test_exp3_finds_the_words_of_the_decision_and_reuses_the_extraction_of_exp1(
     lab: Lab, sae: str
 ) -> None:
-    said = lab.run("exp3_feature_words")
-    assert computed(said, "features") == 0
-    assert computed(said, "exp0_llama/play") == 0
+    output = lab.run("exp3_feature_words")
+    assert computed(output, "features") == 0
+    assert computed(output, "exp0_llama/play") == 0
     words = lab.rows("feature_words", "words", "exp3_feature_words")
     confirmed = [row for row in words if row["verdict"] == "confirmed"]
     assert {row["word"] for row in confirmed} == {"bet", "stop"}

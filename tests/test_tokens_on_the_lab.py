@@ -101,8 +101,8 @@ def test_tracking_writes_the_published_files(tracked: tuple[Path, int, int]) -> 
 
 def test_the_json_shares_its_pass(tracked: tuple[Path, int, int]) -> None:
     folder, _, _ = tracked
-    said = run(folder, "exp6_tokens")
-    assert "stage tokens (track.tokens): 1 step, 1 reused, 0 to compute" in said
+    output = run(folder, "exp6_tokens")
+    assert "stage tokens (track.tokens): 1 step, 1 reused, 0 to compute" in output
     result = json.loads((folder / "exp6_tokens" / "tokens.json").read_text(encoding="utf-8"))
     assert result["n_scenarios"] == 13
     assert set(result["scenarios"][0]["layers"]["L3"]) == {"features", "attention"}
@@ -113,8 +113,8 @@ def test_attention_alone_examines_and_opens_no_sae(folder: Path) -> None:
     overlay = folder / "closed.yaml"
     overlay.write_text("saes: {uses: closed_saes}", encoding="utf-8")
     closed = Path(__file__).parent / "resources" / "closed_saes_plugin.py"
-    said = run(folder, "exp6_attention_only", "--overlay", str(overlay), "--plugin", str(closed))
-    assert "examine" not in said
+    output = run(folder, "exp6_attention_only", "--overlay", str(overlay), "--plugin", str(closed))
+    assert "examine" not in output
     files = {path.name for path in (folder / "exp6_attention_only" / "Risky_40").iterdir()}
     assert files == {"layer_1.npz", "layer_2.npz", "layer_3.npz"}
     with np.load(folder / "exp6_attention_only" / "Risky_40" / "layer_1.npz") as result:
@@ -144,8 +144,8 @@ def test_games_are_tracked_decision_by_decision(folder: Path) -> None:
 
 
 def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:
-    said = run(folder, "exp6_attribution")
-    assert "stage parts (attribute.tokens): 3 steps" in said
+    output = run(folder, "exp6_attribution")
+    assert "stage parts (attribute.tokens): 3 steps" in output
     rows = json.loads(
         toolkit(
             folder, "query", "attribution", "exp6_attribution", "--sample",
@@ -177,8 +177,8 @@ def test_attribution_answers_by_sample_and_layer(folder: Path) -> None:
 
 
 def test_a_path_is_traced_hop_by_hop(folder: Path) -> None:
-    said = run(folder, "trace_decision")
-    assert "stage path (trace.path): 2 steps" in said
+    output = run(folder, "trace_decision")
+    assert "stage path (trace.path): 2 steps" in output
     rows = asked(folder, "trace_decision", "sql", "select * from paths where sample = '*'")
     assert [row["units"] for row in rows] == [10, 10, 10]
     assert [row["verdict"] for row in rows[:2]] == ["confirmed", "confirmed"]
@@ -214,14 +214,14 @@ def test_the_spec_finds_the_planted_path_and_no_false_one(folder: Path) -> None:
         file = folder / f"{name}.yaml"
         file.write_text(json.dumps(overlay), encoding="utf-8")
         toolkit(folder, "run", str(SPECS / "trace_decision.yaml"), "--overlay", str(file))
-    said = "select * from paths where sample = '*'"
-    rows = asked(folder, "planted_true", "sql", said)
+    query = "select * from paths where sample = '*'"
+    rows = asked(folder, "planted_true", "sql", query)
     assert [row["verdict"] for row in rows] == ["confirmed"] * 4
     for row, size in zip(rows, (planted.truth.effect, 4, 4, 4), strict=True):
         assert row["strength"] == pytest.approx(size, rel=0.1)
         assert row["effect"] == pytest.approx(size, rel=0.1)
         assert row["q"] < 0.05
-    first, second, *_ = asked(folder, "planted_false", "sql", said)
+    first, second, *_ = asked(folder, "planted_false", "sql", query)
     assert first["verdict"] == "confirmed"  # w is of the circuit; echo is not
     assert second["verdict"] == "no strength"
     assert abs(second["strength"]) < 1e-3

@@ -92,9 +92,9 @@ def test_pip_installs_it_and_a_run_goes_through_it(tmp_path: Path) -> None:
     """With the spec of the text; the SAE passes the examination."""
     as_sparsify(tmp_path / "saes" / "layers.2")
     games = [
-        f"You have ${10 * at}. The last spin {said}. Do you bet or stop?"
+        f"You have ${10 * at}. The last spin {outcome}. Do you bet or stop?"
         for at in range(1, 9)
-        for said in ("won", "lost")
+        for outcome in ("won", "lost")
     ]
     (tmp_path / "texts.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in games))
     (spec,) = map(yaml.safe_load, TUTORIAL.blocks("yaml"))

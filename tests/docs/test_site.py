@@ -71,7 +71,7 @@ def test_a_whole_site_has_no_faults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("html", "said"),
+    ("html", "message"),
     [
         ('<a href="gone.html">', "gone.html leads nowhere"),
         ('<a href="#gone">', "#gone leads nowhere"),
@@ -80,8 +80,8 @@ def test_a_whole_site_has_no_faults(tmp_path: Path) -> None:
         ('<link rel="stylesheet" href="//example.org/a.css">', "loads //example.org/a.css"),
     ],
 )
-def test_a_fault_is_named(tmp_path: Path, html: str, said: str) -> None:
-    assert faults(tmp_path, index=html) == [f"index.html: {said}"]
+def test_a_fault_is_named(tmp_path: Path, html: str, message: str) -> None:
+    assert faults(tmp_path, index=html) == [f"index.html: {message}"]
 
 
 def test_a_style_sheet_that_loads_from_elsewhere_is_a_fault(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def open_page(browser: Any, site: str) -> Iterator[Open]:
         context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+        page.on(
+            "console", lambda message: message.type == "error" and troubles.append(message.text)
+        )
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on(
             "request",

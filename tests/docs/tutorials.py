@@ -66,8 +66,8 @@ class Tutorial:
     def check_length(self, file: str) -> None:
         """The module is as short as the text says."""
         lines = (self.package / file).read_text(encoding="utf-8").splitlines()
-        (said,) = re.findall(r"under (\d+) lines", self.text)
-        assert int(said) - 10 <= len(lines) < int(said)
+        (limit,) = re.findall(r"under (\d+) lines", self.text)
+        assert int(limit) - 10 <= len(lines) < int(limit)
 
     def run(self, spec: Path) -> None:
         """`toolkit run` with the package installed by pip, into a folder of its own next to the

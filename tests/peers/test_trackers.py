@@ -86,10 +86,10 @@ def test_wandb_writes_a_run_that_can_be_synchronised(
     tables = [json.loads(file.read_text()) for file in path.parent.rglob("verdicts*.table.json")]
     assert [len(table["data"]) for table in tables] == [2]
     everything = b"".join(file.read_bytes() for file in path.parent.rglob("*") if file.is_file())
-    said = everything + b"".join(record.SerializeToString() for record in records)
+    content = everything + b"".join(record.SerializeToString() for record in records)
     assert run.host == "-"
     for private in (KEY, "/home/me", "my-machine"):
-        assert private.encode() not in said, private
+        assert private.encode() not in content, private
 
 
 def test_mlflow_has_the_run_once_in_a_database(

@@ -69,7 +69,7 @@ def of_games(work):
 
 
 def look(work):
-    said = "" if work.saes else "SAE fake does not fit at resid_post.0: it is a fake."
+    message = "" if work.saes else "SAE fake does not fit at resid_post.0: it is a fake."
     numbers = dict.fromkeys(("l0", "declared_l0", "explained_variance", "cosine", "dead_share"))
     count = work.inputs.read("samples").num_rows
     row = {
@@ -77,7 +77,7 @@ def look(work):
         "site": "resid_post.0",
         "tokens": count,
         "verdict": "fits",
-        "message": said,
+        "message": message,
     }
     yield "saes", table("saes", [{**numbers, **row}])
 

@@ -112,9 +112,9 @@ def main(folder: str, *keys: str) -> None:
     else:
         open_store(folder, create=True).has(["load lancedb"])
     print("ready", flush=True)
-    told = sys.stdin.readline().strip()
+    line = sys.stdin.readline().strip()
     if folder == TOLD_LATER:
-        do_telling(open_store(told, create=True), keys)
+        do_telling(open_store(line, create=True), keys)
     else:
         store = open_store(folder)
         print(sum(do(store, key) for key in keys), flush=True)
@@ -216,21 +216,23 @@ def test_writer_waits_and_says_for_whom_and_since_when(tmp_path: Path) -> None:
             pass
         assert len(heard) == 1
         assert f"process {other.pid} on" in heard[0]
-        told: list[str] = []
+        reports: list[str] = []
         with (
             mock.patch.object(locks, "_TELL_EVERY_S", 0.2),
             mock.patch.object(locks, "_POLL_S", 0.01),
-            store.writer(on_wait=lambda message: told.append(message) or tell_thrice(told, other)),
+            store.writer(
+                on_wait=lambda message: reports.append(message) or tell_thrice(reports, other)
+            ),
         ):
             assert commit(store, "after the wait")
-        assert re.search(rf"^Waiting for process {other.pid} on .* since 20\d\d-", told[0])
-        assert len(told) == 3
+        assert re.search(rf"^Waiting for process {other.pid} on .* since 20\d\d-", reports[0])
+        assert len(reports) == 3
     with store.writer(wait_s=5), open_store(store.folder).writer(wait_s=0):
         assert commit(store, "k")
 
 
-def tell_thrice(told: list[str], other: subprocess.Popen[bytes]) -> None:
-    if len(told) == 3:
+def tell_thrice(reports: list[str], other: subprocess.Popen[bytes]) -> None:
+    if len(reports) == 3:
         other.kill()
 
 

@@ -279,12 +279,12 @@ def test_cdi_names_are_taken_as_they_are_and_recorded(tmp_path: Path) -> None:
     assert _start.device_requests(Docker(image=PIN), request) == []
 
 
-def api_error(said: str) -> APIError:
-    return APIError("500", explanation=said)
+def api_error(message: str) -> APIError:
+    return APIError("500", explanation=message)
 
 
 @pytest.mark.parametrize(
-    ("said", "sentences"),
+    ("stated", "sentences"),
     [
         (
             'could not select device driver "" with capabilities: [[gpu]]',
@@ -307,18 +307,18 @@ def api_error(said: str) -> APIError:
     ],
 )
 def test_why_a_container_does_not_start_is_said_with_the_cure(
-    said: str, sentences: tuple[str, ...], tmp_path: Path
+    stated: str, sentences: tuple[str, ...], tmp_path: Path
 ) -> None:
     card = Gpu(
         index=5, uuid="GPU-5a", pci="0:5", name="H200", driver="9", total_bytes=2, free_bytes=1
     )
     request = replace(downloading(tmp_path), gpus=(card,))
-    text = str(start_failure(api_error(said), request))
+    text = str(start_failure(api_error(stated), request))
     assert all(sentence in text for sentence in sentences), text
 
 
 @pytest.mark.parametrize(
-    ("said", "image", "sentence"),
+    ("sentences", "image", "sentence"),
     [
         ("No such image: x", PIN, "Build it again: `toolkit images build`"),
         ("manifest unknown: No such image", f"r/x@{PIN}", f"`docker pull r/x@{PIN}`"),
@@ -328,9 +328,9 @@ def test_why_a_container_does_not_start_is_said_with_the_cure(
     ],
 )
 def test_why_a_container_is_not_created_is_said_with_the_cure(
-    said: str, image: str, sentence: str
+    sentences: str, image: str, sentence: str
 ) -> None:
-    assert sentence in str(create_failure(api_error(said), image))
+    assert sentence in str(create_failure(api_error(sentences), image))
 
 
 def test_a_socket_that_this_user_may_not_open_is_told_from_one_that_is_not_there(

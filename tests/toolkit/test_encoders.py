@@ -137,7 +137,7 @@ class _Decoder(tiny_bert.Bert):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         (
             _Backwards,
@@ -147,8 +147,8 @@ class _Decoder(tiny_bert.Bert):
         (_Decoder, "a causal model was expected. An encoder is a toolkit.encoders.Encoder"),
     ],
 )
-def test_what_authors_get_wrong(bert: Any, kind: type[tiny_bert.Bert], said: str) -> None:
-    with pytest.raises(Broken, match=said):
+def test_what_authors_get_wrong(bert: Any, kind: type[tiny_bert.Bert], message: str) -> None:
+    with pytest.raises(Broken, match=message):
         check_model(kind(bert.identity, bert._module, bert._tokeniser), ("one", "two three four"))
 
 

@@ -117,11 +117,11 @@ def test_what_is_there_is_not_fetched_again(fake: Hub) -> None:
     fake.asked.clear()
     (result,), shown, _ = fetched(ALL)
     assert (fake.asked, shown, result.came, result.there) == ([], "", 0, 2)
-    said = (
+    message = (
         f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already cached; nothing to fetch. "
         f"{result.folder}"
     )
-    assert result.sentence() == said
+    assert result.sentence() == message
 
 
 def test_only_what_lacks_is_fetched(fake: Hub) -> None:
@@ -163,11 +163,11 @@ def test_what_does_not_fit_the_disk_is_not_begun(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 50}))
     with pytest.raises(BadInput) as caught:
         fetched(ALL)
-    said = (
+    message = (
         f"'org/model' needs {len(WEIGHTS) + 2} B more at {fake.cache}, where 50 B are free. Make "
         "room, or set HF_HUB_CACHE to"
     )
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     assert fake.asked == []
 
 

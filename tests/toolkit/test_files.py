@@ -76,17 +76,17 @@ def test_a_package_is_found_where_it_is_installed() -> None:
 )
 def test_a_package_that_is_not_installed(package: str) -> None:
     text = f"package:{package}/files" if not package.startswith("..") else f"package:{package}"
-    said = message(locate, text)
-    assert said.startswith(f"{text}: there is no installed package '")
-    assert said.endswith("Install it, or name a folder instead.")
+    shown = message(locate, text)
+    assert shown.startswith(f"{text}: there is no installed package '")
+    assert shown.endswith("Install it, or name a folder instead.")
 
 
 def test_a_path_that_is_not_there_says_what_is(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / "models" / name).mkdir(parents=True)
     expected = tmp_path / "models" / "llama" / "weights"
-    said = f"{expected}: {expected} does not exist. {tmp_path / 'models'} holds: a, b."
-    assert message(locate, str(expected)) == said
+    shown = f"{expected}: {expected} does not exist. {tmp_path / 'models'} holds: a, b."
+    assert message(locate, str(expected)) == shown
     for number in range(9):
         (tmp_path / "models" / f"c{number}").mkdir()
     assert message(locate, str(expected)).endswith(
@@ -97,9 +97,9 @@ def test_a_path_that_is_not_there_says_what_is(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_a_package_does_not_have() -> None:
-    said = message(locate, "package:toolkit_lab/file")
-    assert said.startswith("package:toolkit_lab/file: ")
-    assert "files" in said.rpartition("holds:")[2]
+    shown = message(locate, "package:toolkit_lab/file")
+    assert shown.startswith("package:toolkit_lab/file: ")
+    assert "files" in shown.rpartition("holds:")[2]
 
 
 # --- digests --------------------------------------------------------------------------------------
@@ -174,11 +174,11 @@ def test_a_file_of_another_length_than_promised(weights: Path, change: int, how:
     size = weights.stat().st_size
     with weights.open("r+b") as stream:
         stream.truncate(size + change)
-    said = (
+    shown = (
         f"{weights} is {how}: its header promises {size:,} bytes, it has {size + change:,}. Copy "
         "or download it again."
     )
-    assert message(safetensors_header, weights) == said
+    assert message(safetensors_header, weights) == shown
 
 
 def headed(text: bytes) -> bytes:
@@ -203,10 +203,10 @@ def headed(text: bytes) -> bytes:
 def test_a_file_that_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(content)
-    said = (
+    shown = (
         f"{file} is not a safetensors file: it has no readable header. Copy or download it again."
     )
-    assert message(safetensors_header, file) == said
+    assert message(safetensors_header, file) == shown
 
 
 def tensor(first: int, last: int, shape: Any = (2,), dtype: str = "F32") -> dict[str, Any]:
@@ -214,7 +214,7 @@ def tensor(first: int, last: int, shape: Any = (2,), dtype: str = "F32") -> dict
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "shown"),
     [
         ({"a": tensor(-8, 0)}, "tensor 'a' overlaps the previous one: it begins at byte -8"),
         (
@@ -239,13 +239,13 @@ def tensor(first: int, last: int, shape: Any = (2,), dtype: str = "F32") -> dict
     ],
 )
 def test_tensors_that_do_not_lie_one_behind_the_other(
-    tmp_path: Path, header: dict[str, Any], said: str
+    tmp_path: Path, header: dict[str, Any], shown: str
 ) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(headed(json.dumps(header).encode()) + bytes(16))
     result = message(safetensors_header, file)
     assert result.startswith(f"{file}: ")
-    assert said in result
+    assert shown in result
 
 
 @pytest.mark.parametrize(
@@ -318,9 +318,9 @@ def test_json_that_is_no_object(tmp_path: Path) -> None:
 def test_json_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "config.json"
     file.write_bytes(content)
-    said = message(read_json, file)
-    assert said.startswith(f"{file} cannot be read as JSON: ")
-    assert said.endswith("Copy or download it again.")
+    shown = message(read_json, file)
+    assert shown.startswith(f"{file} cannot be read as JSON: ")
+    assert shown.endswith("Copy or download it again.")
 
 
 def test_json_that_is_not_there(tmp_path: Path) -> None:

@@ -218,9 +218,9 @@ def test_a_file_is_fetched_and_told_of(
         return str(tmp_path / "w.bin")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    told: list[int] = []
+    reports: list[int] = []
     assert (
-        fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", told.append, restart=again)
+        fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", reports.append, restart=again)
         == tmp_path / "w.bin"
     )
     assert asked == {
@@ -229,7 +229,7 @@ def test_a_file_is_fetched_and_told_of(
         "revision": COMMIT,
         "force_download": again,
     }
-    assert told == [40, 0, 70, 100]
+    assert reports == [40, 0, 70, 100]
 
 
 def _answer(kind: type[Exception], status: int) -> Exception:

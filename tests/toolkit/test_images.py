@@ -152,19 +152,19 @@ SEEN = RecipePins(seen="2026-01-01, here", base=ID, requirements="c" * 64, packa
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({}, "base and packages have the digests that containers/lock.yaml pins"),
         ({"base": "sha256:" + "e" * 64}, "is not the one that containers/lock.yaml pins"),
         ({"requirements": "d" * 64}, "is newer than the pins"),
     ],
 )
-def test_a_build_is_held_against_the_shipped_lock(fields: dict[str, str], said: str) -> None:
+def test_a_build_is_held_against_the_shipped_lock(fields: dict[str, str], message: str) -> None:
     recipe = replace(read_recipes()["cpu"], pins=SEEN)
     lines: list[str] = []
     _check_against_lock("cpu", recipe, built(**fields), lines.append)
     assert len(lines) == 1
-    assert said in lines[0]
+    assert message in lines[0]
 
 
 def test_packages_that_are_not_those_of_the_shipped_lock_are_refused() -> None:

@@ -127,7 +127,8 @@ def test_two_of_one_part_work_in_one_run_and_leave_the_tables_of_one(
         ),
         (
             "executors.slim.with.imag=cpu",
-            "executors.slim.with.imag: unknown key 'imag' for executor 'slim'; allowed: image, ",
+            "executors.slim.with.imag: unknown key 'imag' for executor 'slim'; allowed: workers, "
+            "threads, gpus, image, cdi, memory, shm, pids. Did you mean 'image'?",
         ),
         (
             "executors.slim.uses=dokcer",

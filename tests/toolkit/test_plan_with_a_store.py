@@ -12,7 +12,9 @@ import pytest
 from toolkit._plan import costs as _costs
 from toolkit._run import disk as _disk
 from toolkit._run import expansion as _expansion
+from toolkit._run.history import rows_per_unit
 from toolkit.costs import Cost
+from toolkit_store import open_store
 
 
 def priced(stage: Any, load: Any) -> Cost | None:
@@ -70,3 +72,42 @@ def test_imported_steps_are_reused_and_named_so(toolkit: Any, toy: Any, tmp_path
     assert "Imported steps are reused as they came" in planned.stdout
     rows = json.loads(toolkit.run("plan", spec, "--store", other, "--json").stdout)["stages"]
     assert [(row["there"], row["imported"]) for row in rows] == [(1, 1), (1, 1), (1, 1)]
+
+
+def test_a_plan_of_another_seed_forecasts_the_recorded_durations(
+    toolkit: Any, toy: Any, tmp_path: Path
+) -> None:
+    """A stage whose steps are as many as those of the run takes as long as these took."""
+    spec = toy(n=6)
+    assert toolkit.run("run", spec).returncode == 0
+    store = open_store(toolkit.store, read_only=True)
+    recorded = {
+        stage: sum(row.seconds for row in store.steps(stage=stage))
+        for stage in ("samples", "features")
+    }
+    again = toolkit.run("plan", spec, "--set", "seed=99", "--json")
+    rows = {row["stage"]: row for row in json.loads(again.stdout)["stages"]}
+    assert rows["samples"]["why"].startswith("changed: seed")
+    assert rows["samples"]["seconds"] == pytest.approx(recorded["samples"])
+    assert recorded["samples"] > 0
+
+
+def test_rows_are_expected_as_earlier_steps_on_the_same_model_wrote_them() -> None:
+    def step(model: str, params: int, units: int, rounds: int) -> SimpleNamespace:
+        material = json.dumps({"model": model, "saes": None, "params": params})
+        tables = {"games": units, "rounds": rounds}
+        return SimpleNamespace(
+            part="play", material=material, tables=tables, first=4, last=4 + units
+        )
+
+    def rates(params: int) -> dict[str, float]:
+        material = {"model": "m", "saes": None, "params": params}
+        stage: Any = SimpleNamespace(part=SimpleNamespace(name="play"), material=lambda: material)
+        return rows_per_unit(stage, earlier)
+
+    earlier: Any = [step("m", 1, 10, 30), step("m", 1, 10, 50), step("m", 2, 5, 45)]
+    earlier += [step("other", 1, 10, 1000)]
+    assert rates(1) == {"games": 1.0, "rounds": 4.0}
+    assert rates(3) == {"games": 1.0, "rounds": 5.0}
+    earlier.clear()
+    assert rates(1) == {}

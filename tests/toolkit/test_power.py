@@ -62,11 +62,11 @@ def test_a_small_group_is_not_helped_by_a_large_one() -> None:
 def test_a_correlation_of_the_size_that_is_told_is_found_4_times_out_of_5(
     units: int, alpha: float
 ) -> None:
-    told = smallest_r(units, alpha)
-    assert told is not None
+    computed = smallest_r(units, alpha)
+    assert computed is not None
     rng = np.random.default_rng(1)
     x, noise = rng.normal(size=(2, 6000, units))
-    y = told * x + np.sqrt(1 - told**2) * noise
+    y = computed * x + np.sqrt(1 - computed**2) * noise
     x, y = (
         (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
         for sample in (x, y)
@@ -82,10 +82,10 @@ def test_a_correlation_of_the_size_that_is_told_is_found_4_times_out_of_5(
 def test_a_spread_between_groups_of_the_size_that_is_told_is_found_4_times_out_of_5(
     counts: tuple[int, ...], alpha: float
 ) -> None:
-    told = smallest_eta2(counts, alpha)
-    assert told is not None
+    computed = smallest_eta2(counts, alpha)
+    assert computed is not None
     means = np.arange(len(counts)) - np.average(np.arange(len(counts)), weights=counts)
-    means *= np.sqrt(told / (1 - told) / np.average(means**2, weights=counts))
+    means *= np.sqrt(computed / (1 - computed) / np.average(means**2, weights=counts))
     rng = np.random.default_rng(2)
     groups = [
         rng.normal(mean, size=(5000, count)) for mean, count in zip(means, counts, strict=True)
@@ -97,9 +97,9 @@ def test_a_spread_between_groups_of_the_size_that_is_told_is_found_4_times_out_o
 
 def test_two_groups_are_several_too() -> None:
     """The two-sided t test at both groups' degrees of freedom, and Fisher's F, are one test."""
-    told = smallest_eta2((30, 30), 0.01)
-    assert told is not None
-    d = np.sqrt(4 * told / (1 - told))
+    computed = smallest_eta2((30, 30), 0.01)
+    assert computed is not None
+    d = np.sqrt(4 * computed / (1 - computed))
     edge = stats.t.isf(0.005, 58)
     assert stats.nct.sf(edge, 58, d / np.sqrt(2 / 30)) == pytest.approx(POWER, abs=1e-4)
 
@@ -348,9 +348,9 @@ def test_a_plan_tells_bounds_first_and_counts_units_once_the_samples_are_there(
     assert result["two"]["groups"] == {"even": 10, "rest": 10}
     assert result["two"]["exact"] is False
     assert result["two"]["d"] == pytest.approx(smallest(10, 10, 0.05 / 40))
-    said = toolkit.run("plan", spec, "--plugin", plugin).stdout
-    assert "even <= 10, rest <= 10" in said
-    assert f">= {result['two']['d']:.2f}" in said
+    output = toolkit.run("plan", spec, "--plugin", plugin).stdout
+    assert "even <= 10, rest <= 10" in output
+    assert f">= {result['two']['d']:.2f}" in output
     assert toolkit.run("run", spec, "--plugin", plugin).returncode == 0
     result = planned(toolkit, spec, plugin)
     assert result["two"]["exact"] is True

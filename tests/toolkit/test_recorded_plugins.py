@@ -87,8 +87,8 @@ def test_an_imported_run_loads_no_plugin_file(toolkit, toy, plugin, command):
     result = toolkit.run(command, run, "--store", other)
     assert result.returncode == 0, result.stderr
     if command == "run":
-        said = "stage samples: 1 of the reused steps were imported, not computed here (parquet "
-        assert said in result.stderr
+        message = "stage samples: 1 of the reused steps were imported, not computed here (parquet "
+        assert message in result.stderr
     assert not plugin.with_name("was-loaded").exists()
     manifest["plugins"] |= recorded(plugin)
     folder = other / "runs" / run

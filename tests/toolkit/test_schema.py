@@ -65,11 +65,29 @@ def test_the_toy_spec_fits(schema: dict[str, Any]) -> None:
             {"stages": [{"id": "a", "uses": "extract.hash", "with": {"hight": 1}}]},
             "unknown key hight",
         ),
+        ({"executors": {"docker": {"imag": "cuda"}}}, "unknown key imag"),
+        ({"executors": {"slim": {"image": "cpu"}}}, "uses is missing"),
+        ({"executors": {"slim": {"uses": "dokcer"}}}, "uses"),
+        ({"executors": {"slim": {"uses": "docker", "with": {"imag": 1}}}}, "unknown key imag"),
     ],
 )
 def test_mistakes_do_not_fit(schema: dict[str, Any], change: dict[str, Any], problem: str) -> None:
     spec: Any = {"version": 1, "name": "x", **change}
     assert problem in " ".join(_problems(schema, spec, schema["$defs"]))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"docker": {"image": "cuda", "gpus": [5]}},
+        {"docker": {"with": {"image": "cuda"}}},
+        {"slim": {"uses": "docker", "with": {"image": "cpu", "gpus": "none"}}},
+        {"docker": {"uses": "apptainer", "with": {"sif": "cuda.sif"}}},
+    ],
+)
+def test_executors_fit_under_any_name(schema: dict[str, Any], entry: dict[str, Any]) -> None:
+    spec: Any = {"version": 1, "name": "x", "executors": entry}
+    assert _problems(schema, spec, schema["$defs"]) == []
 
 
 def test_the_command_writes_json(tmp_path: Path) -> None:
@@ -110,8 +128,11 @@ def _problems(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -
         result.append("uses")
     if isinstance(value, dict):
         known = schema.get("properties", {})
-        if schema.get("additionalProperties") is False:
-            result += [f"unknown key {key}" for key in value if key not in known]
+        others = schema.get("additionalProperties")
+        for key in value.keys() - known.keys():
+            result += [f"unknown key {key}"] if others is False else []
+            result += _problems(others, value[key], definitions) if isinstance(others, dict) else []
+        result += [f"{key} is missing" for key in schema.get("required", ()) if key not in value]
         for key in value.keys() & known.keys():
             result += _problems(known[key], value[key], definitions)
     if isinstance(value, list):

@@ -143,9 +143,9 @@ def test_nothing_that_a_run_writes_holds_it(toolkit, spec: Path, tmp_path: Path)
         exported = toolkit.run("store", "export", form, tmp_path / form, "--run", run)
         assert exported.returncode == 0, f"{form}: {exported.stderr}"
     toolkit.run("lock", spec, *plugin, TOKEN=TOKEN)
-    said = [planned, done, toolkit.run("show", run), toolkit.run("status", run)]
+    results = [planned, done, toolkit.run("show", run), toolkit.run("status", run)]
     sql = toolkit.run("query", "sql", "SELECT * FROM steps", "--run", run, "--json")
-    for answer in (*said, sql):
+    for answer in (*results, sql):
         assert TOKEN not in answer.stdout + answer.stderr
     assert leaks(tmp_path) == []
     assert leaks(toolkit.store) == []

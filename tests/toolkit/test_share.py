@@ -221,14 +221,14 @@ def test_a_half_upload_is_told_by_push_and_refused_by_pull(
     ):
         push(run_of(shared), REPO)
     store = open_store(tmp_path / "other", create=True)
-    said = (
+    message = (
         "is missing" if fault == "lost" else "has changed since it was written: its SHA-256 differs"
     )
     with pytest.raises(DataError) as caught:
         pull(store, REPO)
     text = str(caught.value)
     assert text.startswith(f"{REPO}@{hub.repositories[REPO].branches['main']}/features.parquet")
-    assert said in text
+    assert message in text
     assert "and pull again" in text
     assert store.run_states() == []
     hub.fault = ""
@@ -301,9 +301,9 @@ def test_push_and_pull_from_the_command_line(
             main(["hub", *args])
         assert left.value.code == 0
     commit = hub.repositories[REPO].branches["main"]
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith(f"is at me/run@main (private), commit {commit}")
-    assert said[1] == f"run {run} from me/run, commit {commit}"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(f"is at me/run@main (private), commit {commit}")
+    assert lines[1] == f"run {run} from me/run, commit {commit}"
 
 
 def test_a_repository_that_is_not_there(hub: Hub, tmp_path: Path) -> None:

@@ -254,9 +254,9 @@ def test_every_format_goes_out_and_comes_in(
             total=2,
             steps=[K1, "k3"],
         )
-    said = say("export", form, out, "--run", "run", *options)
-    assert said.exit_code == 0
-    assert said.stdout.startswith("run run-1: ")
+    exported = say("export", form, out, "--run", "run", *options)
+    assert exported.exit_code == 0
+    assert exported.stdout.startswith("run run-1: ")
     attached = form in ("neuronpedia", "lists")
     target = opened.folder if attached else tmp_path / "other"
     took = say("import", form, out, at=target)
@@ -338,8 +338,13 @@ def test_a_source_is_mapped_to_a_space(opened: Store, say: Say, tmp_path: Path) 
     with pytest.raises(BadInput, match="If they are the same space, say so: --source SOURCE=SPACE"):
         say("import", "neuronpedia", tmp_path / "in")
     assert say("import", "neuronpedia", tmp_path / "in", "--source", "20-mine=s1").exit_code == 0
-    said = {"address": "20/7", "stage": "import.neuronpedia", "contrast": None, "label": "sevens"}
-    assert features(opened, "--stage", "import.neuronpedia") == [said]
+    row = {
+        "address": "20/7",
+        "stage": "import.neuronpedia",
+        "contrast": None,
+        "label": "sevens",
+    }
+    assert features(opened, "--stage", "import.neuronpedia") == [row]
 
 
 def features(opened: Store, *args: str) -> list[dict[str, Any]]:

@@ -190,6 +190,6 @@ def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_feature
     assert result is not None
     assert result["family"] is None
     known = plan_of("exp1_residual_l1_31")
-    told = power_of(known, known.stage("residual"), {}, None)
-    assert told is not None
-    assert told["family"] == 3 * 128
+    computed = power_of(known, known.stage("residual"), {}, None)
+    assert computed is not None
+    assert computed["family"] == 3 * 128

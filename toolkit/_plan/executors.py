@@ -107,7 +107,7 @@ def _no_part(block: _Block, name: str, reason: str) -> SpecError:
     """The error of an entry that is no installed executor and uses none."""
     path: SpecPath = ("executors", name)
     hint = f". An entry of another name says which one it `uses`: `{name}: {{uses: docker}}`"
-    if block.ref.uses is not None:
+    if block.ref.uses:
         path, hint = (*path, "uses"), ""
     return SpecError(f"{block.loaded.field(path)}: {reason}{hint}")
 

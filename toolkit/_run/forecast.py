@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,41 +38,50 @@ def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     that out.
     """
     store = _store(folder)
+    committed: dict[str, list[StepRow]] = {}
+    rows = _rows(plan, store, committed)
+
+    def read(table: str, steps: Sequence[StepRow]) -> pa.Table:
+        assert store is not None
+        return store.read(table, [step.key for step in steps])
+
+    return [
+        {**row, "power": power_of(plan, stage, committed, read if store else None)}
+        for row, stage in zip(rows, plan.stages, strict=True)
+    ]
+
+
+def _rows(
+    plan: Plan, store: Store | None, committed: dict[str, list[StepRow]]
+) -> list[dict[str, Any]]:
+    """The rows without what comparisons can find. Complete stages are added to `committed`."""
     if store is None:
         loads = BothLoads.of_plan(plan, lambda stage: None)
         new = (_row(stage, "?", 0, "new: there is no store yet") for stage in plan.stages)
-        rows = [
-            _priced(row, stage, loads, None) for row, stage in zip(new, plan.stages, strict=True)
-        ]
-        return [
-            {**row, "power": power_of(plan, stage, {}, None)}
-            for row, stage in zip(_once(plan, rows), plan.stages, strict=True)
-        ]
-    committed: dict[str, list[StepRow]] = {}
-    inputs = InputFiles(store, store.folder)
+        return _once(
+            plan,
+            [_priced(row, stage, loads, None) for row, stage in zip(new, plan.stages, strict=True)],
+        )
+    inputs, opened = InputFiles(store, store.folder), store
 
     def samples(stage: Stage) -> pa.Table | None:
         sources = {need: committed.get(need) for need in stage.needs if is_source(need)}
         known = {need: steps for need, steps in sources.items() if steps is not None}
         return inputs.samples(stage, known) if sources and len(known) == len(sources) else None
 
-    loads = BothLoads.of_plan(plan, samples, lambda stage: rows_per_unit(stage, store.steps()))
-    rows = _once(plan, [_annotated(stage, store, committed, loads) for stage in plan.stages])
+    @cache
+    def ledger() -> list[StepRow]:
+        return opened.steps()
 
-    def read(table: str, steps: Sequence[StepRow]) -> pa.Table:
-        return store.read(table, [step.key for step in steps])
-
-    return [
-        {**row, "power": power_of(plan, stage, committed, read)}
-        for row, stage in zip(rows, plan.stages, strict=True)
-    ]
+    loads = BothLoads.of_plan(plan, samples, lambda stage: rows_per_unit(stage, ledger()))
+    return _once(plan, [_annotated(stage, store, committed, loads) for stage in plan.stages])
 
 
 def stage_costs(plan: Plan, folder: Path) -> Iterator[StageCost]:
     """What each stage with steps to compute is expected to cost; none for a stage whose cost is not
     known.
     """
-    for row in annotate(plan, folder):
+    for row in _rows(plan, _store(folder), {}):
         cost = row["expected"]
         if cost is not None and cost["known"]:
             yield StageCost(

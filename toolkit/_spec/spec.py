@@ -61,8 +61,8 @@ class PartRef(_Model):
 class ExecutorRef(_Model):
     """An entry of `executors` under a name of its own."""
 
-    uses: str | None = Field(
-        default=None, min_length=1, description="the executor; by default the one of this name"
+    uses: str = Field(
+        default="", min_length=1, description="the executor; by default the one of this name"
     )
     with_: dict[str, Any] = Field(default={}, alias="with", description="the executor's params")
 

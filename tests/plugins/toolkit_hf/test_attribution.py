@@ -350,6 +350,6 @@ def test_what_a_loader_does_not_offer_is_said() -> None:
         (lambda: model.fold_final_norm(torch.ones(1, 8)), "does not expose its final norm"),
         (lambda: model.head_outputs(0, torch.ones(1, 8)), "does not expose single heads"),
     ]
-    for ask, said in asked:
-        with pytest.raises(BadInput, match=rf"tiny {said}: its loader does not override"):
+    for ask, message in asked:
+        with pytest.raises(BadInput, match=rf"tiny {message}: its loader does not override"):
             ask()

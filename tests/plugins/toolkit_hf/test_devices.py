@@ -169,7 +169,7 @@ def test_where_it_is_computed_is_not_what_it_is(folder: Callable[[str], Path]) -
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         (
             {"device": "cpu", "device_map": ("cpu",)},
@@ -180,8 +180,8 @@ def test_where_it_is_computed_is_not_what_it_is(folder: Callable[[str], Path]) -
         ({"attention": "flash"}, "attention"),
     ],
 )
-def test_params_that_cannot_be(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_params_that_cannot_be(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         HuggingFace(path="model", **params)
 
 

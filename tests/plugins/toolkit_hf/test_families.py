@@ -432,11 +432,11 @@ def test_eager_attention_is_said_out_loud(
     with caplog.at_level(logging.WARNING):
         model.run([[4, 5, 6]], ["attn_probs.2", "attn_probs.0", "resid_post.3"])
         model.run([[4, 5, 7]], ["attn_probs.2", "attn_probs.0"])
-    said = (
+    message = (
         "attn_probs: attention of layers 0, 2 of llama is computed by `eager`, since `sdpa` shows "
         "no weights."
     )
-    assert [record.getMessage() for record in caplog.records] == [said]
+    assert [record.getMessage() for record in caplog.records] == [message]
     assert model._module.config._attn_implementation == "sdpa"
 
 
@@ -451,7 +451,7 @@ def test_attention_that_never_shows_weights(load_model: Callable[..., Any]) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "said"),
+    ("name", "config", "message"),
     [
         (
             "gemma2",
@@ -471,7 +471,7 @@ def test_attention_that_never_shows_weights(load_model: Callable[..., Any]) -> N
     ],
 )
 def test_attention_that_sdpa_cannot_compute(
-    tmp_path: Path, name: str, config: dict[str, Any], said: str
+    tmp_path: Path, name: str, config: dict[str, Any], message: str
 ) -> None:
     """Some releases of transformers leave it out and say nothing: it is computed plainly, or
     refused.
@@ -481,7 +481,7 @@ def test_attention_that_sdpa_cannot_compute(
     (folder / "config.json").write_text(json.dumps({**settings, **config}))
     with pytest.raises(BadInput) as caught:
         load(HuggingFace(path=str(folder), attention="sdpa"), SilentReporter())
-    assert str(caught.value).startswith(f"attention: {said}")
+    assert str(caught.value).startswith(f"attention: {message}")
     plain = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, attn_implementation="eager"
     ).eval()
@@ -540,26 +540,28 @@ def test_an_architecture_that_is_not_known_asks_for_a_family(tmp_path: Path) -> 
     folder = build(FAMILIES["persimmon"], tmp_path / "persimmon")
     with pytest.raises(BadInput) as caught:
         identify(HuggingFace(path=str(folder)))
-    said = str(caught.value)
-    assert said.startswith(f"{folder}/config.json: architecture 'persimmon' is not among those")
-    assert "name its modules under model.with.family" in said
+    message = str(caught.value)
+    assert message.startswith(f"{folder}/config.json: architecture 'persimmon' is not among those")
+    assert "name its modules under model.with.family" in message
 
 
 @pytest.mark.parametrize(
-    ("field", "path", "said"),
+    ("field", "path", "message"),
     [
         ("norm", "model.norm", "has no module 'model.norm'. Print the model"),
         ("attention", "attn", "has no module 'attn' in model.layers.0. Print the model"),
     ],
 )
-def test_a_module_that_is_not_there(tmp_path: Path, field: str, path: str, said: str) -> None:
+def test_a_module_that_is_not_there(tmp_path: Path, field: str, path: str, message: str) -> None:
     family = FAMILIES["persimmon"]
     folder = build(family, tmp_path / "persimmon")
     assert family.names is not None
     wrong = family.names.model_copy(update={field: path})
     with pytest.raises(BadInput) as caught:
         load(HuggingFace(path=str(folder), device="cpu", family=wrong), SilentReporter())
-    assert str(caught.value).startswith(f"model.with.family.{field}: PersimmonForCausalLM {said}")
+    assert str(caught.value).startswith(
+        f"model.with.family.{field}: PersimmonForCausalLM {message}"
+    )
 
 
 def test_another_mapping_is_another_model(tmp_path: Path) -> None:

@@ -187,12 +187,12 @@ def refused(folder: Path) -> str:
 
 def test_a_folder_without_a_config(copied: Path) -> None:
     (copied / "config.json").unlink()
-    said = (
+    message = (
         f"{copied} is not a model: it has no config.json. Name the folder that holds "
         "config.json and "
         "*.safetensors."
     )
-    assert refused(copied) == said
+    assert refused(copied) == message
 
 
 def test_a_folder_without_weights(copied: Path) -> None:
@@ -207,8 +207,8 @@ def test_other_weights_are_not_loaded_instead(copied: Path) -> None:
     """transformers would load the pickle, which no digest has seen."""
     (copied / "model.safetensors").rename(copied / "model_x.safetensors")
     (copied / "pytorch_model.bin").write_bytes(b"a pickle")
-    said = refused(copied)
-    assert "model_x.safetensors, pytorch_model.bin are not opened. Convert the weights" in said
+    message = refused(copied)
+    assert "model_x.safetensors, pytorch_model.bin are not opened. Convert the weights" in message
     with pytest.raises(BadInput, match="are not opened"):
         load(HuggingFace(path=str(copied), device="cpu"), SilentReporter())
 

@@ -146,13 +146,13 @@ def test_chat_without_a_template(small: Any) -> None:
 
 
 def test_a_text_over_the_context_is_named(small: Any) -> None:
-    said = (
+    message = (
         r"has 2101 tokens; .*model reads at most 2048\. Shorten the text, or leave the "
         r"sample out: truncating it would change"
     )
-    with pytest.raises(DataError, match=f"^sample 's7' {said}"):
+    with pytest.raises(DataError, match=f"^sample 's7' {message}"):
         small.model.tokenise("the " * 2099 + "the", name="s7")
-    with pytest.raises(DataError, match=rf"^the text '(the ){{10}}\.\.\.' {said}"):
+    with pytest.raises(DataError, match=rf"^the text '(the ){{10}}\.\.\.' {message}"):
         small.model.tokenise("the " * 2099 + "the")
 
 

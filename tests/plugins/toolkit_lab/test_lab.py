@@ -369,6 +369,6 @@ def test_a_retraining_is_held_against_the_committed_metrics():
     worse = json.loads(json.dumps(committed))
     worse["play"]["parsed"] -= 0.02
     worse["saes"][0]["ev"] -= 0.02
-    said = measure.differences(worse, committed)
-    assert [line.partition(":")[0] for line in said] == [".play.parsed", ".saes.0.ev"]
-    assert "tolerance 0.01" in said[0]
+    changes = measure.differences(worse, committed)
+    assert [line.partition(":")[0] for line in changes] == [".play.parsed", ".saes.0.ev"]
+    assert "tolerance 0.01" in changes[0]

@@ -550,9 +550,9 @@ def test_the_report_opens_with_the_outcomes() -> None:
     assert "bankruptcy by condition" in titles
     assert "Balances, round by round" in titles
     assert SECTION.findings is not None
-    said = [finding.sentence for finding in SECTION.findings(tables)]
-    assert "Bankruptcy in 25.0 % of 20 games, variable." in said
-    assert any("of 21 games, fixed; 4.8 % ended in a reply" in sentence for sentence in said)
+    sentences = [finding.sentence for finding in SECTION.findings(tables)]
+    assert "Bankruptcy in 25.0 % of 20 games, variable." in sentences
+    assert any("of 21 games, fixed; 4.8 % ended in a reply" in sentence for sentence in sentences)
 
 
 def test_of_many_groups_the_worst_and_the_best_are_named() -> None:
@@ -564,10 +564,10 @@ def test_of_many_groups_the_worst_and_the_best_are_named() -> None:
     every = len(list(SECTION.findings(tables)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toolkit_measure.section.SENTENCES", 1)
-        (said,) = list(SECTION.findings(tables))
+        (finding,) = list(SECTION.findings(tables))
     assert every == 2 <= len(groups)
-    assert said.sentence.startswith("Bankruptcy in 25.0 % of 20 games, variable. The least of 2")
-    assert "of 21 games, fixed; 4.8 % ended in a reply that could not be read." in said.sentence
+    assert finding.sentence.startswith("Bankruptcy in 25.0 % of 20 games, variable. The least of 2")
+    assert "of 21 games, fixed; 4.8 % ended in a reply that could not be read." in finding.sentence
 
 
 def test_the_report_draws_the_effects_of_components() -> None:
@@ -575,8 +575,8 @@ def test_the_report_draws_the_effects_of_components() -> None:
     titles = {figure.title: figure for figure in SECTION.run(tables)}
     assert "G " in titles["What the components do to the odds of bankruptcy"].alt
     assert SECTION.findings is not None
-    said = [finding.sentence for finding in SECTION.findings(tables)]
-    assert any("G makes bankruptcy more likely" in sentence for sentence in said)
+    sentences = [finding.sentence for finding in SECTION.findings(tables)]
+    assert any("G makes bankruptcy more likely" in sentence for sentence in sentences)
 
 
 def test_the_files(tmp_path: Any) -> None:

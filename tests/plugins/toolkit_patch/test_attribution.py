@@ -11,7 +11,7 @@ from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run, table
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit_patch.attribution.section import agreements, findings
+from toolkit_patch.attribution.section import agreements, figures, findings
 from toolkit_patch.screen.outcomes import read_outcomes
 from toolkit_patch.screen.passes import push, read_prompt
 from toolkit_patch.screen.points import decision_points
@@ -73,6 +73,9 @@ def test_agreement_is_told_for_all_and_for_each_layer(world, attributed):
     assert all(-1 <= row["rank"] <= 1 for row in result)
     sentence = next(iter(findings(work.inputs))).sentence
     assert sentence.startswith("Against the exact effects of 16 features, attribution patching")
+    (figure,) = figures(work.inputs)
+    assert "agree with exact effects by .75 to .99" in figure.html
+    assert figure.html.count("<th scope") >= len({row["where"] for row in result})
 
 
 def test_estimates_that_equal_the_exact_effects_agree_fully(world, attributed):

@@ -101,12 +101,12 @@ def test_the_report_states_both_rates(world, controlled):
     assert '<td class="number">4 of 16</td><td class="number">0 of 16</td>' in table
     (result,) = findings(inputs)
     assert result.sentence.startswith("4 of 16 features are causal for P(stop)")
-    said = re.search(
+    match = re.search(
         r"\(same encoders\), 0 of 16 are causal and (\d+) unspecific\.$", result.sentence
     )
-    assert said
+    assert match
     verdicts = [row["verdict"] for row in controlled["control_verdicts"].to_pylist()]
-    assert int(said[1]) == verdicts.count("unspecific")
+    assert int(match[1]) == verdicts.count("unspecific")
 
 
 def test_a_stage_writes_the_control_if_it_is_asked_for():

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.plugins.toolkit_patch.test_screen_arms import Listening
-from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run
+from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, RecordingReporter, run
 from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
@@ -70,23 +69,23 @@ def test_decisions_are_of_the_half_that_the_screen_did_not_see(world):
 
 
 def test_values_that_were_never_seen_are_warned_of(world, screened):
-    listening = Listening()
+    reporter = RecordingReporter()
     params = Doses.model_validate({"outcomes": OUTCOMES, "points": 3, "doses": [0, 1, 1000]})
     tables = world.tables | screened
     work = make_work(params, tables, model=world.model, saes=world.saes)
-    list(dose(replace(work, report=listening)))
+    list(dose(replace(work, report=reporter)))
     assert any(
         "4 of 4 features are set to values outside of the observed range" in text
-        for text in listening.warnings
+        for text in reporter.warnings
     )
 
 
 def test_without_a_causal_feature_there_is_nothing_to_dose(world, screened):
-    listening = Listening()
+    reporter = RecordingReporter()
     params = Doses.model_validate({"outcomes": OUTCOMES, "verdicts": ["sham fails"]})
     work = make_work(params, world.tables | screened, model=world.model, saes=world.saes)
-    assert not list(dose(replace(work, report=listening)))
-    assert listening.warnings == ["no feature has the verdict sham fails, so none gets doses"]
+    assert not list(dose(replace(work, report=reporter)))
+    assert reporter.warnings == ["no feature has the verdict sham fails, so none gets doses"]
 
 
 def test_the_report_shows_a_curve_for_each_feature(world, dosed):

@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, WholePasses, run, table
+from tests.plugins.toolkit_patch.worlds import (
+    OUTCOMES,
+    PARTS,
+    RecordingReporter,
+    WholePasses,
+    run,
+    table,
+)
 from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
 from toolkit.saes import Sae, space_id
@@ -24,21 +31,6 @@ from toolkit_patch.screen.params import Delta
 from toolkit_patch.screen.stage import patch
 
 FEW = {"points": 12, "directions": 40, "candidates": {"top": 6}}
-
-
-class Listening(SilentReporter):
-    """Keeps what is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[tuple[str, dict[str, Any]]] = []
-
-    def event(self, name: str, **facts: Any) -> None:
-        self.told.append((name, facts))
-
-    @property
-    def warnings(self) -> list[str]:
-        return [facts["text"] for name, facts in self.told if name == "warning"]
 
 
 # --- shuffled labels, difference of means, wording ------------------------------------------------
@@ -94,14 +86,14 @@ def test_the_mean_direction_is_the_one_that_numpy_finds(world):
 
 
 def test_arms_without_their_tables_are_left_out_and_that_is_said(world):
-    listening = Listening()
+    reporter = RecordingReporter()
     tables = {name: rows for name, rows in world.tables.items() if name != "activations"}
     params = Delta.model_validate({"outcomes": OUTCOMES, **FEW})
     work = make_work(params, tables, model=world.model, saes=world.saes)
-    written = dict(patch(replace(work, report=listening)))
+    written = dict(patch(replace(work, report=reporter)))
     assert set(written["screens"]["shuffled"].to_pylist()) == {None}
     assert None not in written["screens"]["mean_difference"].to_pylist()
-    assert any("arms shuffled are left out" in text for text in listening.warnings)
+    assert any("arms shuffled are left out" in text for text in reporter.warnings)
 
 
 def test_a_wording_is_a_yardstick_in_the_unedited_model(world):
@@ -340,13 +332,13 @@ class Competing(Sae):
 
 def test_features_that_compete_are_encoded_whole_and_that_is_said(world):
     saes = [Competing(sae) for sae in world.saes]
-    listening = Listening()
+    reporter = RecordingReporter()
     params = Delta.model_validate({"outcomes": OUTCOMES, **FEW, "arms": [], "keep": "all"})
     work = make_work(params, world.tables, model=world.model, saes=saes)
-    results = dict(patch(replace(work, report=listening)))
-    said = [text for text in listening.warnings if "compete with each other" in text]
-    assert len(said) == 1
-    assert "every decision point is encoded whole" in said[0]
+    results = dict(patch(replace(work, report=reporter)))
+    message = [text for text in reporter.warnings if "compete with each other" in text]
+    assert len(message) == 1
+    assert "every decision point is encoded whole" in message[0]
     assert sum(sae.encoded for sae in saes) > FEW["points"]
     screens = results["screens"].to_pylist()
     pointwise = {

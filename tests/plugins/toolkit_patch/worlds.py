@@ -68,6 +68,14 @@ class World:
         return [(self.truth(row), row["verdict"]) for row in result["verdicts"].to_pylist()]
 
 
+class RecordingReporter(SilentReporter):
+    """A reporter whose warnings can be read."""
+
+    @property
+    def warnings(self) -> list[str]:
+        return [facts["text"] for name, facts in self.events if name == "warning"]
+
+
 class WholePasses(Model):
     """A model by the four methods that a loader has to write, and nothing faster."""
 

@@ -65,8 +65,8 @@ def transcripts(
         tables = dict(PLAY.run(replace(work, units=(start, min(start + size, GAMES)))))
         rounds = tables["rounds"].to_pylist()
         for row in sorted(rounds, key=lambda row: (row["game"], row["round"], row["attempt"])):
-            said = (row["round"], row["attempt"], tuple(row["reply_ids"]), row["balance_after"])
-            texts.setdefault(row["game"], []).append((*said, row["close_draws"]))
+            decision = (row["round"], row["attempt"], tuple(row["reply_ids"]), row["balance_after"])
+            texts.setdefault(row["game"], []).append((*decision, row["close_draws"]))
     return texts
 
 

@@ -50,7 +50,7 @@ def table() -> list[tuple[str, str, str]]:
 ROWS = table()
 
 
-def said(reply: Reply) -> str:
+def reading_of(reply: Reply) -> str:
     """A verdict as the table writes it."""
     if reply.action is None:
         return "fail"
@@ -76,7 +76,7 @@ def test_the_table_is_large_and_covers_every_prompt_and_verdict() -> None:
 
 def test_every_reply_of_the_table_is_read_as_it_is_meant() -> None:
     misread = [
-        (name, text, expected, said(judge("strict", text, prompt=PROMPTS[name])))
+        (name, text, expected, reading_of(judge("strict", text, prompt=PROMPTS[name])))
         for name, expected, text in ROWS
     ]
     assert [row for row in misread if row[2] != row[3]] == []
@@ -95,7 +95,9 @@ def test_every_reply_of_the_table_is_read_as_it_is_meant() -> None:
 )
 def test_blanks_around_a_reply_change_no_verdict(before: str, after: str) -> None:
     for name, expected, text in ROWS:
-        assert said(judge("strict", before + text + after, prompt=PROMPTS[name])) == expected, text
+        assert (
+            reading_of(judge("strict", before + text + after, prompt=PROMPTS[name])) == expected
+        ), text
 
 
 @pytest.mark.parametrize("mark", ["**", "*", "`", "__", '"', "~~"])
@@ -103,7 +105,7 @@ def test_markdown_around_a_reply_of_one_line_changes_no_verdict(mark: str) -> No
     plain = [row for row in ROWS if "\n" not in row[2] and row[2].strip() and "*" not in row[2]]
     for name, expected, text in plain:
         marked = f"{mark}{text.strip()}{mark}"
-        assert said(judge("strict", marked, prompt=PROMPTS[name])) == expected, marked
+        assert reading_of(judge("strict", marked, prompt=PROMPTS[name])) == expected, marked
 
 
 WORDS = st.lists(
@@ -191,9 +193,9 @@ def test_options_come_from_the_prompt() -> None:
     ],
 )
 def test_simple_readers(text: str, first: str, last: str, final_decision: str) -> None:
-    assert said(judge("first", text)) == first
-    assert said(judge("last", text)) == last
-    assert said(judge("final_decision", text)) == final_decision
+    assert reading_of(judge("first", text)) == first
+    assert reading_of(judge("last", text)) == last
+    assert reading_of(judge("final_decision", text)) == final_decision
 
 
 # --- the study's ----------------------------------------------------------------------------------
@@ -230,8 +232,8 @@ def test_simple_readers(text: str, first: str, last: str, final_decision: str) -
     ],
 )
 def test_documented_misreadings(parser: str, text: str, reading: str, strictly: str) -> None:
-    assert said(judge(parser, text)) == reading
-    assert said(judge("strict", text)) == strictly
+    assert reading_of(judge(parser, text)) == reading
+    assert reading_of(judge("strict", text)) == strictly
 
 
 def test_only_the_parser_of_exp1_takes_every_reply_for_a_decision() -> None:

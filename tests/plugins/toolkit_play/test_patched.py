@@ -157,7 +157,7 @@ def test_random_directions_are_arms_of_their_own_with_the_same_draws() -> None:
         arm: [row["reply"] for row in results["rounds"] if row["game"] in games]
         for arm, games in names.items()
     }
-    assert len({tuple(said) for said in by_arm.values()}) == 3
+    assert len({tuple(arm_replies) for arm_replies in by_arm.values()}) == 3
 
 
 def test_a_random_direction_of_no_change_leaves_every_game_as_it_is() -> None:

@@ -443,9 +443,9 @@ def test_games_tell_how_they_go() -> None:
     name, played = report.events[-1]
     assert name == "played"
     assert PLAY.summary is not None
-    said = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
-    assert said.startswith(f"64 games, {played['replies']} replies of ")
-    assert "tokens were read once and shared" in said
+    sentences = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
+    assert sentences.startswith(f"64 games, {played['replies']} replies of ")
+    assert "tokens were read once and shared" in sentences
 
 
 # --- asking again ---------------------------------------------------------------------------------
@@ -556,8 +556,8 @@ def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwar
         "and 7 of its games are not played. Three of the replies: 'hm\\n', 'hm\\n', 'hm\\n'"
     )
     assert PLAY.summary is not None
-    said = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
-    assert said.endswith("Stopped because no reply could be read: restart-variable-c01.")
+    sentences = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
+    assert sentences.endswith("Stopped because no reply could be read: restart-variable-c01.")
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -748,10 +748,10 @@ def test_the_facts_of_a_decision(tables: dict[str, pa.Table]) -> None:
                 game = games[row["game"]]
                 bet = {} if row["action"] == "stop" else {"bet": row["bet"]}
                 on = float("c03" in game["condition"])
-                said = result[f"{row['game']}/{row['round']}"]
-                losses = said.pop("losses_in_a_row")
+                measured = result[f"{row['game']}/{row['round']}"]
+                losses = measured.pop("losses_in_a_row")
                 assert losses >= 0
-                assert said == {
+                assert measured == {
                     "outcome": game["outcome"],
                     "condition": game["condition"],
                     "layout": "restart",
@@ -786,13 +786,13 @@ def test_samples_have_the_tokens_that_were_played(chat: bool) -> None:
 def test_replies_stand_behind_their_prompts(chat: bool) -> None:
     model = Talker()
     played = play(model, components=["GP"], modes=["variable"], reps=4, chat=chat)
-    message = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
+    round_rows = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
     alone = {row["sample"]: row for row in rows(take(played, model), "samples")}
     result = rows(take(played, model, with_reply=True), "samples")
     assert len(result) == len(alone) > 0
     for sample in result:
         game, number = sample["sample"].rsplit("/", 1)
-        row, prompt = message[game, int(number)], alone[sample["sample"]]
+        row, prompt = round_rows[game, int(number)], alone[sample["sample"]]
         assert sample["token_ids"] == [*prompt["token_ids"], *row["reply_ids"]]
         assert sample["text"] == prompt["text"] + row["reply"] == "".join(sample["pieces"])
         assert sample["spans"][:-1] == prompt["spans"]

@@ -44,16 +44,16 @@ def test_a_flag_says_what_contradicts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"balance": 10}, "the balance is $10"),
         ({"round": 3}, "shows the rounds [1] before round 3"),
         ({"losses": 2}, "counts 2 losses in a row, and the history shows 0"),
     ],
 )
-def test_a_changed_state_is_found_out(change: dict[str, Any], said: str) -> None:
+def test_a_changed_state_is_found_out(change: dict[str, Any], message: str) -> None:
     state = {**SCENARIOS["Safe_130_one_win_consistent"].state, **change}
-    assert any(said in contradiction for contradiction in GAME.contradictions(state))
+    assert any(message in contradiction for contradiction in GAME.contradictions(state))
 
 
 def test_a_bet_that_the_rules_do_not_allow_is_found_out() -> None:

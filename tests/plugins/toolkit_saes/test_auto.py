@@ -99,12 +99,12 @@ def test_a_file_that_matches_two_adapters(tmp_path: Path) -> None:
 def test_folders_of_several_layouts(tmp_path: Path) -> None:
     write.llama(tmp_path / "a" / "x-L3R-8x")
     write.saelens(tmp_path / "b")
-    said = refused(tmp_path)
-    assert said.startswith(
+    message = refused(tmp_path)
+    assert message.startswith(
         f"saes.with.path: {tmp_path} holds SAEs of several layouts: Llama Scope, original in "
         f"{tmp_path / 'a'}"
     )
-    assert said.endswith("Name the folder of one, or its adapter.")
+    assert message.endswith("Name the folder of one, or its adapter.")
 
 
 def test_two_sets_of_one_layout(tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ class Trap:
 @pytest.mark.parametrize("name", ["ae.pt", "pytorch_model.bin", "sae.pkl"])
 def test_a_pickle_is_not_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps(Trap()))
-    said = refused(tmp_path)
-    assert said == (
+    message = refused(tmp_path)
+    assert message == (
         f"{tmp_path}: {name} is a pickle, which could run code. It is not opened. Convert it to "
         "safetensors where you trust it."
     )
@@ -218,7 +218,7 @@ def test_an_id_is_its_repository_commit_and_saelenss_version(listed: None) -> No
 
 
 @pytest.mark.parametrize(
-    ("release", "name", "said"),
+    ("release", "name", "message"),
     [
         (
             "small-ress",
@@ -232,7 +232,9 @@ def test_an_id_is_its_repository_commit_and_saelenss_version(listed: None) -> No
         ),
     ],
 )
-def test_ids_that_saelens_does_not_know(listed: None, release: str, name: str, said: str) -> None:
+def test_ids_that_saelens_does_not_know(
+    listed: None, release: str, name: str, message: str
+) -> None:
     with pytest.raises(BadInput) as caught:
         _sae_lens_id.identify(SaeLensId(release=release, ids=(name,)))
-    assert said in str(caught.value)
+    assert message in str(caught.value)

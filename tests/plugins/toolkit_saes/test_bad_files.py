@@ -90,10 +90,10 @@ def used(layout: str, folder: Path) -> None:
 def refused(layout: str, folder: Path, kind: type[ToolkitError] = BadInput) -> str:
     with pytest.raises(kind) as caught:
         used(layout, folder)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert str(folder) in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
 
 
 def weights(folder: Path) -> Path:
@@ -116,9 +116,9 @@ def test_truncated(layout: str, tmp_path: Path, left: float) -> None:
     size = file.stat().st_size
     with file.open("r+b") as stream:
         stream.truncate(int(left if left > 1 else left * size))
-    said = refused(layout, tmp_path)
-    assert "Copy or download it again." in said
-    assert "cut off" in said or "no readable header" in said
+    message = refused(layout, tmp_path)
+    assert "Copy or download it again." in message
+    assert "cut off" in message or "no readable header" in message
 
 
 @each
@@ -130,9 +130,9 @@ def test_a_dtype_that_is_no_weight(layout: str, tmp_path: Path, dtype: torch.dty
         else (write.INPUTS, write.WIDTH)
     )
     WRITERS[layout](tmp_path, tensors={ENCODER[layout]: torch.zeros(shape, dtype=dtype)})
-    said = refused(layout, tmp_path)
-    assert f"{ENCODER[layout]} is of dtype " in said
-    assert "weights are " in said
+    message = refused(layout, tmp_path)
+    assert f"{ENCODER[layout]} is of dtype " in message
+    assert "weights are " in message
 
 
 @each
@@ -149,9 +149,9 @@ def test_swapped_axes(layout: str, tmp_path: Path) -> None:
         else (write.WIDTH, write.INPUTS)
     )
     WRITERS[layout](tmp_path, tensors={ENCODER[layout]: torch.zeros(shape)})
-    said = refused(layout, tmp_path)
-    assert ENCODER[layout] in said
-    assert "swapped" in said or "asks for" in said
+    message = refused(layout, tmp_path)
+    assert ENCODER[layout] in message
+    assert "swapped" in message or "asks for" in message
 
 
 @each
@@ -160,8 +160,8 @@ def test_numbers_that_are_none(layout: str, tmp_path: Path, bad: float) -> None:
     WRITERS[layout](
         tmp_path, tensors={BIAS[layout]: torch.tensor([bad] * 2 + [0.0] * (write.WIDTH - 2))}
     )
-    said = refused(layout, tmp_path, DataError)
-    assert f"2 of 11 numbers of {BIAS[layout]} are NaN or infinite." in said
+    message = refused(layout, tmp_path, DataError)
+    assert f"2 of 11 numbers of {BIAS[layout]} are NaN or infinite." in message
 
 
 @pytest.mark.parametrize("layout", ["llama", "openmoss-2025", "openmoss-2026", "saelens"])
@@ -175,10 +175,10 @@ def test_as_many_features_as_inputs(layout: str, tmp_path: Path) -> None:
             layout, {"d_model": size, **({} if layout == "llama" else {"expansion_factor": 1})}
         ),
     )
-    said = refused(layout, tmp_path)
+    message = refused(layout, tmp_path)
     assert (
         "it has 11 features and 11 inputs, 11 outputs: which axis is which cannot be checked."
-        in said
+        in message
     )
 
 
@@ -198,8 +198,8 @@ class Trap:
 def test_a_pickle_under_the_right_name(layout: str, tmp_path: Path) -> None:
     WRITERS[layout](tmp_path)
     weights(tmp_path).write_bytes(pickle.dumps(Trap()))
-    said = refused(layout, tmp_path)
-    assert "no readable header" in said or "not a NumPy archive" in said
+    message = refused(layout, tmp_path)
+    assert "no readable header" in message or "not a NumPy archive" in message
 
 
 def test_an_archive_of_objects(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"sae_type": "clt"}, "sae_type is 'clt'; `llama_scope` reads sae, transcoder."),
         (
@@ -319,11 +319,11 @@ def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
         ({"hook_point_in": "blocks.3.somewhere"}, "'blocks.3.somewhere' is not a hookpoint."),
     ],
 )
-def test_openmoss_settings(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+def test_openmoss_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     new(tmp_path, **settings)
     with pytest.raises(BadInput) as caught:
         used("openmoss-2026", tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (
             {"architecture": "batchtopk"},
@@ -383,7 +383,7 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_saelens_settings(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+def test_saelens_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     lens(tmp_path)
     file = tmp_path / "sae" / "cfg.json"
     known = {
@@ -392,7 +392,7 @@ def test_saelens_settings(tmp_path: Path, settings: dict[str, Any], said: str) -
         if value is not None
     }
     file.write_text(json.dumps(known))
-    assert said in refused("saelens", tmp_path)
+    assert message in refused("saelens", tmp_path)
 
 
 def test_saelens_tensors_that_it_does_not_have(tmp_path: Path) -> None:

@@ -187,14 +187,14 @@ def _plan(
         main(["plan", str(path / "priced.yaml"), "--store", str(path / "store"), *options])
     except SystemExit as done:
         code = int(done.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
 def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said, _ = _plan(tmp_path, capsys)
+    code, output, _ = _plan(tmp_path, capsys)
     assert code == 0
-    costs, _, bounds = said.partition("COSTS")[2].partition("AT MOST")
+    costs, _, bounds = output.partition("COSTS")[2].partition("AT MOST")
     assert [
         line.split()[:2] for line in bounds.splitlines() if line.partition(" ")[0] in SHOWN
     ] == [
@@ -209,9 +209,9 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
         ["features", "12"],
         ["together", "108"],
     ]
-    assert "AT MOST: games go to their last round" in said
-    code, said, _ = _plan(tmp_path, capsys, "--json")
-    result = json.loads(said)
+    assert "AT MOST: games go to their last round" in output
+    code, output, _ = _plan(tmp_path, capsys, "--json")
+    result = json.loads(output)
     costs = {row["stage"]: row["cost"] for row in result["stages"]}
     assert (costs["play"]["forwards"], costs["play"]["exact"], costs["play"]["known"]) == (
         1200,
@@ -263,8 +263,8 @@ def test_a_limit_holds_for_files_and_a_file_is_read_once(
 
     monkeypatch.setattr(_csv_file, "_rows", read)
     spec = OF_A_FILE.replace("UNIT", unit).replace("LIMIT", str(limit))
-    _, said, _ = _plan(tmp_path, capsys, "--json", spec=spec)
-    costs = {row["stage"]: row["cost"] for row in json.loads(said)["stages"]}
+    _, output, _ = _plan(tmp_path, capsys, "--json", spec=spec)
+    costs = {row["stage"]: row["cost"] for row in json.loads(output)["stages"]}
     assert costs["features"]["forwards"] == forwards
     assert reads == [tmp_path / "d.csv"]
 
@@ -273,9 +273,9 @@ def test_the_plan_refuses_what_the_disk_cannot_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10 << 20))
-    code, said, error = _plan(tmp_path, capsys)
+    code, output, error = _plan(tmp_path, capsys)
     assert code == 4
-    assert "features" in said
+    assert "features" in output
     assert "sink 'all' would take about 0.0117 GiB in" in error
     assert "Leave out `dense`, or name a folder on a larger disk." in error
 

@@ -175,7 +175,7 @@ def test_saes_in_a_folder_are_not_downloaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         (
             errors.RepositoryNotFoundError,
@@ -201,7 +201,7 @@ def test_an_id_that_the_hub_does_not_give(
     module: Any,
     params: Any,
     kind: type[Exception],
-    said: str,
+    message: str,
 ) -> None:
     error = kind.__new__(kind)
     error.args = ("404 Client Error. (Request ID: 123)\n\nRepository Not Found for url.",)
@@ -214,7 +214,7 @@ def test_an_id_that_the_hub_does_not_give(
     with pytest.raises(BadInput) as caught:
         module.identify(params(release="org/none"))
     assert str(caught.value).startswith(
-        f"'org/none' at revision 'main': it cannot be downloaded ({said}). "
+        f"'org/none' at revision 'main': it cannot be downloaded ({message}). "
     )
     assert "\n" not in str(caught.value)
     assert "`hf auth login` or set HF_TOKEN" in str(caught.value)

@@ -176,14 +176,14 @@ def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]
         rows = examined(lab, saes, lab.texts[:8])
         assert verdicts(rows)[f"resid_post.{claimed}"] == "does not fit"
         assert verdicts(rows)[f"resid_post.{layer}"] == "suits better"
-        said = rows[0]["message"]
-        assert said.startswith(f"SAE Lab-L{layer}R-4x does not fit at resid_post.{claimed}: L0 ")
+        message = rows[0]["message"]
+        assert message.startswith(f"SAE Lab-L{layer}R-4x does not fit at resid_post.{claimed}: L0 ")
         assert re.search(
             rf"At resid_post\.{layer} it would: L0 2\d\.\d, explained variance 0\.9\d\. "
             rf"The layer is off "
             rf"by "
             rf"one\.$",
-            said,
+            message,
         )
 
 
@@ -292,17 +292,17 @@ def test_where_the_limits_are(
 ) -> None:
     (sae,) = lab.saes(layers=1)
     sae.declared_l0 = 20
-    said = explain(sae, at_hookpoint, {"resid_post.2": neighbour})
-    assert said.endswith(end)
-    assert bool(said) == bool(end)
+    message = explain(sae, at_hookpoint, {"resid_post.2": neighbour})
+    assert message.endswith(end)
+    assert bool(message) == bool(end)
 
 
 def test_without_a_declared_l0_explained_variance_decides(lab: Any) -> None:
     (sae,) = lab.saes(layers=1)
     sae.declared_l0 = None
     assert explain(sae, SaeMeasurement(400, 0.6, 1, 0, 9), {}) == ""
-    said = explain(sae, SaeMeasurement(400, 0.4, 1, 0, 9), {})
-    assert said.startswith(
+    message = explain(sae, SaeMeasurement(400, 0.4, 1, 0, 9), {})
+    assert message.startswith(
         "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance 0.40 (at least "
         "0.5 is expected)."
     )

@@ -209,9 +209,9 @@ def attack(layout: str, whole: Path, folder: Path, count: int) -> Counter[str]:
                     call(layout, folder)
                     outcomes[name] += 1
                 except ToolkitError as error:
-                    said = str(error)
-                    assert "\n" not in said, (layout, seed, said)
-                    assert len(said) < 7000, (layout, seed, said[:200])
+                    message = str(error)
+                    assert "\n" not in message, (layout, seed, message)
+                    assert len(message) < 7000, (layout, seed, message[:200])
                     outcomes["refused"] += 1
                 except Exception as error:
                     raise AssertionError(f"{layout}, seed {seed}: {error!r}") from error

@@ -50,11 +50,11 @@ def test_layers_that_are_there(expected: Any, result: list[int]) -> None:
 def test_a_layer_that_is_not_there(expected: Any, missing: int) -> None:
     with pytest.raises(BadInput) as caught:
         chosen(expected, THERE, "Lab-LXR-4x")
-    said = (
+    message = (
         f"saes.with.layers: Lab-LXR-4x has no SAE for layer {missing}; it has 0-3, 7, 15. Layers "
         "count from 0."
     )
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -406,8 +406,8 @@ def test_sparsities_are_chosen(tmp_path: Path, l0: Any, result: list[int]) -> No
 def test_a_width_that_is_not_there(tmp_path: Path) -> None:
     for width in ("65k", "16k"):
         write_gemma(tmp_path / "scope", width=width)
-    said = refused(gemma, tmp_path / "scope", width="1m")
-    assert said == "saes.with.width: scope has no width '1m'; it has 16k, 65k."
+    message = refused(gemma, tmp_path / "scope", width="1m")
+    assert message == "saes.with.width: scope has no width '1m'; it has 16k, 65k."
 
 
 def test_a_sparsity_that_is_not_there(tmp_path: Path) -> None:
@@ -420,14 +420,14 @@ def test_a_sparsity_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_is_not_there() -> None:
-    said = refused(_llama_scope.identify, LlamaScope(path=LLAMA, layers="2-5"))
+    message = refused(_llama_scope.identify, LlamaScope(path=LLAMA, layers="2-5"))
     assert (
-        said
+        message
         == "saes.with.layers: Lab-LXR-4x has no SAE for layer 4; it has 0-3. Layers count from 0."
     )
-    said = refused(_gemma_scope.identify, GemmaScope(path=GEMMA, width="1k", layers=0))
+    message = refused(_gemma_scope.identify, GemmaScope(path=GEMMA, width="1k", layers=0))
     assert (
-        said
+        message
         == "saes.with.layers: gemma_scope has no SAE for layer 0; it has 2. Layers count from 0."
     )
 
@@ -436,15 +436,15 @@ def test_a_layer_that_is_not_there() -> None:
 
 
 def test_a_folder_without_saes(tmp_path: Path) -> None:
-    said = (
+    message = (
         f"{tmp_path} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x."
     )
-    assert refused(llama, tmp_path) == said
-    said = (
+    assert refused(llama, tmp_path) == message
+    message = (
         f"{tmp_path} holds no Gemma Scope SAEs: there is no "
         "layer_L/width_W/average_l0_N/params.npz below it."
     )
-    assert refused(gemma, tmp_path) == said
+    assert refused(gemma, tmp_path) == message
 
 
 def test_a_checkpoint_that_is_missing_or_cut_off(tmp_path: Path) -> None:
@@ -453,11 +453,11 @@ def test_a_checkpoint_that_is_missing_or_cut_off(tmp_path: Path) -> None:
     size = file.stat().st_size
     with file.open("r+b") as stream:
         stream.truncate(size - 8)
-    said = (
+    message = (
         f"{file} is cut off: its header promises {size:,} bytes, it has {size - 8:,}. Copy or "
         "download it again."
     )
-    assert refused(llama, tmp_path) == said
+    assert refused(llama, tmp_path) == message
     file.unlink()
     assert (
         refused(llama, tmp_path)
@@ -470,9 +470,9 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, cut: int | None) -> None:
     file = write_gemma(tmp_path)
     with file.open("r+b") as stream:
         stream.truncate(0 if cut is None else file.stat().st_size - cut)
-    said = refused(gemma, tmp_path)
-    assert said.startswith(f"{file} cannot be read (")
-    assert said.endswith("it is cut off, or not a NumPy archive. Copy or download it again.")
+    message = refused(gemma, tmp_path)
+    assert message.startswith(f"{file} cannot be read (")
+    assert message.endswith("it is cut off, or not a NumPy archive. Copy or download it again.")
 
 
 def test_a_tensor_of_another_shape_than_promised(tmp_path: Path) -> None:
@@ -517,11 +517,11 @@ def test_a_tensor_that_is_missing(tmp_path: Path, name: str) -> None:
     )
     tensors = {other: tensor for other, tensor in EXAMPLE.items() if other != name}
     save_file(tensors, file / "checkpoints" / "final.safetensors")
-    said = (
+    message = (
         f"{file}/checkpoints/final.safetensors has no tensor '{name}': it is not in Llama Scope's "
         "original layout."
     )
-    assert refused(llama, tmp_path) == said
+    assert refused(llama, tmp_path) == message
 
 
 @pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"])
@@ -539,8 +539,10 @@ def test_an_array_that_is_missing(tmp_path: Path, name: str) -> None:
 )
 def test_a_setting_that_is_missing(tmp_path: Path, name: str) -> None:
     folder = write_llama(tmp_path, **{name: None})
-    said = f"{folder}/hyperparams.json has no '{name}': it is not in Llama Scope's original layout."
-    assert refused(llama, tmp_path) == said
+    message = (
+        f"{folder}/hyperparams.json has no '{name}': it is not in Llama Scope's original layout."
+    )
+    assert refused(llama, tmp_path) == message
 
 
 @pytest.mark.parametrize(
@@ -557,11 +559,11 @@ def test_a_setting_that_the_fold_does_not_know(
     tmp_path: Path, name: str, value: Any, expected: str
 ) -> None:
     folder = write_llama(tmp_path, **{name: value})
-    said = (
+    message = (
         f"{folder}/hyperparams.json: {name} is {value!r}; `llama_scope` reads SAEs with {expected} "
         "only."
     )
-    assert refused(llama, tmp_path) == said
+    assert refused(llama, tmp_path) == message
 
 
 # --- the hub --------------------------------------------------------------------------------------
@@ -681,16 +683,16 @@ def test_the_digest_of_a_release_is_its_commit_and_what_is_chosen(cache: Path) -
 
 
 def test_a_layer_that_the_cache_lacks_offline(cache: Path) -> None:
-    said = refused(
+    message = refused(
         _llama_scope.load, LlamaScope(release="org/Lab-LXR-4x", layers=3), SilentReporter()
     )
     assert (
-        said == "saes.with.layers: org/Lab-LXR-4x has no SAE for layer 3; it has 1-2. Layers "
+        message == "saes.with.layers: org/Lab-LXR-4x has no SAE for layer 3; it has 1-2. Layers "
         "count from 0."
     )
 
 
 def test_a_release_that_is_not_cached_offline(cache: Path) -> None:
-    said = f"is not in the Hugging Face cache ({cache}), and HF_HUB_OFFLINE disables downloads."
-    assert said in refused(_llama_scope.identify, LlamaScope(release="org/none"))
-    assert said in refused(_gemma_scope.identify, GemmaScope(release="org/none"))
+    message = f"is not in the Hugging Face cache ({cache}), and HF_HUB_OFFLINE disables downloads."
+    assert message in refused(_llama_scope.identify, LlamaScope(release="org/none"))
+    assert message in refused(_gemma_scope.identify, GemmaScope(release="org/none"))

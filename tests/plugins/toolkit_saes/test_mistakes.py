@@ -132,14 +132,14 @@ def changed(sae: CanonicalSae, change: Callable[[Weights], Weights]) -> Canonica
 
 
 def test_a_dropped_threshold(lab: Any, right: CanonicalSae) -> None:
-    said = message_of(lab, changed(right, lambda weights: replace(weights, gate="relu")))
-    assert said.endswith("he threshold is missing, or is in other units than the activations.")
+    message = message_of(lab, changed(right, lambda weights: replace(weights, gate="relu")))
+    assert message.endswith("he threshold is missing, or is in other units than the activations.")
 
 
 def test_b_dec_subtracted(lab: Any, right: CanonicalSae) -> None:
-    said = message_of(lab, changed(right, lambda weights: replace(weights, subtract_b_dec=True)))
-    assert "At resid_post.2 (b_dec not subtracted) it would: L0 " in said
-    assert said.endswith("b_dec is subtracted from the inputs, and should not be.")
+    message = message_of(lab, changed(right, lambda weights: replace(weights, subtract_b_dec=True)))
+    assert "At resid_post.2 (b_dec not subtracted) it would: L0 " in message
+    assert message.endswith("b_dec is subtracted from the inputs, and should not be.")
 
 
 def moved(place: str) -> CanonicalSae:
@@ -150,18 +150,18 @@ def moved(place: str) -> CanonicalSae:
 
 @pytest.mark.parametrize("layer", [1, 3])
 def test_a_layer_off_by_one(lab: Any, layer: int) -> None:
-    said = message_of(lab, moved(f"resid_post.{layer}"))
-    assert f"does not fit at resid_post.{layer}: " in said
-    assert "At resid_post.2 it would: L0 " in said
-    assert said.endswith("The layer is off by one.")
+    message = message_of(lab, moved(f"resid_post.{layer}"))
+    assert f"does not fit at resid_post.{layer}: " in message
+    assert "At resid_post.2 it would: L0 " in message
+    assert message.endswith("The layer is off by one.")
 
 
 @pytest.mark.parametrize("site", ["attn_out", "mlp_out", "resid_mid"])
 def test_a_wrong_site(lab: Any, site: str) -> None:
-    said = message_of(lab, moved(f"{site}.2"))
-    assert f"does not fit at {site}.2: " in said
-    assert "At resid_post.2 it would: L0 " in said
-    assert said.endswith("It belongs to another site.")
+    message = message_of(lab, moved(f"{site}.2"))
+    assert f"does not fit at {site}.2: " in message
+    assert "At resid_post.2 it would: L0 " in message
+    assert message.endswith("It belongs to another site.")
 
 
 def test_a_dropped_norm_factor(lab: Any, tmp_path: Path) -> None:
@@ -171,19 +171,19 @@ def test_a_dropped_norm_factor(lab: Any, tmp_path: Path) -> None:
     known["dataset_average_activation_norm"] = dict.fromkeys(("in", "out"), known["d_model"] ** 0.5)
     (folder / "hyperparams.json").write_text(json.dumps(known))
     (sae,) = _llama_scope.load(LlamaScope(path=str(tmp_path)), SilentReporter())
-    said = message_of(lab, sae)
-    assert "At resid_post.2 (inputs times 0.21" in said
-    assert "A norm factor was dropped: inputs and outputs are to be scaled by 0.21" in said
+    message = message_of(lab, sae)
+    assert "At resid_post.2 (inputs times 0.21" in message
+    assert "A norm factor was dropped: inputs and outputs are to be scaled by 0.21" in message
 
 
 def test_a_norm_factor_dropped_from_openmoss(lab: Any, tmp_path: Path) -> None:
     (plain,) = _llama_scope.load(LlamaScope(path=str(saes_path()), layers=2), SilentReporter())
     (sae,) = as_openmoss(tmp_path, plain.weights(torch.empty(0)), 24)
-    said = message_of(
+    message = message_of(
         lab, changed(sae, lambda weights: replace(weights, scale_in=1.0, scale_out=1.0))
     )
-    assert "does not fit" in said
-    assert "A norm factor was dropped" in said
+    assert "does not fit" in message
+    assert "A norm factor was dropped" in message
 
 
 def test_the_place_before_the_post_norm() -> None:
@@ -231,9 +231,9 @@ def test_what_only_fits_with_bos(small: Any) -> None:
     distinct = list(dict.fromkeys(map(tuple, small.texts[:6])))
     declared = fired * len(distinct) / sum(map(len, distinct))
     facts = Facts("B", "r", "resid_post.2", 2 * width, width, "d", "r", declared)
-    said = message_of(small, CanonicalSae(facts, lambda: weights))
-    assert f"At resid_post.2 (with BOS) it would: L0 {declared:.1f}, explained variance " in said
-    assert said.endswith(_alternatives.BOS)
+    message = message_of(small, CanonicalSae(facts, lambda: weights))
+    assert f"At resid_post.2 (with BOS) it would: L0 {declared:.1f}, explained variance " in message
+    assert message.endswith(_alternatives.BOS)
 
 
 def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:

@@ -194,16 +194,16 @@ def test_configurations_choose_files(tmp_path: Path) -> None:
     params = GemmaScope(path=str(tmp_path / "scope"), configurations=str(file))
     assert [sae.declared_l0 for sae in _gemma_scope.load(params, SilentReporter())] == [102, 13]
     file.write_text(json.dumps([entry(25, 141)]))
-    said = (
+    message = (
         f"1 of 1 SAEs of the list are not in {tmp_path / 'scope'}; the first is "
         "layer_25/width_16k/average_l0_141/params.npz."
     )
-    with pytest.raises(BadInput, match=re.escape(said)):
+    with pytest.raises(BadInput, match=re.escape(message)):
         _gemma_scope.load(params, SilentReporter())
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[", "cannot be read as JSON"),
         ("[]", "holds no list of SAEs"),
@@ -217,10 +217,10 @@ def test_configurations_choose_files(tmp_path: Path) -> None:
         (json.dumps([entry(1, 102)] * 2), "lists layer 1, width 16k, L0 102 twice"),
     ],
 )
-def test_a_list_that_is_none(tmp_path: Path, text: str, said: str) -> None:
+def test_a_list_that_is_none(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "list.json"
     file.write_text(text)
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         read_configurations(file)
 
 

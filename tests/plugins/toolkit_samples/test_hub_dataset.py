@@ -179,18 +179,18 @@ def test_a_changed_file_of_the_cache_is_refused(hub: Hub, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (errors.GatedRepoError, "it is gated, and you have not been granted access"),
         (errors.RepositoryNotFoundError, "there is no repository of this name, or it is private"),
         (errors.RevisionNotFoundError, "the repository has no such revision"),
     ],
 )
-def test_what_the_hub_does_not_give(hub: Hub, answer: Any, said: str) -> None:
+def test_what_the_hub_does_not_give(hub: Hub, answer: Any, message: str) -> None:
     hub.answer = answer("403", response=SimpleNamespace(headers={}, request=None))
     with pytest.raises(BadInput) as caught:
         identify(given(), Path())
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -72,7 +72,7 @@ def test_a_span_that_the_tokeniser_splits_is_told(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a <span x>b", "`<span x>` is no whole mark"),
         ("a </span> b", "`</span>` is no whole mark"),
@@ -81,10 +81,10 @@ def test_a_span_that_the_tokeniser_splits_is_told(model: Any) -> None:
         ("a <span 1>b</span>", "is no whole mark"),
     ],
 )
-def test_marks_that_are_none(text: str, said: str) -> None:
-    with pytest.raises(DataError, match=f"file:3: .*{said}"):
+def test_marks_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=f"file:3: .*{message}"):
         from_marks(text, "file:3")
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         PROMPTS(prompts=(text,), marks=True)
 
 

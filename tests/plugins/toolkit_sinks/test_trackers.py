@@ -305,5 +305,9 @@ def test_a_missing_package_is_said_before_the_first_step(
     )
     check = SINKS[sink].check
     assert check is not None
-    said = check(SINKS[sink].params.model_validate(params))
-    assert said is None if sentence is None else said is not None and said.startswith(sentence)
+    message = check(SINKS[sink].params.model_validate(params))
+    assert (
+        message is None
+        if sentence is None
+        else message is not None and message.startswith(sentence)
+    )

@@ -138,8 +138,8 @@ def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain(
         number[index, stat] for index in (0, 1) for stat in ("significant", "significant_adjusted")
     ] == [1, 0, 1, 1]
     assert number[1, "q_adjusted"] == pytest.approx(2 * number[1, "p_adjusted"])
-    said = compared("welch", confounded(), between=("a", "b"), covariates=["balance"])
-    assert said.adjusted == "given balance"
+    comparison = compared("welch", confounded(), between=("a", "b"), covariates=["balance"])
+    assert comparison.adjusted == "given balance"
     plain = run("welch", confounded(), between=("a", "b"))
     assert {key: results[key]["number"] for key in plain} == {
         key: row["number"] for key, row in plain.items()

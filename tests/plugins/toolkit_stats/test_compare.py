@@ -450,8 +450,8 @@ def test_a_family_of_one_space_is_corrected_by_itself_and_says_so() -> None:
             for stat in ("p", "q")
         )
         np.testing.assert_allclose(q, benjamini_hochberg(p, width))
-        said = compared("welch", two_spaces(), family="space", **PAIR).describe(name)
-        assert said == f"welch: bh over {width} features of this space, alpha 0.05"
+        message = compared("welch", two_spaces(), family="space", **PAIR).describe(name)
+        assert message == f"welch: bh over {width} features of this space, alpha 0.05"
 
 
 def test_rare_features_are_no_part_of_the_family_in_either_group() -> None:
@@ -484,8 +484,8 @@ def test_the_family_is_the_same_whatever_differs() -> None:
 @pytest.mark.parametrize("correct", ["by", "storey", "holm", "bonferroni"])
 def test_other_corrections_are_named_with_their_q(correct: str) -> None:
     results = run("welch", two_spaces(), correct=correct, **PAIR)
-    said = compared("welch", two_spaces(), correct=correct, **PAIR).describe()
-    assert said == f"welch: {correct} over 108 features, alpha 0.05"
+    message = compared("welch", two_spaces(), correct=correct, **PAIR).describe()
+    assert message == f"welch: {correct} over 108 features, alpha 0.05"
     assert results["s1", 3, "significant", "a vs b"]["number"] == 1.0
 
 

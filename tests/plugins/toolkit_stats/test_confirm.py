@@ -60,7 +60,7 @@ def both(
     return select, run(part, {**inputs, **before}, **CONFIRM, **PAIR, **params)
 
 
-def said(dense: np.ndarray, **params: Any) -> str:
+def description_of(dense: np.ndarray, **params: Any) -> str:
     """How the confirm half says what it did."""
     inputs = of_dense(dense, LABEL)
     before = outputs("welch", inputs, half="select", **PAIR, **params)
@@ -84,7 +84,7 @@ def test_the_family_is_what_the_select_half_found_by_its_own_q_and_cut() -> None
     np.testing.assert_allclose(
         list(q.values()), benjamini_hochberg(np.array(list(p.values())), len(family))
     )
-    assert said(world({3: 1.0, 8: -1.2, 11: 0.9, 20: 0.75}), min_abs_d=0.8) == (
+    assert description_of(world({3: 1.0, 8: -1.2, 11: 0.9, 20: 0.75}), min_abs_d=0.8) == (
         f"welch, half confirm: bh over {len(family)} features chosen in the select half, "
         "alpha 0.05, |d| >= 0.8"
     )
@@ -124,8 +124,8 @@ def test_a_feature_that_falls_silent_still_counts_in_the_family() -> None:
     family = len(marked(select, "significant"))
     assert 8 in marked(select, "significant")
     assert 8 not in of(confirm, "p")
-    assert f"bh over {family} features" in said(dense)
-    assert f"bh over {family - 1} features" in said(dense, min_count=5)
+    assert f"bh over {family} features" in description_of(dense)
+    assert f"bh over {family - 1} features" in description_of(dense, min_count=5)
 
 
 def test_an_effect_that_turns_round_confirms_nothing() -> None:

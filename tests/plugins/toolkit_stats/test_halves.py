@@ -40,7 +40,7 @@ def crossing(prompts: int = PROMPTS) -> dict[str, pa.Table]:
     """
     names = [f"u{index:03d}" for index in range(UNITS)]
     prompt = [f"own{index}" if index % 3 == 0 else f"p{index % prompts}" for index in range(UNITS)]
-    rows = [sample(name, name, said) for name, said in zip(names, prompt, strict=True)]
+    rows = [sample(name, name, text) for name, text in zip(names, prompt, strict=True)]
     rng = np.random.default_rng(0)
     fired = [("s1", name, 0, {1: float(rng.random())}) for name in names]
     return tables(
@@ -129,12 +129,12 @@ def test_a_group_whose_every_prompt_is_in_the_select_half_is_refused() -> None:
     ]
     inputs = tables(rows, ["a"] * 30 + ["b"] * 30, [])
     count = sum(half(0, name) == "confirm" for name in names[:30])
-    said = re.escape(
+    message = re.escape(
         f"between: all {count} samples with group 'a' in the half 'confirm' have prompts that the "
         "select half has too, so that nothing new is left to confirm on. Give the experiment more "
         "distinct prompts, or say `cluster: none`"
     )
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         run("welch", inputs, **PAIR, half="confirm")
 
 

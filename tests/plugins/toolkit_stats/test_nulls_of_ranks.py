@@ -266,7 +266,7 @@ def test_pearson_warns_of_a_skewed_number(method: str, count: int) -> None:
 
 
 def test_the_command_prints_both_tables() -> None:
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "benchmarks/nulls.py", "--tiny"],
         cwd=ROOT,
         env={**os.environ, "PYTHONSAFEPATH": ""},
@@ -274,5 +274,5 @@ def test_the_command_prints_both_tables() -> None:
         text=True,
         check=True,
     ).stdout
-    assert "| 20 and 180, sparse |" in said
-    assert "| 20 and 200, wide, d 0.8 |" in said
+    assert "| 20 and 180, sparse |" in output
+    assert "| 20 and 200, wide, d 0.8 |" in output

@@ -387,9 +387,9 @@ def test_text_is_escaped_and_a_newline_is_a_visible_mark() -> None:
         samples=table("samples", [sample]),
         activations=table("activations", entries),
     )
-    (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
-    assert "&lt;i&gt;" in said
-    assert ">\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}</span> end" in said
+    (sentence,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
+    assert "&lt;i&gt;" in sentence
+    assert ">\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}</span> end" in sentence
 
 
 def test_tokens_without_letters_are_marked_visibly() -> None:
@@ -410,8 +410,8 @@ def test_tokens_without_letters_are_marked_visibly() -> None:
         samples=table("samples", [sample]),
         activations=table("activations", entries),
     )
-    (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
-    assert re.sub(r"<.*?>", "|", said) == "|\N{WHITE SQUARE}|a|\N{OPEN BOX}|"
+    (sentence,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
+    assert re.sub(r"<.*?>", "|", sentence) == "|\N{WHITE SQUARE}|a|\N{OPEN BOX}|"
 
 
 def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
@@ -430,13 +430,13 @@ def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
     _, figure = drawn(
         "top-features", samples=inputs["samples"], activations=table("activations", entries)
     )
-    (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
+    (sentence,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     gap = '<span class="gap">\N{HORIZONTAL ELLIPSIS}</span>'
-    assert said.startswith(gap)
-    assert said.endswith(gap)
-    assert "w200" in said
-    assert "w100" not in said
-    assert "w250" not in said
+    assert sentence.startswith(gap)
+    assert sentence.endswith(gap)
+    assert "w200" in sentence
+    assert "w100" not in sentence
+    assert "w250" not in sentence
 
 
 def test_a_position_outside_the_text_marks_the_end() -> None:

@@ -119,13 +119,13 @@ def test_it_keeps_the_contract(tiny: Any, name: str) -> None:
 def test_a_layer_that_was_not_kept_is_an_error(tiny: Any, name: str) -> None:
     inputs = world(tiny)
     inputs["streams"] = stored_streams(tiny, inputs["samples"], layers=(1, 2))
-    said = (
+    message = (
         r"layers: 'all' asks for resid_post.0, and the extraction .* kept the "
         r"stream "
         r"at resid_post.1, "
         r"resid_post.2 only"
     )
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         run(name, inputs, tiny)
     assert run(name, inputs, tiny, layers="1-")
     with pytest.raises(DataError, match="names layer 3; tiny has the layers 0 to 2"):

@@ -125,9 +125,9 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     inputs = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
     results = run(inputs)
     p, q = (results["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    said = comparison_tables.compared("welch", inputs, **PAIR)
-    assert said.describe() == "welch: bh over 1008 features, alpha 0.05"
-    assert said.tested == {"s1": 8, "s2": 1000}
+    message = comparison_tables.compared("welch", inputs, **PAIR)
+    assert message.describe() == "welch: bh over 1008 features, alpha 0.05"
+    assert message.tested == {"s1": 8, "s2": 1000}
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
 
 

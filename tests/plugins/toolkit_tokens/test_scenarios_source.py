@@ -104,15 +104,15 @@ def test_labels_are_known_before_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"pick": ["Desperate_1"]}, "no scenario 'Desperate_1'.*Did you mean.*Desperate_10"),
         ({"changes": [{"of": "x", "set": {"balance": 1}}]}, "no scenario 'x'"),
         ({"environment": {"uses": "investment"}}, "investment offers no scenarios"),
     ],
 )
-def test_what_is_not_there_is_named(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_what_is_not_there_is_named(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         validated(**params)
 
 
@@ -123,7 +123,7 @@ def test_a_state_entry_that_is_not_there_is_named(lab: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ({"balance": "/root"}, "'balance' of 'Desperate_10' is a whole number, got '/root'"),
         ({"balance": 10.5}, "is a whole number, got '10.5'"),
@@ -131,7 +131,7 @@ def test_a_state_entry_that_is_not_there_is_named(lab: Any) -> None:
         ({"outcome": "won"}, "is an entry that no change can replace, got 'won'"),
     ],
 )
-def test_a_state_entry_of_another_kind_is_refused(entries: dict[str, Any], said: str) -> None:
+def test_a_state_entry_of_another_kind_is_refused(entries: dict[str, Any], message: str) -> None:
     changes = [{"of": "Desperate_10", "set": entries}]
-    with pytest.raises(BadInput, match=re.escape(said)):
+    with pytest.raises(BadInput, match=re.escape(message)):
         SOURCE.labels.offered(validated(changes=changes))

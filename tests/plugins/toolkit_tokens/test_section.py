@@ -42,10 +42,10 @@ def test_tracking_has_its_figures(tables: Any) -> None:
     ):
         assert part in titles
     assert all(figure.html and figure.alt for figure in results.values())
-    (said,) = [finding for finding in findings(TableInputs(tables))]
-    assert "p is withheld, since a group is small" in said.sentence
-    assert said.n == 8
-    assert said.interval is not None
+    (finding,) = [finding for finding in findings(TableInputs(tables))]
+    assert "p is withheld, since a group is small" in finding.sentence
+    assert finding.n == 8
+    assert finding.interval is not None
 
 
 def test_layers_are_drawn_from_the_rows_of_one_text(tables: Any) -> None:
@@ -265,8 +265,8 @@ def test_a_finding_counts_samples_and_a_waterfall_is_of_the_lowest_layer() -> No
             "attributions": table("attributions", parts),
         }
     )
-    (said,) = findings(inputs)
-    assert (said.n, said.number) == (1, pytest.approx(0.03))
+    (finding,) = findings(inputs)
+    assert (finding.n, finding.number) == (1, pytest.approx(0.03))
     drawn = [figure for figure in figures(inputs) if figure.title.startswith("integrated")]
     assert [figure.title for figure in drawn] == ["integrated_gradients, layer 1: a against b"]
     assert drawn[0].html.count("<rect") == 3  # what gives nothing has no bar

@@ -186,7 +186,7 @@ def test_layers_that_are_not_there_are_refused_before_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "said"),
+    ("layers", "message"),
     [
         (4, "names layer 4; .* has the layers 0 to 3"),
         ("2-9", "names layer 4"),
@@ -194,8 +194,8 @@ def test_layers_that_are_not_there_are_refused_before_a_run() -> None:
         ([], "names no layer"),
     ],
 )
-def test_layers_that_are_not_there(lab: Any, scenarios: Any, layers: Any, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_layers_that_are_not_there(lab: Any, scenarios: Any, layers: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         run("stage", "track.attention", {"layers": layers}, scenarios, model=lab)
 
 

@@ -19,6 +19,7 @@ from tests.fuzzing import FUZZ_COUNT, LONG
 from tests.store.interchange.made import EXAMPLE, make, opened
 from toolkit import json_lines
 from toolkit.errors import BadInput, DataError, ToolkitError
+from toolkit.files import sha256_of
 from toolkit.ledger import key_of
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
@@ -170,7 +171,7 @@ def rewritten(
     pq.write_table(pa.Table.from_pylist(rows, schema=result.schema), path)
 
     def sign(content: dict[str, Any]) -> None:
-        content["tables"][table]["sha256"] = _parquet._sha256(path)
+        content["tables"][table]["sha256"] = sha256_of(path)
         for step in content["steps"]:
             if signed and step["tables"].get(table):
                 step["rows_sha256"][table] = digest(_parquet._batches(path, step["key"]))

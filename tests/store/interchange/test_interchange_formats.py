@@ -210,11 +210,11 @@ def test_what_is_written_is_read_back(form: str, data: Rows) -> None:
     )
 )
 def test_labels_come_back_from_neuronpedia_layout(labels: dict[tuple[int, str], str]) -> None:
-    said = [label(feature, text, group) for (feature, group), text in labels.items()]
+    labelled = [label(feature, text, group) for (feature, group), text in labels.items()]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "memory"
         bare = {name: rows for name, rows in EXAMPLE.items() if name != "features"}
-        run = make(folder / "store", {**bare, "features": [*said, label(0, "always", "m / c")]})
+        run = make(folder / "store", {**bare, "features": [*labelled, label(0, "always", "m / c")]})
         export_run(run, "neuronpedia", folder / "out")
         other = make(folder / "other", bare)
         results = run_tables(

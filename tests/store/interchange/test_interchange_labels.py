@@ -49,11 +49,11 @@ def test_neuronpedia_batches_are_ordered_by_index_as_text(run: RunTables, tmp_pa
         2,
         0.0,
     )
-    said = [
+    labelled = [
         (row["index"], row["description"], row["typeName"])
         for row in lines(folder / "explanations" / "batch-1.jsonl.gz")
     ]
-    assert said == [("2", "counting words", "np_max-act"), ("2", "numbers", "np_max-act")]
+    assert labelled == [("2", "counting words", "np_max-act"), ("2", "numbers", "np_max-act")]
     assert {path.name for path in folder.glob("*.jsonl")} == {
         "release.jsonl",
         "model.jsonl",
@@ -104,7 +104,7 @@ def write_labels(folder: Path, *rows: Any, name: str = "20-gemmascope-res-16k") 
     return folder
 
 
-def said(index: Any, text: str, **fields: Any) -> dict[str, Any]:
+def explanation(index: Any, text: str, **fields: Any) -> dict[str, Any]:
     row = {
         "id": "x",
         "modelId": "gemma-2-2b",
@@ -127,19 +127,19 @@ def labels_of(run: RunTables) -> list[tuple[Any, ...]]:
 def test_labels_are_known_by_model_source_and_index_alone(tmp_path: Path) -> None:
     run = make(tmp_path / "memory" / "store", {"spaces": EXAMPLE["spaces"]})
     rows = [
-        said(3, "three", id="b"),
-        said("3", "a number", id="c"),
-        said("3", "three", id="d"),
-        said(
+        explanation(3, "three", id="b"),
+        explanation("3", "a number", id="c"),
+        explanation("3", "three", id="d"),
+        explanation(
             "11",
             "eleven",
             layer="20-gemmascope-res-16k__l0-139",
             typeName="other",
             explanationModelName=None,
         ),
-        said("1", "of another source", layer="7-gemmascope-res-16k"),
-        said("1", "of another model", modelId="gpt2-small"),
-        said("1", ""),
+        explanation("1", "of another source", layer="7-gemmascope-res-16k"),
+        explanation("1", "of another model", modelId="gpt2-small"),
+        explanation("1", ""),
     ]
     import_run(
         run.store, "neuronpedia", write_labels(tmp_path / "in", *rows, name="misplaced"), run=run
@@ -156,7 +156,7 @@ def test_labels_are_known_by_model_source_and_index_alone(tmp_path: Path) -> Non
 
 def test_labels_of_another_name_need_the_space(tmp_path: Path) -> None:
     run = make(tmp_path / "memory" / "store", {"spaces": EXAMPLE["spaces"][:1]})
-    folder = write_labels(tmp_path / "in", said("1", "one", layer="20-mine"))
+    folder = write_labels(tmp_path / "in", explanation("1", "one", layer="20-mine"))
     with pytest.raises(
         BadInput,
         match=r"has labels of gemma-2-2b/20-mine, run "
@@ -178,13 +178,13 @@ def test_bad_labels_name_file_and_line(run: RunTables, tmp_path: Path) -> None:
 
     refused(
         r"batch-0\.jsonl\.gz:2: an explanation needs .*; it has no 'description'",
-        said(1, "x"),
+        explanation(1, "x"),
         {"modelId": 1, "layer": 2, "index": 3},
     )
-    refused(r":1: .* index '-1'", said("-1", "x"))
-    refused(r":1: .* index '٣'", said("٣", "x"))
+    refused(r":1: .* index '-1'", explanation("-1", "x"))
+    refused(r":1: .* index '٣'", explanation("٣", "x"))
     refused(r":1: .* no 'modelId'", [1])
-    refused(r":1: feature 12 of .*, whose width here is 12", said(12, "x"))
+    refused(r":1: feature 12 of .*, whose width here is 12", explanation(12, "x"))
     (
         tmp_path
         / "in"
@@ -214,7 +214,9 @@ def test_two_spaces_of_one_name_are_told_apart(tmp_path: Path) -> None:
     ):
         export_run(run, "neuronpedia", tmp_path / "out")
     with pytest.raises(BadInput, match="Choose one: --source 20-gemmascope-res-16k=SPACE"):
-        import_run(run.store, "neuronpedia", write_labels(tmp_path / "in", said(1, "x")), run=run)
+        import_run(
+            run.store, "neuronpedia", write_labels(tmp_path / "in", explanation(1, "x")), run=run
+        )
 
 
 # --- lists ---

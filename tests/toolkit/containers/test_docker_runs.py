@@ -273,9 +273,9 @@ def test_the_line_of_a_dry_run_can_be_pasted(engine: Any, toolkit: Any, toy: Any
         assert pasted.stdout is not None
         pasted.stdin.write(opening)
         pasted.stdin.flush()
-        said = next(text for text in pasted.stdout if '"event": "hello"' in text)
+        output = next(text for text in pasted.stdout if '"event": "hello"' in text)
         pasted.stdin.close()
-    assert json.loads(said)["versions"]["toolkit"]
+    assert json.loads(output)["versions"]["toolkit"]
 
 
 def by_hand(root: Path, host: str, *words: str) -> str:
@@ -312,9 +312,9 @@ def test_by_hand_on_the_gpu_that_is_named(
 
     pin = read_lock(image_on_engine_with_gpus)["cpu"].image
     run = "toolkit run /tmp/specs/toy.yaml --store /tmp/store && env"
-    said = by_hand(root, os.environ["DOCKER_HOST"], "--gpus", "device=5", pin, "sh", "-c", run)
-    assert "NVIDIA_VISIBLE_DEVICES=5" in said
-    assert "report.html" in said
+    message = by_hand(root, os.environ["DOCKER_HOST"], "--gpus", "device=5", pin, "sh", "-c", run)
+    assert "NVIDIA_VISIBLE_DEVICES=5" in message
+    assert "report.html" in message
 
 
 def test_interrupting_a_run_ends_its_container(engine: Any, toolkit: Any, toy: Any) -> None:

@@ -45,10 +45,10 @@ def test_nothing_in_a_store_steers_the_terminal(
 ) -> None:
     store = open_store(tmp_path / "store", create=True)
     piece = {"text": HOSTILE, "pieces": [HOSTILE], "token_ids": [1], "unit": HOSTILE}
-    told = [{**SAMPLES[0], **piece, "sample": "a"}]
+    samples = [{**SAMPLES[0], **piece, "sample": "a"}]
     fired = [{"space": "s1", "sample": "a", "position": 0, "features": [5], "values": [1.0]}]
     with store.writer():
-        tables = {"samples": told, "activations": fired, "spaces": SPACES[:1]}
+        tables = {"samples": samples, "activations": fired, "spaces": SPACES[:1]}
         commit(store, "k", "extract", "full-1", tables)
         begin(store, "full-1", "2026-01-01", "done", ["k"], STAGES)
     queries = (

@@ -67,8 +67,8 @@ def test_features_without_q_come_last(folder: Path) -> None:
 
 def test_features_as_a_table(folder: Path) -> None:
     result = ask(folder, "features", "--stage", "groups", "--significant")
-    said, heads, *lines = result.stdout.splitlines()
-    assert said == f"stage: groups   contrast: {CONTRAST}"
+    output, heads, *lines = result.stdout.splitlines()
+    assert output == f"stage: groups   contrast: {CONTRAST}"
     assert heads.split() == ["address", "d", "q", "significant", "mean[lost]", "mean[won]"]
     assert lines[0].split() == ["2/7", "-1.25", "0.01", "1", "-1.25", "-0.25"]
     assert len(lines) == 2
@@ -213,8 +213,8 @@ def test_features_say_why_nothing_is_shown(folder: Path) -> None:
 def test_verdicts_that_differ_are_told_apart() -> None:
     line = {"space": "s1", "feature": 5, "stage": "groups", "group": ""}
     written = [
-        stat(5, "verdict", group, None, said) | {"stage": "cause"}
-        for group, said in (("stop", "yes"), ("bet", "no"))
+        stat(5, "verdict", group, None, verdict) | {"stage": "cause"}
+        for group, verdict in (("stop", "yes"), ("bet", "no"))
     ]
 
     class Labels:

@@ -100,11 +100,11 @@ def test_a_table_that_no_stage_writes_names_the_parts_that_would(
         "load_parts",
         lambda: Parts([PluginInfo("p", "", "", parts=(part,))]),
     )
-    said = (
+    message = (
         "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts "
         "that would: extract.all.\n"
     )
-    assert ask(folder, "top", "2/5", run="toy-1").stderr == said
+    assert ask(folder, "top", "2/5", run="toy-1").stderr == message
 
 
 def test_a_broken_plugin_does_not_keep_a_run_from_being_read(

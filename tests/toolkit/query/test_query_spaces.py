@@ -65,8 +65,8 @@ def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
 
 
 def test_diff_leaves_out_and_names_what_one_run_never_looked_at(folder: Path) -> None:
-    said = ask_diff(folder, "part-1", "full-1").stderr
-    assert "left out: m/gpt/resid_post.9/thin: run part-1 has no samples there" in said
+    message = ask_diff(folder, "part-1", "full-1").stderr
+    assert "left out: m/gpt/resid_post.9/thin: run part-1 has no samples there" in message
     only = ask_diff(folder, "part-1", "full-1", "--space", "m/gpt/resid_post.9/thin", "--json")
     assert only.stdout == "[]\n"
     assert "no space in which they kept the same kind of positions" in only.stderr

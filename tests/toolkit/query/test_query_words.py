@@ -54,7 +54,7 @@ VERDICT = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def words_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = open_store(tmp_path_factory.mktemp("words") / "store", create=True)
     results = [
         word(5, "gamble"),
@@ -81,28 +81,31 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.folder
 
 
-def test_words_of_a_feature_are_shown_confirmed_ones_first(said: Path) -> None:
-    result = rows(said, "words", "2/5", run=RUN)
+def test_words_of_a_feature_are_shown_confirmed_ones_first(words_store: Path) -> None:
+    result = rows(words_store, "words", "2/5", run=RUN)
     assert [row["word"] for row in result] == ["gamble", "quit", "hello", "bet"]
     assert result[0]["stage"] == "words"
-    assert rows(said, "words", "2/5", "--k", "1", run=RUN) == result[:1]
+    assert rows(words_store, "words", "2/5", "--k", "1", run=RUN) == result[:1]
 
 
-def test_promoted_tokens_stand_above_and_steer_no_terminal(said: Path) -> None:
-    shown = _ask(said, "words", "2/5", run=RUN).stdout
+def test_promoted_tokens_stand_above_and_steer_no_terminal(words_store: Path) -> None:
+    shown = _ask(words_store, "words", "2/5", run=RUN).stdout
     assert "promoted (unembedding): ' risk' +2.50" in shown
     assert "\x1b" not in shown
     assert r"\x1b[31m" in shown
 
 
-def test_a_feature_without_words_says_so(said: Path) -> None:
-    result = _ask(said, "words", "2/50", run=RUN)
+def test_a_feature_without_words_says_so(words_store: Path) -> None:
+    result = _ask(words_store, "words", "2/50", run=RUN)
     assert "Run words-1 lists no words for feature 2/50." in result.stderr
-    assert "Table 'feature_words' has no rows" in _ask(said, "words", "2/5", run="bare-1").stderr
+    assert (
+        "Table 'feature_words' has no rows"
+        in _ask(words_store, "words", "2/5", run="bare-1").stderr
+    )
 
 
-def test_labels_about_a_subject_and_what_else_speaks_for_them(said: Path) -> None:
-    result = rows(said, "label", "risk taking", run=RUN)
+def test_labels_about_a_subject_and_what_else_speaks_for_them(words_store: Path) -> None:
+    result = rows(words_store, "label", "risk taking", run=RUN)
     assert [row["address"] for row in result] == ["2/7", "2/5"]
     second = result[1]
     assert second["label"] == "risky gambling decisions"
@@ -113,14 +116,15 @@ def test_labels_about_a_subject_and_what_else_speaks_for_them(said: Path) -> Non
     assert result[0]["words"] == 0
     assert result[0]["words_p"] == 1
     assert result[0]["effect"] is None
-    assert rows(said, "label", "numbers", "--layer", "2", run=RUN)[0]["address"] == "2/8"
-    assert rows(said, "label", "numbers", "--layer", "9", run=RUN) == []
+    assert rows(words_store, "label", "numbers", "--layer", "2", run=RUN)[0]["address"] == "2/8"
+    assert rows(words_store, "label", "numbers", "--layer", "9", run=RUN) == []
 
 
-def test_labels_that_are_not_there_are_said(said: Path) -> None:
+def test_labels_that_are_not_there_are_said(words_store: Path) -> None:
     assert (
-        "No label of run words-1 is about 'zebra'" in _ask(said, "label", "zebra", run=RUN).stderr
+        "No label of run words-1 is about 'zebra'"
+        in _ask(words_store, "label", "zebra", run=RUN).stderr
     )
-    bare = _ask(said, "label", "zebra", run="bare-1").stderr
+    bare = _ask(words_store, "label", "zebra", run="bare-1").stderr
     assert "has no labels. Add some: toolkit store import neuronpedia FOLDER" in bare
-    refused(said, "label", "of the", message="has no word to search for", run=RUN)
+    refused(words_store, "label", "of the", message="has no word to search for", run=RUN)

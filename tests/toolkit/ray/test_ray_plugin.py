@@ -58,9 +58,9 @@ def test_what_a_node_has_is_not_refused():
 
 def test_a_refusal_does_not_hold_the_address(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.1.2.3:6379")
-    said = _connection._refusal(ConnectionError("nothing listens at 10.1.2.3:6379"))
-    assert "10.1.2.3" not in said
-    assert "RAY_ADDRESS" in said
+    message = _connection._refusal(ConnectionError("nothing listens at 10.1.2.3:6379"))
+    assert "10.1.2.3" not in message
+    assert "RAY_ADDRESS" in message
 
 
 def test_a_dry_run_does_not_import_ray(toy):
