@@ -1,9 +1,9 @@
-"""Upper bounds of the cost of tests, from how many activations the stages before them write. How
-many rows there will be is up to the data.
+"""Upper bounds of the cost of tests, from how many activations the stages before them write. The
+number of rows depends on the data.
 
-Where tests count operations, these are of arithmetic: they are few compared with the memory that is
-read. Activations are read from a memory-mapped file in order of spaces, so only those of the
-current spaces are in memory. The host writes that file beforehand, one space at a time.
+Operations count arithmetic only, which is small compared with the memory that is read. Activations
+are read from a memory-mapped file in order of spaces, so only those of the current spaces are in
+memory. The host writes that file beforehand, one space at a time.
 """
 
 from __future__ import annotations
