@@ -3,7 +3,7 @@ pages of `toolkit view`, in headless Chromium at 1280 and 400 pixels.
 
     nox -s pictures                      all of them; runs that a store has are not computed again
     nox -s pictures -- quickstart exp1   those whose names begin so
-    nox -s pictures -- --reports         and write the reports to out/reports, for `nox -s site`
+    nox -s pictures -- --reports         and write the reports to docs/reports
 
 Needs Chromium (TOOLKIT_CHROMIUM, or on the PATH). The runs take about ten minutes on two cores.
 """
@@ -14,6 +14,7 @@ import argparse
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 STORE = ROOT / "out" / "pictures"
-REPORTS = ROOT / "out" / "reports"
+REPORTS = ROOT / "docs" / "reports"
 MAX_BYTES = 200_000
 WIDE, NARROW = 1280, 400
 SPECS = {
@@ -43,6 +44,8 @@ SPECS = {
     "gemma": "gemma_top_features",
 }
 """The spec behind each picture's first words."""
+HOST = "<dt>host</dt><dd><code>(left out)</code>"
+"""What a report in docs/reports says about the machine."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing and take the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help="beginnings of the names of pictures; all if none")
-    parser.add_argument("--reports", action="store_true", help="write out/reports as well")
+    parser.add_argument("--reports", action="store_true", help="write docs/reports as well")
     options = parser.parse_args(arguments)
     chosen = [
         each
@@ -90,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.reports:
         REPORTS.mkdir(parents=True, exist_ok=True)
         for study, report in reports.items():
-            shutil.copyfile(report, REPORTS / f"{study}.html")
+            text = placeless(report.read_text(encoding="utf-8"), study, report.parent.name)
+            (REPORTS / f"{study}.html").write_text(text, encoding="utf-8")
     with explorer() as address, browser() as chromium:
         for picture in chosen:
             take(picture, reports[picture.study], address, chromium)
@@ -98,14 +102,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(study: str) -> Path:
     """Run a study on the packaged model; the path of its report."""
-    spec = f"specs/{SPECS[study]}.yaml"
-    overlay = [] if study == "quickstart" else ["--overlay", "specs/lab.yaml"]
-    print(f"toolkit run {' '.join([spec, *overlay])}", flush=True)
-    command = [toolkit(), "run", spec, *overlay, "--store", str(STORE), "-q"]
+    print(" ".join(["toolkit", *arguments_of(study)]), flush=True)
+    command = [toolkit(), *arguments_of(study), "--store", str(STORE), "-q"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     return Path(done.stdout.splitlines()[-1])
+
+
+def arguments_of(study: str) -> list[str]:
+    """The arguments of `toolkit` that run a study on the packaged model."""
+    overlay = [] if study == "quickstart" else ["--overlay", "specs/lab.yaml"]
+    return ["run", f"specs/{SPECS[study]}.yaml", *overlay]
+
+
+def placeless(report: str, study: str, run_id: str) -> str:
+    """The text of a report without the names of this machine and of its folders, and with the
+    command that anyone can give.
+    """
+    replaced = {
+        f"toolkit run {run_id} --store {STORE}": " ".join(["toolkit", *arguments_of(study)]),
+        f"{ROOT}/": "",
+        f"<dt>host</dt><dd><code>{socket.gethostname()}</code>": HOST,
+    }
+    for here, anywhere in replaced.items():
+        report = report.replace(here, anywhere)
+    return report
 
 
 def toolkit() -> str:

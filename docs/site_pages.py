@@ -1,6 +1,5 @@
 """Pages of the documentation site that are no file in docs/: the notebooks, the specs and other
-files of the repository that a page links to, and whole reports, if `nox -s pictures -- --reports`
-has written some. mkdocs calls the functions `on_...`.
+files of the repository that a page links to. mkdocs calls the functions `on_...`.
 
 Pages link to files where the repository has them, so that they can be read there as well; on the
 site these links lead to its own pages.
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"(^`{3,}.*?^`{3,}[ ]*$)", re.MULTILINE | re.DOTALL)
-REPORTS = ROOT / "out" / "reports"
 SOURCE = "source"
 """The site's folder for files of the repository outside docs/."""
 LANGUAGES = {".yaml": "yaml", ".py": "python", ".toml": "toml", ".csv": "text", ".txt": "text"}
@@ -39,20 +37,12 @@ def on_files(files: Files, *, config: Any) -> Files:
     pages = [repository_path(file.src_uri) for file in files if file.src_uri.endswith(".md")]
     for path in linked_outside(pages):
         files.append(File.generated(config, site_path(path), content=source_page(path)))
-    for report in sorted(REPORTS.glob("*.html")):
-        files.append(File.generated(config, f"reports/{report.name}", abs_src_path=str(report)))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Turn links to files of the repository into links to pages of the site. A study whose report
-    is there gets a link to it.
-    """
-    uri = page.file.src_uri
-    report = REPORTS / f"{PurePosixPath(uri).stem}.html"
-    if uri.startswith("experiments/") and report.is_file():
-        markdown += f"\n\n[The whole report](../reports/{report.name})\n"
-    return site_links(markdown, uri)
+    """Turn links to files of the repository into links to pages of the site."""
+    return site_links(markdown, page.file.src_uri)
 
 
 def linked_outside(pages: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from toolkit_store.background import background
 from toolkit_store.columns import check_columns
 from toolkit_store.file_sizes import folder_usage, is_large, is_mostly_large, small_files
 from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
-from toolkit_store.lance import LanceFault, lance_faults, lancedb, without_blobs
+from toolkit_store.lance import LanceFault, caches, lance_faults, lancedb, without_blobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,10 @@ _RESTORE = (
     " `toolkit store check` names files that are not what was written; put them back from a copy "
     "of the store, or run into a new store: --store."
 )
-_CACHE_BYTES = 256 << 20
+_CACHE_BYTES, _METADATA_BYTES = 256 << 20, 64 << 20
+"""The most bytes of indexes, and of descriptions of files, that are kept for queries."""
+_WRITING_BYTES = 16 << 20
+"""The same while writing, for each: a commit adds 100 KB that are rarely needed again."""
 _BATCH_ROWS, _LONG_BATCH_ROWS = 8192, 256
 _LONG = ("postings", "feature_index", "projections")
 """Tables whose rows may be a megabyte long."""
@@ -84,11 +87,12 @@ class Database:
         self._readers: dict[str, Any] = {}
 
     @cached_property
-    def _options(self) -> dict[str, Any]:
-        """Connection options, with small caches."""
-        session = lancedb().Session(
-            index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES
-        )
+    def _session(self) -> Any:
+        """The caches of the connection for writing."""
+        return caches(_WRITING_BYTES, _WRITING_BYTES)
+
+    def _options(self, session: Any) -> dict[str, Any]:
+        """Connection options."""
         limits = (
             {}
             if self.uri.startswith(_OF_THIS_MACHINE) or self._folder
@@ -99,14 +103,16 @@ class Database:
     @cached_property
     def connection(self) -> Any:
         """The connection for writing and rare reads: each call sees what others have written."""
-        return lancedb().connect(**self._options, read_consistency_interval=timedelta(0))
+        options = self._options(self._session)
+        return lancedb().connect(**options, read_consistency_interval=timedelta(0))
 
     @cached_property
     def _reader(self) -> Any:
         """The connection for queries. Its tables stay at the version they were opened at until
         `_open` refreshes them.
         """
-        return background.run(lancedb().connect_async(**self._options))
+        options = self._options(caches(_CACHE_BYTES, _METADATA_BYTES))
+        return background.run(lancedb().connect_async(**options))
 
     # --- writing ---
 

@@ -94,3 +94,10 @@ def _without_client() -> Iterator[None]:
         yield
     finally:
         del sys.modules[_CLIENT]
+
+
+def caches(index_bytes: int, metadata_bytes: int) -> Any:
+    """The caches of a connection: of indexes, and of descriptions of files."""
+    return lancedb().Session(
+        index_cache_size_bytes=index_bytes, metadata_cache_size_bytes=metadata_bytes
+    )

@@ -42,6 +42,7 @@ PAGES = (
     "explanation/scaling.html",
     "source/specs/exp1_sae_l1_31.yaml.html",
 )
+REPORTS = sorted(path.name for path in (ROOT / "docs" / "reports").glob("*.html"))
 VIEWS = ((1280, "light"), (400, "light"), (1280, "dark"), (400, "dark"))
 
 
@@ -129,6 +130,15 @@ def test_a_page_has_no_fault(open_page: Open, path: str, view: tuple[int, str]) 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     found = Axe().run(page).response["violations"]
     assert [(fault["id"], [node["html"][:160] for node in fault["nodes"]]) for fault in found] == []
+
+
+@pytest.mark.parametrize("view", [(1280, "light"), (400, "dark")], ids=lambda view: f"{view[0]}")
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_published_report_opens(open_page: Open, name: str, view: tuple[int, str]) -> None:
+    page = open_page(f"reports/{name}", *view)
+    assert page.locator("h1").count() == 1
+    assert page.locator(".findings").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_search_finds_a_page(open_page: Open) -> None:

@@ -170,6 +170,21 @@ def test_a_table_that_was_large_is_not_taken_for_known(
     assert large.orphans() == {}
 
 
+# --- memory ---
+
+
+def test_what_a_commit_leaves_in_memory_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit makes files; LanceDB keeps their descriptions until a cache is full."""
+    monkeypatch.setattr(database, "_WRITING_BYTES", 1 << 20)
+    made = open_store(tmp_path / "store", create=True)
+    with made.writer():
+        for number in range(50):
+            made.commit(make_step(f"k{number}"), {"activations": acts(f"s{number}")})
+    assert 0 < made.database._session.size_bytes < 1.5 * (1 << 20)
+
+
 # --- long rows ---
 
 

@@ -135,8 +135,16 @@ def completeness_findings(checks: Sequence[Mapping[str, Any]]) -> Iterator[Findi
     for method in sorted(largest, key=largest.__getitem__):
         yield Finding(
             sentence=f"{method}: its parts miss the measured change by at most "
-            f"{largest[method]:.3g}.",
+            f"{largest[method]:.3g}{_agreement_clause(by_method[method])}.",
             number=largest[method],
             n=len({check["sample"] for check in by_method[method]}),
             rank=30,
         )
+
+
+def _agreement_clause(checks: Sequence[Mapping[str, Any]]) -> str:
+    values = [check["r"] for check in checks if check["r"] is not None]
+    if not values:
+        return ""
+    mean = draw.fixed(sum(values) / len(values), 2)
+    return f", and go with exact patching of single tokens at r {mean}"
