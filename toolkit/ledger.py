@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 IMPORTED = "import"
 """The value of `worker` for a step that an import added to a run."""
 _KEY_TAG = "k1"
-"""It changes when keys are made in another way."""
+"""Tag of the key recipe; it changes when the recipe does."""
 
 
 def key_of(material: str) -> str:

@@ -1,5 +1,5 @@
 """The observed range of features: the largest activation of each in the data of the needed stages.
-A model never had values outside of it, so interventions warn when they set one.
+The model never produced values outside it, so interventions warn when they set one.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def is_outside(value: float, largest: float) -> bool:
 
 
 def outside_warning(count: int, total: int, feature: str, value: float, largest: float) -> str:
-    """The warning about features that are set to values outside of the observed range, with one of
-    them.
+    """The warning about features that are set to values outside the observed range, with an
+    example.
     """
     return (
         f"{count} of {total} features are set to values outside of the observed range: {feature} "

@@ -2,7 +2,7 @@
 
 The host sends `open`, `job`, `stack` and `close`. The worker answers with the events below. All
 lines are read by `read_events`: a line that is not an event goes to the worker's log. The events of
-a run (`toolkit._run.events`) that repeat what a worker said inherit its fields.
+a run (`toolkit._run.events`) that repeat a worker's event inherit its fields.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class WorkerSystem:
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """What a finished job wrote, and what it took."""
+    """The rows that a finished job wrote, and the time, memory and operations that it used."""
 
     seconds: float
     """Time spent computing and writing."""
@@ -180,7 +180,7 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def fields_of(base: Any, record: Any) -> dict[str, Any]:
-    """The fields that a record inherits from `base`, for another record that inherits them."""
+    """The fields that a record inherits from `base`, to pass on to another subclass of `base`."""
     return {field.name: getattr(record, field.name) for field in fields(base)}
 
 

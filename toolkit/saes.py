@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 DENSE = 1 << 24
-"""Numbers in the dense matrix of activations that is made at a time: 64 MB."""
+"""Numbers in one block of dense activations: 64 MB."""
 LONGER = 4
-"""How many times larger that matrix is on a GPU, which short matrices would not keep busy."""
+"""How many times larger a block is on a GPU, which small blocks would not keep busy."""
 
 
 @dataclass(frozen=True)

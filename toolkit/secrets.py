@@ -29,8 +29,8 @@ class Secrets:
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def hide(self, text: str) -> str:
-        """`text` with `${env:NAME}` in place of each value that is in it, as it is or as Python,
-        JSON or a URL writes it.
+        """Replace each value in `text` by `${env:NAME}`, also where Python, JSON or a URL escapes
+        it.
         """
         for form, reference in self.forms:
             text = text.replace(form, reference)
@@ -61,7 +61,7 @@ class Secrets:
 
     @contextmanager
     def kept_out_of_errors(self) -> Iterator[None]:
-        """Put references in place of the values in what is raised in the block."""
+        """Replace the values by references in every exception raised inside the block."""
         try:
             yield
         except (ToolkitError, OSError) as error:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Draw = Callable[[int], float]
 """The random number in [0, 1) that chooses a reply's n-th token, counted from 0."""
 Until = str | Callable[[str], bool] | None
-"""What ends a reply: a text (after other text), or a function of the reply so far; a `CompleteLine`
-is called less often.
+"""What ends a reply: a text (ignored at the very beginning of the reply), or a function of the
+reply so far; a `CompleteLine` is called less often.
 """
 TAIL_TOKENS = 8
 """Tokens, besides those of the `until` text, that certainly hold its last characters."""

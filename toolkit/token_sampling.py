@@ -19,7 +19,7 @@ NOT_NUMBERS = (
 
 
 def take_tokens(model: SessionModel, replies: Sequence[ReplyBuilder], logits: Tensor) -> int:
-    """Draw the next token of each reply from its row of logits; return how many were close."""
+    """Draw the next token of each reply from its row of logits, and count the close calls."""
     requests = [reply.request for reply in replies]
     _check_numbers(replies, logits)
     drawn, close = draw_tokens(

@@ -108,8 +108,8 @@ class Figure:
     none: it is written as shown.
     """
     leads: bool = False
-    """Whether it stands at the top of the report where its section states the first finding; else
-    the first chart of the section does.
+    """Whether the report opens with this figure if its section states the first finding; otherwise
+    it opens with the section's first chart.
     """
 
 

@@ -158,18 +158,22 @@ def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
     control = prompts.distinct if params.control_saes else 0
     tried = prompts.distinct + READINGS * min(prompts.distinct, params.direction_points)
     tried *= 2 if params.control_saes else 1
-    return prompts.distinct + means + in_words + control + int(_tried_spaces(load) * tried)
+    return prompts.distinct + means + in_words + control + int(_tried_spaces(params, load) * tried)
 
 
-def _tried_spaces(load: Workload) -> float:
-    """The spaces in which random directions are expected to be tried, in one step."""
+def _tried_spaces(params: Delta, load: Workload) -> float:
+    """The spaces in which random directions are expected to be tried, in one step: none where no
+    effect is large enough to be compared with them.
+    """
+    if params.min_effect >= 1:
+        return 0.0
     return max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
 
 
 def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
     """The edited tokens of all candidates, arms and random directions."""
     arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
-    directions = _tried_spaces(load) * params.directions * LENGTHS
+    directions = _tried_spaces(params, load) * params.directions * LENGTHS
     edits = float(family_size(params, load.saes) * arms * prompts.distinct)
     edits += directions * min(prompts.distinct, params.direction_points)
     return edits if params.at == "last" else edits * max(1.0, prompts.tokens)

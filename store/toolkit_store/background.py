@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 class _Loop:
     """An event loop that is closed when its thread ends. The end of the program does not close it:
-    an interrupted question may still be in it.
+    an interrupted query may still be running in it.
     """
 
     def __init__(self) -> None:

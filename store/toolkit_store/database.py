@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
 """Table -> the column that has a B-tree."""
 BITMAPS_FROM = 100_000
-"""Rows from which a table gets a bitmap index of its steps: every commit asks whether the table has
-rows of a step, and reading the column takes 45 ms per million rows. From then on it has the indexes
-of `LARGE` too.
+"""Rows from which a table gets a bitmap index of its steps: every commit checks whether the table
+has rows of a step, and reading the column takes 45 ms per million rows. From then on it has the
+indexes of `LARGE` too.
 """
 LARGE: Mapping[str, str] = MappingProxyType(
     {"activations": "space", "features": "space", "samples": "sample"}
 )
-"""Large table -> another column with an index, without which a question about one space or sample
-reads the table from end to end.
+"""Large table -> another column with an index, without which a query for one space or sample scans
+the whole table.
 """
 _B_TREES = ("sample", "place")
-"""The columns whose index is a B-tree: nearly every row has a value of its own."""
+"""The columns whose index is a B-tree: nearly every row has a distinct value."""
 
 _LOOK_EVERY = 16
 """Versions after which an append checks whether to join small files."""

@@ -8,8 +8,8 @@ every file with this record, and `verify` does so before new files are made from
 files get hashes of their own, which would hide the damage for good.
 
 Table files never change once written; they only appear and disappear. The record exists before its
-table. It is written after the rows and before the ledger row that makes them exist, so a file that
-is not in the record belongs to a write that is going on or was cut off.
+table. It is written after the rows and before the ledger row that commits them, so a file that is
+not in the record belongs to a write that is going on or was cut off.
 
 The seal holds the length and the SHA-256 of the lines that count, and is written after them: lines
 beyond it belong to a write that was cut off, fewer lines than it says are damage. It also says
@@ -220,7 +220,7 @@ class FileRecord:
             yield str(path), f"{_MISSING}: it is the last version of the table that is recorded"
 
     def _has_version(self, table: str, name: str) -> bool:
-        """Whether a version is there, or was removed because there are later ones."""
+        """Whether a version exists, or was removed because later ones exist."""
         if (self._table(table) / name).exists():
             return True
         there = newest(_manifests(self._table(table)))
@@ -242,7 +242,7 @@ class FileRecord:
         return [name for name in self.known(table) if name not in there]
 
     def removing(self, table: str) -> bool:
-        """Whether files are being removed, or that was cut off: recorded files may be missing."""
+        """Whether a removal of files is going on or was cut off: recorded files may be missing."""
         return self._record(table).removing
 
     def unrecorded(self, table: str) -> list[str]:
@@ -288,8 +288,8 @@ class FileRecord:
 
 
 def version_of(name: str) -> int | None:
-    """The version whose manifest a file of a table is; None of another file. Newer versions have
-    smaller names.
+    """The version whose manifest this file of a table is; None for any other file. Newer versions
+    have smaller names.
     """
     number = name.removeprefix(_VERSIONS).removesuffix(_ENDING)
     if not (name.startswith(_VERSIONS) and name.endswith(_ENDING) and number.isdigit()):
@@ -298,7 +298,7 @@ def version_of(name: str) -> int | None:
 
 
 def newest(names: Iterable[str]) -> str | None:
-    """Of a table's files, the manifest of the last version."""
+    """The manifest of the last version, among a table's files."""
     versions = {name: version for name in names if (version := version_of(name)) is not None}
     return max(versions, key=versions.__getitem__, default=None)
 

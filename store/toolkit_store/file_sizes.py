@@ -1,4 +1,6 @@
-"""Sizes of a table's files: whether they are small enough to be joined, and what they take."""
+"""Sizes of a table's files: whether they are small enough to be joined, and the disk space that
+they take.
+"""
 
 from __future__ import annotations
 

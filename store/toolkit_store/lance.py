@@ -46,8 +46,7 @@ def lancedb() -> Any:
                 os.environ.setdefault(name, value)
             with suppress(ImportError), _without_client():
                 import lancedb
-        # in full, if a newer release needs its client; the error then names what is missing
-        # here
+        # the complete import, if a newer release needs its client; a failure names what is missing
         import lancedb
 
     return lancedb

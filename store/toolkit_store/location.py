@@ -33,8 +33,8 @@ def local_part(uri: str) -> Path:
 
 
 def uri_of(path: str | Path) -> str | None:
-    """The URI that `path` is, or whose local part it is; None for a folder with everything in
-    it.
+    """The URI of a store: `path` itself, or the URI whose local part it is; None for a store that
+    is one folder.
     """
     if "://" in str(path):
         return str(path).rstrip("/")
@@ -55,7 +55,7 @@ def open_location(
 
 
 class Record(Protocol):
-    """What `toolkit_store.file_record.FileRecord` does."""
+    """The interface of `toolkit_store.file_record.FileRecord`."""
 
     def begin(self, table: str, used: Callable[[], bool]) -> None: ...
     def verify(self, table: str) -> None: ...
@@ -139,7 +139,7 @@ class _AtUri:
 
 
 class _NoRecord:
-    """The record of files that are not in a file system."""
+    """Records nothing and finds no fault: these files are not in a file system."""
 
     def begin(self, table: str, used: Callable[[], bool]) -> None: ...
 

@@ -1,9 +1,9 @@
 """Locks for writing and reading a store: two lock files in `<store>/locks/`.
 
-`writer.lock` is the lease: one process at a time writes. `readers.lock` is shared by every read and
-taken alone by `clean`, which removes files that a read may still need. Both are `flock` locks: the
-kernel drops them when their process ends, however it ends, so that a lock is never left behind. The
-text in a lock file only names the holder for messages.
+`writer.lock` is the lease: one process at a time writes. `readers.lock` is held shared by every
+read, and exclusively by `clean`, which removes files that a read may still need. Both are `flock`
+locks: the kernel drops them when their process ends, however it ends, so that a lock is never left
+behind. The text in a lock file only names the holder for messages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def log_wait(message: str) -> None:
 
 
 class Wait:
-    """Waits for a lock: says once a minute who holds it, and gives up after `wait_s` seconds."""
+    """Waits for a lock: reports once a minute who holds it, and gives up after `wait_s` seconds."""
 
     def __init__(self, uri: object, wait_s: float | None, on_wait: OnWait | None) -> None:
         self._uri, self._wait_s, self._on_wait = uri, wait_s, on_wait
@@ -47,7 +47,7 @@ class Wait:
         self._next = self._begin
 
     def go_on(self, holder: str, advice: str = "") -> None:
-        """Stop waiting after the limit; once a minute say who holds the lock."""
+        """Stop waiting after the limit; once a minute report who holds the lock."""
         now = time.monotonic()
         if self._wait_s is not None and now >= self._begin + self._wait_s:
             raise InUse(

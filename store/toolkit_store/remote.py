@@ -201,7 +201,7 @@ def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
         raise StoreError(
             f"The lease of the store at {database.uri} cannot be taken: {failure}."
         ) from failure
-    with suppress(LanceFault), lance_faults():  # only old versions of one row
+    with suppress(LanceFault), lance_faults():  # a failure leaves only old versions of one row
         if table.version % _TIDY_EVERY == 0:
             table.optimize(cleanup_older_than=_KEPT)
     return HeldLease(database.uri, table, epoch, started)

@@ -314,14 +314,14 @@ class StepStore:
         return sorted(latest.values(), key=lambda row: (row.at, row.run))
 
     def fingerprint(self, steps: Iterable[str]) -> dict[str, str]:
-        """A hash of what `steps` left in each data table: equal hashes mean identical results.
-        Empty tables are left out.
+        """A hash of the rows that `steps` wrote to each data table: equal hashes mean identical
+        results. Empty tables are left out.
         """
         keys = list(steps)
         results = {name: self.read(name, keys) for name in DATA_TABLES}
         return {name: rows.digest(content) for name, content in results.items() if content.num_rows}
 
-    # --- without locks, for the above ---
+    # --- helpers, without locks ---
 
     def _known(self, keys: Iterable[str]) -> set[str]:
         parts = [self.database.rows("steps", where, ["key"]) for where in among("key", keys)]

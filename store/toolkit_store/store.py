@@ -107,8 +107,8 @@ class Store(StepStore):
             return self._keeper.report(before, {})
 
     def gc(self, *, wait_s: float = 60.0) -> CleanReport:
-        """`clean`, after removing indexes that no run uses any more; they would be made again when
-        asked for.
+        """`clean`, after removing indexes that no run uses any more; they are rebuilt when
+        requested.
         """
         with self.writer(wait_s=wait_s), self._lease.turn:
             self._drop_indexes()

@@ -115,10 +115,10 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _exit_interrupted(code: int, *, in_process: bool) -> NoReturn:
-    """Exit at once after the exit handlers. Python's own way out waits for threads and collects
-    objects, and a library interrupted half way through its work may print a traceback there.
+    """Exit at once after the exit handlers. Python's normal shutdown waits for threads and collects
+    objects, and an interrupted library may then print a traceback.
     """
-    if in_process:  # the caller of `main([...])` goes on
+    if in_process:  # a caller of `main([...])` continues
         sys.exit(code)
     with suppress(BaseException):
         atexit._run_exitfuncs()

@@ -55,8 +55,8 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
 
 
 def _ray_executors(spec: Spec) -> dict[str, Mapping[str, Any]]:
-    """The params of `ray`, which stages run on that name no executor, and of the entries of other
-    names that use it.
+    """The params of `ray`, on which stages that name no executor run, and of the entries that use
+    it under other names.
     """
     from toolkit._spec.spec import is_reference
 

@@ -89,8 +89,8 @@ def spec_schema(parts: Parts) -> dict[str, Any]:
 
 
 def _executors(parts: Parts, definitions: dict[str, Any]) -> dict[str, Any]:
-    """An entry of any name says what it `uses`. One with the name of an executor need not, and may
-    be the params themselves.
+    """An entry names the executor that it `uses`. One with the name of an executor may omit that,
+    and may be the params themselves.
     """
     from toolkit._spec.spec import ExecutorRef
 

@@ -72,7 +72,7 @@ def describe(store: Path, run: str) -> dict[str, Any]:
 
 
 def _executor(pool: Mapping[str, Any]) -> str:
-    """The name of an executor in the spec, with the part that it uses if that has another one."""
+    """The name of an executor in the spec, with its part if that has a different name."""
     part = str(pool.get("executor"))
     name = str(pool.get("name") or part)
     return name if name == part else f"{name} ({part})"

@@ -83,7 +83,7 @@ def init(values: str | None, store: str | None) -> None:
     echo(f"{made.uri} keeps values as {'float16' if made.database.half else 'float32'}")
 
 
-# --- keeping house ---
+# --- maintenance ---
 
 
 @command.command("check")
@@ -332,7 +332,7 @@ def _export_options(run: Run, flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spaces(run: Run, options: dict[str, Any]) -> dict[str, Any]:
-    """The same for an import."""
+    """The options of a format's reader, with addresses as ids."""
     out: dict[str, Any] = {}
     if "space" in options:
         out["space"] = _one_space(run, "--space", options["space"])

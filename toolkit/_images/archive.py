@@ -27,7 +27,7 @@ def source_date_epoch() -> int:
 
 
 def creation_time() -> str:
-    """That time, as images state it."""
+    """The same time in ISO 8601, as image configurations have it."""
     return datetime.fromtimestamp(source_date_epoch(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -172,8 +172,8 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> str:
-    """Run the engine's builder without a network and from nothing: what is left of earlier builds
-    would make them equal without a proof. Returns the image's ID.
+    """Run the engine's builder without a network and without its cache: cached layers would make
+    two builds equal even if they are not reproducible. Returns the image's ID.
     """
     from docker.errors import APIError, BuildError
 

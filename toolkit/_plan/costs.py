@@ -26,8 +26,8 @@ SAMPLE, TOKEN = 200, 12
 text.
 """
 STORED_TOKEN, META_BYTES = 4, 4
-"""Stored bytes to expect of each token of a sample and of a row of its metadata, which repeat each
-other: the store compresses them.
+"""Expected stored bytes of each token of a sample and of a row of its metadata: both are
+repetitive, so the store compresses them well.
 """
 
 
@@ -65,8 +65,8 @@ class TextTokens:
 @dataclass(frozen=True)
 class Loads:
     """The workload of each stage: its samples if `samples` returns them, else an upper bound, or
-    with `expected` what is likely. `earlier` gives the rows of each table that earlier steps like
-    those of a stage wrote for each of their units.
+    with `expected` an estimate. `earlier` gives the rows per unit that similar earlier steps wrote
+    to each table.
     """
 
     plan: Plan
@@ -109,11 +109,11 @@ class Loads:
         return sum((Counter(cost.totals) for cost in costs if cost), Counter())
 
     def cost(self, stage: Stage, load: Workload | None) -> Cost | None:
-        """The cost of a workload of these: a bound, or what is expected."""
+        """The cost of a workload: a bound, or with `expected` an estimate."""
         return expected_cost(stage, load) if self.expected else cost_of(stage, load)
 
     def _assumed(self, stage: Stage, count: int) -> Workload:
-        """The workload of so many samples whose texts do not exist yet."""
+        """The workload of `count` samples whose texts do not exist yet."""
         source, tokens = stage, TextTokens()
         if not isinstance(stage.part, SourcePart):
             source = next((self.plan.stage(need) for need in stage.needs if is_source(need)), stage)
@@ -131,8 +131,8 @@ class Loads:
         )
 
     def _text_tokens(self, maker: Stage, model: Loadable[ModelPart] | None) -> TextTokens:
-        """Tokens of a text that a stage will write, as a model counts them: of some to expect if
-        there are any, else what is typical.
+        """The mean tokens of the texts that a stage will write: counted in the example prompts of
+        its part if there are any, else a typical number.
         """
         prompts = maker.part.estimates.prompts
         if not self.expected or prompts is None or model is None:
@@ -144,14 +144,14 @@ class Loads:
         return TextTokens(mean, "tokeniser" if counted else "estimate")
 
     def _rows_of(self, stage: Stage, units: int) -> Mapping[str, int]:
-        """The rows to expect of a stage that makes its own units."""
+        """The expected rows of a stage that makes its own units."""
         if rates := self.earlier(stage):
             return {table: round(rate * units) for table, rate in rates.items()}
         rows = stage.part.estimates.expected_rows or stage.part.estimates.max_rows
         return (rows(stage.params, {"units": units}) if rows else None) or {}
 
     def _written(self, source: Stage) -> Mapping[str, int]:
-        """The rows to expect of each table of a source; empty in a bound."""
+        """The expected rows of each table of a source; empty for a bound."""
         rows = source.part.estimates.expected_rows if self.expected else None
         return (rows(source.params, self._made(source)) if rows else None) or {}
 
@@ -185,7 +185,7 @@ class Loads:
 
     def _counted(self, stage: Stage) -> Workload | None:
         """The workload of samples that do not exist yet, if their texts do: by the model's
-        tokeniser, or estimated where its files are not here.
+        tokeniser, or estimated if its files are missing.
         """
         needed = [self.plan.stage(need) for need in stage.needs if is_source(need)]
         sources = [stage] if isinstance(stage.part, SourcePart) else needed

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Block:
-    """One entry of a spec's `executors`, and where its params stand."""
+    """One entry of a spec's `executors`, and the path of its params."""
 
     loaded: LoadedSpec
     ref: ExecutorRef
@@ -47,8 +47,8 @@ def bind_executors(
 
 
 def _block(loaded: LoadedSpec, parts: Parts, name: str) -> _Block:
-    """The entry of that name: the params themselves, or the executor that it `uses` and `with`
-    which params.
+    """The entry of that name: params alone, or an executor under `uses` and its params under
+    `with`.
     """
     written, path = loaded.spec.executors[name], ("executors", name)
     if not is_reference(written):
@@ -104,7 +104,7 @@ def _bound(parts: Parts, name: str, block: _Block) -> Executor:
 
 
 def _no_part(block: _Block, name: str, reason: str) -> SpecError:
-    """The error of an entry that is no installed executor and uses none."""
+    """The error for an entry that neither is nor uses an installed executor."""
     path: SpecPath = ("executors", name)
     hint = f". An entry of another name says which one it `uses`: `{name}: {{uses: docker}}`"
     if block.ref.uses:
@@ -113,7 +113,7 @@ def _no_part(block: _Block, name: str, reason: str) -> SpecError:
 
 
 def _unknown(resolved: Resolved, parts: Parts, name: str) -> BadInput:
-    """The error of an `on`, or of `--on`, that names no executor."""
+    """The error for an `on`, or `--on`, that names no executor."""
     described = [other for spec in _specs(resolved) for other in spec.spec.executors]
     known = sorted({*described, *_installed(parts)})
     reason = f"There is no executor '{name}'.{nearest(name, known)} Executors: {choices(known)}."

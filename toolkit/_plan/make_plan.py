@@ -226,7 +226,7 @@ def _check_params(
     params: BaseModel,
     model: Loadable[ModelPart] | None,
 ) -> None:
-    """Refuse params with which the part itself says that it cannot work on this model."""
+    """Refuse params that the part's own check rejects for this model."""
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
@@ -253,7 +253,7 @@ def _loadable(
 
 
 def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
-    """Each stage after those it needs, otherwise as written."""
+    """Put each stage after those it needs, otherwise in the order of the spec."""
     placed: list[Stage] = []
     waiting = list(stages)
     while waiting:
@@ -319,7 +319,7 @@ def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
         for name, value in resolved.loaded.data.items()
         if name not in ("executors", "question", "description")
     }
-    if isinstance(recorded.get("stages"), list):  # where a stage is computed makes no other run
+    if isinstance(recorded.get("stages"), list):  # the id leaves the executor out
         recorded["stages"] = [
             {name: value for name, value in stage.items() if name != "on"}
             for stage in recorded["stages"]

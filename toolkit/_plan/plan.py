@@ -149,7 +149,7 @@ class Executor:
     params: BaseModel
 
     def describe(self) -> str:
-        """Its name, and the part that it uses if that has another one."""
+        """Its name, and its part if that has a different name."""
         return self.name if self.name == self.part.name else f"{self.name} ({self.part.name})"
 
 

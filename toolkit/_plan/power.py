@@ -92,7 +92,7 @@ def smallest(first: int, second: int, alpha: float) -> float | None:
     scale = (1 / first + 1 / second) ** 0.5
     df = scale**4 / (
         1 / (first**2 * (first - 1)) + 1 / (second**2 * (second - 1))
-    )  # of a spread that is the same in both
+    )  # assumes equal variances
     low, high = 0.0, 2 * edge + 20.0
     for _ in range(80):
         middle = (low + high) / 2

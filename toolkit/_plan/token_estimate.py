@@ -1,4 +1,4 @@
-"""How many tokens a text has, where its tokeniser is not here: `toolkit plan` works without files.
+"""Estimate the tokens of a text without its tokeniser, so that `toolkit plan` works without files.
 
 Byte-pair tokenisers of large vocabularies cut a text at the same places first: a word with the
 space before it, up to three digits, marks, the ends of lines. Nearly every English word is one
@@ -22,5 +22,5 @@ _PIECE = re.compile(
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has, with the one that begins it."""
+    """The approximate number of tokens of a text, including BOS."""
     return 1 + sum(1 for _ in _PIECE.finditer(text))

@@ -1,4 +1,4 @@
-"""What a part must be: its name, help, version, params and tables."""
+"""Check the record of a part: its name, help, version, params and tables."""
 
 from __future__ import annotations
 

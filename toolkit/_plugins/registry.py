@@ -125,5 +125,5 @@ def _owners(plugins: Iterable[PluginInfo]) -> Mapping[tuple[str, str], PluginInf
 
 
 def lower_first(text: str) -> str:
-    """A sentence as it stands inside another one."""
+    """A sentence without its initial capital, to continue another one."""
     return text[0].lower() + text[1:]

@@ -103,7 +103,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class CostFact:
-    """What a stage was expected to cost, and what it did."""
+    """The expected and the actual cost of a stage."""
 
     stage: str
     texts: tuple[int, int]

@@ -1,5 +1,5 @@
-"""The sections of a report as it shows them, and the figure at its top: of the section behind the
-first finding, the one that says so of itself, else its first chart.
+"""The sections of a report as it shows them, and the figure at its top: from the section that
+states the first finding, the figure that sets `leads`, else the first chart.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Lead:
-    """The picture, and the section that it belongs to."""
+    """The figure at the top of a report, and its section."""
 
     section: Section
     figure: Figure
 
 
 def lead_of(sections: Sequence[Section], stating: Iterable[str]) -> Lead | None:
-    """The figure for the findings that the sections of these names state, in their order."""
+    """The figure at the top, from the first of the sections `stating` findings that has one."""
     by_name = {section.name: section for section in sections}
     for name in stating:
         figures = by_name[name].figures if name in by_name else ()

@@ -54,7 +54,7 @@ def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
 def _rows(
     plan: Plan, store: Store | None, committed: dict[str, list[StepRow]]
 ) -> list[dict[str, Any]]:
-    """The rows without what comparisons can find. Complete stages are added to `committed`."""
+    """The rows without the power of comparisons. Complete stages are added to `committed`."""
     if store is None:
         loads = BothLoads.of_plan(plan, lambda stage: None)
         new = (_row(stage, "?", 0, "new: there is no store yet") for stage in plan.stages)
@@ -128,7 +128,7 @@ class BothLoads:
 
 
 def _once(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, with `same_as` and no cost for a stage that an earlier one is equal to."""
+    """The rows; a stage that equals an earlier one gets `same_as` and no cost."""
     signatures: dict[str, str] = {}
     first: dict[str, str] = {}
     once = []

@@ -24,7 +24,7 @@ TOGETHER = 64
 URI_SECONDS = 2.0
 """Seconds from one commit to the next at a URI."""
 WRITE_SHARE = 4.0
-"""How many times as long as the last write steps wait for others."""
+"""Steps wait for others this many times as long as the last write took."""
 CHATTER_SECONDS = 0.5
 """The longest time that steps wait while other events of workers are handled."""
 

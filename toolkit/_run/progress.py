@@ -114,7 +114,7 @@ class RunProgress:
     batch_plans: dict[str, ev.BatchPlan] = field(default_factory=dict)
     sinks: list[ev.SinkWritten] = field(default_factory=list)
 
-    # --- what is asked ---
+    # --- totals and times ---
 
     @property
     def done(self) -> int:
@@ -187,7 +187,7 @@ class RunProgress:
         since = [busy.computing_since for busy in self.busy.values() if busy.step.stage == name]
         return sum(min(step_seconds, seconds_between(start, now)) for start in since if start)
 
-    # --- taking events in ---
+    # --- adding events ---
 
     def take(self, event: RunEvent) -> None:
         """Add one event."""

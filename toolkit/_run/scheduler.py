@@ -135,7 +135,7 @@ class Scheduler:
             if step.key not in recovered:
                 self.queue.add(step, expansion.reasons[step.key])
 
-    # --- handing out ---
+    # --- giving steps to workers ---
 
     def _dispatch(self) -> None:
         """Give waiting steps to idle workers, and start more workers where there are too few."""

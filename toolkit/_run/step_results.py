@@ -33,7 +33,7 @@ class StepResults:
     reused: int = 0
 
     def reuse(self, step: Step, row: StepRow) -> None:
-        """Take a step that the store has."""
+        """Count a step that the store has as done, and announce it."""
         for other in self.queue.commit(step, row):
             self._announce_reuse(other)
         self._announce_reuse(step)

@@ -206,7 +206,7 @@ def _check_gpus(name: str, requested: Sequence[Gpu], seen: Sequence[Gpu]) -> Non
 
 
 def _identity(gpu: Gpu) -> tuple[str, str, str]:
-    """What must be equal on both sides; the index may differ, since a container numbers its GPUs
+    """What host and worker must agree on; the index may differ, since a container numbers its GPUs
     from 0.
     """
     return gpu.uuid, gpu.pci, gpu.name

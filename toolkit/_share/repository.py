@@ -40,7 +40,7 @@ def check_online(what: str) -> None:
 
 
 def ask(repository: str, revision: str, call: Callable[[], Answer]) -> Answer:
-    """The answer of the hub's client; its errors become a sentence."""
+    """Call the hub's client; its errors become one sentence."""
     try:
         return call()
     except BadInput:

@@ -38,8 +38,8 @@ def merge(base: Node, overlay: Node, path: SpecPath = ()) -> Node:
 
 
 def changes_of(overlay: Node, base: Node, *, referred: bool = False) -> Iterator[Node]:
-    """The changes of an overlay that apply to `base`: those of every spec, then those of the spec
-    of its name. Of the first, a spec that another one refers to (`referred`) gets the shared part.
+    """The changes of an overlay that apply to `base`: those for every spec, then those under its
+    name. A spec that another one refers to (`referred`) gets only the shared part of the former.
     """
     if not isinstance(overlay.value, dict) or ONLY not in overlay.value:
         yield shared(overlay, base) if referred else overlay

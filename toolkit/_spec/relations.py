@@ -1,4 +1,4 @@
-"""What pydantic cannot see: relations between entries of a spec, and between specs."""
+"""Check what pydantic cannot: relations between entries of a spec, and between specs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.errors import SpecError, nearest
 
 
 def relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
-    """What is wrong between entries of one spec: paths with sentences."""
+    """The problems between entries of one spec, each as a path and a sentence."""
     first: dict[str, int] = {}
     for index, stage in enumerate(spec.stages):
         path: SpecPath = ("stages", index, "id")

@@ -33,7 +33,7 @@ class SweepPoint:
     """One combination of values."""
 
     values: Mapping[str, Any]
-    """By path."""
+    """The values by path."""
     stages: Mapping[str, str]
     """The id in the run of each stage of the spec."""
 

@@ -6,25 +6,32 @@ of something that does not exist gives a page that says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from toolkit._report.page import report_resource
 from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._view import evidence, pages
-from toolkit._view.grid import FORMATS
+from toolkit._view.grid import FORMATS, WRITERS, Grid
 from toolkit._view.guard import Guard
 from toolkit._view.library import Library
 from toolkit._view.page import Page, resource
 from toolkit._view.request import Query
 from toolkit.errors import BadInput, ToolkitError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Maker = Callable[..., Page]
 PAGES: dict[str, Maker] = {
@@ -94,7 +101,9 @@ class Explorer:
         try:
             with nullcontext() if maker is pages.findings else self.library.lock:
                 page = maker(self.library, query, **request.path_params)
-                return self._download(page, query) or self._html(page, request)
+                if not query.downloads:
+                    return self._html(page, request)
+            return self._download(page, query)
         except ToolkitError as error:
             return self._error(404 if isinstance(error, BadInput) else 500, str(error), request)
 
@@ -112,17 +121,43 @@ class Explorer:
         }
         return HTMLResponse(page.html(**common), status)
 
-    def _download(self, page: Page, query: Query) -> Response | None:
-        """The download of a table, if the address requests one."""
-        file_format, table = query.text("as"), query.text("table")
-        if file_format is None:
-            return None
+    def _download(self, page: Page, query: Query) -> Response:
+        """The download of a table."""
+        file_format, table = query.text("as") or "", query.text("table")
         grids = {grid.name: grid for grid in page.grids}
         if file_format not in FORMATS or table not in grids:
             raise BadInput("Download a table with ?table=NAME&as=csv or as=parquet.")
         write, kind = FORMATS[file_format]
-        name = f'attachment; filename="{table}.{file_format}"'
-        return Response(write(grids[table]), media_type=kind, headers={"Content-Disposition": name})
+        headers = {"Content-Disposition": f'attachment; filename="{table}.{file_format}"'}
+        if grids[table].parts is None:
+            return Response(write(grids[table]), media_type=kind, headers=headers)
+        path = self._written(grids[table], file_format)
+        remove = BackgroundTask(os.unlink, path)
+        return FileResponse(path, media_type=kind, headers=headers, background=remove)
+
+    def _written(self, grid: Grid, file_format: str) -> Path:
+        """A temporary file with all rows of a table. Between its parts other requests are
+        answered.
+        """
+        handle, name = tempfile.mkstemp(prefix="toolkit-view-", suffix=f".{file_format}")
+        os.close(handle)
+        try:
+            WRITERS[file_format](self._parts(grid), Path(name))
+        except BaseException:
+            os.unlink(name)
+            raise
+        return Path(name)
+
+    def _parts(self, grid: Grid) -> Iterator[pl.DataFrame]:
+        assert grid.parts is not None
+        yield grid.frame.clear()  # the columns, also of a table without rows
+        parts = grid.parts()
+        while True:
+            with self.library.lock:
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
 
     def _error(self, status: int, message: str, request: Request) -> Response:
         page = Page("error.html", "Not found" if status == 404 else "Failed", {"message": message})

@@ -204,7 +204,9 @@ def _sample_grids(
     spaces: list[str] | None,
     limit: int | None,
 ) -> list[Grid]:
-    """What is active in a sample, what its tokens look at, and what moves the outcome there."""
+    """The features active in a sample, the attention of its tokens, and the parts that move the
+    outcome.
+    """
     heads = ("address", "position", "token", "value")
     active = answers.frame([], heads)
     if run.stages("activations"):

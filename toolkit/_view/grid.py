@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Grid:
     links: Mapping[str, Callable[[Row], str | None]] = field(default_factory=dict)
     why: str = "No rows."
     """The text in place of an empty table."""
+    parts: Callable[[], Iterator[pl.DataFrame]] | None = None
+    """All rows for a download, a few thousand at a time, of a table that may not fit in memory."""
 
     @property
     def heads(self) -> Sequence[str]:
@@ -61,6 +64,29 @@ class Grid:
         return buffer.getvalue()
 
 
+def write_csv(parts: Iterable[pl.DataFrame], path: Path) -> None:
+    """Write parts of a table as one CSV file."""
+    with path.open("wb") as file:
+        for number, part in enumerate(parts):
+            part.write_csv(file, include_header=number == 0)
+
+
+def write_parquet(parts: Iterable[pl.DataFrame], path: Path) -> None:
+    """Write parts of a table as one Parquet file, a row group each."""
+    import pyarrow.parquet as pq
+
+    rest = iter(parts)
+    first = next(rest).to_arrow()
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for part in rest:
+            writer.write_table(part.to_arrow().cast(first.schema))
+
+
+WRITERS: Mapping[str, Callable[[Iterable[pl.DataFrame], Path], None]] = {
+    "csv": write_csv,
+    "parquet": write_parquet,
+}
 FORMATS: Mapping[str, tuple[Callable[[Grid], bytes], str]] = {
     "csv": (Grid.csv, "text/csv; charset=utf-8"),
     "parquet": (Grid.parquet, "application/vnd.apache.parquet"),

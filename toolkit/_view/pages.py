@@ -4,7 +4,7 @@ address, and returns a `Page`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
@@ -173,24 +173,30 @@ def features(library: Library, query: Query, name: str) -> Page:
 
 
 def samples(library: Library, query: Query, name: str) -> Page:
-    """The samples of a run, a hundred at a time."""
+    """The samples of a run, a hundred at a time; a download has all of them."""
     import polars as pl
+
+    from toolkit_store.filters import among
 
     opened = library.run(name)
     offset = query.integer("offset") or 0
+    tokens, text = pl.col("pieces").list.len(), pl.col("text")
     rows = opened.view.lazy("samples").select(
-        "sample", "unit", tokens=pl.col("pieces").list.len(), text=pl.col("text").str.slice(0, 120)
+        "sample", "unit", tokens=tokens, text=text.str.slice(0, 120)
     )
-    count = MAX_DOWNLOAD_ROWS if query.downloads else PAGE_ROWS + 1
-    frame = rows.slice(offset, count).collect()
+    frame = rows.slice(offset, PAGE_ROWS + 1).collect()
+
+    def parts() -> Iterator[pl.DataFrame]:
+        for where in among("step", opened.rows.writers("samples")):
+            columns = ("sample", "unit", "pieces", "text")
+            for batch in opened.rows.find_in_batches("samples", where, columns):
+                yield batch.select("sample", "unit", tokens=tokens, text=text.str.slice(0, 120))
+
+    links = {"sample": sample_link(name)}
+    shown, why = frame.head(PAGE_ROWS), opened.why("samples")
+    grid = Grid("samples", "Samples", shown, links, why, parts)
     more = href(f"/run/{name}/samples", offset=offset + PAGE_ROWS)
-    shown = frame if query.downloads else frame.head(PAGE_ROWS)
-    grid = Grid("samples", "Samples", shown, {"sample": sample_link(name)}, opened.why("samples"))
-    facts = {
-        "offset": offset,
-        "more": more if frame.height > PAGE_ROWS else None,
-        "download_rows": MAX_DOWNLOAD_ROWS,
-    }
+    facts = {"offset": offset, "more": more if frame.height > PAGE_ROWS else None}
     return Page("samples.html", f"Samples of {name}", facts, [grid], name)
 
 

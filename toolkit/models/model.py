@@ -47,7 +47,7 @@ class Model(ABC):
     width: int
     context: int
 
-    # --- to be written ---
+    # --- methods that a loader has to write ---
 
     @abstractmethod
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
@@ -103,7 +103,7 @@ class Model(ABC):
     @cached_property
     def counted(self) -> Counted:
         """What it has computed since it was loaded. A loader that counts adds to it; reports then
-        hold it against the forecast.
+        compare it with the forecast.
         """
         return Counted()
 
@@ -154,8 +154,8 @@ class Model(ABC):
         self, prefix: Prefix, layers: Tensor, rows: Tensor, made: Tensor | None = None
     ) -> Tensor:
         """Last-token states, one row each, where the stream after block `layers[i]`, at the last
-        token, is `rows[i]`. `layers`: (n,) int64; `rows`: (n, width); gives (n, width). To `made`,
-        (n,) int64 on the CPU, it adds how often each row was set in a pass.
+        token, is `rows[i]`. `layers`: (n,) int64; `rows`: (n, width); gives (n, width). Adds to
+        `made`, (n,) int64 on the CPU, how often each row was set in a pass.
         """
         import torch
 
@@ -227,9 +227,9 @@ class Model(ABC):
     def readout(
         self, states: Tensor, tokens: Sequence[int] | Tensor, base: Tensor | None = None
     ) -> Readout:
-        """Of last-token states (n, width): the logits of chosen tokens, the logarithm of the sum of
-        exponentials over the vocabulary, and with `base` (width,) the divergence from its
-        distribution, KL(base || row). An n x vocabulary matrix is never in memory.
+        """Compute from last-token states (n, width) the logits of chosen tokens, the logarithm of
+        the sum of exponentials over the vocabulary, and with `base` (width,) the divergence from
+        its distribution, KL(base || row). An n x vocabulary matrix is never in memory.
         """
         return read_out(self._logit_tiles, states, tokens, base)
 
@@ -290,7 +290,7 @@ class Model(ABC):
         replies = {reply.id: reply for reply in session.run()}
         return [replies[row] for row in range(len(batch))]
 
-    # --- attention, gradients and matrices: what a loader may offer ---
+    # --- attention, gradients and matrices: optional for a loader ---
 
     def attention(
         self,

@@ -23,7 +23,7 @@ size); it enters no key.
 
 
 class NoParams(Params):
-    """For parts that take none."""
+    """The params of parts that take none."""
 
 
 class UsedPart(Params):

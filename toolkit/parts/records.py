@@ -114,15 +114,16 @@ class Estimates:
     and, for a stage that makes its own units, their number as `units`. None: unknown.
     """
     expected: Callable[[Any, Workload], Cost] | None = None
-    """The cost to expect, where `cost` is a bound: what games, thresholds or data decide is taken
-    as it usually is. Without it, `cost` of the workload to expect.
+    """The expected cost, where `cost` is a bound: what games, thresholds or data decide gets a
+    typical value. Without it, `cost` of the expected workload.
     """
     expected_rows: Callable[[Any, Mapping[str, int]], Mapping[str, int] | None] | None = None
-    """The rows to expect, where `max_rows` is a bound; given the rows to expect of what it reads.
+    """The expected rows, where `max_rows` is a bound, given the expected rows of the tables that it
+    reads.
     """
     prompts: Callable[[Any], Sequence[str]] | None = None
-    """For a stage that writes its own texts: some of those to expect, whose tokens are counted
-    before any of them exists.
+    """For a stage that writes its own texts: typical ones, whose tokens `toolkit plan` counts
+    before the stage has run.
     """
     texts: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     """For a source whose params determine its samples: the unit and the text of each."""
@@ -177,7 +178,7 @@ class TablePart(Part):
     writes_for: Callable[[Any], Sequence[str]] | None = None
     """Which of `writes` these params write, if not all."""
     identify: Callable[[Any, Path], Identity | None] | None = None
-    """What the files are that its params name, given the spec's folder; None where they name none.
+    """Identifies the files that its params name, given the spec's folder; None if they name none.
     The digest enters keys. A source's facts `rows` and `units` count its samples, if known; fact
     `labels` has their metadata keys, as `LabelKeys.offered` returns them.
     """
@@ -221,7 +222,7 @@ class SourcePart(TablePart):
 
 @dataclass(frozen=True, kw_only=True)
 class StagedGame:
-    """The game of a stage that plays, and how often it asks for one decision."""
+    """The game of a stage that plays, and its largest number of attempts at one decision."""
 
     game: UsedEnvironment
     attempts: int = 1

@@ -114,7 +114,7 @@ def _space_step(
     postings = posting_rows(step, space, scratch.chunks(space), numbered.bits, summary)
     index = (
         summary.rows(space, scratch.token_count(space), scratch.samples(space)) for _ in range(1)
-    )  # after the postings
+    )  # computed after the postings
     row = _step(step, run, 1 + sorted(numbered.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}
 

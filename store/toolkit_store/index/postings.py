@@ -107,7 +107,7 @@ def posting_rows(
     for chunk in chunks:
         if len(chunk[0]):
             yield _blocks(step, space, *chunk, bits, summary)
-        del chunk  # else it is there while the next one is sorted
+        del chunk  # frees it before the next one is sorted
 
 
 def _blocks(
@@ -126,7 +126,7 @@ def _blocks(
     index = keys >> np.uint64(position_bits)
     samples = (index & np.uint64((1 << sample_bits) - 1)).astype(np.uint32)
     positions = (keys & np.uint64((1 << position_bits) - 1)).astype(np.int32)
-    begins = np.concatenate(([True], index[1:] != index[:-1]))  # a sample of a feature
+    begins = np.concatenate(([True], index[1:] != index[:-1]))  # of a sample
     firsts = np.flatnonzero(np.concatenate(([True], features[1:] != features[:-1])))
     starts, blocks = _cut(firsts, len(keys))
     ends = np.append(starts, len(keys))

@@ -191,7 +191,7 @@ def _is_final(sample: Mapping[str, Any] | None, position: int) -> bool:
     return sample is not None and position == len(sample["pieces"]) - 1
 
 
-# --- back ---
+# --- import ---
 
 
 def read(

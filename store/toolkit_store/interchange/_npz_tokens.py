@@ -157,7 +157,7 @@ def _sample_of(run: RunTables, name: str) -> dict[str, Any]:
     return {"sample": name, **known}
 
 
-# --- back ---
+# --- import ---
 
 
 def read(store: Store, folder: Path, *, model: str | None = None, site: str = "resid_post") -> str:

@@ -46,7 +46,7 @@ class RunTables:
         return [step.key for step in self.steps if step.tables.get(name)]
 
     def read(self, name: str) -> pa.Table:
-        """A table's rows, by its key; of rows that several steps wrote under one key, the first."""
+        """A table's rows, sorted by its key; if several steps wrote one key, the first row."""
         import polars as pl
 
         rows = self.store.read(name, self.keys(name))
@@ -119,8 +119,8 @@ class RunTables:
 
 
 def _merged(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per sample and position. Where two steps kept one, each entry has its largest value,
-    as in a query.
+    """One row per sample and position. If two steps stored the same one, each entry has its largest
+    value, as in a query.
     """
     import polars as pl
 
@@ -148,7 +148,7 @@ def _merged(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
-    """The run of that id; `also`: keys of steps that its journal names and its last row may not."""
+    """The run of that id; `also`: keys of steps in its journal that its last row may lack."""
     states = store.run_states(run)
     if not states:
         raise BadInput(f"{store.uri} has no run '{run}'. All runs: toolkit runs.")

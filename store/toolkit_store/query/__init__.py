@@ -1,1 +1,1 @@
-"""Questions to a store, answered as polars frames."""
+"""Queries of a store, answered as polars frames."""

@@ -241,8 +241,8 @@ class ByIndex:
 
 
 class _Places:
-    """Places as sorted numbers, to ask which of others are among them; most are ruled out by their
-    sample alone.
+    """A set of places as sorted numbers, for membership tests; most other places are ruled out by
+    their sample alone.
     """
 
     def __init__(self, numbers: np.ndarray, positions: np.ndarray) -> None:
@@ -253,7 +253,7 @@ class _Places:
         self._samples[numbers] = True
 
     def hold(self, numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Whether each place is one of these."""
+        """Whether each of the given places is in the set."""
         import numpy as np
 
         out: np.ndarray = self._samples[np.minimum(numbers, len(self._samples) - 1)] & (

@@ -34,7 +34,7 @@ def rows_of(rows: CommittedRows, sample: str, space: str | None) -> pa.Table:
 
 def entries_of(rows: pa.Table) -> pl.DataFrame:
     """Space, position, feature and value, the strongest first at each position; an entry that two
-    steps kept is there once.
+    steps stored is returned once.
     """
     import numpy as np
     import polars as pl
@@ -56,8 +56,8 @@ def entries_of(rows: pa.Table) -> pl.DataFrame:
 def _ordered(
     numbers: np.ndarray, positions: np.ndarray, features: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """The entries in the order of space, position, falling value and feature; of one kept twice,
-    the larger value.
+    """The entries in the order of space, position, falling value and feature; of an entry stored
+    twice, the larger value.
     """
     import numpy as np
 

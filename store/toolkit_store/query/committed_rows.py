@@ -48,7 +48,7 @@ class CommittedRows:
     def find_in_batches(
         self, name: str, where: str, columns: Sequence[str]
     ) -> Iterator[pl.DataFrame]:
-        """The same in batches of a few thousand rows."""
+        """Matching rows of a table in batches of a few thousand."""
         import polars as pl
 
         with self.store.reading():

@@ -78,7 +78,7 @@ class RunView:
             results.update(batch["space"].unique().to_pylist())
         return sorted(results)
 
-    # --- who answers ---
+    # --- by index or by rows ---
 
     def _answers(self, space: str) -> ByIndex | ByRows:
         """The object that answers queries about a space; refuses an unknown space."""
@@ -206,7 +206,7 @@ class RunView:
         return entries if position is None else entries.filter(pl.col("position") == position)
 
     def positions(self, sample: str, spaces: Sequence[str] | None = None) -> list[int]:
-        """At which positions of a sample activations were kept, in any space or in one of these."""
+        """The positions of a sample with stored activations, in any space or in one of these."""
         rows = rows_of(self._rows, sample, None).select(["space", "position"]).to_pylist()
         return sorted({row["position"] for row in rows if spaces is None or row["space"] in spaces})
 
@@ -347,7 +347,7 @@ class RunView:
 
     def sql(self, text: str, k: int | None = None) -> pl.DataFrame:
         """One SELECT over the tables of the run, in polars' SQL; with `k`, its first rows. It can
-        neither write nor read else.
+        neither write nor read anything else.
         """
         from toolkit_store.query.sql import select
 
@@ -356,8 +356,8 @@ class RunView:
             return select(text, self.lazy, max_rows=k)
 
     def lazy(self, name: str) -> pl.LazyFrame:
-        """A table of the run, which is read when it is asked for. What the store derives from a
-        run's rows was written by steps of its own.
+        """A table of the run, read lazily. Tables that the store derives were written by the
+        store's own steps.
         """
         import polars as pl
 

@@ -57,8 +57,8 @@ def report(
 
 
 def _lost(location: Location, name: str) -> list[str]:
-    """Recorded files that are gone. Where removing old versions was cut off, only a table that
-    cannot be read misses any.
+    """Recorded files that are gone. If a removal of old versions was cut off, they matter only to a
+    table that cannot be read.
     """
     missing = location.files.missing(name)
     folder = location.folder / "tables" / f"{name}.lance"

@@ -1,9 +1,9 @@
-"""Rows that several steps write identically are stored once; this module tracks whose row each step
-refers to.
+"""Rows that several steps write identically are stored once; this module tracks which step's row
+each step refers to.
 
-The key of such a row follows from what it says (`spaces`), so another program that reads the table
-sees each key once. A step that writes a row which a committed step has written already refers to
-that one (`StepRow.shared`). A different row under the same key is stored as well, so that every
+The key of such a row is derived from its content (`spaces`), so another program that reads the
+table sees each key once. A step that writes a row which a committed step has written already refers
+to that one (`StepRow.shared`). A different row under the same key is stored as well, so that every
 step reads back what it wrote.
 """
 

@@ -51,8 +51,14 @@ def asked(app: object, path: str, method: str = "GET", **headers: str) -> Answer
     }
     sent: list[dict[str, object]] = []
 
+    requests = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
     async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        request: dict[str, object] | None = next(requests, None)
+        if request is None:
+            await asyncio.Event().wait()  # the client stays and says nothing more
+        assert request is not None
+        return request
 
     async def send(message: dict[str, object]) -> None:
         sent.append(message)

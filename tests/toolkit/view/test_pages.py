@@ -7,6 +7,8 @@ from __future__ import annotations
 import html
 import io
 import re
+import tempfile
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -16,8 +18,10 @@ import pytest
 
 from tests.toolkit.view.conftest import Get, asked
 from tests.toolkit.view.seen import EVIL
+from toolkit._view import app, grid, pages
 from toolkit._view.app import PAGES, make_app
 from toolkit._view.library import Library
+from toolkit_store import database
 
 RUN = "/run/full-1"
 ADDRESSES = {
@@ -47,7 +51,7 @@ SAYS = {
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
         *("Values", "Texts where it fires hardest", "2/7", "m/gpt/resid_post.2/sparse"),
     ],
-    "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y", "Download (at most 100,000 rows):"],
+    "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y", "Download:"],
     "/run/{name}/sample": ["balance", "thin", "sparse", "2/5", "Attention", "gradient"],
     "/run/{name}/games": ["g1", "voluntary_stop", "fixed"],
     "/run/{name}/game": ["Round 1", "Bet $10", "120", "voluntary_stop"],
@@ -125,6 +129,32 @@ def test_every_table_can_be_taken_away(get: Get, page: str) -> None:
             else pl.read_csv(io.BytesIO(answer.body))
         )
         assert frame.height
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_a_download_of_samples_has_all_of_them_and_reads_a_few_at_a_time(
+    get: Get, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file_format: str
+) -> None:
+    sizes: list[int] = []
+    write = grid.WRITERS[file_format]
+
+    def watched(parts: Iterable[pl.DataFrame], path: Path) -> None:
+        write((sizes.append(part.height) or part for part in parts), path)
+
+    monkeypatch.setattr(grid, "WRITERS", {file_format: watched})
+    monkeypatch.setattr(app, "WRITERS", {file_format: watched})
+    monkeypatch.setattr(database, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answer = get(f"{RUN}/samples?table=samples&as={file_format}")
+    read = pl.read_csv if file_format == "csv" else pl.read_parquet
+    frame = read(io.BytesIO(answer.body))
+    assert frame.columns == ["sample", "unit", "tokens", "text"]
+    assert {"a1", "a2", "a/3?x=1&y"} <= set(frame["sample"])
+    assert len(sizes) > 2
+    assert sum(sizes) == frame.height
+    assert max(sizes) <= 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def links_of(text: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""`toolkit query feature`, `attention` and `attribution`: what a run kept about single tokens."""
+"""`toolkit query feature`, `attention` and `attribution`: what a run stored about single tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toolkit.selectors import Selector
 
 WORDS = {"decision": "last"}
-"""Other names of positions."""
+"""Aliases of positions."""
 PUBLISHED = "attention_magnitude"
 """The attribution of the published study: attention times the norm of features."""
 OF_TOKENS = ("token", "token_by_head")
