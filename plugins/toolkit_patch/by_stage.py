@@ -1,4 +1,4 @@
-"""Rows of a report by the stage that wrote them, so that two stages of one kind are told apart."""
+"""Groups rows of a report by the stage that wrote them, so that stages of one kind stay apart."""
 
 from __future__ import annotations
 

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 VERDICT_ROW, EFFECT_ROW = 260, 24
 """Stored bytes of a row of `verdicts`, and of one of `effects`, whose rows resemble each other."""
 SUFFIX_BYTES, LOGIT_BYTES = 1 << 29, 16
-"""Memory of the widest blocks of a suffix at most, and of one logit with what is made of it."""
+"""The most memory of a suffix's widest blocks, and the memory of one logit with the values made
+from it.
+"""
 TABLE_BYTES = 5 << 10
 """Stored bytes of what a step writes to a table, besides its rows."""
 KEPT = 64
-"""Features that are expected to pass and get rows for single decision points, at most."""
+"""The most features that are expected to pass, each with rows for single decision points."""
 FLOAT_BYTES = 4
 """Bytes of a number in float32, such as the probability of a candidate, point and arm."""
 SCREEN_ROW = 320
@@ -44,7 +46,8 @@ RULE_ROWS, RULE_ROW = 6, 10
 COMPARED_FEATURE = 80
 """Bytes in memory per feature of the comparison."""
 SCREENED, JUDGED = "screened_features", "judged_features"
-"""Totals of a screen's cost: the features that it tries, and those times its decoders."""
+"""Totals of a screen's cost: the features that it tries, and that number times the decoders tried.
+"""
 PASSING = 1 / 3
 """Share of these features that are expected to pass."""
 TRIED_SPACES = 0.5
@@ -209,7 +212,7 @@ def judging(params: Verdicts, load: Workload) -> Cost:
 
 
 def applying_rules(params: Published, load: Workload) -> Cost:
-    """One pass over the rows of a screen, and what the published rules say of each feature."""
+    """One pass over the rows of a screen, and the published rules' verdicts on each feature."""
     rows = RULE_ROWS * load.totals.get(SCREENED, load.saes.get("features", 0))
     stored = rows * RULE_ROW
     return Cost(memory=rows * ROW, disk=stored, table_rows=rows, exact=False)

@@ -1,7 +1,7 @@
 """The actor: one worker process on a node, its messages, its events and its files.
 
-It holds no state that may not be lost. Events are numbered and kept until the host has them, so
-that a lost call can be repeated.
+All of its state may be lost. Events are numbered and kept until the host has them, so that a lost
+call can be repeated.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class WorkerActor:
             number += 1
             with self._news:
                 if isinstance(event, Alive) and self._events:
-                    continue  # the events that wait show that it is alive
+                    continue  # waiting events already show that it is alive
                 self._events.append((number, as_json(event)))
                 self._news.notify_all()
         with self._news:

@@ -1,6 +1,6 @@
 """Connects to the Ray cluster at RAY_ADDRESS, or else starts a Ray on this machine, without
-dashboard and telemetry. Ray's servers listen on every interface of a machine, so those of a Ray of
-our own answer nobody without a token, which is drawn anew for each run.
+dashboard and telemetry. Ray's servers listen on every interface of a machine, so a Ray that is
+started here requires a token, which is drawn anew for each run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ QUIET = {
     "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""No usage report, wherever Ray is started from this process."""
+"""Environment values of every Ray started from this process: no usage report."""
 SINGLE_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""For a Ray on this machine."""
+"""Environment values of a Ray on this machine."""
 NO_CLOUD = "provider: {type: local}\n"
 """Without this file in its HOME, the head node queries a cloud's metadata service."""
 OBJECT_STORE_BYTES = 512 << 20

@@ -1,4 +1,4 @@
-"""The source `csv`: one sample per row. The file's content enters keys, its path never does."""
+"""The source `csv`: one sample per row. The file's content enters step keys; its path does not."""
 
 from __future__ import annotations
 

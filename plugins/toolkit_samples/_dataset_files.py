@@ -88,7 +88,7 @@ def files_of(
 
 def _by_words(files: Sequence[str]) -> Splits:
     """Splits by numbered files, else by words in folders, else by words in file names; files that
-    say nothing are `train`. As the library `datasets` does, the first way that fits any file is
+    name no split are `train`. As the library `datasets` does, the first way that fits any file is
     used for all, and files that it does not fit are left out.
     """
     for names_of in (_numbered, _words_of_folders, _words_of_file):
@@ -115,7 +115,7 @@ def _words_of_file(path: str) -> list[str]:
 
 
 def _splits_named(names: Sequence[str]) -> list[str]:
-    """The splits of which a word stands in one of these names."""
+    """The splits that have a word in one of these names."""
     words = {word for name in names for word in re.split(r"[-._ 0-9]+", name)}
     return [split for split, keywords in WORDS.items() if not words.isdisjoint(keywords)]
 

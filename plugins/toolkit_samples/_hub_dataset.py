@@ -142,7 +142,7 @@ def _where(params: HfDataset) -> str:
 
 
 def _files(params: HfDataset, where: str) -> Iterator[DatasetFile]:
-    """The files of the split, in order; each is fetched when it is its turn."""
+    """The files of the split, in order; each is fetched when it is read."""
     return _files_of_folder(params, where) if params.path else _files_of_hub(params, where)
 
 

@@ -1,8 +1,8 @@
 """The sink `exp1_json`: a comparison of two groups in the JSON that the study of SAE layers 1 to 31
 published, for scripts that read it.
 
-What the published format has no field for is added under extra keys: the space of each layer (a
-feature number means nothing without it), and how many features the corrected p alone would call
+Extra keys hold what the published format has no field for: the space of each layer (a feature
+number means nothing without it), and how many features the corrected p alone would call
 significant.
 """
 

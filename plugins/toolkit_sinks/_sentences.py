@@ -1,5 +1,5 @@
-"""What accompanies the rows of an archive: the samples' texts, whole and up to each token, their
-labels and their numbers.
+"""The texts that accompany the rows of an archive: those of the samples, whole and up to each
+token, their labels and their numbers.
 """
 
 from __future__ import annotations

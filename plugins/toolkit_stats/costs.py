@@ -1,9 +1,9 @@
-"""Upper bounds of the cost of tests, from how many activations the stages before them write. How
-many rows there will be is up to the data.
+"""Upper bounds of the cost of tests, from how many activations the stages before them write. The
+number of rows depends on the data.
 
-Where tests count operations, these are of arithmetic: they are few compared with the memory that is
-read. Activations are read from a file that is mapped, in order of spaces: in memory are those of
-the spaces in hand. The host makes that file, one space at a time, before.
+Operations count arithmetic only, which is small compared with the memory that is read. Activations
+are read from a memory-mapped file in order of spaces, so only those of the current spaces are in
+memory. The host writes that file beforehand, one space at a time.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _compared(test: TestCost, params: Compare, load: Workload) -> Cost:
     features, shuffles = fired(load), getattr(params, "permutations", 0)
     rows = features * _rows(test, params)
     sorting = load.entries * log2(max(2, load.samples)) if test.sorts else 0.0
-    # Of a block's sums and squares with every labelling, and Welch's t of each column.
+    # The sums and squares of a block with every labelling, and Welch's t of each column.
     shuffling = shuffles * (4.0 * load.entries + 30.0 * features)
     widest = features * min(1.0, 2 / max(1, load.saes.get("count", 1)))
     return Cost(
@@ -151,8 +151,8 @@ def _rows(test: TestCost, params: Compare) -> int:
 # --- baselines ------------------------------------------------------------------------------------
 
 KEYS, COLUMNS, NEWTON = 10, 32, 20
-"""Most metadata keys of a sample, and most columns of a key, where they are not known; steps
-until a regression stands still.
+"""Most metadata keys of a sample, and most columns of a key, where they are not known; steps until
+a regression converges.
 """
 BASELINE = 400
 """Bytes of a row of `baselines`, its sentence included."""
@@ -207,7 +207,7 @@ def probe(params: Probe, load: Workload) -> Cost:
 
 
 def residual(params: Residual, load: Workload) -> Cost:
-    """The streams from a table or one pass; of them only sums stay."""
+    """The streams from a table or one pass; only their sums are kept."""
     width, layers = load.model.get("width", 0), _layers(params.layers, load)
     numbers = len(layers) * width
     rows = numbers * (2 * OF_GROUP + TESTS["welch"].rows + OF_FEATURE)
@@ -229,8 +229,8 @@ def residual(params: Residual, load: Workload) -> Cost:
 
 
 def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
-    """Where the stream comes from: a pass over the distinct texts, or a table, of which a layer's
-    rows are held at a time.
+    """The cost of the stream: a pass over the distinct texts, or a table that is read one layer at
+    a time.
     """
     model, width = load.model, load.model.get("width", 0)
     if load.model_replaced:

@@ -1,5 +1,5 @@
-"""The functions of the toy parts. Params can ask for slowness, crashes and failures, which the
-tests of the toolkit use.
+"""The functions of the toy parts. Params can cause delays, crashes and failures, for the toolkit's
+tests.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def _word_table(
 
 
 def _covariate(row: Row) -> str:
-    """The metadata number that goes with the word most: what a feature has to beat."""
+    """The metadata number that goes with the word most: the baseline for the feature."""
     if row["covariate"] is None:
         return "not asked"
     return f"{draw.escaped(cell(row['covariate']))} {row['covariate_z']:.1f}"

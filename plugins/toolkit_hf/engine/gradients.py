@@ -88,7 +88,7 @@ def _check(decoder: DecoderModules, hookpoints: Sequence[str], freeze: Collectio
         raise BadInput(f"freeze: '{unknown[0]}' is unknown. Known: {', '.join(KINDS)}.")
 
 
-# --- what is taken for a constant -----------------------------------------------------------------
+# --- what is held constant ------------------------------------------------------------------------
 
 
 @contextmanager
@@ -128,8 +128,8 @@ def _frozen_norm(norm: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
 
 
 def _frozen_mlp(mlp: Any) -> list[Any]:
-    """An activation multiplies its input by a constant factor; a product of two passes half to
-    each.
+    """Hold gates constant: an activation multiplies its input by a constant factor, and each factor
+    of a product gets half of the gradient.
     """
     handles = [
         module.register_forward_hook(_frozen_activation)

@@ -17,7 +17,7 @@ def gain_of(norm: Any) -> tuple[Tensor, Tensor | None]:
         return norm.weight.detach().float(), bias
     weight = norm.weight.detach()
     ones = torch.ones_like(weight, dtype=torch.float32)
-    # Some add 1 to what their files hold, so the norm is asked; hooks on it are not.
+    # Some norms add 1 to the stored gain, so it is read from the norm's output, without its hooks.
     with torch.no_grad():
         answered = norm.forward(ones).float()
     return answered * (1 + epsilon_of(norm)) ** 0.5, None

@@ -82,7 +82,7 @@ class SlotSession(Session):
                     ended += self._ended()
             yield from ended
 
-    # --- joining ---
+    # --- sequences that join ---
 
     def _join(self) -> None:
         """Let waiting requests join as far as the budget goes. Those whose prompts share much with
@@ -138,7 +138,7 @@ class SlotSession(Session):
         """Make room, compute prompts in passes of similar lengths, and let all requests join."""
         self._make_room(taken, columns)
         for new in sorted(joining, key=self._needs_copy):
-            # What was there may have lost its room since.
+            # The sequence chosen before may have been evicted since.
             new.source, new.kept = self._slots.best_source(new.ids, new.marks)
             new.slot = self._join_slot(new, new.requests[0], new.source, new.kept, taken)
             self.counts.computed_tokens += new.fresh
@@ -154,7 +154,7 @@ class SlotSession(Session):
         self._join_twins(joining, states, taken)
 
     def _needs_copy(self, new: _Joining) -> bool:
-        """Whether few of its keys can come from a free slot; requests that take over a slot join
+        """Whether its keys have to be copied or computed; requests that take over a free slot join
         first.
         """
         is_live = self._slots.is_live
@@ -168,7 +168,7 @@ class SlotSession(Session):
         return slot
 
     def _make_room(self, taken: int, columns: int) -> None:
-        """Slots for all live sequences, and for ended ones as far as the budget goes."""
+        """Reserve slots for all live sequences, and for ended ones as far as the budget goes."""
         allocated = len(self._slots.marks)
         slots = allocated if taken <= allocated else max(taken, allocated + allocated // 2)
         room = max(taken, min(self.budget // columns, slots))
@@ -178,13 +178,13 @@ class SlotSession(Session):
         self.counts.most_kept = max(self.counts.most_kept, room * columns)
 
     def _pack(self) -> None:
-        """Live sequences stand in the first slots."""
+        """Move live sequences into the first slots."""
         for source, target in self._slots.pack():
             self._live[target] = self._live.pop(source)
 
     def _read_together(self, joining: Sequence[_Joining]) -> Tensor:
         """The last-token states of some prompts; the keys of shared first tokens are already
-        there.
+        cached.
         """
         longest = max(new.fresh for new in joining)
         device = self._decoder.device
@@ -218,7 +218,9 @@ class SlotSession(Session):
         return stream[torch.arange(len(joining), device=device), (fresh - 1).to(device)]
 
     def _join_twins(self, joining: Sequence[_Joining], states: Tensor, taken: int) -> None:
-        """Requests for a prompt that was just read: its keys, its logits, draws of their own."""
+        """Add the other requests for each prompt just read: they share its keys and logits, and
+        draw their own tokens.
+        """
         replies = [self._live[new.slot] for new in joining]
         which = list(range(len(joining)))
         for index, new in enumerate(joining):
@@ -231,10 +233,10 @@ class SlotSession(Session):
         logits = self._unembed(states)[torch.tensor(which, device=states.device)]
         self._take(replies, logits)
 
-    # --- going on ---
+    # --- the next token ---
 
     def _step(self) -> None:
-        """One more token for every live sequence."""
+        """Generate one more token for every live sequence."""
         self._pack()
         count = len(self._live)
         replies = [self._live[slot] for slot in range(count)]
@@ -266,7 +268,7 @@ class SlotSession(Session):
         self.counts.generated_tokens += len(replies)
 
     def _ended(self) -> list[Generated]:
-        """Replies that are complete leave their slots."""
+        """Free the slots of complete replies, and return these."""
         ended = [slot for slot, reply in self._live.items() if reply.finish]
         for slot in ended:
             self._slots.leave(slot)

@@ -122,7 +122,7 @@ class Sites:
 
     def _edit_hook(self, point: Hookpoint, stream: Tensor) -> Any:
         family, block = self._decoder.family, self._decoder.blocks[point.layer]
-        if point.site not in EDITABLE:  # edits read it, none changes it
+        if point.site not in EDITABLE:  # edits may read this site but not change it
             return self._listen(point, lambda site, value: self._editing.apply(str(site), value))
         if point.site == "resid_mid":
             module = block.get_submodule(family.attention_after or family.attention)

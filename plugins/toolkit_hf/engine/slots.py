@@ -1,8 +1,8 @@
 """Keys and values of the sequences of a session: one slot per sequence.
 
 The slot of an ended sequence is free, and keeps its keys until its room is needed: a new prompt
-that begins with the same tokens takes them over, best where they are. Before a token is computed
-for all live sequences, these stand in the first slots.
+that begins with the same tokens reuses them, without a copy if the slot is free. Live sequences are
+moved into the first slots before a token is computed for all of them.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Slots:
         return int(self.tokens.shape[1])
 
     def reserve(self, slots: int, columns: int) -> None:
-        """Room for this many sequences of this many tokens. Existing keys stay, as far as they fit;
-        live sequences must stand in the first slots where there will be fewer.
+        """Make room for this many sequences of this many tokens. Existing keys stay, as far as they
+        fit; live sequences must stand in the first slots where there will be fewer.
         """
         columns = -(-columns // COLUMNS) * COLUMNS
         if slots == len(self.marks) and columns == self.columns:
@@ -117,7 +117,7 @@ class Slots:
             self.values[heads.layer] = heads.value.new_zeros(shape)
         return self.keys[heads.layer], self.values[heads.layer]
 
-    # --- what sequences share ---
+    # --- shared keys ---
 
     def best_source(self, ids: Sequence[int], marks: Marks) -> tuple[int, int]:
         """The slot whose keys serve the most tokens of a new sequence, and how many: at most all
@@ -150,9 +150,9 @@ class Slots:
     # --- slots that join and leave ---
 
     def join(self, source: int, kept: int, ids: Sequence[int], marks: Marks, among: int) -> int:
-        """A slot for a new sequence, whose first `kept` tokens have their keys from `source`: that
-        slot if it is free, else the free one that has been so for longest, among the first `among`
-        slots, one of which is free.
+        """Choose a slot for a new sequence, whose first `kept` tokens have their keys from
+        `source`: that slot if it is free, else the free one that has been so for longest, among the
+        first `among` slots, one of which is free.
         """
         in_place = kept and source < among and not self.is_live[source]
         slot = source if in_place else self._oldest_free(among)
@@ -171,7 +171,7 @@ class Slots:
         return int(free[self._used[free].argmin()])
 
     def leave(self, slot: int) -> None:
-        """A sequence ends."""
+        """End a sequence and free its slot."""
         self.is_live[slot] = False
         self._touch(slot)
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILE_NUMBERS = 1 << 22
-"""The numbers of the widest stream inside a block in memory at a time: 16 MB in float32, so that a
-CPU finds them in its cache when the next operation reads them.
+"""How many numbers of a block's widest stream are in memory at a time: 16 MB in float32, which stay
+in a CPU's cache for the next operation.
 """
 LONGER = 32
-"""The factor by which they are more on a GPU, which short matrices would leave idle: 512 MB."""
+"""The factor of that number on a GPU, which small matrices would leave idle: 512 MB."""
 
 
 @dataclass(frozen=True)

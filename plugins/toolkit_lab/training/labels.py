@@ -20,10 +20,11 @@ from toolkit_lab.training.saes import residuals
 MODEL = "model"
 """The name of a model is that of its folder."""
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
-"""What a token decodes to that holds a part of a character."""
+"""The decoded text of a token that holds part of a character."""
 SEED = 1311
 PAIRS, SHARE = 4, 0.05
-"""Pairs that a label names at most, and the share of a feature's activation that each has at least.
+"""The most pairs that a label names, and the smallest share of the feature's activation that a pair
+must have.
 """
 
 

@@ -45,7 +45,7 @@ class RandomDecoder(Sae):
         return self._trained.active(rows)
 
     def decode(self, activations: Tensor) -> Tensor:
-        """What the trained decoder gives, with the row of every active feature exchanged."""
+        """The trained decoder's output, with the row of every active feature replaced."""
         active = activations.any(dim=0).nonzero()[:, 0].tolist()
         changed = self.decoder_rows(active) - self._trained.decoder_rows(active).float()
         decoded: Tensor = self._trained.decode(activations) + activations[:, active] @ changed

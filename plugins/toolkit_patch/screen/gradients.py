@@ -36,7 +36,7 @@ def mean_gradients(
     finished: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """By hookpoint, the mean over decision points of the gradient at the edited token. `finished`:
-    methods that are done, of how many, for the progress.
+    how many methods are done, and of how many, for progress reports.
     """
     import torch
 

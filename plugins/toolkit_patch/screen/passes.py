@@ -94,7 +94,7 @@ def read_prompt(
 def push_edits(
     model: Model, outcomes: Outcomes, reading: Reading, edited: Sequence[EditedStreams]
 ) -> list[tuple[Floats, Floats]]:
-    """What `push` gives, for each group of edits."""
+    """The results of `push` for each group of edits."""
     import torch
 
     entering = [_entering(reading, group) for group in edited]
@@ -135,7 +135,7 @@ def _entering(reading: Reading, group: EditedStreams) -> tuple[int, Tensor] | No
 def _push_inside(
     model: Model, outcomes: Outcomes, reading: Reading, group: EditedStreams
 ) -> tuple[Floats, Floats]:
-    """What `push` gives for edits that enter inside a block."""
+    """The results of `push` for edits that enter inside a block."""
     import numpy as np
 
     chances, divergences = [], []

@@ -14,7 +14,7 @@ Tones = Mapping[str, str]
 ROW_HEIGHT, LEFT, WIDTH, RIGHT, VERDICT_WIDTH = 30.0, 110.0, 520.0, 24.0, 150.0
 TOP, HEIGHT, BOTTOM = 8.0, 270.0, 46.0
 UP_TITLE = 46.0
-"""Where the title of the vertical axis stands."""
+"""The position of the vertical axis's title."""
 SMALLEST_P = 1e-30
 
 

@@ -1,4 +1,4 @@
-"""What random decoder rows give in a screen, compared with the trained ones."""
+"""The results of a screen with random decoder rows, compared with those of the trained ones."""
 
 from __future__ import annotations
 

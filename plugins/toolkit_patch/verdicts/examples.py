@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN, EXAMPLES = 24, 2
 """Features with examples (those that the table of verdicts names), and examples per feature."""
 OPEN = 6
-"""Features whose examples are seen at once; those of the others are unfolded."""
+"""Features whose examples are shown open; those of the others are folded."""
 BEFORE, AFTER = 120, 40
 """Characters shown before and after the token on which a feature fires hardest."""
 STYLE = (

@@ -155,8 +155,8 @@ def _beside_directions(row: Row, q: float, params: Verdicts, change_text: str) -
 
 
 def _rebuilding(row: Row, params: Verdicts) -> bool:
-    """Whether both values move the outcome the same way in the rebuilt stream, so that the cause is
-    what the SAE leaves out.
+    """Whether both values move the outcome the same way in the rebuilt stream, in which case the
+    cause is the dropped SAE error.
     """
     change_a, change_b = row["reconstruct_a"], row["reconstruct_b"]
     if change_a is None or change_b is None or row["p_reconstruct"] > params.alpha:

@@ -114,8 +114,8 @@ def _corrected(rules: SlotMachine, state: State) -> _Blocks:
 
 
 _TERSE, _REASONED = 32, 1024
-"""Tokens that replies get by default. Of a chat model that gave reasons none of 1,670 replies was
-cut at 1,024, and one in six at 250.
+"""The default limits of new tokens. Of 1,670 replies in which a chat model gave reasons, none was
+cut at 1,024 tokens and one in six at 250.
 """
 
 

@@ -20,16 +20,16 @@ SAMPLING_BYTES = 24
 """Bytes per vocabulary entry while a token is sampled: logits, and probabilities in float64."""
 
 STUDY_ROUNDS = 6
-"""Rounds of a game to expect: the mean of the twelve cells of the published study is 5.7."""
+"""The expected rounds of a game: the mean of the twelve cells of the published study is 5.7."""
 SHARED_PREFIX = 0.55
-"""Share of the prompts' tokens to expect in keys that are there already: of equal prompts, and of
-those that begin alike.
+"""The expected share of prompt tokens whose keys are already cached: those of equal prompts and of
+shared beginnings.
 """
 PROMPTS = 32
-"""Conditions whose prompts are read for the number of tokens to expect."""
+"""The number of conditions whose prompts are tokenised to estimate their length."""
 STORED_ROUND, STORED_PROMPT_TOKEN, STORED_REPLY_TOKEN, STORED_GAME = 80, 0.5, 2, 120
-"""Stored bytes to expect: of a round without its texts, of a token of a prompt, most of which
-repeats others, of a token of a reply, and of a game.
+"""The expected stored bytes of a round without its texts, of a prompt token (most prompts repeat
+others), of a reply token, and of a game.
 """
 
 
@@ -80,7 +80,7 @@ def _memory(params: Play, load: Workload) -> int:
 
 
 def expected_rows(params: Play, available: Mapping[str, int]) -> Mapping[str, int]:
-    """Games of the study's length, no reply of which is asked for again."""
+    """The expected rows: games of the study's length, without re-asked replies."""
     games = available["units"]
     rounds = min(STUDY_ROUNDS, params.game.make().max_rounds)
     return {"games": games, "rounds": games * rounds}

@@ -133,7 +133,7 @@ class CanonicalSae(Sae):
         """Columns of W_enc, read from the file alone."""
         weights, chosen = self._in_file(), self._checked(features)
         columns = weights.w_enc.rows(chosen)
-        if weights.norm == "none":  # else `normalise` has multiplied by it
+        if weights.norm == "none":  # otherwise `normalise` has applied it
             columns = columns * weights.scale_in
         if weights.gate == "gated":
             columns = columns * _magnitude(weights, chosen)[:, None]

@@ -44,7 +44,7 @@ def _largest(products: Tensor, weights: Weights, *, signed: bool) -> Sparse:
     )
     values = before.gather(-1, indices)
     on = values != 0 if signed else values > 0
-    if bool(on.all()):  # as nearly always: then there is nothing to pick
+    if bool(on.all()):  # the usual case: all of the top k are active
         return Sparse(on.sum(dim=-1), indices.reshape(-1), values.reshape(-1))
     return Sparse(on.sum(dim=-1), indices[on], values[on])
 

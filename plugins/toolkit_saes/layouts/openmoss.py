@@ -1,7 +1,7 @@
 """OpenMOSS's layouts of 2025 and 2026: `config.json` and `sae_weights.safetensors`, in training
 units, run in the dataset-wise form.
 
-Activations are in training units, not multiplied by decoder norms; the gate may look at the
+Activations are in training units, not multiplied by decoder norms; the gate may rank by the
 product. Upstream's own fold of the norms does not rescale the thresholds and changes what fires, so
 nothing is folded here.
 """

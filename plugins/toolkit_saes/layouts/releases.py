@@ -35,8 +35,8 @@ def known(release: str | None) -> dict[str, Any]:
 
 
 def sparsities(release: str | None, width: str, *, complete: bool = True) -> dict[int, list[int]]:
-    """The average L0s of each layer of a Gemma Scope release; empty if `complete` is asked for and
-    the list is not.
+    """The average L0s of each layer of a Gemma Scope release; empty if `complete` is required and
+    the list is incomplete.
     """
     facts = known(release)
     listed: dict[str, list[int]] = (

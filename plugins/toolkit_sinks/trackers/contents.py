@@ -1,4 +1,6 @@
-"""What a tracker is given of a run: spec, identities, findings, tables, measures and charts."""
+"""The contents of a run that go to a tracker: spec, identities, findings, tables, measures and
+charts.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ FINDING_COLUMNS = ("sentence", "number", "low", "high", "n", "baseline")
 
 
 class TrackerParams(SinkParams):
-    """Which tables a tracker is given, and how much of them."""
+    """Which tables go to a tracker, and how many rows of each."""
 
     tables: tuple[Annotated[str, AfterValidator(check_table)], ...] = Field(
         ("verdicts", "effects", "measures", "comparisons"),
@@ -120,5 +122,5 @@ def measures_of(work: SinkWork) -> dict[str, float]:
 
 
 def _name(text: str) -> str:
-    """A text as trackers take it for a part of a name."""
+    """A text in the characters that trackers allow in a part of a name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_")

@@ -41,7 +41,7 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ALLOW_FILE_STORE": "true"}
 """No usage report; and folders are allowed as tracking stores. Read when mlflow is imported."""
 RUN_TAG = "toolkit.run"
 LONGEST_PARAM, PARAMS_AT_ONCE = 6000, 100
-"""What MLflow's stores take."""
+"""Limits of MLflow's stores: characters of a param, and params per call."""
 PASSWORDS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "DATABRICKS_TOKEN")
 
 
@@ -107,7 +107,7 @@ def _log(work: SinkWork) -> tuple[str, str]:
     """Log the run; the ids of its experiment and of its run there."""
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):  # they announce each table of a new database
+    for name in ("mlflow", "alembic"):  # they log each table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=_uri(work))
     experiment = _experiment(client, work)
@@ -163,7 +163,7 @@ def _log_params(client: Any, run: str, params: Mapping[str, str]) -> None:
 
 
 def _key(name: str) -> str:
-    """A name as MLflow takes it: letters, digits and `_-. /`."""
+    """A name in the characters that MLflow allows: letters, digits and `_-. /`."""
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
 
 

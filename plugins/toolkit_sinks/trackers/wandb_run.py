@@ -36,7 +36,7 @@ QUIET = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 """No crash reports, and nothing on the terminal; read when wandb is imported."""
 SERVER = "https://api.wandb.ai"
 STATE = ".syncstate"
-"""The end of the file in which wandb notes what it has sent: nothing yet."""
+"""The suffix of the file in which wandb records what it has sent."""
 LOGINS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 
 

@@ -187,7 +187,7 @@ def _layers_of(side: Sequence[Moments]) -> Moments:
 
 
 class _Sums:
-    """Each group's sums, from rows that come by text after text."""
+    """Each group's sums, from rows that arrive text by text."""
 
     def __init__(self, design: Design, shape: tuple[int, ...]) -> None:
         from toolkit_stats.math.streaming import Stream

@@ -48,7 +48,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
 
 
 def _warning(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Warns of metadata that give the groups away, above everything else."""
+    """A warning, above all figures, that metadata separate the groups."""
     separating = [
         row["name"] if row["kind"] == "metadata" else "metadata" for row in rows if row["separates"]
     ]
@@ -116,7 +116,7 @@ def _spoken(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every number; the folds and group sizes stand once, above."""
+    """A table of every number; folds and group sizes are stated once, above it."""
     designs = dict.fromkeys(
         f"{row['folds']} folds by unit and prompt; {row['groups']}" for row in rows if row["folds"]
     )

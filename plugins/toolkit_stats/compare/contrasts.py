@@ -44,8 +44,8 @@ class ContrastTable:
     """One contrast with one entry per feature, sorted by space and feature.
 
     Undefined numbers are NaN. `name` is unique among the contrasts of the run. `d` is the effect,
-    whichever it is; `a` is what a positive one is higher in. `discovered` goes by q alone, `twin`
-    does in this SAE what another discovery does in another SAE of the same site.
+    whichever it is; `a` names the group in which a positive effect is higher. `discovered` goes by
+    q alone, `twin` marks a duplicate of a discovery in another SAE of the same site.
     """
 
     comparison: Comparison

@@ -254,7 +254,7 @@ def _counted(tested: SpaceResult, test: Test, suffix: str) -> Floats:
     )
 
 
-# --- the same feature in several SAEs -------------------------------------------------------------
+# --- duplicates in several SAEs of a site ---------------------------------------------------------
 
 
 def _twins(
@@ -264,7 +264,7 @@ def _twins(
     tested: Sequence[SpaceResult],
     corrected: Sequence[Corrected],
 ) -> list[list[Twin]]:
-    """By space, the discoveries that do the same as another discovery at their site."""
+    """By space, the discoveries that duplicate another discovery at their site."""
 
     activations = cache(lambda: Activations(work.inputs, work.params.at))
 

@@ -133,7 +133,9 @@ def _drawn(spreads: Sequence[_Spread]) -> str:
 
 
 def _panel(spread: _Spread) -> Iterator[str]:
-    """Two rows of thin bars side by side; the first bin is of samples without it."""
+    """Two rows of thin bars side by side; the first bin counts the samples in which it does not
+    fire.
+    """
     bottom, step = TOP + HEIGHT, (WIDTH - LEFT) / (BINS + 2)
     highest = max(*spread.silent, *spread.shares[0], *spread.shares[1], 0.01)
     yield draw.text(LEFT, 13, spread.name, kind="strong")

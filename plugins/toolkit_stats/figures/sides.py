@@ -13,7 +13,7 @@ HIGHER_IN_A, HIGHER_IN_B = "var(--computed)", "var(--failed)"
 
 
 def key_of_sides(contrast: ContrastTable) -> str:
-    """Which colour is higher in which group."""
+    """The key of colours: one for each group in which features are higher."""
     return draw.key(
         [(HIGHER_IN_A, f"higher in {contrast.a}"), (HIGHER_IN_B, f"higher in {contrast.b}")]
     )

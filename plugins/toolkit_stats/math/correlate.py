@@ -38,7 +38,7 @@ class Pairs:
     """The strongest pairs: columns of the first and of the second space, and their r; which pair of
     spaces they are of.
 
-    `least`: of a perfect correlation the p that it has at least, else 0.
+    `least`: the smallest p that a perfect correlation can have, else 0.
     """
 
     spaces: Ints
@@ -95,8 +95,8 @@ class Strongest:
             strength = np.abs(r).ravel()
             bins = (strength * BINS).astype(np.int64)
             self._counts += np.bincount(bins, minlength=BINS + 1)
-            # The p of a perfect pair is not that of its bin, so those that are not kept help no
-            # other pair.
+            # The p of a perfect pair is not that of its bin, so perfect pairs are not counted in
+            # their bin.
             self._counts -= np.bincount(bins[strength >= PERFECT], minlength=BINS + 1)
             index = self._candidates(strength)
             a_index, b_index = np.divmod(index, len(b.features))

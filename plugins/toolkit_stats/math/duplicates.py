@@ -31,8 +31,8 @@ def twins(
 ) -> list[list[Twin]]:
     """By space, the given features that duplicate a feature of another SAE at the same site.
 
-    `order` is as in `same_as`; `columns` reads what a space's given features did, for the sites
-    that need it.
+    `order` is as in `same_as`; `columns` reads the activations of a space's given features, where a
+    site needs them.
     """
     results: list[list[Twin]] = [[] for _ in facts]
     for site in _sites(facts):
@@ -104,8 +104,8 @@ def _sets(a: Ints, b: Ints, r: Floats, owner: Ints) -> list[int]:
 
 
 def _alike(matrix: Any, owner: Ints) -> tuple[Ints, Ints, Floats]:
-    """Pairs of columns of different owners that correlate, each once, and their r, of which what
-    rounding makes is cut off.
+    """Pairs of correlated columns of different owners, each once, and their r, rounded to nine
+    decimals.
     """
     rows, count = matrix.shape
     mean = np.asarray(matrix.mean(axis=0))

@@ -29,7 +29,9 @@ float32 spreads are larger.
 WIDE_SHARE, WIDE_CLUSTERS = 0.9, 20
 """A feature is wide if it fires in this share of the samples of groups with this many clusters,"""
 WIDE_SKEWNESS, FEW_SKEWNESS = 0.4, 1.0
-"""if its skewness is at most this in the larger and in the smaller group, which shows it badly,"""
+"""if its skewness is at most this in the larger and in the smaller group, which estimates it
+poorly,
+"""
 WIDE_KURTOSIS = -0.5
 """and if its excess kurtosis in the larger group is at least this: where tails are short (uniform
 values: -1.2), the spread of a small group is too often far too small."""
@@ -126,8 +128,8 @@ def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Mome
 
 
 def _powers(column: Ints, deviation: Floats, fired: Ints, samples: int) -> tuple[Floats, Floats]:
-    """By column, the sums of the third and fourth powers of what fires; only of columns that nearly
-    always do, since no others are asked for.
+    """By column, the sums of the third and fourth powers of the stored values; only of columns that
+    fire nearly always, since only those need them.
     """
     dense = fired >= WIDE_SHARE * samples
     if not dense.any():
@@ -166,8 +168,8 @@ def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats,
     column, size = sums.indices.astype(np.intp), np.repeat(sizes, np.diff(sums.indptr))
     expected = size * mean[column]
 
-    # A cluster in which a feature is silent is off by its expected sum: all clusters are taken for
-    # silent, and then corrected.
+    # A cluster in which a feature is silent deviates by its expected sum: treat all clusters as
+    # silent, then correct those that are not.
     def powers(power: int) -> Floats:
         stored = np.bincount(column, weights=(sums.data - expected) ** power, minlength=len(mean))
         silent = (sizes**power).sum() - np.bincount(
@@ -211,9 +213,7 @@ def wide(a: Moments, b: Moments) -> npt.NDArray[np.bool_]:
 
 
 def student(a: Moments, b: Moments) -> Contrast:
-    """Student's test: cluster means, weighted by size, spread alike in both groups, and that spread
-    is pooled.
-    """
+    """Student's test of cluster means weighted by size, with one pooled spread for both groups."""
     variance = _pooled(a, b) * (1 / a.clusters + 1 / b.clusters)
     return _contrast(
         a, b, variance, np.where(variance > 0, float(a.clusters + b.clusters - 2), np.nan)
@@ -224,9 +224,9 @@ def unpooled(a: Moments, b: Moments, spread: Spreads = "guarded") -> tuple[Float
     """The variance of the difference of two means, each group with its own spread, and its degrees
     of freedom.
 
-    A small group in which a rare feature is silent by chance shows no spread, and all certainty
-    would come from the other. Guarded, the variance is at least the pooled one, and the degrees of
-    freedom at most those with each spread at least the pooled one.
+    A small group in which a rare feature is silent by chance shows no spread, so that the variance
+    would come from the other group alone. Guarded, the variance is at least the pooled one, and the
+    degrees of freedom at most those with each spread at least the pooled one.
     """
     variance, df = a.variance + b.variance, _satterthwaite(a, b, a.variance, b.variance)
     if spread == "own":

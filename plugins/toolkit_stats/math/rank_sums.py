@@ -21,7 +21,9 @@ EXACT = 20_000
 """With at most this many arrangements of the labels, a rank test enumerates them."""
 
 MANY = 30
-"""Firing rows that the smallest group must expect for chi-squared to hold far out."""
+"""The expected number of firing rows in the smallest group from which chi-squared holds in the
+tail.
+"""
 
 SMALL = 0.05
 """A p below this is recomputed where a column has zeros: the normal approximation is wrong in the
@@ -72,7 +74,7 @@ def _stored(ranked: Ranked) -> Ints:
 def _mixed(ranked: Ranked, a: int, distance: Floats, columns: Ints) -> Floats:
     """The p-values of rank sums at `distance` from their mean, for the given columns.
 
-    A column that fires in k of n rows has few distinct rank sums, and far out the normal
+    A column that fires in k of n rows has few distinct rank sums, and in the tail the normal
     distribution is wrong by orders of magnitude. How many of the k fall into the first group is
     hypergeometric, exactly; given that number, their ranks are a random choice of this many of k,
     and only this part is approximated as normal.
@@ -115,7 +117,7 @@ def _log_choose(n: Any, k: Any) -> Floats:
 
 def _tail(beyond: Floats, variance: Floats) -> Floats:
     """The probability that a normal variable with mean 0 is at least this large; without variance,
-    whether 0 is.
+    whether 0 is at least this large.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         normal = ndtr(-beyond / np.sqrt(variance))
@@ -178,9 +180,9 @@ def van_elteren(parts: Strata) -> Floats:
 def _mixed_within(parts: Strata, column: int, distance: float) -> float:
     """The p of a sum over strata that lies `far` from its mean, for one column.
 
-    In each stratum the rank sum is what `_mixed` takes it for. The distributions of the strata, on
-    a common grid, are convolved. What falls between two points of the grid goes outwards, so that p
-    is never too small for it.
+    In each stratum the rank sum has the distribution that `_mixed` uses. The distributions of the
+    strata, on a common grid, are convolved. Probability between two grid points is moved outwards,
+    so that p is never too small.
     """
     mixtures = [_of_stratum(stratum, column, int(in_first.sum())) for stratum, in_first in parts]
     widest = [

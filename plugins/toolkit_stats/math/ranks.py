@@ -17,10 +17,10 @@ from toolkit.arrays import Floats, Ints
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """Midranks of all rows, by column. What is not stored is zero and has the rank `zero`; `above`
-    is what stored ones have more.
+    """Midranks of all rows, by column. Values that are not stored are zero and have the rank
+    `zero`; `above` is the excess of stored ones over it.
 
-    Entries stand by column and then by value. Entries of equal value in a column are a run;
+    Entries are sorted by column and then by value. Entries of equal value in a column are a run;
     `starts` says where each begins.
     """
 
@@ -68,8 +68,8 @@ def ranked(matrix: Any) -> Ranked:
     below = value[starts] < 0
     negatives = np.bincount(run_column[below], minlength=columns)
     zeros = (rows - stored).astype(np.float64)
-    # A stored value lies behind the zeros unless it is negative; a zero lies behind the negative
-    # entries, half way among its kind.
+    # A stored value ranks above the zeros unless it is negative; a zero ranks above the negative
+    # entries, at the mean rank of all zeros.
     beneath = np.bincount(run_column[below], weights=length[below], minlength=columns)
     base = ends - stored + beneath - zeros / 2 + 0.5
     above = starts + (length + 1) / 2 - base[run_column] - zeros[run_column] * below

@@ -79,7 +79,7 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         yield f"{folder}ranked_features_sound.csv", _sound_csv(_ordered(features, "rank_sound"))
 
 
-# --- what was found -------------------------------------------------------------------------------
+# --- ranked features ------------------------------------------------------------------------------
 
 
 def rankings(inputs: Inputs) -> list[Comparison]:
@@ -186,8 +186,8 @@ def _published_numbers(row: Mapping[str, Any], labels: Sequence[str]) -> list[An
 
 
 def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
-    """Every feature that passes; `same_as` is empty in all that count once, and else the address of
-    the feature that it does as.
+    """Every feature that passes; `same_as` is the address of the feature that a row duplicates, and
+    empty for all others.
     """
     heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *SOUND, "same_as"]
     numbers = [

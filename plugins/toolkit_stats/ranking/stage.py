@@ -268,9 +268,7 @@ def _chosen_for_writing(
 
 
 def _twins(results: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
-    """By space, the passing features that do the same as a better one in another SAE at the same
-    site.
-    """
+    """By space, the passing features that duplicate a better one in another SAE of the site."""
     import numpy as np
 
     from toolkit_stats.math.duplicates import twins

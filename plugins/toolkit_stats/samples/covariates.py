@@ -1,4 +1,4 @@
-"""What a comparison holds equal: covariates of samples as numbers, and strata of cells.
+"""What a comparison adjusts for: covariates of samples as numbers, and strata of cells.
 
 Imported when a step runs: it needs NumPy and SciPy.
 """
@@ -34,7 +34,7 @@ def model_of(work: Work, design: Design) -> CovariateModel | None:
 
 
 def describe(params: Means) -> str:
-    """What is held equal, for people; empty where nothing is."""
+    """The covariates that are adjusted for, for people; empty without any."""
     return "; ".join(
         [
             *([f"given {', '.join(params.covariates)}"] if params.covariates else []),
@@ -64,8 +64,8 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
 
 
 def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
-    """The stratum of each cell, numbered from 0, if the params name one. A cell lies in one
-    stratum, or its labels cannot move.
+    """The stratum of each cell, numbered from 0, if the params name one. A cell in several strata
+    is refused.
     """
     within = work.params.within
     if within is None:

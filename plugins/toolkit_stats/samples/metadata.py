@@ -65,8 +65,8 @@ def design(keys: Sequence[Key], train: Bools) -> Floats:
 
 
 def _numbers(key: Key, train: Bools) -> list[Floats]:
-    """The number itself, and where it lies among the training samples' (a label may depend on it in
-    a bent way).
+    """The number itself, and indicators of its value or quantile bin among the training samples,
+    since a label may depend on it non-linearly.
     """
     number = np.array([np.nan if value is None else float(value) for value in key.values])
     finite = np.isfinite(number)
@@ -91,7 +91,7 @@ def _words(key: Key, train: Bools) -> list[Floats]:
 
 def logistic(x: Floats, positive: Bools, penalty: float = 1.0) -> Floats:
     """Weights of a ridge logistic regression, the intercept last and free. Newton's method, each
-    step halved until it helps.
+    step halved until the loss falls.
     """
     padded = np.column_stack([x, np.ones(len(x))])
     ridge = np.append(np.full(x.shape[1], penalty), 1e-9)

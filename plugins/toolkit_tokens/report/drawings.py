@@ -13,8 +13,8 @@ from toolkit import figures as draw
 LEFT, RIGHT, TOP = 150.0, 12.0, 16.0
 WIDTH, ROW = 760.0, 16.0
 NARROW, LABEL, CHARACTER = 480.0, 30, 6.8
-"""The width of a drawing that a narrow screen shows whole, the characters of a label in it, and the
-width of one.
+"""The width of a drawing that fits a narrow screen, the most characters of a label, and the width
+of a character.
 """
 COLOURS = ("var(--computed)", "var(--failed)", "var(--part)", "var(--faint)", "var(--fg)")
 CELLS = 6000

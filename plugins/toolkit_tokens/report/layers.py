@@ -1,5 +1,5 @@
-"""Layers' evolution: where a text fires, layer by layer; what fires at the decision at each layer;
-and how much the decision attends to a span, and fires in it, from layer to layer.
+"""Layer by layer: where features fire in a text, which features fire at the decision, and how much
+the decision attends to a span and features fire in it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _by_token(sample: Mapping[str, Any], rows: Mapping[int, pa.Table]) -> Iterat
 
 
 def _at_decision(sample: Mapping[str, Any], rows: Mapping[int, pa.Table]) -> Iterator[Figure]:
-    """The strongest feature of some layers, as its number goes through all of them."""
+    """The strongest feature of some layers, and the activation of its index at every layer."""
     import pyarrow.compute as pc
 
     last = len(sample["token_ids"]) - 1

@@ -15,7 +15,7 @@ EVERY_TOKEN = Selector.model_validate({"exclude": {"bos": False}})
 
 
 def _check_positions(value: Any) -> Any:
-    """Refuse a text that names no positions, with the words of every other `at`."""
+    """Refuse a text that names no positions, with the same message as every other `at`."""
     if isinstance(value, str):
         At.model_validate({"at": value})
     return value

@@ -1,6 +1,5 @@
-"""The report's section on descriptions held against each other: each relation over all features,
-the clearest single features, and all that is said of the features that patching or words single
-out.
+"""The report's section on how far descriptions agree: each relation over all features, the clearest
+single features, and every description of the features that patching or words select.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What words go with besides features: numbers of the samples' metadata, such as the balance."""
+"""The numbers of the samples' metadata, such as the balance, with which words are associated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def strongest(
     words: Any,
     prior: float,
 ) -> list[tuple[str, float] | None]:
-    """For each word of `words`, the number that goes with it most, and its z: the same log-odds as
+    """For each word of `words`, the number most associated with it, and its z: the same log-odds as
     a feature's, where a number above its median is high. `present`: samples by all words.
     """
     sizes = np.asarray(present.sum(axis=1), float).ravel()

@@ -71,8 +71,8 @@ def log_odds(
     total: float,
     prior: float,
 ) -> tuple[Floats, Floats]:
-    """delta and z of words that `both` of their `words` have in the first corpus, which has
-    `first` words of all `total`.
+    """delta and z of each word: `both` of its `words` occurrences are in the first corpus, which
+    has `first_total` of all `total` words.
     """
     y_i = np.asarray(both, np.float64)
     y_j = np.asarray(words, np.float64) - y_i

@@ -1,5 +1,5 @@
-"""TF-IDF as the study published it: no test, no correction, and a cut that a sparse feature does
-not have.
+"""TF-IDF as the study published it: no test, no correction, and a median split that fails for
+sparse features.
 
 Samples are split at the median of a feature, those at the median counted as high. Words whose
 relative frequencies differ by more than 0.01 are listed, at most 20 each way; tf is the frequency
