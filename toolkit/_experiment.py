@@ -30,7 +30,7 @@ class ExperimentPlan:
     total: Cost
     """The most that all stages together can cost."""
     expected: Cost
-    """What they are expected to cost."""
+    """The expected cost of all stages together."""
 
 
 @dataclass(frozen=True)

@@ -250,8 +250,8 @@ def space_row(model: Identity, sae: Sae) -> dict[str, Any]:
 
 
 def average_l0s(inputs: Inputs) -> dict[str, float]:
-    """By space: the L0 that its SAE declares if it was examined, else the one in its name; spaces
-    with neither are left out.
+    """The L0 of each space: the one that its SAE declares if it was examined, else the one in its
+    name; spaces with neither are left out.
     """
     named = {
         row["space"]: _NAMED_L0.search(str(row["sae"])) for row in inputs.read("spaces").to_pylist()

@@ -30,7 +30,7 @@ def sample_row(
 
 
 def metadata_row(name: str, key: str, value: float | str) -> dict[str, Any]:
-    """What is known of a sample under a key, as a row of `sample_meta`."""
+    """The value of a sample's metadata key, as a row of `sample_meta`."""
     is_text = isinstance(value, str)
     return {
         "sample": name,

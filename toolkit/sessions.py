@@ -160,9 +160,9 @@ class Session(ABC):
         edits: Sequence[Edit] = (),
         row: int = 0,
     ) -> None:
-        """Ask for a reply to `ids`; allowed while `run` goes on. `id` identifies the reply, and the
-        row in the tallies of edits. The end of the text is not drawn before a reply has
-        `min_tokens`.
+        """Request a reply to `ids`, also while `run` is yielding replies. `id` identifies the
+        reply, and the row in the tallies of edits. The end of the text is not drawn before a reply
+        has `min_tokens`.
         """
         if not ids:
             raise DataError(f"'{id}' has no tokens: a model needs at least one to read.")

@@ -10,8 +10,8 @@ from toolkit_store.lance import LanceFault, lance_faults
 
 
 def check_columns(uri: str, name: str, table: Any) -> None:
-    """Refuse a LanceDB table that another version made; one that cannot be opened is left to
-    whoever reads its rows.
+    """Refuse a LanceDB table that another version made; one that cannot be opened is reported when
+    its rows are read.
     """
     try:
         with lance_faults():

@@ -205,8 +205,8 @@ class FileRecord:
                 yield str(path), difference
 
     def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
-        """What is wrong with the record itself: it is gone, is not as it was written, or its last
-        version is gone.
+        """The problems of the record itself: it is missing, differs from what was written, or the
+        table's last version is missing.
         """
         if not self._path(table).exists():
             if used():

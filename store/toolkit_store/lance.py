@@ -75,8 +75,8 @@ def _reason(error: BaseException) -> str:
 def without_blobs(query: Any) -> Any:
     """Tell an asynchronous query that its table has no blob columns; no table of a store has any.
     LanceDB otherwise reads the table's schema before each query to find that out, which takes a
-    sixth of the query's time, and there is no public way to leave it out. A query without a table
-    skips the check; if a release keeps the table under another name, it checks as before.
+    sixth of the query's time, and no public option skips it. A query without a table skips the
+    check; if a release keeps the table under another name, it checks as before.
     """
     query._table = None
     return query

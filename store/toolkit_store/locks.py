@@ -75,8 +75,8 @@ Take = Callable[[float | None, OnWait | None], Hold]
 
 
 class Lease:
-    """This process's hold on a store's writer lock. Entering again only counts; `turn` makes its
-    threads take turns.
+    """This process's hold on a store's writer lock. Entering it again only increments a count;
+    `turn` makes its threads take turns.
     """
 
     def __init__(self, take: Take) -> None:

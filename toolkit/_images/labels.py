@@ -53,7 +53,7 @@ def _git(checkout: Path, *words: str) -> str | None:
 
 
 def _source() -> str | None:
-    """Where the toolkit's source is, if its package says so."""
+    """The URL of the toolkit's source, if the package's metadata has one."""
     try:
         urls = importlib.metadata.metadata("sae-toolkit").get_all("Project-URL") or []
     except importlib.metadata.PackageNotFoundError:

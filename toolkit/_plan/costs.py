@@ -262,7 +262,7 @@ class Loads:
 
 
 def max_samples(source: Stage, made: Mapping[str, int]) -> int | None:
-    """The most samples that a source yields; the identity of its files may already say so."""
+    """The most samples that a source yields; the identity of its files may already state it."""
     known = source.files.facts if source.files else {}
     if "rows" in known:
         return _limited(int(known["rows"]), int(known.get("units", known["rows"])), source.limit)

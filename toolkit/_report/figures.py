@@ -1,5 +1,6 @@
 """The figures of a report as files: each chart as an SVG that stands alone (and as PNG and PDF, if
-vl-convert is there), its data and each table as CSV, and `index.csv`, which says what each file is.
+vl-convert is installed), its data and each table as CSV, and `index.csv`, which says what each file
+is.
 """
 
 from __future__ import annotations

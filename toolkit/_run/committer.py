@@ -42,7 +42,7 @@ class Committer:
         self._interrupts, self._emit = interrupts, emit
 
     def job_folder(self, step: Step) -> Path:
-        """Where a worker puts a step's tables."""
+        """The folder where a worker puts a step's tables."""
         return self._jobs / step.key
 
     def is_finished(self, step: Step) -> bool:

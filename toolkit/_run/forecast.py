@@ -2,9 +2,9 @@
 others would be computed.
 
 A stage whose inputs are not committed cannot be expanded: its steps are shown as unknown ("?")
-until then. Each row has two costs of what is left: `cost`, a bound where games, thresholds or data
-decide, and `expected`. A stage that is equal to an earlier one of the plan, reached by another
-route, is computed with that one and costs nothing.
+until then. Each row has two costs of the remaining steps: `cost`, a bound where games, thresholds
+or data decide, and `expected`. A stage that is equal to an earlier one of the plan, reached by
+another route, is computed with that one and costs nothing.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def _rows(
 
 
 def stage_costs(plan: Plan, folder: Path) -> Iterator[StageCost]:
-    """What each stage with steps to compute is expected to cost; none for a stage whose cost is not
-    known.
-    """
+    """The expected cost of each stage with steps to compute, if it is known."""
     for row in _rows(plan, _store(folder), {}):
         cost = row["expected"]
         if cost is not None and cost["known"]:
@@ -192,8 +190,8 @@ def _priced(
     loads: BothLoads,
     left_of: Callable[[Loads], Workload | None] | None,
 ) -> dict[str, Any]:
-    """A stage's row with the cost of what is left (by default all of it), and of the whole stage,
-    since sinks write all of it.
+    """A stage's row with the cost of the remaining steps (by default all of them), and of the whole
+    stage, since sinks write all of it.
     """
     whole, expected = loads.bounds.of(stage), loads.expected.of(stage)
     left = whole if left_of is None else left_of(loads.bounds)

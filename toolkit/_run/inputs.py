@@ -57,7 +57,7 @@ class StoreInputs:
 
     def by_stage(self, table: str) -> dict[str, pa.Table]:
         """The rows of a table by stage, in the order in which stages ended. Stages of two
-        experiments that share a name are told apart by their experiment's.
+        experiments with the same name are distinguished by the experiment's name.
         """
         keys: dict[tuple[str, str], list[str]] = {}
         for row in sorted(self._rows, key=lambda row: row.committed_at):

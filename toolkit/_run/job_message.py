@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JobMessages:
-    """Makes `job` messages. What all steps of a stage share is made once."""
+    """Makes `job` messages. Data that all steps of a stage share is made once."""
 
     def __init__(self) -> None:
         self._of_stages: dict[str, Mapping[str, Any]] = {}

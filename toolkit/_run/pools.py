@@ -48,7 +48,7 @@ class PoolPlan:
 
     def commands(self, folder: Path) -> Iterator[str]:
         """The command line of each worker of a run's folder, or the script that starts them all, if
-        the executor can say it.
+        the executor states one.
         """
         part, params = self.executor.part, self.executor.params
         if part.script is not None:
@@ -131,8 +131,8 @@ def _template(
 
 
 def _on_cpu(executors: Sequence[Executor]) -> set[str]:
-    """The executors whose params say `gpus: none` where others may have GPUs: `--gpu` is about the
-    others. If all say so, it is about all.
+    """The executors whose params say `gpus: none` where others may have GPUs: `--gpu` applies to
+    the others, or to all if all say so.
     """
     without = {pool.name for pool in executors if pool.part.gpus(pool.params) == "none"}
     return without if len(without) < len(executors) else set()

@@ -52,7 +52,7 @@ class StageCounts:
     """The number of steps that this time covers."""
     forecast: ev.StageForecast | None = None
     cost: ev.StageCost | None = None
-    """What it was expected to cost when the first session began."""
+    """Its expected cost when the first session began."""
 
     @property
     def done(self) -> int:

@@ -164,7 +164,7 @@ class Scheduler:
     # --- taking events ---
 
     def _take_event(self) -> None:
-        """Take one event of a worker. While none comes, commit what is finished and look after the
+        """Take one event of a worker. While none comes, commit what is finished and check on the
         silent workers.
         """
         left = TICK_SECONDS

@@ -1,5 +1,5 @@
 """Where the result of a step comes from: the store, a job folder that an earlier run left, or a
-worker of this run. Each is committed if it is not yet, and announced.
+worker of this run. Each result is committed, unless it already is, and announced.
 """
 
 from __future__ import annotations

@@ -135,8 +135,8 @@ def _load(
 
 
 def _folders(path: Path, root: Node, overlay: Path) -> Iterator[Path]:
-    """Where the specs are that an overlay may name: in its folder, in the spec's, and in those of
-    specs that the spec's samples come from.
+    """The folders of the specs that an overlay may name: its own, the spec's, and those of specs
+    that the spec's samples come from.
     """
     yield from (overlay.absolute().parent, path.absolute().parent)
     for _, source in other_specs(root):

@@ -287,7 +287,7 @@ class SinkPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorPart(Part):
-    """Starts workers, here or elsewhere."""
+    """Starts workers, on this machine or elsewhere."""
 
     kind: ClassVar[str] = "executor"
     start: Callable[[Any, WorkerRequest], Worker]

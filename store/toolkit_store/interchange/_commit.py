@@ -83,7 +83,7 @@ def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table
         run.store.commit(_step(key, run.id, part, material, digest), looked_at)
         row = next(
             iter(run.store.run_states(run.id)), run.row
-        )  # the run may have gone on since it was looked up
+        )  # the run may have progressed since it was looked up
         steps = dict.fromkeys([*row.steps, *(step.key for step in run.steps)])
         if key not in row.steps:
             run.store.record_run(

@@ -75,8 +75,8 @@ def _lost(location: Location, name: str) -> list[str]:
 
 
 def _imported(steps: Sequence[StepRow]) -> list[str]:
-    """Notes about steps that were imported, not computed here: their rows are as good as the
-    export.
+    """Notes about steps that were imported, not computed here: their rows are only as reliable as
+    the export.
     """
     origins = [step.origin for step in steps if step.origin]
     if not origins:

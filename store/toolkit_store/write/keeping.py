@@ -2,8 +2,8 @@
 
 Joining files, making an index and deriving postings all write new files from old ones, with hashes
 of their own; so the files of the table are verified first (`FileRecord.verify`), and a damaged one
-is named and left as it is. Joining and indexing disturb no reader; only removing files needs
-readers to be away.
+is named and left as it is. Joining and indexing disturb no reader; only removing files requires
+that nobody reads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Ledger = Callable[[Iterable[str] | None], list[StepRow]]
 @dataclass(frozen=True)
 class CleanReport:
     """What `clean` removed: rows that no committed step owns, per table, and the files and bytes
-    given back.
+    freed.
     """
 
     rows: Mapping[str, int]

@@ -91,13 +91,13 @@ class StageForecast(RunEvent):
     stage: str
     seconds: float
     basis: str
-    """What the forecast rests on: `earlier runs` or `its first step`."""
+    """What the forecast is based on: `earlier runs` or `its first step`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost(RunEvent):
-    """What the steps of a stage that are left when a run begins are expected to cost, as `toolkit
-    plan` says.
+    """The expected cost of a stage's remaining steps when a run begins, as `toolkit plan` states
+    it.
     """
 
     event: ClassVar[str] = "stage_cost"
