@@ -121,7 +121,7 @@ def measure(
     systems: dict[str, Opened], rounds: int, samples: int, block: int, *, together: bool
 ) -> dict[tuple[str, str], np.ndarray]:
     """Milliseconds of each system and query, after a block that only warms up. Dense npz takes
-    seconds: it is asked three times.
+    seconds, so it is queried three times only.
     """
     times: dict[tuple[str, str], list[float]] = {}
     warm = max(block, 10)

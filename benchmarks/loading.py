@@ -115,7 +115,7 @@ def read(root: Path, rows: Any) -> int:
 
 
 def load_file(root: Path, rows: Any) -> int:
-    """safetensors' own loading; each number is looked at once."""
+    """safetensors' own loading; each number is read once."""
     from safetensors.torch import load_file
 
     for file in files_of(root):

@@ -184,7 +184,7 @@ def power_row(design: Design, d: float, sets: int, features: int, first: int = 0
 
 
 def _tests_of_power(data: Clusters) -> dict[str, Floats]:
-    """Our tests on clusters of one sample, and Welch's as SciPy has it (`spread: own`)."""
+    """Our tests on clusters of one sample, and Welch's as in SciPy (`spread: own`)."""
     matrix = sparse.csr_array(data.values)
     count = int(data.first.sum())
     sides = [moments(part, np.arange(part.shape[0])) for part in (matrix[:count], matrix[count:])]

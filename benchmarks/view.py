@@ -1,7 +1,7 @@
 """The explorer over a store of 9.9 M entries: how long each page takes to make, and memory.
 
     python benchmarks/view.py           31 layers x 6,400 samples x 50 of 16,384 features
-    python benchmarks/view.py --tiny    64 samples, asked once: whether it runs, no figures
+    python benchmarks/view.py --tiny    64 samples, one request each: no figures
     python benchmarks/view.py --browser CHROMIUM    first paint and clicks as well
 
 The first table has the server's time to a whole page, requested without a browser. With

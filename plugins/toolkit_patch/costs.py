@@ -78,8 +78,8 @@ class _Prompts:
 
 
 def _edited_suffixes(load: Workload, prompts: _Prompts, edits: float, blocks: int) -> float:
-    """The operations of edits of a last token: each recomputes it in so many blocks, where it sees
-    the whole prompt, and reads off the next token.
+    """The operations of edits of a last token: each recomputes it in this many blocks, attending to
+    the whole prompt, and unembeds the next token.
     """
     block_flops = token_flops(load.model, 2 * prompts.tokens, blocks)
     return edits * (block_flops + head_flops(load.model))

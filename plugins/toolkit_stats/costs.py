@@ -177,8 +177,8 @@ def leak(params: Leak, load: Workload) -> Cost:
 
 
 def probe(params: Probe, load: Workload) -> Cost:
-    """The stream from a table or one pass; at each layer and fold two readers of it, and in each
-    space the best feature.
+    """The stream from a table or one pass; at each layer and fold two linear classifiers on it, and
+    in each space the best feature.
     """
     width, layers = load.model.get("width", 0), _layers(params.layers, load)
     rows = min(load.samples, 2 * load.distinct)

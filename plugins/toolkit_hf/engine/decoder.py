@@ -180,8 +180,8 @@ class DecoderModules:
 
     @cached_property
     def takes_plans(self) -> bool:
-        """Whether the model's attention asks transformers which implementation to call. A model
-        that computes attention by itself cannot follow plans.
+        """Whether the model's attention calls the implementation that is registered with
+        transformers. A model that computes attention by itself cannot follow plans.
         """
         plan = _Probe(self.windows)
         with torch.inference_mode(), self.attention_by(PLANNED):

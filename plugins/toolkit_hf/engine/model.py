@@ -50,7 +50,7 @@ VOCABULARY_TILE = 1 << 14
 
 class CausalModel(Model):
     """A decoder, run block by block. `block_devices` has the device of each block, where they are
-    not all on one. With `switch`, a block whose attention weights are asked for computes them by
+    not all on one. With `switch`, a block whose attention weights are requested computes them by
     `eager`.
     """
 

@@ -85,7 +85,7 @@ class Slots:
 
     def reserve(self, slots: int, columns: int) -> None:
         """Make room for this many sequences of this many tokens. Existing keys stay, as far as they
-        fit; live sequences must stand in the first slots where there will be fewer.
+        fit; if slots are removed, live sequences must be in the first ones.
         """
         columns = -(-columns // COLUMNS) * COLUMNS
         if slots == len(self.marks) and columns == self.columns:

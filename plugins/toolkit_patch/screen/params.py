@@ -114,7 +114,7 @@ class PatchOutcomes(Params):
 
 
 class FollowUp(PatchOutcomes):
-    """At which decision points the features that a screen found are looked at again."""
+    """At which decision points the features that a screen found are measured again."""
 
     between: tuple[str, str] | None = Field(
         None, description="The two groups whose means are the values; as compared."

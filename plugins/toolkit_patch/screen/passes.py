@@ -2,7 +2,7 @@
 probabilities of the outcomes.
 
 An edit of the stream between blocks, or of what an MLP adds to it, enters behind its block. Edits
-at other sites, such as what attention adds, enter inside their block, which is computed anew from
+at other sites, such as what attention adds, enter inside their block, which is computed again from
 there for each row.
 """
 

@@ -63,7 +63,7 @@ _DOT_KEY = re.compile(r"^\(?[0-9]{1,2}\.\s")
 
 
 class Strict(Params):
-    """No params: the prompt defines the options and where the decision stands."""
+    """No params: the prompt defines the options and the position of the decision."""
 
 
 def make(params: Strict) -> Parser:

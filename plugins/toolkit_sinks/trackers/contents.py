@@ -88,7 +88,7 @@ def finding_rows(findings: Sequence[Finding]) -> list[list[Any]]:
 
 
 def tracked_tables(work: SinkWork) -> Iterator[TrackedTable]:
-    """The tables that were asked for and have rows, sorted by their keys."""
+    """The requested tables that have rows, sorted by their keys."""
     available = set(work.inputs.tables())
     for name in dict.fromkeys(work.params.tables):
         rows = work.inputs.read(name) if name in available else None

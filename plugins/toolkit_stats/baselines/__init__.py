@@ -1,1 +1,1 @@
-"""What metadata and the raw stream reach without any SAE: leak, probe, residual."""
+"""How well metadata and the raw stream separate groups without any SAE: leak, probe, residual."""

@@ -91,8 +91,8 @@ def _row(
 
 
 def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-    """Both readers at every layer, from the stream that an extraction kept, or from one forward
-    pass over the distinct texts.
+    """Both linear classifiers at every layer, from the stream that an extraction kept, or from one
+    forward pass over the distinct texts.
     """
     import numpy as np
 
@@ -147,7 +147,7 @@ def _scores(
     data: Labelled,
     fold: npt.NDArray[np.int64],
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Held-out scores of both readers for each sample."""
+    """Held-out scores of both linear classifiers for each sample."""
     import numpy as np
 
     from toolkit_stats.math.linear import difference_of_means, probe

@@ -89,8 +89,8 @@ def _interval(inputs: Inputs, contrast: ContrastTable, index: int) -> tuple[floa
 
 
 def baseline_of(inputs: Inputs, contrast: str) -> str:
-    """What metadata alone and the best feature reach on the same groups; empty where no stage
-    measured it.
+    """The AUROCs of metadata alone and of the best feature on the same groups; empty where no stage
+    measured them.
     """
     if "baselines" not in inputs.tables():
         return ""

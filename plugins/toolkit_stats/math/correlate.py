@@ -191,9 +191,7 @@ def of_orders(values: Floats) -> Floats:
 
 
 def interval(r: Floats, observations: int, method: str) -> tuple[Floats, Floats]:
-    """Fisher's 95 % interval, that of ranks wider (Bonett and Wright), as compare.correlation has
-    it.
-    """
+    """Fisher's 95 % interval, wider for ranks (Bonett and Wright), as in compare.correlation."""
     fitted = slope(
         r, np.arange(observations, dtype=np.float64), 1 + r**2 / 2 if method == "spearman" else 1.0
     )

@@ -1,5 +1,5 @@
-"""Linear readers of a stream: the difference of two groups' means, and a ridge probe whose strength
-is chosen inside. Needs NumPy.
+"""Linear classifiers on a stream: the difference of two groups' means, and a ridge probe whose
+penalty is chosen on an inner split. Needs NumPy.
 """
 
 from __future__ import annotations

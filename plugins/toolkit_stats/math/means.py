@@ -371,7 +371,7 @@ def slope(r: Floats, numbers: Floats, spread: Floats | float = 1.0) -> Slope:
     than values).
 
     A perfect line leaves no spread to divide by (a feature may fire in one row only, the one whose
-    number differs): its p is that of the one most extreme way to deal out the numbers.
+    number differs): its p is that of the single most extreme assignment of the numbers.
     """
     rows, known = len(numbers), np.abs(r) < 1.0 - ROUNDING
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -127,12 +127,12 @@ def exceeding(columns: Any, threshold: Floats) -> Floats:
 
 
 def trend_test(matrix: Any, label: Floats, cluster: Ints) -> Floats:
-    """The p of each column's rise with the label: Pearson's t over the means of clusters, as
-    compare.correlation has it.
+    """The p of each column's rise with the label: Pearson's t over the means of clusters, as in
+    compare.correlation.
 
     A sandwich variance over clusters is too small in the far tail, on which a correction over many
     features depends. A column without spread has p = 1; one that lies on a line has the p of the
-    most extreme of all ways to deal out the labels.
+    most extreme assignment of the labels.
     """
     observed, of_cluster = (
         merged(matrix, cluster),

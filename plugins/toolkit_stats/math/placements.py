@@ -69,8 +69,8 @@ def area(
 ) -> Area:
     """AUROC and Brunner and Munzel's test.
 
-    Groups without any overlap leave no variance to divide by; their p is that of the one most
-    extreme way to deal out the labels.
+    Groups without any overlap leave no variance to divide by; their p is that of the single most
+    extreme assignment of the labels.
     """
     known = interval(ranked, in_first, clusters, spread)
     counts = [int(codes.max()) + 1 for codes in clusters]

@@ -51,7 +51,7 @@ class Sided:
 
 
 def mann_whitney(ranked: Ranked, in_first: npt.NDArray[np.bool_]) -> Sided:
-    """Two-sided; exact where the ways to deal out the labels can be counted, else normal with ties
+    """Two-sided; exact where the assignments of the labels can be enumerated, else normal with ties
     and continuity corrected. Small p of columns with zeros are replaced (`_mixed`).
     """
     a, n = int(in_first.sum()), ranked.rows
