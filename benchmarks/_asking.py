@@ -1,5 +1,5 @@
-"""Questions to a store and to its peers, and how long each takes: in a process for each
-system, or in one for all.
+"""Queries of a store and of its peers, and how long each takes: in a process for each system, or in
+one for all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Answerer = Callable[[list[Question]], list[tuple[str, float]]]
 
 
 def ask_store(folder: Path, samples: int = SAMPLES) -> list[Query]:
-    """The store's; of a store with fewer samples than are asked about, the same ones again."""
+    """The store's queries; where the store has too few samples, the same ones are queried again."""
     view = toolkit_store.open(folder).run("benchmark")
     return [
         lambda layer, feature: view.activations(space(layer), feature),
@@ -152,7 +152,7 @@ def _here(opened: Opened) -> Iterator[Answerer]:
 
 @contextmanager
 def _apart(opened: Opened) -> Iterator[Answerer]:
-    """The same by a process of its own."""
+    """The same in a process of its own."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, opened), daemon=True)
@@ -176,7 +176,7 @@ def _serve(connection: Any, opened: Opened) -> None:
 
 @contextmanager
 def readers_beside(opened: Opened, count: int, samples: int) -> Iterator[None]:
-    """So many processes that ask the same questions without a pause, while the block lasts."""
+    """Run this many processes that send the same queries without a pause, while the block lasts."""
     context = multiprocessing.get_context("spawn")
     stop, ready = context.Event(), context.Barrier(count + 1)
     processes = [

@@ -21,7 +21,7 @@ LENGTHS = {"restart_128": ("terse", 8, 50), "corrected_64": ("reasoned", 150, 10
 
 
 def play(model: CausalModel, games: int, *, tiny: bool = False) -> None:
-    """Both designs, in lines that can be read alone; `tiny`: replies of an eighth of the length."""
+    """Measure both designs, one complete line each; `tiny`: replies of an eighth of the length."""
     for design, (name, mean, longest) in LENGTHS.items():
         if tiny:
             mean, longest = mean // 8, longest // 8

@@ -1,4 +1,4 @@
-"""Random models for benchmarks: shapes without weights worth knowing, and nothing that is text."""
+"""Random models for benchmarks: given shapes, random weights, no tokeniser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolkit_hf.engine import CausalModel
 
 
 class _NoText:
-    """Stands where a tokeniser would."""
+    """Stands in for a tokeniser."""
 
     bos_token, bos_token_id, eos_token_id, chat_template = None, None, 0, None
 
@@ -43,7 +43,7 @@ def random_llama(
 
 
 def stand_in(layers: int = 8, width: int = 512, vocabulary: int = 1024) -> CausalModel:
-    """The CPU stand-in that figures of one machine are compared by."""
+    """The small model that CPU benchmarks use in place of a real one."""
     return random_llama(
         vocab_size=vocabulary,
         hidden_size=width,
@@ -56,7 +56,7 @@ def stand_in(layers: int = 8, width: int = 512, vocabulary: int = 1024) -> Causa
 
 
 def _facts(module: Any, item: int) -> dict[str, Any]:
-    """What `identify` would say of it."""
+    """The facts that `identify` would state."""
     config, parameters = module.config, sum(value.numel() for value in module.parameters())
     blocks = sum(value.numel() for name, value in module.named_parameters() if ".layers." in name)
     same = {

@@ -5,12 +5,12 @@ of reading the bytes once.
     5]
 
 `welch` and `mann_whitney` are the stages' own tests, with games of six rounds for clusters, all
-layers, several at once as in a stage. What a stage does besides is timed apart: `read` (from table
-`activations` to sparse matrices) and `write` (the rows of table `features`, into an Arrow file).
-SciPy is given dense float64 columns and no clusters, so it does less; it is timed on `--columns`
-columns of one layer (`each`: one call a column, `whole`: one call) and the time is multiplied up to
-all columns of all layers. `floor` sums the numbers and the indices of all layers with NumPy. All
-ways take turns, round by round; medians are printed.
+layers, several at once as in a stage. The rest of a stage's work is timed separately: `read` (from
+table `activations` to sparse matrices) and `write` (the rows of table `features`, into an Arrow
+file). SciPy is given dense float64 columns and no clusters, so it does less; it is timed on
+`--columns` columns of one layer (`each`: one call a column, `whole`: one call) and the time is
+multiplied up to all columns of all layers. `floor` sums the numbers and the indices of all layers
+with NumPy. All ways take turns, round by round; medians are printed.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ROUNDS_OF_A_GAME = 6
 
 
 def _layer(samples: int, width: int, l0: int, seed: int) -> Any:
-    """Each sample fires one feature in each of `l0` stretches, low ones oftener, so that features
-    fire unequally often.
+    """Each sample fires one feature in each of `l0` ranges, low-numbered ones more often, so that
+    features fire unequally often.
     """
     rng = np.random.default_rng(seed)
     stretch = width // l0

@@ -35,7 +35,7 @@ WARM_UP = 3
 
 
 def spec_of(folder: Path, steps: int) -> Path:
-    """The toy spec with so many steps."""
+    """The toy spec with this many steps."""
     spec = yaml.safe_load((ROOT / "specs" / "toy.yaml").read_text())
     spec.pop("sinks", None)
     spec["samples"]["with"]["n"] = 2 * steps

@@ -49,8 +49,8 @@ STEP = 1024
 """Samples of one step."""
 ACTIVE = 50
 SPENT = 400.0
-"""Seconds after which no further step is begun: the rest of the prompts is left out, and that is
-said.
+"""Seconds after which no further step is begun: the remaining prompts are left out, and the output
+says so.
 """
 
 
@@ -134,7 +134,7 @@ def _prompts(size: Sizes) -> list[list[int]]:
 def _steps(
     model: CausalModel, saes: Sequence[CanonicalSae], prompts: list[list[int]], plan: dict[str, int]
 ) -> Iterator[Work]:
-    """Works of one step each, in order of length as the host would cut them."""
+    """The work of each step: samples in order of length, split as the host would split them."""
     ordered = sorted(prompts, key=len)
     none: dict[str, Any] = {"cluster": "", "text": "", "pieces": [], "spans": [], "prompt_hash": ""}
     for start in range(0, len(ordered), STEP):
@@ -177,7 +177,7 @@ def _rate(size: int, device: str) -> float:
 
 
 def main() -> None:
-    """One measurement, in lines that can be read alone."""
+    """Run one measurement; every printed line is complete in itself."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", nargs="?", choices=("extract", "patch", "play"), default="extract")
     parser.add_argument("--games", type=int, help="games that are played side by side")

@@ -8,10 +8,10 @@ At full size the files take 16.6 GB of disk below `--folder` (a temporary folder
 of an earlier run are used again). Each way runs in a process of its own: `read` reads the files and
 does nothing (the limit of the disk or the page cache); `load_file` is safetensors' own loading with
 every number looked at once, still bfloat16; `product` multiplies the rows with a float32 encoder
-that is in memory (the limit of the processor; its matrix is counted to it); `naive` makes float32
-of everything, folds, and multiplies; `ours` is `extract.activations` over the adapter's SAEs. Peaks
-are above what the process had after a first run over a tiny SAE: `anonymous` is memory of its own,
-`mapped` are pages of files, which processes share and the system may take back.
+that is in memory (the limit of the processor; its memory includes the matrix); `naive` makes
+float32 of everything, folds, and multiplies; `ours` is `extract.activations` over the adapter's
+SAEs. Peaks are above what the process had after a first run over a tiny SAE: `anonymous` is memory
+of its own, `mapped` are pages of files, which processes share and the system may take back.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def write(root: Path, layers: int, inputs: int, width: int) -> None:
 
 
 def _must_fit(folder: Path, needed: int) -> None:
-    """Say so before a disk is full. Files that are there already are not counted."""
+    """Stop if the disk has no room for the files. Files that exist already are not counted."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free + sum(
         file.stat().st_size for file in folder.rglob("*") if file.is_file()
@@ -95,7 +95,7 @@ def _hyperparams(layer: int, inputs: int, width: int) -> dict[str, Any]:
 
 
 def drop(files: Sequence[Path]) -> None:
-    """Put files out of the page cache, as far as the system lets one."""
+    """Evict files from the page cache, as far as the system allows."""
     for file in files:
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -195,7 +195,7 @@ def _sample(at: int) -> dict[str, Any]:
 
 
 def _rows_as_model(rows: Any) -> Any:
-    """Stands where a model would: token n has row n - 1 at every hookpoint."""
+    """Stands in for a model: token n has row n - 1 at every hookpoint."""
     import torch
 
     from toolkit.identity import Identity
@@ -274,8 +274,8 @@ def _memory() -> dict[str, int]:
 def measure(
     way: str, root: Path, tiny: Path, rows: int, cold: bool, threads: int | None
 ) -> dict[str, Any]:
-    """One way in this process: first over a tiny SAE, to have libraries loaded and buffers made,
-    then for good.
+    """Run one way in this process: first on a tiny SAE, which loads libraries and allocates
+    buffers, then on the files.
     """
     import torch
 

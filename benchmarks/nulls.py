@@ -1,5 +1,4 @@
-"""How often tests and causal screens find something where nothing is, and how often they find
-what is there: the null, power and planted tables.
+"""False discoveries and power of tests and causal screens: the null, power and planted tables.
 
     python benchmarks/nulls.py           the tables of docs/explanation
     python benchmarks/nulls.py --first 1000 --sets 60
@@ -44,7 +43,7 @@ MAKERS = {
     "kruskal": compare_tests.of_rank_spread,
 }
 WITHIN = "mann_whitney, within"
-"""Van Elteren's test: clusters stand in five strata by lot."""
+"""Van Elteren's test: clusters are assigned to five strata at random."""
 PARAMS = {part.name: part.params for part in toolkit_parts() if isinstance(part, StagePart)}
 
 

@@ -1,5 +1,4 @@
-"""Causal screens where the truth is known: how often one finds a cause that is none, and how often
-it finds those that are there.
+"""False positives and power of causal screens where the truth is known.
 
     python benchmarks/planted_nulls.py [--sets 200] [--first 0] [--tiny]
 
@@ -143,7 +142,7 @@ def screen(world: World, saes: Sequence[Sae], params: Mapping[str, Any]) -> list
 
 
 def shuffled(world: World, number: int) -> tuple[Sequence[Sae], Mapping[str, Any]]:
-    """Every feature gets the decoder row of a feature drawn by lot from its own SAE."""
+    """Every feature gets the decoder row of a feature drawn at random from its own SAE."""
 
     def rows(sae: Sae) -> torch.Tensor:
         order = generator(number, "planted.shuffled", sae.name).permutation(sae.width)
@@ -165,7 +164,7 @@ def random_rows(world: World, number: int) -> tuple[Sequence[Sae], Mapping[str, 
 
 
 def inert(world: World, number: int) -> tuple[Sequence[Sae], Mapping[str, Any]]:
-    """Candidates drawn by lot among features that move nothing, as they are."""
+    """Candidates drawn at random among features that move nothing, with their own decoder rows."""
     spaces = {space_id(world.model.identity, sae): sae for sae in world.saes}
     fired = [
         (row["space"], row["feature"])

@@ -6,20 +6,20 @@
 
 The lab model plays the slot machine once, in each layout: its prompts and the lengths of its
 replies are the script that every way then follows, game by game and round by round: a game's next
-prompt is not there before its last reply. What a way draws is its own, how many tokens it draws is
-the script's, so that all do equal work. As in a step of the design, the games are repetitions of a
-few conditions. The stand-in (4 layers, width 1,024, random weights) follows the corrected layout's
-prompts with replies as long as reasoned ones.
+prompt depends on its last reply. Each way samples its own tokens, but the script fixes how many, so
+that all do equal work. As in a step of the design, the games are repetitions of a few conditions.
+The stand-in (4 layers, width 1,024, random weights) follows the corrected layout's prompts with
+replies as long as reasoned ones.
 
 `study` asks one game at a time without a cache; `padded` asks all games of a batch of 32 at once
 with transformers' `generate`, as long as its longest reply, and `padded_all` all games in one
 batch; `continuous` is transformers' own manager, its pages in as much memory as ours has, started
 and warm before it is timed; `ours` is a session with room for all games. The table also has
-processor seconds, which other programs do not stretch.
+processor seconds, which other programs do not affect.
 
-The last line of a table is the limit: each beginning that prompts share computed once, each token
-of a reply once, and no padding. How many times as many tokens the study's way and padded batches
-compute is how much faster any way can be that computes a token at the same speed.
+The last line of a table is the limit: each shared prefix computed once, each token of a reply once,
+and no padding. The number of tokens that the study's way and padded batches compute, divided by
+that limit, is the largest speed-up over them at equal speed per token.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from toolkit_lab import model_path
 
 BATCH = 32
 STUDY_GAMES = 2
-"""The study's way is timed on so many games, evenly spread, and reported a game."""
+"""The study's way is timed on this many games, evenly spread, and reported per game."""
 COMPONENTS = ("", "GMHWP")
 PARTS = ["restart", "corrected", "stand_in"]
 PAGE = 32
@@ -65,7 +65,7 @@ Script = Sequence[Sequence[Ask]]
 
 @dataclass(frozen=True)
 class Took:
-    """What one way needed."""
+    """The time and tokens that one way needed."""
 
     seconds: float
     processor: float
@@ -86,7 +86,7 @@ def lab() -> CausalModel:
 
 
 def lab_script(model: Any, games: int, design: str) -> Script:
-    """What the lab model is asked and how long it answers, from games that it plays."""
+    """The prompts of the lab model and the lengths of its replies, from games that it plays."""
     parts = load_parts()
     stage = parts.get("stage", "play.games")
     game = {
@@ -118,7 +118,7 @@ def reasoned(script: Script, mean: int, longest: int) -> Script:
 
 
 def study(model: Any, script: Script) -> Took:
-    """One game at a time, every token from the beginning of its text."""
+    """One game at a time; every token recomputes the whole text."""
     module = model._module
     chosen = script[:: max(1, len(script) // STUDY_GAMES)][:STUDY_GAMES]
     started = _now()
@@ -179,7 +179,7 @@ def _request(manager: Any, ask: Ask) -> str:
 
 
 def ours(model: Any, script: Script) -> Took:
-    """A session: rows join and leave at every token, common beginnings are read once."""
+    """A session: rows join and leave at every token, shared prefixes are computed once."""
     started = _now()
     session = model.session(_room(script))
 
@@ -256,7 +256,7 @@ WAYS: dict[str, Callable[[Any, Script], Took]] = {
 
 
 def limit(script: Script) -> str:
-    """The tokens that must be computed, and how many times as many other ways compute."""
+    """The tokens that must be computed, and the ratio of other ways' tokens to them."""
     asks = [ask for game in script for ask in game]
     beginnings = {beginning for ask in asks for beginning in _beginnings(ask.ids)}
     needed = len(beginnings) + sum(ask.length for ask in asks)
@@ -276,7 +276,7 @@ def limit(script: Script) -> str:
 
 
 def _beginnings(ids: Sequence[int]) -> Iterator[int]:
-    """A hash of each beginning of a prompt."""
+    """A hash of each prefix of a prompt."""
     last = 0
     for token in ids:
         last = hash((last, token))

@@ -6,10 +6,10 @@ python benchmarks/scaling.py --tiny     2 workers, 40 steps, to see that it runs
 python benchmarks/scaling.py --host 0.005   measures nothing: the simulation for this time a step
 
 A stand-in step sleeps instead of computing, so that workers do not compete for this machine's
-cores: what is lost against the ideal is the host's. Efficiency is the share of the workers' time
-that is spent in steps, from when every worker has its first step until the last step ends. The
-second table of the simulation adds `--commit` seconds to each step: an assumption about object
-storage, not a measurement.
+cores: every loss against the ideal is the host's. Efficiency is the share of the workers' time that
+is spent in steps, from when every worker has its first step until the last step ends. The second
+table of the simulation adds `--commit` seconds to each step: an assumption about object storage,
+not a measurement.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class Measured:
 
     @property
     def host_seconds(self) -> float:
-        """The host's time for one step, where it is the host that limits."""
+        """The host's time for one step, where the host is the bottleneck."""
         return self.seconds / self.steps
 
 
 def spec_of(folder: Path, steps: int, seconds: float) -> Path:
-    """A toy spec whose stage has so many steps, each of which sleeps."""
+    """A toy spec whose stage has this many steps, each of which sleeps."""
     path = folder / "scaling.yaml"
     spec = {
         "version": 1,
@@ -91,7 +91,7 @@ def spec_of(folder: Path, steps: int, seconds: float) -> Path:
 
 @contextmanager
 def memory_of_this_process() -> Iterator[list[tuple[float, int]]]:
-    """Fills a list with times and the memory of this process then, twice a second."""
+    """Appends the time and the memory of this process to a list, twice a second."""
     samples: list[tuple[float, int]] = []
     over = threading.Event()
 
@@ -113,7 +113,7 @@ def silent(event: RunEvent) -> None:
 
 
 def measure(workers: int, steps: int, step_seconds: float) -> Measured:
-    """Run so many steps on so many workers."""
+    """Run this many steps on this many workers."""
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(
             store=f"{folder}/store", sets=(f"executors.local.workers={workers}",), gpu="none"
@@ -143,7 +143,7 @@ def moment(event: RunEvent) -> float:
 
 
 def simulate(workers: int, step_seconds: float, host_seconds: float, steps: int) -> float:
-    """The efficiency of so many workers with one host that commits and hands out one step at a
+    """The efficiency of this many workers with one host that commits and hands out one step at a
     time: each worker waits for the host after each step.
     """
     free_at = [0.0] * workers
@@ -158,7 +158,7 @@ def simulate(workers: int, step_seconds: float, host_seconds: float, steps: int)
 
 
 def simulated_table(host_seconds: float, workers: Sequence[int]) -> str:
-    """Efficiency by workers and step length, for a host's time a step."""
+    """Efficiency by workers and step length, for one host time per step."""
     lengths = (1.0, 10.0, 60.0, 600.0)
     lines = ["workers   " + "".join(f"{f'steps of {length:g} s':>16}" for length in lengths)]
     for count in workers:

@@ -30,7 +30,7 @@ TENTHS = 10
 
 
 def spec_of(folder: Path, steps: int) -> Path:
-    """A toy spec whose stage `features` has so many steps."""
+    """A toy spec whose stage `features` has this many steps."""
     path = folder / "steps.yaml"
     spec = {
         "version": 1,

@@ -9,12 +9,11 @@ queries, cold start.
     python benchmarks/store.py --samples 12912 --readers 3
                                           2e7 entries; asked alone, then with three other readers
 
-Queries draw features half by popularity and half evenly. Each system is asked in a process of its
-own that does nothing else, as by somebody who asks; the systems take turns, some queries
-(`--block`) of each at a time, so that a busy machine slows all alike. With `--together` one process
-asks all of them, the one that filled the store, whose threads then stand in each other's way.
-DuckDB is measured if it is installed (`pip install --group bench`). Everything is written to a
-folder that is removed.
+Queries draw features half by popularity and half evenly. Each system is queried in a process of its
+own that does nothing else, as a user would; the systems take turns, some queries (`--block`) of
+each at a time, so that a busy machine slows all alike. With `--together` the process that filled
+the store queries all of them, and their threads compete. DuckDB is measured if it is installed
+(`pip install --group bench`). Everything is written to a folder that is removed.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from toolkit_store.query.diff import diff_views
 
 DIMS = 2_304
 BESIDE_READERS = 15.0
-"""Milliseconds at most, half of the times, of a question while three others read, on two cores."""
+"""The limit of a query's median, in milliseconds, while three others read, on two cores."""
 SYSTEMS = ("store", "small", "polars", "duckdb", "npz")
 
 
@@ -82,8 +81,8 @@ def fill_store(folder: Path, samples: int, values: str) -> dict[str, float]:
 
 
 def fill_parquet(folder: Path) -> float:
-    """Two files: sorted by feature and by sample, in row groups that their statistics can rule
-    out.
+    """Two files: sorted by feature and by sample, in row groups that can be skipped by their
+    statistics.
     """
     folder.mkdir()
     frames = [long(layer, SAMPLES) for layer in range(LAYERS)]
@@ -256,7 +255,7 @@ def report_queries(times: dict[tuple[str, str], np.ndarray]) -> None:
 
 
 def report_beside(opened: Opened, options: argparse.Namespace, samples: int) -> None:
-    """The same questions while other processes ask without a pause."""
+    """The same queries while other processes query without a pause."""
     with readers_beside(opened, options.readers, samples):
         times = measure({"store": opened}, options.rounds, samples, options.block, together=False)
     print(f"\n{f'ms, p50 / p99, {options.readers} other readers':38}{'store':>20}{'target':>12}")

@@ -199,8 +199,8 @@ def _peak(run: Callable[[], int]) -> float:
         run()
         return (torch.cuda.max_memory_allocated() - held) / 2**20
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed does not hide this one's
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # return memory that earlier calls freed
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
     before = _resident("VmRSS")
     run()
     return (_resident("VmHWM") - before) / 1024

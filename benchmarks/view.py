@@ -4,10 +4,10 @@
     python benchmarks/view.py --tiny    64 samples, asked once: whether it runs, no figures
     python benchmarks/view.py --browser CHROMIUM    first paint and clicks as well
 
-The first table has the server's time to a whole page, asked for without a browser. With
-`--browser`, headless Chromium then opens `toolkit view`: until the first paint of each page, and
-from a click on a link until the next page has painted. Features are drawn by popularity, and
-every page is asked for first in a fresh process ("first") and then with other features and samples
+The first table has the server's time to a whole page, requested without a browser. With
+`--browser`, headless Chromium then opens `toolkit view` and times the first paint of each page, and
+from a click on a link to the paint of the next page. Features are drawn by popularity, and every
+page is requested first in a fresh process ("first") and then with other features and samples
 ("median", "slowest").
 """
 
@@ -99,7 +99,7 @@ def spaces() -> pa.Table:
 
 
 def get(app: Guard, path: str, values: Mapping[str, object]) -> float:
-    """Seconds until a page has come whole."""
+    """Seconds until a whole page has arrived."""
     scope = {
         "type": "http",
         "http_version": "1.1",
@@ -128,7 +128,7 @@ def get(app: Guard, path: str, values: Mapping[str, object]) -> float:
 
 
 def requests(samples: int, rounds: int) -> dict[str, tuple[str, list[dict[str, object]]]]:
-    """Each kind of page: its path and the queries that it is asked with."""
+    """Each kind of page: its path and its queries."""
     rng = np.random.default_rng(0)
     features = [
         (layer, int(rng.choice(drawn(0, min(64, samples), layer)[1])))
@@ -198,13 +198,13 @@ PAINTED = "performance.getEntriesByName('first-contentful-paint').at(0)?.startTi
 
 
 def paint(page: Any, address: str) -> float:
-    """Milliseconds from asking for a page until something of it is seen."""
+    """Milliseconds from requesting a page to its first paint."""
     page.goto(address)
     return painted(page)
 
 
 def painted(page: Any) -> float:
-    """When the page was first seen. The pages' own policy forbids a script that waits for it."""
+    """The time of a page's first paint. The pages' policy forbids a script that waits for it."""
     while (moment := page.evaluate(PAINTED)) is None:
         time.sleep(0.005)
     return float(moment)
@@ -221,9 +221,7 @@ def click(page: Any, number: int) -> float:
 
 
 def memory() -> str:
-    """The process's resident memory, and how much of it are pages of files, which the system takes
-    back when it needs room.
-    """
+    """The process's resident memory, and the share of file pages, which the system can reclaim."""
     size = psutil.Process().memory_info()
     files = getattr(size, "shared", 0)
     return f"{size.rss / 2**20:,.0f} MiB, {files / 2**20:,.0f} MiB of them pages of files"

@@ -59,7 +59,9 @@ class HfDataset(Texts):
     )
     split: str = Field("train", min_length=1, description="The split.", json_schema_extra=UNHASHED)
     first: int | None = Field(
-        None, ge=1, description="Only so many rows, the first; other files are not fetched."
+        None,
+        ge=1,
+        description="Read only this many rows, from the first; other files are not fetched.",
     )
 
     @field_validator("revision")

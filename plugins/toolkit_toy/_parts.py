@@ -53,7 +53,7 @@ class Hash(Params):
         None, description="A file; while it exists the worker removes it and kills itself."
     )
     hang_seconds: float = Field(
-        0.0, ge=0, description="Say nothing for so long before the first sample."
+        0.0, ge=0, description="Seconds without a message before the first sample."
     )
 
 

@@ -37,9 +37,9 @@ class Extract(At):
 
     stream: Where | None = Field(
         None,
-        description="Of what `at` looks at, where the raw stream at the SAEs' sites is kept as "
-        "well (table `streams`, 4 bytes per number): compare.probe and compare.residual then load "
-        "no model.",
+        description="Positions, among those of `at`, at which the raw stream at the SAEs' sites is "
+        "kept as well (table `streams`, 4 bytes per number): compare.probe and compare.residual "
+        "then load no model.",
     )
     batch: int = Field(
         128, ge=1, description="Samples of one step; samples of equal tokens share one."

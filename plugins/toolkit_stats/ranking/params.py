@@ -29,8 +29,8 @@ class Ranking(AtKept):
     )
     at: Asked | None = Field(
         "last",
-        description="Which of the positions that were kept are read, as of a comparison; a sample "
-        "has the largest value of them. The published pipeline reads the last token.",
+        description="Which of the kept positions to read, as in a comparison; the largest value of "
+        "a sample's positions counts. The published pipeline reads the last token.",
     )
     preset: Literal["default", "strict", "loose"] = Field(
         "default", description="Filters on r, TPR and FPR, as published."
@@ -44,8 +44,8 @@ class Ranking(AtKept):
     )
     missing: Literal["error", "null"] = Field(
         "error",
-        description="A label without samples, or samples without label: refused, or said to be "
-        "unknown and left out.",
+        description="A label without samples, or samples without a label: refuse to run (error) "
+        "or report them as unknown and leave them out (null).",
     )
     alpha: float = Field(
         0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking."

@@ -79,7 +79,11 @@ class Compare(AtKept, Samples):
         "compared samples.",
     )
     min_density: float = Field(
-        0.0, ge=0, le=1, description="And in at least this share of the compared samples."
+        0.0,
+        ge=0,
+        le=1,
+        description="Features of the family also fired in at least this share of the compared "
+        "samples.",
     )
     details: Literal["discovered", "all"] = Field(
         "discovered",

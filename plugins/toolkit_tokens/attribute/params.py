@@ -29,7 +29,7 @@ class OutcomeParams(Params):
         min_length=1, description="Continuations of the prompt; the first token of each counts."
     )
     minus: tuple[str, ...] = Field(
-        min_length=1, description="Continuations whose first tokens count against it."
+        min_length=1, description="Continuations whose first tokens are subtracted."
     )
 
 

@@ -28,7 +28,7 @@ class TracePath(Params):
     to: Selector = Field(description="The tokens where the path begins, such as {span: balance}.")
     freeze: tuple[Literal["attention", "norms", "mlp"], ...] = Field(
         ("attention", "norms"),
-        description="What gradients take for a constant; interventions freeze nothing.",
+        description="What gradients hold constant; interventions freeze nothing.",
     )
     steps: int = Field(
         32,
