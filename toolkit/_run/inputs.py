@@ -56,8 +56,8 @@ class StoreInputs:
         return _once(table, self._store.read(table, keys))
 
     def by_stage(self, table: str) -> dict[str, pa.Table]:
-        """The rows of a table by stage, in the order in which stages ended. Stages of two
-        experiments with the same name are distinguished by the experiment's name.
+        """The rows of a table by stage, in the order in which stages ended. Stages with the same id
+        in two experiments are distinguished by the experiment's name.
         """
         keys: dict[tuple[str, str], list[str]] = {}
         for row in sorted(self._rows, key=lambda row: row.committed_at):
