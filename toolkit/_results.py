@@ -165,7 +165,7 @@ class RunResults:
     def effects(
         self, address: str | None = None, arm: str | None = None, *, samples: bool = False
     ) -> pl.DataFrame:
-        """What interventions did, the surest first: summaries over samples, or single samples."""
+        """What interventions did, most certain first: summaries over samples, or single samples."""
         from toolkit._query import answers
 
         where: dict[str, list[Any]] = {} if arm is None else {"arm": [arm]}
@@ -175,7 +175,7 @@ class RunResults:
         return answers.effects(self.query, where, samples=samples)
 
     def verdicts(self) -> pl.DataFrame:
-        """What was concluded about screened features, the surest first."""
+        """What was concluded about screened features, most certain first."""
         from toolkit._query import answers
 
         return answers.verdicts(self.query, {})

@@ -150,7 +150,7 @@ _ALL = (
     _table(
         "activations",
         "space sample position",
-        "sparse feature activations: the truth",
+        "sparse feature activations, by sample",
         space="string",
         sample="string",
         position="int32",

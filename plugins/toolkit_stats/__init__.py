@@ -45,7 +45,7 @@ def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="baselines",
         title="What else predicts the label",
-        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out "
+        help="Metadata, linear probes of the raw stream, and the best single feature, on held-out "
         "folds.",
         reads=("baselines",),
         run=_baselines_section.figures,

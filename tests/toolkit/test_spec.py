@@ -66,7 +66,7 @@ REFUSED = {
         ":5: stages.1.id: There already is a stage 'one' ({file}:4); give each stage its own id."
     ],
     "reserved_stage.yaml": [
-        ":4: stages.0.id: 'samples' is reserved for what `samples:` makes; choose another id."
+        ":4: stages.0.id: 'samples' is reserved for the samples of `samples:`; choose another id."
     ],
     "double_sink.yaml": [
         ":5: sinks.1.name: There already is a sink 's' ({file}:4); give each its own name."

@@ -72,7 +72,7 @@ def features(
 
 
 def effects(run: Run, where: Mapping[str, Sequence[Any]], *, samples: bool = False) -> pl.DataFrame:
-    """What interventions did, the surest first; the summaries over samples, or single samples."""
+    """What interventions did, most certain first; the summaries over samples, or single samples."""
     import pyarrow.compute as pc
 
     chosen = run.read_stages("effects", None, where if samples else {**where, "sample": [SUMMARY]})
@@ -82,7 +82,7 @@ def effects(run: Run, where: Mapping[str, Sequence[Any]], *, samples: bool = Fal
 
 
 def verdicts(run: Run, where: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
-    """What was concluded about screened features, the surest first."""
+    """What was concluded about screened features, most certain first."""
     chosen = run.read_stages("verdicts", None, where)
     return _by_certainty(run, chosen, ("address", "stage", *VERDICTS), ("outcome",))
 

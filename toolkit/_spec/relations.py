@@ -20,7 +20,7 @@ def relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     for index, stage in enumerate(spec.stages):
         path: SpecPath = ("stages", index, "id")
         if stage.id == SOURCE:
-            yield path, f"'{SOURCE}' is reserved for what `samples:` makes; choose another id."
+            yield path, f"'{SOURCE}' is reserved for the samples of `samples:`; choose another id."
         elif stage.id == EXAMINE:
             yield path, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:

@@ -158,7 +158,7 @@ def features(library: Library, query: Query, name: str) -> Page:
         k=MAX_DOWNLOAD_ROWS if query.downloads else PAGE_ROWS,
     )
     links = {"address": feature_link(name)}
-    grid = Grid("features", "Features, the surest first", frame, links, opened.why("features"))
+    grid = Grid("features", "Features, most certain first", frame, links, opened.why("features"))
     from toolkit.addresses import layer_of
 
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})

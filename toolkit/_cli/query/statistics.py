@@ -89,7 +89,7 @@ def verdicts(
     stage: str | None,
     control: bool,
 ) -> Answer:
-    """Show what was concluded about screened features, the surest first."""
+    """Show what was concluded about screened features, most certain first."""
     import pyarrow.compute as pc
 
     run = open_run(options)
@@ -134,7 +134,7 @@ def effects(
     stage: str | None,
     samples: bool,
 ) -> Answer:
-    """Show what interventions did, the surest first."""
+    """Show what interventions did, most certain first."""
     import pyarrow.compute as pc
 
     run = open_run(options)
