@@ -81,7 +81,7 @@ def _show_costs(title: str, costs: Mapping[str, dict[str, Any]], total: Cost) ->
     known = all(cost["known"] for cost in costs.values())
     if len(named) > 1 or title != "COSTS":
         named.append(_cost_cells("together", {**asdict(total), "known": known}))
-    titles = (title, "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED", "ROWS")
+    titles: tuple[str, ...] = (title, "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED", "ROWS")
     if title != "COSTS":  # few parts bound their rows, so that a sum of them bounds nothing
         titles, named = titles[:-1], [row[:-1] for row in named]
     echo("\n" + columns(titles, named, right=titles[1:]))
