@@ -106,6 +106,22 @@ class WorkerRequest:
     """
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterRequest:
+    """The job that `toolkit cluster render` asks an executor to describe: a run on a cluster."""
+
+    name: str
+    """The name of the job, and of the ConfigMap that holds the spec."""
+    image: str
+    """The image of all pods."""
+    params: Mapping[str, Any]
+    """The params of each executor of the spec that uses the part, by its name."""
+    command: Sequence[str]
+    """The command line of the run, but for `--on`."""
+    volumes: Sequence[tuple[Mapping[str, Any], str]]
+    """The volumes of every pod, each with the folder where it is mounted."""
+
+
 class Worker(Protocol):
     """One running worker, on any machine."""
 
