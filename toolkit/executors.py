@@ -122,6 +122,18 @@ class ClusterRequest:
     """The volumes of every pod, each with the folder where it is mounted."""
 
 
+@dataclass(frozen=True)
+class WorkerEnd:
+    """How a worker ended."""
+
+    text: str
+    """In words: `exit status 0`."""
+    out_of_memory: bool = False
+    """Whether it is known to have taken too much memory: its step is tried again with smaller
+    batches.
+    """
+
+
 class Worker(Protocol):
     """One running worker, on any machine."""
 
@@ -140,10 +152,8 @@ class Worker(Protocol):
         """Its events in order, until it ends."""
         ...
 
-    def stop(self, *, now: bool = False) -> str:
-        """End it, after its current job or at once, and return how it ended: `exit status 0`, `out
-        of memory`.
-        """
+    def stop(self, *, now: bool = False) -> WorkerEnd:
+        """End it, after its current job or at once, and return how it ended."""
         ...
 
 
