@@ -216,8 +216,8 @@ _ALL = (
     _table(
         "comparisons",
         "comparison",
-        "one comparison: groups with their sizes, test, half, positions, family and correction; stages "
-        "that compare the same share it, so it names no stage",
+        "one comparison: groups with their sizes, test, half, positions, family and correction; "
+        "stages that compare the same share it, so it names no stage",
         comparison="string",
         part="string",
         test="string",
