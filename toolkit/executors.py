@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolkit.gpus import Gpu
-from toolkit.parts.params import Params
+from toolkit.params import Params
 from toolkit.protocol import WorkerEvent
 
 

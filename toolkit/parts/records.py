@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from toolkit.games import Environment, Parser
 from toolkit.identity import Identity
-from toolkit.parts.params import NoParams, SinkParams, UsedEnvironment
+from toolkit.params import NoParams
+from toolkit.parts.params import SinkParams, UsedEnvironment
 from toolkit.work import (
     Figure,
     Finding,
