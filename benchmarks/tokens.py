@@ -11,6 +11,10 @@ same on TransformerLens. Then: the attention rows of one query on the fast path,
 layer and head, against the same pass without them. Time is the median of interleaved rounds after
 one that does not count. Memory is what one call adds to the peak: on a GPU by torch's own count,
 on a CPU (Linux) the resident memory of the process.
+
+Last, bytes of ten situations (and three twins) at 31 layers of Llama 3.1 8B: what `toolkit plan`
+forecasts, against what a store then holds of rows of that shape; and the same of a run of the spec
+on the packaged model.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import ctypes
 import gc
 import importlib.util
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +34,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from _random_model import stand_in
+from _token_bytes import LAYERS_AT_8B, at_8b, on_the_lab
 
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
@@ -263,6 +269,16 @@ def main() -> None:
                 f"{_share(peaks['ours'], peaks[other])} of the memory"
             )
     print(f"rows / none: {medians['pass + rows'] / medians['pass']:.2f} of the time (at most 1.2)")
+    _print_bytes(2 if given.tiny else LAYERS_AT_8B)
+
+
+def _print_bytes(layers: int) -> None:
+    """The bytes forecast and written; so many layers of 8B are written."""
+    with tempfile.TemporaryDirectory() as folder:
+        scaled = "" if layers == LAYERS_AT_8B else f" ({layers} written, scaled up)"
+        print(f"10 situations x {LAYERS_AT_8B} layers at 8B{scaled}: {at_8b(Path(folder), layers)}")
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"the same spec on the packaged model: {on_the_lab(Path(folder))}")
 
 
 def _share(ours: float, other: float) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -119,7 +121,24 @@ def test_every_way_to_track_tokens_is_gone_through() -> None:
     lines = printed_by("tokens", "--tiny").splitlines()
     assert lines[0] == "2 prompts, 4 layers, 4 tracked, 1 round(s)"
     assert [line.split()[0] for line in lines[1:4]] == ["ours", "eager", "saelens"]
-    assert [line.split(":")[0] for line in lines[6:]] == ["ours / eager", "rows / none"]
+    assert [line.split(":")[0] for line in lines[6:8]] == ["ours / eager", "rows / none"]
+    check_bytes(lines[8:])
+
+
+def check_bytes(lines: Sequence[str]) -> None:
+    """These figures are the same in small: within 10 % at 8B and on the packaged model."""
+    names = [line.partition(":")[0] for line in lines]
+    assert names == [
+        "10 situations x 31 layers at 8B (2 written, scaled up)",
+        "the same spec on the packaged model",
+    ]
+    for line in lines:
+        forecast, written, ratio = (
+            float(number.replace(",", ""))
+            for number in re.findall(r"[\d,.]*\d", line.partition(": ")[2])
+        )
+        assert ratio == pytest.approx(forecast / written, abs=1e-3)
+        assert ratio == pytest.approx(1, abs=0.1)
 
 
 def test_scaling_in_small_prints_all_of_it() -> None:

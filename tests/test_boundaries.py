@@ -57,6 +57,7 @@ PUBLIC = {"toolkit"} | {
         "protocol",
         "randomness",
         "ledger",
+        "params",
         "parts",
         "work",
         "saes",
@@ -208,19 +209,35 @@ def test_no_text_of_the_host_names_a_plugin(path: Path) -> None:
     """
     plugins = "|".join(sorted(folder.name for folder in (ROOT / "plugins").glob("toolkit_*")))
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings
-    ]
-    assert [text for text in texts if re.search(rf"\b({plugins})\b", text)] == []
+    assert [text for text in _texts(tree) if re.search(rf"\b({plugins})\b", text)] == []
     looked_up = [
         ast.unparse(node)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and node.args
     ]
     assert [call for call in looked_up if re.search(r"\b(part|stage\.part)\b", call)] == []
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_the_host_decides_nothing_by_the_name_of_an_executor(path: Path) -> None:
+    """What it needs of one is a field of `ExecutorPart`."""
+    within = path.relative_to(ROOT / "toolkit").parts
+    if {"templates", "testing"} & set(within) or within == ("apptainer.py",):  # the program's name
+        return
+    executors = {"ray", "docker", "slurm", "apptainer"}
+    if within != ("_spec", "defaults.py"):
+        executors.add("local")
+    assert executors & set(_texts(ast.parse(path.read_text(encoding="utf-8")))) == set()
+
+
+def _texts(tree: ast.AST) -> list[str]:
+    """The texts in a module, but for docstrings."""
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings
+    ]
 
 
 def test_no_package_marker_directly_in_the_folders() -> None:
@@ -310,7 +327,8 @@ def test_no_modules_of_a_package_import_each_other(name: str) -> None:
     group = {name, "toolkit_store"} if name == "toolkit" else {name}
     modules = {module: path for module, path in MODULES.items() if package(module) in group}
     assert name in modules
-    assert _in_circles({module: _imported_modules(path) for module, path in modules.items()}) == {}
+    graph = {module: _imported_with_packages(path) for module, path in modules.items()}
+    assert _in_circles(graph) == {}
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -370,8 +388,9 @@ def _imported_modules(path: Path) -> set[str]:
     """The modules that a file imports, wherever it does: of `from package import module`, the
     module.
     """
-    module, results = _module_of(path).split("."), set()
-    home = module if path.name == "__init__.py" else module[:-1]
+    module, results = _module_of(path), set()
+    parts = module.split(".")
+    home = parts if path.name == "__init__.py" else parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             results |= {alias.name for alias in node.names}
@@ -381,3 +400,20 @@ def _imported_modules(path: Path) -> set[str]:
             names = {f"{base}.{alias.name}" for alias in node.names}
             results |= {name if name in MODULES else base for name in names}
     return results
+
+
+def _imported_with_packages(path: Path) -> set[str]:
+    """The modules that a file imports, and the packages that they are in: importing a module runs
+    these first. Those that the file itself is in are running already.
+    """
+    module, results = _module_of(path), _imported_modules(path)
+    packages = {one for name in results for one in _packages_of(name)}
+    return results | {name for name in packages if not f"{module}.".startswith(f"{name}.")}
+
+
+def _packages_of(module: str) -> Iterator[str]:
+    """The packages that a module is in, but for the outermost, such as `toolkit`: it stands for
+    all of its modules.
+    """
+    parts = module.split(".")
+    return (".".join(parts[:count]) for count in range(2, len(parts)))

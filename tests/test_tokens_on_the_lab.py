@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.scripts import load_benchmark
 from toolkit.testing.planted import build_planted, prompts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -46,14 +47,6 @@ def asked(folder: Path, run: str, *args: str) -> Any:
     return json.loads(toolkit(folder, "query", *args, "--run", run, "--json"))
 
 
-def tracked_bytes(folder: Path) -> int:
-    """What a store holds of features and attention, by sample and by feature."""
-    names = ("activations", "attention", "postings", "feature_index")
-    tables = [folder / "store" / "tables" / f"{name}.lance" for name in names]
-    files = [file for table in tables for file in table.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
-
-
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]:
     """A folder with a run of `exp6_tokens_l1_31` and nothing before it, and the bytes that were
@@ -64,7 +57,11 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]:
     plan = toolkit(folder, "plan", str(SPECS / "exp6_tokens_l1_31.yaml"), *lab, "--json")
     (tokens,) = [stage for stage in json.loads(plan)["stages"] if stage["stage"] == "tokens"]
     run(folder, "exp6_tokens_l1_31")
-    return folder, tokens["cost"]["disk"], tracked_bytes(folder)
+    return (
+        folder,
+        tokens["cost"]["disk"],
+        load_benchmark("_token_bytes").stored_bytes(folder / "store"),
+    )
 
 
 def test_tracking_writes_the_published_files(tracked: tuple[Path, int, int]) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from toolkit.parts import Params
+from toolkit.params import Params
 
 IN_BLOCK = ("attention", "attention_end", "attention_after", "mlp", "mlp_norm", "mlp_after")
 """Paths that begin at a block. The other paths begin at the model."""

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from toolkit.activation_rows import BySpace
 from toolkit.errors import DataError
-from toolkit.parts import Params
+from toolkit.params import Params
 from toolkit.selectors import Read, Selector, selected
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from toolkit.errors import DataError, choices, nearest
-from toolkit.parts import Params
+from toolkit.params import Params
 
 GENERATION = "generation"
 """The span of the tokens that the model wrote itself."""

@@ -49,15 +49,9 @@ class Table:
         return self.facts and len(self.key) == 1
 
 
-_VERSIONS = {"attributions": 2, "games": 2, "postings": 2}
-"""Tables whose columns have changed since they were first declared."""
-
-
 def _table(name: str, key: str, help: str, kind: str = "data", /, **columns: str) -> Table:
     kinds = {"ledger": kind == "ledger", "facts": kind == "facts", "derived": kind == "derived"}
-    return Table(
-        name, MappingProxyType(columns), tuple(key.split()), _VERSIONS.get(name, 1), help, **kinds
-    )
+    return Table(name, MappingProxyType(columns), tuple(key.split()), 1, help, **kinds)
 
 
 _SCREEN_COLUMNS = dict(
@@ -222,7 +216,8 @@ _ALL = (
     _table(
         "comparisons",
         "comparison",
-        "one comparison: groups with their sizes, test, half, positions, family and correction",
+        "one comparison: groups with their sizes, test, half, positions, family and correction; "
+        "stages that compare the same share it, so it names no stage",
         comparison="string",
         part="string",
         test="string",

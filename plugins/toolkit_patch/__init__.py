@@ -144,7 +144,7 @@ def _judgements() -> Iterator[Part]:
 
 
 def _sections() -> Iterator[Part]:
-    """What screens found, and what was made of it."""
+    """Report sections of screens and of the stages that follow them."""
     yield _section(
         "patch-effects",
         "Patch effects against their controls",

@@ -77,7 +77,7 @@ class Sentences:
         return len(self.sample(name)["pieces"])
 
     def reading(self, name: str) -> TextByTokens:
-        """Its text by tokens."""
+        """The text of a sample, by tokens."""
         if name not in self._readings:
             sample = self.sample(name)
             self._readings[name] = _reading(sample["text"], sample["pieces"])

@@ -23,7 +23,13 @@ from toolkit.errors import StoreError
 from toolkit.tables import TABLES
 from toolkit_store.background import background
 from toolkit_store.columns import check_columns
-from toolkit_store.file_sizes import folder_usage, is_large, is_mostly_large, small_files
+from toolkit_store.file_sizes import (
+    folder_usage,
+    is_large,
+    is_mostly_large,
+    small_files,
+    would_join,
+)
 from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
 from toolkit_store.lance import LanceFault, caches, lance_faults, lancedb, without_blobs
 
@@ -176,15 +182,15 @@ class Database:
         self.compact(name)
 
     def drop_old(self, name: str, *, reindexing: bool) -> None:
-        """Remove old versions and what cut-off writes left; with `reindexing`, large postings are
-        left out, since LanceDB would join their files.
+        """Remove old versions and what cut-off writes left; with `reindexing`, several files of
+        large postings are left out, since LanceDB would join them.
 
         In a folder, the caller has excluded other users of the table; elsewhere that is impossible,
         so versions stay for a day.
         """
         with self._explained("clean", name):
             table = self._table(name)
-            if table is not None and not (reindexing and is_large(name, table)):
+            if table is not None and not (reindexing and would_join(name, table)):
                 in_folder = self._folder is not None
                 table.optimize(
                     cleanup_older_than=_MINIMUM_AGE if in_folder else _A_DAY,

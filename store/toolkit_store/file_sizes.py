@@ -33,6 +33,11 @@ def is_large(name: str, table: Any) -> bool:
     return name == "postings" and is_mostly_large(table)
 
 
+def would_join(name: str, table: Any) -> bool:
+    """Whether LanceDB would join large files of postings: there are several."""
+    return int(table.stats()["fragment_stats"]["num_fragments"]) > 1 and is_large(name, table)
+
+
 def folder_usage(folder: Path) -> tuple[int, int]:
     """The files in a folder, and their bytes."""
     files = [path for path in folder.rglob("*") if path.is_file()]

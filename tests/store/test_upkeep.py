@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -155,6 +156,28 @@ def test_large_files_of_postings_are_left_as_they_are_and_indexed(
     assert open_store(store.folder).check().problems == []
     store.compact()
     assert store.database._table("postings").stats()["fragment_stats"]["num_fragments"] == 1
+
+
+def test_files_that_were_joined_to_a_large_one_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large from when all rows are in one file; none has an index before, so that they are joined
+    at once.
+    """
+
+    def in_one_file(table: Any) -> bool:
+        return bool(table.stats()["fragment_stats"]["num_fragments"] == 1)
+
+    store = open_store(tmp_path / "store", create=True)
+    for key in ("k", "l"):
+        store.commit(make_step(key), {"activations": acts(f"sample of {key}")})
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_compact", lambda *_, **__: None)
+        store.index(["k"])
+    files = store.folder / "tables" / "postings.lance" / "data"
+    monkeypatch.setattr(file_sizes, "is_mostly_large", in_one_file)
+    store.index(["l"])
+    assert len(list(files.iterdir())) == 1
 
 
 def test_gc_drops_indexes_of_no_run_and_they_come_back(store: Store) -> None:

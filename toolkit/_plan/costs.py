@@ -165,8 +165,8 @@ class Loads:
         if stage.units() is not None or isinstance(stage.part, SourcePart):
             return None
         samples = self.samples(stage)
-        first = stage.part.steps.sample_limit
-        return samples if samples is None or first is None else samples.slice(0, first)
+        limit = stage.part.steps.sample_limit
+        return samples if samples is None or limit is None else samples.slice(0, limit)
 
     def _max_samples(self, stage: Stage) -> int | None:
         """The samples of a stage: the most, or the number to expect."""
@@ -180,8 +180,8 @@ class Loads:
         known = [count for count in counts if count is not None]
         if not known or len(known) < len(counts):
             return None
-        first = stage.part.steps.sample_limit
-        return min(sum(known), first) if first else sum(known)
+        limit = stage.part.steps.sample_limit
+        return min(sum(known), limit) if limit else sum(known)
 
     def _counted(self, stage: Stage) -> Workload | None:
         """The workload of samples that do not exist yet, if their texts do: by the model's

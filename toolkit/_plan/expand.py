@@ -20,7 +20,7 @@ def expand(
     """The steps of a stage whose needs have committed. `inputs` are their ledger rows by stage,
     `samples` the samples in the stage's order.
     """
-    size, units, first = stage.split_size(), stage.units(), stage.part.steps.sample_limit
+    size, units, sample_limit = stage.split_size(), stage.units(), stage.part.steps.sample_limit
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
     if (features := stage.features()) is not None:
         every = sorted(row.key for rows in inputs.values() for row in rows)
@@ -40,7 +40,7 @@ def expand(
         ]
     if "sample_meta" in stage.part.reads:  # rows of samples do not have their metadata
         others = sorted(row.key for rows in inputs.values() for row in rows)
-    count = len(samples) if first is None else min(first, len(samples))
+    count = len(samples) if sample_limit is None else min(sample_limit, len(samples))
     ranges = _sample_ranges(stage, samples, count)
     rows = [digest_of(samples.slice(start, end - start)) for start, end in ranges]
     return [

@@ -39,7 +39,7 @@ class Loadable(Generic[Loader]):
     identity: Identity
 
     def material(self) -> dict[str, str]:
-        """What enters a key."""
+        """The facts of a loader that enter keys."""
         return {
             "part": self.part.name,
             "version": self.part.version,

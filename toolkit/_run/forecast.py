@@ -128,12 +128,12 @@ class BothLoads:
 def _once(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows; a stage that equals an earlier one gets `same_as` and no cost."""
     signatures: dict[str, str] = {}
-    first: dict[str, str] = {}
+    originals: dict[str, str] = {}
     once = []
     for stage, row in zip(plan.stages, rows, strict=True):
         needs = [signatures[need] for need in stage.needs]
         signatures[stage.id] = canonical({**stage.material(), "needs": needs})
-        twin = first.setdefault(signatures[stage.id], stage.id)
+        twin = originals.setdefault(signatures[stage.id], stage.id)
         if twin == stage.id:
             once.append({**row, "same_as": None})
         else:

@@ -49,7 +49,7 @@ class RunResult:
     """The ledger rows of its steps."""
 
     def inputs(self) -> StoreInputs:
-        """Its tables."""
+        """The tables of the run."""
         return StoreInputs(self.store, {"": self.rows})
 
 

@@ -16,39 +16,39 @@ from toolkit.errors import SpecError, nearest
 
 def relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     """The problems between entries of one spec, each as a path and a sentence."""
-    first: dict[str, int] = {}
+    indices: dict[str, int] = {}
     for index, stage in enumerate(spec.stages):
         path: SpecPath = ("stages", index, "id")
         if stage.id == SOURCE:
             yield path, f"'{SOURCE}' is reserved for the samples of `samples:`; choose another id."
         elif stage.id == EXAMINE:
             yield path, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
-        elif stage.id in first:
-            where = root.find(("stages", first[stage.id], "id")).location
+        elif stage.id in indices:
+            where = root.find(("stages", indices[stage.id], "id")).location
             yield (
                 path,
                 f"There already is a stage '{stage.id}' ({where}); give each stage its own id.",
             )
-        first.setdefault(stage.id, index)
-    yield from _needs_problems(spec, first)
+        indices.setdefault(stage.id, index)
+    yield from _needs_problems(spec, indices)
     yield from _part_problems(spec, root)
 
 
-def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[SpecPath, str]]:
+def _needs_problems(spec: Spec, indices: Mapping[str, int]) -> Iterator[tuple[SpecPath, str]]:
     for index, stage in enumerate(spec.stages):
         for number, need in enumerate(stage.needs):
             if isinstance(need, From):
                 if need.spec is None:
                     text = f"A stage of this spec is needed by its id: write '{need.stage}'."
                     yield ("stages", index, "needs", number), text
-            elif need != SOURCE and need not in first:
-                known = f"{nearest(need, first)} Stages: {', '.join(first)}."
+            elif need != SOURCE and need not in indices:
+                known = f"{nearest(need, indices)} Stages: {', '.join(indices)}."
                 yield ("stages", index, "needs", number), f"There is no stage '{need}'.{known}"
     own_needs = {
         stage.id: [need for need in stage.needs if isinstance(need, str)] for stage in spec.stages
     }
     if cycle := _cycle(own_needs):
-        path: SpecPath = ("stages", first[cycle[0]], "needs")
+        path: SpecPath = ("stages", indices[cycle[0]], "needs")
         yield (
             path,
             f"Stages need each other in a circle: {' -> '.join(cycle)}. Remove one of "
@@ -82,10 +82,10 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
             yield (*path, "from", "stage"), f"There is no stage '{part.from_.stage}'.{known}"
         if part.name and path[0] != "sinks":
             yield (*path, "name"), "Only sinks have a name; remove it here."
-    first: dict[str, int] = {}
+    indices: dict[str, int] = {}
     for index, sink in enumerate(spec.sinks):
-        if sink.name and first.setdefault(sink.name, index) != index:
-            where = root.find(("sinks", first[sink.name], "name")).location
+        if sink.name and indices.setdefault(sink.name, index) != index:
+            where = root.find(("sinks", indices[sink.name], "name")).location
             yield (
                 ("sinks", index, "name"),
                 f"There already is a sink '{sink.name}' ({where}); give each its own name.",

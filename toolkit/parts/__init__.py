@@ -4,10 +4,8 @@ A part names itself as a spec names it (`extract.activations`), and has a pydant
 `with:` block and a function that does the work. What that function gets is in `toolkit.work`.
 """
 
+from toolkit.params import UNHASHED, NoParams, Params
 from toolkit.parts.params import (
-    UNHASHED,
-    NoParams,
-    Params,
     SinkParams,
     UsedEnvironment,
     UsedParser,

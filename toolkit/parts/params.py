@@ -1,29 +1,14 @@
-"""Base classes of params, and params that name another part, such as a stage's game."""
+"""Params that name another part, such as a stage's game, and the params of sinks."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from toolkit.errors import BadInput
 from toolkit.games import Environment, Parser
-
-
-class Params(BaseModel):
-    """Base of every part's params: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-UNHASHED: dict[str, Any] = {"hashed": False}
-"""`Field(..., json_schema_extra=UNHASHED)`: a param that cannot change results (a folder, a batch
-size); it enters no key.
-"""
-
-
-class NoParams(Params):
-    """The params of parts that take none."""
+from toolkit.params import Params
 
 
 class UsedPart(Params):

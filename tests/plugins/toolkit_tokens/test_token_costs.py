@@ -4,53 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
-import torch
 from click.testing import CliRunner
 
 from tests.plugins.toolkit_tokens.conftest import PARTS, SCENARIOS, run
+from tests.scripts import load_benchmark
 from toolkit._cli import cli
 from toolkit._plan.texts import workload
 from toolkit._plan.token_estimate import estimated_tokens
 from toolkit.costs import Workload
-from toolkit.ledger import StepRow
-from toolkit.saes import Sparse
 from toolkit_lab import model_path, saes_path
-from toolkit_store import open_store
-from toolkit_tokens.track.rows import Owner, TrackedText, activation_rows, attention_rows
 
 ROOT = Path(__file__).parents[3]
+TOKEN_BYTES = load_benchmark("_token_bytes")
+LLAMA_TOKENS, published_rows = TOKEN_BYTES.LLAMA_TOKENS, TOKEN_BYTES.published_rows
+written = TOKEN_BYTES.written
 
 
 def forecast(load: Workload, **params: Any) -> int:
     part = PARTS.get("stage", "track.tokens")
     return part.estimates.cost(part.params.model_validate(params), load).disk
-
-
-def written(folder: Path, tables: Any) -> int:
-    """Bytes of the tables in a store, and of what it derives to answer by feature."""
-    store = open_store(folder / "store", create=True)
-    row = StepRow(
-        key="k" * 64, experiment="e", stage="tokens", part="track.tokens", part_version="1",
-        run="r", index=0, material="{}", tables={}, worker="w", seconds=1.0,
-        committed_at="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
-    store.commit(row, tables)
-    store.index(["k" * 64])
-    names = ("activations", "attention", "postings", "feature_index")
-    return sum(
-        file.stat().st_size
-        for name in names
-        for file in (folder / "store" / "tables" / f"{name}.lance").rglob("*")
-        if file.is_file()
-    )
 
 
 @pytest.mark.parametrize("params", [{}, {"attention": {"top": 20}}])
@@ -68,12 +45,6 @@ def test_what_a_run_on_the_lab_stores(
     tables = run("stage", "track.tokens", params, scenarios, model=lab, saes=lab_saes)
     kept = {name: tables[name] for name in ("activations", "attention")}
     assert forecast(load, **params) == pytest.approx(written(tmp_path, kept), rel=0.1)
-
-
-LLAMA_TOKENS = (110, 101, 124, 87, 87, 115, 101, 70, 115, 101, 110, 101, 101)
-"""Tokens of the thirteen situations by the tokeniser of Llama 3.1, the one that begins a text
-included.
-"""
 
 
 def test_the_estimate_without_a_tokeniser_is_near_its_count() -> None:
@@ -139,37 +110,3 @@ def test_rows_of_the_published_shape(tmp_path: Path) -> None:
     )  # fmt: skip
     stored = written(tmp_path, published_rows([121] * 10, 2))
     assert forecast(load) == pytest.approx(stored * 31 / 2, rel=0.1)
-
-
-def published_rows(lengths: Sequence[int], layers: int) -> dict[str, pa.Table]:
-    """Features and attention of texts of these lengths: 32 heads and, of 32,768 features a layer,
-    50 active ones.
-    """
-    draw = np.random.default_rng(0)
-    texts = [
-        TrackedText(
-            tuple(range(length)),
-            (Owner(f"situation_{number}", tuple(range(1, length)), tuple(range(length))),),
-        )
-        for number, length in enumerate(lengths)
-    ]
-    activations, attention = [], []
-    for layer in range(1, layers + 1):
-        rows, active = sum(lengths) - len(lengths), 50
-        numbers = np.sort([draw.choice(32768, active, replace=False) for _ in range(rows)])
-        values = draw.exponential(1.0, rows * active).astype("float32")
-        sparse = Sparse(
-            torch.full((rows,), active), torch.tensor(numbers.ravel()), torch.tensor(values)
-        )
-        activations.append(activation_rows(f"space-{layer}", texts, sparse))
-        for text in texts:
-            length = len(text.ids)
-            scores = torch.tensor(draw.normal(0, 2, (length, 32, length)).astype("float32"))
-            scores[..., 0] += 4  # where heads rest
-            hidden = torch.arange(length) > torch.arange(length)[:, None]
-            weights = scores.masked_fill(hidden[:, None], -torch.inf).softmax(-1)
-            attention.append(attention_rows("m", layer, text, weights, None, True))
-    return {
-        "activations": pa.concat_tables(activations),
-        "attention": pa.concat_tables(attention),
-    }
