@@ -85,7 +85,7 @@ class Activations:
     def __init__(self, inputs: Inputs, at: Asked | None) -> None:
         rows = inputs.read("activations")
         self._samples, self._by_space = rows["sample"], BySpace(rows)
-        self._chosen = None if at is None else _Chosen(inputs.read("samples"), at)
+        self._chosen = None if at is None else _ChosenPositions(inputs.read("samples"), at)
 
     @property
     def spaces(self) -> list[str]:
@@ -136,7 +136,7 @@ def _any_among(column: pa.ChunkedArray, samples: Sequence[str]) -> bool:
     return any(pc.any(pc.is_in(chunk, value_set=ids)).as_py() for chunk in column.chunks)
 
 
-class _Chosen:
+class _ChosenPositions:
     """The positions that a selector selects in each sample, as sorted numbers: the sample's number
     times `_stride`, plus the position.
     """
