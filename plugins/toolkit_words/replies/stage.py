@@ -74,10 +74,12 @@ def reply_words(work: Work) -> Rows:
     shown = [*_strongest(confirmed, params.top), *listed]
     yield "feature_words", pa.Table.from_pylist(shown, schema=arrow_schema("feature_words"))
     if params.contexts and confirmed:
-        from toolkit_words.replies.contexts import contexts
+        from toolkit.activation_rows import BySpace
+        from toolkit_words.contexts import contexts
 
+        by_space = BySpace(work.inputs.read("activations"))
         named = sorted({(row["space"], row["feature"]) for row in confirmed})
-        yield "feature_contexts", contexts(work.inputs, rows, named, params.contexts)
+        yield "feature_contexts", contexts(by_space, rows, named, params.contexts)
 
 
 def _add_covariates(
