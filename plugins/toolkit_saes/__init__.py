@@ -13,6 +13,7 @@ from toolkit_saes.examine import section as _section
 from toolkit_saes.examine import stage as _examine
 from toolkit_saes.examine.measurement import SAMPLES
 from toolkit_saes.extract import costs as _cost
+from toolkit_saes.extract import section as _firing
 from toolkit_saes.extract import stage as _extract
 from toolkit_saes.extract import summary as _summary
 from toolkit_saes.layouts import auto as _auto
@@ -38,6 +39,15 @@ def toolkit_parts() -> Iterator[Part]:
         run=_section.figures,
         findings=_section.findings,
         order=60,
+    )
+    yield ReportSection(
+        name="firing",
+        title="Features that fire",
+        help="How many features of each SAE fire in the texts, where no stage compares them.",
+        reads=("activations", "spaces"),
+        run=_firing.figures,
+        findings=_firing.findings,
+        order=36,
     )
 
 

@@ -19,6 +19,7 @@ from toolkit_stats.figures import histograms as _histograms
 from toolkit_stats.figures import layer_profile as _layer_profile
 from toolkit_stats.figures import top_features as _top_features
 from toolkit_stats.figures import volcano as _volcano
+from toolkit_stats.pathway import findings as _pathway_findings
 from toolkit_stats.pathway import section as _pathway_section
 from toolkit_stats.pathway import stage as _pathway
 from toolkit_stats.pathway.params import Pathway
@@ -49,6 +50,7 @@ def _sections() -> Iterator[Part]:
         "folds.",
         reads=("baselines",),
         run=_baselines_section.figures,
+        findings=_baselines_section.findings,
         order=19,
     )
     yield ReportSection(
@@ -264,5 +266,6 @@ def _paths_and_ranks() -> Iterator[Part]:
         "points.",
         reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
         run=_pathway_section.figures,
+        findings=_pathway_findings.findings,
         order=24,
     )

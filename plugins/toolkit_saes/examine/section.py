@@ -71,9 +71,10 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     )
     if misfits and len(used) > 1:
         sentence += f"; at {sites} {'it does' if len(misfits) == 1 else 'they do'} not"
+    tokens = _span(used, "tokens", ",.0f")
     l0, explained = _span(used, "l0", ".1f"), _span(used, "explained_variance", ".3f")
     yield Finding(
-        sentence=f"{sentence}: L0 {l0}, explained variance {explained}.",
+        sentence=f"{sentence}: L0 {l0}, explained variance {explained}, on {tokens} tokens.",
         number=fit / len(used),
         rank=10 if misfits else 90,
     )

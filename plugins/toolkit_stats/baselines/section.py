@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit import figures as draw
-from toolkit.work import Figure, Inputs
+from toolkit.work import Figure, Finding, Inputs
+from toolkit_stats.compare.findings import area_of, baseline_of
 
 ROW, LEFT, WIDE, RIGHT, TOP = 22, 250, 420, 150, 26
 AUROC = draw.ChartAxis(0, 1, LEFT, LEFT + WIDE)
@@ -20,6 +21,7 @@ COLOURS = {
     "best feature": "var(--computed)",
 }
 SHORT = {"difference of means": "means", "linear probe": "probe", "best feature": "feature"}
+RANK = 45
 SHOWN = 12
 """At most this many rows per kind are drawn; the others are in the table."""
 
@@ -44,6 +46,33 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             f"{contrast}: every number",
             _table(contrast_rows),
             "Table of all baselines with their 95 % intervals.",
+        )
+
+
+def findings(inputs: Inputs) -> Iterator[Finding]:
+    """For each comparison, how well the best feature tells the groups apart, beside what needs no
+    feature; without a feature, the best of the others.
+    """
+    rows = [
+        row
+        for row in inputs.read("baselines").to_pylist()
+        if row["value"] is not None and row["metric"] == "auroc"
+    ]
+    for contrast in sorted({row["contrast"] for row in rows}):
+        of_contrast = [row for row in rows if row["contrast"] == contrast]
+        features = [row for row in of_contrast if row["kind"] == "best feature"]
+        best = max(features or of_contrast, key=area_of)
+        low, high = best["low"], best["high"]
+        if best["value"] < 0.5:
+            low, high = 1 - high, 1 - low
+        what = "the best single feature" if features else f"{best['kind']} {best['name']}"
+        yield Finding(
+            sentence=f"{contrast}, on held-out folds: {what} reaches AUROC {area_of(best):.3f} "
+            f"[{low:.3f}, {high:.3f}] ({best['groups']}).",
+            number=area_of(best),
+            interval=(low, high),
+            baseline=baseline_of(inputs, contrast),
+            rank=RANK,
         )
 
 

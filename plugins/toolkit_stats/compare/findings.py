@@ -104,18 +104,18 @@ def baseline_of(inputs: Inputs, contrast: str) -> str:
     feature = _best([row for row in rows if row["kind"] == "best feature"])
     parts = []
     if metadata:
-        parts.append(f"{metadata['name']} alone reaches AUROC {_area(metadata):.3f}")
+        parts.append(f"{metadata['name']} alone reaches AUROC {area_of(metadata):.3f}")
     if probe:
-        parts.append(f"a linear probe {_area(probe):.3f}")
+        parts.append(f"a linear probe {area_of(probe):.3f}")
     if feature and parts:
-        parts.append(f"the best feature {_area(feature):.3f}")
+        parts.append(f"the best feature {area_of(feature):.3f}")
     return "; ".join(parts)
 
 
 def _best(rows: Sequence[Any]) -> Any:
-    return max(rows, key=_area, default=None)
+    return max(rows, key=area_of, default=None)
 
 
-def _area(row: Any) -> float:
+def area_of(row: Any) -> float:
     """The AUROC in the direction in which it is above one half."""
     return max(float(row["value"]), 1.0 - float(row["value"]))

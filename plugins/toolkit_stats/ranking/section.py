@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
 from toolkit.addresses import prefixes
-from toolkit.comparisons import distinct_labels, rows_of
+from toolkit.comparisons import Comparison, distinct_labels, rows_of
 from toolkit.work import Figure, Finding, Inputs
+from toolkit_stats.compare.findings import baseline_of
 from toolkit_stats.ranking.sink import rankings
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
         start = f"{len(ranked):,} of {tested:,} features rise with {comparison.by}"
         clusters = sum(group.clusters for group in comparison.groups)
         if not ranked:
-            yield Finding(sentence=f"{start} on held-out units.", n=clusters, rank=40 + number)
+            yield Finding(
+                sentence=f"{start} on held-out units.",
+                n=clusters,
+                baseline=_baseline(inputs, comparison),
+                rank=40 + number,
+            )
             continue
         best = ranked[0]
         score = next(
@@ -68,8 +74,18 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
             sentence=f"{start} on held-out units; the first is {address}, score {score:.2f}.",
             number=float(score),
             n=clusters,
+            baseline=_baseline(inputs, comparison),
             rank=40 + number,
         )
+
+
+def _baseline(inputs: Inputs, comparison: Comparison) -> str:
+    """What metadata, a probe and the best feature reach between two values of the label."""
+    values = [group.name for group in comparison.groups]
+    for contrast in (f"{a} vs {b}" for a in values for b in values if a != b):
+        if baseline := baseline_of(inputs, contrast):
+            return f"{contrast}: {baseline}"
+    return ""
 
 
 def _counts_said(rows: pa.Table) -> str:

@@ -14,6 +14,7 @@ from toolkit.work import Figure, Finding, Inputs
 from .attributions import attribution_figures, completeness_findings
 from .drawings import bands, heatmap, highlighted, shown_number
 from .layers import layers_of_sample, layers_of_spans
+from .strongest import game_finding, part_findings, token_finding
 from .timelines import last_space, timelines
 
 SHOWN_FEATURES, SHOWN_DIFFERENCES = 16, 12
@@ -192,14 +193,21 @@ def _paths(inputs: Inputs) -> Iterator[Figure]:
 
 
 def findings(inputs: Inputs) -> Iterator[Finding]:
-    """Paths first, then how well attributions add up, then the largest difference of a span."""
+    """Paths first, then the parts with the largest effects and how well attributions add up, then
+    the strongest features and the largest difference of a span.
+    """
     available = set(inputs.tables())
     if "paths" in available:
         for row in inputs.read("paths").to_pylist():
             if row["sample"] == ALL:
                 yield _hop_finding(row)
+    if "attributions" in available:
+        yield from part_findings(inputs)
     if "attribution_checks" in available:
         yield from completeness_findings(inputs.read("attribution_checks").to_pylist())
+    if {"samples", "activations", "spaces", "span_contrasts"} <= available:
+        yield from game_finding(inputs)
+        yield from token_finding(inputs)
     if "span_contrasts" in available:
         yield from _span_findings(inputs.read("span_contrasts").to_pylist())
 

@@ -56,6 +56,46 @@ def timelines(inputs: Inputs) -> Iterator[Figure]:
             )
 
 
+@dataclass(frozen=True)
+class GameChange:
+    """A feature's change from the first to the last decision, by game, and the means at both."""
+
+    address: str
+    changes: Sequence[float]
+    first: float
+    last: float
+
+
+def changes_through_games(inputs: Inputs) -> list[GameChange]:
+    """For the features of the last layer, the changes through every game that has a timeline."""
+    games = _games(inputs)
+    spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
+    if not games or not spaces:
+        return []
+    chosen = last_space(spaces)
+    edges = [(decisions[0], decisions[-1]) for decisions in games.values()]
+    values = _at_decisions(inputs, chosen, [decision for pair in edges for decision in pair])
+    observed = [
+        (values[first.sample], values[last.sample])
+        for first, last in edges
+        if first.sample in values and last.sample in values
+    ]
+    features = sorted({feature for pair in observed for fired in pair for feature in fired})
+    return [_change(short(spaces[chosen], feature), feature, observed) for feature in features]
+
+
+def _change(
+    address: str, feature: int, observed: Sequence[tuple[Mapping[int, float], Mapping[int, float]]]
+) -> GameChange:
+    pairs = [(first.get(feature, 0.0), last.get(feature, 0.0)) for first, last in observed]
+    return GameChange(
+        address,
+        [last - first for first, last in pairs],
+        sum(first for first, _ in pairs) / len(pairs),
+        sum(last for _, last in pairs) / len(pairs),
+    )
+
+
 def _games(inputs: Inputs) -> dict[str, list[_Decision]]:
     """The decisions of each game that has enough of them, in the order of play."""
     if not {"samples", "sample_meta"} <= set(inputs.tables()):

@@ -402,7 +402,7 @@ def measured(place: str, l0: float, explained: float, verdict: str = "fits") -> 
         "l0": l0,
         "explained_variance": explained,
         "declared_l0": None,
-        "tokens": 1,
+        "tokens": 1024,
     }
 
 
@@ -410,18 +410,19 @@ FINDINGS = [
     ([], None),
     (
         [measured("resid_post.2", 40, 0.8)],
-        "The SAE fits this model: L0 40.0, explained variance 0.800.",
+        "The SAE fits this model: L0 40.0, explained variance 0.800, on 1,024 tokens.",
     ),
     (
         [
             measured("resid_post.2", 400, 0.1, "does not fit"),
             measured("resid_post.3", 4, 1, "suits"),
         ],
-        "The SAE does not fit this model: L0 400.0, explained variance 0.100.",
+        "The SAE does not fit this model: L0 400.0, explained variance 0.100, on 1,024 tokens.",
     ),
     (
         [measured("resid_post.2", 40, 0.8), measured("resid_post.10", 55.25, 0.75)],
-        "2 of 2 SAEs fit this model: L0 40.0 to 55.2, explained variance 0.750 to 0.800.",
+        "2 of 2 SAEs fit this model: L0 40.0 to 55.2, explained variance 0.750 to 0.800, on 1,024 "
+        "tokens.",
     ),
     (
         [
@@ -430,7 +431,7 @@ FINDINGS = [
             measured("resid_post.3", 410, 0.3, "does not fit"),
         ],
         "1 of 3 SAEs fit this model; at resid_post.3, resid_post.10 they do not: L0 40.0 to 410.0, "
-        "explained variance 0.200 to 0.800.",
+        "explained variance 0.200 to 0.800, on 1,024 tokens.",
     ),
 ]
 

@@ -49,11 +49,18 @@ def test_a_comparison_that_found_nothing_says_so() -> None:
     assert "smallest q is that of 1" in result.sentence
 
 
-def test_what_metadata_reach_stands_beside_it() -> None:
-    def row(kind: str, name: str, value: float, metric: str = "auroc") -> dict[str, Any]:
-        same = {"contrast": "a vs b", "kind": kind, "name": name, "metric": metric, "text": ""}
-        return {**same, "value": value, "low": value, "high": value, "chance": 0.5}
+def row(kind: str, name: str, value: float, metric: str = "auroc") -> dict[str, Any]:
+    """A baseline of a vs b."""
+    same = {"contrast": "a vs b", "kind": kind, "name": name, "metric": metric, "text": ""}
+    numbers = {"value": value, "low": value - 0.125, "high": value + 0.0625, "chance": 0.5}
+    return {**same, **numbers, "groups": "a: 9 samples"}
 
+
+def baselines(*rows: dict[str, Any]) -> dict[str, pa.Table]:
+    return {"baselines": pa.Table.from_pylist(list(rows), schema=arrow_schema("baselines"))}
+
+
+def test_what_metadata_reach_stands_beside_it() -> None:
     rows = [
         row("metadata", "balance", 0.15),
         row("metadata", "round", 0.6),
@@ -61,9 +68,21 @@ def test_what_metadata_reach_stands_beside_it() -> None:
         row("best feature", "all spaces", 0.852),
         {**row("metadata", "other", 1.0), "contrast": "a vs c"},
     ]
-    baselines = pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))
-    (result,) = findings("layer-profile", {**compared("welch"), "baselines": baselines})
+    (result,) = findings("layer-profile", {**compared("welch"), **baselines(*rows)})
     assert result.baseline == "balance alone reaches AUROC 0.850; the best feature 0.852"
+
+
+def test_the_best_feature_stands_beside_what_needs_none() -> None:
+    rows = (row("metadata", "balance", 0.75), row("best feature", "s", 0.25), row("x", "y", 1, "n"))
+    (result,) = findings("baselines", baselines(*rows))
+    assert result.sentence == (
+        "a vs b, on held-out folds: the best single feature reaches AUROC 0.750 [0.688, 0.875] "
+        "(a: 9 samples)."
+    )
+    assert (result.number, result.interval) == (0.75, (0.6875, 0.875))
+    assert result.baseline == "balance alone reaches AUROC 0.750; the best feature 0.750"
+    (alone,) = findings("baselines", baselines(rows[0]))
+    assert "metadata balance reaches AUROC 0.750 [0.625, 0.812]" in alone.sentence
 
 
 def test_what_chose_features_is_no_finding_where_they_were_confirmed() -> None:
@@ -83,6 +102,12 @@ def test_a_ranking_says_how_many_rise_and_which_first() -> None:
     (result,) = findings("ranking", {**tables, **ranked(tables)})
     assert result.sentence.startswith("1 of 16,384 features rise with concept_strength_label")
     assert "the first is 12/7, score " in result.sentence
+    label = baselines({**row("metadata", "length", 0.9), "contrast": "3 vs 0"})
+    (beside,) = findings("ranking", {**tables, **ranked(tables), **label})
+    assert (result.baseline, beside.baseline) == (
+        "",
+        "3 vs 0: length alone reaches AUROC 0.900",
+    )
     none = ranked(tables, min_r=0.9999)
     (result,) = findings("ranking", {**tables, **none})
     assert result.sentence.startswith("0 of 16,384 features")

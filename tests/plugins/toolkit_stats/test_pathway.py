@@ -391,11 +391,15 @@ def test_groups_that_the_other_one_joins_are_refused_with_numbers() -> None:
 # --- the section ----------------------------------------------------------------------------------
 
 
+def traced(input_tables: Mapping[str, pa.Table], **params: Any) -> TableInputs:
+    written = dict(trace_pathway(make_work(Pathway(**{**PARAMS, **params}), input_tables)))
+    return TableInputs({**input_tables, **written})
+
+
 def section(input_tables: Mapping[str, pa.Table], **params: Any) -> list[Any]:
     part = PARTS["pathway"]
     assert isinstance(part, ReportSection)
-    written = dict(trace_pathway(make_work(Pathway(**{**PARAMS, **params}), input_tables)))
-    inputs = TableInputs({**input_tables, **written})
+    inputs = traced(input_tables, **params)
     check_part(part, work=make_work(tables=inputs.by_name))
     return list(part.run(inputs))
 
@@ -423,3 +427,19 @@ def test_the_section_shows_q_where_groups_are_large_enough() -> None:
     assert "withheld" not in figures[0].html + figures[2].html
     assert "1/3" in figures[0].html
     assert "largest is" in figures[0].alt
+
+
+def test_the_finding_is_the_followed_feature_that_differs_most() -> None:
+    part = PARTS["pathway"]
+    assert isinstance(part, ReportSection)
+    assert part.findings
+    inputs = traced(world())
+    (result,) = part.findings(inputs)
+    rows = [row for row in inputs.read("trajectories").to_pylist() if row["stat"] == "d"]
+    best = max(rows, key=lambda row: abs(row["value"]))
+    assert (result.number, result.interval) == (best["value"], (best["low"], best["high"]))
+    assert result.n == len({row["unit"] for row in inputs.read("traces").to_pylist()})
+    assert f"/{best['feature']} differs most: d " in result.sentence
+    assert "chosen on these very units; the largest |d| is " in result.sentence
+    (small,) = part.findings(traced(world(4, 46, decisions=1)))
+    assert "p withheld, since a group is small" in small.sentence

@@ -13,6 +13,7 @@ from tests.plugins.toolkit_tokens.conftest import run, table
 from toolkit.testing.fakes import TableInputs
 from toolkit_tokens.report import drawings, layers
 from toolkit_tokens.report.section import figures, findings
+from toolkit_tokens.report.strongest import game_finding, part_findings
 from toolkit_tokens.report.timelines import timelines
 
 
@@ -42,7 +43,8 @@ def test_tracking_has_its_figures(tables: Any) -> None:
     ):
         assert part in titles
     assert all(figure.html and figure.alt for figure in results.values())
-    (finding,) = [finding for finding in findings(TableInputs(tables))]
+    strongest, finding = findings(TableInputs(tables))
+    assert "fires hardest at one token" in strongest.sentence
     assert "p is withheld, since a group is small" in finding.sentence
     assert finding.n == 8
     assert finding.interval is not None
@@ -92,6 +94,23 @@ def test_layers_are_drawn_from_the_rows_of_one_text(tables: Any) -> None:
 def test_of_many_layers_some_are_followed() -> None:
     assert layers._spread(range(1, 32)) == [1, 9, 16, 23, 31]
     assert layers._spread([8, 15, 31]) == [8, 15, 31]
+
+
+def test_the_strongest_feature_at_a_token_is_that_of_the_last_layer(tables: Any) -> None:
+    strongest = next(iter(findings(TableInputs(tables))))
+    samples = {row["sample"]: row for row in tables["samples"].to_pylist()}
+    (last,) = [row for row in tables["spaces"].to_pylist() if row["hookpoint"].endswith(".3")]
+    peaks: dict[tuple[int, str], dict[str, float]] = {}
+    for row in tables["activations"].to_pylist():
+        sample = samples[row["sample"]]
+        if row["space"] == last["space"] and not (sample["bos"] and row["position"] == 0):
+            for feature, value in zip(row["features"], row["values"], strict=True):
+                fired = peaks.setdefault((feature, sample["pieces"][row["position"]]), {})
+                fired[row["sample"]] = max(value, fired.get(row["sample"], 0.0))
+    (feature, token), values = max(peaks.items(), key=lambda each: sum(each[1].values()))
+    assert f"3/{feature} fires hardest at one token, {token!r}" in strongest.sentence
+    assert strongest.number == pytest.approx(sum(values.values()) / len(values))
+    assert strongest.n == len({samples[sample]["unit"] for sample in values})
 
 
 def test_one_layer_has_no_evolution(tables: Any) -> None:
@@ -236,6 +255,15 @@ def test_features_are_drawn_through_a_game() -> None:
     assert len({point.split(",")[1] for point in once.split()}) == 2
 
 
+def test_the_feature_that_changes_most_through_games_is_a_finding() -> None:
+    (result,) = game_finding(TableInputs(game_tables(5)))
+    assert result.sentence == (
+        "From the first to the last decision of a game, 3/7 changes most: +4 (1 game), from 1 to 5."
+    )
+    assert (result.number, result.interval, result.n) == (4.0, None, 1)
+    assert not list(game_finding(TableInputs(game_tables(2))))
+
+
 def test_a_game_of_two_decisions_has_no_timeline() -> None:
     assert not list(timelines(TableInputs(game_tables(2))))
 
@@ -265,11 +293,60 @@ def test_a_finding_counts_samples_and_a_waterfall_is_of_the_lowest_layer() -> No
             "attributions": table("attributions", parts),
         }
     )
-    (finding,) = findings(inputs)
+    token, finding = findings(inputs)
+    assert token.sentence == (
+        "The token that moves the outcome o most is position 1, at layer 1: integrated_gradients "
+        "gives it +1 (1 pair of prompts)."
+    )
     assert (finding.n, finding.number) == (1, pytest.approx(0.03))
     drawn = [figure for figure in figures(inputs) if figure.title.startswith("integrated")]
     assert [figure.title for figure in drawn] == ["integrated_gradients, layer 1: a against b"]
     assert drawn[0].html.count("<rect") == 3  # what gives nothing has no bar
+
+
+def test_the_parts_with_the_largest_exact_effect_come_first() -> None:
+    """As the mean over pairs; of the methods integrated gradients, and tokens by their span."""
+    sizes = {
+        ("integrated_gradients", "token", 0, None, None): (5.0, 1.0),
+        ("integrated_gradients", "token", 1, None, None): (3.0, 2.0),
+        ("relp", "token", 0, None, None): (9.0, 9.0),
+        ("attribution_patching", "head", None, 0, None): (0.5, 0.25),
+        ("attribution_patching", "head", None, 2, None): (0.0, -0.75),
+        ("integrated_gradients", "feature", 1, None, 4): (7.0, None),
+        ("integrated_gradients", "feature", 1, None, 8): (0.5, 0.5),
+    }
+    rows = [
+        {
+            "sample": sample, "against": "x", "outcome": "o", "method": method, "part": part,
+            "layer": 2, "position": position, "head": head, "space": "s" if feature else None,
+            "feature": feature, "value": value, "exact": exact and exact + shift,
+            "attention": None, "norm": None,
+        }
+        for (method, part, position, head, feature), (value, exact) in sizes.items()
+        for sample, shift in (("a", 0.0), ("b", 0.125))
+    ]  # fmt: skip
+    texts = [
+        {
+            "sample": name, "unit": name, "cluster": "", "text": "", "prompt_hash": "",
+            "token_ids": [1, 2], "pieces": ["p", "q"], "bos": False,
+            "spans": [{"name": "balance", "start": 1, "end": 2}],
+        }
+        for name in "ab"
+    ]  # fmt: skip
+    inputs = TableInputs(
+        {"attributions": table("attributions", rows), "samples": table("samples", texts)}
+    )
+    token, head, feature = part_findings(inputs)
+    assert token.sentence == (
+        "The token that moves the outcome o most is a token of the span balance, at layer 2: "
+        "integrated_gradients gives it +3, patching it alone +2.06 (mean of 2 pairs of prompts, +2 "
+        "to +2.12)."
+    )
+    assert (token.number, token.n) == (2.0625, 2)
+    assert "head 2 of layer 2: attribution_patching gives it +0, patching" in head.sentence
+    assert head.number == -0.6875
+    assert "most is 8: integrated_gradients gives it +0.5," in feature.sentence
+    assert token.rank < head.rank < feature.rank < 30
 
 
 def test_each_method_has_its_agreement_beside_its_gap() -> None:
