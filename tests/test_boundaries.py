@@ -209,19 +209,35 @@ def test_no_text_of_the_host_names_a_plugin(path: Path) -> None:
     """
     plugins = "|".join(sorted(folder.name for folder in (ROOT / "plugins").glob("toolkit_*")))
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings
-    ]
-    assert [text for text in texts if re.search(rf"\b({plugins})\b", text)] == []
+    assert [text for text in _texts(tree) if re.search(rf"\b({plugins})\b", text)] == []
     looked_up = [
         ast.unparse(node)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and node.args
     ]
     assert [call for call in looked_up if re.search(r"\b(part|stage\.part)\b", call)] == []
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_the_host_decides_nothing_by_the_name_of_an_executor(path: Path) -> None:
+    """What it needs of one is a field of `ExecutorPart`."""
+    within = path.relative_to(ROOT / "toolkit").parts
+    if {"templates", "testing"} & set(within) or within == ("apptainer.py",):  # the program's name
+        return
+    executors = {"ray", "docker", "slurm", "apptainer"}
+    if within != ("_spec", "defaults.py"):
+        executors.add("local")
+    assert executors & set(_texts(ast.parse(path.read_text(encoding="utf-8")))) == set()
+
+
+def _texts(tree: ast.AST) -> list[str]:
+    """The texts in a module, but for docstrings."""
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings
+    ]
 
 
 def test_no_package_marker_directly_in_the_folders() -> None:

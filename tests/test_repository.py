@@ -128,18 +128,6 @@ def test_every_module_opens_with_what_it_holds() -> None:
     ] == []
 
 
-def test_no_two_classes_share_a_name() -> None:
-    """In the host, the store and the plugins: a name that is read means one thing."""
-    places: dict[str, list[str]] = {}
-    for home in ("toolkit", "plugins", "store"):
-        for path in sorted((ROOT / home).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ClassDef):
-                    line = f"{path.relative_to(ROOT)}:{node.lineno}"
-                    places.setdefault(node.name, []).append(line)
-    assert {name: lines for name, lines in places.items() if len(lines) > 1} == {}
-
-
 def test_no_function_is_longer_than_a_screen() -> None:
     long = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit._spec.defaults import DEFAULT_EXECUTOR
+
 if TYPE_CHECKING:
     from toolkit._flow import Outcome, Planned
     from toolkit._run.options import RunOptions
@@ -151,7 +153,7 @@ def build(
     more: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
     plugins: Sequence[str | Path] = (),
-    on: str = "local",
+    on: str = DEFAULT_EXECUTOR,
     gpu: str | None = None,
     store: str | Path | None = None,
 ) -> Experiment:
@@ -198,7 +200,7 @@ def load(
     overlay: str | Path | Sequence[str | Path] = (),
     sets: Sequence[str] = (),
     plugins: Sequence[str | Path] = (),
-    on: str = "local",
+    on: str = DEFAULT_EXECUTOR,
     gpu: str | None = None,
     store: str | Path | None = None,
 ) -> Experiment:

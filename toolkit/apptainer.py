@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
 from toolkit.containers import COMMAND, Mount, environment_for, mounts_for
@@ -10,6 +11,11 @@ from toolkit.executors import WorkerRequest
 from toolkit.images import read_lock, user_lock
 
 PROGRAMS = ("apptainer", "singularity")
+
+
+def installed_program() -> str | None:
+    """The path of Apptainer, or of its older name, on this machine."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 def exec_words(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -142,3 +143,8 @@ def environment_for(request: WorkerRequest, threads: int) -> dict[str, str]:
     else:
         environment["HF_HUB_OFFLINE"] = "1"
     return environment
+
+
+def dns_label(text: str) -> str:
+    """A text as Kubernetes takes it in names."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-")

@@ -106,6 +106,34 @@ class WorkerRequest:
     """
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterRequest:
+    """The job that `toolkit cluster render` asks an executor to describe: a run on a cluster."""
+
+    name: str
+    """The name of the job, and of the ConfigMap that holds the spec."""
+    image: str
+    """The image of all pods."""
+    params: Mapping[str, Any]
+    """The params of each executor of the spec that uses the part, by its name."""
+    command: Sequence[str]
+    """The command line of the run, but for `--on`."""
+    volumes: Sequence[tuple[Mapping[str, Any], str]]
+    """The volumes of every pod, each with the folder where it is mounted."""
+
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """How a worker ended."""
+
+    text: str
+    """In words: `exit status 0`."""
+    out_of_memory: bool = False
+    """Whether it is known to have taken too much memory: its step is tried again with smaller
+    batches.
+    """
+
+
 class Worker(Protocol):
     """One running worker, on any machine."""
 
@@ -124,10 +152,8 @@ class Worker(Protocol):
         """Its events in order, until it ends."""
         ...
 
-    def stop(self, *, now: bool = False) -> str:
-        """End it, after its current job or at once, and return how it ended: `exit status 0`, `out
-        of memory`.
-        """
+    def stop(self, *, now: bool = False) -> WorkerEnd:
+        """End it, after its current job or at once, and return how it ended."""
         ...
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from toolkit.executors import translate_paths
+from toolkit.executors import WorkerEnd, translate_paths
 from toolkit.protocol import WorkerEvent, read_events
 from toolkit.secrets import HidingFile, Secrets
 
@@ -81,7 +81,7 @@ class PipedWorker:
             while piece := stderr.read1(PIECE):  # type: ignore[attr-defined]
                 self._log.write(piece)
 
-    def stop(self, *, now: bool = False) -> str:
+    def stop(self, *, now: bool = False) -> WorkerEnd:
         """End the worker, by closing its stdin or at once, and return how it ended."""
         assert self._child.stdin is not None
         if now:
@@ -95,7 +95,7 @@ class PipedWorker:
             code = self._child.wait()
         self._stderr.join(timeout=LAST_WORDS_SECONDS)
         self._log.close()
-        return ending(code)
+        return WorkerEnd(ending(code))
 
 
 def ending(code: int) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, choices, nearest
 
@@ -846,6 +846,13 @@ def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
     if step:
         fields.append(pa.field("step", pa.string(), nullable=False))
     return pa.schema(fields)
+
+
+def list_column(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:
+    """A list column; `offsets` say where each list begins and where the last one ends."""
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)
 
 
 def written(number: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput, ToolkitError
-from toolkit.executors import WorkerRequest
+from toolkit.executors import WorkerEnd, WorkerRequest
 
 if TYPE_CHECKING:
     from docker.errors import APIError
@@ -68,15 +68,15 @@ def _no_runtime(reason: str) -> str:
     )
 
 
-def ending(status: int, *, out_of_memory: bool, limit: int, executor: str) -> str:
+def ending(status: int, *, out_of_memory: bool, limit: int, executor: str) -> WorkerEnd:
     """How a container of an executor ended."""
     if out_of_memory:
         size = f"{limit / 2**30:.3g} GiB" if limit else "the machine's memory"
-        return f"out of memory: it took more than {size}; raise `memory` under executors.{executor}"
+        text = f"out of memory: it took more than {size}; raise `memory` under executors.{executor}"
+        return WorkerEnd(text, out_of_memory=True)
     if status == 135:
-        return f"bus error: /dev/shm may be too small; raise `shm` under executors.{executor}"
-    if status == 137:
-        return "killed by signal 9"
+        text = f"bus error: /dev/shm may be too small; raise `shm` under executors.{executor}"
+        return WorkerEnd(text)
     if status > 128:
-        return f"killed by signal {status - 128}"
-    return f"exit status {status}"
+        return WorkerEnd(f"killed by signal {status - 128}")
+    return WorkerEnd(f"exit status {status}")

@@ -11,7 +11,7 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from toolkit.executors import WorkerRequest, translate_paths
+from toolkit.executors import WorkerEnd, WorkerRequest, translate_paths
 from toolkit.protocol import WorkerEvent, read_events
 from toolkit.secrets import NONE, HidingFile, Secrets
 
@@ -70,7 +70,7 @@ class ContainerWorker:
             output = BufferedReader(_Stdout(self._socket, log))
             yield from read_events(output, log)
 
-    def stop(self, *, now: bool = False) -> str:
+    def stop(self, *, now: bool = False) -> WorkerEnd:
         """Close the worker's stdin, or kill the container with `now`; returns how it ended."""
         from docker.errors import APIError, DockerException
         from requests.exceptions import RequestException
@@ -83,7 +83,7 @@ class ContainerWorker:
                 self._close_stdin()
             return self._wait_and_remove()
         except (DockerException, RequestException, OSError):
-            return "the container engine ended"
+            return WorkerEnd("the container engine ended")
         finally:
             self.close()
 
@@ -92,7 +92,7 @@ class ContainerWorker:
             if self._socket is not None:
                 self._socket.shutdown(socket.SHUT_WR)
 
-    def _wait_and_remove(self) -> str:
+    def _wait_and_remove(self) -> WorkerEnd:
         from docker.errors import APIError
         from requests.exceptions import RequestException
 

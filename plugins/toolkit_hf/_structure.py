@@ -161,10 +161,11 @@ def _normed(norm: Any, value: Tensor) -> Tensor:
     wide = value.float()
     if isinstance(norm, LayerNorm):
         wide = wide - wide.mean(-1, keepdim=True)
-    return (wide * (wide.pow(2).mean(-1, keepdim=True) + _epsilon(norm)).rsqrt()).to(value.dtype)
+    return (wide * (wide.pow(2).mean(-1, keepdim=True) + epsilon_of(norm)).rsqrt()).to(value.dtype)
 
 
-def _epsilon(norm: Any) -> float:
+def epsilon_of(norm: Any) -> float:
+    """The epsilon of a norm."""
     return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
 
 

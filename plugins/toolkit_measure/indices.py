@@ -69,6 +69,14 @@ NAMES: Sequence[str] = (
     "clipped_bets",
 )
 
+VERSIONED = {"I", "I_BA", "I_LC_ratio", "I_LC_absolute", "I_EB", "I_GV", "I_TI"}
+"""The indices: their rows say the version of the formulas."""
+
+
+def version_text(name: str) -> str | None:
+    """The version of a number's formula, for its row; None for one that is no index."""
+    return f"version {VERSION}" if name in VERSIONED else None
+
 
 def net(game: GameRecord) -> float:
     """The amount won or lost since the first decision."""

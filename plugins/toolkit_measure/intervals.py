@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -68,8 +67,3 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
     if len(a) < 3 or a.std() == 0 or b.std() == 0:
         return None
     return float(((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std()))
-
-
-def or_none(value: Any) -> float | None:
-    """A number for a table; None where it is missing or not finite."""
-    return float(value) if value is not None and math.isfinite(value) else None

@@ -64,7 +64,7 @@ def _arm_rows(
             high[index],
             p=sign_test(up, down) if index == 0 else None,
             n=len(finite),
-            text=f"{up} games more, {down} fewer" if index == 0 else _version(name),
+            text=f"{up} games more, {down} fewer" if index == 0 else indices.version_text(name),
         )
 
 
@@ -73,7 +73,3 @@ def sign_test(up: int, down: int) -> float:
     total, fewer = up + down, min(up, down)
     tail = sum(math.comb(total, count) for count in range(fewer + 1)) / 2.0**total
     return min(1.0, 2 * tail)
-
-
-def _version(name: str) -> str | None:
-    return f"version {indices.VERSION}" if name.startswith("I") else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .intervals import or_none
+from toolkit.arrays import finite_or_none
+
 from .scopes import ALL, Scope
 
 
@@ -29,11 +30,11 @@ def row(
         "scope": scope.kind,
         "condition": scope.name,
         "title": scope.title,
-        "value": or_none(value),
-        "low": or_none(low),
-        "high": or_none(high),
-        "p": or_none(p),
-        "q": or_none(q),
+        "value": finite_or_none(value),
+        "low": finite_or_none(low),
+        "high": finite_or_none(high),
+        "p": finite_or_none(p),
+        "q": finite_or_none(q),
         "n": n,
         "event": event,
         "text": text,

@@ -119,12 +119,8 @@ def _means(
                 low[index],
                 high[index],
                 n=len(finite),
-                text=_version(name),
+                text=indices.version_text(name),
             )
-
-
-def _version(name: str) -> str | None:
-    return f"version {indices.VERSION}" if name.startswith("I") else None
 
 
 def _balances(scope: Scope, games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from toolkit.executors import WorkerEnd
 from toolkit.processes import PipedWorker
 from toolkit.protocol import Alive, as_json
 
@@ -35,7 +36,7 @@ class News:
     log: bytes
     """The bytes that its log has gained."""
     log_end: int
-    ended: str | None
+    ended: WorkerEnd | None
     """How it ended, once all its events are delivered."""
 
 
@@ -58,7 +59,7 @@ class WorkerActor:
         environment = {**os.environ, **env, **visible}
         self._worker = PipedWorker(name, COMMAND, self._log, environment, self._folders)
         self._events: deque[tuple[int, dict[str, Any]]] = deque()
-        self._ended: str | None = None
+        self._ended: WorkerEnd | None = None
         self._news = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -116,11 +117,11 @@ class WorkerActor:
         """Remove a job's folder."""
         shutil.rmtree(self._to_local(folder), ignore_errors=True)
 
-    def stop(self, now: bool) -> str:
+    def stop(self, now: bool) -> WorkerEnd:
         """End the worker, and remove all files of the actor."""
-        how = self._worker.stop(now=now)
+        end = self._worker.stop(now=now)
         shutil.rmtree(self._scratch, ignore_errors=True)
-        return how
+        return end
 
     def _to_local(self, path: str) -> Path:
         for outside, inside in self._folders.items():

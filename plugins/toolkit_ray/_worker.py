@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.executors import WorkerRequest
+from toolkit.executors import WorkerEnd, WorkerRequest
 from toolkit.protocol import Done, Failed, Hello, WorkerEvent, read_event
 
 from ._actor import News, WorkerActor
@@ -40,7 +40,7 @@ class RayWorker:
         """For each job in hand, the worker's private folder and the folder that the host reads."""
         self._stopped = False
         self._greeted = False
-        self._how = ""
+        self._end: WorkerEnd | None = None
         self._starts = 0
         self._actor = self._start()
 
@@ -115,7 +115,7 @@ class RayWorker:
             except self._lost_errors() as error:
                 yield from events
                 if self._stopped or self._greeted or self._starts >= STARTS:
-                    self._how = _loss_reason(error)
+                    self._end = _loss(error)
                     return
                 self._restart()
                 continue
@@ -123,7 +123,7 @@ class RayWorker:
                 return
             yield from events
             if news.ended is not None and not news.events:
-                self._how = news.ended
+                self._end = news.ended
                 return
 
     def _lost_errors(self) -> tuple[type[Exception], ...]:
@@ -197,19 +197,19 @@ class RayWorker:
 
     # --- the end ---
 
-    def stop(self, *, now: bool = False) -> str:
+    def stop(self, *, now: bool = False) -> WorkerEnd:
         """End the worker, at once with `now`, and its actor."""
         if self._stopped:
-            return self._how or "stopped"
+            return self._end or WorkerEnd("stopped")
         self._stopped = True
         lost = (*self._lost_errors(), self._ray.exceptions.GetTimeoutError)
         try:
-            how = self._ray.get(self._actor.stop.remote(now), timeout=CALL_SECONDS)
-            self._how = self._how or how
+            end: WorkerEnd = self._ray.get(self._actor.stop.remote(now), timeout=CALL_SECONDS)
         except lost:
-            self._how = self._how or "its actor did not answer"
+            end = WorkerEnd("its actor did not answer")
+        self._end = self._end or end
         self._ray.kill(self._actor)
-        return self._how
+        return self._end
 
 
 def _files_of(message: Mapping[str, Any]) -> Iterator[str]:
@@ -229,9 +229,11 @@ def _write(path: Path, data: bytes) -> None:
     scratch.replace(path)
 
 
-def _loss_reason(error: Exception) -> str:
+def _loss(error: Exception) -> WorkerEnd:
+    """How the worker of a lost actor ended."""
     if "NODE_OUT_OF_MEMORY" in str(error) or "running low on memory" in str(error):
-        return "out of memory: its node ran low on memory, and Ray ended its actor"
+        text = "out of memory: its node ran low on memory, and Ray ended its actor"
+        return WorkerEnd(text, out_of_memory=True)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     words = next((line for line in lines if "cause" in line.lower()), lines[0] if lines else "")
-    return f"its actor was lost: {words}"[:300]
+    return WorkerEnd(f"its actor was lost: {words}"[:300])

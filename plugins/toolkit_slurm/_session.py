@@ -17,7 +17,7 @@ from typing import Any
 
 from toolkit.containers import make_folders
 from toolkit.errors import BadInput
-from toolkit.executors import Worker, WorkerRequest
+from toolkit.executors import Worker, WorkerEnd, WorkerRequest
 from toolkit.files import locate
 from toolkit.protocol import Done, Failed, Hello, WorkerEvent
 from toolkit.secrets import Secrets
@@ -78,10 +78,10 @@ class SlurmWorker:
         while (event := self._events.get()) is not None:
             yield event
 
-    def stop(self, *, now: bool = False) -> str:
+    def stop(self, *, now: bool = False) -> WorkerEnd:
         """Release its task. The session ends with its last worker."""
         self._session.release(self, now=now)
-        return self.ended or "stopped"
+        return WorkerEnd(self.ended or "stopped")
 
     def take(self, event: WorkerEvent) -> None:
         """Record an event, and pass it to the host."""

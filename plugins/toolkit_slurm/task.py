@@ -129,11 +129,11 @@ class SeatedTask:
             self._deliver()
             self._write_events()
             reason = self._reason_to_end()
-        status = self._worker.stop(now=bool(self._jobs))
+        end = self._worker.stop(now=bool(self._jobs))
         self._listener.join(timeout=10)
         for folder in self._jobs.values():
             shutil.rmtree(folder, ignore_errors=True)
-        self._events.append({"event": "ended", "how": reason or status})
+        self._events.append({"event": "ended", "how": reason or end.text})
         self._write_events()
 
     def _reason_to_end(self) -> str:

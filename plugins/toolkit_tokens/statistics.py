@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from toolkit.arrays import Floats
@@ -54,8 +52,3 @@ def sign_flip_p(values: Floats, rng: np.random.Generator) -> float:
     means = np.abs((signs * values).mean(axis=1))
     observed = abs(values.mean())
     return float((1 + (means >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
-
-
-def or_none(value: Any) -> float | None:
-    """A number for a table; None where it is missing or not finite."""
-    return float(value) if value is not None and np.isfinite(value) else None

@@ -185,7 +185,7 @@ def compare(view: RunView, model: Model, space: str) -> None:
     )
     assert rows_of(view.frequent(space)) == ordered
     assert rows_of(view.frequent(space, 2)) == [row for row in ordered if row[1] >= 2]
-    assert view.samples_in(space) == len({sample for sample, _ in activations})
+    assert view.looked_at(space)[0] == len({sample for sample, _ in activations})
     for feature in (*sorted(fired)[-3:], 7):
         entries = sorted(
             (sample, at, result[feature])

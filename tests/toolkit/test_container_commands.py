@@ -166,7 +166,9 @@ def test_on_apptainer_without_the_program_says_how_to_get_it(
     ],
 )
 def test_how_a_container_ended_is_said(status: int, out_of_memory: bool, text: str) -> None:
-    assert text in ending(status, out_of_memory=out_of_memory, limit=512 << 20, executor="slim")
+    end = ending(status, out_of_memory=out_of_memory, limit=512 << 20, executor="slim")
+    assert text in end.text
+    assert end.out_of_memory == out_of_memory
 
 
 def test_podman_is_refused_where_a_gpu_is_asked_for(

@@ -141,13 +141,10 @@ def test_of_what_a_study_does_after_its_source_only_extraction_and_examination_r
     name: str,
 ) -> None:
     plan = plan_of(name)
-    running = {
-        stage.id
-        for stage in plan.own_stages()
-        if stage.model is not None and not stage.model_replaced
-    }
+    own = [stage for stage in plan.stages if stage.experiment == plan.name]
+    running = {stage.id for stage in own if stage.model is not None and not stage.model_replaced}
     assert running - {"play", "samples"} == {"features", "examine"}
-    readers = [stage for stage in plan.own_stages() if stage.model_replaced]
+    readers = [stage for stage in own if stage.model_replaced]
     assert {stage.part.name for stage in readers} <= {"compare.probe", "compare.residual"}
     assert all('"model":null' in stage.loaded_key() for stage in readers)
     kept = plan_of(name, sets=("stages.features.with.stream=null", "stages.probe.with.layers=1"))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from toolkit.errors import BadInput
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from toolkit._query.run import Run
     from toolkit.parts import SaePart
     from toolkit.saes import Decoder
+
+
+class NoDecoder(BadInput):
+    """No candidate has the decoder: the reason, and what to do."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason} {advice}")
+        self.reason = reason
 
 
 class Candidate(NamedTuple):
@@ -31,19 +40,17 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
     """The decoder's rows; if its files are missing and no folder is given, the projections in the
     store, with a note.
     """
-    from toolkit.errors import BadInput
-
     try:
         return find_decoder(space, run.manifest, folder).rows
     except BadInput as error:
         projections = None if folder else run.view.projections(space["space"])
         if projections is None:
             raise BadInput(f"{error} {_ELSEWHERE}") from None
+        reason = error.reason if isinstance(error, NoDecoder) else error
         near = 1 / projections.shape[1] ** 0.5
         echo(
             f"from projections of {projections.shape[1]} numbers per feature, cosines to about "
-            f"{near:.2f}: the SAE files are missing. "
-            f"({str(error).partition(' Name the folder')[0]})",
+            f"{near:.2f}: the SAE files are missing. ({reason})",
             err=True,
         )
         return projections
@@ -56,7 +63,6 @@ def find_decoder(
     and what to do.
     """
     from toolkit._plugins.loading import load_parts
-    from toolkit.errors import BadInput
 
     if space["sae"] is None:
         raise BadInput(
@@ -76,10 +82,10 @@ def find_decoder(
         or "The run's spec names no SAEs whose decoder can be read without torch."
     )
     known = sorted(part.name for part in _parts(parts))
-    raise BadInput(
-        f"The decoder of {space['address']} cannot be read here. {reason} Name the folder that "
-        "holds the SAEs: --saes FOLDER. Layouts that can be read: "
-        f"{', '.join(known) or '(none installed)'}."
+    raise NoDecoder(
+        f"The decoder of {space['address']} cannot be read here. {reason}",
+        "Name the folder that holds the SAEs: --saes FOLDER. Layouts that can be read: "
+        f"{', '.join(known) or '(none installed)'}.",
     )
 
 
@@ -122,8 +128,6 @@ def _parts(parts: Parts) -> list[SaePart]:
 def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:
     """The decoder, or the reason why the candidate does not fit."""
     from pydantic import ValidationError
-
-    from toolkit.errors import BadInput
 
     part = candidate.part
     assert part.decoder is not None

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from toolkit._run.options import DEFAULT_EXECUTOR, RunOptions
+from toolkit._run.options import RunOptions
+from toolkit._spec.defaults import DEFAULT_EXECUTOR
 
 _FILE = click.Path(path_type=Path)
 

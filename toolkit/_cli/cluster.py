@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +11,10 @@ import click
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit._spec.spec import Spec
+    from toolkit._plugins.registry import Parts
+    from toolkit.parts import ExecutorPart
 
 SPEC_FOLDER, STORE_FOLDER = "/toolkit/spec", "/toolkit/store"
-OFF = {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @click.group("cluster")
@@ -35,14 +32,28 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     """Write a RayJob of KubeRay, and the ConfigMap that holds the spec. Nothing is started."""
     import yaml
 
+    from toolkit._plan.executors import bind_uses
+    from toolkit._plugins.loading import load_parts
     from toolkit._spec.load import load_spec
+    from toolkit.containers import dns_label
     from toolkit.errors import BadInput
+    from toolkit.executors import ClusterRequest
 
     if (claim is None) == (store is None):
         raise BadInput("Say where the store is: either --claim NAME or --store URI.")
     loaded = load_spec(spec)
-    name = f"toolkit-{_dns_label(loaded.spec.name)}"
-    groups = _ray_executors(loaded.spec)
+    name = f"toolkit-{dns_label(loaded.spec.name)}"
+    parts = load_parts()
+    part = _cluster_executor(parts)
+    assert part.cluster_job is not None
+    executors = bind_uses(loaded, parts, part)
+    request = ClusterRequest(
+        name=name,
+        image=image,
+        params={name: executor.params for name, executor in executors.items()},
+        command=("toolkit", "run", f"{SPEC_FOLDER}/spec.yaml", "--store", store or STORE_FOLDER),
+        volumes=_volumes(name, claim),
+    )
     text = yaml.safe_dump(loaded.data, sort_keys=False)
     config = {
         "apiVersion": "v1",
@@ -50,93 +61,28 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
         "metadata": {"name": name},
         "data": {"spec.yaml": text},
     }
-    job = json.loads(json.dumps(ray_job(name, groups, image, claim, store)))  # no YAML aliases
+    job = json.loads(json.dumps(part.cluster_job(request)))  # no YAML aliases
     echo(yaml.safe_dump_all([config, job], sort_keys=False), nl=False)
 
 
-def _ray_executors(spec: Spec) -> dict[str, Mapping[str, Any]]:
-    """The params of `ray`, on which stages that name no executor run, and of the entries that use
-    it under other names.
-    """
-    from toolkit._spec.spec import is_reference
+def _cluster_executor(parts: Parts) -> ExecutorPart:
+    """The installed executor that describes jobs of a cluster."""
+    from toolkit.errors import BadInput, choices
+    from toolkit.parts import ExecutorPart
 
-    groups: dict[str, Mapping[str, Any]] = {"ray": {}}
-    for name, entry in spec.executors.items():
-        named = is_reference(entry)
-        if (entry.get("uses", name) if named else name) == "ray":
-            groups[name] = entry.get("with", {}) if named else entry
-    return groups
-
-
-def ray_job(
-    name: str,
-    groups: Mapping[str, Mapping[str, Any]],
-    image: str,
-    claim: str | None,
-    store: str | None,
-) -> dict[str, Any]:
-    """The RayJob, with a group of workers for each executor."""
-    volumes = _volumes(name, claim)
-    return {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayJob",
-        "metadata": {"name": name},
-        "spec": {
-            "entrypoint": f"toolkit run {SPEC_FOLDER}/spec.yaml --on ray "
-            f"--store {store or STORE_FOLDER}",
-            "shutdownAfterJobFinishes": True,
-            "rayClusterSpec": {
-                "headGroupSpec": {
-                    "rayStartParams": {"num-cpus": "0"},
-                    "template": _pod("ray-head", image, {"cpu": "2"}, volumes),
-                },
-                "workerGroupSpecs": [
-                    _workers("workers" if group == "ray" else group, settings, image, volumes)
-                    for group, settings in groups.items()
-                ],
-            },
-        },
-    }
-
-
-def _workers(
-    group: str,
-    settings: Mapping[str, Any],
-    image: str,
-    volumes: Sequence[tuple[dict[str, Any], str]],
-) -> dict[str, Any]:
-    """A group of workers: one pod for each, with the resources that an actor reserves."""
-    workers, gpus = int(settings.get("workers", 1)), float(settings.get("gpus", 0))
-    whole_gpus = math.ceil(gpus)  # Kubernetes gives whole GPUs
-    cores = float(settings.get("cpus") or settings.get("threads") or 1)
-    limits = {"cpu": str(math.ceil(cores))}
-    if whole_gpus:
-        limits["nvidia.com/gpu"] = str(whole_gpus)
-    if memory := settings.get("memory"):
-        limits["memory"] = str(memory)
-    return {
-        "groupName": _dns_label(group),
-        "replicas": workers,
-        "minReplicas": workers,
-        "maxReplicas": workers,
-        "rayStartParams": _offered(settings),
-        "template": _pod("ray-worker", image, limits, volumes),
-    }
-
-
-def _dns_label(text: str) -> str:
-    """A text as Kubernetes takes it in names."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-")
-
-
-def _offered(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The resources, besides cores and GPUs, that `ray start` declares for a worker's node."""
-    offered = {}
-    if resources := settings.get("resources"):
-        offered["resources"] = json.dumps(json.dumps(resources))  # KubeRay takes it quoted
-    if labels := settings.get("labels"):
-        offered["labels"] = ",".join(f"{key}={value}" for key, value in labels.items())
-    return offered
+    found = [
+        part
+        for part in parts.of("executor")
+        if isinstance(part, ExecutorPart) and part.cluster_job is not None
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadInput("No installed executor describes jobs of a cluster. See: toolkit plugins")
+    raise BadInput(
+        f"Several executors describe jobs of a cluster: {choices(part.name for part in found)}. "
+        "Disable the plugins of the others with TOOLKIT_DISABLE_PLUGINS."
+    )
 
 
 def _volumes(name: str, claim: str | None) -> list[tuple[dict[str, Any], str]]:
@@ -146,18 +92,3 @@ def _volumes(name: str, claim: str | None) -> list[tuple[dict[str, Any], str]]:
         store = {"name": "store", "persistentVolumeClaim": {"claimName": claim}}
         volumes.append((store, STORE_FOLDER))
     return volumes
-
-
-def _pod(
-    name: str, image: str, limits: dict[str, str], volumes: Sequence[tuple[dict[str, Any], str]]
-) -> dict[str, Any]:
-    container = {
-        "name": name,
-        "image": image,
-        "env": [{"name": key, "value": value} for key, value in OFF.items()],
-        "resources": {"limits": limits, "requests": limits},
-        "volumeMounts": [
-            {"name": volume["name"], "mountPath": folder} for volume, folder in volumes
-        ],
-    }
-    return {"spec": {"containers": [container], "volumes": [volume for volume, _ in volumes]}}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit._images.verify import problems_of
+from toolkit.apptainer import PROGRAMS, installed_program
 from toolkit.engines import connect, is_podman, socket_name
 from toolkit.errors import BadInput
 from toolkit.images import read_lock
@@ -43,8 +44,7 @@ def examine_containers() -> Iterator[ContainerFact]:
             yield from _pins(client)
         finally:
             client.close()
-    program = shutil.which("apptainer") or shutil.which("singularity")
-    yield ContainerFact("apptainer", program or "not on the PATH")
+    yield ContainerFact(PROGRAMS[0], installed_program() or "not on the PATH")
 
 
 def _engine(client: DockerClient) -> Iterator[ContainerFact]:

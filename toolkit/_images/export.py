@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from toolkit._images.build import write_lock
-from toolkit.apptainer import PROGRAMS
+from toolkit.apptainer import PROGRAMS, installed_program
 from toolkit.engines import connect
 from toolkit.errors import BadInput
 from toolkit.images import PinnedImage
@@ -36,7 +35,7 @@ def _save(pinned: PinnedImage, path: Path) -> None:
 
 
 def _write_sif(name: str, pinned: PinnedImage, path: Path) -> None:
-    program = shutil.which("apptainer") or shutil.which("singularity")
+    program = installed_program()
     if program is None:
         raise BadInput(
             f"{path}: writing a .sif file needs Apptainer, which is not installed here. Export "

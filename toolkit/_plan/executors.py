@@ -46,6 +46,17 @@ def bind_executors(
     return executors
 
 
+def bind_uses(loaded: LoadedSpec, parts: Parts, part: ExecutorPart) -> dict[str, Executor]:
+    """The executors of a spec that use a part: the part under its own name, then the others."""
+    blocks = {part.name: _Block(loaded, ExecutorRef(), ("executors", part.name))}
+    blocks |= {name: _block(loaded, parts, name) for name in loaded.spec.executors}
+    return {
+        name: _bound(parts, name, block)
+        for name, block in blocks.items()
+        if (block.ref.uses or name) == part.name
+    }
+
+
 def _block(loaded: LoadedSpec, parts: Parts, name: str) -> _Block:
     """The entry of that name: params alone, or an executor under `uses` and its params under
     `with`.

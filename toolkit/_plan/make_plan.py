@@ -13,6 +13,7 @@ from toolkit._plan.labels import check_labels
 from toolkit._plan.plan import SAMPLES, Plan, Sink, Stage
 from toolkit._plan.resolve import Loadable, Resolved, needed_elsewhere, part_at
 from toolkit._plan.spaces import check_spaces
+from toolkit._spec.defaults import DEFAULT_EXECUTOR
 from toolkit._spec.load import LoadedSpec, validate_params
 from toolkit._spec.yaml import SpecPath
 from toolkit.errors import SpecError, choices, nearest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from toolkit._spec.spec import From, PartRef, Spec, StageSpec
 
 
-def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
+def make_plan(resolved: Resolved, parts: Parts, on: str = DEFAULT_EXECUTOR) -> Plan:
     """Bind every stage to its part, check that tables reach the stages that read them, and put them
     in order. `on` is the executor of the stages that name none.
     """

@@ -181,10 +181,6 @@ class Plan:
             stages.setdefault(stage.on, []).append(stage.id)
         return stages
 
-    def own_stages(self) -> list[Stage]:
-        """The stages of this experiment, without those of the experiment its samples come from."""
-        return [stage for stage in self.stages if stage.experiment == self.name]
-
 
 @dataclass(frozen=True)
 class Step:

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_EXECUTOR = "local"
+from toolkit._spec.defaults import DEFAULT_EXECUTOR
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,18 +47,17 @@ class Retries:
         is the cause.
         """
         slot.ended = True
-        cause = slot.pool.replace(slot)
+        end = slot.pool.replace(slot)
         if slot.job is None:
             return
         step, attempt = self.queue.retry(slot.job, "its worker died")
         if attempt > MAX_ATTEMPTS:
             log = slot.request.folder / f"{slot.worker.name}.log"
-            error = f"its worker died {MAX_ATTEMPTS} times ({cause}); its log: {log}"
+            error = f"its worker died {MAX_ATTEMPTS} times ({end.text}); its log: {log}"
             self._give_up(slot, step, error)
             return
-        if cause.startswith("out of memory"):
-            cause += self._halve_batches(step.stage)
-        self._announce(ev.StepRetried, slot, step, cause, attempt)
+        change = self._halve_batches(step.stage) if end.out_of_memory else ""
+        self._announce(ev.StepRetried, slot, step, end.text + change, attempt)
 
     def _retry_smaller(self, slot: WorkerSlot, event: Failed) -> bool:
         """Retry a step that ran out of memory with batches half as large. Returns whether that is

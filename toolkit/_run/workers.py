@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._run.events import RunEvent, WorkerReady
 from toolkit.errors import BadInput, PluginError, VersionMismatch, WorkerDied
-from toolkit.executors import Worker, WorkerRequest
+from toolkit.executors import Worker, WorkerEnd, WorkerRequest
 from toolkit.gpus import Gpu
 from toolkit.protocol import Failed, Hello, WorkerEvent, WorkerSystem, fields_of
 
@@ -127,18 +127,18 @@ class WorkerPool:
         slot.phase, slot.phase_since, slot.last_event = "start", time.monotonic(), time.monotonic()
         slot.worker.send({"type": "job", **job})
 
-    def replace(self, slot: WorkerSlot) -> str:
+    def replace(self, slot: WorkerSlot) -> WorkerEnd:
         """Start a new worker in place of a dead one, and return how that one ended. A worker that
         never said hello is not restarted.
         """
-        how = slot.worker.stop(now=True)
+        end = slot.worker.stop(now=True)
         if slot.hello is None:
             raise WorkerDied(
-                f"{slot.worker.name} ended before its hello ({how}). Its log: "
+                f"{slot.worker.name} ended before its hello ({end.text}). Its log: "
                 f"{slot.request.folder}/{slot.worker.name}.log"
             )
         self.slots[self.slots.index(slot)] = self._start(slot.request)
-        return how
+        return end
 
     def free_memory(self, slot: WorkerSlot, *, on_cpu: bool) -> tuple[str, int]:
         """The kind of device that a worker computes on, and the bytes that were free when it

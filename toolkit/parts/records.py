@@ -25,7 +25,7 @@ from toolkit.work import (
 
 if TYPE_CHECKING:
     from toolkit.costs import Cost, PlannedComparison, Workload
-    from toolkit.executors import Worker, WorkerLimits, WorkerRequest
+    from toolkit.executors import ClusterRequest, Worker, WorkerLimits, WorkerRequest
     from toolkit.hub import Download
     from toolkit.saes import Decoder
 
@@ -311,6 +311,8 @@ class ExecutorPart(Part):
     """The command line that starts such a worker, for `toolkit run --dry-run`; starts nothing."""
     script: Callable[[Any, Sequence[WorkerRequest]], str] | None = None
     """The script that starts all workers together, such as a batch script."""
+    cluster_job: Callable[[ClusterRequest], Mapping[str, Any]] | None = None
+    """The Kubernetes object that runs a spec with these workers, for `toolkit cluster render`."""
 
 
 @dataclass(frozen=True, kw_only=True)

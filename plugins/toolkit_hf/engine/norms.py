@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from toolkit_hf._structure import epsilon_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,11 +23,6 @@ def gain_of(norm: Any) -> tuple[Tensor, Tensor | None]:
     with torch.no_grad():
         answered = norm.forward(ones).float()
     return answered * (1 + epsilon_of(norm)) ** 0.5, None
-
-
-def epsilon_of(norm: Any) -> float:
-    """The epsilon of a norm."""
-    return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
 
 
 def centred(norm: Any, value: Tensor) -> Tensor:

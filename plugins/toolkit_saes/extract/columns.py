@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.streams import Text
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 
 class PassColumns:
@@ -56,10 +56,3 @@ def _indices(positions: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
         return range(len(positions))
     index = {position: number for number, position in enumerate(positions)}
     return [index[position] for position in chosen]
-
-
-def lists(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:
-    """A list column; `offsets` say where each list begins and where the last one ends."""
-    import pyarrow as pa
-
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)

@@ -18,9 +18,9 @@ from toolkit.parts import UNHASHED
 from toolkit.saes import Sparse, space_id, space_row
 from toolkit.selectors import At, Read, Where, selected
 from toolkit.streams import Budget, Text, chosen_texts
-from toolkit.tables import arrow_schema
+from toolkit.tables import arrow_schema, list_column
 from toolkit.work import Rows, Work
-from toolkit_saes.extract.columns import PassColumns, lists
+from toolkit_saes.extract.columns import PassColumns
 from toolkit_saes.extract.groups import BatchEncoder, EncodedBatch
 from toolkit_saes.extract.streams import StreamRecorder, recorded_positions
 
@@ -172,10 +172,10 @@ def _table(space: str, sparse: Sparse, owners: PassColumns) -> pa.Table:
         "space": pa.array([space], pa.string()).take(pa.array([0] * len(owners.source))),
         "sample": owners.sample,
         "position": owners.position,
-        "features": lists(
+        "features": list_column(
             offsets, features if pick is None else features[pick], schema.field("features").type
         ),
-        "values": lists(
+        "values": list_column(
             offsets, values if pick is None else values[pick], schema.field("values").type
         ),
     }

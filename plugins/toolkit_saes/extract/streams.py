@@ -12,9 +12,9 @@ from toolkit.models import Model
 from toolkit.saes import raw_space_row
 from toolkit.selectors import Read, selected
 from toolkit.streams import Pass, Text
-from toolkit.tables import arrow_schema
+from toolkit.tables import arrow_schema, list_column
 from toolkit.work import Rows
-from toolkit_saes.extract.columns import PassColumns, lists
+from toolkit_saes.extract.columns import PassColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,7 +115,7 @@ def _table(
         "sample": samples,
         "position": positions,
         "hookpoint": pa.repeat(hookpoint, count),
-        "values": lists(
+        "values": list_column(
             np.arange(count + 1) * width, values.reshape(-1), schema.field("values").type
         ),
     }

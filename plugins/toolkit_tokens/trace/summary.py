@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.arrays import finite_or_none
 from toolkit.corrections import q_values
 from toolkit.errors import DataError
 from toolkit.tables import arrow_schema
 from toolkit_tokens.statistics import (
     MIN_UNITS,
     mean,
-    or_none,
     sign_flip_p,
 )
 
@@ -77,8 +77,8 @@ def _summary_row(
         "parts": None,
         "whole": None,
         "effect": effect,
-        "low": or_none(low),
-        "high": or_none(high),
+        "low": finite_or_none(low),
+        "high": finite_or_none(high),
         "p": sign_flip_p(by_unit, work.rng("trace.p", *name)) if has_p else None,
         "units": len(by_unit),
         "verdict": "" if is_active else INACTIVE,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from toolkit.addresses import layer_of, short
+from toolkit.arrays import finite_or_none
 from toolkit.corrections import q_values
 from toolkit.errors import BadInput, DataError, choices, nearest
 from toolkit.parts import LabelUse, Params
@@ -25,7 +26,6 @@ from toolkit_tokens.statistics import (
     MIN_UNITS,
     difference,
     mean,
-    or_none,
     permutation_p,
 )
 from toolkit_tokens.track.params import Positions
@@ -298,7 +298,7 @@ def _row(
     units: int,
     text: str | None = None,
 ) -> dict[str, Any]:
-    value, low, high = map(or_none, estimate)
+    value, low, high = map(finite_or_none, estimate)
     return {
         **facts,
         "group": group,

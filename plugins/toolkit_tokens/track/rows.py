@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.tables import arrow_schema
+from toolkit.tables import arrow_schema, list_column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,8 +71,8 @@ def activation_rows(space: str, texts: Sequence[TrackedText], sparse: Sparse) ->
         "space": pa.repeat(space, len(rows)),
         "sample": pa.array(names, pa.string()),
         "position": pa.array(positions, pa.int32()),
-        "features": _lists(offsets, features[entries], schema.field("features").type),
-        "values": _lists(offsets, values[entries], schema.field("values").type),
+        "features": list_column(offsets, features[entries], schema.field("features").type),
+        "values": list_column(offsets, values[entries], schema.field("values").type),
     }
     return pa.table(columns, schema=schema)
 
@@ -120,7 +120,7 @@ def _all_weights(weights: np.ndarray[Any, Any], visible: np.ndarray[Any, Any]) -
     values = weights[is_visible].astype(np.float16)
     return {
         "keys": pa.nulls(len(weights), schema.field("keys").type),
-        "weights": _lists(offsets, values, schema.field("weights").type),
+        "weights": list_column(offsets, values, schema.field("weights").type),
         "rest": pa.array(np.zeros(len(weights)), pa.float32()),
     }
 
@@ -146,14 +146,7 @@ def _largest_weights(
     total = np.where(hidden, 0.0, weights).sum(axis=1, dtype=np.float64)
     other_mass = np.where(counts < visible, np.clip(total - listed_mass, 0, None), 0.0)
     return {
-        "keys": _lists(offsets, chosen.astype(np.uint32), schema.field("keys").type),
-        "weights": _lists(offsets, values, schema.field("weights").type),
+        "keys": list_column(offsets, chosen.astype(np.uint32), schema.field("keys").type),
+        "weights": list_column(offsets, values, schema.field("weights").type),
         "rest": pa.array(other_mass, pa.float32()),
     }
-
-
-def _lists(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:
-    """A column of lists: `offsets` holds the start of each list, and the end of the last."""
-    import pyarrow as pa
-
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)

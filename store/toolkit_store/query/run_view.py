@@ -235,10 +235,6 @@ class RunView:
             ["count", "feature"], descending=[True, False]
         )
 
-    def samples_in(self, space: str) -> int:
-        """How many samples have rows in a space."""
-        return self.looked_at(space)[0]
-
     def looked_at(self, space: str) -> tuple[int, int]:
         """How many samples, and how many of their tokens, have rows in a space."""
         return self._answers(space).looked_at()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,3 +72,16 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
             nodes.add(num_cpus=2, num_gpus=2)
         yield nodes
         cluster.shutdown()
+
+
+@pytest.fixture
+def spec(toy) -> Callable[..., Path]:
+    """Writes the toy spec for the cluster."""
+
+    def write(seconds: float = 0.2, n: int = 24, **params: object) -> Path:
+        path = toy(n=n, features={"seconds": seconds, "batch": 3})
+        settings = {"workers": 3, "gpus": 1, **params}
+        path.write_text(path.read_text() + f"executors: {json.dumps({'ray': settings})}\n")
+        return path
+
+    return write

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from toolkit.errors import BadInput
+from toolkit.executors import WorkerEnd
 from toolkit_ray import _connection, _start
 from toolkit_ray._actor import WorkerActor
 from toolkit_ray._params import RayParams
@@ -97,7 +98,7 @@ def test_news_are_kept_until_the_host_has_them(tmp_path):
         actor._worker.send({"type": "close"})
         while actor.news(1 << 40, 0, 60.0).ended is None:
             continue
-        assert actor.news(1 << 40, 0, 0.0).ended == "exit status 0"
+        assert actor.news(1 << 40, 0, 0.0).ended == WorkerEnd("exit status 0")
     finally:
         actor.stop(True)
     assert not actor._scratch.exists()

@@ -1,0 +1,114 @@
+"""A Ray that a run starts for itself: it answers nobody else, its token is nowhere, and it reports
+nothing to its makers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+]
+
+
+def without_ray() -> dict[str, str]:
+    """This environment without any of Ray's settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+TELL_TOKEN = """
+import os, sys
+from toolkit._cli import main
+
+try:
+    main(sys.argv[2:])
+finally:
+    with open(sys.argv[1], "w") as file:
+        file.write(os.environ["RAY_AUTH_TOKEN"])
+"""
+
+
+def test_the_token_of_a_ray_of_its_own_is_not_recorded(toolkit, spec, tmp_path):
+    """Neither in the run's folder, nor in the store, nor in what the command prints."""
+    path, told = spec(seconds=0.0, workers=1, gpus=0), tmp_path / "token"
+    ended = subprocess.run(
+        [sys.executable, "-c", TELL_TOKEN, str(told), "run", str(path), "--on", "ray"],
+        env={**without_ray(), "TOOLKIT_STORE": str(toolkit.store)},
+        capture_output=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    token = told.read_bytes()
+    assert len(token) == 64
+    assert token not in ended.stdout + ended.stderr
+    files = [file for file in toolkit.store.glob("**/*") if file.is_file()]
+    assert {"events.jsonl", "manifest.json"} <= {file.name for file in files}
+    for file in files:
+        assert token not in file.read_bytes(), file
+
+
+# A worker overwrites its environment with its title, `ray::...`: the remote call asks one.
+REPORTS = """
+import os, psutil
+from toolkit_ray._connection import connect
+
+ray = connect()
+from ray._common.usage import usage_lib
+
+print("enabled:", usage_lib.usage_stats_enabled())
+started = psutil.Process().children(recursive=True)
+servers = [child for child in started if not child.cmdline()[0].startswith("ray::")]
+print("servers:", {server.environ().get("RAY_USAGE_STATS_ENABLED") for server in servers})
+actor = ray.remote(lambda: os.environ.get("RAY_USAGE_STATS_ENABLED"))
+print("actor:", ray.get(actor.remote()))
+"""
+
+
+def test_a_ray_of_its_own_reports_no_usage(tmp_path):
+    """The settings are those of the toolkit, not of these tests."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", REPORTS],
+        env={**without_ray(), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    told = ["enabled: False", "servers: {'0'}", "actor: 0"]
+    assert ended.stdout.splitlines() == told, ended.stdout + ended.stderr
+
+
+OWN = """
+import os, subprocess, sys
+from toolkit_ray._connection import connect
+
+ray = connect()
+address = ray.get_runtime_context().gcs_address
+print("own:", ray.get(ray.remote(lambda: 42).remote()), os.environ["RAY_AUTH_TOKEN"] != "")
+for token in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
+    other = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    joining = f"import ray; ray.init(address='{address}', logging_level='ERROR')"
+    ended = subprocess.run([sys.executable, "-c", joining], env={**other, **token})
+    print("other:", ended.returncode)
+"""
+
+
+def test_a_ray_of_its_own_answers_nobody_without_its_token():
+    """Its servers listen on every interface: another process of the machine is refused as well."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OWN],
+        env=without_ray(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.stdout.split("\n")[:3] == ["own: 42 True", "other: 1", "other: 1"], ended.stderr
