@@ -497,6 +497,7 @@ def test_exp3_finds_the_words_of_the_decision_and_reuses_the_extraction_of_exp1(
     readings = {row["method"] for row in tokens}
     assert readings == {"unembedding", "input_embedding"}
     assert all(len(row["promoted"]) == len(row["suppressed"]) == 10 for row in tokens)
+    check_contexts(lab, {(row["space"], row["feature"]) for row in (*tokens, *words)})
     relations = lab.rows("cross_references", "references", "exp3_feature_words")
     named = {row["relation"] for row in relations}
     assert {"words~tokens", "fires in balance", "fires with attention to balance"} <= named
@@ -505,6 +506,20 @@ def test_exp3_finds_the_words_of_the_decision_and_reuses_the_extraction_of_exp1(
     assert sum(row["q"] <= 0.05 for row in of_features) > 20
     assert {row["covariate"] for row in confirmed} <= {"balance", "round"}
     assert all(row["covariate_z"] is not None for row in confirmed)
+
+
+def check_contexts(lab: Lab, described: set[tuple[str, int]]) -> None:
+    """Every described feature that fires at any token of the situations has contexts, most of them
+    before the last token.
+    """
+    activations = lab.rows("activations", "tracked", "exp3_feature_words")
+    fired = {(row["space"], feature) for row in activations for feature in row["features"]}
+    contexts = lab.rows("feature_contexts", "contexts", "exp3_feature_words")
+    shown = {(row["space"], row["feature"]) for row in contexts}
+    assert shown == described & fired
+    assert max(row["rank"] for row in contexts) == 3
+    at_the_end = [row for row in contexts if not row["after"]]
+    assert len(at_the_end) < len(contexts) / 2
 
 
 FEW_POINTS = """

@@ -28,84 +28,100 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The input of a stage: samples, the distinct token sequences among them, and the tokens of
-    these.
-
-    `exact` is False while the samples do not exist yet; the numbers are then bounds. `model` and
-    `saes` are the facts of their identities; empty while they are unknown because the files have
-    not been fetched. For a stage that loads no SAEs, `saes` are those whose activations it reads:
-    `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
-    `longest` is the longest text in tokens, `characters` in characters. `model_replaced`: a table
-    replaces the model, which is not loaded. `totals` are the sums of `Cost.totals` of the needed
-    stages, such as how many features a screen tries. `tokens_from`: of the samples that exist; of
-    their texts by the model's tokeniser; estimated from the texts; or assumed for each text.
-    `written`: the rows that a stage which makes its own units is expected to write to each table;
-    empty where the workload is a bound.
-    """
+    """The input of a stage."""
 
     samples: int
+    """The number of samples."""
     distinct: int
+    """The number of distinct token sequences among them."""
     tokens: int
+    """The tokens of the distinct sequences."""
     longest: int
+    """The tokens of the longest text."""
     exact: bool = True
+    """False while the samples do not exist yet: the numbers are then bounds or estimates."""
     model: Mapping[str, Any] = field(default_factory=dict)
+    """The facts of the model's identity; empty until its files are fetched."""
     saes: Mapping[str, Any] = field(default_factory=dict)
+    """The facts of the SAEs; for a stage that loads none, of those whose activations it reads.
+    Empty until their files are fetched.
+    """
     units: int = 0
+    """The number of units, for a stage that makes its own."""
     rows: int = 0
+    """The rows of activations that it reads."""
     entries: int = 0
+    """The active features in these rows."""
     characters: int = 0
+    """The characters of the longest text."""
     model_replaced: bool = False
+    """Whether a table replaces the model, which is then not loaded."""
     totals: Mapping[str, int] = field(default_factory=dict)
+    """The sums of `Cost.totals` of the needed stages, such as how many features a screen tries."""
     written: Mapping[str, int] = field(default_factory=dict)
+    """The rows that a stage with units of its own is expected to write to each table; empty in a
+    bound.
+    """
     tokens_from: Literal["samples", "tokeniser", "estimate", "assumed"] = "samples"
+    """How tokens were counted: in the samples that exist, by the model's tokeniser, estimated from
+    the texts, or assumed for each text.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedComparison:
-    """What a stage will compare, so that a plan can report the smallest detectable effect.
-
-    `effect` says how: `d` of two groups by a metadata key, of which a group None is every other
-    sample; `eta2` of several groups, or of all if `groups` is None; `r`, the correlation with a
-    number over the samples that have the key (with `groups`, one of these values of it). `unit`:
-    what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`: whether
-    equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None:
-    every feature of the SAEs, or of one SAE where `each_space` is corrected by itself; 0: not known
-    yet. `discovered`: only features that an earlier stage selects, whose number is not known yet.
-    """
+    """What a stage will compare, so that a plan can report the smallest detectable effect."""
 
     by: str
+    """The metadata key."""
     groups: tuple[str | None, ...] | None
+    """The compared values of the key; None in a pair is every other sample, None alone all values.
+    For `r`, the values of the samples that count.
+    """
     effect: Literal["d", "r", "eta2"] = "d"
+    """`d` of two groups, `eta2` of several, or `r`, the correlation with a number."""
     unit: str = "unit"
+    """What is independent: `unit` (the samples' own), `sample` or a metadata key."""
     cluster: str = "prompt"
+    """Whether units with equal prompts are joined (`prompt`) or not (`none`)."""
     half: str = "all"
+    """The half of the units that is compared, or `all`."""
     alpha: float = 0.05
+    """The error rate, shared over the family."""
     family: int | None = None
+    """How many tests are corrected together; None: every feature of the SAEs, or of one SAE with
+    `each_space`; 0: not known yet.
+    """
     each_space: bool = False
+    """Whether each SAE is corrected by itself."""
     discovered: bool = False
+    """Whether only features are compared that an earlier stage selects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What work needs, from configs and headers: floating-point operations, bytes read, peak
-    memory, bytes stored.
-
-    `rows` and `entries` are the rows of activations that it writes and the active features in them,
-    `table_rows` the rows of all tables; 0 if unknown.
-    `totals` are further sums on whose names parts agree, such as what an export needs to know.
-    `exact` is False if these are bounds even for known samples.
-    """
+    """What work needs, from configs and headers."""
 
     forwards: int = 0
+    """Texts that the model reads."""
     flops: float = 0.0
+    """Floating-point operations."""
     read: int = 0
+    """Bytes read from files."""
     memory: int = 0
+    """Peak memory of a worker, in bytes."""
     disk: int = 0
+    """Bytes stored."""
     rows: int = 0
+    """Rows of activations written; 0 if unknown."""
     entries: int = 0
+    """Active features in these rows; 0 if unknown."""
     table_rows: int = 0
+    """Rows of all tables; 0 if unknown."""
     exact: bool = True
+    """False if these are bounds even for known samples."""
     totals: Mapping[str, int] = field(default_factory=dict)
+    """Further sums on whose names parts agree, such as what an export needs to know."""
 
     def __add__(self, other: Cost) -> Cost:
         """The cost of both, one after the other: the memory is that of the higher peak."""

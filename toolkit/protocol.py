@@ -59,7 +59,9 @@ class PartReport:
     """What a part reported with `work.report.event`."""
 
     name: str
+    """The name of the event."""
     facts: Mapping[str, Any]
+    """Its data, as plain JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +77,13 @@ class Hello(WorkerSystem):
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A job enters a phase: download, load, compute, write, or one that the part names."""
+    """A job enters a phase."""
 
     event: ClassVar[str] = "phase"
     job: str
+    """The id of the job."""
     phase: str
+    """download, load, compute, write, or one that the part names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +92,11 @@ class Progress:
 
     event: ClassVar[str] = "progress"
     job: str
+    """The id of the job."""
     done: int
+    """How much is done, in samples unless the part says otherwise."""
     total: int | None = None
+    """How much there is to do; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

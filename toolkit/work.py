@@ -58,28 +58,34 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None
-    if the part does not use them. `identity` is that of the model, also if a table replaces the
-    model (`TablePart.replaces_model`) and `model` is None. `units` is the half-open range of units
-    that this step makes, for a part that has `Steps.units`; `features` the half-open range of
-    features, for a part that has `Steps.features`. `batch` is the stage's batch plan
-    (`Estimates.batch_plan`), empty without one; `scratch` a folder for files that go with the step.
-    `step` is the key of the step, from which ids of rows are made.
-    """
+    """One step, as a stage's or source's function gets it."""
 
     params: Any
+    """The params of the stage, validated."""
     seed: int
+    """The seed of the run; `rng` makes generators from it."""
     inputs: Inputs
+    """The tables of the needed stages, limited to this step's samples."""
     report: Reporter
+    """Reports progress, phases and events to the host."""
     limit_units: int | None = None
+    """The most units that the spec allows; None without `limit`."""
     model: Any = None
+    """The loaded model; None if the part uses none, or a table replaces it."""
     saes: Any = None
+    """The loaded SAEs; None if the part uses none."""
     units: tuple[int, int] | None = None
+    """The half-open range of units that this step makes, for a part with `Steps.units`."""
     features: tuple[int, int] | None = None
+    """The half-open range of features of this step, for a part with `Steps.features`."""
     batch: Mapping[str, int] = field(default_factory=dict)
+    """The stage's batch plan (`Estimates.batch_plan`); empty without one."""
     scratch: Path | None = None
+    """A folder for files that go with the step."""
     identity: Identity | None = None
+    """The identity of the model, also where a table replaces it (`TablePart.replaces_model`)."""
     step: str = ""
+    """The key of the step, from which ids of rows are made."""
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
         """A generator that depends on the seed, the purpose and the counters alone: never on order
@@ -144,19 +150,21 @@ class ReportContents:
 
 @dataclass(frozen=True)
 class SinkWork:
-    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed
-    tables of the run.
-
-    `committed_at`: when the newest of them was committed (ISO 8601, UTC), so that repeating an
-    export that contains a time gives the same bytes. `record` is the run's manifest: the spec as
-    written, seed, versions, identities of model and SAEs. `report` makes the contents of the run's
-    report, which takes as long as a report does.
-    """
+    """What a sink gets."""
 
     params: Any
+    """The params of the sink, validated."""
     folder: Path
+    """The folder or URI to write to, resolved against the spec."""
     run: str
+    """The id of the run."""
     inputs: Inputs
+    """The committed tables of the run."""
     committed_at: str = ""
+    """When the newest table was committed (ISO 8601, UTC), so that repeating an export that
+    contains a time gives the same bytes.
+    """
     record: Mapping[str, Any] = field(default_factory=dict)
+    """The run's manifest: the spec as written, seed, versions, identities of model and SAEs."""
     report: Callable[[], ReportContents] = ReportContents
+    """Makes the contents of the run's report, which takes as long as a report does."""

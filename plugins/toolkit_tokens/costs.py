@@ -125,7 +125,13 @@ def attributing(params: Any, load: Workload) -> Cost:
     layers = max(1, len(saes.get("layers", [])) or 1)
     mean = load.tokens / max(1, load.distinct)
     gradient_passes = 3 * (3 + params.steps) * layers
-    patched_passes = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
+    every_layer = model.get("layers", 1)
+    head_layers = every_layer if params.heads == "all" else layers
+    patched_passes = (
+        layers * (mean + params.exact_features)
+        + head_layers * model.get("heads", TYPICAL_HEADS)
+        + 2 * every_layer
+    )
     passes = load.samples * (gradient_passes + patched_passes)
     return Cost(
         forwards=int(passes),

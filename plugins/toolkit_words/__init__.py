@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
-from . import costs, labels, promoted, section
+from . import contexts, costs, labels, promoted, section
 from .reference import section as references
 from .reference import stage as reference
 from .replies import stage as replies
@@ -45,6 +45,16 @@ def _descriptions() -> Iterator[Part]:
         summary=replies.summary,
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("feature_words", "feature_contexts"),
+    )
+    yield StagePart(
+        name="words.contexts",
+        help="Where each described feature fires hardest: the token and the text around it.",
+        params=contexts.FeatureContexts,
+        run=contexts.feature_contexts,
+        estimates=Estimates(cost=costs.contexts),
+        reads=("samples", "activations"),
+        optional=contexts.DESCRIBED_BY,
+        writes=("feature_contexts",),
     )
     yield StagePart(
         name="words.labels",
@@ -94,8 +104,9 @@ def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="promoted-tokens",
         title="Tokens that features promote",
-        help="Tokens that decoder rows promote and suppress, on the direct path to the logits.",
-        reads=("promoted_tokens", "spaces", "feature_words"),
+        help="Tokens that decoder rows promote and suppress, on the direct path to the logits, and "
+        "where those features fire hardest.",
+        reads=("promoted_tokens", "spaces", "feature_words", "feature_contexts"),
         run=section.token_figures,
         order=33,
     )

@@ -10,6 +10,7 @@ from toolkit.costs import ROW as ACTIVATION_ROW
 if TYPE_CHECKING:
     from toolkit.costs import Workload
 
+    from .contexts import FeatureContexts
     from .labels import FeatureLabels
     from .promoted import PromotedTokens
     from .reference.stage import CrossReference
@@ -70,6 +71,30 @@ def replies(params: ReplyWords, load: Workload) -> Cost:
             + pairs * params.alpha * PAIR / 2
         ),
         disk=rows * WORD_ROW,
+        exact=False,
+    )
+
+
+CONTEXT = 260
+"""Bytes of a context: some forty tokens of text."""
+BLOCK_CONTEXTS = 4096
+"""Features whose contexts are in memory at once."""
+
+
+def contexts(params: FeatureContexts, load: Workload) -> Cost:
+    """The entries of one space at a time, sorted."""
+    count = max(1, load.saes.get("count", 1))
+    features = min(load.saes.get("features", 0), load.entries)
+    rows = min(features * params.top, load.entries)
+    return Cost(
+        flops=0.0,
+        read=int(load.rows * ACTIVATION_ROW + load.entries * ENTRY),
+        memory=int(
+            load.samples * SAMPLE
+            + (load.rows * ACTIVATION_ROW + 8 * load.entries * ENTRY) / count
+            + min(rows, BLOCK_CONTEXTS * params.top) * CONTEXT * 8
+        ),
+        disk=int(rows * CONTEXT),
         exact=False,
     )
 

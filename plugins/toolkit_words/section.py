@@ -43,11 +43,7 @@ def word_figures(inputs: Inputs) -> Iterator[Figure]:
     yield Figure(
         "Words that go with features", _word_table(order, groups, names), _sentence(tested, names)
     )
-    if "feature_contexts" in inputs.tables():
-        contexts = _by_feature(inputs.read("feature_contexts").to_pylist())
-        if shown := [key for key in order if key in contexts]:
-            words = "The places where each feature fires hardest, with the token marked."
-            yield Figure("Where they fire hardest", _contexts(shown, contexts, names), words)
+    yield from _context_figure("Where they fire hardest", order, inputs, names)
 
 
 def word_findings(inputs: Inputs) -> Iterable[Finding]:
@@ -98,6 +94,9 @@ def token_figures(inputs: Inputs) -> Iterator[Figure]:
     ]
     heads = ("feature", "promoted", "suppressed")
     yield Figure("Promoted and suppressed tokens", STYLE + draw.table(note, heads, cells), note)
+    keys = dict.fromkeys((row["space"], row["feature"]) for row in rows)
+    others = [key for key in keys if key not in with_words]
+    yield from _context_figure("Where features without words fire hardest", others, inputs, names)
 
 
 # --- pieces ---------------------------------------------------------------------------------------
@@ -240,14 +239,36 @@ def _printable(piece: str) -> str:
     return draw.escaped(cell(piece.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")))
 
 
+def _context_figure(
+    title: str, order: Sequence[tuple[str, int]], inputs: Inputs, names: Mapping[str, str]
+) -> Iterator[Figure]:
+    """The contexts of the first features in this order that have any."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "feature_contexts" not in inputs.tables():
+        return
+    rows = inputs.read("feature_contexts")
+    fired = rows.select(["space", "feature"]).group_by(["space", "feature"]).aggregate([])
+    having = set(zip(*(fired[name].to_pylist() for name in ("space", "feature")), strict=True))
+    shown = [key for key in order if key in having][: SHOWN // 2]
+    if not shown:
+        return
+    numbers = pa.array(sorted({feature for _, feature in shown}), rows["feature"].type)
+    chosen = rows.filter(pc.is_in(rows["feature"], value_set=numbers)).to_pylist()
+    words = "The places where each feature fires hardest, with the token marked."
+    yield Figure(title, _contexts(shown, _by_feature(chosen), names), words)
+
+
 def _contexts(
     shown: Sequence[tuple[str, int]],
     contexts: Mapping[tuple[str, int], Sequence[Row]],
     names: Mapping[str, str],
 ) -> str:
     parts = [STYLE]
-    for key in shown[: SHOWN // 2]:
-        strongest = sorted(contexts[key], key=lambda row: row["rank"])[:EXAMPLES]
+    for key in shown:
+        places = {(row["sample"], row["position"]): row for row in contexts[key]}
+        strongest = sorted(places.values(), key=lambda row: -row["value"])[:EXAMPLES]
         parts.append(f"<p><b>{draw.escaped(_name(strongest[0], names))}</b></p>")
         for row in strongest:
             parts.append(

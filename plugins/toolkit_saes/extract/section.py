@@ -79,7 +79,7 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
     saes = "1 SAE" if len(spaces) == 1 else f"{len(spaces):,} SAEs"
     sentence = (
         f"{features:,} of the {width:,} features of {saes} ({draw.percent(features / width)}) fire "
-        f"in any of {samples:,} texts, {per_token:.1f} of an SAE at one token"
+        f"in at least one of {samples:,} texts, {per_token:.1f} of an SAE at one token"
     )
     if len(spaces) > 1:
         sentence += (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from toolkit.parts import Params
 
@@ -57,6 +57,11 @@ class Attribute(OutcomeParams):
         description="Features (each at one token) that are patched exactly, per layer: the largest "
         "of all methods.",
     )
+    heads: Literal["saes", "all"] = Field(
+        "saes",
+        description="Layers whose heads attribution patching and exact patching take: those of the "
+        "SAEs, or all of the model. `direct` always has the heads of all layers.",
+    )
     batch: int = Field(
         2,
         ge=1,
@@ -68,3 +73,11 @@ class Attribute(OutcomeParams):
         ge=1,
         description="Features that get a row, per method and layer; the others are summed.",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_default_heads(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The params without `heads` at its default, so that it changes no content key."""
+        params: dict[str, Any] = dump(self)
+        if params.get("heads") == "saes":
+            del params["heads"]
+        return params

@@ -218,7 +218,7 @@ def _attribute_pair(
             effects.sites[site.space] = exact.patch_site(
                 patching, site.sae.hookpoint, parts, of_space, params.exact_features
             )
-    layers = sorted({site.sae.layer for site in sites})
+    layers = _head_layers(work, sites)
     heads = _head_count(work.model, pair, layers)
     if "attribution_patching" in params.methods:
         ids = tuple(pair.clean["token_ids"]), tuple(pair.changed["token_ids"])
@@ -288,6 +288,13 @@ def _attribute_site(
         yield from difference.attribute_features(
             about, method, site.sae, site.space, parts, gradient, measured, params.keep
         )
+
+
+def _head_layers(work: Work, sites: Sequence[_CapturedSite]) -> list[int]:
+    """The layers whose heads are attributed and patched."""
+    if work.params.heads == "all":
+        return list(range(work.model.layers))
+    return sorted({site.sae.layer for site in sites})
 
 
 def _head_count(model: Model, pair: Pair, layers: Sequence[int]) -> int:

@@ -23,6 +23,8 @@ from toolkit_words.replies.halves import (
 from toolkit_words.replies.pairs import CONFIRMED, confirmed_rows, discovered_pairs
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from toolkit.work import Rows, Work
     from toolkit_words.replies.corpus import ReplyCorpus
 
@@ -74,10 +76,19 @@ def reply_words(work: Work) -> Rows:
     shown = [*_strongest(confirmed, params.top), *listed]
     yield "feature_words", pa.Table.from_pylist(shown, schema=arrow_schema("feature_words"))
     if params.contexts and confirmed:
-        from toolkit_words.replies.contexts import contexts
+        yield "feature_contexts", _contexts(work, rows, confirmed)
 
-        named = sorted({(row["space"], row["feature"]) for row in confirmed})
-        yield "feature_contexts", contexts(work.inputs, rows, named, params.contexts)
+
+def _contexts(
+    work: Work, samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> pa.Table:
+    """The contexts of the features of these rows."""
+    from toolkit.activation_rows import BySpace
+    from toolkit_words.contexts import contexts
+
+    features = sorted({(row["space"], row["feature"]) for row in rows})
+    by_space = BySpace(work.inputs.read("activations"))
+    return contexts(by_space, samples, features, work.params.contexts)
 
 
 def _add_covariates(

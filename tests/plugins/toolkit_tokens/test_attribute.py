@@ -223,6 +223,38 @@ def test_heads_and_blocks_are_patched_one_by_one(attributed: Any) -> None:
         assert row["compared"] == 4
 
 
+def test_heads_of_all_layers_are_taken_where_one_has_an_sae(
+    attributed: Any, lab: Any, lab_saes: Any
+) -> None:
+    """With the values and effects that they have where every layer has an SAE."""
+    samples = {name: attributed[name] for name in ("samples", "sample_meta")}
+    one_sae = [sae for sae in lab_saes if sae.layer == 2]
+    layers, rows = {}, {}
+    for heads in ("saes", "all"):
+        params = {
+            **BETS, "methods": ["attribution_patching", "direct"], "heads": heads,
+            "exact_features": 0,
+        }  # fmt: skip
+        result = run("stage", "attribute.tokens", params, samples, model=lab, saes=one_sae)
+        rows[heads] = parts(result, method="attribution_patching", part="head")
+        layers[heads] = {row["layer"] for row in rows[heads]}
+        direct = parts(result, method="direct", part="head")
+        assert {row["layer"] for row in direct if row["exact"] is not None} == layers[heads]
+    assert layers == {"saes": {2}, "all": {0, 1, 2, 3}}
+    wanted = parts(attributed, method="attribution_patching", part="head")
+    for row, other in zip(rows["all"], wanted, strict=True):
+        assert (row["layer"], row["head"]) == (other["layer"], other["head"])
+        assert row["value"] == pytest.approx(other["value"], abs=1e-6)
+        assert row["exact"] == pytest.approx(other["exact"], abs=1e-6)
+
+
+def test_heads_at_their_default_change_no_content_key() -> None:
+    from toolkit_tokens.attribute.params import Attribute
+
+    assert "heads" not in Attribute(**BETS).model_dump(mode="json")
+    assert Attribute(**BETS, heads="all").model_dump(mode="json")["heads"] == "all"
+
+
 def test_the_published_formula_as_it_was_written(attributed: Any, lab: Any, lab_saes: Any) -> None:
     """importance = A[last] * |f|, normalised; from independent passes."""
     sample = attributed["samples"].to_pylist()[0]

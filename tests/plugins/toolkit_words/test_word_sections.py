@@ -93,6 +93,26 @@ def test_without_a_confirmed_word_the_finding_says_so(inputs: TableInputs) -> No
     assert [figure.title for figure in section.run(other)] == ["Found and confirmed"]
 
 
+def test_contexts_of_features_without_words_are_shown_the_hardest_first(
+    inputs: TableInputs,
+) -> None:
+    (tokens,) = inputs.read("promoted_tokens").to_pylist()
+    place = {"space": "s1", "feature": 5, "sample": "s", "before": "", "after": ""}
+    places = [
+        {**place, "rank": 1, "position": 4, "value": 1.5, "piece": "weak"},
+        {**place, "rank": 1, "position": 7, "value": 2.5, "piece": "hard"},
+    ]
+    rows = {"promoted_tokens": [tokens, {**tokens, "feature": 5}], "feature_contexts": places}
+    tables = {
+        name: pa.Table.from_pylist(of, schema=arrow_schema(name)) for name, of in rows.items()
+    }
+    kept = {name: inputs.read(name) for name in ("spaces", "feature_words")}
+    _, figure = SECTIONS["promoted-tokens"].run(TableInputs({**kept, **tables}))
+    assert figure.title == "Where features without words fire hardest"
+    assert "<b>3/5</b>" in figure.html
+    assert figure.html.index("<mark>hard</mark>") < figure.html.index("<mark>weak</mark>")
+
+
 def test_tokens_are_printable_and_escaped(inputs: TableInputs) -> None:
     (figure,) = SECTIONS["promoted-tokens"].run(inputs)
     assert "<b>\x1b" not in figure.html
