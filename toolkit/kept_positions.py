@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from toolkit.activation_rows import BySpace
 from toolkit.errors import DataError
 from toolkit.params import Params
-from toolkit.selectors import Read, Selector, selected
+from toolkit.selectors import Selector, SelectorText, selected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,7 +146,7 @@ class _ChosenPositions:
         import pyarrow as pa
 
         texts = [
-            Read.of(row)
+            SelectorText.of(row)
             for row in table.select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
         ]
         begins = table["bos"].to_pylist()
@@ -203,7 +203,7 @@ class _ChosenPositions:
             )
 
 
-def _selected(at: Asked, text: Read, bos: bool | None) -> tuple[int, ...]:
+def _selected(at: Asked, text: SelectorText, bos: bool | None) -> tuple[int, ...]:
     """The selected positions. `bos`: whether the text begins with BOS; None if this was not
     recorded.
     """

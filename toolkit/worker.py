@@ -35,7 +35,7 @@ from toolkit.protocol import (
     Done,
     Failed,
     Hello,
-    PartSaid,
+    JobReport,
     Phase,
     Progress,
     Stack,
@@ -90,7 +90,7 @@ class _EventReporter:
             self._channel.emit(Progress(job=self._job, done=int(done), total=count))
 
     def event(self, name: str, **facts: Any) -> None:
-        self._channel.emit(PartSaid(job=self._job, name=name, facts=facts))
+        self._channel.emit(JobReport(job=self._job, name=name, facts=facts))
 
 
 class _FileInputs:
