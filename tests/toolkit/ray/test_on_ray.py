@@ -41,11 +41,12 @@ def events(toolkit) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def until(toolkit, name: str, count: int = 1) -> None:
-    """Wait until there are so many events of a name."""
-    deadline = time.monotonic() + 200
+def until(toolkit, name: str, count: int = 1, **fields: str) -> None:
+    """Wait until there are so many events of a name, with these fields."""
+    wanted = {"event": name, **fields}.items()
+    deadline = time.monotonic() + 500
     while time.monotonic() < deadline:
-        if sum(event.get("event") == name for event in events(toolkit)) >= count:
+        if sum(all(event.get(k) == v for k, v in wanted) for event in events(toolkit)) >= count:
             return
         time.sleep(0.1)
     raise AssertionError(f"no {count} x {name}: {events(toolkit)[-3:]}")
@@ -126,6 +127,33 @@ def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root,
     run_both(toolkit, three_nodes, study(root, "exp2_patching_l1_31", *EXP2))
     experiments = {experiment for experiment, _ in check_both(toolkit)}
     assert {"exp0_llama", "exp1_sae_l1_31", "exp2_patching_l1_31"} <= experiments
+
+
+@pytest.mark.timeout(900)
+def test_exp1_with_a_lost_node_leaves_the_tables_of_a_local_run(
+    toolkit, three_nodes, root, tmp_path
+):
+    """The node with both actors is lost while it computes a step of `features`, and another one
+    comes.
+    """
+    words = study(root, "exp1_sae_l1_31", f"sinks.published.with.path={tmp_path / 'exp1'}")
+    settings = "executors.ray={workers: 2, cpus: 0, resources: {spot: 1}}"
+    spot = three_nodes.add(num_cpus=2, resources={"spot": 2})
+    on_ray = ("--on", "ray", "--set", settings)
+    process = toolkit.start("run", *words, *on_ray, **three_nodes.env, **QUIET)
+    until(toolkit, "step_started", stage="features")
+    three_nodes.lose(spot)
+    other = three_nodes.add(num_cpus=2, resources={"spot": 2})
+    out, err = process.communicate(timeout=600)
+    three_nodes.lose(other)
+    assert process.returncode == 0, out + err
+    retried = [event["stage"] for event in events(toolkit) if event.get("event") == "step_retried"]
+    assert "features" in retried
+    quiet = {**QUIET, "TOOLKIT_STORE": str(toolkit.store.parent / "local")}
+    process = toolkit.start("run", *words, *HERE, **quiet)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+    assert ("exp1_sae_l1_31", "features") in check_both(toolkit)
 
 
 def test_two_actors_share_a_gpu(toolkit, spec, three_nodes):

@@ -66,14 +66,17 @@ from ray._common.usage import usage_lib
 print("enabled:", usage_lib.usage_stats_enabled())
 started = psutil.Process().children(recursive=True)
 servers = [child for child in started if not child.cmdline()[0].startswith("ray::")]
-print("servers:", {server.environ().get("RAY_USAGE_STATS_ENABLED") for server in servers})
+for name in ("RAY_USAGE_STATS_ENABLED", "RAY_USAGE_STATS_REPORT_URL"):
+    print("servers:", {server.environ().get(name) for server in servers})
 actor = ray.remote(lambda: os.environ.get("RAY_USAGE_STATS_ENABLED"))
 print("actor:", ray.get(actor.remote()))
 """
 
 
 def test_a_ray_of_its_own_reports_no_usage(tmp_path):
-    """The settings are those of the toolkit, not of these tests."""
+    """Ray turns reports off by itself when it is started like this; the address of reports shows
+    that the toolkit's settings reach its servers.
+    """
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", REPORTS],
         env={**without_ray(), "HOME": str(tmp_path)},
@@ -82,7 +85,7 @@ def test_a_ray_of_its_own_reports_no_usage(tmp_path):
         timeout=200,
         check=False,
     )
-    told = ["enabled: False", "servers: {'0'}", "actor: 0"]
+    told = ["enabled: False", "servers: {'0'}", "servers: {'http://127.0.0.1:9/'}", "actor: 0"]
     assert ended.stdout.splitlines() == told, ended.stdout + ended.stderr
 
 
