@@ -21,8 +21,6 @@ from toolkit._report.page import report_of
 from toolkit._run.events import Listener, ReportWritten
 from toolkit._run.interrupts import Interrupts
 from toolkit._run.options import RunOptions
-from toolkit._run.pools import make_pools
-from toolkit._run.run_folder import run_folder, store_folder
 from toolkit._run.run_plan import run_plan
 from toolkit._run.target import SpecData, open_target
 from toolkit.work import Finding
@@ -64,18 +62,3 @@ def run(planned: Planned, show: Listener) -> Outcome:
         findings = interrupts.obey(lambda: findings_of(result.inputs(), planned.parts))
     show(ReportWritten(run=result.run, path=str(report), findings=tuple(findings)))
     return Outcome(result.run, findings, report)
-
-
-def worker_commands(planned: Planned) -> Sequence[str]:
-    """The command lines that would start the workers of a plan, with a comment above those of each
-    executor if there are several. Starts nothing.
-    """
-    pools = make_pools(planned.plan, planned.parts, planned.options, rendering=True)
-    folder = run_folder(store_folder(planned.options.store), planned.plan.run)
-    lines: list[str] = []
-    for name, pool in pools.plans.items():
-        if len(pools.plans) > 1:
-            stages = ", ".join(planned.plan.stages_on()[name])
-            lines.append(f"# {pool.executor.describe()}: {stages}")
-        lines += pool.commands(folder)
-    return lines

@@ -82,7 +82,7 @@ def _rows(
     return rows
 
 
-class _Label(NamedTuple):
+class _LabelLine(NamedTuple):
     """A label as a line of a file has it."""
 
     model: str
@@ -92,7 +92,7 @@ class _Label(NamedTuple):
     text: str
 
 
-def _parsed(where: str, line: Any) -> _Label:
+def _parsed(where: str, line: Any) -> _LabelLine:
     """The label in a line; its index may be a number or a text."""
     needed = ("modelId", "layer", "index", "description")
     missing = [name for name in needed if not isinstance(line, dict) or name not in line]
@@ -104,7 +104,7 @@ def _parsed(where: str, line: Any) -> _Label:
         )
     kind, model = (str(line.get(name) or "") for name in ("typeName", "explanationModelName"))
     group = f"{kind}{BETWEEN}{model}" if model else kind
-    return _Label(
+    return _LabelLine(
         str(line["modelId"]),
         str(line["layer"]),
         int(line["index"]),

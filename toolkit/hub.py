@@ -203,7 +203,7 @@ def _progress_class(on_bytes: Callable[[int], None]) -> Any:
     """
     from tqdm import tqdm
 
-    class Teller(tqdm):  # type: ignore[misc]
+    class ByteCounter(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **named: Any) -> None:
             super().__init__(*args, **{**named, "disable": True})
             self.n = named.get("initial", 0)
@@ -213,7 +213,7 @@ def _progress_class(on_bytes: Callable[[int], None]) -> Any:
             self.n += n or 0
             on_bytes(int(self.n))
 
-    return Teller
+    return ByteCounter
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

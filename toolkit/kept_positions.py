@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from toolkit.activation_rows import BySpace
 from toolkit.errors import DataError
 from toolkit.params import Params
-from toolkit.selectors import Read, Selector, selected
+from toolkit.selectors import Selector, SelectorText, selected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +85,7 @@ class Activations:
     def __init__(self, inputs: Inputs, at: Asked | None) -> None:
         rows = inputs.read("activations")
         self._samples, self._by_space = rows["sample"], BySpace(rows)
-        self._chosen = None if at is None else _Chosen(inputs.read("samples"), at)
+        self._chosen = None if at is None else _ChosenPositions(inputs.read("samples"), at)
 
     @property
     def spaces(self) -> list[str]:
@@ -136,7 +136,7 @@ def _any_among(column: pa.ChunkedArray, samples: Sequence[str]) -> bool:
     return any(pc.any(pc.is_in(chunk, value_set=ids)).as_py() for chunk in column.chunks)
 
 
-class _Chosen:
+class _ChosenPositions:
     """The positions that a selector selects in each sample, as sorted numbers: the sample's number
     times `_stride`, plus the position.
     """
@@ -146,7 +146,7 @@ class _Chosen:
         import pyarrow as pa
 
         texts = [
-            Read.of(row)
+            SelectorText.of(row)
             for row in table.select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
         ]
         begins = table["bos"].to_pylist()
@@ -203,7 +203,7 @@ class _Chosen:
             )
 
 
-def _selected(at: Asked, text: Read, bos: bool | None) -> tuple[int, ...]:
+def _selected(at: Asked, text: SelectorText, bos: bool | None) -> tuple[int, ...]:
     """The selected positions. `bos`: whether the text begins with BOS; None if this was not
     recorded.
     """

@@ -111,7 +111,7 @@ class Alive:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartSaid(PartReport):
+class JobReport(PartReport):
     """A part reported something about a job."""
 
     event: ClassVar[str] = "part_event"
@@ -146,7 +146,7 @@ class Stack:
     text: str
 
 
-WorkerEvent = Hello | Phase | Progress | Alive | PartSaid | Done | Failed | Stack
+WorkerEvent = Hello | Phase | Progress | Alive | JobReport | Done | Failed | Stack
 Record = TypeVar("Record")
 
 

@@ -164,7 +164,7 @@ class At(Params):
 
 
 @dataclass(frozen=True)
-class Read:
+class SelectorText:
     """The text that a selector is applied to; `spans` are ranges of tokens."""
 
     sample: str
@@ -173,14 +173,14 @@ class Read:
     spans: Sequence[tuple[str, int, int]] = ()
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Read:
+    def of(cls, row: Mapping[str, Any]) -> SelectorText:
         """From a row of table `samples`."""
         spans = [(span["name"], span["start"], span["end"]) for span in row.get("spans") or ()]
         return cls(row["sample"], row["token_ids"], row.get("pieces") or (), spans)
 
 
 def selected(
-    at: str | Selector | Sequence[Selector], text: Read, bos: int | None
+    at: str | Selector | Sequence[Selector], text: SelectorText, bos: int | None
 ) -> tuple[int, ...]:
     """The positions that `at` chooses in a text, in order, each once. `bos` is the model's, if it
     has one.
@@ -203,7 +203,7 @@ def selected(
     return tuple(sorted(chosen))
 
 
-def _of(selector: Selector, text: Read, bos: int | None) -> Sequence[int]:
+def _of(selector: Selector, text: SelectorText, bos: int | None) -> Sequence[int]:
     positions = _phase(selector, text) & _places(selector, text)
     out = selector.exclude
     if out.bos and len(text.ids) > 1 and text.ids[0] == bos:
@@ -214,7 +214,7 @@ def _of(selector: Selector, text: Read, bos: int | None) -> Sequence[int]:
     return {"first": ordered[:1], "last": ordered[-1:], "all": ordered}[selector.take]
 
 
-def _phase(selector: Selector, text: Read) -> set[int]:
+def _phase(selector: Selector, text: SelectorText) -> set[int]:
     written = _inside(text, GENERATION)
     if selector.phase == "generation" and not written:
         raise DataError(
@@ -232,7 +232,7 @@ def _phase(selector: Selector, text: Read) -> set[int]:
     )
 
 
-def _places(places: Places, text: Read) -> set[int]:
+def _places(places: Places, text: SelectorText) -> set[int]:
     """The positions at which all conditions hold."""
     length = len(text.ids)
     results = set(range(length))
@@ -250,7 +250,7 @@ def _places(places: Places, text: Read) -> set[int]:
     return results
 
 
-def _inside(text: Read, name: str) -> set[int]:
+def _inside(text: SelectorText, name: str) -> set[int]:
     return {
         position
         for span, start, end in text.spans
@@ -259,7 +259,7 @@ def _inside(text: Read, name: str) -> set[int]:
     }
 
 
-def _check_span(name: str, text: Read) -> None:
+def _check_span(name: str, text: SelectorText) -> None:
     """A span name that is not a fixed one must exist in every sample; otherwise a typo would select
     nothing.
     """
@@ -272,7 +272,7 @@ def _check_span(name: str, text: Read) -> None:
         )
 
 
-def _tokens(tokens: Sequence[int | str], text: Read) -> set[int]:
+def _tokens(tokens: Sequence[int | str], text: SelectorText) -> set[int]:
     ids = {item for item in tokens if isinstance(item, int)}
     words = {item.strip() or item for item in tokens if isinstance(item, str)}
     results = {index for index, token in enumerate(text.ids) if token in ids}

@@ -35,7 +35,7 @@ from toolkit.protocol import (
     Done,
     Failed,
     Hello,
-    PartSaid,
+    JobReport,
     Phase,
     Progress,
     Stack,
@@ -72,7 +72,7 @@ class _Channel:
                 os._exit(1)
 
 
-class _Reporter:
+class _EventReporter:
     """A job's phases and progress as events; progress at most ten times a second, the last one
     always.
     """
@@ -90,7 +90,7 @@ class _Reporter:
             self._channel.emit(Progress(job=self._job, done=int(done), total=count))
 
     def event(self, name: str, **facts: Any) -> None:
-        self._channel.emit(PartSaid(job=self._job, name=name, facts=facts))
+        self._channel.emit(JobReport(job=self._job, name=name, facts=facts))
 
 
 class _FileInputs:
@@ -123,7 +123,7 @@ class _Loaded:
         self._loaded: dict[str, tuple[str, Any]] = {}
 
     def get(
-        self, parts: Parts, kind: str, requested: Mapping[str, Any] | None, report: _Reporter
+        self, parts: Parts, kind: str, requested: Mapping[str, Any] | None, report: _EventReporter
     ) -> Any:
         if requested is None:
             return None
@@ -260,7 +260,7 @@ def _hello(parts: Parts) -> Hello:
 def _job(channel: _Channel, parts: Parts, loaded: _Loaded, job: Mapping[str, Any]) -> None:
     """Run one job. A failure is reported with its kind and traceback, and the worker continues."""
     try:
-        done = _run(parts, loaded, job, _Reporter(channel, job["job"]))
+        done = _run(parts, loaded, job, _EventReporter(channel, job["job"]))
     except Exception as error:
         channel.emit(
             Failed(
@@ -286,7 +286,7 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporter) -> Done:
+def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _EventReporter) -> Done:
     from toolkit._run.job_folder import JobWriter
 
     began = time.monotonic()

@@ -57,7 +57,7 @@ READINGS = 3
 
 
 @dataclass(frozen=True)
-class _Prompts:
+class _PromptCounts:
     """The decision points of a stage: how many, how many of them are distinct, and the mean number
     of tokens.
     """
@@ -67,7 +67,7 @@ class _Prompts:
     tokens: float
 
     @classmethod
-    def of(cls, points: int, load: Workload) -> _Prompts:
+    def of(cls, points: int, load: Workload) -> _PromptCounts:
         points = min(points, load.samples)
         mean = load.tokens / load.distinct if load.distinct else 0
         return cls(points, min(points, load.distinct), mean)
@@ -77,7 +77,7 @@ class _Prompts:
         return count * self.tokens * token_flops(load.model, self.tokens)
 
 
-def _edited_suffixes(load: Workload, prompts: _Prompts, edits: float, blocks: int) -> float:
+def _edited_suffixes(load: Workload, prompts: _PromptCounts, edits: float, blocks: int) -> float:
     """The operations of edits of a last token: each recomputes it in this many blocks, attending to
     the whole prompt, and unembeds the next token.
     """
@@ -112,7 +112,7 @@ def screening(params: Delta, load: Workload) -> Cost:
     """One pass per point, whose keys and values are kept; every edit then recomputes only its last
     token. A control is screened after it, with fewer arms.
     """
-    prompts = _Prompts.of(params.points, load)
+    prompts = _PromptCounts.of(params.points, load)
     features = family_size(params, load.saes)
     steps, screens = -(-features // params.step), 2 if params.control_saes else 1
     passes = steps * _passes_of_step(params, load, prompts)
@@ -138,7 +138,7 @@ def screening(params: Delta, load: Workload) -> Cost:
 
 def expected_screening(params: Delta, load: Workload) -> Cost:
     """The cost if a third of the most features that may pass do so."""
-    most, prompts = screening(params, load), _Prompts.of(params.points, load)
+    most, prompts = screening(params, load), _PromptCounts.of(params.points, load)
     if params.keep == "all":
         return most
     features = family_size(params, load.saes)
@@ -149,7 +149,7 @@ def expected_screening(params: Delta, load: Workload) -> Cost:
     )
 
 
-def _passes_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
+def _passes_of_step(params: Delta, load: Workload, prompts: _PromptCounts) -> int:
     """The whole passes of one step: prompts, the samples of the mean streams, prompts in words, and
     those of the spaces in which directions are tried.
     """
@@ -170,7 +170,7 @@ def _tried_spaces(params: Delta, load: Workload) -> float:
     return max(1.0, TRIED_SPACES * int(load.saes.get("count", 1)))
 
 
-def _edits(params: Delta, load: Workload, prompts: _Prompts) -> float:
+def _edits(params: Delta, load: Workload, prompts: _PromptCounts) -> float:
     """The edited tokens of all candidates, arms and random directions."""
     arms = len(rows_of_arms(params.arms)) + (len(rows_of_arms(())) if params.control_saes else 0)
     directions = _tried_spaces(params, load) * params.directions * LENGTHS
@@ -185,7 +185,7 @@ def _rows_at_once(params: Delta, load: Workload) -> int:
     return min(ROWS, max(features * len(rows_of_arms(params.arms)), params.directions * LENGTHS))
 
 
-def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
+def _results_of_step(params: Delta, load: Workload, prompts: _PromptCounts) -> int:
     """Bytes of the probabilities of one step, and of what its edits need of each candidate."""
     arms = len(rows_of_arms(params.arms))
     width = int(load.model.get("width", 0))
@@ -193,7 +193,7 @@ def _results_of_step(params: Delta, load: Workload, prompts: _Prompts) -> int:
     return min(family_size(params, load.saes), params.step) * numbers * FLOAT_BYTES
 
 
-def _effect_rows(params: Delta, features: int, prompts: _Prompts) -> int:
+def _effect_rows(params: Delta, features: int, prompts: _PromptCounts) -> int:
     """Rows of `effects`: of the features that pass, or of all. Random arms have rows over all
     points only.
     """
@@ -220,7 +220,7 @@ def applying_rules(params: Published, load: Workload) -> Cost:
 
 def steering(params: Steering, load: Workload) -> Cost:
     """One pass per sample of the axis and per point, and every direction at every dose."""
-    prompts, axis = _Prompts.of(params.points, load), min(params.axis_samples, load.distinct)
+    prompts, axis = _PromptCounts.of(params.points, load), min(params.axis_samples, load.distinct)
     layers = load.model.get("layers", 1)
     rows = (1 + params.directions) * len(params.doses)
     blocks = max(0, layers - 1 - params.chosen_layers(layers)[0])
@@ -238,7 +238,7 @@ def steering(params: Steering, load: Workload) -> Cost:
 
 def joining(params: Joint, load: Workload) -> Cost:
     """One pass per point, and from it the set, its members, the pairs and the random sets."""
-    prompts = _Prompts.of(params.points, load)
+    prompts = _PromptCounts.of(params.points, load)
     pairs = params.pairs * (params.pairs - 1) // 2
     rows = 2 * (1 + (len(params.features) or params.top) + pairs + params.sets) + 1
     row_bytes = load.model.get("layers", 1) * load.model.get("width", 0) * 8
@@ -250,13 +250,13 @@ def dosing(params: Doses, load: Workload) -> Cost:
     """One pass per point, and from it every feature at every dose and at both means."""
     members = len(params.features) or params.top
     rows = members * (len(params.doses) + 2)
-    prompts, row_bytes = _Prompts.of(params.points, load), load.model.get("width", 0) * 12
+    prompts, row_bytes = _PromptCounts.of(params.points, load), load.model.get("width", 0) * 12
     cost = _edited_points(load, prompts, rows, row_bytes)
     written = members * (len(params.doses) + 1)
     return replace(cost, disk=(rows + members) * ROW + 2 * TABLE_BYTES, table_rows=written)
 
 
-def _edited_points(load: Workload, prompts: _Prompts, rows: int, row_bytes: int) -> Cost:
+def _edited_points(load: Workload, prompts: _PromptCounts, rows: int, row_bytes: int) -> Cost:
     """One pass per point, and from it this many edits of features of SAEs."""
     blocks = _blocks_above_saes(load)
     return Cost(
@@ -274,7 +274,7 @@ def attributing(params: Attribution, load: Workload) -> Cost:
     ones.
     """
     model, saes = load.model, load.saes
-    prompts, features = _Prompts.of(params.points, load), saes.get("features", 0)
+    prompts, features = _PromptCounts.of(params.points, load), saes.get("features", 0)
     screened = load.totals.get(SCREENED, features)
     passes = prompts.distinct * len(params.methods)
     graph = load.longest * (token_bytes(model, model.get("layers", 1)) + key_bytes(model)) * 4

@@ -29,7 +29,7 @@ MAX_LOG = 1 << 20
 
 
 @dataclass(frozen=True)
-class News:
+class ActorUpdate:
     """What is new since the host last asked."""
 
     events: list[tuple[int, dict[str, Any]]]
@@ -95,7 +95,7 @@ class WorkerActor:
             folder.mkdir(parents=True)
         self._worker.send(message)
 
-    def news(self, after: int, log_from: int, wait: float) -> News:
+    def news(self, after: int, log_from: int, wait: float) -> ActorUpdate:
         """The events numbered above `after`, as soon as there are any, or after `wait` seconds."""
         with self._news:
             while self._events and self._events[0][0] <= after:
@@ -105,7 +105,7 @@ class WorkerActor:
         with self._log.open("rb") as file:
             file.seek(log_from)
             text = file.read(MAX_LOG)
-        return News(events, text, log_from + len(text), ended)
+        return ActorUpdate(events, text, log_from + len(text), ended)
 
     def files(self, folder: str) -> dict[str, bytes]:
         """The files of a finished job's folder, by name."""

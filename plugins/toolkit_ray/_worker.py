@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.executors import WorkerEnd, WorkerRequest
 from toolkit.protocol import Done, Failed, Hello, WorkerEvent, read_event
 
-from ._actor import News, WorkerActor
+from ._actor import ActorUpdate, WorkerActor
 from ._params import RayParams
 
 WAIT_SECONDS = 1.0
@@ -131,7 +131,7 @@ class RayWorker:
         errors = self._ray.exceptions
         return errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError
 
-    def _new_events(self, news: News) -> Iterator[WorkerEvent]:
+    def _new_events(self, news: ActorUpdate) -> Iterator[WorkerEvent]:
         """Yield the new events, each after the tables of its finished step are fetched."""
         self._write_log(news)
         for number, record in news.events:
@@ -147,7 +147,7 @@ class RayWorker:
         if self._opening is not None:
             self._send(self._opening)
 
-    def _news(self) -> News | None:
+    def _news(self) -> ActorUpdate | None:
         """The actor's next answer, or None once it is stopped. An actor that waits for a node
         answers late; one that is briefly out of reach is asked again.
         """
@@ -158,7 +158,7 @@ class RayWorker:
                 while not self._stopped:
                     ready, _ = self._ray.wait([reference], timeout=CALL_SECONDS)
                     if ready:
-                        news: News = self._ray.get(reference, timeout=CALL_SECONDS)
+                        news: ActorUpdate = self._ray.get(reference, timeout=CALL_SECONDS)
                         return news
             except self._ray.exceptions.ActorUnavailableError:
                 if time.monotonic() > deadline:
@@ -166,7 +166,7 @@ class RayWorker:
                 time.sleep(1.0)
         return None
 
-    def _write_log(self, news: News) -> None:
+    def _write_log(self, news: ActorUpdate) -> None:
         self._log_from = news.log_end
         if news.log:
             with (self._request.folder / f"{self.name}.log").open("ab") as file:

@@ -122,7 +122,7 @@ _TESTS = (
     ),
     (
         "auroc",
-        _params.Areas,
+        _params.AurocGroups,
         _compare.compare_auroc,
         "How well each feature tells the samples of two groups apart.",
     ),
@@ -140,13 +140,13 @@ _TESTS = (
     ),
     (
         "anova",
-        _params.Several,
+        _params.SeveralGroups,
         _compare.compare_anova,
         "Which features differ among several groups, by cluster means.",
     ),
     (
         "kruskal",
-        _params.Several,
+        _params.SeveralGroups,
         _compare.compare_kruskal,
         "Which features differ among several groups, by ranks.",
     ),

@@ -11,7 +11,7 @@ from toolkit.tables import written
 from toolkit_stats.ranking.params import Ranking
 from toolkit_stats.samples.groups import OWN_UNITS
 from toolkit_stats.samples.layers import hookpoints
-from toolkit_stats.samples.params import REST, Compare, Several, TwoGroups
+from toolkit_stats.samples.params import REST, Compare, SeveralGroups, TwoGroups
 
 
 def features(params: Compare, model: Mapping[str, Any]) -> PlannedComparison:
@@ -19,7 +19,7 @@ def features(params: Compare, model: Mapping[str, Any]) -> PlannedComparison:
     over = {"each_space": params.family == "space", "discovered": params.family == "discovered"}
     if isinstance(params, TwoGroups):
         return _two(params, **over)
-    if isinstance(params, Several):
+    if isinstance(params, SeveralGroups):
         return _compared(params, groups=params.between, effect="eta2", **over)
     return _compared(params, groups=None, effect="r", **over)
 

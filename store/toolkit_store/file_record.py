@@ -64,7 +64,7 @@ class Damaged(StoreError):
 
 
 @dataclass
-class _Record:
+class _CachedRecord:
     """A record as it was last read or written. `fault` says why it cannot be trusted."""
 
     seal: bytes = b""
@@ -95,7 +95,7 @@ class FileRecord:
 
     def __init__(self, tables: Path, folder: Path) -> None:
         self.tables, self.folder = tables, folder
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, _CachedRecord] = {}
         self._verified: dict[str, tuple[int, int, int, int]] = {}
 
     # --- writing ---
@@ -150,7 +150,7 @@ class FileRecord:
         )
 
     def _replace(self, table: str, entries: dict[str, Entry]) -> None:
-        record = _Record()
+        record = _CachedRecord()
         lines = record.add(entries)
         unfinished = self._path(table).with_suffix(f".{os.getpid()}")
         with unfinished.open("wb") as file:
@@ -250,7 +250,7 @@ class FileRecord:
         known = self.known(table)
         return [name for name in _names(self._table(table)) if name not in known]
 
-    def _record(self, table: str) -> _Record:
+    def _record(self, table: str) -> _CachedRecord:
         """The record; read again when another process has written to it."""
         cached = self._records.get(table)
         if cached is None or cached.seal != self._read_seal(table):
@@ -264,14 +264,14 @@ class FileRecord:
         except FileNotFoundError:
             return b""
 
-    def _read(self, table: str) -> _Record:
+    def _read(self, table: str) -> _CachedRecord:
         path = self._path(table)
-        record = _Record()
+        record = _CachedRecord()
         for attempt in range(_READS):
             try:
                 record = _parsed(path.read_bytes())
             except FileNotFoundError:
-                return _Record()
+                return _CachedRecord()
             if record.fault is None:
                 break
             time.sleep(0.01 * attempt)
@@ -378,21 +378,21 @@ def _lines(entries: dict[str, Entry]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
-def _parsed(content: bytes) -> _Record:
+def _parsed(content: bytes) -> _CachedRecord:
     """The lines that the seal counts."""
     try:
         seal = json.loads(content[:_SEAL_BYTES])
         length, digest, removing = int(seal["length"]), str(seal["sha256"]), bool(seal["removing"])
     except (ValueError, KeyError, TypeError):
-        return _Record(fault="its first line cannot be read")
+        return _CachedRecord(fault="its first line cannot be read")
     if _seal(length, digest, removing) != content[:_SEAL_BYTES]:
-        return _Record(fault="its first line is not as it was written")
+        return _CachedRecord(fault="its first line is not as it was written")
     lines = content[_SEAL_BYTES : _SEAL_BYTES + length]
     if len(lines) < length:
-        return _Record(fault=f"it ends {length - len(lines):,} bytes before its end")
+        return _CachedRecord(fault=f"it ends {length - len(lines):,} bytes before its end")
     if hashlib.sha256(lines).hexdigest() != digest:
-        return _Record(fault="its SHA-256 is not the one in its first line")
-    record = _Record(removing=removing)
+        return _CachedRecord(fault="its SHA-256 is not the one in its first line")
+    record = _CachedRecord(removing=removing)
     rows = map(json.loads, lines.splitlines())
     record.add({row["file"]: Entry(row["bytes"], row["sha256"]) for row in rows})
     record.sealed()

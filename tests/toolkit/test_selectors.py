@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from toolkit.errors import DataError
-from toolkit.selectors import SPANS, At, Read, Selector, selected
+from toolkit.selectors import SPANS, At, Selector, SelectorText, selected
 
 BOS = 0
-TEXT = Read(
+TEXT = SelectorText(
     "s1",
     [BOS, 5, 6, 7, 5, 8, 9],
     ["", "Balance", ":", " $90", "Balance", " Bet", " $5"],
@@ -22,7 +22,7 @@ TEXT = Read(
 )
 
 
-def chosen(bos: int | None = BOS, text: Read = TEXT, **words: Any) -> list[int]:
+def chosen(bos: int | None = BOS, text: SelectorText = TEXT, **words: Any) -> list[int]:
     return list(selected(Selector.model_validate(words), text, bos))
 
 
@@ -57,7 +57,7 @@ def test_words_mean_what_they_say(words: dict[str, Any], expected: list[int]) ->
 
 
 def test_a_blank_token_is_meant_exactly() -> None:
-    text = Read("s", [BOS, 5, 6, 7, 8], ["<bos>", " a", " ", "\n", ""])
+    text = SelectorText("s", [BOS, 5, 6, 7, 8], ["<bos>", " a", " ", "\n", ""])
     assert chosen(text=text, tokens=["\n"]) == [3]
     assert chosen(text=text, tokens=[" "]) == [2]
     assert chosen(text=text, tokens=["a "]) == [1]
@@ -66,9 +66,9 @@ def test_a_blank_token_is_meant_exactly() -> None:
 def test_last_and_all() -> None:
     assert selected("last", TEXT, BOS) == (6,)
     assert selected("all", TEXT, BOS) == (1, 2, 3, 4, 5, 6)
-    alone = Read("s", [BOS])
+    alone = SelectorText("s", [BOS])
     assert selected("last", alone, BOS) == selected("all", alone, BOS) == (0,)
-    assert selected("all", Read("s", [5, 6]), BOS) == (0, 1)
+    assert selected("all", SelectorText("s", [5, 6]), BOS) == (0, 1)
     assert selected("all", TEXT, None) == tuple(range(7))
 
 
@@ -136,8 +136,8 @@ def test_a_span_of_its_own_name_must_be_there() -> None:
 
 def test_generated_tokens_must_be_there() -> None:
     with pytest.raises(DataError, match=r"sample 's2' has no generated tokens.*with_reply: true"):
-        chosen(text=Read("s2", [BOS, 1]), phase="generation")
-    assert chosen(text=Read("s2", [BOS, 1]), phase="prompt") == [1]
+        chosen(text=SelectorText("s2", [BOS, 1]), phase="generation")
+    assert chosen(text=SelectorText("s2", [BOS, 1]), phase="prompt") == [1]
 
 
 def test_params_survive_json() -> None:
@@ -159,7 +159,7 @@ SPAN = st.tuples(st.sampled_from(SPANS), st.integers(0, 12), st.integers(1, 6)).
     lambda drawn: (drawn[0], drawn[1], drawn[1] + drawn[2])
 )
 TEXTS = st.builds(
-    lambda ids, spans: Read(
+    lambda ids, spans: SelectorText(
         "s", ids, [f" t{token}" for token in ids], [span for span in spans if span[1] < len(ids)]
     ),
     st.lists(st.integers(0, 4), min_size=1, max_size=14),
@@ -177,7 +177,7 @@ WORDS = {
 PLACES = st.fixed_dictionaries({}, optional=WORDS)
 
 
-def holds(words: dict[str, Any], text: Read, at: int) -> bool:
+def holds(words: dict[str, Any], text: SelectorText, at: int) -> bool:
     """The conditions, one position at a time."""
     first, last = words.get("window", (None, None))
     length = len(text.ids)
@@ -196,7 +196,7 @@ def holds(words: dict[str, Any], text: Read, at: int) -> bool:
 
 @given(TEXTS, PLACES, PLACES, st.booleans(), st.sampled_from(["first", "last", "all"]))
 def test_a_selector_is_its_conditions_at_each_position(
-    text: Read, words: dict[str, Any], out: dict[str, Any], bos: bool, take: str
+    text: SelectorText, words: dict[str, Any], out: dict[str, Any], bos: bool, take: str
 ) -> None:
     expected = [
         index

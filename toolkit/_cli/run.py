@@ -25,10 +25,11 @@ def command(
     """
     from toolkit import _flow
     from toolkit._run.display import NORMAL, QUIET, VERBOSE, display
+    from toolkit._run.pools import worker_commands
 
     planned = _flow.plan(target, options)
     if dry_run:
-        for line in _flow.worker_commands(planned):
+        for line in worker_commands(planned.plan, planned.parts, planned.options):
             echo(line)
         return
     verbosity = QUIET if quiet else VERBOSE if verbose else NORMAL

@@ -42,7 +42,7 @@ def differences(old: str, new: str) -> str:
     return ", ".join(results[:4]) + (f" and {len(results) - 4} more" if len(results) > 4 else "")
 
 
-class _Change(NamedTuple):
+class _TextChange(NamedTuple):
     """A value that differs between two texts."""
 
     path: str
@@ -50,7 +50,7 @@ class _Change(NamedTuple):
     new: Any
 
 
-def _changes(prefix: str, old: Any, new: Any) -> list[_Change]:
+def _changes(prefix: str, old: Any, new: Any) -> list[_TextChange]:
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted({*old, *new})
         return [
@@ -60,7 +60,7 @@ def _changes(prefix: str, old: Any, new: Any) -> list[_Change]:
                 f"{prefix}.{name}" if prefix else name, old.get(name), new.get(name)
             )
         ]
-    return [] if old == new else [_Change(prefix, old, new)]
+    return [] if old == new else [_TextChange(prefix, old, new)]
 
 
 def _short(value: Any) -> str:

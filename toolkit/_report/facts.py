@@ -82,7 +82,7 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class RunProblem:
     """A warning or failure."""
 
     tone: str
@@ -227,14 +227,14 @@ def _together(facts: Sequence[CostFact]) -> CostFact:
     )
 
 
-def troubles(run: RunProgress) -> list[Trouble]:
+def troubles(run: RunProgress) -> list[RunProblem]:
     """The newest warnings and failures."""
     return [_trouble(event) for event in run.troubles[-MAX_TROUBLES:]]
 
 
-def _trouble(event: RunEvent) -> Trouble:
+def _trouble(event: RunEvent) -> RunProblem:
     tone = "bad" if isinstance(event, ev.StepFailure | ev.RunFailed) else "part"
-    return Trouble(tone, event.event.replace("_", " "), event.at, event.sentence())
+    return RunProblem(tone, event.event.replace("_", " "), event.at, event.sentence())
 
 
 def limits(manifest: Mapping[str, Any], run: RunProgress) -> Iterator[str]:

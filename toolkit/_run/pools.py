@@ -15,6 +15,7 @@ from toolkit import hub
 from toolkit._plan.versions import versions
 from toolkit._run.downloads import missing_downloads
 from toolkit._run.events import RunEvent
+from toolkit._run.run_folder import run_folder, store_folder
 from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
 from toolkit.executors import WorkerLimits, WorkerRequest
@@ -128,6 +129,21 @@ def _template(
         limits=executor.part.limits(executor.params) or WorkerLimits(),
         secrets=secrets.values,
     )
+
+
+def worker_commands(plan: Plan, parts: Parts, options: RunOptions) -> Sequence[str]:
+    """The command lines that would start the workers of a plan, with a comment above those of each
+    executor if there are several. Starts nothing.
+    """
+    pools = make_pools(plan, parts, options, rendering=True)
+    folder = run_folder(store_folder(options.store), plan.run)
+    lines: list[str] = []
+    for name, pool in pools.plans.items():
+        if len(pools.plans) > 1:
+            stages = ", ".join(plan.stages_on()[name])
+            lines.append(f"# {pool.executor.describe()}: {stages}")
+        lines += pool.commands(folder)
+    return lines
 
 
 def _on_cpu(executors: Sequence[Executor]) -> set[str]:

@@ -22,7 +22,7 @@ from toolkit._run.preregister import register
 from toolkit._run.run_folder import REPORT, resume_command, run_folder, store_folder
 from toolkit._run.run_lock import run_lock
 from toolkit._run.scheduler import Scheduler
-from toolkit._run.sinks import ReportOf, check_sinks, write_sinks
+from toolkit._run.sinks import ContentsFor, check_sinks, write_sinks
 from toolkit.errors import Interrupted, StoreError, ToolkitError
 from toolkit.ledger import StepRow
 from toolkit.work import ReportContents, RunInputs
@@ -65,14 +65,14 @@ def run_plan(
     `contents_of` makes the parts of the report that sinks may export.
     """
 
-    def report_of(inputs: RunInputs) -> ReportContents:
+    def contents_for(inputs: RunInputs) -> ReportContents:
         return contents_of(inputs, parts)
 
     check_sinks(plan)
     store = store_folder(options.store)
     try:
         with plan.secrets.kept_out_of_errors():
-            return _run_in(plan, parts, options, show, interrupts, store, report_of)
+            return _run_in(plan, parts, options, show, interrupts, store, contents_for)
     except OSError as error:
         where = error.filename or store
         raise StoreError(
@@ -88,7 +88,7 @@ def _run_in(
     show: ev.Listener,
     interrupts: Interrupts,
     store_path: Path,
-    report_of: ReportOf,
+    contents_for: ContentsFor,
 ) -> RunResult:
     from toolkit_store import open_store
 
@@ -114,10 +114,10 @@ def _run_in(
                 log.emit(cost)
             inbox, workers = pools.build(folder, log.emit)
             scheduler = Scheduler(plan, store, folder, workers, inbox, interrupts, log.emit)
-            return _carry_out(scheduler, report_of)
+            return _carry_out(scheduler, contents_for)
 
 
-def _carry_out(scheduler: Scheduler, report_of: ReportOf) -> RunResult:
+def _carry_out(scheduler: Scheduler, contents_for: ContentsFor) -> RunResult:
     """Compute the run and record its states, from the first to the last."""
     plan, store = scheduler.plan, scheduler.store
     committer, steps = scheduler.committer, scheduler.queue
@@ -127,7 +127,7 @@ def _carry_out(scheduler: Scheduler, report_of: ReportOf) -> RunResult:
     try:
         committer.record_state("running", "", steps)
         scheduler.run()
-        _finish(scheduler, report_of)
+        _finish(scheduler, contents_for)
         scheduler.emit(
             ev.RunDone(
                 computed=scheduler.results.computed,
@@ -151,7 +151,7 @@ def _carry_out(scheduler: Scheduler, report_of: ReportOf) -> RunResult:
     return RunResult(plan.run, store, scheduler.folder, scheduler.results.computed, rows)
 
 
-def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
+def _finish(scheduler: Scheduler, contents_for: ContentsFor) -> None:
     """Build the index and write the sinks; Ctrl-C stops this."""
     plan, store, folder = scheduler.plan, scheduler.store, scheduler.folder
     keys = scheduler.queue.keys()
@@ -160,7 +160,7 @@ def _finish(scheduler: Scheduler, report_of: ReportOf) -> None:
         store.index(keys, run=plan.run)
         inputs = StoreInputs(store, scheduler.queue.rows, folder / "inputs")
         record = read_manifest(folder)
-        for written in write_sinks(plan, inputs, record, report_of):
+        for written in write_sinks(plan, inputs, record, contents_for):
             scheduler.emit(written)
 
     scheduler.interrupts.obey(write)

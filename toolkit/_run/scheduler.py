@@ -33,7 +33,7 @@ from toolkit.protocol import (
     Done,
     Failed,
     Hello,
-    PartSaid,
+    JobReport,
     Phase,
     Progress,
     WorkerEvent,
@@ -198,8 +198,8 @@ class Scheduler:
             self._on_done(slot, event)
         elif isinstance(event, Failed):
             self._retries.on_failed(slot, event)
-        elif isinstance(event, PartSaid):
-            self._on_part_said(slot, event)
+        elif isinstance(event, JobReport):
+            self._on_job_report(slot, event)
         elif isinstance(event, Phase):
             self.emit(ev.WorkerPhase(worker=name, **vars(event)))
         elif isinstance(event, Progress):
@@ -213,7 +213,7 @@ class Scheduler:
         self._watchdog.step_took(event.seconds)
         self._pending.add(FinishedStep(step, slot.worker.name, event))
 
-    def _on_part_said(self, slot: WorkerSlot, event: PartSaid) -> None:
+    def _on_job_report(self, slot: WorkerSlot, event: JobReport) -> None:
         step = self.queue.running[event.job]
         location = {**step_fields(step), "worker": slot.worker.name}
         if event.name == WARNING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit._run.inputs import StoreInputs
 
 
-ReportOf = Callable[[RunInputs], ReportContents]
+ContentsFor = Callable[[RunInputs], ReportContents]
 """Makes what a report of these tables shows."""
 
 
@@ -31,7 +31,7 @@ def check_sinks(plan: Plan) -> None:
 
 
 def write_sinks(
-    plan: Plan, inputs: StoreInputs, record: Mapping[str, Any], report_of: ReportOf
+    plan: Plan, inputs: StoreInputs, record: Mapping[str, Any], contents_for: ContentsFor
 ) -> Iterator[SinkWritten]:
     """Write every sink of the plan."""
     for sink in plan.sinks:
@@ -43,7 +43,7 @@ def write_sinks(
             inputs=inputs,
             committed_at=inputs.newest(),
             record=record,
-            report=lambda: report_of(inputs),
+            report=lambda: contents_for(inputs),
         )
         hashes = {}
         try:

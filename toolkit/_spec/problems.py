@@ -48,7 +48,7 @@ def checked(
         problems = _problems(
             [(item["loc"], item) for item in error.errors(include_url=False)], values, ()
         )
-        keys = _Keys(model, values, context)
+        keys = _AllowedKeys(model, values, context)
         lines = dict.fromkeys(_line(keys, root, path, problem, subject) for problem in problems)
         raise SpecError("\n".join(lines)) from None
     if conversions := [_converted_line(root, *pair) for pair in _converted(validated, root, path)]:
@@ -120,7 +120,7 @@ def _value(value: Any, path: SpecPath) -> Any:
     return value
 
 
-def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: str) -> str:
+def _line(keys: _AllowedKeys, root: Node, path: SpecPath, problem: _Problem, subject: str) -> str:
     full = (*path, *problem.path)
     key, kind = (problem.path or ("",))[-1], problem.items[0]["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -274,7 +274,7 @@ def _converted_line(root: Node, path: SpecPath, validated: Any) -> str:
 
 
 @dataclass(frozen=True)
-class _Keys:
+class _AllowedKeys:
     """The keys that a model allows, given the values: what follows `with` depends on `uses`."""
 
     model: type[BaseModel]

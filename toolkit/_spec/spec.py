@@ -30,7 +30,7 @@ def _absolute(value: Path, info: ValidationInfo) -> Path:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class _Model(BaseModel):
+class _SpecModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
@@ -45,7 +45,7 @@ class From:
     stage: str
 
 
-class PartRef(_Model):
+class PartRef(_SpecModel):
     """A part and its settings."""
 
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
@@ -58,7 +58,7 @@ class PartRef(_Model):
     name: str | None = Field(default=None, description="sinks only: how overlays find it")
 
 
-class ExecutorRef(_Model):
+class ExecutorRef(_SpecModel):
     """An entry of `executors` under a name of its own."""
 
     uses: str = Field(
@@ -74,7 +74,7 @@ def is_reference(entry: Mapping[str, Any]) -> bool:
     return not {"uses", "with"}.isdisjoint(entry)
 
 
-class StageSpec(_Model):
+class StageSpec(_SpecModel):
     """One entry of `stages`."""
 
     id: str = Field(
@@ -99,13 +99,13 @@ class StageSpec(_Model):
     samples: PartRef | None = None
 
 
-class Limit(_Model):
+class Limit(_SpecModel):
     """Limits every source and environment."""
 
     units: Whole = Field(ge=1, description="at most this many units")
 
 
-class Spec(_Model):
+class Spec(_SpecModel):
     """A whole experiment, after overlays, with environment values filled in."""
 
     version: Literal[1] = Field(description="of the spec format: 1")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Probe(Sequences):
+class _AttentionProbe(Sequences):
     """An attention implementation that records whether it is called."""
 
     was_called: bool = False
@@ -183,7 +183,7 @@ class DecoderModules:
         """Whether the model's attention calls the implementation that is registered with
         transformers. A model that computes attention by itself cannot follow plans.
         """
-        plan = _Probe(self.windows)
+        plan = _AttentionProbe(self.windows)
         with torch.inference_mode(), self.attention_by(PLANNED):
             stream, inputs = self.begin([[0]], planned=True)
             try:

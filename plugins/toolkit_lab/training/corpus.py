@@ -39,7 +39,7 @@ class TrainingExample:
 
 
 @dataclass
-class _Reply:
+class _ReplyPieces:
     """A reply under construction. Pieces end where a token ends, so each can be encoded alone."""
 
     pieces: list[str]
@@ -51,10 +51,12 @@ class _Reply:
         return self.pieces[-1]
 
 
-def draw_reply(state: State, rng: Random, lead: str) -> _Reply:
+def draw_reply(state: State, rng: Random, lead: str) -> _ReplyPieces:
     """Draw a reply from the policy; `lead` is the text between the prompt and a reasoning line."""
     corrected = state.layout == "corrected"
-    reply = _Reply([lead + policy.reason(state, rng), "\nFinal Decision:"] if corrected else [])
+    reply = _ReplyPieces(
+        [lead + policy.reason(state, rng), "\nFinal Decision:"] if corrected else []
+    )
     stop, bet = (" Stop", " Bet") if corrected else ("2", "1")
     chance = policy.stop_probability(state)
     if reply.draw({stop: chance, bet: 1 - chance}, rng) == stop:
@@ -80,7 +82,7 @@ def make_examples(
     rng = Random(seed)
     known, _ = sentences.split()
     texts: list[str] = []
-    replies: list[_Reply] = []
+    replies: list[_ReplyPieces] = []
     for _ in range(count):
         text, reply = (
             _sentence(rng, known) if rng.random() < SENTENCE_SHARE else _decision(tokenizer, rng)
@@ -93,15 +95,15 @@ def make_examples(
     ]
 
 
-def _decision(tokenizer: PreTrainedTokenizerFast, rng: Random) -> tuple[str, _Reply]:
+def _decision(tokenizer: PreTrainedTokenizerFast, rng: Random) -> tuple[str, _ReplyPieces]:
     state, chat = random_state(rng), rng.random() < CHAT_SHARE
     text = chat_text(tokenizer, render(state)) if chat else str(tokenizer.bos_token) + render(state)
     return text, draw_reply(state, rng, "" if chat else "\n")
 
 
-def _sentence(rng: Random, known: Sequence[tuple[str, int]]) -> tuple[str, _Reply]:
+def _sentence(rng: Random, known: Sequence[tuple[str, int]]) -> tuple[str, _ReplyPieces]:
     sentence, level = rng.choice(known)
-    return f"<|begin|>{sentence}{sentences.LABEL}", _Reply([str(level)])
+    return f"<|begin|>{sentence}{sentences.LABEL}", _ReplyPieces([str(level)])
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
@@ -109,7 +111,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[i
 
 
 def _example(
-    tokenizer: PreTrainedTokenizerFast, prompt: list[int], reply: _Reply
+    tokenizer: PreTrainedTokenizerFast, prompt: list[int], reply: _ReplyPieces
 ) -> TrainingExample:
     ids, choices = list(prompt), []
     for index, piece in enumerate(reply.pieces):

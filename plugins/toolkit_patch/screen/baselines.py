@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import BadInput
 from toolkit.kept_positions import Activations, asked_of
 from toolkit.randomness import half
-from toolkit.selectors import Read, selected
+from toolkit.selectors import SelectorText, selected
 
 from .arms import MeanDifference
 
@@ -147,7 +147,7 @@ def _prompts(work: Work, samples: Sequence[str], selector: Any) -> list[tuple[Se
     prompts = []
     for row in rows:
         if row["sample"] in chosen:
-            positions = selected(selector, Read.of(row), work.model.bos_id)
+            positions = selected(selector, SelectorText.of(row), work.model.bos_id)
             prompts += [(row["token_ids"], position) for position in positions[-1:]]
     return prompts
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.randomness import half
-from toolkit.selectors import Read, Where, selected
+from toolkit.selectors import SelectorText, Where, selected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def _with_positions(
     """The rows in which the selector finds a token, with its position."""
     results = []
     for row in rows:
-        positions = selected(selector, Read.of(row), work.model.bos_id)
+        positions = selected(selector, SelectorText.of(row), work.model.bos_id)
         if len(positions) > 1:
             raise DataError(
                 f"at: {len(positions)} tokens of sample '{row['sample']}' are selected, and a "

@@ -30,13 +30,10 @@ def summary(row: Row) -> str:
 
 
 def figures(inputs: RunInputs) -> Iterable[Figure]:
-    """A chart and a sentence for each stage, axis and outcome."""
+    """A chart and a sentence for each stage, axis and outcome, the largest slope first."""
     tests, curves = rows_by_stage(inputs, "dose_tests"), rows_by_stage(inputs, "doses")
-    for stage, row in ((stage, row) for stage, rows in tests.items() for row in rows):
-        names = ("axis", "layers", "outcome")
-        curve = [
-            point for point in curves[stage] if all(point[name] == row[name] for name in names)
-        ]
+    for stage, row in ((stage, row) for stage, rows in tests.items() for row in _ordered(rows)):
+        curve = _curve(curves[stage], row)
         sentence = summary(row)
         title = f"P({row['outcome']}) by dose, {row['axis']}, layers {row['layers']}"
         yield Figure(
@@ -48,17 +45,56 @@ def figures(inputs: RunInputs) -> Iterable[Figure]:
 
 
 def findings(inputs: RunInputs) -> Iterable[Finding]:
-    """The sentence of the outcome that moves most, for each stage."""
-    stages = rows_by_stage(inputs, "dose_tests")
-    for stage, rows in stages.items():
-        best = max(rows, key=lambda row: abs(row["slope"]))
+    """For each stage, the sentence of the outcome that moves most, and one on its course over the
+    doses beside random directions.
+    """
+    tests, curves = rows_by_stage(inputs, "dose_tests"), rows_by_stage(inputs, "doses")
+    for stage, rows in tests.items():
+        best = _ordered(rows)[0]
         yield Finding(
-            sentence=headed(stage, stages, summary(best)),
+            sentence=headed(stage, tests, f"{summary(best)}."),
             number=best["slope"],
             interval=(best["low"], best["high"]),
             n=best["clusters"],
             rank=20,
         )
+        if stage in curves:
+            yield Finding(
+                sentence=headed(stage, tests, _course(_curve(curves[stage], best), best)),
+                number=best["tau"],
+                n=best["clusters"],
+                rank=21,
+            )
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    """The largest slope first, so that the report opens with the chart of its first sentence."""
+    return sorted(rows, key=lambda row: -abs(row["slope"]))
+
+
+def _curve(points: Sequence[Row], test: Row) -> list[Row]:
+    """The points of an outcome along an axis and along random directions."""
+    names = ("axis", "layers", "outcome")
+    return [point for point in points if all(point[name] == test[name] for name in names)]
+
+
+def _course(curve: Sequence[Row], test: Row) -> str:
+    """The outcome at both ends of the axis, what random directions do there, and monotony."""
+    axis = {row["dose"]: row["probability"] for row in curve if row["direction"] == "axis"}
+    first, last = min(axis), max(axis)
+    ends: dict[str, dict[float, float]] = {}
+    for row in curve:
+        if row["direction"] != "axis":
+            ends.setdefault(row["direction"], {})[row["dose"]] = row["probability"]
+    changes = [points[last] - points[first] for points in ends.values()]
+    null = ""
+    if changes:
+        null = f"; along random directions it changes by {min(changes):+.3f} to {max(changes):+.3f}"
+    return (
+        f"From dose {first:+g} to {last:+g}, P({test['outcome']}) goes from {axis[first]:.3f} to "
+        f"{axis[last]:.3f}, a change of {axis[last] - axis[first]:+.3f}{null} (Kendall's tau over "
+        f"the doses {test['tau']:+.2f}, p {test['p_tau']:.2g})."
+    )
 
 
 def _chart(rows: Sequence[Row]) -> str:

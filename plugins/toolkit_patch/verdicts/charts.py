@@ -8,6 +8,8 @@ from typing import Any
 
 from toolkit import figures as draw
 
+from .stage import null_name
+
 Row = Mapping[str, Any]
 Tones = Mapping[str, str]
 
@@ -19,7 +21,7 @@ SMALLEST_P = 1e-30
 
 
 def forest(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
-    """Dot and bar: a feature's effect with its interval. Band: 95 % of random directions."""
+    """Dot and bar: a feature's effect with its interval. Band: 95 % of what it is compared with."""
     ends = ("low", "high", "null_low", "null_high")
     effects = _effect_axis([row[end] for row in rows for end in ends if row[end] is not None])
     bottom = TOP + ROW_HEIGHT * len(rows)
@@ -28,7 +30,7 @@ def forest(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
         body += _forest_row(row, effects, TOP + ROW_HEIGHT * (index + 0.5), tones)
     return draw.svg(LEFT + WIDTH + RIGHT + VERDICT_WIDTH, bottom + BOTTOM, body) + draw.note(
         "Dot and bar: the effect of a feature with its 95 % interval over units. Band: where 95 % "
-        "of random directions of equal length lie."
+        f"of {null_name(rows)} lie when they are moved as far."
     )
 
 
@@ -57,7 +59,7 @@ def scatter(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
     for row, height in zip(rows, evidence, strict=True):
         body.append(_dot(row, effects.at(row["effect"]), heights.at(height), tones))
     return draw.svg(LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM, body) + draw.note(
-        "p over units, before the comparison with random directions and before correction; below "
+        f"p over units, before the comparison with {null_name(rows)} and before correction; below "
         "1e-30 it is drawn there."
     )
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-SHOWN, EXAMPLES = 24, 2
-"""Features with examples (those that the table of verdicts names), and examples per feature."""
+SHOWN, EXAMPLES = 400, 2
+"""Features with examples, the strongest verdicts first, and examples per feature: about 0.4 MB."""
 OPEN = 6
 """Features whose examples are shown open; those of the others are folded."""
 BEFORE, AFTER = 120, 40
@@ -135,8 +135,20 @@ def shown(examples: Mapping[tuple[str, int], Sequence[FiringExample]], rows: Seq
     if folded:
         count = len(parts) - OPEN
         folded = f"<details><summary>{counted(count, 'feature')} more</summary>{folded}</details>"
-    texts = "".join(parts[:OPEN]) + folded
+    texts = "".join(parts[:OPEN]) + folded + _elsewhere(len(rows) - len(parts))
     return f'{STYLE}<div class="patch-texts">{texts}</div>' if parts else ""
+
+
+def _elsewhere(count: int) -> str:
+    """Where the texts of the other features are."""
+    if count <= 0:
+        return ""
+    have = "has" if count == 1 else "have"
+    return (
+        f'<p class="faint">{counted(count, "feature")} with a verdict {have} no texts here: '
+        "<code>toolkit query top ADDRESS</code> and the feature's page in "
+        "<code>toolkit view</code> show where a feature fires.</p>"
+    )
 
 
 def _marked(example: FiringExample) -> str:

@@ -17,7 +17,7 @@ from toolkit_patch.by_stage import rows_by_stage
 from .charts import forest, layer_map, naive_map, scatter
 from .control import control_sentence, control_table
 from .examples import FiringExample, examples_of, shown
-from .stage import CAUSAL, NOTHING, ORDER, REBUILT, SILENT, SMALL, UNSPECIFIC, signed
+from .stage import CAUSAL, NOTHING, ORDER, REBUILT, SILENT, SMALL, UNSPECIFIC, null_name, signed
 
 if TYPE_CHECKING:
     from toolkit.work import RunInputs
@@ -133,7 +133,7 @@ def _charts(rows: Sequence[Row], outcome: str) -> Iterator[Figure]:
     yield Figure(
         f"Change of P({outcome}) from the mean of {group_b} to that of {group_a}",
         forest(rows[:SHOWN], TONES, outcome),
-        "Effects with intervals and the range of random directions.",
+        f"Effects with intervals and the range of {null_name(rows[:SHOWN])}.",
         rows[:SHOWN],
     )
     if len(rows) > 3:
@@ -161,7 +161,7 @@ def summary(rows: Sequence[Row], control: Sequence[Row] = ()) -> str:
     method = (
         f"{family} features were screened at {points} decision points; q is Benjamini-Hochberg "
         f"over all {family}, of the larger p of two questions: more than chance among units, and "
-        "more than random directions of equal length"
+        f"more than {null_name(rows)} moved as far"
     )
     if counts[CAUSAL]:
         names = ", ".join(row["name"] for row in rows[:5] if row["verdict"] == CAUSAL)
@@ -180,9 +180,9 @@ def _closest(rows: Sequence[Row]) -> str:
     """The effect of the strongest feature where none is causal."""
     unspecific = [row for row in rows if row["verdict"] == UNSPECIFIC]
     if not unspecific:
-        return ": none moves it by enough to be compared with random directions"
+        return f": none moves it by enough to be compared with {null_name(rows)}"
     best = unspecific[0]
-    null = "other features" if best["null"] == "features" else "random directions"
+    null = null_name([best])
     verb = "does" if len(unspecific) == 1 else "do"
     moved = f". {len(unspecific)} of {best['family']} {verb} move it"
     strongest = f"the strongest, {best['name']}, by {signed(best['effect'])}"
@@ -217,7 +217,7 @@ def _baseline(row: Row) -> str:
     if row["null_low"] is None:
         return ""
     return (
-        f"95 % of random directions as long as {row['name']}'s edit move it by "
+        f"95 % of {null_name([row])} as long as {row['name']}'s edit move it by "
         f"{signed(row['null_low'])} to {signed(row['null_high'])}"
     )
 
@@ -261,7 +261,7 @@ def _arm_table(rows: Sequence[Row]) -> str:
         cells.append((draw.escaped(row["name"]), effect, null, *changes, f"{row['kl']:.2g}"))
     group_names = {"a": rows[0]["group_a"], "b": rows[0]["group_b"]}
     arm_headings = (HEADINGS[arm].format_map(group_names) for arm in arms)
-    heads = ("feature", "specific effect", "random directions", *arm_headings, "KL")
+    heads = ("feature", "specific effect", null_name(rows), *arm_headings, "KL")
     return draw.table("Mean changes with 95 % intervals over units", heads, cells)
 
 

@@ -8,7 +8,7 @@ p 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
@@ -146,7 +146,7 @@ def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
 
 
 def _beside_directions(row: Row, q: float, params: Verdicts, change_text: str) -> tuple[str, str]:
-    null = "other features" if row["null"] == "features" else "random directions"
+    null = null_name([row])
     comparison = f"{row['beyond']} of {row['directions']} {null} move it as much"
     correction = f"(q {q:.2g} over {row['family']} features)"
     if q <= params.alpha:
@@ -168,3 +168,15 @@ def signed(value: float) -> str:
     """With sign and three decimals; zero has no sign."""
     text = f"{value:+.3f}"
     return "0.000" if text in ("+0.000", "-0.000") else text
+
+
+def null_name(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What the effects were compared with, as the screen drew it: in some spaces other features,
+    in others random directions.
+    """
+    names = {
+        "other features" if row["null"] == "features" else "random directions"
+        for row in rows
+        if row["null"] is not None
+    }
+    return " or ".join(sorted(names)) or "random directions"

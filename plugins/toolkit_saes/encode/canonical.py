@@ -252,7 +252,10 @@ def _divide(rows: Tensor, by: float) -> Tensor:
 
 def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
     """Computes blocks of features, each for so few rows at a time that no matrix is large."""
-    entries, max_numbers = _Entries(rows), DENSE if rows.device.type == "cpu" else DENSE_ON_GPU
+    entries, max_numbers = (
+        _ActiveFeatures(rows),
+        DENSE if rows.device.type == "cpu" else DENSE_ON_GPU,
+    )
     for part, block in weights.w_enc.blocks():
         selected, step = (
             weights.features(part),
@@ -264,7 +267,7 @@ def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
     return entries.by_row()
 
 
-class _Entries:
+class _ActiveFeatures:
     """Collects active features in growing arrays; many small arrays between large ones would
     fragment the heap.
     """

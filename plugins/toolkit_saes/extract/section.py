@@ -14,7 +14,7 @@ RANK = 60
 
 
 @dataclass(frozen=True)
-class _Fired:
+class _FiringCounts:
     """How many features of one space fire in any text, and how many at one token on average."""
 
     address: str
@@ -79,7 +79,7 @@ def findings(inputs: Inputs) -> Iterator[Finding]:
     saes = "1 SAE" if len(spaces) == 1 else f"{len(spaces):,} SAEs"
     sentence = (
         f"{features:,} of the {width:,} features of {saes} ({draw.percent(features / width)}) fire "
-        f"in any of {samples:,} texts, {per_token:.1f} of an SAE at one token"
+        f"in at least one of {samples:,} texts, {per_token:.1f} of an SAE at one token"
     )
     if len(spaces) > 1:
         sentence += (
@@ -96,7 +96,7 @@ def _units(inputs: Inputs) -> int | None:
     return len(inputs.read("samples")["unit"].unique())
 
 
-def _fired(inputs: Inputs) -> list[_Fired]:
+def _fired(inputs: Inputs) -> list[_FiringCounts]:
     """By layer, then address. A run that compares features answers with the comparison."""
     import pyarrow.compute as pc
 
@@ -110,11 +110,13 @@ def _fired(inputs: Inputs) -> list[_Fired]:
         if len(lists):
             entries = lists.combine_chunks().flatten()
             count, per_token = pc.count_distinct(entries).as_py(), len(entries) / len(lists)
-            fired.append(_Fired(row["address"], layer_of(row), int(row["width"]), count, per_token))
+            fired.append(
+                _FiringCounts(row["address"], layer_of(row), int(row["width"]), count, per_token)
+            )
     return sorted(fired, key=lambda each: (-1 if each.layer is None else each.layer, each.address))
 
 
-def _chart(spaces: Sequence[_Fired]) -> str:
+def _chart(spaces: Sequence[_FiringCounts]) -> str:
     """Across: the layer. Upwards: the share of features that fire. Each dot is an SAE."""
     layers = sorted({each.layer for each in spaces if each.layer is not None})
     x = draw.ChartAxis(layers[0] - 0.5, layers[-1] + 0.5, MARGIN, MARGIN + WIDTH)

@@ -16,7 +16,7 @@ from pydantic import Field
 from toolkit.costs import TOKENS
 from toolkit.parts import UNHASHED
 from toolkit.saes import Sparse, space_id, space_row
-from toolkit.selectors import At, Read, Where, selected
+from toolkit.selectors import At, SelectorText, Where, selected
 from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema, list_column
 from toolkit.work import Rows, Work
@@ -67,7 +67,9 @@ def extract(work: Work) -> Rows:
     samples = (
         work.inputs.read("samples").select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
     )
-    texts = chosen_texts(samples, lambda row: selected(work.params.at, Read.of(row), model.bos_id))
+    texts = chosen_texts(
+        samples, lambda row: selected(work.params.at, SelectorText.of(row), model.bos_id)
+    )
     budget = Budget(_tokens(work))
     recorder = StreamRecorder(model, recorded_positions(work.params, samples, model.bos_id))
     encoder = BatchEncoder(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError
 from toolkit.models import Model
 from toolkit.saes import raw_space_row
-from toolkit.selectors import Read, selected
+from toolkit.selectors import SelectorText, selected
 from toolkit.streams import Pass, Text
 from toolkit.tables import arrow_schema, list_column
 from toolkit.work import Rows
@@ -34,7 +34,7 @@ def recorded_positions(
         return None
     results = {}
     for row in samples:
-        read = Read.of(row)
+        read = SelectorText.of(row)
         stored, looked_at = selected(params.stream, read, bos_id), selected(params.at, read, bos_id)
         beyond = set(stored) - set(looked_at)
         if beyond:

@@ -24,7 +24,7 @@ SIDES = (("more", "var(--computed)"), ("less", "var(--failed)"))
 
 
 @dataclass(frozen=True)
-class _Spread:
+class _FeatureBins:
     """A feature's bins: from, to, and the share of each group's samples; silent ones apart."""
 
     name: str
@@ -85,7 +85,7 @@ def _spread(
     index: int,
     labels: dict[str, str],
     sizes: Counter[int],
-) -> _Spread:
+) -> _FeatureBins:
     largest: dict[str, float] = {}
     for sample, value in hits(rows, int(contrast.feature[index])):
         if sample in labels:
@@ -95,7 +95,7 @@ def _spread(
     for sample, value in largest.items():
         side = _side(labels[sample], contrast.comparison.group_names)
         counts[side][min(BINS - 1, int(value / width))] += 1
-    return _Spread(
+    return _FeatureBins(
         contrast.address(index),
         [width * number for number in range(BINS + 1)],
         [[count / sizes[side] for count in counts[side]] for side in (0, 1)],
@@ -103,7 +103,7 @@ def _spread(
     )
 
 
-def _data(spreads: Sequence[_Spread], groups: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _data(spreads: Sequence[_FeatureBins], groups: Sequence[str]) -> Iterator[dict[str, Any]]:
     for spread in spreads:
         for group, shares, silent in zip(groups, spread.shares, spread.silent, strict=True):
             named = {"feature": spread.name, "group": group}
@@ -116,7 +116,7 @@ def _data(spreads: Sequence[_Spread], groups: Sequence[str]) -> Iterator[dict[st
 # --- the drawing ----------------------------------------------------------------------------------
 
 
-def _drawn(spreads: Sequence[_Spread]) -> str:
+def _drawn(spreads: Sequence[_FeatureBins]) -> str:
     panels = []
     for number, spread in enumerate(spreads):
         x = 20 + (number % COLUMNS) * (WIDTH + 20)
@@ -132,7 +132,7 @@ def _drawn(spreads: Sequence[_Spread]) -> str:
     return draw.svg(wide, high + 22, [*panels, *titles])
 
 
-def _panel(spread: _Spread) -> Iterator[str]:
+def _panel(spread: _FeatureBins) -> Iterator[str]:
     """Two rows of thin bars side by side; the first bin counts the samples in which it does not
     fire.
     """

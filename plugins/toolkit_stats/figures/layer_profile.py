@@ -44,7 +44,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         if shown:
             drawn = (
                 key_of_sides(contrast)
-                + _counts_said(contrast)
+                + _counts_text(contrast)
                 + _chart(contrast, shown)
                 + _numbers(contrast, shown)
             )
@@ -82,7 +82,7 @@ def _bar(contrast: ContrastTable, number: int) -> _Bar:
     )
 
 
-def _counts_said(contrast: ContrastTable) -> str:
+def _counts_text(contrast: ContrastTable) -> str:
     """The test, the groups, and how many features differ: by corrected p alone, and with the
     threshold on the effect.
     """

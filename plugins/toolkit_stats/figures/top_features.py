@@ -38,7 +38,7 @@ STYLE = (
 
 
 @dataclass(frozen=True)
-class _Texts:
+class _ExampleTables:
     """The tables that examples are made of, read once."""
 
     activations: pa.Table
@@ -190,7 +190,7 @@ def _spoken(contrast: ContrastTable, top: Sequence[int]) -> str:
 # --- examples -------------------------------------------------------------------------------------
 
 
-def _texts(inputs: Inputs) -> _Texts | None:
+def _texts(inputs: Inputs) -> _ExampleTables | None:
     from toolkit.tables import arrow_schema
 
     tables = set(inputs.tables())
@@ -201,14 +201,14 @@ def _texts(inputs: Inputs) -> _Texts | None:
         if "sample_meta" in tables
         else arrow_schema("sample_meta").empty_table()
     )
-    return _Texts(
+    return _ExampleTables(
         inputs.read("activations"),
         inputs.read("samples").select(["sample", "text", "pieces"]),
         meta,
     )
 
 
-def _examples(texts: _Texts, contrast: ContrastTable, top: Sequence[int]) -> str:
+def _examples(texts: _ExampleTables, contrast: ContrastTable, top: Sequence[int]) -> str:
     labels = group_labels(texts.meta, contrast)
     shown = []
     for index in top:
@@ -228,7 +228,9 @@ def _examples(texts: _Texts, contrast: ContrastTable, top: Sequence[int]) -> str
     return "".join(shown)
 
 
-def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str]) -> list[_Example]:
+def _hardest(
+    texts: _ExampleTables, space: str, feature: int, labels: Mapping[str, str]
+) -> list[_Example]:
     """The samples with the largest activations of the feature, from the compared groups where
     known.
     """

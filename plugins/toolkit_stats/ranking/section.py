@@ -33,7 +33,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     for comparison in ranked:
         rows, by = rows_of(features, comparison), comparison.by
         title = by if len(ranked) == 1 else titles[comparison.id].removeprefix("trend of ")
-        counts = _counts_said(rows)
+        counts = _counts_text(rows)
         shown = f'<p class="faint">{draw.escaped(counts)}.</p>'
         yield Figure(
             f"{title}: ranked on held-out units",
@@ -88,7 +88,7 @@ def _baseline(inputs: Inputs, comparison: Comparison) -> str:
     return ""
 
 
-def _counts_said(rows: pa.Table) -> str:
+def _counts_text(rows: pa.Table) -> str:
     """How many pass; where several SAEs of a site have the same feature, also with each such set
     counted once.
     """

@@ -14,7 +14,7 @@ from toolkit.errors import DataError, choices, nearest
 from toolkit.halves import in_half, joined_by_state
 from toolkit.tables import written
 from toolkit.work import Work
-from toolkit_stats.samples.params import REST, Compare, Several, TwoGroups
+from toolkit_stats.samples.params import REST, Compare, SeveralGroups, TwoGroups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,8 +95,8 @@ class Design:
 
 
 def group_design(work: Work, measured: Set[str] | None = None) -> Design:
-    """The groups that a comparison names; for `Several` without names, all groups. Only `measured`
-    samples, if given.
+    """The groups that a comparison names; for `SeveralGroups` without names, all groups. Only
+    `measured` samples, if given.
     """
     params = work.params
     label_of, rows = _labelled(work, words_of(work, params.by, "by"))
@@ -207,7 +207,7 @@ def _with_rest(label_of: Mapping[str, str], params: TwoGroups) -> dict[str, str]
 
 
 def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
-    between = params.between if isinstance(params, TwoGroups | Several) else None
+    between = params.between if isinstance(params, TwoGroups | SeveralGroups) else None
     values = (
         ", ".join(
             f"{group} ({size} sample{'s'[: size != 1]})" for group, size in sorted(sizes.items())

@@ -132,7 +132,7 @@ class TwoGroups(Compare):
     min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
 
 
-class Areas(TwoGroups):
+class AurocGroups(TwoGroups):
     """AUROC: each group has its own spread."""
 
     spread: Literal["guarded", "own"] = SPREAD
@@ -191,7 +191,7 @@ class Trend(Compare):
     )
 
 
-class Several(Compare):
+class SeveralGroups(Compare):
     """Several groups at once."""
 
     between: Annotated[tuple[str, ...], AfterValidator(_different)] | None = Field(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit.edits import Edit, OnStream, Set, tokens
 from toolkit.errors import BadInput
 
-from .rows import BLOCK_SITES, About, TokenAttribution
+from .rows import BLOCK_SITES, AttributedPair, TokenAttribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def mean_gradient(
 
 
 def attribute_features(
-    about: About,
+    about: AttributedPair,
     method: str,
     sae: Sae,
     space: str,
@@ -140,7 +140,7 @@ def attribute_features(
 
 
 def attribute_heads(
-    about: About,
+    about: AttributedPair,
     model: Model,
     patching: Patching,
     outcome: DecisionOutcome,
@@ -172,7 +172,7 @@ def attribute_heads(
 
 
 def attribute_blocks(
-    about: About,
+    about: AttributedPair,
     model: Model,
     outcome: DecisionOutcome,
     ids: tuple[Sequence[int], Sequence[int]],

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .difference import split, streams_of
-from .rows import About, TokenAttribution
+from .rows import AttributedPair, TokenAttribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,9 @@ class DirectReader:
         return [float(value) for value in normed @ self.direction.to(normed.device)]
 
 
-def attribute_writers(about: About, reader: DirectReader, measured: float) -> TokenAttribution:
+def attribute_writers(
+    about: AttributedPair, reader: DirectReader, measured: float
+) -> TokenAttribution:
     """The attribution by embedding, head, what attention adds beyond its heads, and MLP."""
     attribution = TokenAttribution(about, METHOD, "head", None, measured=measured, by_size=True)
     streams, model = reader.streams, reader.model
@@ -69,7 +71,11 @@ def attribute_writers(about: About, reader: DirectReader, measured: float) -> To
 
 
 def attribute_features(
-    about: About, reader: DirectReader, saes: Sequence[tuple[Sae, str]], measured: float, keep: int
+    about: AttributedPair,
+    reader: DirectReader,
+    saes: Sequence[tuple[Sae, str]],
+    measured: float,
+    keep: int,
 ) -> Iterator[TokenAttribution]:
     """The attribution by features of each layer, the SAE's error, and what later blocks write."""
     for sae, space in saes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .rows import About, TokenAttribution
+from .rows import AttributedPair, TokenAttribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def published(
-    about: About,
+    about: AttributedPair,
     attention: Tensor,
     features: Tensor,
     sae: Sae,
@@ -59,7 +59,9 @@ def published(
         yield named
 
 
-def rollout(about: About, attention: Sequence[Tensor], layers: Sequence[int]) -> TokenAttribution:
+def rollout(
+    about: AttributedPair, attention: Sequence[Tensor], layers: Sequence[int]
+) -> TokenAttribution:
     """Attention from the last token down through all layers, half of each step staying in the
     residual stream. `attention`: by layer from 0, (tokens, heads, tokens).
     """

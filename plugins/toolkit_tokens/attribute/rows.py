@@ -15,7 +15,7 @@ BLOCK_SITES = ("attn_out", "mlp_out")
 
 
 @dataclass(frozen=True)
-class About:
+class AttributedPair:
     """The sample of an attribution, the sample whose parts exact patching puts in (empty: there is
     none), and the outcome.
     """
@@ -29,7 +29,7 @@ class About:
 class TokenAttribution:
     """The parts of one method at one site, and the change that they should add up to."""
 
-    about: About
+    about: AttributedPair
     method: str
     kind: str
     """The kind of its parts: token, feature, head, or the output of each block's attention or MLP.
@@ -64,7 +64,7 @@ class TokenAttribution:
         }
         self.rows.append(row)
 
-    def with_exact(self, about: About) -> TokenAttribution:
+    def with_exact(self, about: AttributedPair) -> TokenAttribution:
         """The same parts, to be compared with exact patching of a pair."""
         rows = [{**row, "against": about.against} for row in self.rows]
         return replace(self, about=about, rows=rows)

@@ -20,7 +20,7 @@ from .exact import ExactEffects
 from .outcome import DecisionOutcome, Patching, outcome_of
 from .pairs import Pair, pairs_of
 from .params import OF_PAIRS, Attribute, Method
-from .rows import About, TokenAttribution, all_rows
+from .rows import AttributedPair, TokenAttribution, all_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ def _attribute_sample(
     params: Attribute = work.params
     model: Model = work.model
     ids, outcome = tuple(sample["token_ids"]), outcome_of(work.model, params, sample)
-    about = About(sample["sample"], "", outcome.name)
+    about = AttributedPair(sample["sample"], "", outcome.name)
     attributions: list[TokenAttribution] = []
     if {"published", "rollout"} & set(params.methods):
         attributions += _published(work, about, ids, sites)
@@ -117,7 +117,7 @@ def _attribute_sample(
 
 
 def _published(
-    work: Work, about: About, ids: tuple[int, ...], sites: Sequence[_CapturedSite]
+    work: Work, about: AttributedPair, ids: tuple[int, ...], sites: Sequence[_CapturedSite]
 ) -> Iterator[TokenAttribution]:
     model: Model = work.model
     layers = sorted({site.sae.layer for site in sites})
@@ -146,7 +146,7 @@ def _published(
 
 def _direct(
     work: Work,
-    about: About,
+    about: AttributedPair,
     ids: tuple[int, ...],
     outcome: DecisionOutcome,
     patching: Patching,
@@ -161,7 +161,7 @@ def _direct(
 
 def _gradient_activation(
     work: Work,
-    about: About,
+    about: AttributedPair,
     ids: tuple[int, ...],
     outcome: DecisionOutcome,
     patching: Patching,
@@ -200,7 +200,7 @@ def _attribute_pair(
     """
     params: Attribute = work.params
     outcome = outcome_of(work.model, params, pair.clean)
-    about = About(pair.clean["sample"], pair.changed["sample"], outcome.name)
+    about = AttributedPair(pair.clean["sample"], pair.changed["sample"], outcome.name)
     patching = Patching(work.model, tuple(pair.clean["token_ids"]), outcome)
     attributions = [attribution.with_exact(about) for attribution in alone]
     effects = ExactEffects()
@@ -265,7 +265,7 @@ def _streams(
 
 def _attribute_site(
     work: Work,
-    about: About,
+    about: AttributedPair,
     site: _CapturedSite,
     parts: difference.Split,
     clean: Tensor,

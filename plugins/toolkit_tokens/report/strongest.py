@@ -134,8 +134,8 @@ def token_finding(inputs: Inputs) -> Iterator[Finding]:
     units = {samples[sample]["unit"] for sample in fired}
     yield Finding(
         sentence=f"At layer {layer_of(spaces[last])}, {short(spaces[last], feature)} fires hardest "
-        f"at one token, {token!r}: {mean:.3g} ({_over(values, 'sample')} in which it fires there, "
-        f"of {len(tracked):,} with activations).",
+        f"at one token, {token!r}: {mean:.3g} ({_over(values, 'sample')}); it fires there in "
+        f"{len(values):,} of {len(tracked):,} samples.",
         number=mean,
         interval=interval if len(units) == len(values) else None,
         n=len(units),

@@ -20,7 +20,7 @@ ROUND = "round"
 
 
 @dataclass(frozen=True)
-class _Decision:
+class _DecisionSample:
     """A sample that is a decision of a game."""
 
     sample: str
@@ -96,7 +96,7 @@ def _change(
     )
 
 
-def _games(inputs: Inputs) -> dict[str, list[_Decision]]:
+def _games(inputs: Inputs) -> dict[str, list[_DecisionSample]]:
     """The decisions of each game that has enough of them, in the order of play."""
     if not {"samples", "sample_meta"} <= set(inputs.tables()):
         return {}
@@ -105,12 +105,12 @@ def _games(inputs: Inputs) -> dict[str, list[_Decision]]:
         for row in inputs.read("sample_meta").to_pylist()
         if row["key"] == ROUND and row["number"] is not None
     }
-    games: dict[str, list[_Decision]] = defaultdict(list)
+    games: dict[str, list[_DecisionSample]] = defaultdict(list)
     for row in inputs.read("samples").select(["sample", "unit", "token_ids"]).to_pylist():
         if row["sample"] in rounds:
             last_position = len(row["token_ids"]) - 1
             games[row["unit"]].append(
-                _Decision(row["sample"], rounds[row["sample"]], last_position)
+                _DecisionSample(row["sample"], rounds[row["sample"]], last_position)
             )
     return {
         game: sorted(decisions, key=lambda decision: decision.round)
@@ -120,7 +120,7 @@ def _games(inputs: Inputs) -> dict[str, list[_Decision]]:
 
 
 def _at_decisions(
-    inputs: Inputs, space: str, decisions: Sequence[_Decision]
+    inputs: Inputs, space: str, decisions: Sequence[_DecisionSample]
 ) -> dict[str, dict[int, float]]:
     """By sample, the features of the space at its last token."""
     import pyarrow as pa
@@ -140,7 +140,7 @@ def _at_decisions(
 
 
 def _series(
-    decisions: Sequence[_Decision], values: Mapping[str, Mapping[int, float]]
+    decisions: Sequence[_DecisionSample], values: Mapping[str, Mapping[int, float]]
 ) -> dict[int, list[tuple[float, float]]]:
     """The features with the widest range over the tracked decisions; a feature that does not fire
     counts as 0.

@@ -80,7 +80,7 @@ class Scenarios(Params):
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _Situation:
     """A situation that becomes a sample."""
 
     name: str
@@ -132,7 +132,7 @@ def read_samples(work: Work) -> Rows:
     yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
 
 
-def _samples(params: Scenarios) -> list[_Sample]:
+def _samples(params: Scenarios) -> list[_Situation]:
     game = params.environment.make()
     known = {scenario.name: scenario for scenario in game.scenarios()}
     replaced = {scenario.twin_of for scenario in known.values() if scenario.twin_of}
@@ -189,15 +189,15 @@ def _sample(
     unit: str,
     state: Mapping[str, Any],
     extra_facts: Mapping[str, str],
-) -> _Sample:
+) -> _Situation:
     contradictions = list(game.contradictions(state))
     facts: dict[str, str | float] = {**extra_facts, "consistent": "no" if contradictions else "yes"}
     if contradictions:
         facts["contradiction"] = "; ".join(contradictions)
     facts |= game.numbers(state)
-    return _Sample(name, unit, game.prompt(state), facts)
+    return _Situation(name, unit, game.prompt(state), facts)
 
 
-def _tokens(model: Model, sample: _Sample) -> Tokens:
+def _tokens(model: Model, sample: _Situation) -> Tokens:
     prompt = sample.prompt
     return model.tokenise(prompt.text, spans=prompt.spans, name=sample.name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.edits import Add, Edit, OnStream, Set, tokens
 from toolkit.models import LOGITS, Frozen, Model
 from toolkit.saes import FeatureType, Sae
-from toolkit.selectors import Read, Selector, selected
+from toolkit.selectors import Selector, SelectorText, selected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,7 @@ class PathTracer:
             target = _Target(
                 node.address, position, (node.hookpoint,), _feature_objective(node, position), node
             )
-        positions = selected(to, Read.of(sample), self.model.bos_id)
+        positions = selected(to, SelectorText.of(sample), self.model.bos_id)
         hops.append(self._token_hop(len(self.nodes), ids, streams, target, positions, outcome, to))
         return hops
 

@@ -19,7 +19,7 @@ from toolkit.arrays import finite_or_none
 from toolkit.corrections import q_values
 from toolkit.errors import BadInput, DataError, choices, nearest
 from toolkit.parts import LabelUse, Params
-from toolkit.selectors import Read, selected
+from toolkit.selectors import SelectorText, selected
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
 from toolkit_tokens.statistics import (
@@ -107,7 +107,7 @@ def _samples(work: Work) -> dict[str, _TrackedSample]:
             continue
         if facts.get(params.by) not in params.between:
             continue
-        read_sample = Read.of(row)
+        read_sample = SelectorText.of(row)
         spans: dict[str, set[int]] = defaultdict(set)
         for name, start, end in read_sample.spans:
             spans[name] |= set(range(start, end))

@@ -14,7 +14,7 @@ from toolkit.costs import TOKENS
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import hookpoint
 from toolkit.saes import Sae, Sparse, space_id, space_row
-from toolkit.selectors import Read, Where, selected
+from toolkit.selectors import SelectorText, Where, selected
 from toolkit.streams import Budget, free_memory, out_of_memory
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
@@ -75,7 +75,7 @@ def _texts(
                 f"{work.model.identity.name} reads at most {work.model.context}. Shorten it, or "
                 "leave it out."
             )
-        read_sample = Read.of(row)
+        read_sample = SelectorText.of(row)
         positions = (
             () if feature_positions is None else selected(feature_positions, read_sample, bos)
         )

@@ -165,7 +165,7 @@ class ByIndex:
         import polars as pl
 
         own_entries = self._entries(feature)
-        target = _Places(own_entries.numbers, own_entries.positions)
+        target = _PlaceNumbers(own_entries.numbers, own_entries.positions)
         parts = [_both(batch, target) for batch in self._all_blocks()]
         counts = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
         return counts.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
@@ -240,7 +240,7 @@ class ByIndex:
         return postings if len(numbers) == postings.num_rows else postings.take(numbers)
 
 
-class _Places:
+class _PlaceNumbers:
     """A set of places as sorted numbers, for membership tests; most other places are ruled out by
     their sample alone.
     """
@@ -273,7 +273,7 @@ def _coded(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return coded
 
 
-def _both(batch: pl.DataFrame, target: _Places) -> pl.DataFrame:
+def _both(batch: pl.DataFrame, target: _PlaceNumbers) -> pl.DataFrame:
     """Per block, the number of its entries at which the target fired too."""
     import numpy as np
     import polars as pl

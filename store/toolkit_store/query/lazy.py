@@ -46,7 +46,7 @@ def lazy_table(database: Database, name: str, steps: Sequence[str]) -> pl.LazyFr
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
-        more = [] if predicate is None else list(_handed_on(predicate, TABLES[name].columns))
+        more = [] if predicate is None else list(_implied_filters(predicate, TABLES[name].columns))
         for where in _of_steps(name, steps):
             for batch in database.batches(
                 name, " AND ".join([where, *more]), columns or list(schema)
@@ -72,7 +72,7 @@ def _of_steps(name: str, steps: Sequence[str]) -> Iterator[str]:
         yield f"place >= {first} AND place <= {last} AND {equals('step', step)}"
 
 
-def _handed_on(predicate: pl.Expr, columns: Any) -> Iterator[str]:
+def _implied_filters(predicate: pl.Expr, columns: Any) -> Iterator[str]:
     """Filters for LanceDB that the predicate implies. The predicate is taken apart and rebuilt, to
     check that it was understood.
     """
@@ -81,8 +81,8 @@ def _handed_on(predicate: pl.Expr, columns: Any) -> Iterator[str]:
         return
     for left, right in (parts, parts[::-1]):
         if (left & right).meta.eq(predicate):
-            yield from _handed_on(left, columns)
-            yield from _handed_on(right, columns)
+            yield from _implied_filters(left, columns)
+            yield from _implied_filters(right, columns)
             return
         if left.meta.is_column() and right.meta.is_literal():
             same = ((left == right), (right == left))

@@ -5,6 +5,7 @@ dose equals a plain pass.
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run
@@ -12,7 +13,7 @@ from toolkit.errors import DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_patch.steer.params import Steering
-from toolkit_patch.steer.section import findings
+from toolkit_patch.steer.section import figures, findings
 from toolkit_patch.steer.stage import shown_layers
 
 GIVEN = {
@@ -64,6 +65,27 @@ def test_the_finding_is_the_sentence_of_the_largest_slope(steered):
     result = next(iter(findings(work.inputs)))
     assert "Moving the stream behind layers 1-2 along yes vs no changes P(" in result.sentence
     assert "0 of 20 random directions moved as far do as much" in result.sentence
+
+
+def test_the_second_finding_is_the_course_over_the_doses_of_the_outcome_drawn_first(steered):
+    inputs = make_work(None, steered).inputs
+    first, course = findings(inputs)
+    tests = steered["dose_tests"].to_pylist()
+    best = max(tests, key=lambda row: abs(row["slope"]))
+    points = [row for row in steered["doses"].to_pylist() if row["outcome"] == best["outcome"]]
+    last = max(row["dose"] for row in points)
+    value = {row["direction"]: row["probability"] for row in points if row["dose"] == last}
+    assert f"P({best['outcome']}) goes from " in course.sentence
+    assert f"to {value['axis']:.3f}, a change of" in course.sentence
+    assert "along random directions it changes by" in course.sentence
+    assert (course.number, course.n) == (best["tau"], best["clusters"])
+    assert first.rank < course.rank
+    assert next(iter(figures(inputs))).title.startswith(f"P({best['outcome']}) by dose")
+    weakest_first = pa.Table.from_pylist(
+        sorted(tests, key=lambda row: abs(row["slope"])), schema=steered["dose_tests"].schema
+    )
+    turned = make_work(None, {**steered, "dose_tests": weakest_first}).inputs
+    assert next(iter(figures(turned))).title.startswith(f"P({best['outcome']}) by dose")
 
 
 def test_a_group_that_is_not_there_is_refused(world):

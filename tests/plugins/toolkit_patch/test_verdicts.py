@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, run, table
-from toolkit.testing.fakes import make_work
+from toolkit.testing.fakes import make_samples, make_work
 from toolkit_patch.screen.params import Verdicts
+from toolkit_patch.verdicts.examples import FiringExample, examples_of, shown
 from toolkit_patch.verdicts.section import figures, findings, joined
 from toolkit_patch.verdicts.stage import ORDER, evidence, verdict_of
 
@@ -85,16 +86,16 @@ def test_who_was_not_held_against_directions_has_no_evidence():
 
 def test_the_report_begins_with_the_verdicts_and_how_p_was_corrected(world, screened):
     work = make_work(None, world.tables | screened)
-    shown = list(figures(work.inputs))
-    assert shown[0].title == "Verdicts"
-    assert "4 of 16 features are causal for P(stop)" in shown[0].html
-    assert "q is Benjamini-Hochberg over all 16, of the larger p of two questions" in shown[0].html
-    assert shown[0].alt
-    assert "are causal" not in shown[0].alt  # screen readers read it with the paragraph
-    assert {figure.title for figure in shown} > {"Effect against evidence", "Every arm"}
+    drawn = list(figures(work.inputs))
+    assert drawn[0].title == "Verdicts"
+    assert "4 of 16 features are causal for P(stop)" in drawn[0].html
+    assert "q is Benjamini-Hochberg over all 16, of the larger p of two questions" in drawn[0].html
+    assert drawn[0].alt
+    assert "are causal" not in drawn[0].alt  # screen readers read it with the paragraph
+    assert {figure.title for figure in drawn} > {"Effect against evidence", "Every arm"}
     result = next(iter(findings(work.inputs)))
     assert result.sentence.startswith("4 of 16 features are causal for P(stop): ")
-    assert "95 % of random directions" in result.baseline
+    assert "95 % of other features" in result.baseline
 
 
 def without_causal(world, screened, **null_band):
@@ -130,7 +131,14 @@ def test_an_effect_outside_the_band_fails_by_correction(world, screened, null, w
     assert f"more than most {words}, but not significantly after correction (q 0.095)" in sentence
     assert re.search(rf"\(q 0.095\); 0 of 3\d* {words} move it as much\.", sentence)
     assert "no more than others" not in sentence
-    assert sentence in next(iter(figures(inputs))).html
+    assert f"more than {words} moved as far" in sentence
+    drawn = list(figures(inputs))
+    assert sentence in drawn[0].html
+    text = " ".join(figure.html + figure.alt for figure in drawn)
+    (other,) = {"other features", "random directions"} - {words}
+    assert f"95 % of {words} lie when they are moved as far" in text
+    # The verdicts' own reasons were made with the null of the screen.
+    assert other not in re.sub(r"\d+ of \d+ (other features|random directions)", "", text)
 
 
 def test_two_screens_of_the_same_features_are_told_apart(world, screened):
@@ -147,3 +155,26 @@ def test_groups_may_have_vs_in_their_names() -> None:
     row = {**ROW, "contrast": "cat vs dog vs bird", "group_a": "cat vs dog", "group_b": "bird"}
     _, reason = verdict_of(row, 0.01, Verdicts())
     assert "from the mean of bird to that of cat vs dog" in reason
+
+
+def test_features_without_texts_in_the_report_are_named_with_where_they_are():
+    rows = [
+        {"space": "s", "feature": feature, "name": f"1/{feature}", "verdict": "unspecific"}
+        for feature in range(40)
+    ]
+    firing = {("s", feature): [FiringExample(1.0, "a", "b", "c")] for feature in range(39)}
+    assert shown(firing, rows).count("<h4>") == 39
+    assert "1 feature with a verdict has no texts here: <code>toolkit query top" in shown(
+        firing, rows
+    )
+    assert "no texts here" not in shown(firing, rows[:39])
+
+
+def test_more_features_have_texts_than_a_table_names():
+    made = make_samples(["one two"])
+    (name,) = made["samples"]["sample"].to_pylist()
+    fired = {"space": "s", "sample": name, "position": 1, "features": list(range(60))}
+    activations = table("activations", [{**fired, "values": [1.0] * 60}])
+    rows = [{"space": "s", "feature": feature} for feature in range(60)]
+    inputs = make_work(None, {**made, "activations": activations}).inputs
+    assert len(examples_of(inputs, rows)) == 60

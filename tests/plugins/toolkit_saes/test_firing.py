@@ -45,8 +45,8 @@ def test_the_finding_counts_what_fires_and_where(tables: dict[str, pa.Table]) ->
     assert SECTION.findings
     (result,) = SECTION.findings(TableInputs(tables))
     assert result.sentence == (
-        "4 of the 16 features of 2 SAEs (25.0 %) fire in any of 2 texts, 1.2 of an SAE at one "
-        "token; most in m/0 (37.5 %), fewest in m/1 (12.5 %)."
+        "4 of the 16 features of 2 SAEs (25.0 %) fire in at least one of 2 texts, 1.2 of an SAE "
+        "at one token; most in m/0 (37.5 %), fewest in m/1 (12.5 %)."
     )
     assert (result.number, result.n) == (0.25, 2)
 

@@ -151,7 +151,7 @@ def test_decoding_reads_the_features_that_are_on_only() -> None:
 
 def test_entries_may_be_more_than_was_thought(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = torch.rand(40, 300) + 0.1
-    result = _canonical._Entries(dense)
+    result = _canonical._ActiveFeatures(dense)
     for first in range(0, 300, 60):
         result.add(dense[:, first : first + 60], 0, first)
     sparse = result.by_row()

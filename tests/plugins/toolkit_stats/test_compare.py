@@ -38,7 +38,7 @@ from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_patch.screen.candidates import read_features
 from toolkit_stats.math.duplicates import same_as
 from toolkit_stats.math.means import anova, effects, moments, pearson, slope, student
-from toolkit_stats.samples.params import Means, Several
+from toolkit_stats.samples.params import Means, SeveralGroups
 
 PAIR = {"between": ["a", "b"]}
 TWO_GROUPS = ("welch", "student", "mann_whitney", "auroc", "permutation")
@@ -420,7 +420,7 @@ def test_several_groups_are_at_least_two() -> None:
     message = "by: 'group' names fewer than two groups. Groups by 'group': a (4 samples)."
     refused(message, "anova", of_dense(values(4), list("aaaa")))
     with pytest.raises(ValidationError, match="'a' is named twice; name each group once"):
-        Several(by="group", between=("a", "b", "a"))
+        SeveralGroups(by="group", between=("a", "b", "a"))
 
 
 # --- the family -----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from toolkit.comparisons import comparisons_of
 from toolkit.errors import DataError
 from toolkit.kept_positions import Activations, AtKept, asked_of, recorded, shown
 from toolkit.parts import SinkPart
-from toolkit.selectors import Read, Selector, selected
+from toolkit.selectors import Selector, SelectorText, selected
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
 from toolkit.work import SinkWork
@@ -307,7 +307,7 @@ def tables_kept_at(
             "values": [float(position)],
         }
         for row in rows
-        for position in selected(at, Read.of(row), bos)
+        for position in selected(at, SelectorText.of(row), bos)
     ]
     return TableInputs(
         {"samples": table("samples", rows), "activations": table("activations", activations)}
@@ -358,7 +358,7 @@ def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     expected = {
         (row["sample"], position)
         for row in rows
-        for position in selected(of_comparison, Read.of(row), bos)
+        for position in selected(of_comparison, SelectorText.of(row), bos)
     }
     result = attempt(inputs, of_comparison, [row["sample"] for row in rows])
     if isinstance(result, set):

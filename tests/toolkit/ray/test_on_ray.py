@@ -83,31 +83,49 @@ def study(root: Path, name: str, *sets: str) -> tuple[str | Path, ...]:
     return (specs / f"{name}.yaml", "--overlay", specs / "lab.yaml", *pairs)
 
 
+QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+ACTORS = ("--on", "ray", "--set", "executors.ray={workers: 2, gpus: 1}")
+HERE = ("--set", "executors.local={workers: 2, threads: 1}")
+"""Two workers, as on Ray, of one thread, as in an actor: with more, last bits differ."""
+
+
+def run_both(toolkit, three_nodes, words: tuple[str | Path, ...]) -> None:
+    """The run of a study on Ray, and the same in a local store."""
+    elsewhere = toolkit.store.parent / "local"
+    for more, env in (
+        (ACTORS, {**three_nodes.env, **QUIET}),
+        (HERE, {**QUIET, "TOOLKIT_STORE": str(elsewhere)}),
+    ):
+        process = toolkit.start("run", *words, *more, **env)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out + err
+
+
+def check_both(toolkit) -> set[tuple[str, str]]:
+    """The tables on Ray are those of the local runs; gives their experiments and stages."""
+    local, store = open_store(toolkit.store.parent / "local"), open_store(toolkit.store)
+    keys = [key for run in local.run_states() for key in run.steps]
+    assert store.fingerprint(keys) == local.fingerprint(keys)
+    return {(row.experiment, row.stage) for row in local.steps()}
+
+
+@pytest.mark.timeout(900)
+def test_exp0_leaves_the_tables_of_a_local_run(toolkit, three_nodes, root, tmp_path):
+    """All of its stages: the games in three designs, and the measures of all of them."""
+    path = f"sinks.published.with.path={tmp_path / 'exp0'}"
+    run_both(toolkit, three_nodes, study(root, "exp0_llama", "limit.units=24", path))
+    stages = {"play", "corrected", "matched_cap", "behaviour"}
+    assert {("exp0_llama", stage) for stage in stages} <= check_both(toolkit)
+
+
 @pytest.mark.timeout(900)
 def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root, tmp_path):
-    """Exp0 is the games of exp1 and exp2, which share them."""
-    studies = (
-        study(root, "exp1_sae_l1_31", f"sinks.published.with.path={tmp_path / 'exp1'}"),
-        study(root, "exp2_patching_l1_31", *EXP2),
-    )
-    actors = ("--on", "ray", "--set", "executors.ray={workers: 2, gpus: 1}")
-    # two workers, as on Ray, of one thread, as in an actor: with more, last bits differ
-    here = ("--set", "executors.local={workers: 2, threads: 1}")
-    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    elsewhere = toolkit.store.parent / "local"
-    for words in studies:
-        for more, env in (
-            (actors, {**three_nodes.env, **quiet}),
-            (here, {**quiet, "TOOLKIT_STORE": str(elsewhere)}),
-        ):
-            process = toolkit.start("run", *words, *more, **env)
-            out, err = process.communicate(timeout=600)
-            assert process.returncode == 0, out + err
-    local, store = open_store(elsewhere), open_store(toolkit.store)
-    keys = [key for run in local.run_states() for key in run.steps]
-    stages = {row.experiment for row in local.steps()}
-    assert {"exp0_llama", "exp1_sae_l1_31", "exp2_patching_l1_31"} <= stages
-    assert store.fingerprint(keys) == local.fingerprint(keys)
+    """Exp1 and exp2 share the games of exp0."""
+    path = f"sinks.published.with.path={tmp_path / 'exp1'}"
+    run_both(toolkit, three_nodes, study(root, "exp1_sae_l1_31", path))
+    run_both(toolkit, three_nodes, study(root, "exp2_patching_l1_31", *EXP2))
+    experiments = {experiment for experiment, _ in check_both(toolkit)}
+    assert {"exp0_llama", "exp1_sae_l1_31", "exp2_patching_l1_31"} <= experiments
 
 
 def test_two_actors_share_a_gpu(toolkit, spec, three_nodes):
@@ -119,6 +137,42 @@ def test_two_actors_share_a_gpu(toolkit, spec, three_nodes):
     ready = [event for event in events(toolkit) if event.get("event") == "worker_ready"]
     assert {event["worker"] for event in ready} == {"ray-0", "ray-1"}
     check(toolkit, path)
+
+
+ZONE = """
+import os
+from toolkit import hookimpl
+from toolkit.parts import StagePart, Steps
+from toolkit_toy._parts import Hash, extract_hash
+
+def run(work):
+    print("zone:", os.environ.get("TEST_ZONE"), os.environ.get("TEST_RUNTIME"), flush=True)
+    yield from extract_hash(work)
+
+@hookimpl
+def toolkit_parts():
+    yield StagePart(name="extract.zone", help="Says where it runs.", params=Hash, run=run,
+                    reads=("samples",), writes=("activations", "spaces"), steps=Steps(size="batch"),
+                    uses_model=True, uses_saes=True)
+"""
+
+
+def test_actors_run_on_the_labelled_node_in_the_runtime_env(toolkit, spec, three_nodes, tmp_path):
+    """Nodes without the label have room, too."""
+    labelled = three_nodes.add(num_cpus=2, labels={"zone": "a"}, env_vars={"TEST_ZONE": "a"})
+    runtime_env = {"env_vars": {"TEST_RUNTIME": "given"}}
+    path = spec(seconds=0.2, workers=2, gpus=0, labels={"zone": "a"}, runtime_env=runtime_env)
+    path.write_text(path.read_text().replace("extract.hash", "extract.zone"))
+    plugin = tmp_path / "zone.py"
+    plugin.write_text(ZONE)
+    done = run(toolkit, path, three_nodes, "--plugin", str(plugin))
+    three_nodes.lose(labelled)
+    assert done.returncode == 0, done.stderr
+    logs = "\n".join(log.read_text() for log in toolkit.store.glob("runs/*/workers/ray-*.log"))
+    told = [line for line in logs.splitlines() if line.startswith("zone:")]
+    assert len(told) == 8
+    assert set(told) == {"zone: a given"}
+    check(toolkit, path, "--plugin", str(plugin))
 
 
 def test_a_lost_node_costs_its_steps_alone(toolkit, spec, three_nodes):

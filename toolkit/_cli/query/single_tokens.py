@@ -195,7 +195,7 @@ def _positions(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str
     their tokens.
     """
     from toolkit.errors import BadInput, nearest
-    from toolkit.selectors import Read, selected
+    from toolkit.selectors import SelectorText, selected
 
     if sample is not None:
         texts = [run.sample(sample)]
@@ -217,9 +217,9 @@ def _positions(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str
     for text in texts:
         chosen: Sequence[int] = ()
         if word in ("last", "all"):
-            chosen = selected(word, Read.of(text), None)
+            chosen = selected(word, SelectorText.of(text), None)
         elif any(span["name"] == word for span in text["spans"]):
-            chosen = selected(_span(word), Read.of(text), None)
+            chosen = selected(_span(word), SelectorText.of(text), None)
         pieces = text["pieces"]
         tokens_of[text["sample"]] = {position: pieces[position] for position in chosen}
     return tokens_of

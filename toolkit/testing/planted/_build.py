@@ -43,7 +43,7 @@ class _Site:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _DictionaryMeasurements:
     """Measurements of a dictionary on the measured prompts; fields as in SaeTruth. BOS is the same
     in every prompt.
     """
@@ -104,7 +104,7 @@ def _write_saes(
         )
         for kind in kinds:
             sae = make_dictionary(design, kind, site.layer, width, site.words)
-            measured = _Measured(
+            measured = _DictionaryMeasurements(
                 l0=mean_l0(sae, site.words),
                 explained_variance=explained_variance(sae, site.words),
                 l0_bos=mean_l0(sae, site.all[:1]),
@@ -122,7 +122,7 @@ def _llama_scope(
     kind: Kind,
     site: _Site,
     sae: Dictionary,
-    measured: _Measured,
+    measured: _DictionaryMeasurements,
     expansion: int,
 ) -> SaeTruth:
     release = (LOSSY if kind == "lossy" else LLAMA_SCOPE).format(expansion)
@@ -152,7 +152,7 @@ def _gemma_scope(
     kind: Kind,
     site: _Site,
     sae: Dictionary,
-    measured: _Measured,
+    measured: _DictionaryMeasurements,
 ) -> SaeTruth:
     width = len(sae.bias)
     label = f"{width // 1024}k" if width % 1024 == 0 else str(width)

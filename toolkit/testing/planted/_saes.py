@@ -49,7 +49,7 @@ class Dictionary:
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
+class _PlantedFeature:
     read: Floats
     bias: float
     write: Floats
@@ -108,7 +108,7 @@ def mean_l0(dictionary: Dictionary, x: Floats) -> float:
     return float((dictionary.encode(x) > 0).sum(-1).mean())
 
 
-def _stack(design: PlantedDesign, rows: list[_Row]) -> Dictionary:
+def _stack(design: PlantedDesign, rows: list[_PlantedFeature]) -> Dictionary:
     return Dictionary(
         encoder=np.stack([row.read for row in rows], axis=1),
         bias=np.array([row.bias for row in rows]),
@@ -146,7 +146,7 @@ def _effects(design: PlantedDesign, layer: int) -> dict[str, float]:
     }
 
 
-def _planted_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
+def _planted_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_PlantedFeature]:
     names = ["cause", "shield", "u", "v", "w", "guard", "echo", "shadow", "hum", "drift"]
     names += PAIR_NAMES if design.pair_effect else ()
     effects, rows = _effects(design, layer), []
@@ -160,7 +160,7 @@ def _planted_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
         if name in ("left", "right") and layer == 0:
             role = "paired"
         rows.append(
-            _Row(
+            _PlantedFeature(
                 read,
                 bias,
                 unit,
@@ -181,7 +181,7 @@ def _threshold(kind: Kind, name: str) -> float:
     return THRESHOLDS["wide"] if name in ("hum", "drift") else THRESHOLDS[kind]
 
 
-def _axis_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
+def _axis_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_PlantedFeature]:
     rows = []
     for axis in range(design.filler.shape[1]):
         for sign, mark in ((1.0, "+"), (-1.0, "-")):
@@ -192,7 +192,7 @@ def _axis_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
             unit = sign * design.filler[:, axis]
             read, bias = _offset(design, unit, 0.0, rng)
             read = read + _bos_leak(design, rng)
-            rows.append(_Row(read, bias, unit, THRESHOLDS[kind], name, "background"))
+            rows.append(_PlantedFeature(read, bias, unit, THRESHOLDS[kind], name, "background"))
     return rows
 
 
@@ -203,18 +203,20 @@ def _bos_leak(design: PlantedDesign, rng: np.random.Generator) -> Floats:
     return rng.normal(0.0, 12.0) / design.bos_norm * design.direction("bos")
 
 
-def _bos_rows(design: PlantedDesign, kind: Kind) -> list[_Row]:
+def _bos_rows(design: PlantedDesign, kind: Kind) -> list[_PlantedFeature]:
     rows = []
     for number in range(N_BOS):
         rng = generator(design.seed, "bos", kind, number)
         read = rng.uniform(5.0, 20.0) / design.bos_norm * design.direction("bos")
         rows.append(
-            _Row(read, -0.5, _random_filler(design, rng), THRESHOLDS[kind], f"bos{number}", "bos")
+            _PlantedFeature(
+                read, -0.5, _random_filler(design, rng), THRESHOLDS[kind], f"bos{number}", "bos"
+            )
         )
     return rows
 
 
-def _dead_rows(design: PlantedDesign) -> list[_Row]:
+def _dead_rows(design: PlantedDesign) -> list[_PlantedFeature]:
     """Features that never fire and write to directions that nothing reads: forcing one on has no
     effect.
     """
@@ -225,7 +227,7 @@ def _dead_rows(design: PlantedDesign) -> list[_Row]:
         write = rng.standard_normal(len(unread)) @ unread
         read, bias = 0.1 * _random_filler(design, rng), -50.0
         rows.append(
-            _Row(
+            _PlantedFeature(
                 read,
                 bias,
                 write / np.linalg.norm(write),
@@ -239,7 +241,7 @@ def _dead_rows(design: PlantedDesign) -> list[_Row]:
 
 def _tail_rows(
     design: PlantedDesign, kind: Kind, layer: int, count: int, words: Floats
-) -> list[_Row]:
+) -> list[_PlantedFeature]:
     """Background features that fire on one token in a hundred, with values just above the
     threshold.
     """
@@ -251,7 +253,7 @@ def _tail_rows(
         read, bias = _offset(design, unit, threshold - float(cut), rng)
         write = _random_filler(design, rng)
         rows.append(
-            _Row(
+            _PlantedFeature(
                 read + _bos_leak(design, rng), bias, write, threshold, f"tail{number}", "background"
             )
         )
@@ -264,7 +266,9 @@ def _random_filler(design: PlantedDesign, rng: np.random.Generator) -> Floats:
     return unit
 
 
-def _drop_axes(design: PlantedDesign, rows: list[_Row], words: Floats) -> list[_Row]:
+def _drop_axes(
+    design: PlantedDesign, rows: list[_PlantedFeature], words: Floats
+) -> list[_PlantedFeature]:
     """Silence filler axes one after the other until explained variance has fallen to one half."""
     sample = words[:1000]
     for axis in generator(design.seed, "lossy").permutation(design.filler.shape[1]):
@@ -275,6 +279,6 @@ def _drop_axes(design: PlantedDesign, rows: list[_Row], words: Floats) -> list[_
     return rows
 
 
-def _silenced(row: _Row) -> _Row:
+def _silenced(row: _PlantedFeature) -> _PlantedFeature:
     """The same feature, reading nothing and never firing."""
     return replace(row, read=np.zeros_like(row.read), bias=-50.0, role="dead")
