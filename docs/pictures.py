@@ -40,6 +40,7 @@ SPECS = {
     "exp6": "exp6_tokens",
     "exp6-attribution": "exp6_attribution",
     "exp6-games": "exp6_games",
+    "exp6-path": "trace_decision",
     "steering": "exp2_steering",
     "gemma": "gemma_top_features",
 }

@@ -74,6 +74,28 @@ def test_the_first_screen_has_the_findings_and_their_picture(
     assert "#section-patch-effects" in page.url
 
 
+PAPER = 718
+"""The width of A4 paper between Chromium's margins, in pixels."""
+NOT_ON_PAPER = """() => [...document.querySelectorAll("main svg, main table")]
+  .filter(each => !each.closest("details:not([open])"))
+  .map(each => [each, each.getBoundingClientRect()])
+  .filter(([each, box]) => !each.checkVisibility() || !box.width || box.right > innerWidth + 1)
+  .map(([each, box]) => [each.outerHTML.slice(0, 200), box.right])"""
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_on_paper_charts_and_tables_are_there_and_nothing_is_cut(
+    browser: Any, reports: dict[str, Path], name: str
+) -> None:
+    page = opened(browser, reports[name], PAPER, "light", [])
+    page.emulate_media(media="print")
+    assert page.locator("main svg").count() > 0
+    assert page.locator("main table").count() > 0
+    assert page.evaluate(NOT_ON_PAPER) == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    page.context.close()
+
+
 def test_a_table_is_sorted_by_keyboard(browser: Any, reports: dict[str, Path]) -> None:
     page = opened(browser, reports["quickstart"], 1280, "light", [])
     table = page.locator("section[aria-labelledby=section-top-features] table").first

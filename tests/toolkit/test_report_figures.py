@@ -94,7 +94,8 @@ def test_the_command_writes_an_index(
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((folder / "index.csv").read_text().splitlines()))
     assert {row["file"] for row in rows} | {"index.csv"} == {path.name for path in folder.iterdir()}
-    assert [row["title"] for row in rows] == ["Largest means"]
+    titles = ["Features that fire, by layer", "Features that fire, by SAE", "Largest means"]
+    assert list(dict.fromkeys(row["title"] for row in rows)) == titles
     (tmp_path / "file").write_text("")
     refused = toolkit.run("report", run, "--figures", tmp_path / "file" / "x")
     assert refused.returncode == 2
