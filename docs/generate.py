@@ -89,7 +89,7 @@ def _part(part: Part, plugin: str) -> str:
         facts += [f"{said} {', '.join(f'`{name}`' for name in names)}"] if names else []
     rows = list(_params(part))
     table = (
-        ["", "| param | type | default | |", "|---|---|---|---|", *rows]
+        ["", "| param | type | default | meaning |", "|---|---|---|---|", *rows]
         if rows
         else ["", "No params."]
     )
@@ -156,7 +156,7 @@ def tables() -> str:
             _wrap(f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})"),
             "",
         ]
-        lines += ["| column | type | |", "|---|---|---|"]
+        lines += ["| column | type | meaning |", "|---|---|---|"]
         for column, kind in table.columns.items():
             notes = [
                 word

@@ -57,6 +57,16 @@ def test_every_command_of_a_page_exists(path: Path) -> None:
                 assert words in COMMANDS, f"{path.name}: toolkit {words}"
 
 
+@pytest.mark.parametrize("path", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"])
+def test_every_column_of_a_table_has_a_header(path: Path) -> None:
+    """A screen reader reads a cell out with its header."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for header, below in zip(lines, lines[1:], strict=False):
+        if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", below.strip()):
+            cells = header.strip().strip("|").split("|")
+            assert all(cell.strip() for cell in cells), f"{path.name}: {header}"
+
+
 def test_every_page_is_listed(tmp_path: Path) -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
