@@ -67,10 +67,11 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
     with _reached(database):
         table = _opened(database)
         names = [] if table is not None else database.names()
-        if TABLE in names:  # another process made it in between
+        if TABLE in names:  # another process made it in between, or is making it
             table = _opened(database)
-    if table is None and names:
-        listed = ", ".join(names[:5])
+    others = [name for name in names if name != TABLE]
+    if table is None and others:
+        listed = ", ".join(others[:5])
         raise StoreNotUsable(
             f"{database.uri} is not a store: it has no table '{TABLE}' and holds {listed}. Give "
             "another URI."

@@ -249,6 +249,19 @@ def test_a_store_that_another_process_makes_just_then_is_opened(
     assert open_store(uri, create=True).steps() == []
 
 
+def test_a_store_whose_creation_was_cut_off_is_made_again(uri: str, tmp_path: Path) -> None:
+    """Its first file is there, its manifest is not: another process is creating it, or died."""
+    data = tmp_path / "bucket" / "a-store" / f"{remote.TABLE}.lance" / "data"
+    data.mkdir(parents=True)
+    (data / "half.lance").write_bytes(b"LANC")
+    with pytest.raises(remote.NoStore, match="There is no store at"):
+        open_store(uri)
+    store = open_store(uri, create=True)
+    fill(store)
+    assert len(store.steps()) == 1
+    assert len(open_store(uri).read("activations", ["k"])) == 2
+
+
 class LostAnswers:
     """A table whose changes are made, and answered as if they were not."""
 
