@@ -1,12 +1,12 @@
 """What a container adds to a step: the toy spec on `--on docker` and `--on local`, warm workers.
 
-    python benchmarks/containers.py [--steps 50] [--rounds 3]
+    python benchmarks/containers.py [--steps 400] [--rounds 5]
     python benchmarks/containers.py --tiny    6 steps, one round: to see that it runs
 
-Each run starts one worker, which takes all steps. What a step takes is the time between two
-`step_done` events of the run's log, the first steps left out: starting the container and importing
+Each run starts one worker, which takes all steps. What a step takes is the time from the first to
+the last `step_done` event of the extraction, over its steps: starting the container and importing
 the parts are printed apart. Needs an engine and the image `cpu` (`toolkit images build cpu`).
-Rounds alternate between the two, and the median of all steps counts. Where there is no engine, root
+Rounds alternate between the two, and the median round counts. Where there is no engine, root
 on Debian or Ubuntu has one for the time of the benchmark:
 
     RUN=$(mktemp -d) && bash containers/engine.sh up $RUN cpu && (
@@ -18,7 +18,6 @@ on Debian or Ubuntu has one for the time of the benchmark:
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import subprocess
@@ -31,7 +30,6 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-WARM_UP = 3
 
 
 def spec_of(folder: Path, steps: int) -> Path:
@@ -58,16 +56,18 @@ def run(spec: Path, store: Path, executor: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-def times(events: list[dict[str, Any]]) -> tuple[float, list[float]]:
-    """Seconds until the worker is ready, and between the ends of steps of the extraction."""
+def times(events: list[dict[str, Any]]) -> tuple[float, float]:
+    """Seconds until the worker is ready, and per step of the extraction from its first step on.
+    Steps are committed in groups, so that the time between two of them says nothing.
+    """
     at = {name: datetime.fromisoformat(value) for name, value in _moments(events)}
     ends = [
         datetime.fromisoformat(event["at"])
         for event in events
         if event["event"] == "step_done" and event["stage"] == "features"
     ]
-    gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(ends)]
-    return (at["worker_ready"] - at["run_started"]).total_seconds(), gaps[WARM_UP:]
+    per_step = (ends[-1] - ends[0]).total_seconds() / (len(ends) - 1)
+    return (at["worker_ready"] - at["run_started"]).total_seconds(), per_step
 
 
 def _moments(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -79,8 +79,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="6 steps: its figures say nothing")
     given = parser.parse_args()
     if given.tiny:
@@ -91,9 +91,9 @@ def main() -> None:
         spec = spec_of(Path(scratch), given.steps)
         for number in range(given.rounds):
             for executor in starts:
-                start, gaps = times(run(spec, Path(scratch) / f"{executor}-{number}", executor))
+                start, step = times(run(spec, Path(scratch) / f"{executor}-{number}", executor))
                 starts[executor].append(start)
-                steps[executor] += gaps
+                steps[executor].append(step)
     print(f"{'executor':10} {'worker ready, s':>16} {'a step, ms':>12}")
     for executor, found in steps.items():
         ready, step = statistics.median(starts[executor]), statistics.median(found)

@@ -32,19 +32,27 @@ WIDE, NARROW = 1280, 400
 SPECS = {
     "quickstart": "quickstart",
     "exp0": "exp0_llama",
+    "exp0-gemma": "exp0_gemma",
     "exp1": "exp1_sae_l1_31",
+    "exp1-residual": "exp1_residual_l1_31",
+    "exp1-pathway": "exp1_pathway",
     "exp2": "exp2_patching_l1_31",
     "exp2-as-published": "exp2_as_published",
     "exp3": "exp3_feature_words",
+    "exp3-cross-reference": "exp3_cross_reference",
     "exp5": "exp5_persistent",
     "exp6": "exp6_tokens",
+    "exp6-attention": "exp6_attention_only",
     "exp6-attribution": "exp6_attribution",
     "exp6-games": "exp6_games",
     "exp6-path": "trace_decision",
     "steering": "exp2_steering",
     "gemma": "gemma_top_features",
+    "gemma-extract": "gemma_135_extract",
 }
-"""The spec behind each picture's first words."""
+"""Study -> its spec. Each has a report in docs/reports."""
+WITHOUT_PICTURE = frozenset({"exp0-gemma", "exp1-residual", "exp6-attention", "gemma-extract"})
+"""Studies of which the documentation links the report and shows no picture."""
 HOST = "<dt>host</dt><dd><code>(left out)</code>"
 """What a report in docs/reports says about the machine."""
 
@@ -66,7 +74,8 @@ class Picture:
 def pictures() -> Iterator[Picture]:
     """All pictures of the documentation."""
     for study in SPECS:
-        yield Picture(study, study)
+        if study not in WITHOUT_PICTURE:
+            yield Picture(study, study)
     yield Picture("quickstart-narrow", "quickstart", width=NARROW, height=800)
     for name, page in (
         ("feature", "feature?address=3/65"),
@@ -90,7 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for each in pictures()
         if not options.names or each.name.startswith(tuple(options.names))
     ]
-    reports = {study: run(study) for study in dict.fromkeys(each.study for each in chosen)}
+    studies = dict.fromkeys(each.study for each in chosen)
+    if options.reports:
+        without = sorted(WITHOUT_PICTURE)
+        names = tuple(options.names)
+        studies |= dict.fromkeys(s for s in without if not names or s.startswith(names))
+    reports = {study: run(study) for study in studies}
     if options.reports:
         REPORTS.mkdir(parents=True, exist_ok=True)
         for study, report in reports.items():
@@ -102,13 +116,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(study: str) -> Path:
-    """Run a study on the packaged model; the path of its report."""
+    """Run a study on the packaged model; the path of its report, made anew, since a run that was
+    complete before keeps the one it had.
+    """
     print(" ".join(["toolkit", *arguments_of(study)]), flush=True)
-    command = [toolkit(), *arguments_of(study), "--store", str(STORE), "-q"]
+    report = Path(_last_line(*arguments_of(study), "-q"))
+    return Path(_last_line("report", report.parent.name))
+
+
+def _last_line(*arguments: str) -> str:
+    """The last line that a `toolkit` command on the pictures' store prints."""
+    command = [toolkit(), *arguments, "--store", str(STORE)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return Path(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()[-1]
 
 
 def arguments_of(study: str) -> list[str]:

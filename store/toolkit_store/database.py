@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -31,26 +31,11 @@ from toolkit_store.file_sizes import (
     would_join,
 )
 from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
+from toolkit_store.indexed_columns import columns_to_index, index_config
 from toolkit_store.lance import LanceFault, caches, lance_faults, lancedb, without_blobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
-"""Table -> the column that has a B-tree."""
-BITMAPS_FROM = 100_000
-"""Rows from which a table gets a bitmap index of its steps: every commit checks whether the table
-has rows of a step, and reading the column takes 45 ms per million rows. From then on it has the
-indexes of `LARGE` too.
-"""
-LARGE: Mapping[str, str] = MappingProxyType(
-    {"activations": "space", "features": "space", "samples": "sample"}
-)
-"""Large table -> another column with an index, without which a query for one space or sample scans
-the whole table.
-"""
-_B_TREES = ("sample", "place")
-"""The columns whose index is a B-tree: nearly every row has a distinct value."""
 
 _LOOK_EVERY = 16
 """Versions after which an append checks whether to join small files."""
@@ -176,7 +161,7 @@ class Database:
         with self._explained("clean", name):
             table = self._table(name)
             if table is not None and is_large(name, table):
-                for column in self._to_index(name, table):
+                for column in columns_to_index(name, table):
                     self._index(table, column)
                 return
         self.compact(name)
@@ -199,22 +184,10 @@ class Database:
 
     def _lacks(self, name: str, table: Any) -> list[str]:
         there = {column for index in table.list_indices() for column in index.columns}
-        return [column for column in self._to_index(name, table) if column not in there]
-
-    def _to_index(self, name: str, table: Any) -> list[str]:
-        """The columns to index."""
-        rows = table.count_rows()
-        columns = [INDEXES[name]] if name in INDEXES and rows else []
-        if TABLES[name].ledger or rows < BITMAPS_FROM:
-            return columns
-        return [*columns, "step", *([LARGE[name]] if name in LARGE else [])]
+        return [column for column in columns_to_index(name, table) if column not in there]
 
     def _index(self, table: Any, column: str) -> None:
-        from lancedb.index import Bitmap, BTree
-
-        table.create_index(
-            column, config=BTree() if column in _B_TREES else Bitmap(), name=f"by_{column}"
-        )
+        table.create_index(column, config=index_config(column), name=f"by_{column}")
 
     # --- reading ---
 

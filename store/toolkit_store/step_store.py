@@ -21,9 +21,10 @@ from toolkit.errors import BadInput, StoreError, StoreNotUsable, choices, neares
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import derived_steps, locks
-from toolkit_store.database import BITMAPS_FROM, Database
+from toolkit_store.database import Database
 from toolkit_store.file_record import Damaged
 from toolkit_store.filters import among, equals
+from toolkit_store.indexed_columns import is_large_table
 from toolkit_store.location import Location
 from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import TableWriter
@@ -181,7 +182,7 @@ class StepStore:
         """
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
-            if self.database.count(name) >= BITMAPS_FROM:
+            if is_large_table(self.database.count(name)):
                 return None
             self._present[name] = version, set(self.database.count_by_step(name))
         return self._present[name][1]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from toolkit.tables import DATA_TABLES
 from toolkit_store import derived_steps, locks
-from toolkit_store.database import INDEXES
 from toolkit_store.filters import among
 from toolkit_store.index import build as indexing
 from toolkit_store.index.postings import number_key, space_key
+from toolkit_store.indexed_columns import ALWAYS
 from toolkit_store.location import open_location
 from toolkit_store.step_store import StepStore, maintaining
 from toolkit_store.upkeep import check as checking
@@ -54,7 +54,7 @@ class Store(StepStore):
             [row.key for row in committed if row.tables.get("samples")],
             run,
         )
-        if not all(map(self.database.indexed, INDEXES)):
+        if not all(map(self.database.indexed, ALWAYS)):
             self._compact(reindexing=True)
         return made
 

@@ -4,6 +4,7 @@ those of the program.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_every_command_of_a_page_exists(path: Path) -> None:
 def test_every_column_of_a_table_has_a_header(path: Path) -> None:
     """A screen reader reads a cell out with its header."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    for header, below in zip(lines, lines[1:], strict=False):
+    for header, below in itertools.pairwise(lines):
         if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", below.strip()):
             cells = header.strip().strip("|").split("|")
             assert all(cell.strip() for cell in cells), f"{path.name}: {header}"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toolkit.errors import DataError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, database, open_store, step_store
+from toolkit_store import Store, database, indexed_columns, open_store
 from toolkit_store import open as open_features
 from toolkit_store.database import Database
 from toolkit_store.write import repeats, rows
@@ -36,8 +36,7 @@ def acts(*samples: str, features: int = 2) -> pa.Table:
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store whose tables count as large from three rows on."""
-    for module in (database, step_store):
-        monkeypatch.setattr(module, "BITMAPS_FROM", 3)
+    monkeypatch.setattr(indexed_columns, "LARGE_FROM", 3)
     return open_store(tmp_path / "store", create=True)
 
 
@@ -156,8 +155,7 @@ def test_what_was_cut_off_in_a_large_table_is_replaced(large: Store) -> None:
 def test_a_table_that_was_large_is_not_taken_for_known(
     large: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (database, step_store):
-        monkeypatch.setattr(module, "BITMAPS_FROM", 10)
+    monkeypatch.setattr(indexed_columns, "LARGE_FROM", 10)
     large.commit(make_step("a"), {"activations": acts("a", "b")})
     steps = ["k"] * 8 + ["m"]
     cut_off = acts(*(f"s{number}" for number in range(9))).append_column(

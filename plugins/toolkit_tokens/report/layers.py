@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import layer_of
+from toolkit import figures as draw
+from toolkit.addresses import layer_of, prefixes
 from toolkit.work import Figure, Inputs
 
 from .drawings import bands, lines
@@ -15,8 +16,6 @@ from .drawings import bands, lines
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHOWN = 5
-"""Layers whose strongest feature is followed through the others."""
 _SPANS = {
     "attention_share": ("Share of the decision's attention by layer", "share"),
     "activation": ("Activation of spans by layer", "activation"),
@@ -28,7 +27,8 @@ def layers_of_sample(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figu
     rows = _rows_by_layer(inputs, str(sample["sample"]))
     if len(rows) > 1:
         yield from _by_token(sample, rows)
-        yield from _at_decision(sample, rows)
+        names = prefixes(inputs.read("spaces").to_pylist())
+        yield from _at_decision(sample, rows, names)
 
 
 def _rows_by_layer(inputs: Inputs, sample: str) -> dict[int, pa.Table]:
@@ -71,43 +71,47 @@ def _by_token(sample: Mapping[str, Any], rows: Mapping[int, pa.Table]) -> Iterat
     )
 
 
-def _at_decision(sample: Mapping[str, Any], rows: Mapping[int, pa.Table]) -> Iterator[Figure]:
-    """The strongest feature of some layers, and the activation of its index at every layer."""
-    import pyarrow.compute as pc
-
-    last = len(sample["token_ids"]) - 1
-    values: dict[int, dict[int, float]] = {}
-    for layer, table in rows.items():
-        at_last = table.filter(pc.equal(table["position"], last)).to_pylist()
-        values[layer] = {
-            feature: float(value)
-            for row in at_last
-            for feature, value in zip(row["features"], row["values"], strict=True)
-        }
-    firing = [layer for layer in values if values[layer]]
-    largest = {
-        layer: max(values[layer], key=values[layer].__getitem__) for layer in _spread(firing)
-    }
-    series = {
-        f"{layer}/{feature}": [(float(other), values[other].get(feature, 0.0)) for other in values]
-        for layer, feature in largest.items()
-    }
-    if not series:
+def _at_decision(
+    sample: Mapping[str, Any], rows: Mapping[int, pa.Table], names: Mapping[str, str]
+) -> Iterator[Figure]:
+    """The strongest feature of each layer: a feature belongs to its layer's SAE, so none is
+    followed to another layer.
+    """
+    strongest = list(_strongest(rows, len(sample["token_ids"]) - 1, names))
+    if not strongest:
         return
+    title = f"Strongest feature of each layer at the decision: {sample['sample']}"
+    points = [(float(row["layer"]), row["activation"]) for row in strongest]
+    heads = ("layer", "feature", "activation")
+    cells = [
+        (str(row["layer"]), draw.escaped(row["feature"]), f"{row['activation']:.3g}")
+        for row in strongest
+    ]
     yield Figure(
-        f"Features across layers at the decision: {sample['sample']}",
-        lines(series, "layer (the same number elsewhere is another feature)", "activation"),
-        f"The strongest feature of each of {len(series)} layers, by its address, and what the "
-        "feature of the same number does at the other layers, where it is another feature.",
-        _data(series, "feature", "activation"),
+        title,
+        lines({"strongest feature of the layer": points}, "layer", "activation")
+        + draw.table(title, heads, cells),
+        "At each layer, the feature of its SAE that fires hardest at the decision, with its "
+        "address and its activation.",
+        strongest,
     )
 
 
-def _spread(layers: Sequence[int]) -> list[int]:
-    """At most `SHOWN` of the layers, evenly spread, the first and the last among them."""
-    if len(layers) <= SHOWN:
-        return list(layers)
-    return [layers[round(number * (len(layers) - 1) / (SHOWN - 1))] for number in range(SHOWN)]
+def _strongest(
+    rows: Mapping[int, pa.Table], last: int, names: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Of each layer where a feature fires at the last token: the strongest one."""
+    import pyarrow.compute as pc
+
+    for layer, table in rows.items():
+        fired = [
+            (float(value), feature, row["space"])
+            for row in table.filter(pc.equal(table["position"], last)).to_pylist()
+            for feature, value in zip(row["features"], row["values"], strict=True)
+        ]
+        if fired:
+            value, feature, space = max(fired)
+            yield {"layer": layer, "feature": f"{names[space]}{feature}", "activation": value}
 
 
 def layers_of_spans(rows: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:

@@ -229,11 +229,15 @@ def _span_findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     if not tested:
         return
     row = max(tested, key=lambda row: abs(row["value"] or 0.0))
-    withheld = "" if row["q"] is not None else "; p is withheld, since a group is small"
+    chance = (
+        "p is withheld, since a group is small"
+        if row["q"] is None
+        else f"q {draw.small(row['q'])} over all tested differences"
+    )
     yield Finding(
         sentence=(
             f"The decision's attention to {row['span']} differs most at layer {row['layer']}: "
-            f"{row['group']} is {row['value']:+.3f}{withheld}."
+            f"{row['group']} is {row['value']:+.3f}; {chance}."
         ),
         number=row["value"],
         interval=None if row["low"] is None else (row["low"], row["high"]),

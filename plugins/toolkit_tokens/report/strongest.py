@@ -43,8 +43,8 @@ def part_findings(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _rows_of_part(rows: Sequence[Row], part: str) -> list[Row]:
-    """The rows of a part by one method; of tokens those at the lowest layer, since at the last one
-    the last token carries nearly everything. Where some parts were patched, only those.
+    """The rows of a part by one method, only those patched alone where some were; of tokens those
+    at the lowest layer, since at the last one the last token carries nearly everything.
     """
     by_method = {
         method: [row for row in rows if (row["part"], row["method"]) == (part, method)]
@@ -76,17 +76,31 @@ def _part_finding(
     }
     best = max(totals, key=lambda name: (totals[name], name))
     pairs = list(by_name[best].values())
-    effects = [_effect(row) for row in pairs]
-    value = sum(row["value"] for row in pairs) / len(pairs)
-    mean, interval = _mean(effects)
-    exact = "" if pairs[0]["exact"] is None else f", patching it alone {mean:+.3g}"
+    mean, interval = _mean([_effect(row) for row in pairs])
     return Finding(
-        sentence=f"The {part} that moves the outcome {pairs[0]['outcome']} most is {best}: "
-        f"{pairs[0]['method']} gives it {value:+.3g}{exact} ({_over(effects, 'pair of prompts')}).",
+        sentence=_part_sentence(part, best, len(by_name), pairs),
         number=mean,
         interval=interval,
         n=len({row["sample"] for row in pairs}),
         rank=rank,
+    )
+
+
+def _part_sentence(part: str, best: str, tried: int, pairs: Sequence[Row]) -> str:
+    """What was tried, which part came out first, and that it was chosen on these pairs."""
+    mean = sum(_effect(row) for row in pairs) / len(pairs)
+    value = sum(row["value"] for row in pairs) / len(pairs)
+    outcome, method = pairs[0]["outcome"], pairs[0]["method"]
+    over = _over([_effect(row) for row in pairs], "pair of prompts")
+    among = f"{over}; the largest of {tried:,}, chosen on these very pairs" if tried > 1 else over
+    if pairs[0]["exact"] is None:  # not patched: nothing is known to have moved
+        return (
+            f"{method} gives the {part} {best} the largest share of the outcome {outcome}: "
+            f"{mean:+.3g} ({among}; not patched)."
+        )
+    return (
+        f"Of the {part}s patched alone, {best} moves the outcome {outcome} most: by {mean:+.3g}, "
+        f"where {method} gives it {value:+.3g} ({among})."
     )
 
 
@@ -100,7 +114,7 @@ def _name(part: str, row: Row, names: Mapping[str, str], samples: Mapping[str, R
         return f"head {row['head']} of layer {row['layer']}"
     if part == "feature":
         return f"{names.get(row['space'], '')}{row['feature']}"
-    return f"{_token(samples.get(row['sample']), row['position'])}, at layer {row['layer']}"
+    return f"{_token(samples.get(row['sample']), row['position'])} (layer {row['layer']})"
 
 
 def _token(sample: Row | None, position: int) -> str:
@@ -134,8 +148,8 @@ def token_finding(inputs: Inputs) -> Iterator[Finding]:
     units = {samples[sample]["unit"] for sample in fired}
     yield Finding(
         sentence=f"At layer {layer_of(spaces[last])}, {short(spaces[last], feature)} fires hardest "
-        f"at one token, {token!r}: {mean:.3g} ({_over(values, 'sample')}); it fires there in "
-        f"{len(values):,} of {len(tracked):,} samples.",
+        f"at one token, {token!r}: {mean:.3g} ({_over(values, 'sample')}; chosen on these very "
+        f"samples); it fires there in {len(values):,} of {len(tracked):,} samples.",
         number=mean,
         interval=interval if len(units) == len(values) else None,
         n=len(units),
@@ -171,7 +185,8 @@ def game_finding(inputs: Inputs) -> Iterator[Finding]:
     mean, interval = _mean(best.changes)
     yield Finding(
         sentence=f"From the first to the last decision of a game, {best.address} changes most: "
-        f"{mean:+.3g} ({_over(best.changes, 'game')}), from {best.first:.3g} to {best.last:.3g}.",
+        f"{mean:+.3g} ({_over(best.changes, 'game')}; chosen on these very games), from "
+        f"{best.first:.3g} to {best.last:.3g}.",
         number=mean,
         interval=interval,
         n=len(best.changes),

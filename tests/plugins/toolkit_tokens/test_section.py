@@ -11,7 +11,7 @@ import pytest
 
 from tests.plugins.toolkit_tokens.conftest import run, table
 from toolkit.testing.fakes import TableInputs
-from toolkit_tokens.report import drawings, layers
+from toolkit_tokens.report import drawings
 from toolkit_tokens.report.section import figures, findings
 from toolkit_tokens.report.strongest import game_finding, part_findings
 from toolkit_tokens.report.timelines import timelines
@@ -35,7 +35,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
         "Sum of activations on the text",
         "Attention from the decision back",
         "Features by layer and token: ",
-        "Features across layers at the decision: ",
+        "Strongest feature of each layer at the decision: ",
         "attention by layer, group risky",
         "Activation of spans by layer, group risky",
         "Differences of spans, share of attention: risky - safe",
@@ -51,7 +51,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
 
 
 def test_layers_are_drawn_from_the_rows_of_one_text(tables: Any) -> None:
-    """Shares of each layer add up to 1, and the lines are what the query across layers gives."""
+    """Shares of each layer add up to 1, and each layer has its own strongest feature."""
     results = {figure.title.partition(":")[0]: figure for figure in figures(TableInputs(tables))}
     shares = results["Features by layer and token"]
     sample = shares.title.partition(": ")[2]
@@ -59,7 +59,7 @@ def test_layers_are_drawn_from_the_rows_of_one_text(tables: Any) -> None:
         of_layer = [row["share"] for row in shares.data if row["layer"] == layer]
         assert sum(of_layer) == pytest.approx(1)
     assert shares.html.count("<text") > 4
-    lines = results["Features across layers at the decision"]
+    strongest = results["Strongest feature of each layer at the decision"]
     rows = {row["sample"]: row for row in tables["samples"].to_pylist()}
     last = len(rows[sample]["token_ids"]) - 1
     layer_of = {row["space"]: int(row["hookpoint"][-1]) for row in tables["spaces"].to_pylist()}
@@ -69,19 +69,13 @@ def test_layers_are_drawn_from_the_rows_of_one_text(tables: Any) -> None:
         if (row["sample"], row["position"]) == (sample, last)
         for feature, value in zip(row["features"], row["values"], strict=True)
     }
-    drawn = {(row["feature"], row["layer"]): row["activation"] for row in lines.data}
-    assert len(drawn) == 4 * 4
-    for layer in range(4):
-        strongest = max(value for (at, _), value in stored.items() if at == layer)
-        (shown,) = [
-            value
-            for (address, at), value in drawn.items()
-            if at == layer and address.startswith(f"{layer}/")
-        ]
-        assert shown == pytest.approx(strongest)
-    for (address, layer), value in drawn.items():
-        number = int(address.partition("/")[2])
-        assert value == pytest.approx(stored.get((layer, number), 0.0))
+    assert [row["layer"] for row in strongest.data] == [0, 1, 2, 3]
+    for row in strongest.data:
+        layer, number = map(int, row["feature"].split("/"))
+        assert row["layer"] == layer
+        assert row["activation"] == stored[layer, number]
+        assert row["activation"] == max(value for (at, _), value in stored.items() if at == layer)
+        assert row["feature"] in strongest.html
     spans = results["Activation of spans by layer, group risky"]
     contrasts = {
         (row["span"], row["layer"]): row["value"]
@@ -89,11 +83,6 @@ def test_layers_are_drawn_from_the_rows_of_one_text(tables: Any) -> None:
         if (row["statistic"], row["group"]) == ("activation", "risky")
     }
     assert {(row["span"], row["layer"]): row["activation"] for row in spans.data} == contrasts
-
-
-def test_of_many_layers_some_are_followed() -> None:
-    assert layers._spread(range(1, 32)) == [1, 9, 16, 23, 31]
-    assert layers._spread([8, 15, 31]) == [8, 15, 31]
 
 
 def test_the_strongest_feature_at_a_token_is_that_of_the_last_layer(tables: Any) -> None:
@@ -118,7 +107,7 @@ def test_one_layer_has_no_evolution(tables: Any) -> None:
     activations = tables["activations"]
     only = activations.filter([name == first for name in activations["space"].to_pylist()])
     titles = [figure.title for figure in figures(TableInputs({**tables, "activations": only}))]
-    assert not [title for title in titles if title.startswith("Features across layers")]
+    assert not [title for title in titles if title.startswith("Strongest feature")]
 
 
 def test_a_waterfall_ends_at_its_sum() -> None:
@@ -258,7 +247,8 @@ def test_features_are_drawn_through_a_game() -> None:
 def test_the_feature_that_changes_most_through_games_is_a_finding() -> None:
     (result,) = game_finding(TableInputs(game_tables(5)))
     assert result.sentence == (
-        "From the first to the last decision of a game, 3/7 changes most: +4 (1 game), from 1 to 5."
+        "From the first to the last decision of a game, 3/7 changes most: +4 (1 game; "
+        "chosen on these very games), from 1 to 5."
     )
     assert (result.number, result.interval, result.n) == (4.0, None, 1)
     assert not list(game_finding(TableInputs(game_tables(2))))
@@ -295,8 +285,9 @@ def test_a_finding_counts_samples_and_a_waterfall_is_of_the_lowest_layer() -> No
     )
     token, finding = findings(inputs)
     assert token.sentence == (
-        "The token that moves the outcome o most is position 1, at layer 1: integrated_gradients "
-        "gives it +1 (1 pair of prompts)."
+        "integrated_gradients gives the token position 1 (layer 1) the largest share of the "
+        "outcome o: +1 (1 pair of prompts; the largest of 2, chosen on these very pairs; not "
+        "patched)."
     )
     assert (finding.n, finding.number) == (1, pytest.approx(0.03))
     drawn = [figure for figure in figures(inputs) if figure.title.startswith("integrated")]
@@ -338,14 +329,15 @@ def test_the_parts_with_the_largest_exact_effect_come_first() -> None:
     )
     token, head, feature = part_findings(inputs)
     assert token.sentence == (
-        "The token that moves the outcome o most is a token of the span balance, at layer 2: "
-        "integrated_gradients gives it +3, patching it alone +2.06 (mean of 2 pairs of prompts, +2 "
-        "to +2.12)."
+        "Of the tokens patched alone, a token of the span balance (layer 2) moves the outcome o "
+        "most: by +2.06, where integrated_gradients gives it +3 (mean of 2 pairs of prompts, +2 to "
+        "+2.12; the largest of 2, chosen on these very pairs)."
     )
     assert (token.number, token.n) == (2.0625, 2)
-    assert "head 2 of layer 2: attribution_patching gives it +0, patching" in head.sentence
+    assert "head 2 of layer 2 moves the outcome o most: by -0.688, where attr" in head.sentence
+    assert "attribution_patching gives it +0 (" in head.sentence
     assert head.number == -0.6875
-    assert "most is 8: integrated_gradients gives it +0.5," in feature.sentence
+    assert "Of the features patched alone, 8 moves the outcome o most" in feature.sentence
     assert token.rank < head.rank < feature.rank < 30
 
 
@@ -373,8 +365,8 @@ def test_each_method_has_its_agreement_beside_its_gap() -> None:
     ]
     (said,) = findings(inputs)
     assert said.sentence == (
-        "relp: its parts miss the measured change by at most 0.25, and go with exact patching of "
-        "single tokens at r 0.90."
+        "relp: its parts miss the measured change by at most 0.25; they correlate with exact "
+        "patching of single tokens (r 0.90)."
     )
     assert cells[1:] == [
         ["direct", "head", "0.00", "not", "patched", "not", "patched", "0", "1"],
