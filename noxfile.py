@@ -74,43 +74,39 @@ _built: list[Path] = []
 
 
 def _installed_wheel(session: nox.Session) -> Path:
-    """Build and install the wheel, once in each call of nox."""
+    """Build the wheel, once in each call of nox, and install it if it is not the one that is
+    installed: another session may be using that.
+    """
     if not _built:
-        folder = ROOT / ".nox" / "wheel"
-        shutil.rmtree(folder, ignore_errors=True)
-        session.run(
-            str(BIN / "python"),
-            "-m",
-            "build",
-            "--no-isolation",
-            "--wheel",
-            "--outdir",
-            str(folder),
-            silent=True,
-        )
+        folder, installed = ROOT / ".nox" / "wheel", SHARED / "wheel.sha256"
+        with tempfile.TemporaryDirectory() as scratch:
+            command = [str(BIN / "python"), "-m", "build", "--no-isolation", "--wheel"]
+            session.run(*command, "--outdir", scratch, silent=True)
+            (made,) = Path(scratch).glob("*.whl")
+            digest = hashlib.sha256(made.read_bytes()).hexdigest()
+            if not installed.exists() or installed.read_text() != digest:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                wheel = shutil.copy(made, folder)
+                install = [str(BIN / "python"), "-m", "pip", "install", "-q", "--no-deps"]
+                session.run(*install, "--force-reinstall", str(wheel))
+                installed.write_text(digest)
         _built.extend(folder.glob("*.whl"))
-        session.run(
-            str(BIN / "python"),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-deps",
-            "--force-reinstall",
-            str(_built[0]),
-        )
     return _built[0]
 
 
 def _pytest(session: nox.Session, *args: str, **env: str) -> None:
     # The program `pytest`, not `python -m pytest`: the latter puts the checkout on the path.
-    session.run(
-        str(BIN / "pytest"),
-        "--import-mode=importlib",
-        *args,
-        *session.posargs,
-        env={**_shared(session), **env},
-    )
+    program = str(BIN / "pytest")
+    given = {**_shared(session), **env}
+    session.run(program, *_pytest_options(session), *args, *session.posargs, env=given)
+
+
+def _pytest_options(session: nox.Session) -> list[str]:
+    """Options of every session. Each remembers its failed tests by itself, since some sessions run
+    at the same time.
+    """
+    return ["--import-mode=importlib", "-o", f"cache_dir={ROOT / '.nox' / 'cache' / session.name}"]
 
 
 @nox.session(venv_backend="none")
@@ -293,7 +289,7 @@ def ray(session: nox.Session) -> None:
     session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
     session.install(RAY)
     session.install("--no-deps", "--force-reinstall", ".")
-    session.run("pytest", "--import-mode=importlib", "-m", "ray", *session.posargs, env=ENV)
+    session.run("pytest", *_pytest_options(session), "-m", "ray", *session.posargs, env=ENV)
 
 
 @nox.session
@@ -326,7 +322,7 @@ def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows, torch kept at its pin."""
     session.install(*_lowest(PROJECT["project"]["dependencies"]), *_group("test"))
     session.install("--no-deps", ".")
-    session.run("pytest", "--import-mode=importlib", "-n", "2", *session.posargs, env=ENV)
+    session.run("pytest", *_pytest_options(session), "-n", "2", *session.posargs, env=ENV)
 
 
 def _lowest(requirements: list[str]) -> list[str]:
@@ -369,4 +365,4 @@ def peer(session: nox.Session) -> None:
         OBJECT_STORAGE
     )  # it needs an older python-dateutil than the rest was tested with
     session.install("--no-deps", "--force-reinstall", ".")
-    session.run("pytest", "--import-mode=importlib", "-m", "peer", *session.posargs, env=ENV)
+    session.run("pytest", *_pytest_options(session), "-m", "peer", *session.posargs, env=ENV)
