@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first set")
     parser.add_argument("--features", type=int, default=1024, help="features of a set")
     given = parser.parse_args(arguments)
-    sets, features = (2, 40) if given.tiny else (given.sets, given.features)
+    sets, features = (1, 10) if given.tiny else (given.sets, given.features)
     bound = ALPHA + 2 * np.sqrt(ALPHA * (1 - ALPHA) / sets)
     first = given.first
     nulls = {design.describe(): null_row(design, sets, features, first) for design in NULLS}
