@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query.feature_rows import PLACE, pivoted, stat_heads
-from toolkit._query.ranking import Ranking, rank
+from toolkit._query.ranking import RankedLines, rank
 from toolkit._query.run import Run, first_rows, sorted_by
 from toolkit._query.text import Row, around, piece_at
 
@@ -70,7 +70,7 @@ def features(
 
 def features_of(
     run: Run,
-    ranked: Ranking,
+    ranked: RankedLines,
     lines: Sequence[Row],
     stage: str | None,
     *,
@@ -88,8 +88,8 @@ def ranked_lines(
     spaces: Sequence[str] | None,
     stage: str | None,
     by: str | None,
-    ranking: Ranking | None = None,
-) -> Ranking:
+    ranking: RankedLines | None = None,
+) -> RankedLines:
     """The ranking of the features of these spaces, of one stage if it is named; a part of
     `ranking`, unless that compares what is not compared in this part.
     """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._query.answers import frame
 from toolkit._query.feature_rows import lines_of, stat_heads
-from toolkit._query.ranking import Ranking
+from toolkit._query.ranking import RankedLines
 from toolkit._query.run import Run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ COLUMNS = ("space", "feature", "stat", "group", "number", "text", "comparison")
 
 
 def ranked_parts(
-    run: Run, ranking: Ranking, lines: Ranking, stage: str | None
+    run: Run, ranking: RankedLines, lines: RankedLines, stage: str | None
 ) -> Iterator[pl.DataFrame]:
     """These lines of a ranking in order, a few thousand at a time, all with the same columns. Their
     statistics come from all stages, or from one if it is named.
@@ -76,7 +76,9 @@ def _with_columns(block: pl.DataFrame, kinds: dict[str, Any]) -> pl.DataFrame:
     )
 
 
-def _sort_into_blocks(run: Run, lines: Ranking, stage: str | None, size: int, folder: Path) -> None:
+def _sort_into_blocks(
+    run: Run, lines: RankedLines, stage: str | None, size: int, folder: Path
+) -> None:
     """Write the rows about the features of each block of lines to the file of its number."""
     import pyarrow as pa
 
@@ -97,7 +99,7 @@ def _sort_into_blocks(run: Run, lines: Ranking, stage: str | None, size: int, fo
 
 
 def _rows_of_blocks(
-    run: Run, lines: Ranking, stage: str | None, size: int
+    run: Run, lines: RankedLines, stage: str | None, size: int
 ) -> Iterator[pl.DataFrame]:
     """The rows about features of these lines, each with the number of a block; rows that several
     blocks need come once for each.

@@ -27,7 +27,7 @@ KEYS = ("stage", "space", "group")
 
 
 @dataclass(frozen=True)
-class Ranking:
+class RankedLines:
     """Lines in order: numbers of the stage, space and compared groups (`group`; empty where none
     are compared), the feature, and whether the difference is significant. `names` has the names by
     number, in the order in which they sort.
@@ -45,7 +45,7 @@ class Ranking:
         """The number of lines."""
         return int(self.lines.height)
 
-    def chosen(self, spaces: Collection[str] | None, stage: str | None) -> Ranking:
+    def chosen(self, spaces: Collection[str] | None, stage: str | None) -> RankedLines:
         """The lines of these spaces, of one stage if it is named."""
         import polars as pl
 
@@ -58,7 +58,7 @@ class Ranking:
         groups = {self.names["group"][number] for number in lines["group"].unique()}
         return replace(self, lines=lines, compared=self.compared & groups)
 
-    def significant(self) -> Ranking:
+    def significant(self) -> RankedLines:
         """The lines of significant differences."""
         return replace(self, lines=self.lines.filter(self.lines["significant"]))
 
@@ -76,7 +76,7 @@ class Ranking:
 
 def rank(
     run: Run, stage: str | None, where: Mapping[str, Sequence[Any]], by: str | None = None
-) -> Ranking:
+) -> RankedLines:
     """Rank the features of these rows: by a statistic, else by the tests. Refuses a statistic that
     no feature here has.
     """
@@ -106,7 +106,7 @@ def rank(
     significant = (pl.col("stat significant") == 1).fill_null(value=False)
     kept = ranked.select("stage", "space", "feature", "group", significant=significant)
     groups = {names["group"][number] for part in tests for number in part["group"].unique()}
-    return Ranking(kept, names, frozenset(groups))
+    return RankedLines(kept, names, frozenset(groups))
 
 
 def check_stats(

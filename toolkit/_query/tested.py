@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestedFeatures:
     """One row per feature: number of the space, feature, effect, p, q, significant; the lowest q
     first.
     """
@@ -35,7 +35,7 @@ class Tested:
         return others.insert_column(0, pl.Series("address", addresses, pl.String))
 
 
-def tested_features(run: Run, comparison: str, effect: str) -> Tested:
+def tested_features(run: Run, comparison: str, effect: str) -> TestedFeatures:
     """The features of a comparison."""
     import polars as pl
 
@@ -52,4 +52,4 @@ def tested_features(run: Run, comparison: str, effect: str) -> Tested:
             features = features.join(first, on=list(kinds), how="left")
         else:
             features = features.with_columns(pl.lit(None, pl.Float64).alias(stat))
-    return Tested(run, features.sort(["q", "p", *kinds], nulls_last=True), names["space"])
+    return TestedFeatures(run, features.sort(["q", "p", *kinds], nulls_last=True), names["space"])

@@ -13,9 +13,9 @@ from toolkit.errors import BadInput, ToolkitError, nearest
 if TYPE_CHECKING:
     import polars as pl
 
-    from toolkit._query.ranking import Ranking
+    from toolkit._query.ranking import RankedLines
     from toolkit._query.run import Run
-    from toolkit._query.tested import Tested
+    from toolkit._query.tested import TestedFeatures
     from toolkit._run.progress import RunProgress
     from toolkit.ledger import RunRow
     from toolkit.work import Finding
@@ -107,17 +107,17 @@ class Library:
         results: Sequence[Finding] = self._findings.get((run.id, len(run.steps)), read, _one)
         return results
 
-    def ranking(self, run: Run, by: str | None) -> Ranking:
+    def ranking(self, run: Run, by: str | None) -> RankedLines:
         """The order of a run's features, by a statistic if it is named."""
         from toolkit._query.ranking import rank
 
         key = ("ranking", run.id, len(run.steps), by)
-        ranking: Ranking = self.answers.get(
+        ranking: RankedLines = self.answers.get(
             key, lambda: rank(run, None, {}, by), lambda answer: answer.lines.estimated_size()
         )
         return ranking
 
-    def ranked(self, run: Run, layer: int | None, stage: str | None, by: str | None) -> Ranking:
+    def ranked(self, run: Run, layer: int | None, stage: str | None, by: str | None) -> RankedLines:
         """The part of a ranking for a layer or a stage."""
         from toolkit._query import answers
 
@@ -158,12 +158,12 @@ class Library:
         changes: pl.DataFrame = self.answers.get(key, read, _bytes)
         return changes
 
-    def tested(self, run: Run, comparison: str, effect: str) -> Tested:
+    def tested(self, run: Run, comparison: str, effect: str) -> TestedFeatures:
         """The features that a comparison tested."""
         from toolkit._query.tested import tested_features
 
         key = ("tested", run.id, len(run.steps), comparison)
-        tested: Tested = self.answers.get(
+        tested: TestedFeatures = self.answers.get(
             key,
             lambda: tested_features(run, comparison, effect),
             lambda answer: answer.rows.estimated_size(),

@@ -52,6 +52,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host.strip("[]"), port))
+        listening.listen()  # a browser may ask as soon as the address is printed
     except OSError as error:
         listening.close()
         raise BadInput(
