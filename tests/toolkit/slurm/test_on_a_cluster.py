@@ -141,9 +141,9 @@ def test_ctrl_c_leaves_no_task(toolkit, spec, check):
 
 def test_a_task_leaves_before_its_time_limit(toolkit, spec, check):
     """Slurm counts limits in minutes; the warning comes so long before the end that it comes at
-    once.
+    once. One worker: tasks that begin together would leave together, each with the same step.
     """
-    path = spec(seconds=4, time='"00:01:00"', leave=50)
+    path = spec(seconds=4, n=12, workers=1, time='"00:01:00"', leave=50)
     done = toolkit.run("run", path, "--on", "slurm")
     assert done.returncode == 0, done.stderr
     logs = (toolkit.store / "runs").glob("*/workers/slurm/*/*.out")
