@@ -96,7 +96,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
 
 
 def _clipped(name: str) -> str:
-    return name if len(name) <= 34 else f"{name[:33]}\N{HORIZONTAL ELLIPSIS}"
+    return name if len(name) <= 30 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _height(q: float) -> float:

@@ -183,7 +183,10 @@ def sample(library: Library, query: Query, name: str) -> Page:
     position, space = query.integer("position"), query.text("space")
     pieces: list[str] = text["pieces"]
     if position is not None and position >= len(pieces):
-        raise BadInput(f"Sample '{text['sample']}' has {len(pieces)} tokens, from 0.")
+        raise BadInput(
+            f"Sample '{text['sample']}' has {len(pieces)} tokens: write position=0 to "
+            f"{len(pieces) - 1}."
+        )
     if space is not None:
         run.view.check_space(space)
     start = (position or 0) // BLOCK * BLOCK
@@ -353,7 +356,9 @@ def comparison(library: Library, query: Query, name: str) -> Page:
     comparison_id = query.required("comparison")
     rows = run.read_stages("comparisons", None, {"comparison": [comparison_id]}).to_pylist()
     if not rows:
-        raise BadInput(f"Run {name} has no comparison '{comparison_id}'.")
+        raise BadInput(
+            f"Run {name} has no comparison '{comparison_id}'. Choose one from the run's page."
+        )
     facts = rows[0]
     effect = facts["effect"] or "d"
     tested = library.tested(run, comparison_id, effect)
