@@ -16,59 +16,59 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
-        "activation_matrix",
-        "activation_rows",
-        "addresses",
-        "agreement",
-        "apptainer",
+        "activations.matrix",
+        "activations.rows",
+        "features.addresses",
+        "features.agreement",
+        "containers.apptainer",
         "secrets",
-        "kept_positions",
-        "engines",
+        "activations.kept_positions",
+        "containers.engines",
         "edits",
-        "encoders",
+        "models.encoders",
         "errors",
-        "executors",
-        "families",
-        "feature_labels",
-        "files",
-        "archives",
-        "arrays",
-        "comparisons",
-        "dense_layouts",
-        "corrections",
+        "executors.interface",
+        "models.families",
+        "features.labels",
+        "files.local",
+        "files.archives",
+        "statistics.arrays",
+        "features.comparisons",
+        "activations.dense_layouts",
+        "statistics.corrections",
         "terminal",
         "figures",
-        "halves",
-        "gpus",
+        "statistics.halves",
+        "executors.gpus",
         "hookpoints",
         "identity",
         "version",
-        "hub",
-        "images",
-        "games",
+        "files.hub",
+        "containers.images",
+        "samples.games",
         "hookspecs",
         "models",
-        "containers",
-        "readout",
+        "containers.mounts",
+        "models.readout",
         "costs",
-        "neuronpedia",
-        "observed",
-        "processes",
-        "protocol",
-        "randomness",
+        "features.neuronpedia",
+        "activations.observed",
+        "executors.processes",
+        "executors.protocol",
+        "statistics.randomness",
         "ledger",
         "params",
         "parts",
         "work",
         "saes",
-        "sample_rows",
-        "selectors",
-        "sessions",
-        "streams",
+        "samples.rows",
+        "samples.selectors",
+        "models.sessions",
+        "models.streams",
         "tables",
         "testing",
-        "token_sampling",
-        "whole_pass_sessions",
+        "models.token_sampling",
+        "models.whole_pass_sessions",
     )
 }
 HEAVY = {"torch", "transformers", "lancedb"}
@@ -222,7 +222,8 @@ def test_no_text_of_the_host_names_a_plugin(path: Path) -> None:
 def test_the_host_decides_nothing_by_the_name_of_an_executor(path: Path) -> None:
     """What it needs of one is a field of `ExecutorPart`."""
     within = path.relative_to(ROOT / "toolkit").parts
-    if {"templates", "testing"} & set(within) or within == ("apptainer.py",):  # the program's name
+    program = ("containers", "apptainer.py")  # it has the program's name
+    if {"templates", "testing"} & set(within) or within == program:
         return
     executors = {"ray", "docker", "slurm", "apptainer"}
     if within != ("_spec", "defaults.py"):
@@ -362,8 +363,8 @@ def test_mathematics_needs_numpy_and_scipy_only() -> None:
     paths = sorted(folder.rglob("*.py"))
     assert len(paths) > 10
     known = {"numpy", "scipy", *sys.stdlib_module_names}
-    own = ("toolkit.arrays", "toolkit_stats.math")
-    for path in [*paths, ROOT / "toolkit" / "arrays.py"]:
+    own = ("toolkit.statistics.arrays", "toolkit_stats.math")
+    for path in [*paths, ROOT / "toolkit" / "statistics" / "arrays.py"]:
         other = [name for name in _imported_modules(path) if package(name) not in known]
         assert [name for name in other if not name.startswith(own)] == [], label(path)
 

@@ -159,7 +159,7 @@ def features(library: Library, query: Query, name: str) -> Page:
     )
     links = {"address": feature_link(name)}
     grid = Grid("features", "Features, most certain first", frame, links, opened.why("features"))
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
     facts = {

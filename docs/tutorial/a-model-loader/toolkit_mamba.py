@@ -14,7 +14,14 @@ from pydantic import Field
 from toolkit import hookimpl
 from toolkit.edits import Edit
 from toolkit.errors import BadInput, DataError
-from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
+from toolkit.files.local import (
+    PathText,
+    content_digest,
+    listed,
+    locate,
+    read_json,
+    safetensors_header,
+)
 from toolkit.hookpoints import hookpoint
 from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
