@@ -112,7 +112,7 @@ def test_public(module: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["toolkit.worker", "toolkit._plan", "toolkit.models.model", "toolkit.containers.build"],
+    ["toolkit.worker", "toolkit._plan", "toolkit.models.model", "toolkit.parts.records"],
 )
 def test_not_public(module: str) -> None:
     assert not is_public(module)
