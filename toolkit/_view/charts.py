@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.arrays import Floats
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
+from toolkit.statistics.arrays import Floats
 
 WIDTH, HEIGHT = 640.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0

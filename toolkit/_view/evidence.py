@@ -101,7 +101,7 @@ def _labels(run: Run, where: dict[str, list[Any]]) -> list[str]:
 
 
 def _neuronpedia(space: dict[str, Any], index: int) -> str | None:
-    from toolkit.addresses import neuronpedia_page
+    from toolkit.features.addresses import neuronpedia_page
 
     return neuronpedia_page(space, index)
 
@@ -265,7 +265,7 @@ def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
     """One row per space: the strongest feature at each of these tokens, shaded within the row."""
     import polars as pl
 
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     best = (
         rows.filter(pl.col("position").is_in(shown))

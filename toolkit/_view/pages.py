@@ -173,7 +173,7 @@ def features(library: Library, query: Query, name: str) -> Page:
     links, why = {"address": feature_link(name)}, opened.why("features")
     caption = "Features, most certain first"
     grid = Grid("features", caption, frame, links, why, parts, lines.height)
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
     facts = {
