@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from toolkit.executors import WorkerRequest
+from toolkit.executors.interface import WorkerRequest
 from toolkit_docker import _start
 from toolkit_docker._leftovers import HOST, PROCESS, STARTED, WORKER
 from toolkit_docker._params import Docker
@@ -105,10 +105,10 @@ def in_store(toolkit: Any, name: str, *words: str | Path) -> Any:
 
 
 def test_docker_local_and_split_runs_leave_identical_tables(
-    engine: Any, toolkit: Any, toy: Any
+    engine: Any, toolkit: Any, toy: Any, local_tables: Any
 ) -> None:
     spec = toy()
-    local = in_store(toolkit, "local", spec)
+    local = local_tables(spec).fingerprint
     assert in_store(toolkit, "docker", spec, "--on", "docker") == local
     split = yaml.safe_load(spec.read_text())
     split["stages"][0]["on"] = "docker"
@@ -208,9 +208,8 @@ def worker_process(container: Any) -> int:
 
 @pytest.mark.parametrize("victim", ["worker", "container"])
 def test_a_killed_container_costs_its_step_another_try(
-    victim: str, engine: Any, toolkit: Any, toy: Any
+    victim: str, engine: Any, toolkit: Any, toy: Any, local_tables: Any
 ) -> None:
-    local = in_store(toolkit, "local", slow_spec(toy))
     process = toolkit.start("run", slow_spec(toy), "--on", "docker")
     container = wait_for(lambda: running(engine))[0]
     wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*")))
@@ -219,7 +218,7 @@ def test_a_killed_container_costs_its_step_another_try(
     else:
         container.remove(force=True)
     assert process.wait(timeout=300) == 0
-    assert fingerprint(toolkit.store) == local
+    assert fingerprint(toolkit.store) == local_tables(slow_spec(toy)).fingerprint
 
 
 def test_a_memory_limit_that_is_hit_is_named(
@@ -293,7 +292,7 @@ def test_the_whole_program_runs_in_the_image_by_hand(
     image: Path, engine: Any, root: Path, tmp_path: Path
 ) -> None:
     """For a caller without rights, who owns the folder of the store."""
-    from toolkit.images import read_lock
+    from toolkit.containers.images import read_lock
 
     folder = tmp_path / "data"
     folder.mkdir()
@@ -308,7 +307,7 @@ def test_the_whole_program_runs_in_the_image_by_hand(
 def test_by_hand_on_the_gpu_that_is_named(
     image_on_engine_with_gpus: Path, engine_with_gpus: Any, root: Path
 ) -> None:
-    from toolkit.images import read_lock
+    from toolkit.containers.images import read_lock
 
     pin = read_lock(image_on_engine_with_gpus)["cpu"].image
     run = "toolkit run /tmp/specs/toy.yaml --store /tmp/store && env"
@@ -340,7 +339,7 @@ def test_the_container_of_a_dead_run_is_removed_by_the_next(
 def test_containers_of_living_runs_and_of_other_machines_are_left_alone(
     engine: Any, image: Path
 ) -> None:
-    from toolkit.images import read_lock
+    from toolkit.containers.images import read_lock
     from toolkit_docker._leftovers import remove_leftovers
 
     pin = read_lock(image)["cpu"].image
@@ -380,10 +379,9 @@ def own_engine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.mark.usefixtures("image_on_engine_with_gpus")
 def test_an_engine_killed_in_the_middle_loses_no_step(
-    own_engine: tuple[str, str], toolkit: Any, toy: Any, root: Path
+    own_engine: tuple[str, str], toolkit: Any, toy: Any, root: Path, local_tables: Any
 ) -> None:
     host, folder = own_engine
-    local = in_store(toolkit, "local", slow_spec(toy))
     process = toolkit.start("run", slow_spec(toy), "--on", "docker", DOCKER_HOST=host)
     wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*")))
     pid = int(Path(folder, "docker.pid").read_text())
@@ -394,4 +392,4 @@ def test_an_engine_killed_in_the_middle_loses_no_step(
     subprocess.run(["bash", script, "up", folder, "gpu"], check=True)
     result = toolkit.run("run", slow_spec(toy), "--on", "docker", DOCKER_HOST=host)
     assert result.returncode == 0, result.stderr
-    assert fingerprint(toolkit.store) == local
+    assert fingerprint(toolkit.store) == local_tables(slow_spec(toy)).fingerprint
