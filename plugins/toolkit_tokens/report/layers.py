@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.addresses import layer_of, prefixes
+from toolkit.features.addresses import layer_of, prefixes
 from toolkit.work import Figure, Inputs
 
 from .drawings import bands, lines
