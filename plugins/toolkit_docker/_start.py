@@ -17,7 +17,7 @@ from toolkit.containers import (
     require_gpu_choice,
     token_mounts,
 )
-from toolkit.engines import connect, is_podman
+from toolkit.engines import connect, explained, is_podman
 from toolkit.errors import BadInput
 from toolkit.executors import Worker, WorkerRequest
 from toolkit.images import image_reference
@@ -35,8 +35,9 @@ def start(params: Docker, request: WorkerRequest) -> Worker:
     """Create and start one container; its worker then says hello."""
     client = connect()
     try:
-        remove_leftovers(client)
-        return _create_and_start(client, params, request)
+        with explained():
+            remove_leftovers(client)
+            return _create_and_start(client, params, request)
     except BaseException:
         client.close()
         raise
@@ -63,8 +64,10 @@ def _create_and_start(client: DockerClient, params: Docker, request: WorkerReque
     try:
         worker.attach()
         container.start()
-    except APIError as error:
+    except BaseException as error:
         worker.close()
+        if not isinstance(error, APIError):
+            raise
         container.remove(force=True)
         raise start_failure(error, request) from None
     return worker
