@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from toolkit.apptainer import PROGRAMS, exec_words, exported_sif
 from toolkit.containers import (
@@ -20,7 +21,7 @@ from toolkit.containers import (
 from toolkit.errors import BadInput
 from toolkit.executors import Worker, WorkerRequest, WorkersHere, gpu_request
 from toolkit.files import PathText, locate
-from toolkit.images import read_lock
+from toolkit.images import known_name, read_lock
 from toolkit.processes import PipedWorker
 
 
@@ -32,7 +33,7 @@ class Apptainer(WorkersHere):
         description="The image file. Default: the file that `toolkit images export NAME FILE.sif` "
         "recorded for `image`.",
     )
-    image: str | None = Field(
+    image: Annotated[str, AfterValidator(known_name)] | None = Field(
         None, description="A pinned image's name. Default: cuda if GPUs are named, else cpu."
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -161,5 +163,8 @@ def command(params: Docker, request: WorkerRequest) -> str:
 
 
 def _mount_text(mount: Mount) -> str:
-    text = f"type=bind,source={mount.outside},target={mount.inside}"
-    return text if mount.writable else f"{text},readonly"
+    """A mount as `--mount` takes it: a CSV row, in which a path with a comma is quoted."""
+    fields = ["type=bind", f"source={mount.outside}", f"target={mount.inside}"]
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(fields if mount.writable else [*fields, "readonly"])
+    return row.getvalue()
