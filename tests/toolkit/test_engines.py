@@ -23,10 +23,10 @@ from requests.exceptions import ConnectionError as ConnectionLost
 
 from toolkit._images import build, diagnose, export
 from toolkit._images.build import _load
-from toolkit.engines import connect, explained
+from toolkit.containers.engines import connect, explained
+from toolkit.containers.images import PinnedImage
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.images import PinnedImage
+from toolkit.executors.interface import WorkerRequest
 from toolkit_docker._leftovers import HOST, WORKER, remove_leftovers
 from toolkit_docker._worker import ContainerWorker
 

@@ -6,10 +6,10 @@ import re
 import shutil
 from collections.abc import Sequence
 
-from toolkit.containers import COMMAND, Mount, environment_for, mounts_for
+from toolkit.containers.images import read_lock, user_lock
+from toolkit.containers.mounts import COMMAND, Mount, environment_for, mounts_for
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.images import read_lock, user_lock
+from toolkit.executors.interface import WorkerRequest
 
 PROGRAMS = ("apptainer", "singularity")
 
