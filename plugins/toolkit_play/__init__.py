@@ -43,7 +43,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="play.games",
         help="Lets the model play a game, all games of a step in one stream of replies.",
-        version="3",
+        version="4",
         params=params.Play,
         run=play.play,
         reads=(),
@@ -61,7 +61,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Lets the model play while features of SAEs are held at other values.",
         params=patched.PatchedPlay,
         run=patched.play_patched,
-        version="3",
+        version="4",
         reads=(),
         optional=("verdicts", "activations"),
         writes=("games", "rounds"),

@@ -14,10 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from toolkit.games import Parser, Prompt, Reply
+from toolkit.games import Parser, Prompt, Reply, lines_of
 from toolkit.parts import Params
 
-from .normal import lines_of
 from .options import (
     AMBIGUOUS,
     EMPTY,

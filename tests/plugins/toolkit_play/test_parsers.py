@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.games import Option, Prompt, Reply
+from toolkit.games import Option, Prompt, Reply, lines_of
 from toolkit.parts import ParserPart
 from toolkit.testing.contracts import check_part
 from toolkit.testing.judging import EXAMPLE, judge
@@ -139,8 +139,6 @@ def test_any_text_is_an_action_or_a_failure(text: str) -> None:
 
 
 def _says_anything(text: str) -> bool:
-    from toolkit_play.parsers.normal import lines_of
-
     return bool(lines_of(text))
 
 
