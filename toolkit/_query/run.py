@@ -86,6 +86,11 @@ class Run:
         """The rows of a table whose columns have one of the values in `where`, with a column
         `stage`; of one stage, if it is named.
         """
+        self.check_stage(table, stage)
+        return self.rows.by_stage(table, where, columns, stage)
+
+    def check_stage(self, table: str, stage: str | None) -> None:
+        """Refuse a stage that the run does not have."""
         from toolkit.errors import BadInput, choices, nearest
 
         if stage is not None and stage not in self.stages(table):
@@ -97,7 +102,6 @@ class Run:
                     f"Run {self.id} has no stage '{stage}'.{nearest(stage, known)} Stages: "
                     f"{choices(known)}."
                 )
-        return self.rows.by_stage(table, where, columns, stage)
 
     def texts(self, samples: Sequence[str]) -> list[Row]:
         """The rows of table `samples` for these samples."""

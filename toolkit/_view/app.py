@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -29,9 +29,6 @@ from toolkit._view.library import Library
 from toolkit._view.page import Page, resource
 from toolkit._view.request import Query
 from toolkit.errors import BadInput, ToolkitError
-
-if TYPE_CHECKING:
-    import polars as pl
 
 Maker = Callable[..., Page]
 PAGES: dict[str, Maker] = {
@@ -136,28 +133,19 @@ class Explorer:
         return FileResponse(path, media_type=kind, headers=headers, background=remove)
 
     def _written(self, grid: Grid, file_format: str) -> Path:
-        """A temporary file with all rows of a table. Between its parts other requests are
-        answered.
+        """A temporary file with all rows of a table. Meanwhile pages are made; another file
+        waits.
         """
         handle, name = tempfile.mkstemp(prefix="toolkit-view-", suffix=f".{file_format}")
         os.close(handle)
         try:
-            WRITERS[file_format](self._parts(grid), Path(name))
+            assert grid.parts is not None
+            with self.library.download_lock:
+                WRITERS[file_format](grid.parts(), Path(name))
         except BaseException:
             os.unlink(name)
             raise
         return Path(name)
-
-    def _parts(self, grid: Grid) -> Iterator[pl.DataFrame]:
-        assert grid.parts is not None
-        yield grid.frame.clear()  # the columns, also of a table without rows
-        parts = grid.parts()
-        while True:
-            with self.library.lock:
-                part = next(parts, None)
-            if part is None:
-                return
-            yield part
 
     def _error(self, status: int, message: str, request: Request) -> Response:
         page = Page("error.html", "Not found" if status == 404 else "Failed", {"message": message})

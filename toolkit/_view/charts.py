@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from toolkit.arrays import Floats
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
 
 WIDTH, HEIGHT = 640.0, 300.0
@@ -35,13 +36,15 @@ def chart(name: str, body: Iterable[str], **data: float) -> str:
     )
 
 
-def histogram(values: Sequence[float], title: str) -> str:
+def histogram(values: Sequence[float] | Floats, title: str) -> str:
     """A histogram of a feature's values."""
-    low, high = min(0.0, *values), max(values)
+    import numpy as np
+
+    numbers = np.asarray(values, dtype=float)
+    low, high = min(0.0, float(numbers.min())), float(numbers.max())
     width = (high - low) / BINS or 1.0
-    counts = [0] * BINS
-    for value in values:
-        counts[min(BINS - 1, int((value - low) / width))] += 1
+    bins = np.minimum(((numbers - low) / width).astype(int), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS).tolist()
     x = ChartAxis(low, low + width * BINS, LEFT, WIDTH - RIGHT)
     y = ChartAxis(0, max(counts), HEIGHT - BOTTOM, TOP)
     bars = []

@@ -44,8 +44,7 @@ SAYS = {
     "/compare": ["other-1", "full-1", "rate_a"],
     "/run/{name}": ["What moves it?", "compare.welch", "activations", "toolkit run full-1"],
     "/run/{name}/features": [
-        *("2/7", "2/5", "-1.25", "lost vs won", "stopping early"),
-        "Download (at most 100,000 rows):",
+        *("2/7", "2/5", "-1.25", "lost vs won", "stopping early", "Download:"),
     ],
     "/run/{name}/feature": [
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
