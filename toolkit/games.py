@@ -54,11 +54,16 @@ _TYPOGRAPHY = str.maketrans(
         "\u200b": "",
         "\u200d": "",
         "\ufeff": "",
+        "\ufe0f": "",
+        "\u20e3": "",
         "\u3002": ".",
     }
 )
 _ESCAPED = re.compile(r"\\(?=[$%*_#)(])")
-_LATEX = re.compile(r"\\(?:boxed|text)\{([^{}]*)\}")
+_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathbf)\{([^{}]*)\}")
+_MATH = re.compile(r"\$+\s*(\\(?:boxed|text|textbf|mathbf)\{.*\})\s*\$+")
+_PICTURES = re.compile("[\u2300-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]+")
+_ARROWS = re.compile(r"(^|:)\s*(?:[\u2190-\u21ff\u27f5-\u27ff]+\s*|=+\s+)")
 _EMPHASIS = re.compile(r"\*+|~~|`+|(?<![A-Za-z0-9])_+|_+(?![A-Za-z0-9])")
 _LINE_MARK = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-+\u2022\u00b7*]\s+|\|\s*)+")
 _BRACKETS = re.compile(r"[<\[{\"]+|[>\]}\"]+")
@@ -277,8 +282,11 @@ def lines_of(text: str) -> list[str]:
 
 
 def _normal_line(line: str) -> str:
-    line = _LATEX.sub(r"\1", _ESCAPED.sub("", line))
-    line = _BRACKETS.sub(" ", _EMPHASIS.sub("", line))
+    line = _ESCAPED.sub("", _MATH.sub(r"\1", line))
+    while (inner := _LATEX.sub(r"\1", line)) != line:
+        line = inner
+    line = _BRACKETS.sub(" ", _EMPHASIS.sub("", _PICTURES.sub(" ", line)))
+    line = _ARROWS.sub(r"\1 ", line)
     line = _LINE_MARK.sub("", line)
     line = _THOUSANDS.sub(lambda match: match[1] + re.sub(r"[, ]", "", match[2]), line)
     line = _CENTS.sub("", line)

@@ -21,7 +21,7 @@ from .scopes import ALL
 
 
 @dataclass(frozen=True)
-class _Clusters:
+class _GameClusters:
     """The cluster of each row of a design, how many there are, and how a table names them."""
 
     names: Sequence[Hashable]
@@ -71,7 +71,7 @@ def _varied(games: Sequence[GameRecord]) -> list[str]:
     return [name for name in names if len({game.switches.get(name, False) for game in games}) > 1]
 
 
-def _clusters(games: Sequence[GameRecord], columns: int) -> _Clusters:
+def _clusters(games: Sequence[GameRecord], columns: int) -> _GameClusters:
     """Games of one repetition share their luck, so repetitions are the clusters if they are enough:
     by their effective number at least ten, and more than the columns of the design.
     """
@@ -79,13 +79,13 @@ def _clusters(games: Sequence[GameRecord], columns: int) -> _Clusters:
     count, effective = len(set(repetitions)), effective_number(repetitions)
     if effective >= FEWEST_CLUSTERS and effective > columns:
         note = f"{len(games):,} games; clusters are {count:,} repetitions, whose games share luck"
-        return _Clusters(repetitions, count, note)
+        return _GameClusters(repetitions, count, note)
     note = (
         f"{len(games):,} games, each its own cluster: {count} repetitions of these sizes tell no "
         f"more than {effective:.1f} of one size. That games of a repetition share their luck is "
         "not accounted for"
     )
-    return _Clusters([game.name for game in games], len(games), note)
+    return _GameClusters([game.name for game in games], len(games), note)
 
 
 def _design(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
@@ -109,7 +109,7 @@ def _single_effects(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
-    clusters: _Clusters,
+    clusters: _GameClusters,
     measure: str,
 ) -> Iterator[dict[str, Any]]:
     coefficients = fit(_design(games, switches), outcome, clusters.names)
@@ -128,7 +128,7 @@ def _effect_row(
     subject: str,
     coefficient: Coefficient,
     q: float | None,
-    clusters: _Clusters,
+    clusters: _GameClusters,
 ) -> dict[str, Any]:
     return row(
         measure,
@@ -148,7 +148,7 @@ def _pair_effects(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
-    clusters: _Clusters,
+    clusters: _GameClusters,
     measure: str,
 ) -> Iterator[dict[str, Any]]:
     """The interaction of each two switches, one pair at a time."""
@@ -187,7 +187,7 @@ def _leaving_effects(
     names: list[Hashable] = [game.name for game in per_decision]
     count = len(set(names))
     note = f"{len(decided):,} decisions; clusters are {count:,} games"
-    clusters = _Clusters(names, count, note)
+    clusters = _GameClusters(names, count, note)
     yield from _single_effects(per_decision, switches, outcome, clusters, "odds:leaving")
 
 
@@ -216,7 +216,7 @@ def _trend(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     event: Floats,
-    clusters: _Clusters,
+    clusters: _GameClusters,
 ) -> dict[str, Any]:
     """The effect of one more switch on the odds of the event."""
     subject = "log odds a switch"

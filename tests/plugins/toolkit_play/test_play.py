@@ -412,7 +412,7 @@ def test_what_a_game_keeps_of_its_condition() -> None:
         "groups": {"layout": "corrected", "mode": "fixed"},
         "label": "fixed W",
         "leaving": ["stop"],
-        "parser": "strict 1",
+        "parser": "strict 2",
         "stakes": True,
         "switches": {"G": False, "H": False, "M": False, "P": False, "W": True},
         "temperature": 0.7,
