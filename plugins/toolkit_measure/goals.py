@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from toolkit.games import normal
+from toolkit.samples.games import normal
 
 _WORDS = (
     r"\b(?:target|goal)\b(?: (?:amount|balance))?"

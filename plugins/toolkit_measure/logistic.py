@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 
 FEWEST_CLUSTERS = 10
 """With fewer clusters the sandwich estimate is not reliable."""

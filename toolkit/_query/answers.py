@@ -192,8 +192,10 @@ SEARCHED: Mapping[str, tuple[str, Mapping[str, list[str]], str]] = {
 """What `search` searches: a table, some of its rows, and their column of texts."""
 
 
-def search(run: Run, text: str, k: int) -> pl.DataFrame:
-    """Features of a run whose address, label, words or promoted tokens have `text` in them."""
+def search(run: Run, text: str, k: int, labels: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Features of a run whose address, label, words or promoted tokens have `text` in them;
+    `labels` are those of the run, if they are known.
+    """
     from toolkit.errors import BadInput
 
     rows = []
@@ -203,21 +205,29 @@ def search(run: Run, text: str, k: int) -> pl.DataFrame:
     except BadInput:
         pass  # not an address here: it may be a word
     sought = text.strip().lower()
-    for kind, (table, where, column) in SEARCHED.items():
+    for kind, (table, _, column) in SEARCHED.items():
         if sought and run.stages(table):
-            rows += _matches(run, table, where, column, sought, kind)
+            known = labels if kind == "label" else None
+            texts = searched_texts(run, kind) if known is None else known
+            rows += _matches(run, texts, column, sought, kind)
     return frame(rows[:k], ("address", "match", "text"))
 
 
+def searched_texts(run: Run, kind: str) -> pl.DataFrame:
+    """The texts of one kind that `search` searches: space, feature and the column of texts."""
+    import polars as pl
+
+    table, where, column = SEARCHED[kind]
+    rows = pl.DataFrame(run.read_stages(table, None, where, ("space", "feature", column)))
+    return rows.explode(column) if rows.schema[column] == pl.List else rows
+
+
 def _matches(
-    run: Run, table: str, where: Mapping[str, list[str]], column: str, sought: str, kind: str
+    run: Run, texts: pl.DataFrame, column: str, sought: str, kind: str
 ) -> list[dict[str, Any]]:
     import polars as pl
 
-    rows = pl.DataFrame(run.read_stages(table, None, where, ("space", "feature", column)))
-    if rows.schema[column] == pl.List:
-        rows = rows.explode(column)
-    hits = rows.filter(pl.col(column).str.to_lowercase().str.contains(sought, literal=True))
+    hits = texts.filter(pl.col(column).str.to_lowercase().str.contains(sought, literal=True))
     hits = hits.unique(["space", "feature"], keep="first", maintain_order=True)
     return [
         {"address": run.label(row["space"], row["feature"]), "match": kind, "text": row[column]}

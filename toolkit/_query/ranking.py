@@ -132,7 +132,7 @@ def entries_by_stat(
     import numpy as np
     import polars as pl
 
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     heads = ("space", "feature", "stat", "group", "number")
     table = run.rows.encoded("features", where, heads, stage)

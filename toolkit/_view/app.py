@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,19 @@ PAGES: dict[str, Maker] = {
     "/run/{name}/game": pages.game,
     "/run/{name}/comparison": evidence.comparison,
 }
+READ_BY_ALL = ("table", "as")
+READ: dict[Maker, Sequence[str]] = {
+    pages.search: ("q",),
+    pages.compare: ("a", "b"),
+    pages.features: ("layer", "stage", "by", "significant"),
+    evidence.feature: ("address",),
+    pages.samples: ("offset",),
+    evidence.sample: ("sample", "position", "space", "part"),
+    pages.games: ("outcome",),
+    pages.game: ("game",),
+    evidence.comparison: ("comparison", "low", "high", "q", "q_low"),
+}
+"""The names in the query of an address that a page reads."""
 REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -96,6 +109,7 @@ class Explorer:
     def _answer(self, maker: Maker, request: Request) -> Response:
         query = Query(dict(request.query_params))
         try:
+            query.check_names(READ.get(maker, ()), READ_BY_ALL)
             with nullcontext() if maker is pages.findings else self.library.lock:
                 page = maker(self.library, query, **request.path_params)
                 if not query.downloads:
@@ -153,7 +167,9 @@ class Explorer:
 
     def missing(self, request: Request, error: Exception) -> Response:
         """The page for an unknown address."""
-        return self._error(404, "There is no such page.", request)
+        return self._error(
+            404, "There is no such page. Choose a run from the first page, or search.", request
+        )
 
     def failed(self, request: Request, error: Exception) -> Response:
         """The page for an unexpected error, whose traceback is in the terminal."""

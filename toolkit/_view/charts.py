@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.arrays import Floats
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
+from toolkit.statistics.arrays import Floats
 
 WIDTH, HEIGHT = 640.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
@@ -96,7 +96,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
 
 
 def _clipped(name: str) -> str:
-    return name if len(name) <= 34 else f"{name[:33]}\N{HORIZONTAL ELLIPSIS}"
+    return name if len(name) <= 30 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _height(q: float) -> float:

@@ -101,7 +101,7 @@ def _labels(run: Run, where: dict[str, list[Any]]) -> list[str]:
 
 
 def _neuronpedia(space: dict[str, Any], index: int) -> str | None:
-    from toolkit.addresses import neuronpedia_page
+    from toolkit.features.addresses import neuronpedia_page
 
     return neuronpedia_page(space, index)
 
@@ -183,7 +183,10 @@ def sample(library: Library, query: Query, name: str) -> Page:
     position, space = query.integer("position"), query.text("space")
     pieces: list[str] = text["pieces"]
     if position is not None and position >= len(pieces):
-        raise BadInput(f"Sample '{text['sample']}' has {len(pieces)} tokens, from 0.")
+        raise BadInput(
+            f"Sample '{text['sample']}' has {len(pieces)} tokens: write position=0 to "
+            f"{len(pieces) - 1}."
+        )
     if space is not None:
         run.view.check_space(space)
     start = (position or 0) // BLOCK * BLOCK
@@ -262,7 +265,7 @@ def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
     """One row per space: the strongest feature at each of these tokens, shaded within the row."""
     import polars as pl
 
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     best = (
         rows.filter(pl.col("position").is_in(shown))
@@ -353,7 +356,9 @@ def comparison(library: Library, query: Query, name: str) -> Page:
     comparison_id = query.required("comparison")
     rows = run.read_stages("comparisons", None, {"comparison": [comparison_id]}).to_pylist()
     if not rows:
-        raise BadInput(f"Run {name} has no comparison '{comparison_id}'.")
+        raise BadInput(
+            f"Run {name} has no comparison '{comparison_id}'. Choose one from the run's page."
+        )
     facts = rows[0]
     effect = facts["effect"] or "d"
     tested = library.tested(run, comparison_id, effect)

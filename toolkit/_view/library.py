@@ -72,7 +72,10 @@ class Library:
         states = self.states()
         ids = {*run_ids(self.folder), *(row.run for row in states)}
         if name not in ids:
-            raise BadInput(f"There is no run '{name}' in this store.{nearest(name, ids)}")
+            raise BadInput(
+                f"There is no run '{name}' in this store.{nearest(name, ids)} Choose one from the "
+                "first page."
+            )
         state = next((row for row in states if row.run == name), None)
         journal = run_folder(self.folder, name) / "events.jsonl"
         size = journal.stat().st_size if journal.exists() else 0
@@ -158,6 +161,16 @@ class Library:
         changes: pl.DataFrame = self.answers.get(key, read, _bytes)
         return changes
 
+    def labels(self, run: Run) -> pl.DataFrame:
+        """The labels of a run's features, for the search."""
+        from toolkit._query import answers
+
+        key = ("labels", run.id, len(run.steps))
+        labels: pl.DataFrame = self.answers.get(
+            key, lambda: answers.searched_texts(run, "label"), _bytes
+        )
+        return labels
+
     def tested(self, run: Run, comparison: str, effect: str) -> TestedFeatures:
         """The features that a comparison tested."""
         from toolkit._query.tested import tested_features
@@ -185,6 +198,7 @@ class Library:
         try:
             self.answers.get(key, lambda: True, _one)
             self.features(run, None, None, None, False)
+            self.labels(run)
             rows = run.read_stages("comparisons", None, None, ("comparison", "effect"))
             for row in rows.to_pylist()[:PREPARED]:
                 self.tested(run, row["comparison"], row["effect"] or "d")

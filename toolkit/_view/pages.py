@@ -173,7 +173,7 @@ def features(library: Library, query: Query, name: str) -> Page:
     links, why = {"address": feature_link(name)}, opened.why("features")
     caption = "Features, most certain first"
     grid = Grid("features", caption, frame, links, why, parts, lines.height)
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
     facts = {
@@ -234,7 +234,7 @@ def game(library: Library, query: Query, name: str) -> Page:
     opened, game_id = library.run(name), query.required("game")
     rows = opened.read_stages("games", None, {"game": [game_id]}).to_pylist()
     if not rows:
-        raise BadInput(f"Run {name} has no game '{game_id}'.")
+        raise BadInput(f"Run {name} has no game '{game_id}'. Choose one from Games.")
     turns = opened.read_stages("rounds", None, {"game": [game_id]}).to_pylist()
     turns.sort(key=lambda row: (row["round"], row["attempt"]))
     columns = (
@@ -252,9 +252,9 @@ def search(library: Library, query: Query) -> Page:
     text = query.text("q")
     parts = []
     for state in reversed(library.states()) if text else ():
-        hits = answers.search(
-            library.run(state.run), text or "", MAX_DOWNLOAD_ROWS if query.downloads else 50
-        )
+        run = library.run(state.run)
+        most = MAX_DOWNLOAD_ROWS if query.downloads else 50
+        hits = answers.search(run, text or "", most, library.labels(run))
         parts.append(hits.select(pl.lit(state.run).alias("run"), pl.all().cast(pl.String)))
     columns = ("run", "address", "match", "text")
     frame = pl.concat(parts) if parts else answers.frame([], columns)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from toolkit.games import Option, Prompt, Reply, lines_of, normal
+from toolkit.samples.games import Option, Prompt, Reply, lines_of, normal
 
 NO_AMOUNT, NOT_OFFERED = "no amount", "amount not offered"
 AMBIGUOUS, UNREADABLE, EMPTY = "ambiguous", "no decision", "empty"
