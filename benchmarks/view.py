@@ -46,14 +46,14 @@ class Server(NamedTuple):
 def served(store: Path) -> Iterator[Server]:
     """`toolkit view` in a process of its own."""
     command = [sys.executable, "-m", "toolkit", "view", str(store), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        base = server.stdout.readline().strip().rstrip("/")
-        yield Server(base, psutil.Process(server.pid))
-    finally:
-        server.terminate()
-        server.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            base = server.stdout.readline().strip().rstrip("/")
+            yield Server(base, psutil.Process(server.pid))
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def get(server: Server, path: str, values: Mapping[str, object]) -> float:

@@ -123,11 +123,32 @@ def test_exp0_leaves_the_tables_of_a_local_run(toolkit, three_nodes, root, tmp_p
     assert {("exp0_llama", stage) for stage in stages} <= check_both(toolkit)
 
 
+def kill_driver(toolkit, three_nodes, words: tuple[str | Path, ...], stage: str) -> None:
+    """Start the run of a study on Ray, and kill it when it has committed a step of a stage."""
+    process = toolkit.start("run", *words, *ACTORS, **three_nodes.env, **QUIET)
+    until(toolkit, "step_done", stage=stage)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def keys_of(toolkit, name: str, stage: str) -> set[str]:
+    """The steps of a stage that have had an event of a name."""
+    told = [event for event in events(toolkit) if event.get("event") == name]
+    return {event["key"] for event in told if event["stage"] == stage}
+
+
 @pytest.mark.timeout(900)
 def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root, tmp_path):
-    """Exp1 and exp2 share the games of exp0."""
+    """Exp1 and exp2 share the games of exp0. The driver of exp1 is killed in the middle of
+    `features`, and the same command takes over the steps that it had committed.
+    """
     path = f"sinks.published.with.path={tmp_path / 'exp1'}"
-    run_both(toolkit, three_nodes, study(root, "exp1_sae_l1_31", path))
+    exp1 = study(root, "exp1_sae_l1_31", path)
+    kill_driver(toolkit, three_nodes, exp1, "features")
+    committed = keys_of(toolkit, "step_done", "features")
+    run_both(toolkit, three_nodes, exp1)
+    assert committed <= keys_of(toolkit, "step_reused", "features")
+    assert keys_of(toolkit, "step_done", "features") > committed
     run_both(toolkit, three_nodes, study(root, "exp2_patching_l1_31", *EXP2))
     experiments = {experiment for experiment, _ in check_both(toolkit)}
     assert {"exp0_llama", "exp1_sae_l1_31", "exp2_patching_l1_31"} <= experiments
