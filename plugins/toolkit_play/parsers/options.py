@@ -47,7 +47,7 @@ _NO_STAKE = (
 amount that is not legible, a share, or the rest of `I bet you will win`.
 """
 _NO_OTHER_VERB = (
-    r"(?!\s+(?!(?:play|bett|gambl|wager|go|be|noth|th|morn|even)ing\b)[a-z]+ing\b"
+    r"(?!\s+(?!(?:play|bett|gambl|wager|go|be)ing\b)[a-z]+ing\b"
     r"|\s+to\s+(?:think|consider|reflect|ponder|ask|wonder)\b)"
 )
 """What may not follow the words of an option without an amount: `Stop worrying`."""
