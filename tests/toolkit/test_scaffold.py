@@ -84,7 +84,7 @@ def test_a_new_model_and_a_new_sae_fit_together(tmp_path: Path) -> None:
             ("stream.cumsum(1) / seen", "stream.mean(1, keepdim=True)"),
             "depends on the other texts of its batch or on the padding",
         ),
-        ("sae", (").relu()", ")"), "encode gave activations below zero"),
+        ("sae", (").relu()", ")"), "encode returned activations below zero"),
         ("sae", ("rows.float()", "rows"), "encode does not take bfloat16"),
     ],
 )

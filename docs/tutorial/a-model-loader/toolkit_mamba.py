@@ -137,7 +137,7 @@ class MambaModel(Model):
             return logits
 
     def _padded(self, batch: Sequence[Sequence[int]]) -> Tensor:
-        """Zeros on the right, where a token never looks."""
+        """Pad with zeros on the right, where no token attends."""
         import torch
 
         longest = max(map(len, batch))
@@ -158,7 +158,7 @@ class MambaModel(Model):
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
-    """The parts of this plugin."""
+    """List the parts of this plugin."""
     yield ModelPart(
         name="mamba",
         help="A Mamba in Hugging Face files.",
