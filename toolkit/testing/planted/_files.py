@@ -2,8 +2,8 @@
 
 Both describe the same SAE. The Llama Scope files keep the training-space tensors (inputs scaled
 to a norm of sqrt(d), decoder columns not unit) with one threshold in folded units, so a reader has
-to fold them. The Gemma Scope file is already folded and has a threshold per feature. Tensors are float32
-in both.
+to fold them. The Gemma Scope file is already folded and has a threshold per feature. Tensors are
+float32 in both.
 """
 
 from __future__ import annotations

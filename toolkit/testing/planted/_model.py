@@ -246,8 +246,8 @@ def _fetch(
     v: Floats,
     o: Floats,
 ) -> None:
-    """Make the first query head of a group attend to `source`, or to BOS without it, and write it to
-    `targets`.
+    """Make the first query head of a group attend to `source`, or to BOS without it, and write what
+    it reads to `targets`.
 
     The match is in the slowest rotary pair, so distance does not matter; value dimension 0 is
     reserved for it.
