@@ -85,7 +85,8 @@ def _feature_sections() -> Iterator[Part]:
     yield ReportSection(
         name="top-features",
         title="Top features",
-        help="The features that differ most clearly, and the samples in which they fire hardest.",
+        help="The features that differ most clearly, and the samples in which they fire most "
+        "strongly.",
         reads=("features", "comparisons", "spaces", "activations", "samples", "sample_meta"),
         run=_top_features.figures,
         order=22,

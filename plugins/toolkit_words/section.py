@@ -43,7 +43,7 @@ def word_figures(inputs: Inputs) -> Iterator[Figure]:
     yield Figure(
         "Words that go with features", _word_table(order, groups, names), _sentence(tested, names)
     )
-    yield from _context_figure("Where they fire hardest", order, inputs, names)
+    yield from _context_figure("Where they fire most strongly", order, inputs, names)
 
 
 def word_findings(inputs: Inputs) -> Iterable[Finding]:
@@ -96,7 +96,9 @@ def token_figures(inputs: Inputs) -> Iterator[Figure]:
     yield Figure("Promoted and suppressed tokens", STYLE + draw.table(note, heads, cells), note)
     keys = dict.fromkeys((row["space"], row["feature"]) for row in rows)
     others = [key for key in keys if key not in with_words]
-    yield from _context_figure("Where features without words fire hardest", others, inputs, names)
+    yield from _context_figure(
+        "Where features without words fire most strongly", others, inputs, names
+    )
 
 
 # --- pieces ---------------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ def _context_figure(
         return
     numbers = pa.array(sorted({feature for _, feature in shown}), rows["feature"].type)
     chosen = rows.filter(pc.is_in(rows["feature"], value_set=numbers)).to_pylist()
-    words = "The places where each feature fires hardest, with the token marked."
+    words = "The places where each feature fires most strongly, with the token marked."
     yield Figure(title, _contexts(shown, _by_feature(chosen), names), words)
 
 

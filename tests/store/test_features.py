@@ -352,7 +352,7 @@ def test_a_feature_is_named_as_on_the_command_line(store: Store) -> None:
         ):
             assert view.feature(address) == ("A", 1)
         assert view.top(*view.feature("20/1"))["value"].to_list() == [3.0, 1.0]
-        with pytest.raises(BadInput, match=r"no space at layer 3 here\. Layers: 20"):
+        with pytest.raises(BadInput, match=r"no space at layer 3\. Layers: 20"):
             view.feature("3/1")
         with pytest.raises(BadInput, match="its width is 16384"):
             view.feature("20/16384")
@@ -510,8 +510,8 @@ def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
         ("DROP TABLE samples", "Only SELECT is allowed"),
         ("/* SELECT */ DELETE FROM samples", "Only SELECT is allowed"),
         ("SELECT 1; DROP TABLE samples", "One statement at a time"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "no function 'read_csv' here"),
-        ("SELECT * FROM READ_Parquet ('x')", "no function 'READ_Parquet' here"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "no function 'read_csv'."),
+        ("SELECT * FROM READ_Parquet ('x')", "no function 'READ_Parquet'."),
         ("SELECT * FROM \"read_csv\"('/etc/passwd')", "functions are written without quotes"),
         ("SELECT * FROM passwd", "polars cannot answer this"),
         ("SELECT * FROM '/etc/passwd'", "polars cannot answer this"),

@@ -173,7 +173,7 @@ def test_another_format_is_refused(uri: str) -> None:
     )
     with pytest.raises(
         StoreNotUsable,
-        match=rf"has format {STORE_FORMAT + 1}, .* It was made by sae-toolkit 9\. Use that version",
+        match=rf"has format {STORE_FORMAT + 1}; .* created by sae-toolkit 9\. Use that version",
     ):
         open_store(uri)
 

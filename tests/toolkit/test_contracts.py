@@ -94,7 +94,7 @@ class Nan(Params):
         ({"help": ""}, "its help must be a single line"),
         ({"params": Loose}, "its params accept unknown keys"),
         ({"params": Unexplained}, "params field 'n' has no description"),
-        ({"params": Forgets}, "JSON changes its params"),
+        ({"params": Forgets}, "its params change in a round trip through JSON"),
         ({"params": Nan}, "its params cannot be read back from JSON"),
     ],
 )

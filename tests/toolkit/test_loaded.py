@@ -487,7 +487,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
                 name: result[:, :-1] for name, result in rest[-1].items()
             },
         ),
-        "run returned resid_post.0 the shape (4, 31, 8); expected (4, 32, 8)",
+        "run returned resid_post.0 with the shape (4, 31, 8); expected (4, 32, 8)",
     ),
     (
         changed(

@@ -77,7 +77,7 @@ def test_a_new_model_and_a_new_sae_fit_together(tmp_path: Path) -> None:
         (
             "model",
             ('f"resid_post.{layer}", stream', 'f"resid_post.{layer + 1}", stream'),
-            "an edit at resid_post.0 does not show",
+            "an edit at resid_post.0 does not change",
         ),
         (
             "model",

@@ -196,7 +196,7 @@ def test_a_worker_that_is_slow_to_say_hello_is_reported_and_not_killed(
     assert "in phase 'start' of the worker's start (slow, or stuck; nothing is killed)" in (
         result.stderr
     )
-    assert "it has not said hello yet" in result.stderr
+    assert "it has not sent its hello message yet" in result.stderr
     assert "died" not in result.stderr
 
 

@@ -190,7 +190,8 @@ def _hugging_face() -> Diagnosis:
     )
     return Diagnosis(
         "Hugging Face cache",
-        f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(folder))} free)",
+        f"{cache} ({{'exists' if cache.exists() else 'does not exist yet'}}; "
+        f"{size(_free(folder))} free)",
         cure,
     )
 
@@ -205,7 +206,7 @@ def _store(folder: Path) -> Iterator[Diagnosis]:
     from toolkit_store import open_store
 
     if not folder.exists():
-        yield Diagnosis("store", f"none yet at {folder}; the first run makes it")
+        yield Diagnosis("store", f"none yet at {folder}; the first run creates it")
         return
     try:
         store = open_store(folder, read_only=True)

@@ -49,7 +49,7 @@ class RunSummary:
 
 @click.command("status")
 @click.argument("run", required=False)
-@click.option("--follow", is_flag=True, help="Show it again every second until no run is running.")
+@click.option("--follow", is_flag=True, help="Refresh every second until no run is running.")
 @json_option
 @store_option
 def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> None:

@@ -47,8 +47,8 @@ def ranking_entries(
     columns = ("space", "feature", "stat", "group", "number")
     if known and (unknown := next((stat for stat in stats if stat not in known), None)):
         raise BadInput(
-            f"No feature here has the statistic '{unknown}'.{nearest(unknown, known)} Statistics: "
-            f"{choices(known)}."
+            "No feature of these rows has the statistic "
+            f"'{unknown}'.{nearest(unknown, known)} Statistics: {choices(known)}."
         )
     if not set(TESTED) & set(known):
         return run.read_stages("features", stage, where, columns)

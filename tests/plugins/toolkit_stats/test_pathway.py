@@ -354,7 +354,7 @@ def test_signatures_have_every_decision_and_loadings_every_feature() -> None:
 
 
 def test_what_cannot_be_followed_or_ordered_is_said() -> None:
-    with pytest.raises(BadInput, match="There is no space at layer 7 here"):
+    with pytest.raises(BadInput, match="There is no space at layer 7"):
         run(world(4, 4), track=("7/1",))
     with pytest.raises(
         DataError,

@@ -58,11 +58,11 @@ def test_words_are_shown_with_both_halves_and_their_contexts(inputs: TableInputs
     assert list(titles) == [
         "Found and confirmed",
         "Words that go with features",
-        "Where they fire hardest",
+        "Where they fire most strongly",
     ]
     assert "gamble" in titles["Words that go with features"]
     assert titles["Found and confirmed"].count("<circle") == 2
-    assert "<mark>prompt" in titles["Where they fire hardest"]
+    assert "<mark>prompt" in titles["Where they fire most strongly"]
 
 
 def test_the_finding_has_its_numbers(inputs: TableInputs) -> None:
@@ -108,7 +108,7 @@ def test_contexts_of_features_without_words_are_shown_the_hardest_first(
     }
     kept = {name: inputs.read(name) for name in ("spaces", "feature_words")}
     _, figure = SECTIONS["promoted-tokens"].run(TableInputs({**kept, **tables}))
-    assert figure.title == "Where features without words fire hardest"
+    assert figure.title == "Where features without words fire most strongly"
     assert "<b>3/5</b>" in figure.html
     assert figure.html.index("<mark>hard</mark>") < figure.html.index("<mark>weak</mark>")
 

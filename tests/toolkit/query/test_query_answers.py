@@ -120,7 +120,7 @@ def test_json_and_csv_exclude_each_other(folder: Path) -> None:
         query.command, ["top", "2/5", "--json", "--csv", "--store", str(folder)]
     )
     assert result.exit_code == 2
-    assert "--json and --csv exclude each other" in result.output
+    assert "--json and --csv cannot be combined" in result.output
 
 
 def test_an_interrupted_run_gives_what_is_committed(folder: Path) -> None:

@@ -248,8 +248,8 @@ def test_similar_without_the_files_uses_projections_and_says_so(
     result = ask(moved / "store", "similar", "s1:0", "--json", run="r")
     assert json.loads(result.stdout) == exact
     assert result.stderr.startswith(
-        "from projections of 2 numbers per feature, cosines to about 0.71: the SAE files are "
-        "missing."
+        "computed from projections with 2 numbers per feature, so cosines are accurate to about "
+        "0.71: the SAE files are missing ("
     )
     refused(
         moved / "store",
@@ -299,10 +299,11 @@ def test_sql_shows_k_rows_and_reads_no_more(folder: Path) -> None:
     [
         ("DROP TABLE features", "Only SELECT is allowed"),
         ("SELECT 1; SELECT 2", "One statement at a time"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "There is no function 'read_csv' here"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "There is no function 'read_csv'."),
         (
             "SELECT * FROM nothing",
-            r"polars cannot answer this: relation 'nothing' was not found\. Tables: activations",
+            r"polars cannot run this statement: relation 'nothing' was not found\. Tables: "
+            "activations",
         ),
     ],
 )
