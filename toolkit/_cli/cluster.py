@@ -19,7 +19,7 @@ SPEC_FOLDER, STORE_FOLDER = "/toolkit/spec", "/toolkit/store"
 
 @click.group("cluster")
 def command() -> None:
-    """Write what a cluster needs to run a spec."""
+    """Write the manifests that run a spec on a cluster."""
 
 
 @command.command("render")

@@ -53,7 +53,7 @@ class RunSummary:
 @json_option
 @store_option
 def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> None:
-    """Show how far all runs are, or one RUN (its id or the beginning of it) with its stages."""
+    """Show the progress of all runs, or of one RUN (its id or the beginning of it) by stage."""
     from toolkit._run.run_folder import find_run, store_folder
 
     folder = store_folder(store)

@@ -32,7 +32,7 @@ OF_TOKENS = ("token", "token_by_head")
 )
 @click.option(
     "--at",
-    metavar="PLACE",
+    metavar="TOKENS",
     default="last",
     help="The tokens: last, all, or a span name. Default: last.",
 )
@@ -85,12 +85,12 @@ def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | 
 @click.option(
     "--from",
     "source",
-    metavar="PLACE",
+    metavar="TOKENS",
     default="decision",
     help="The query: decision, or a span name.",
 )
 @click.option(
-    "--to", "target", metavar="PLACE", required=True, help="The keys: last, all, or a span name."
+    "--to", "target", metavar="TOKENS", required=True, help="The keys: last, all, or a span name."
 )
 @click.option(
     "--by",
