@@ -251,7 +251,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     )
     yield StagePart(
         name="trace.pathway",
-        help="Features followed through layers for each unit and decision, and which go together.",
+        help="Features followed through layers for each unit and decision, and their correlations.",
         params=Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
@@ -263,8 +263,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield ReportSection(
         name="pathway",
         title="Through the layers",
-        help="Followed features by layer, what goes together across layers, and decisions as "
-        "points.",
+        help="Followed features by layer, correlations across layers, and decisions as points.",
         reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
         run=_pathway_section.figures,
         findings=_pathway_findings.findings,

@@ -38,7 +38,7 @@ def _descriptions() -> Iterator[Part]:
     )
     yield StagePart(
         name="words.replies",
-        help="The words of replies that go with each feature, confirmed on the other half.",
+        help="The words of replies associated with each feature, confirmed on the other half.",
         params=ReplyWords,
         run=replies.reply_words,
         estimates=Estimates(cost=costs.replies),
@@ -93,7 +93,7 @@ def _cross_reference() -> Part:
 def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="feature-words",
-        title="Words that go with features",
+        title="Words associated with features",
         help="Words of replies where a feature is high, found on one half and confirmed "
         "on the other.",
         reads=("feature_words", "spaces", "feature_contexts"),

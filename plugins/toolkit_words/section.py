@@ -41,7 +41,9 @@ def word_figures(inputs: Inputs) -> Iterator[Figure]:
         return
     order = sorted(groups, key=lambda key: (min(row["p"] for row in groups[key]), key))[:SHOWN]
     yield Figure(
-        "Words that go with features", _word_table(order, groups, names), _sentence(tested, names)
+        "Words associated with features",
+        _word_table(order, groups, names),
+        _sentence(tested, names),
     )
     yield from _context_figure("Where they fire most strongly", order, inputs, names)
 
@@ -173,7 +175,7 @@ def _halves(rows: Sequence[Row]) -> str:
             f'r="4" fill-opacity=".6"><title>{draw.escaped(cell(row["word"]))}</title></circle>'
         )
     parts += [
-        draw.text(margin + size / 2, top + size + 36, "log-odds where found", anchor="middle"),
+        draw.text(margin + size / 2, top + size + 36, "log-odds, select half", anchor="middle"),
         draw.text(16, top + size / 2, "in the confirm half", anchor="middle", turn=-90),
     ]
     legend = draw.key([("var(--computed)", "confirmed"), ("var(--faint)", "not confirmed")])

@@ -99,7 +99,7 @@ def test_orphans_are_removed_and_damage_is_noticed(uri: str) -> None:
 
 
 def test_local_part_is_for_writers_and_is_the_same_store(uri: str) -> None:
-    with pytest.raises(StoreNotUsable, match=r"There is no store at file:///.*A run makes one"):
+    with pytest.raises(StoreNotUsable, match=r"There is no store at file:///.*Check --store"):
         open_store(uri, read_only=True)
     assert not local_part(uri).exists()
     fill(open_store(uri, create=True))

@@ -307,7 +307,7 @@ def test_no_such_layer_lists_the_layers() -> None:
 def test_no_such_space_names_the_nearest() -> None:
     with pytest.raises(
         BadInput,
-        match=rf"no space '.*8y' here\. Did you mean '{LLAMA}/resid_post.25/{SCOPE}'\? Spaces: ",
+        match=rf"'.*8y'\. Did you mean '{LLAMA}/resid_post.25/{SCOPE}'\? Spaces: ",
     ):
         find(f"{LLAMA}/resid_post.25/{SCOPE[:-1]}y:7", [space()])
 

@@ -182,7 +182,7 @@ def test_podman_is_refused_where_a_gpu_is_asked_for(
         jobs=tmp_path / "jobs",
         inputs=tmp_path / "inputs",
     )
-    with pytest.raises(BadInput, match="ignores requests for GPUs without a word"):
+    with pytest.raises(BadInput, match="silently ignores requests for GPUs"):
         _start._create_and_start(podman, Docker(cdi=("nvidia.com/gpu=5",)), request)  # type: ignore[arg-type]
 
 

@@ -217,7 +217,7 @@ def test_specs_that_describe_one_name_differently_are_refused(
     assert "executors.slim: another spec that this run uses defines it differently" in (
         result.stderr
     )
-    assert "Write it in later.yaml." in result.stderr
+    assert "Define it in later.yaml." in result.stderr
 
 
 def test_a_stage_of_another_spec_runs_on_the_executor_that_its_spec_describes(

@@ -236,7 +236,7 @@ def test_a_gemma_transcoder_may_write_another_number_of_values(tmp_path: Path) -
     (sae,) = gemma(tmp_path, site="transcoders")
     assert (sae.inputs, sae.outputs, sae.reconstruct(ROWS).shape[1]) == (6, 4, 4)
     check_sae(sae, ROWS)
-    with pytest.raises(BadInput, match=r"it is a transcoder\. Say `site: transcoders`"):
+    with pytest.raises(BadInput, match=r"it is a transcoder\. Set `site: transcoders`"):
         gemma(tmp_path, site="res")
 
 

@@ -246,8 +246,8 @@ def test_a_column_named_twice(write: Write) -> None:
 
 def test_a_quote_that_does_not_end(write: Write) -> None:
     message = (
-        ":3 (row 2): this is no CSV: unexpected end of data. Put double quotes around cells, and "
-        "double those inside."
+        ":3 (row 2): this is not valid CSV: unexpected end of data. Put double quotes around "
+        "cells, and double those inside."
     )
     refused(write('text\none\n"two\n'), message)
 

@@ -299,7 +299,7 @@ def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
     message = (
         "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, "
         "cluster: prompt, half: all); a test needs at least 3 independent clusters to estimate "
-        "a spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
+        "a spread. Equal prompts join its units: give the experiment more distinct prompts, or set "
         "`cluster: none` if units are independent all the same (games that open with one prompt)."
     )
     refused(message, "welch", inputs, **PAIR)

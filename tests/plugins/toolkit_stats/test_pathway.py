@@ -409,7 +409,7 @@ def test_the_section_says_what_is_withheld_and_why() -> None:
     assert [figure.title for figure in figures] == [
         "ruin vs stop: followed features, layer by layer",
         "ruin vs stop: both groups",
-        "Features of different layers that go together",
+        "Correlated features of different layers",
         "Each decision as a point",
     ]
     assert (

@@ -371,10 +371,10 @@ def test_each_method_has_its_agreement_beside_its_gap() -> None:
         re.sub("<[^>]+>", " ", row).split()
         for row in re.findall("<tr>(.*?)</tr>", drawn.html, re.DOTALL)
     ]
-    (said,) = findings(inputs)
-    assert said.sentence == (
-        "relp: its parts miss the measured change by at most 0.25, and go with exact patching of "
-        "single tokens at r 0.90."
+    (finding,) = findings(inputs)
+    assert finding.sentence == (
+        "relp: its parts miss the measured change by at most 0.25, and correlate with exact "
+        "patching of single tokens at r 0.90."
     )
     assert cells[1:] == [
         ["direct", "head", "0.00", "not", "patched", "not", "patched", "0", "1"],

@@ -57,10 +57,10 @@ def test_words_are_shown_with_both_halves_and_their_contexts(inputs: TableInputs
     titles = {figure.title: figure.html for figure in SECTIONS["feature-words"].run(inputs)}
     assert list(titles) == [
         "Found and confirmed",
-        "Words that go with features",
+        "Words associated with features",
         "Where they fire most strongly",
     ]
-    assert "gamble" in titles["Words that go with features"]
+    assert "gamble" in titles["Words associated with features"]
     assert titles["Found and confirmed"].count("<circle") == 2
     assert "<mark>prompt" in titles["Where they fire most strongly"]
 
@@ -124,7 +124,7 @@ def test_agreement_of_descriptions_is_told_against_shuffles(inputs: TableInputs)
     section = SECTIONS["cross-reference"]
     figure, joined = section.run(inputs)
     assert "label~words" in figure.html
-    assert joined.title == "What is said of each"
+    assert joined.title == "Descriptions of each feature"
     assert section.findings is not None
     (result,) = section.findings(inputs)
     assert result.number == 0.5

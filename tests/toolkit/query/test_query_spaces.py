@@ -123,7 +123,7 @@ def test_diff_of_a_run_that_goes_on_is_about_what_its_journal_names(begun: Path,
 
 
 def test_diff_refuses_runs_without_a_common_space(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no space 's9' here"):
+    with pytest.raises(BadInput, match="no space 's9'"):
         ask_diff(folder, "part-1", "full-1", "--space", "s9")
     store = open_store(tmp_path / "new", create=True)
     for name, spaces, fires in (("one", SPACES[:1], FIRED[:1]), ("two", SPACES[1:2], FIRED[4:5])):
