@@ -1,6 +1,6 @@
 """Connects to the Ray cluster at RAY_ADDRESS, or else starts a Ray on this machine, without
-dashboard and telemetry. Ray's servers listen on every interface of a machine, so a Ray that is
-started here requires a token, which is drawn anew for each run.
+dashboard and telemetry. All ports of a Ray that is started here are on loopback, and since other
+users of the machine reach them there, it requires a token, which is drawn anew for each run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ QUIET = {
 }
 """Environment values of every Ray started from this process: no usage report."""
 SINGLE_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""Environment values of a Ray on this machine."""
+"""Environment values of a Ray on this machine. With the first, Ray takes the loopback address for
+that of its node, to which its servers bind; without it they listen on every interface.
+"""
 NO_CLOUD = "provider: {type: local}\n"
 """Without this file in its HOME, the head node queries a cloud's metadata service."""
 OBJECT_STORE_BYTES = 512 << 20

@@ -105,7 +105,7 @@ for token in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
 
 
 def test_a_ray_of_its_own_answers_nobody_without_its_token():
-    """Its servers listen on every interface: another process of the machine is refused as well."""
+    """Another process of the machine reaches its servers, and is refused."""
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", OWN],
         env=without_ray(),
