@@ -533,7 +533,7 @@ only:
 """
 
 
-def test_labels_words_places_and_verdicts_are_held_against_each_other(lab: Lab) -> None:
+def test_labels_words_places_and_verdicts_are_compared_with_each_other(lab: Lab) -> None:
     """Labels come from files, verdicts from the screen of Exp2, which runs on the way."""
     (lab.folder / "few.yaml").write_text(FEW_POINTS, encoding="utf-8")
     lab.run("exp3_cross_reference", str(lab.folder / "few"))

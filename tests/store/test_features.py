@@ -358,7 +358,7 @@ def test_a_feature_is_named_as_on_the_command_line(store: Store) -> None:
             view.feature("20/16384")
 
 
-def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
+def test_unknown_names_are_reported(store: Store, tmp_path: Path) -> None:
     features = toolkit_store.open(store.folder)
     with pytest.raises(BadInput, match="holds no runs yet"):
         features.run()

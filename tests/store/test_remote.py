@@ -194,7 +194,7 @@ def test_letters_that_are_read_in_two_ways_are_refused(uri: str) -> None:
         open_store(uri, create=True)
 
 
-def test_what_cannot_be_reached_is_told() -> None:
+def test_what_cannot_be_reached_is_reported() -> None:
     with pytest.raises(
         StoreNotUsable,
         match=r"The store at nowhere://x cannot be reached: .*Valid schemes: "

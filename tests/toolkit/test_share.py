@@ -210,7 +210,7 @@ def test_what_was_computed_here_is_not_replaced(hub: Hub, shared: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost", "changed"])
-def test_a_half_upload_is_told_by_push_and_refused_by_pull(
+def test_a_half_upload_is_reported_by_push_and_refused_by_pull(
     hub: Hub, shared: Path, tmp_path: Path, fault: str
 ) -> None:
     hub.fault = fault

@@ -180,7 +180,7 @@ def test_needs_of_other_specs_that_do_not_work(tmp_path: Path, need: str, messag
         load_spec(needing(tmp_path, need))
 
 
-def test_overlays_and_sets_keep_the_place_of_each_value() -> None:
+def test_overlays_and_sets_keep_the_location_of_each_value() -> None:
     overlay = RESOURCES / "overlay.yaml"
     loaded = load_spec(GOOD, [overlay], ["stages.features.with.at=all", "seed=7"])
     places = {
@@ -411,7 +411,7 @@ ANYTHING = st.recursive(
 
 @QUICK
 @given(st.dictionaries(st.sampled_from([*Spec.model_fields, "x"]), ANYTHING))
-def test_any_data_loads_or_is_refused_with_its_place(
+def test_any_data_loads_or_is_refused_with_its_location(
     tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"

@@ -242,7 +242,7 @@ def test_a_part_may_call_its_events_as_it_likes(toolkit: Any, odd: Any) -> None:
     assert [event["event"] for event in events].count("run_done") == 1
 
 
-def test_a_question_on_the_terminal_is_refused_with_the_cure(toolkit: Any, odd: Any) -> None:
+def test_a_question_on_the_terminal_is_refused_with_the_fix(toolkit: Any, odd: Any) -> None:
     result = toolkit.run(*odd, "--set", "stages.odd.with.ask=true")
     assert result.returncode == 3
     assert (

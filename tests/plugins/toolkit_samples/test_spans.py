@@ -63,7 +63,7 @@ def test_a_column_of_offsets(kind: str, tmp_path: Path, model: Any) -> None:
     assert {row["key"] for row in meta} == {"kind"}, "offsets are no metadata"
 
 
-def test_a_span_that_the_tokeniser_splits_is_told(model: Any) -> None:
+def test_a_span_that_the_tokeniser_splits_is_reported(model: Any) -> None:
     texts = ({"text": "Current balance: $90", "where": "part:9-12"},)
     (row,), report = rows_of("prompts", PROMPTS(prompts=texts, spans="where"), model)
     assert "bal" in spanned(row)["part"]

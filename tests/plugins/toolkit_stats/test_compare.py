@@ -331,7 +331,7 @@ def unmeasured() -> dict[str, pa.Table]:
 
 
 @pytest.mark.parametrize("part", TESTS)
-def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
+def test_samples_that_were_not_measured_are_not_silent(part: str) -> None:
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
     with pytest.raises(DataError) as caught:
         run(part, unmeasured(), **asked)
@@ -358,7 +358,7 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
 
 @pytest.mark.parametrize("part", TESTS)
 @pytest.mark.parametrize("others", [0, 3])
-def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: int) -> None:
+def test_samples_none_of_which_was_measured_are_not_silent(part: str, others: int) -> None:
     """Also where other samples than those that are compared have rows."""
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
     inputs = unmeasured()
@@ -377,7 +377,7 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
     )
 
 
-def test_a_group_that_nobody_looked_at_is_refused() -> None:
+def test_a_group_that_was_not_measured_is_refused() -> None:
     inputs = unmeasured()
     rows = inputs["activations"]
     inputs["activations"] = rows.filter(pc.less(rows["sample"], "n0020"))

@@ -102,7 +102,7 @@ def run(inputs: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[st
     return {name: rows.to_pylist() for name, rows in trace_pathway(work)}
 
 
-def test_decisions_none_of_which_was_looked_at_are_no_silence() -> None:
+def test_decisions_none_of_which_was_measured_are_not_silent() -> None:
     inputs = world()
     with pytest.raises(
         DataError, match="no space has a row of any of the 100 samples in table 'activations'"

@@ -93,7 +93,7 @@ def test_without_a_confirmed_word_the_finding_says_so(inputs: TableInputs) -> No
     assert [figure.title for figure in section.run(other)] == ["Found and confirmed"]
 
 
-def test_contexts_of_features_without_words_are_shown_the_hardest_first(
+def test_contexts_of_features_without_words_are_shown_strongest_first(
     inputs: TableInputs,
 ) -> None:
     (tokens,) = inputs.read("promoted_tokens").to_pylist()

@@ -195,7 +195,7 @@ def test_pieces_that_make_up_the_text_are_found_where_they_are(pieces: list[str]
 
 @settings(max_examples=50)
 @given(st.text("aé😀 ", max_size=20), st.lists(st.text("aé😀 b", max_size=3), max_size=12))
-def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str]) -> None:
+def test_pieces_that_do_not_fit_the_text_are_accepted(text: str, pieces: list[str]) -> None:
     ends = [0, *(end for _, end in query_text.spans(text, pieces))]
     assert ends == sorted(ends)
     assert ends[-1] <= len(text)

@@ -33,7 +33,7 @@ from toolkit_store import open_store
 
 
 @pytest.mark.parametrize("address", ["2/5", "L2-5", "m/gpt/resid_post.2/sparse:5", "s1:5"])
-def test_top_shows_where_a_feature_fires_hardest(folder: Path, address: str) -> None:
+def test_top_shows_where_a_feature_fires_most_strongly(folder: Path, address: str) -> None:
     result = rows(folder, "top", address)
     assert [(row["sample"], row["position"], row["token"], row["value"]) for row in result] == [
         ("a1", 2, " three", 3.0),

@@ -34,7 +34,7 @@ from toolkit_store import open_store
 # --- coactive, diff ---
 
 
-def test_coactive_shows_what_fires_at_the_same_places(folder: Path) -> None:
+def test_coactive_shows_what_fires_at_the_same_positions(folder: Path) -> None:
     (row,) = rows(folder, "coactive", "2/5")
     assert (row["address"], row["both"], row["count"], row["jaccard"]) == ("2/7", 1, 1, 0.25)
     assert "No other feature fires where 2/99 does" in ask(folder, "coactive", "2/99").stderr
