@@ -3,9 +3,10 @@ else there is.
 
 Most sessions need the same two gigabytes (torch), so they share one environment in `.nox/shared`
 instead of one each: they run without a virtual environment of nox's own (`venv_backend="none"`) and
-call that one's programs. It is filled again when pyproject.toml or constraints.txt change. The
-*built wheel* is what is installed in it, never the checkout, and `PYTHONSAFEPATH` keeps the working
-folder off the path of every process that a test starts.
+call that one's programs. It is filled again when pyproject.toml or constraints.txt change. Two that
+need further packages have an environment that only adds those. The *built wheel* is what is
+installed, never the checkout, and `PYTHONSAFEPATH` keeps the working folder off the path of every
+process that a test starts.
 """
 
 import hashlib
@@ -61,10 +62,9 @@ def _shared(session: nox.Session) -> dict[str, str]:
         needs = PROJECT["project"]["dependencies"] + _group(
             "test", "pictures", "types", "docs", "wheel"
         )
-        session.run(sys.executable, "-m", "venv", "--clear", str(SHARED))
-        session.run(
-            str(BIN / "python"), "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *needs
-        )
+        _run(session, sys.executable, "-m", "venv", "--clear", str(SHARED))
+        python = str(BIN / "python")
+        _run(session, python, "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *needs)
         stamp.write_text(wanted)
     wheel = _installed_wheel(session)
     return {**ENV, "TOOLKIT_WHEEL": str(wheel), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -78,28 +78,18 @@ def _installed_wheel(session: nox.Session) -> Path:
     if not _built:
         folder = ROOT / ".nox" / "wheel"
         shutil.rmtree(folder, ignore_errors=True)
-        session.run(
-            str(BIN / "python"),
-            "-m",
-            "build",
-            "--no-isolation",
-            "--wheel",
-            "--outdir",
-            str(folder),
-            silent=True,
-        )
+        python = str(BIN / "python")
+        build = ("-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder))
+        _run(session, python, *build)
         _built.extend(folder.glob("*.whl"))
-        session.run(
-            str(BIN / "python"),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-deps",
-            "--force-reinstall",
-            str(_built[0]),
-        )
+        forced = ("--no-deps", "--force-reinstall", str(_built[0]))
+        _run(session, python, "-m", "pip", "install", "-q", *forced)
     return _built[0]
+
+
+def _run(session: nox.Session, *words: str) -> None:
+    """Run a program from outside of the session's own environment, if it has one."""
+    session.run(*words, external=True, silent=True)
 
 
 def _pytest(session: nox.Session, *args: str, **env: str) -> None:
@@ -111,6 +101,22 @@ def _pytest(session: nox.Session, *args: str, **env: str) -> None:
         *session.posargs,
         env={**_shared(session), **env},
     )
+
+
+def _extend_shared(session: nox.Session) -> None:
+    """Let the session's own environment find all that the shared one has. What it installs comes
+    first, and the shared one stays as it is.
+    """
+    _shared(session)
+    (shared,) = SHARED.glob("lib/python*/site-packages")
+    (own,) = Path(session.virtualenv.location).glob("lib/python*/site-packages")
+    (own / "shared.pth").write_text(f"{shared}\n")
+
+
+def _extended_pytest(session: nox.Session, *args: str) -> None:
+    # PYTHONSAFEPATH in ENV keeps the checkout off the path here.
+    words = ("python", "-m", "pytest", "--import-mode=importlib")
+    session.run(*words, *args, *session.posargs, env=ENV)
 
 
 @nox.session(venv_backend="none")
@@ -191,7 +197,8 @@ def chaos(session: nox.Session) -> None:
     """
     counts = {"TOOLKIT_CHAOS_KILLS": "100", "TOOLKIT_CHAOS_DAMAGES": "339"}
     given = {name: os.environ.get(name, count) for name, count in counts.items()}
-    _pytest(session, "-m", "slow", "-k", "chaos or no_damage", "-n", "2", **given)
+    files = ("tests/toolkit/test_chaos.py", "tests/store")
+    _pytest(session, *files, "-m", "slow", "-k", "chaos or no_damage", "-n", "2", **given)
 
 
 @nox.session(venv_backend="none")
@@ -259,7 +266,8 @@ def containers(session: nox.Session) -> None:
             hosts = {name: f"unix://{folder}/docker.sock" for name, folder in folders.items()}
             given = {**hosts, **_apptainer(session, Path(scratch) / "apptainer")}
             wheels = str(ROOT / ".nox" / "wheelhouse")
-            _pytest(session, "-m", "docker", **given, TOOLKIT_TEST_WHEELHOUSE=wheels)
+            folder = "tests/toolkit/containers"
+            _pytest(session, folder, "-m", "docker", **given, TOOLKIT_TEST_WHEELHOUSE=wheels)
         finally:
             for folder in folders.values():
                 session.run("bash", script, "down", str(folder), external=True)
@@ -282,7 +290,8 @@ def slurm(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory(prefix="tk-", ignore_cleanup_errors=True) as scratch:
         try:
             session.run("bash", script, "up", scratch, external=True)
-            _pytest(session, "-m", "slurm", SLURM_CONF=f"{scratch}/slurm.conf")
+            conf = f"{scratch}/slurm.conf"
+            _pytest(session, "tests/toolkit/slurm", "-m", "slurm", SLURM_CONF=conf)
         finally:
             session.run("bash", script, "down", scratch, external=True)
 
@@ -290,10 +299,9 @@ def slurm(session: nox.Session) -> None:
 @nox.session
 def ray(session: nox.Session) -> None:
     """Run on a Ray cluster of three nodes with GPUs that are not there, all on loopback."""
-    session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
-    session.install(RAY)
-    session.install("--no-deps", "--force-reinstall", ".")
-    session.run("pytest", "--import-mode=importlib", "-m", "ray", *session.posargs, env=ENV)
+    _extend_shared(session)
+    session.install("-c", str(CONSTRAINTS), RAY)
+    _extended_pytest(session, "tests/toolkit/ray", "-m", "ray")
 
 
 @nox.session
@@ -361,12 +369,11 @@ def peer(session: nox.Session) -> None:
     statsmodels (tests), interp-engine (hookpoints), DuckDB (joins), moto (S3), wandb and MLflow
     (their offline files), datasets (rows of a dataset of the hub).
     """
-    needs = (*PROJECT["project"]["dependencies"], *_group("test", "bench"))
-    session.install("-c", str(CONSTRAINTS), *needs)
-    session.install("-c", str(CONSTRAINTS), *PEERS, INTERP_ENGINE)
+    _extend_shared(session)
+    session.install("-c", str(CONSTRAINTS), *_group("bench"), *PEERS, INTERP_ENGINE)
     session.install("-c", str(CONSTRAINTS), *TRACKERS)
     session.install(
         OBJECT_STORAGE
     )  # it needs an older python-dateutil than the rest was tested with
-    session.install("--no-deps", "--force-reinstall", ".")
-    session.run("pytest", "--import-mode=importlib", "-m", "peer", *session.posargs, env=ENV)
+    folders = ("tests/peers", "tests/plugins", "tests/store")
+    _extended_pytest(session, *folders, "-m", "peer")

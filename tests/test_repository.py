@@ -85,6 +85,42 @@ def test_every_nox_session_says_what_it_does() -> None:
     assert [node.name for node in sessions if not ast.get_docstring(node)] == []
 
 
+def folders_of(session: str) -> list[str]:
+    """The files and folders of tests that a session of the noxfile names."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    (function,) = (
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == session
+    )
+    values = [node.value for node in ast.walk(function) if isinstance(node, ast.Constant)]
+    return [text for text in values if isinstance(text, str) and text.startswith("tests/")]
+
+
+@pytest.mark.parametrize(
+    ("session", "sign"),
+    [
+        ("containers", r"mark\.docker"),
+        ("slurm", r"mark\.slurm"),
+        ("ray", r"mark\.ray"),
+        ("peer", r"mark\.peer"),
+        ("chaos", r"def test_\w*(chaos|no_damage)"),
+    ],
+)
+def test_a_session_that_collects_some_folders_finds_all_tests_of_its_kind(
+    session: str, sign: str
+) -> None:
+    folders = folders_of(session)
+    kind = [
+        path
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if re.search(sign, path.read_text(encoding="utf-8"))
+    ]
+    outside = [
+        path for path in kind if not any(map(path.is_relative_to, map(ROOT.joinpath, folders)))
+    ]
+    assert kind
+    assert outside == []
+
+
 def test_nothing_is_left_to_do_in_tracked_sources() -> None:
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".js", ".css", ".html"}
     results = [

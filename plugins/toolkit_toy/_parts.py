@@ -18,7 +18,7 @@ from toolkit import figures as draw
 from toolkit.errors import DataError
 from toolkit.identity import Identity
 from toolkit.models import Tokens
-from toolkit.parts import Params
+from toolkit.parts import UNHASHED, Params
 from toolkit.sample_rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Figure, Inputs, Reporter, Rows, Work
@@ -47,7 +47,9 @@ class Hash(Params):
     width: int = Field(64, ge=2, le=65536, description="Number of features in the space.")
     active: int = Field(4, ge=1, description="Number of features active in a sample.")
     batch: int = Field(8, ge=1, description="Samples per step.")
-    seconds: float = Field(0.0, ge=0, description="Seconds that each sample takes.")
+    seconds: float = Field(
+        0.0, ge=0, description="Seconds that each sample takes.", json_schema_extra=UNHASHED
+    )
     fail_on: str | None = Field(None, description="Fail at the sample with this text.")
     crash_once: str | None = Field(
         None, description="A file; if it exists, the worker removes it and kills itself."

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
 from toolkit._cli import main
+from toolkit_store import open_store
 
 TOY = {
     "version": 1,
@@ -113,3 +114,49 @@ def toolkit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Toolk
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+class LocalTables(NamedTuple):
+    """What a local run that nobody disturbs leaves."""
+
+    keys: list[str]
+    """Of its steps."""
+    fingerprint: dict[str, str]
+    """Of their tables."""
+
+
+@pytest.fixture(scope="session")
+def known_local_tables() -> dict[str, LocalTables]:
+    """The tables of local runs so far, by what was run."""
+    return {}
+
+
+@pytest.fixture
+def local_tables(
+    toolkit: Toolkit,
+    tmp_path_factory: pytest.TempPathFactory,
+    known_local_tables: dict[str, LocalTables],
+) -> Callable[..., LocalTables]:
+    """Gives the tables that a local run of a spec leaves. Specs that differ in executors alone, or
+    in how long a sample takes, have the same keys and share one run.
+    """
+
+    def tables(path: Path, *words: str | Path) -> LocalTables:
+        spec = yaml.safe_load(path.read_text())
+        spec.pop("executors", None)
+        for stage in spec["stages"]:
+            stage.get("with", {}).pop("seconds", None)
+        text = yaml.safe_dump(spec, sort_keys=False)
+        what = f"{text}{words}"
+        if what not in known_local_tables:
+            folder = tmp_path_factory.mktemp("local")
+            (folder / path.name).write_text(text)
+            where = {"TOOLKIT_STORE": str(folder / "store")}
+            done = toolkit.run("run", folder / path.name, *words, **where)
+            assert done.returncode == 0, done.stderr
+            store = open_store(folder / "store")
+            keys = store.run_states()[0].steps
+            known_local_tables[what] = LocalTables(keys, store.fingerprint(keys))
+        return known_local_tables[what]
+
+    return tables

@@ -22,9 +22,10 @@ KILLS = int(os.environ.get("TOOLKIT_CHAOS_KILLS", "100"))
 
 
 @pytest.fixture
-def quiet(toolkit, toy):
-    """What a toy run leaves that nobody disturbs."""
-    return _quiet(toolkit, toy(features=WORK))
+def quiet(toy, local_tables):
+    """A toy spec, and what its run leaves that nobody disturbs."""
+    spec = toy(features=WORK)
+    return spec, *local_tables(spec)
 
 
 def _quiet(toolkit, spec: Path):

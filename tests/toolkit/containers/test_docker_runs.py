@@ -105,10 +105,10 @@ def in_store(toolkit: Any, name: str, *words: str | Path) -> Any:
 
 
 def test_docker_local_and_split_runs_leave_identical_tables(
-    engine: Any, toolkit: Any, toy: Any
+    engine: Any, toolkit: Any, toy: Any, local_tables: Any
 ) -> None:
     spec = toy()
-    local = in_store(toolkit, "local", spec)
+    local = local_tables(spec).fingerprint
     assert in_store(toolkit, "docker", spec, "--on", "docker") == local
     split = yaml.safe_load(spec.read_text())
     split["stages"][0]["on"] = "docker"
@@ -208,9 +208,8 @@ def worker_process(container: Any) -> int:
 
 @pytest.mark.parametrize("victim", ["worker", "container"])
 def test_a_killed_container_costs_its_step_another_try(
-    victim: str, engine: Any, toolkit: Any, toy: Any
+    victim: str, engine: Any, toolkit: Any, toy: Any, local_tables: Any
 ) -> None:
-    local = in_store(toolkit, "local", slow_spec(toy))
     process = toolkit.start("run", slow_spec(toy), "--on", "docker")
     container = wait_for(lambda: running(engine))[0]
     wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*")))
@@ -219,7 +218,7 @@ def test_a_killed_container_costs_its_step_another_try(
     else:
         container.remove(force=True)
     assert process.wait(timeout=300) == 0
-    assert fingerprint(toolkit.store) == local
+    assert fingerprint(toolkit.store) == local_tables(slow_spec(toy)).fingerprint
 
 
 def test_a_memory_limit_that_is_hit_is_named(
@@ -380,10 +379,9 @@ def own_engine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.mark.usefixtures("image_on_engine_with_gpus")
 def test_an_engine_killed_in_the_middle_loses_no_step(
-    own_engine: tuple[str, str], toolkit: Any, toy: Any, root: Path
+    own_engine: tuple[str, str], toolkit: Any, toy: Any, root: Path, local_tables: Any
 ) -> None:
     host, folder = own_engine
-    local = in_store(toolkit, "local", slow_spec(toy))
     process = toolkit.start("run", slow_spec(toy), "--on", "docker", DOCKER_HOST=host)
     wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*")))
     pid = int(Path(folder, "docker.pid").read_text())
@@ -394,4 +392,4 @@ def test_an_engine_killed_in_the_middle_loses_no_step(
     subprocess.run(["bash", script, "up", folder, "gpu"], check=True)
     result = toolkit.run("run", slow_spec(toy), "--on", "docker", DOCKER_HOST=host)
     assert result.returncode == 0, result.stderr
-    assert fingerprint(toolkit.store) == local
+    assert fingerprint(toolkit.store) == local_tables(slow_spec(toy)).fingerprint

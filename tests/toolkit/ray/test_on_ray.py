@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,17 @@ def run(toolkit, path: Path, nodes, *args: str) -> subprocess.CompletedProcess[s
     return subprocess.CompletedProcess([], process.returncode, out, err)
 
 
-def check(toolkit, path: Path, *args: str) -> None:
-    """The tables are those of a local run."""
-    elsewhere = toolkit.store.parent / "local"
-    assert toolkit.run("run", path, *args, TOOLKIT_STORE=str(elsewhere)).returncode == 0
-    quiet, store = open_store(elsewhere), open_store(toolkit.store)
-    keys = quiet.run_states()[0].steps
-    assert store.fingerprint(keys) == quiet.fingerprint(keys)
-    assert {row.key for row in store.steps()} == set(keys)
+@pytest.fixture
+def check(toolkit, local_tables) -> Callable[..., None]:
+    """Checks that the tables are those of a local run."""
+
+    def compare(path: Path, *words: str) -> None:
+        keys, fingerprint = local_tables(path, *words)
+        store = open_store(toolkit.store)
+        assert store.fingerprint(keys) == fingerprint
+        assert {row.key for row in store.steps()} == set(keys)
+
+    return compare
 
 
 def events(toolkit) -> list[dict]:
@@ -53,11 +57,11 @@ def until(toolkit, name: str, count: int = 1, **fields: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["object_store", "shared"])
-def test_the_tables_are_those_of_a_local_run(toolkit, spec, three_nodes, where):
+def test_the_tables_are_those_of_a_local_run(toolkit, spec, three_nodes, check, where):
     path = spec(seconds=0.0, where=where)
     done = run(toolkit, path, three_nodes)
     assert done.returncode == 0, done.stderr
-    check(toolkit, path)
+    check(path)
     address = three_nodes.env["RAY_ADDRESS"].encode()
     for file in toolkit.store.glob("runs/**/*"):
         assert not file.is_file() or address not in file.read_bytes(), file
@@ -156,7 +160,7 @@ def test_exp1_with_a_lost_node_leaves_the_tables_of_a_local_run(
     assert ("exp1_sae_l1_31", "features") in check_both(toolkit)
 
 
-def test_two_actors_share_a_gpu(toolkit, spec, three_nodes):
+def test_two_actors_share_a_gpu(toolkit, spec, three_nodes, check):
     small = three_nodes.add(num_cpus=1, num_gpus=1, resources={"small": 1})
     path = spec(seconds=1.0, workers=2, gpus=0.5, resources={"small": 0.1})
     done = run(toolkit, path, three_nodes)
@@ -164,7 +168,7 @@ def test_two_actors_share_a_gpu(toolkit, spec, three_nodes):
     assert done.returncode == 0, done.stderr
     ready = [event for event in events(toolkit) if event.get("event") == "worker_ready"]
     assert {event["worker"] for event in ready} == {"ray-0", "ray-1"}
-    check(toolkit, path)
+    check(path)
 
 
 ZONE = """
@@ -185,7 +189,9 @@ def toolkit_parts():
 """
 
 
-def test_actors_run_on_the_labelled_node_in_the_runtime_env(toolkit, spec, three_nodes, tmp_path):
+def test_actors_run_on_the_labelled_node_in_the_runtime_env(
+    toolkit, spec, three_nodes, check, tmp_path
+):
     """Nodes without the label have room, too."""
     labelled = three_nodes.add(num_cpus=2, labels={"zone": "a"}, env_vars={"TEST_ZONE": "a"})
     runtime_env = {"env_vars": {"TEST_RUNTIME": "given"}}
@@ -200,10 +206,10 @@ def test_actors_run_on_the_labelled_node_in_the_runtime_env(toolkit, spec, three
     told = [line for line in logs.splitlines() if line.startswith("zone:")]
     assert len(told) == 8
     assert set(told) == {"zone: a given"}
-    check(toolkit, path, "--plugin", str(plugin))
+    check(path, "--plugin", str(plugin))
 
 
-def test_a_lost_node_costs_its_steps_alone(toolkit, spec, three_nodes):
+def test_a_lost_node_costs_its_steps_alone(toolkit, spec, three_nodes, check):
     spot = three_nodes.add(num_cpus=2, num_gpus=2, resources={"spot": 2})
     path = spec(seconds=1.0, workers=2, gpus=0, cpus=0, resources={"spot": 1})
     process = toolkit.start("run", path, "--on", "ray", **three_nodes.env)
@@ -215,10 +221,10 @@ def test_a_lost_node_costs_its_steps_alone(toolkit, spec, three_nodes):
     assert process.returncode == 0, out + err
     retried = [event for event in events(toolkit) if event.get("event") == "step_retried"]
     assert 1 <= len(retried) <= 2
-    check(toolkit, path)
+    check(path)
 
 
-def test_a_killed_driver_is_issued_again(toolkit, spec, three_nodes):
+def test_a_killed_driver_is_issued_again(toolkit, spec, three_nodes, check):
     path = spec(seconds=0.5)
     process = toolkit.start("run", path, "--on", "ray", **three_nodes.env)
     until(toolkit, "step_done", 3)
@@ -228,10 +234,10 @@ def test_a_killed_driver_is_issued_again(toolkit, spec, three_nodes):
     assert done.returncode == 0, done.stderr
     reused = [event for event in events(toolkit) if event.get("event") == "step_reused"]
     assert len(reused) >= 3
-    check(toolkit, path)
+    check(path)
 
 
-def test_ctrl_c_lets_the_actors_go(toolkit, spec, three_nodes):
+def test_ctrl_c_lets_the_actors_go(toolkit, spec, three_nodes, check):
     path = spec(seconds=0.5)
     process = toolkit.start("run", path, "--on", "ray", **three_nodes.env)
     until(toolkit, "step_done", 2)
@@ -240,7 +246,7 @@ def test_ctrl_c_lets_the_actors_go(toolkit, spec, three_nodes):
     assert process.returncode == 130, out + err
     done = run(toolkit, path, three_nodes)
     assert done.returncode == 0, done.stderr
-    check(toolkit, path)
+    check(path)
 
 
 def test_a_hanging_actor_is_reported_and_not_killed(toolkit, toy, three_nodes):
@@ -273,7 +279,7 @@ def toolkit_parts():
 """
 
 
-def test_a_slow_node_gets_fewer_steps(toolkit, spec, three_nodes, tmp_path):
+def test_a_slow_node_gets_fewer_steps(toolkit, spec, three_nodes, check, tmp_path):
     """No step waits for the slow node that another could take."""
     nodes = [
         three_nodes.add(num_cpus=1, resources={"pair": 1}, env_vars=env)
@@ -294,7 +300,7 @@ def test_a_slow_node_gets_fewer_steps(toolkit, spec, three_nodes, tmp_path):
     )
     assert sum(took.values()) == 12
     assert max(took.values()) > 2 * min(took.values()), took
-    check(toolkit, path, "--plugin", str(plugin))
+    check(path, "--plugin", str(plugin))
 
 
 def test_a_node_out_of_memory_is_reported(toolkit, spec, three_nodes):
@@ -315,12 +321,3 @@ def test_what_no_node_has_is_refused(toolkit, spec, three_nodes):
     done = run(toolkit, spec(gpus=16), three_nodes)
     assert done.returncode == 2
     assert "No node of the cluster can hold" in done.stderr
-
-
-def test_a_ray_of_its_own(toolkit, spec, three_nodes):
-    """Without RAY_ADDRESS Ray starts on this machine."""
-    path = spec(seconds=0.0, workers=1, gpus=0)
-    process = toolkit.start("run", path, "--on", "ray")
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, out + err
-    check(toolkit, path)

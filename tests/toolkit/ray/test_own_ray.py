@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from toolkit_store import open_store
+
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(400),
@@ -35,8 +37,12 @@ finally:
 """
 
 
-def test_the_token_of_a_ray_of_its_own_is_not_recorded(toolkit, spec, tmp_path):
-    """Neither in the run's folder, nor in the store, nor in what the command prints."""
+def test_a_run_on_a_ray_of_its_own_leaves_the_tables_of_a_local_run_and_its_token_nowhere(
+    toolkit, spec, local_tables, tmp_path
+):
+    """Without RAY_ADDRESS Ray starts on this machine. Its token is neither in the run's folder, nor
+    in the store, nor in what the command prints.
+    """
     path, told = spec(seconds=0.0, workers=1, gpus=0), tmp_path / "token"
     ended = subprocess.run(
         [sys.executable, "-c", TELL_TOKEN, str(told), "run", str(path), "--on", "ray"],
@@ -53,11 +59,15 @@ def test_the_token_of_a_ray_of_its_own_is_not_recorded(toolkit, spec, tmp_path):
     assert {"events.jsonl", "manifest.json"} <= {file.name for file in files}
     for file in files:
         assert token not in file.read_bytes(), file
+    keys, fingerprint = local_tables(path)
+    store = open_store(toolkit.store)
+    assert store.fingerprint(keys) == fingerprint
+    assert {row.key for row in store.steps()} == set(keys)
 
 
 # A worker overwrites its environment with its title, `ray::...`: the remote call asks one.
-REPORTS = """
-import os, psutil
+OWN = """
+import os, psutil, subprocess, sys
 from toolkit_ray._connection import connect
 
 ray = connect()
@@ -70,30 +80,7 @@ for name in ("RAY_USAGE_STATS_ENABLED", "RAY_USAGE_STATS_REPORT_URL"):
     print("servers:", {server.environ().get(name) for server in servers})
 actor = ray.remote(lambda: os.environ.get("RAY_USAGE_STATS_ENABLED"))
 print("actor:", ray.get(actor.remote()))
-"""
 
-
-def test_a_ray_of_its_own_reports_no_usage(tmp_path):
-    """Ray turns reports off by itself when it is started like this; the address of reports shows
-    that the toolkit's settings reach its servers.
-    """
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", REPORTS],
-        env={**without_ray(), "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    told = ["enabled: False", "servers: {'0'}", "servers: {'http://127.0.0.1:9/'}", "actor: 0"]
-    assert ended.stdout.splitlines() == told, ended.stdout + ended.stderr
-
-
-OWN = """
-import os, subprocess, sys
-from toolkit_ray._connection import connect
-
-ray = connect()
 address = ray.get_runtime_context().gcs_address
 print("own:", ray.get(ray.remote(lambda: 42).remote()), os.environ["RAY_AUTH_TOKEN"] != "")
 for token in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
@@ -104,14 +91,29 @@ for token in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
 """
 
 
-def test_a_ray_of_its_own_answers_nobody_without_its_token():
-    """Another process of the machine reaches its servers, and is refused."""
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> list[str]:
+    """What a process prints of a Ray that it has started for itself."""
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", OWN],
-        env=without_ray(),
+        env={**without_ray(), "HOME": str(tmp_path_factory.mktemp("home"))},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
         check=False,
     )
-    assert ended.stdout.split("\n")[:3] == ["own: 42 True", "other: 1", "other: 1"], ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_a_ray_of_its_own_reports_no_usage(told):
+    """Ray turns reports off by itself when it is started like this; the address of reports shows
+    that the toolkit's settings reach its servers.
+    """
+    lines = ["enabled: False", "servers: {'0'}", "servers: {'http://127.0.0.1:9/'}", "actor: 0"]
+    assert told[:4] == lines
+
+
+def test_a_ray_of_its_own_answers_nobody_without_its_token(told):
+    """Another process of the machine reaches its servers, and is refused."""
+    assert told[4:] == ["own: 42 True", "other: 1", "other: 1"]
