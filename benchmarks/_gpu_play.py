@@ -6,8 +6,8 @@ import torch
 from play import Ask, Script, Took, lab, ours
 
 from toolkit._plugins.loading import load_parts
-from toolkit.games import Reply
-from toolkit.randomness import generator
+from toolkit.samples.games import Reply
+from toolkit.statistics.randomness import generator
 from toolkit_hf.engine import CausalModel
 
 PUBLISHED = 16_000

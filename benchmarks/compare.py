@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse, stats
 
-from toolkit.activation_matrix import Fired, read_space
+from toolkit.activations.matrix import Fired, read_space
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from toolkit.corrections import benjamini_hochberg
 from toolkit.parts import StagePart
+from toolkit.statistics.corrections import benjamini_hochberg
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import Clusters, clusters_of_groups
 from toolkit_stats import toolkit_parts

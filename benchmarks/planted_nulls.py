@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from toolkit.randomness import generator
 from toolkit.saes import Sae, space_id
+from toolkit.statistics.randomness import generator
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit.testing.planted import build_planted, prompts

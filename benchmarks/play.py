@@ -35,7 +35,7 @@ import torch
 from _random_model import stand_in
 
 from toolkit._plugins.loading import load_parts
-from toolkit.randomness import generator
+from toolkit.statistics.randomness import generator
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from toolkit.corrections import benjamini_hochberg
+from toolkit.statistics.corrections import benjamini_hochberg
 from toolkit_words.promoted import TILE_NUMBERS
 from toolkit_words.replies.levels import cuts, high
 from toolkit_words.replies.log_odds import count, exact_tails, two_sided

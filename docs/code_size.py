@@ -28,12 +28,15 @@ def main(root: Path) -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in files}
     trees = {path: ast.parse(text) for path, text in texts.items()}
     lines = [line for text in texts.values() for line in text.splitlines()]
-    top = [path for path in files if path.parent == root / "toolkit"]
+    entries = [path for path in (root / "toolkit").iterdir() if not path.name.startswith("__")]
+    private = [path for path in entries if path.name.startswith("_") and path.suffix == ".py"]
+    public = [path for path in entries if not path.name.startswith("_")]
     functions = [length for tree in trees.values() for length in _function_lengths(tree)]
-    private = [path for path in top if path.name.startswith("_") and path.name[1] != "_"]
     print(f"modules: {len(files)}")
     print(f"private modules directly in toolkit/: {len(private)}")
-    print(f"public modules directly in toolkit/: {len(top) - len(private)}")
+    modules = [path for path in public if path.suffix == ".py"]
+    print(f"public modules directly in toolkit/: {len(modules)}")
+    print(f"public folders directly in toolkit/: {sum(path.is_dir() for path in public)}")
     print(f"lines: {len(lines):,}")
     print(f"lines over {COLUMNS} columns: {sum(len(line) > COLUMNS for line in lines):,}")
     print(f"median and longest function: {statistics.median(functions):g}, {max(functions)} lines")

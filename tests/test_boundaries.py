@@ -13,64 +13,40 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = {"toolkit"} | {
-    f"toolkit.{name}"
-    for name in (
-        "activation_matrix",
-        "activation_rows",
-        "addresses",
-        "agreement",
-        "apptainer",
-        "secrets",
-        "kept_positions",
-        "engines",
-        "edits",
-        "encoders",
-        "errors",
-        "executors",
-        "families",
-        "feature_labels",
-        "files",
-        "archives",
-        "arrays",
-        "comparisons",
-        "dense_layouts",
-        "corrections",
-        "terminal",
-        "figures",
-        "halves",
-        "gpus",
-        "hookpoints",
-        "identity",
-        "version",
-        "hub",
-        "images",
-        "games",
-        "hookspecs",
-        "models",
-        "containers",
-        "readout",
-        "costs",
-        "neuronpedia",
-        "observed",
-        "processes",
-        "protocol",
-        "randomness",
-        "ledger",
-        "params",
-        "parts",
-        "work",
-        "saes",
-        "sample_rows",
-        "selectors",
-        "sessions",
-        "streams",
-        "tables",
-        "testing",
-        "token_sampling",
-        "whole_pass_sessions",
-    )
+PUBLIC: dict[str, tuple[str, ...]] = {
+    "version": (),
+    "errors": (),
+    "terminal": (),
+    "identity": (),
+    "params": (),
+    "hookpoints": (),
+    "tables": (),
+    "costs": (),
+    "ledger": (),
+    "figures": (),
+    "secrets": (),
+    "statistics": ("arrays", "corrections", "halves", "randomness"),
+    "files": ("archives", "hub", "json_lines", "local"),
+    "executors": ("gpus", "interface", "processes", "protocol"),
+    "containers": ("apptainer", "engines", "images", "mounts"),
+    "work": (),
+    "saes": (),
+    "edits": (),
+    "models": (
+        *("encoders", "families", "readout", "sessions", "streams"),
+        *("token_sampling", "whole_pass_sessions"),
+    ),
+    "samples": ("games", "rows", "selectors"),
+    "features": ("addresses", "agreement", "comparisons", "labels", "neuronpedia"),
+    "activations": ("dense_layouts", "kept_positions", "matrix", "observed", "rows"),
+    "parts": (),
+    "hookspecs": (),
+    "testing": (),
 }
+"""What is public in `toolkit/`, in order: each imports only those before it. Of a folder, the
+modules that others import. Other modules of a folder are used through the folder, which re-exports
+what is public of them. `toolkit.testing` is public as a whole.
+"""
 HEAVY = {"torch", "transformers", "lancedb"}
 HOST = sorted((ROOT / "toolkit").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
@@ -87,9 +63,8 @@ def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module
-            yield from (
-                f"{node.module}.{alias.name}" for alias in node.names if node.module == "toolkit"
-            )
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in names if node.module == "toolkit" or name in MODULES)
 
 
 def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -113,18 +88,34 @@ def package(module: str) -> str:
 
 
 def is_public(module: str) -> bool:
-    """`toolkit`, a public module, something inside toolkit.testing, or a public name re-exported by
-    `toolkit`.
-    """
-    if any(part.startswith("_") and not part.startswith("__") for part in module.split(".")):
+    """`toolkit` and the names that it re-exports, and what `PUBLIC` lists."""
+    _, *names = module.split(".")
+    if not names or _is_exported(module):
+        return True
+    if any(name.startswith("_") for name in names) or names[0] not in PUBLIC:
         return False
-    return module in PUBLIC or module.startswith("toolkit.testing.") or _is_exported(module)
+    return names[0] == "testing" or ".".join(names[1:]) in ("", *PUBLIC[names[0]])
 
 
 def _is_exported(module: str) -> bool:
     import toolkit
 
     return module.count(".") == 1 and module.split(".")[1] in toolkit.__all__
+
+
+@pytest.mark.parametrize(
+    "module", ["toolkit", "toolkit.load", "toolkit.models", "toolkit.models.families"]
+)
+def test_public(module: str) -> None:
+    assert is_public(module)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["toolkit.worker", "toolkit._plan", "toolkit.models.model", "toolkit.parts.records"],
+)
+def test_not_public(module: str) -> None:
+    assert not is_public(module)
 
 
 def test_there_is_something_to_read() -> None:
@@ -222,7 +213,8 @@ def test_no_text_of_the_host_names_a_plugin(path: Path) -> None:
 def test_the_host_decides_nothing_by_the_name_of_an_executor(path: Path) -> None:
     """What it needs of one is a field of `ExecutorPart`."""
     within = path.relative_to(ROOT / "toolkit").parts
-    if {"templates", "testing"} & set(within) or within == ("apptainer.py",):  # the program's name
+    program = ("containers", "apptainer.py")  # it has the program's name
+    if {"templates", "testing"} & set(within) or within == program:
         return
     executors = {"ray", "docker", "slurm", "apptainer"}
     if within != ("_spec", "defaults.py"):
@@ -269,6 +261,41 @@ def test_no_folder_of_the_flow_imports_a_later_one(path: Path) -> None:
         return
     later = {f"toolkit.{name}" for name in FLOW[FLOW.index(here) + 1 :]}
     assert [name for name in _from_toolkit(path) if name in later] == []
+
+
+def test_what_is_public_is_listed() -> None:
+    names = {path.relative_to(ROOT / "toolkit").parts[0].removesuffix(".py") for path in HOST}
+    public = {name for name in names if not name.startswith("_")}
+    assert public == {*PUBLIC, "worker"}  # a program: others start it and import nothing of it
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if (ROOT / "toolkit" / name).is_dir()])
+def test_a_module_of_a_public_folder_is_listed_or_behind_the_folder(name: str) -> None:
+    """A folder that re-exports nothing has only listed ones. One module is not worth a folder."""
+    modules = {module for module in MODULES if module.startswith(f"toolkit.{name}.")}
+    behind = modules & set(imports(MODULES[f"toolkit.{name}"]))
+    listed = {f"toolkit.{name}.{module}" for module in PUBLIC[name]}
+    assert behind.isdisjoint(listed)
+    assert name == "testing" or modules == behind | listed
+    assert len(modules) > 1
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_what_is_public_imports_only_what_is_listed_before_it(path: Path) -> None:
+    """Also for types only."""
+    here = path.relative_to(ROOT / "toolkit").parts[0].removesuffix(".py")
+    if here in PUBLIC:
+        later = {f"toolkit.{name}" for name in list(PUBLIC)[list(PUBLIC).index(here) + 1 :]}
+        assert [name for name in _from_toolkit(path) if name in later] == []
+
+
+@pytest.mark.parametrize("path", [*HOST, *STORE], ids=label)
+def test_what_is_behind_a_folder_is_used_through_the_folder(path: Path) -> None:
+    """The host and the store keep to the public modules of a public folder, as plugins do."""
+    here = ".".join(_module_of(path).split(".")[:2])
+    shared = [name for name in imports(path) if re.match(r"toolkit\.(?!_)", name)]
+    others = [name for name in shared if not name.startswith(f"{here}.")]
+    assert [name for name in others if not is_public(name)] == []
 
 
 @pytest.mark.parametrize("path", HOST, ids=label)
@@ -362,8 +389,8 @@ def test_mathematics_needs_numpy_and_scipy_only() -> None:
     paths = sorted(folder.rglob("*.py"))
     assert len(paths) > 10
     known = {"numpy", "scipy", *sys.stdlib_module_names}
-    own = ("toolkit.arrays", "toolkit_stats.math")
-    for path in [*paths, ROOT / "toolkit" / "arrays.py"]:
+    own = ("toolkit.statistics.arrays", "toolkit_stats.math")
+    for path in [*paths, ROOT / "toolkit" / "statistics" / "arrays.py"]:
         other = [name for name in _imported_modules(path) if package(name) not in known]
         assert [name for name in other if not name.startswith(own)] == [], label(path)
 

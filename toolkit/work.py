@@ -91,7 +91,7 @@ class Work:
         """A generator that depends on the seed, the purpose and the counters alone: never on order
         or batch.
         """
-        from toolkit.randomness import generator
+        from toolkit.statistics.randomness import generator
 
         return generator(self.seed, purpose, *counters)
 

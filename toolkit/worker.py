@@ -6,7 +6,7 @@ never the store. It keeps the last model and SAEs loaded. When stdin closes, the
 the worker ends at once. What parts print goes to stderr, and their stdin is empty.
 
 Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: those of
-`toolkit.protocol`.
+`toolkit.executors.protocol`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit.errors import ToolkitError
-from toolkit.gpus import installed_gpus, visible_gpus
-from toolkit.identity import Identity
-from toolkit.models import Counted, Model
-from toolkit.protocol import (
+from toolkit.executors.gpus import installed_gpus, visible_gpus
+from toolkit.executors.protocol import (
     Alive,
     Done,
     Failed,
@@ -42,6 +40,8 @@ from toolkit.protocol import (
     WorkerEvent,
     as_json,
 )
+from toolkit.identity import Identity
+from toolkit.models import Counted, Model
 from toolkit.secrets import Secrets
 from toolkit.work import Work
 

@@ -8,8 +8,9 @@ import shutil
 
 from pydantic import Field
 
-from toolkit.apptainer import PROGRAMS, exec_words, exported_sif
-from toolkit.containers import (
+from toolkit.containers.apptainer import PROGRAMS, exec_words, exported_sif
+from toolkit.containers.images import read_lock
+from toolkit.containers.mounts import (
     folders_of,
     make_folders,
     mounts_for,
@@ -18,10 +19,9 @@ from toolkit.containers import (
     token_mounts,
 )
 from toolkit.errors import BadInput
-from toolkit.executors import Worker, WorkerRequest, WorkersHere, gpu_request
-from toolkit.files import PathText, locate
-from toolkit.images import read_lock
-from toolkit.processes import PipedWorker
+from toolkit.executors.interface import Worker, WorkerRequest, WorkersHere, gpu_request
+from toolkit.executors.processes import PipedWorker
+from toolkit.files.local import PathText, locate
 
 
 class Apptainer(WorkersHere):

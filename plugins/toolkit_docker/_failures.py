@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput, ToolkitError
-from toolkit.executors import WorkerEnd, WorkerRequest
+from toolkit.executors.interface import WorkerEnd, WorkerRequest
 
 if TYPE_CHECKING:
     from docker.errors import APIError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from toolkit.executors import WorkerRequest
+from toolkit.executors.interface import WorkerRequest
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from toolkit.executors import WorkerLimits, WorkersHere, gpu_request
-from toolkit.images import ID, PINNED
+from toolkit.containers.images import ID, PINNED
+from toolkit.executors.interface import WorkerLimits, WorkersHere, gpu_request
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 

@@ -6,7 +6,9 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from toolkit.containers import (
+from toolkit.containers.engines import connect, is_podman
+from toolkit.containers.images import image_reference
+from toolkit.containers.mounts import (
     COMMAND,
     Mount,
     environment_for,
@@ -17,10 +19,8 @@ from toolkit.containers import (
     require_gpu_choice,
     token_mounts,
 )
-from toolkit.engines import connect, is_podman
 from toolkit.errors import BadInput
-from toolkit.executors import Worker, WorkerRequest
-from toolkit.images import image_reference
+from toolkit.executors.interface import Worker, WorkerRequest
 
 from ._failures import create_failure, start_failure
 from ._leftovers import labels_of, remove_leftovers

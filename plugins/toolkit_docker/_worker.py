@@ -11,8 +11,8 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from toolkit.executors import WorkerEnd, WorkerRequest, translate_paths
-from toolkit.protocol import WorkerEvent, read_events
+from toolkit.executors.interface import WorkerEnd, WorkerRequest, translate_paths
+from toolkit.executors.protocol import WorkerEvent, read_events
 from toolkit.secrets import NONE, HidingFile, Secrets
 
 from ._failures import ending
@@ -26,7 +26,7 @@ STOP_SECONDS = 10
 
 
 class ContainerWorker:
-    """Implements `toolkit.executors.Worker` for one container."""
+    """Implements `toolkit.executors.interface.Worker` for one container."""
 
     def __init__(
         self,

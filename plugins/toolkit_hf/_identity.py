@@ -15,10 +15,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, choices
-from toolkit.families import Family
-from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
-from toolkit.hub import Download, Snapshot, offline, snapshot
+from toolkit.files.hub import Download, Snapshot, offline, snapshot
+from toolkit.files.local import (
+    PathText,
+    content_digest,
+    listed,
+    locate,
+    read_json,
+    safetensors_header,
+)
 from toolkit.identity import Identity
+from toolkit.models.families import Family
 from toolkit.parts import UNHASHED, Params
 
 from ._published import published_facts

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BadInput
-from toolkit.files import locate
-from toolkit.hub import fetch
+from toolkit.files.hub import fetch
+from toolkit.files.local import locate
 from toolkit.work import Reporter
 
 from ._identity import FETCHED, HuggingFace, identify, repository

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, choices
-from toolkit.families import IN_BLOCK, OF_MODEL, Family
+from toolkit.models.families import IN_BLOCK, OF_MODEL, Family
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import check_link, read_json
+from toolkit.files.local import check_link, read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

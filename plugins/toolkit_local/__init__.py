@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.executors import gpu_request
+from toolkit.executors.interface import gpu_request
 from toolkit.parts import ExecutorPart, Part
 
 from . import _executor

@@ -11,9 +11,9 @@ import os
 import shlex
 import sys
 
-from toolkit.executors import Worker, WorkerRequest, WorkersHere
-from toolkit.gpus import VISIBLE
-from toolkit.processes import PipedWorker
+from toolkit.executors.gpus import VISIBLE
+from toolkit.executors.interface import Worker, WorkerRequest, WorkersHere
+from toolkit.executors.processes import PipedWorker
 
 COMMAND = (sys.executable, "-m", "toolkit.worker")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import Floats
-from toolkit.corrections import q_values
+from toolkit.statistics.arrays import Floats
+from toolkit.statistics.corrections import q_values
 
 from .intervals import pearson, wilson
 from .logistic import FEWEST_CLUSTERS, Coefficient, fit

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 
 Z = 1.959963984540054
 RESAMPLES = 1000

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 
 from .intervals import Z
 

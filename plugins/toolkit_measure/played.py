@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import DataError
-from toolkit.games import NOT_PLAYED
+from toolkit.samples.games import NOT_PLAYED
 from toolkit.work import Inputs
 
 _GAMES = ["game", "condition", "repetition", "outcome", "final_balance", "arm", "pair", "meta"]

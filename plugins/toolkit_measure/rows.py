@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.arrays import finite_or_none
+from toolkit.statistics.arrays import finite_or_none
 
 from .scopes import ALL, Scope
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import Floats
-from toolkit.games import NOT_PLAYED
 from toolkit.parts import NoParams
+from toolkit.samples.games import NOT_PLAYED
+from toolkit.statistics.arrays import Floats
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 

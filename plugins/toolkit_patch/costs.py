@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
-from toolkit.readout import TILE_NUMBERS
+from toolkit.models.readout import TILE_NUMBERS
 
 from .screen.arms import DIRECTIONS, FEATURES, rows_of_arms
 from .screen.baselines import MEAN_SAMPLES

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from toolkit import hookimpl
-from toolkit.games import Parser
 from toolkit.parts import (
     EnvironmentPart,
     Estimates,
@@ -19,6 +18,7 @@ from toolkit.parts import (
     StagePart,
     Steps,
 )
+from toolkit.samples.games import Parser
 
 from . import labels, source
 from .games import investment, reward_choice, slot_machine

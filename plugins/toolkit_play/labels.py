@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.games import HOST_OUTCOMES
+from toolkit.samples.games import HOST_OUTCOMES
 
 if TYPE_CHECKING:
     from toolkit.parts import Labels

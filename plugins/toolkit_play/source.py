@@ -14,8 +14,8 @@ from pydantic import Field
 from toolkit.errors import DataError
 from toolkit.models import Model, Tokens
 from toolkit.parts import Params
-from toolkit.sample_rows import metadata_row, sample_row
-from toolkit.selectors import GENERATION
+from toolkit.samples.rows import metadata_row, sample_row
+from toolkit.samples.selectors import GENERATION
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 

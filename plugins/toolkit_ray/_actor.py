@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from toolkit.executors import WorkerEnd
-from toolkit.processes import PipedWorker
-from toolkit.protocol import Alive, as_json
+from toolkit.executors.interface import WorkerEnd
+from toolkit.executors.processes import PipedWorker
+from toolkit.executors.protocol import Alive, as_json
 
 COMMAND = (sys.executable, "-m", "toolkit.worker")
 GET_SECONDS = 300.0

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolkit.containers import dns_label
-from toolkit.executors import ClusterRequest
+from toolkit.containers.mounts import dns_label
+from toolkit.executors.interface import ClusterRequest
 
 from ._params import RayParams
 

@@ -6,9 +6,9 @@ import json
 import os
 from typing import Any
 
-from toolkit.containers import make_folders
+from toolkit.containers.mounts import make_folders
 from toolkit.errors import BadInput
-from toolkit.executors import Worker, WorkerRequest
+from toolkit.executors.interface import Worker, WorkerRequest
 
 from ._connection import connect, is_local
 from ._params import RayParams

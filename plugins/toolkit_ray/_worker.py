@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.executors import WorkerEnd, WorkerRequest
-from toolkit.protocol import Done, Failed, Hello, WorkerEvent, read_event
+from toolkit.executors.interface import WorkerEnd, WorkerRequest
+from toolkit.executors.protocol import Done, Failed, Hello, WorkerEvent, read_event
 
 from ._actor import ActorUpdate, WorkerActor
 from ._params import RayParams

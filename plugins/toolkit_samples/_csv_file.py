@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolkit.errors import DataError
-from toolkit.files import PathText
+from toolkit.files.local import PathText
 from toolkit.parts import UNHASHED
 
 from ._file import not_utf8

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BadInput, DataError
-from toolkit.files import check_regular, locate, sha256_of
+from toolkit.files.local import check_regular, locate, sha256_of
 from toolkit.identity import Identity
 from toolkit.work import Rows, Work
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator, model_validator
 
-from toolkit import hub
 from toolkit.errors import BadInput, DataError
-from toolkit.files import PathText, locate, sha256_of
+from toolkit.files import hub
+from toolkit.files.local import PathText, locate, sha256_of
 from toolkit.identity import Identity
 from toolkit.parts import UNHASHED
 from toolkit.work import Rows, Work

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from toolkit.errors import DataError
-from toolkit.files import PathText
+from toolkit.files.local import PathText
 from toolkit.parts import UNHASHED
 
 from ._file import not_utf8

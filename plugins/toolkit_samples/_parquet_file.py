@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from toolkit.errors import DataError
-from toolkit.files import PathText
+from toolkit.files.local import PathText
 from toolkit.parts import UNHASHED
 
 from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of

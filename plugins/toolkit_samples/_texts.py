@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from toolkit.errors import DataError, nearest
 from toolkit.parts import Params
-from toolkit.sample_rows import metadata_row, sample_row
+from toolkit.samples.rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from toolkit.archives import whole
+from toolkit.files.archives import whole
 
 if TYPE_CHECKING:
     from toolkit.work import Inputs

@@ -16,9 +16,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.archives import archive
-from toolkit.dense_layouts import Fragments, folder_names, fragment_members, scenario, token_members
+from toolkit.activations.dense_layouts import (
+    Fragments,
+    folder_names,
+    fragment_members,
+    scenario,
+    token_members,
+)
 from toolkit.errors import DataError
+from toolkit.files.archives import archive
 from toolkit.saes import average_l0s
 
 from ._attention import AttentionOfSamples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolkit.dense_layouts import SparseRows
+from toolkit.activations.dense_layouts import SparseRows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
+from toolkit.features.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.hookpoints import hookpoint
 from toolkit.parts import SinkParams
 from toolkit.work import SinkWork

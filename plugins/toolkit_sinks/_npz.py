@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.activation_rows import described_spaces
-from toolkit.archives import archive, dense, texts, whole
+from toolkit.activations.rows import described_spaces
 from toolkit.costs import Cost
 from toolkit.errors import DataError
+from toolkit.files.archives import archive, dense, texts, whole
 from toolkit.parts import SinkParams
 from toolkit.work import SinkWork
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from toolkit.protocol import WorkerEvent, read_event
+from toolkit.executors.protocol import WorkerEvent, read_event
 
 
 def read_line(line: bytes) -> tuple[WorkerEvent | None, str | None]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from toolkit.files import PathText
+from toolkit.files.local import PathText
 from toolkit.parts import Params
 
 RESERVED = {"array", "job-name", "output", "error", "signal", "requeue", "no-requeue", "export"}

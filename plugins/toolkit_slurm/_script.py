@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from toolkit.apptainer import PROGRAMS, exec_words
-from toolkit.containers import folders_of, mounts_for
-from toolkit.executors import WorkerRequest
+from toolkit.containers.apptainer import PROGRAMS, exec_words
+from toolkit.containers.mounts import folders_of, mounts_for
+from toolkit.executors.interface import WorkerRequest
 
 from ._params import Slurm
 from ._seats import Seat

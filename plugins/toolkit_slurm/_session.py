@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.containers import make_folders
+from toolkit.containers.mounts import make_folders
 from toolkit.errors import BadInput
-from toolkit.executors import Worker, WorkerEnd, WorkerRequest
-from toolkit.files import locate
-from toolkit.protocol import Done, Failed, Hello, WorkerEvent
+from toolkit.executors.interface import Worker, WorkerEnd, WorkerRequest
+from toolkit.executors.protocol import Done, Failed, Hello, WorkerEvent
+from toolkit.files.local import locate
 from toolkit.secrets import Secrets
 
 from . import _commands as slurm

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.processes import PipedWorker
-from toolkit.protocol import Alive, Done, Failed, WorkerEvent, as_json
+from toolkit.executors.processes import PipedWorker
+from toolkit.executors.protocol import Alive, Done, Failed, WorkerEvent, as_json
 
 from ._seats import LineReader, Seat, Seats, append, read_message
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 
 RESAMPLES = 2000
 MIN_UNITS = 5

@@ -19,7 +19,7 @@ from toolkit.errors import DataError
 from toolkit.identity import Identity
 from toolkit.models import Tokens
 from toolkit.parts import UNHASHED, Params
-from toolkit.sample_rows import metadata_row, sample_row
+from toolkit.samples.rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Figure, Inputs, Reporter, Rows, Work
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from toolkit.activation_rows import BySpace
+from toolkit.activations.rows import BySpace
 from toolkit.errors import DataError
-from toolkit.feature_labels import LABEL
+from toolkit.features.labels import LABEL
 from toolkit.parts import Params
 from toolkit.tables import arrow_schema
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from toolkit.addresses import neuronpedia
 from toolkit.errors import BadInput, DataError, nearest
-from toolkit.feature_labels import FILES, ReadLabels, SourceName, label_files, read_labels
-from toolkit.files import PathText, content_digest, locate
+from toolkit.features.addresses import neuronpedia
+from toolkit.features.labels import FILES, ReadLabels, SourceName, label_files, read_labels
+from toolkit.files.local import PathText, content_digest, locate
 from toolkit.identity import Identity
 from toolkit.parts import UNHASHED, Params
 

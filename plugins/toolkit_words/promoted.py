@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolkit.addresses import locate
 from toolkit.errors import DataError
+from toolkit.features.addresses import locate
 from toolkit.hookpoints import hookpoint
 from toolkit.parts import Params
 from toolkit.saes import space_row
@@ -140,7 +140,7 @@ def _fired(work: Work) -> dict[str, set[int]] | None:
     """By space, the features that fired somewhere; None without activations."""
     import pyarrow.compute as pc
 
-    from toolkit.activation_rows import BySpace
+    from toolkit.activations.rows import BySpace
 
     if "activations" not in work.inputs.tables():
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.addresses import prefixes
+from toolkit.features.addresses import prefixes
 from toolkit.terminal import cell
 from toolkit.work import Figure, Finding
 from toolkit_words.replies.pairs import CONFIRMED

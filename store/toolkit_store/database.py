@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from toolkit.errors import StoreError
 from toolkit.tables import TABLES
@@ -31,7 +31,14 @@ from toolkit_store.file_sizes import (
     would_join,
 )
 from toolkit_store.float16 import as_declared, as_halves, has_values, stored_schema
-from toolkit_store.lance import LanceFault, caches, lance_faults, lancedb, without_blobs
+from toolkit_store.lance import (
+    LanceFault,
+    caches,
+    lance_faults,
+    lancedb,
+    repeated,
+    without_blobs,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,11 +79,38 @@ _RESTORE = (
 )
 _CACHE_BYTES, _METADATA_BYTES = 256 << 20, 64 << 20
 """The most bytes of indexes, and of descriptions of files, that are kept for queries."""
-_WRITING_BYTES = 16 << 20
-"""The same while writing, for each: a commit adds 100 KB that are rarely needed again."""
+_QUERIES_OF_A_WRITER = 4 << 20
+"""The most bytes of descriptions of files that a process which writes keeps for its own queries:
+each commit makes new files, whose descriptions would fill a larger cache in the course of a run.
+"""
+_WRITING_BYTES, _WRITTEN_BYTES = 16 << 20, 1 << 20
+"""The most bytes of indexes, and of descriptions of files, that are kept for writing: a commit adds
+100 KB of descriptions that are rarely needed again.
+"""
 _BATCH_ROWS, _LONG_BATCH_ROWS = 8192, 256
 _LONG = ("postings", "feature_index", "projections")
 """Tables whose rows may be a megabyte long."""
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Method = Callable[Concatenate["Database", str, Given], Result]
+"""A method of `Database` whose first argument names a table."""
+
+
+def _repeating(verb: str) -> Callable[[Method[Given, Result]], Method[Given, Result]]:
+    """Repeat a method that may be carried out twice, while faults of an object store pass; raise
+    others as `StoreError`, which says that the database could not `verb` the table.
+    """
+
+    def decorated(method: Method[Given, Result]) -> Method[Given, Result]:
+        @wraps(method)
+        def call(self: Database, name: str, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+            with self._explained(verb, name):
+                return repeated(lambda: method(self, name, *args, **kwargs))
+
+        return call
+
+    return decorated
 
 
 class Database:
@@ -86,6 +120,8 @@ class Database:
 
     def __init__(self, where: Path | str, *, half: bool = False) -> None:
         self.uri, self.half = str(where), half
+        self.read_only = False
+        """Whether this process only reads: it then keeps more for its queries."""
         self._folder = where if isinstance(where, Path) else None
         self.damaged: Callable[[str], Iterator[tuple[str, str]]] = lambda name: iter(())
         """The files of a table that differ from what was written: a failure names the first one."""
@@ -95,7 +131,7 @@ class Database:
     @cached_property
     def _session(self) -> Any:
         """The caches of the connection for writing."""
-        return caches(_WRITING_BYTES, _WRITING_BYTES)
+        return caches(_WRITING_BYTES, _WRITTEN_BYTES)
 
     def _options(self, session: Any) -> dict[str, Any]:
         """Connection options."""
@@ -117,7 +153,8 @@ class Database:
         """The connection for queries. Its tables stay at the version they were opened at until
         `_open` refreshes them.
         """
-        options = self._options(caches(_CACHE_BYTES, _METADATA_BYTES))
+        metadata = _METADATA_BYTES if self.read_only else _QUERIES_OF_A_WRITER
+        options = self._options(caches(_CACHE_BYTES, metadata))
         return background.run(lancedb().connect_async(**options))
 
     # --- writing ---
@@ -126,7 +163,7 @@ class Database:
         """Add rows, all or none."""
         rows = self._as_kept(name, rows)
         with self._explained("write to", name):
-            table = self._table(name)
+            table = repeated(partial(self._table, name))
             if table is None:
                 self._tables[name] = self.connection.create_table(
                     name, data=rows, schema=rows.schema
@@ -134,38 +171,39 @@ class Database:
                 return
             table.add(rows)
 
+    @_repeating("read")
     def crowded(self, name: str) -> bool:
         """Whether enough small files have gathered for `join`."""
-        with self._explained("read", name):
-            table = self._table(name)
-            if table is None or table.version % _LOOK_EVERY:
-                return False
-            return small_files(table) >= _JOIN_FROM and not is_mostly_large(table)
+        table = self._table(name)
+        if table is None or table.version % _LOOK_EVERY:
+            return False
+        return small_files(table) >= _JOIN_FROM and not is_mostly_large(table)
 
+    @_repeating("clean")
     def join(self, name: str) -> None:
         """Join small files. Files of old versions stay, since they may be in use."""
-        with self._explained("clean", name):
-            table = self._table(name)
-            table.optimize()
-            if "step" in self._lacks(name, table):
-                self._index(table, "step")
+        table = self._table(name)
+        table.optimize()
+        if "step" in self._lacks(name, table):
+            self._index(table, "step")
 
+    @_repeating("write to")
     def delete(self, name: str, where: str) -> None:
         """Delete rows, if there are any: checking is cheaper than a new version of the table."""
-        with self._explained("write to", name):
-            table = self._table(name)
-            if table is not None and table.count_rows(where):
-                table.delete(where)
+        table = self._table(name)
+        if table is not None and table.count_rows(where):
+            table.delete(where)
 
+    @_repeating("clean")
     def compact(self, name: str) -> None:
         """Join small files and bring the indexes up to date."""
-        with self._explained("clean", name):
-            table = self._table(name)
-            if table is not None:
-                table.optimize()
-                for column in self._lacks(name, table):
-                    self._index(table, column)
+        table = self._table(name)
+        if table is not None:
+            table.optimize()
+            for column in self._lacks(name, table):
+                self._index(table, column)
 
+    @_repeating("clean")
     def reindex(self, name: str) -> None:
         """`compact` after postings were added: if that made large files, only the indexes are
         brought up to date.
@@ -173,14 +211,14 @@ class Database:
         The indexes are rebuilt, which reads a number and a key per row; LanceDB updates none
         without joining files.
         """
-        with self._explained("clean", name):
-            table = self._table(name)
-            if table is not None and is_large(name, table):
-                for column in self._to_index(name, table):
-                    self._index(table, column)
-                return
+        table = self._table(name)
+        if table is not None and is_large(name, table):
+            for column in self._to_index(name, table):
+                self._index(table, column)
+            return
         self.compact(name)
 
+    @_repeating("clean")
     def drop_old(self, name: str, *, reindexing: bool) -> None:
         """Remove old versions and what cut-off writes left; with `reindexing`, several files of
         large postings are left out, since LanceDB would join them.
@@ -188,14 +226,13 @@ class Database:
         In a folder, the caller has excluded other users of the table; elsewhere that is impossible,
         so versions stay for a day.
         """
-        with self._explained("clean", name):
-            table = self._table(name)
-            if table is not None and not (reindexing and would_join(name, table)):
-                in_folder = self._folder is not None
-                table.optimize(
-                    cleanup_older_than=_MINIMUM_AGE if in_folder else _A_DAY,
-                    delete_unverified=in_folder,
-                )
+        table = self._table(name)
+        if table is not None and not (reindexing and would_join(name, table)):
+            in_folder = self._folder is not None
+            table.optimize(
+                cleanup_older_than=_MINIMUM_AGE if in_folder else _A_DAY,
+                delete_unverified=in_folder,
+            )
 
     def _lacks(self, name: str, table: Any) -> list[str]:
         there = {column for index in table.list_indices() for column in index.columns}
@@ -218,14 +255,14 @@ class Database:
 
     # --- reading ---
 
+    @_repeating("read")
     def rows(
         self, name: str, where: str | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """The matching rows in the declared schema (without a limit LanceDB returns ten)."""
         selected = self._selected_columns(name, columns)
-        with self._explained("read", name):
-            reader = self._reader
-            result: pa.Table | None = background.run(self._read_rows(reader, name, where, selected))
+        reader = self._reader
+        result: pa.Table | None = background.run(self._read_rows(reader, name, where, selected))
         if result is None:
             return stored_schema(name).empty_table().select(selected)
         return self._as_declared(name, result.select(selected))
@@ -275,7 +312,7 @@ class Database:
 
         selected = self._selected_columns(name, columns)
         with self._explained("read", name):
-            query = self._query(name, where, selected)
+            query = repeated(partial(self._query, name, where, selected))
             for batch in (
                 query.to_batches(batch_size=_LONG_BATCH_ROWS if name in _LONG else _BATCH_ROWS)
                 if query is not None
@@ -283,35 +320,36 @@ class Database:
             ):
                 yield self._as_declared(name, pa.Table.from_batches([batch]).select(selected))
 
+    @_repeating("read")
     def plan(self, name: str, where: str, columns: Sequence[str]) -> str:
         """LanceDB's query plan for these rows."""
-        with self._explained("read", name):
-            query = self._query(name, where, columns)
-            return "" if query is None else str(query.explain_plan())
+        query = self._query(name, where, columns)
+        return "" if query is None else str(query.explain_plan())
 
+    @_repeating("read")
     def version(self, name: str) -> int:
         """A number that changes with each write to the table; 0 without a table."""
-        with self._explained("read", name):
-            table = self._table(name)
-            return 0 if table is None else int(table.version)
+        table = self._table(name)
+        return 0 if table is None else int(table.version)
 
+    @_repeating("read")
     def count(self, name: str) -> int:
         """The number of rows of a table, from its manifest."""
-        with self._explained("read", name):
-            table = self._table(name)
-            return 0 if table is None else int(table.count_rows())
+        table = self._table(name)
+        return 0 if table is None else int(table.count_rows())
 
+    @_repeating("read")
     def indexed(self, name: str) -> bool:
         """Whether the table's indexes have all its rows."""
-        with self._explained("read", name):
-            table = self._table(name)
-            if table is None or not table.count_rows():
-                return True
-            stats = [table.index_stats(index.name) for index in table.list_indices()]
+        table = self._table(name)
+        if table is None or not table.count_rows():
+            return True
+        stats = [table.index_stats(index.name) for index in table.list_indices()]
         return bool(stats) and all(
             stat is not None and stat.num_unindexed_rows == 0 for stat in stats
         )
 
+    @_repeating("read")
     def count_by_step(self, name: str) -> Counter[str]:
         """Step -> number of its rows, read in batches."""
         counts: Counter[str] = Counter()
@@ -329,12 +367,12 @@ class Database:
         results = {name: self._usage(name) for name in TABLES}
         return {name: use for name, use in results.items() if use[0]}
 
+    @_repeating("read")
     def _usage(self, name: str) -> tuple[int, int]:
         if self._folder is not None:
             return folder_usage(self._folder / f"{name}.lance")
-        with self._explained("read", name):
-            table = self._table(name)
-            stats = None if table is None else table.stats()
+        table = self._table(name)
+        stats = None if table is None else table.stats()
         return (
             (int(stats["fragment_stats"]["num_fragments"]), int(stats["total_bytes"]))
             if stats
@@ -342,12 +380,16 @@ class Database:
         )
 
     def names(self) -> list[str]:
-        """The names of the existing tables."""
-        return list(self.connection.list_tables().tables)
+        """The names of the existing tables. Raises `LanceFault`."""
+        return list(repeated(lambda: self.connection.list_tables().tables))
 
     def check_columns(self) -> None:
         """Refuse tables whose columns are not those that this version declares."""
-        for name in sorted(set(self.names()) & set(TABLES)):
+        try:
+            names = self.names()
+        except LanceFault as error:
+            raise StoreError(f"Could not list the tables in {self.uri}: {error}.") from error
+        for name in sorted(set(names) & set(TABLES)):
             self._check_columns(name)
 
     def _check_columns(self, name: str) -> None:

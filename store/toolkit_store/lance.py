@@ -11,12 +11,16 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec, module_from_spec
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+from toolkit.errors import StoreError
+
+Result = TypeVar("Result")
 _CLIENT = "lance_namespace_urllib3_client"
 _SETTINGS = MappingProxyType(
     {
@@ -31,6 +35,14 @@ already are kept.
 """
 _PANICS = ("RustPanic", "PanicException")
 """What a panic in LanceDB's Rust code is raised as; neither class can be imported."""
+PATIENCE_SECONDS, PAUSE_SECONDS = 10.0, 0.5
+"""For how long a call is repeated while faults pass, and the pause before a repetition. A holder of
+a lease is at most 15 s behind when it begins, and loses it after 30.
+"""
+_PASSING = re.compile(
+    r"response body|timed out|non-2xx status code: 5\d\d|SlowDown|ServiceUnavailable", re.I
+)
+"""Messages of faults that a repetition may not meet."""
 _guard = threading.Lock()
 
 
@@ -65,6 +77,47 @@ def lance_faults() -> Iterator[None]:
         if type(error).__name__ not in _PANICS:
             raise
         raise LanceFault(f"LanceDB panicked ({_reason(error)})") from error
+
+
+class Patience:
+    """Decides whether to repeat what a passing fault of an object store has stopped. LanceDB's
+    client repeats a request that is refused, but not one whose answer, such as a list of files, is
+    cut off.
+    """
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + PATIENCE_SECONDS
+
+    def covers(self, error: BaseException) -> bool:
+        """Whether to try again, after a pause: the error, or a cause of it, is a passing fault of
+        the store, and the time is not over.
+        """
+        if not _is_passing(error) or time.monotonic() + PAUSE_SECONDS > self._end:
+            return False
+        time.sleep(PAUSE_SECONDS)
+        return True
+
+
+def repeated(call: Callable[[], Result]) -> Result:
+    """What a call returns, repeated while faults of the object store pass. Only for calls that may
+    be carried out twice. Raises `LanceFault`, or the call's own `StoreError`.
+    """
+    patience = Patience()
+    while True:
+        try:
+            with lance_faults():
+                return call()
+        except (LanceFault, StoreError) as error:
+            if not patience.covers(error):
+                raise
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, LanceFault):
+            return _PASSING.search(str(error)) is not None
+        error = error.__cause__
+    return False
 
 
 def _reason(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from toolkit.tables import STORE_FORMAT
 from toolkit.version import VERSION
 from toolkit_store.database import Database
 from toolkit_store.folder import VALUES
-from toolkit_store.lance import LanceFault, lance_faults
+from toolkit_store.lance import LanceFault, Patience, lance_faults, repeated
 from toolkit_store.locks import Lease, OnWait, Wait
 
 TABLE = "toolkit_store"
@@ -65,10 +65,10 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
     if values not in (None, *VALUES):
         raise BadInput(f"A store can keep values as {choices(VALUES)}, not as '{values}'.")
     with _reached(database):
-        table = _opened(database)
+        table = repeated(lambda: _opened(database))
         names = [] if table is not None else database.names()
         if TABLE in names:  # another process made it in between
-            table = _opened(database)
+            table = repeated(lambda: _opened(database))
     if table is None and names:
         listed = ", ".join(names[:5])
         raise StoreNotUsable(
@@ -81,7 +81,9 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
             "a spec first, which creates one."
         )
     with _reached(database):
-        found_marker = _seen(table if table is not None else _made(database, values or VALUES[0]))
+        if table is None:
+            table = repeated(lambda: _made(database, values or VALUES[0]))
+        found_marker = repeated(lambda: _seen(table))
     _check(database, found_marker, values)
     return found_marker
 
@@ -155,19 +157,19 @@ def lease(database: Database) -> Lease:
 def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> HeldLease:
     """Take the lease once it is free or its holder has been silent for too long."""
     with _reached(database):
-        table = _opened(database)
+        table = repeated(lambda: _opened(database))
     if table is None:
         raise StoreNotUsable(f"The store at {database.uri} is gone.")
     waiting = Wait(database.uri, wait_s, on_wait)
-    last, since = None, time.monotonic()
+    last, since, patience = None, time.monotonic(), Patience()
     while True:
         with _reached(database):
-            beats = _seen(table)
+            beats = repeated(lambda: _seen(table))
         if beats != last:
             last, since = beats, time.monotonic()
         silent = time.monotonic() - since
         if not beats.holder or silent >= EXPIRES_S:
-            hold = _try(database, table, beats)
+            hold = _try(database, table, beats, patience)
             if hold is not None:
                 return hold
             last = None
@@ -177,7 +179,7 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
         time.sleep(POLL_S)
 
 
-def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
+def _try(database: Database, table: Any, marker: Marker, patience: Patience) -> HeldLease | None:
     """Try to take the lease; another process may be faster. A change whose answer is lost was still
     made, and LanceDB then reports a conflict, or that nothing changed.
     """
@@ -196,7 +198,7 @@ def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
     except LanceFault as error:
         failure, taken = error, False
     if not taken and not _is_held_by(table, epoch, holder):
-        if failure is None or "conflict" in str(failure).lower():
+        if failure is None or "conflict" in str(failure).lower() or patience.covers(failure):
             return None
         raise StoreError(
             f"The lease of the store at {database.uri} cannot be taken: {failure}."

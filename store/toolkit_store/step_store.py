@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from toolkit_store import derived_steps, locks
 from toolkit_store.database import BITMAPS_FROM, Database
 from toolkit_store.file_record import Damaged
 from toolkit_store.filters import among, equals
+from toolkit_store.lance import Patience, repeated
 from toolkit_store.location import Location
 from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import TableWriter
@@ -42,6 +44,7 @@ class StepStore:
     def __init__(self, location: Location, *, read_only: bool = False) -> None:
         self.folder, self.uri, self.read_only = location.folder, location.uri, read_only
         self.database: Database = location.database
+        self.database.read_only = read_only
         self._location, self._files, self._lease = location, location.files, location.lease
         self._keeper = TableWriter(location, self._steps)
         self._present: dict[str, tuple[int, set[str]]] = {}
@@ -96,32 +99,46 @@ class StepStore:
     def commit_derived(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
         """`commit_many` for the store's own steps, which write the tables that it derives."""
         with self.writer(), self._lease.turn:
-            known = self._known([row.key for row, _ in steps])
-            new = {row.key: (row, tables) for row, tables in steps if row.key not in known}
-            counts: dict[str, dict[str, int]] = {key: {} for key in new}
-            shared: dict[str, dict[str, str]] = {key: {} for key in new}
-            for name in dict.fromkeys(name for _, tables in new.values() for name in tables):
-                parts = {key: tables[name] for key, (_, tables) in new.items() if name in tables}
-                if table(name).shared:
-                    fitted = {key: self._fitted(name, part, key) for key, part in parts.items()}
-                    owners, first = self._shared_rows(name).divide(fitted, self._known)
-                    self._take(
-                        name, [(key, part.drop_columns("step")) for key, part in first.items()]
-                    )
-                    for key, owner in owners.items():
-                        shared[key] |= owner
-                        counts[key][name] = len(owner)
-                    continue
-                for key, count in self._take(name, list(parts.items())).items():
-                    counts[key][name] = count
-            if new:
-                self._enter(
-                    [
-                        replace(row, tables=counts[key], shared=shared[key])
-                        for key, (row, _) in new.items()
-                    ]
-                )
+            new = self._new(steps)
+            left, patience = new, Patience()
+            while left:
+                try:
+                    self._write(left)
+                    break
+                except StoreError as error:
+                    if not _can_repeat(left) or not patience.covers(error):
+                        raise
+                    left = self._new(left)  # the ledger may have taken it, and not answered
         return len(new)
+
+    def _new(self, steps: Sequence[tuple[StepRow, Tables]]) -> list[tuple[StepRow, Tables]]:
+        """Those of the steps that the ledger does not have, each once."""
+        known = self._known([row.key for row, _ in steps])
+        return list(
+            {row.key: (row, tables) for row, tables in steps if row.key not in known}.values()
+        )
+
+    def _write(self, steps: Sequence[tuple[StepRow, Tables]]) -> None:
+        """Write the rows of steps, then enter the steps into the ledger. Rows that an attempt left
+        are removed first.
+        """
+        counts: dict[str, dict[str, int]] = {row.key: {} for row, _ in steps}
+        shared: dict[str, dict[str, str]] = {row.key: {} for row, _ in steps}
+        for name in dict.fromkeys(name for _, tables in steps for name in tables):
+            parts = {row.key: tables[name] for row, tables in steps if name in tables}
+            if table(name).shared:
+                fitted = {key: self._fitted(name, part, key) for key, part in parts.items()}
+                owners, first = self._shared_rows(name).divide(fitted, self._known)
+                self._take(name, [(key, part.drop_columns("step")) for key, part in first.items()])
+                for key, owner in owners.items():
+                    shared[key] |= owner
+                    counts[key][name] = len(owner)
+                continue
+            for key, count in self._take(name, list(parts.items())).items():
+                counts[key][name] = count
+        self._enter(
+            [replace(row, tables=counts[row.key], shared=shared[row.key]) for row, _ in steps]
+        )
 
     def _fitted(self, name: str, chunks: Iterable[pa.Table] | pa.Table, key: str) -> pa.Table:
         import pyarrow as pa
@@ -231,9 +248,14 @@ class StepStore:
                 host=host or socket.gethostname(),
             )
             with maintaining(self.uri):
-                self._keeper.append("runs", ledger.run_to_arrow(row))
+                repeated(partial(self._append_state, row))
                 self._files.note("runs")
         return row
+
+    def _append_state(self, row: RunRow) -> None:
+        where = f"{equals('run', row.run)} AND seq = {row.seq}"
+        if not self.database.rows("runs", where, ["seq"]).num_rows:
+            self._keeper.append("runs", ledger.run_to_arrow(row))
 
     def verify(self, name: str) -> None:
         """Refuse to derive anything from a table with a damaged file."""
@@ -373,6 +395,13 @@ class StepStore:
         lease wrote more, or a file is gone.
         """
         ledger.check_count(f"Table '{name}' in {self.uri}", count, expected)
+
+
+def _can_repeat(steps: Sequence[tuple[StepRow, Tables]]) -> bool:
+    """Whether the rows of the steps can be read again: they are whole tables, not iterators."""
+    import pyarrow as pa
+
+    return all(isinstance(part, pa.Table) for _, tables in steps for part in tables.values())
 
 
 def _columns(name: str, columns: Sequence[str] | None) -> list[str]:

@@ -24,7 +24,10 @@ def test_the_flow_is_quoted_as_it_is(root: Path) -> None:
     assert quoted in (root / "toolkit" / "_flow.py").read_text(encoding="utf-8")
 
 
-def test_every_folder_of_the_flow_is_on_the_map(root: Path) -> None:
+def test_every_folder_of_the_flow_and_all_that_is_public_is_on_the_map(root: Path) -> None:
     page = (root / PAGES[0]).read_text(encoding="utf-8")
-    folders = [path.name for path in (root / "toolkit").glob("_*") if path.is_dir()]
-    assert [name for name in folders if name[1] != "_" and f"`toolkit/{name}`" not in page] == []
+    entries = [path for path in (root / "toolkit").glob("[!_]*") if path.name != "py.typed"]
+    entries += [path for path in (root / "toolkit").glob("_[!_]*") if path.is_dir()]
+    assert len(entries) > 30
+    names = [path.relative_to(root).as_posix() for path in entries]
+    assert [name for name in names if f"`{name}`" not in page] == []

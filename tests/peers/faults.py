@@ -19,6 +19,8 @@ TIMEOUT_SECONDS = 4.0
 """How long the client of the tests waits for an answer."""
 EVERY_TIMEOUT = 40
 """One fault in so many is a request without an answer: each takes its time."""
+LIST = "list-type=2"
+"""Part of the address of every request for a list of files."""
 SKIPPED = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -28,13 +30,21 @@ class FaultyProxy:
     def __init__(self, server: str, seed: int) -> None:
         self.server, self.share = urlsplit(server).netloc, 0.0
         self.injected: Counter[str] = Counter()
+        self.cut_lists = 0
+        """One list of files in so many is cut off, if this is above zero."""
+        self._lists = 0
         self.bytes_sent = self.requests = 0
         """Bytes of the bodies of all answers, and how many answers there were."""
         self._draw, self._turn = random.Random(seed), threading.Lock()
 
-    def fault(self, method: str) -> str | None:
+    def fault(self, method: str, path: str) -> str | None:
         """The fault of the next request, if it has one. Only a write can lose its answer."""
         with self._turn:
+            if self.cut_lists and LIST in path:
+                self._lists += 1
+                if self._lists % self.cut_lists == 0:
+                    self.injected["cut"] += 1
+                    return "cut"
             if self._draw.random() >= self.share:
                 return None
             writes = method in ("PUT", "POST", "DELETE")
@@ -66,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
     def _serve(self) -> None:
-        kind = self.faults.fault(self.command)
+        kind = self.faults.fault(self.command, self.path)
         size = int(self.headers.get("Content-Length") or 0)
         if kind == "cut" and size:
             self.rfile.read(size // 2)  # the rest of the request never arrives

@@ -12,7 +12,7 @@ import pytest
 
 from toolkit.errors import StoreError
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, database, open_store
+from toolkit_store import Store, database, lance, open_store
 
 HERE = Path(__file__).parent
 FAULTS = 200
@@ -83,3 +83,34 @@ def test_nothing_is_lost_and_nothing_is_there_twice(bucket: str, proxy) -> None:
     assert sorted(row.key for row in store.steps()) == sorted(keys)
     assert len(store.read("activations", keys)) == 4 * len(keys)
     assert store.check().problems == []
+
+
+def test_lists_that_are_cut_off_stop_no_commit_and_no_read(bucket: str, proxy) -> None:
+    """LanceDB's client does not repeat them; nothing here is issued twice."""
+    proxy.cut_lists = 7
+    store = open_store(bucket, create=True)
+    keys = [f"k{number}" for number in range(6)]
+    for key in keys:
+        assert store.commit(make_step(key), {"activations": here.rows(key)})
+    store.record_run(run="r", name="n", state="done", steps=keys)
+    store = open_store(bucket, read_only=True)
+    assert len(store.read("activations", keys)) == 4 * len(keys)
+    assert [row.run for row in store.run_states()] == ["r"]
+    proxy.cut_lists = 0
+    assert proxy.injected["cut"] >= 5, proxy.injected
+    assert store.check().problems == []
+
+
+def test_lists_that_stay_cut_off_stop_a_command_in_time(
+    bucket: str, proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance, "PATIENCE_SECONDS", 2.0)
+    store = open_store(bucket, create=True)
+    store.commit(make_step("k"), {"activations": here.rows("k")})
+    proxy.cut_lists = 1
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match="list response body"):
+        store.database.version("activations")
+    assert time.monotonic() - begun < 30.0
+    proxy.cut_lists = 0
+    assert len(store.read("activations", ["k"])) == 4

@@ -7,8 +7,8 @@ import re
 from toolkit import hookimpl
 from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
+from toolkit.models.sessions import Generated, Session
 from toolkit.parts import ModelPart
-from toolkit.sessions import Generated, Session
 
 IDENTITY = Identity(name="goals", revision="1", digest="goals-1")
 ROUNDS = 4

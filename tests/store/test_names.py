@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 import toolkit_store
-from toolkit.addresses import parse
 from toolkit.errors import BadInput
+from toolkit.features.addresses import parse
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, Store, open_store

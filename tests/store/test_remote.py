@@ -20,6 +20,7 @@ from toolkit.tables import STORE_FORMAT, arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, local_part, locks, open_store, remote
 from toolkit_store.database import Database
+from toolkit_store.lance import Patience
 
 ROWS = [
     {"space": "A", "sample": "s1", "position": 0, "features": [1, 2], "values": [1.0, 2.0]},
@@ -220,7 +221,7 @@ def test_one_of_those_who_saw_the_same_gets_the_lease(uri: str) -> None:
     got: list[remote.HeldLease | None] = []
 
     def reach(database: Database, table: object) -> None:
-        got.append(remote._try(database, table, seen))
+        got.append(remote._try(database, table, seen, Patience()))
 
     threads = [
         threading.Thread(target=reach, args=pair) for pair in zip(databases, tables, strict=True)
@@ -270,7 +271,8 @@ def test_a_lease_whose_taking_was_not_answered_is_held(uri: str, answer: str | N
     open_store(uri, create=True)
     database = Database(uri)
     table = database.connection.open_table(remote.TABLE)
-    hold = remote._try(database, LostAnswers(table, answer), remote._seen(table))
+    lost = LostAnswers(table, answer)
+    hold = remote._try(database, lost, remote._seen(table), Patience())
     assert hold is not None
     hold.check()
     hold.let_go()

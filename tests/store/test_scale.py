@@ -178,6 +178,7 @@ def test_what_a_commit_leaves_in_memory_is_bounded(
 ) -> None:
     """Each commit makes files; LanceDB keeps their descriptions until a cache is full."""
     monkeypatch.setattr(database, "_WRITING_BYTES", 1 << 20)
+    monkeypatch.setattr(database, "_WRITTEN_BYTES", 1 << 20)
     made = open_store(tmp_path / "store", create=True)
     with made.writer():
         for number in range(50):

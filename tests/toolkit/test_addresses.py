@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.addresses import (
+from toolkit.errors import BadInput
+from toolkit.features.addresses import (
     Address,
     at_layer,
     find,
@@ -23,7 +24,6 @@ from toolkit.addresses import (
     prefixes,
     short,
 )
-from toolkit.errors import BadInput
 from toolkit.hookpoints import SITES, hookpoint
 
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -358,8 +358,8 @@ def test_a_prefix_finds_its_own_space(places: list[tuple[str, str]]) -> None:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, toolkit.addresses; print([m for m in ('numpy', 'pyarrow', 'torch') if m in "
-        "sys.modules])"
+        "import sys, toolkit.features.addresses; "
+        "print([m for m in ('numpy', 'pyarrow', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

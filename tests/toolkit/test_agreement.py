@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.agreement import agreement, polarity, ranked, stems, stems_of
+from toolkit.features.agreement import agreement, polarity, ranked, stems, stems_of
 
 BAGS = st.frozensets(st.sampled_from("abcdefgh"), max_size=6)
 

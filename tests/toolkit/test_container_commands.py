@@ -15,11 +15,11 @@ import yaml
 from docker.errors import APIError
 
 from toolkit._run.workers import _check_versions
-from toolkit.containers import environment_for, make_folders, mounts_for, token_mounts
-from toolkit.engines import unreachable
+from toolkit.containers.engines import unreachable
+from toolkit.containers.mounts import environment_for, make_folders, mounts_for, token_mounts
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.gpus import Gpu
+from toolkit.executors.gpus import Gpu
+from toolkit.executors.interface import WorkerRequest
 from toolkit_apptainer._start import Apptainer
 from toolkit_apptainer._start import command as apptainer_command
 from toolkit_docker import _start

@@ -19,7 +19,6 @@ from pydantic import BaseModel, Field
 from toolkit._plugins.loading import load_parts
 from toolkit.costs import Cost
 from toolkit.errors import DataError
-from toolkit.games import Condition, Environment, Option, Prompt, Reply, Turn
 from toolkit.identity import Identity
 from toolkit.parts import (
     EnvironmentPart,
@@ -35,6 +34,7 @@ from toolkit.parts import (
     StagePart,
     Steps,
 )
+from toolkit.samples.games import Condition, Environment, Option, Prompt, Reply, Turn
 from toolkit.tables import DATA_TABLES, arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, make_tables, make_work

@@ -45,7 +45,7 @@ def test_an_engine_that_this_user_may_not_use_is_told_from_none(
     def refuse(name: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("toolkit.engines._try_socket", refuse)
+    monkeypatch.setattr("toolkit.containers.engines._try_socket", refuse)
     text = facts()["container engine"].text
     assert "does not accept this user" in text
     assert "the group `docker`" in text

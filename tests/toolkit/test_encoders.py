@@ -144,7 +144,7 @@ class _Decoder(tiny_bert.Bert):
             r"go backwards for 'one': \(2, 3\), then \(0, 0\)\. A token .* before it: \(3, 3\)",
         ),
         (_Unmasked, "of a text depends on the other texts of its batch or on the padding"),
-        (_Decoder, "a causal model was expected. An encoder is a toolkit.encoders.Encoder"),
+        (_Decoder, "a causal model was expected. An encoder is a toolkit.models.encoders.Encoder"),
     ],
 )
 def test_what_authors_get_wrong(bert: Any, kind: type[tiny_bert.Bert], message: str) -> None:

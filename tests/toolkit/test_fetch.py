@@ -17,10 +17,10 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from toolkit import hub
 from toolkit._plan.fetch import WAITS, DownloadDisplay, Fetched, fetch_all, size
 from toolkit.errors import BadInput, DataError
-from toolkit.hub import Download, HubFile, Snapshot
+from toolkit.files import hub
+from toolkit.files.hub import Download, HubFile, Snapshot
 
 COMMIT = "c" * 40
 WANTED = Snapshot("org/model", COMMIT, None)

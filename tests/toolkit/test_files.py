@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from safetensors.numpy import save_file
 
 from toolkit.errors import BadInput
-from toolkit.files import (
+from toolkit.files.local import (
     WHOLE_BYTES,
     PathText,
     content_digest,

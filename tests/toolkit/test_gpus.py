@@ -10,8 +10,8 @@ import pytest
 
 from toolkit._run.workers import WorkerPool, _check_gpus
 from toolkit.errors import BadInput
-from toolkit.executors import GpuCount, gpu_request
-from toolkit.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus, visible_gpus
+from toolkit.executors.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus, visible_gpus
+from toolkit.executors.interface import GpuCount, gpu_request
 
 
 def gpu(index: int) -> Gpu:
@@ -112,7 +112,7 @@ def test_the_drivers_cuda_version_is_asked_of_the_driver(
         libraries.append(name)
         return SimpleNamespace(cuDriverGetVersion=ask)
 
-    monkeypatch.setattr("toolkit.gpus.ctypes.CDLL", load)
+    monkeypatch.setattr("toolkit.executors.gpus.ctypes.CDLL", load)
     monkeypatch.setenv("PATH", nvidia_smi(2))
     assert [gpu.cuda for gpu in installed_gpus()] == [version, version]
     assert libraries == ["libcuda.so.1"]
@@ -124,7 +124,7 @@ def test_without_a_cuda_driver_its_version_is_left_empty(
     def load(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr("toolkit.gpus.ctypes.CDLL", load)
+    monkeypatch.setattr("toolkit.executors.gpus.ctypes.CDLL", load)
     monkeypatch.setenv("PATH", nvidia_smi(1))
     assert [gpu.cuda for gpu in installed_gpus()] == [""]
 

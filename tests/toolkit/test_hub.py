@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants, errors
 
 from toolkit.errors import BadInput
-from toolkit.hub import (
+from toolkit.files.hub import (
     HubFile,
     Snapshot,
     cached_files,

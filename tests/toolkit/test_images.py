@@ -17,9 +17,8 @@ import yaml
 from toolkit._images.archive import LayerWriter, image_archive, split_layers
 from toolkit._images.build import _check_against_lock
 from toolkit._images.labels import OCI, image_labels, revision_of
-from toolkit.errors import BadInput, StepFailed
-from toolkit.images import ID as ID_PATTERN
-from toolkit.images import (
+from toolkit.containers.images import ID as ID_PATTERN
+from toolkit.containers.images import (
     PinnedImage,
     RecipePins,
     containers_folder,
@@ -27,6 +26,7 @@ from toolkit.images import (
     read_lock,
     read_recipes,
 )
+from toolkit.errors import BadInput, StepFailed
 from toolkit.version import VERSION
 
 ID = "sha256:" + "a" * 64

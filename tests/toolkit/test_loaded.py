@@ -28,14 +28,14 @@ from toolkit.models import (
     Span,
     Tokens,
 )
+from toolkit.models.sessions import Generated, Session
+from toolkit.models.whole_pass_sessions import WholePassSession
 from toolkit.parts import ModelPart, SaePart
 from toolkit.saes import Sae, Sparse
-from toolkit.sessions import Generated, Session
 from toolkit.testing.loaded import check_loaded
 from toolkit.testing.loaded_models import check_model
 from toolkit.testing.loaded_saes import check_sae
 from toolkit.testing.promises import Broken
-from toolkit.whole_pass_sessions import WholePassSession
 
 COUNT = load_parts().get("source", "count")
 COUNTER = itertools.count()

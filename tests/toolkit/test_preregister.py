@@ -55,7 +55,10 @@ def test_family_and_split_are_written_first_and_another_family_is_another_run(
     assert list(result["frozen"]["tests"]) == ["groups"]
     assert result["frozen"]["tests"]["groups"]["part"] == "compare.means"
     assert set(result["frozen"]["data"]) == {"samples", "features"}
-    assert result["frozen"]["split"] == {"seed": 7, "rule": "toolkit.halves.in_half(seed, samples)"}
+    assert result["frozen"]["split"] == {
+        "seed": 7,
+        "rule": "toolkit.statistics.halves.in_half(seed, samples)",
+    }
     first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
     assert result["registered_at"] <= first["at"]
     manifest = json.loads((folder / "manifest.json").read_text())

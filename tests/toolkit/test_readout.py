@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from toolkit.readout import read_out
+from toolkit.models.readout import read_out
 
 STATES = torch.randn((9, 5), generator=torch.Generator().manual_seed(1))
 HEAD = torch.randn((5, 41), generator=torch.Generator().manual_seed(2)) * 4

@@ -15,7 +15,7 @@ import pytest
 
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._cli._reparse import Judging, Rejudged, rejudge
-from toolkit.games import Environment, Option, Prompt, Reply, State, Turn, chance
+from toolkit.samples.games import Environment, Option, Prompt, Reply, State, Turn, chance
 
 OPTIONS = (Option("bet", "1", ("Bet",), 1.0, 5.0), Option("stop", "2", ("Stop",)))
 

@@ -16,7 +16,7 @@ import pytest
 
 import toolkit as package
 from toolkit._plan.versions import torch_cuda
-from toolkit.gpus import driver_cuda
+from toolkit.executors.gpus import driver_cuda
 from toolkit_store import open_store
 from toolkit_store.interchange import import_run, run_tables
 
@@ -356,7 +356,7 @@ def test_a_worker_of_another_version_is_refused(toolkit, toy, tmp_path):
 _OTHER = """
 import json, sys
 from toolkit import hookimpl
-from toolkit.processes import PipedWorker
+from toolkit.executors.processes import PipedWorker
 from toolkit.parts import ExecutorPart
 
 HELLO = '''
@@ -506,7 +506,7 @@ def test_a_worker_that_sees_another_gpu_stops_the_run(toolkit, toy, tmp_path, nv
 _BLIND = """
 import os, sys
 from toolkit import hookimpl
-from toolkit.processes import PipedWorker
+from toolkit.executors.processes import PipedWorker
 from toolkit.parts import ExecutorPart
 
 def start(params, request):
@@ -566,7 +566,7 @@ def test_stages_of_one_run_may_have_different_executors(toolkit, toy, tmp_path):
 _SECOND = """
 import os, sys
 from toolkit import hookimpl
-from toolkit.processes import PipedWorker
+from toolkit.executors.processes import PipedWorker
 from toolkit.parts import ExecutorPart
 
 def start(params, request):

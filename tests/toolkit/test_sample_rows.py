@@ -7,7 +7,7 @@ import hashlib
 import pyarrow as pa
 
 from toolkit.models import Tokens
-from toolkit.sample_rows import metadata_row, sample_row
+from toolkit.samples.rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 
 TOKENS = Tokens("one two", (5, 6), ("one", " two"), (("last", 1, 2),), bos=True)

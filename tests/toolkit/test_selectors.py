@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from toolkit.errors import DataError
-from toolkit.selectors import SPANS, At, Selector, SelectorText, selected
+from toolkit.samples.selectors import SPANS, At, Selector, SelectorText, selected
 
 BOS = 0
 TEXT = SelectorText(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import DataError
-from toolkit.token_sampling import draw_tokens
+from toolkit.models.token_sampling import draw_tokens
 
 
 def drawn(shares: list[float], numbers: list[float | None], temperature: float = 1.0) -> list[int]:

@@ -17,7 +17,7 @@ from toolkit._spec.load import LoadedSpec, load_spec, load_spec_data, validate_p
 from toolkit._spec.spec import From, Spec
 from toolkit.errors import SpecError
 from toolkit.parts import Params
-from toolkit.selectors import At
+from toolkit.samples.selectors import At
 
 RESOURCES = Path(__file__).parents[1] / "resources"
 GOOD = RESOURCES / "good.yaml"

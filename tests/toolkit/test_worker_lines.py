@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzzing import FUZZ_COUNT
-from toolkit.executors import translate_paths
-from toolkit.protocol import (
+from toolkit.executors.interface import translate_paths
+from toolkit.executors.protocol import (
     MAX_LINE,
     Alive,
     Done,
@@ -154,7 +154,7 @@ def test_paths_inside_the_folders_are_translated_and_others_are_not() -> None:
 NOISY = """
 import os, sys
 from toolkit import hookimpl
-from toolkit.processes import PipedWorker
+from toolkit.executors.processes import PipedWorker
 from toolkit.parts import ExecutorPart
 
 WRAPPER = '''

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from toolkit import hookimpl
-from toolkit.encoders import Encoder
 from toolkit.errors import BadInput
-from toolkit.files import PathText, content_digest, listed, locate, read_json
+from toolkit.files.local import PathText, content_digest, listed, locate, read_json
 from toolkit.hookpoints import hookpoint
 from toolkit.identity import Identity
 from toolkit.models import Encoded
+from toolkit.models.encoders import Encoder
 from toolkit.parts import ModelPart, Params, Part
 from toolkit.work import Reporter
 

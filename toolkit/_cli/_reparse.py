@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.games import (
+from toolkit.samples.games import (
     INVALID,
     NOT_PLAYED,
     ROUND_LIMIT,

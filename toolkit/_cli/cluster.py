@@ -37,9 +37,9 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     from toolkit._plan.executors import bind_uses
     from toolkit._plugins.loading import load_parts
     from toolkit._spec.load import load_spec
-    from toolkit.containers import dns_label
+    from toolkit.containers.mounts import dns_label
     from toolkit.errors import BadInput
-    from toolkit.executors import ClusterRequest
+    from toolkit.executors.interface import ClusterRequest
 
     if (claim is None) == (store is None):
         raise BadInput("Name the store with either --claim NAME or --store URI.")

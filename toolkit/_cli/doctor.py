@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import json_option, size, store_option
-from toolkit.gpus import installed_gpus
+from toolkit.executors.gpus import installed_gpus
 from toolkit.terminal import counted, echo
 
 if TYPE_CHECKING:

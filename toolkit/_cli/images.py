@@ -13,7 +13,7 @@ import click
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit.images import Recipe
+    from toolkit.containers.images import Recipe
 
 _FILE = click.Path(path_type=Path)
 Value = TypeVar("Value")
@@ -49,9 +49,9 @@ def build(
 ) -> None:
     """Build images (default: cpu) and pin them, by ID, in the user's lock file."""
     from toolkit._images.build import build_image, write_lock
-    from toolkit.engines import connect
+    from toolkit.containers.engines import connect
+    from toolkit.containers.images import PINNED, read_recipes
     from toolkit.errors import BadInput
-    from toolkit.images import PINNED, read_recipes
 
     if base is not None and not (base == "rootfs" or PINNED.fullmatch(base)):
         raise BadInput(f"--base: '{base}' is not a pin. Write REPOSITORY@sha256:DIGEST.")
@@ -78,7 +78,7 @@ def build(
 def list_images(as_json: bool) -> None:
     """Show what can be built and what is pinned. Contacts no engine."""
     from toolkit._cli._text import columns
-    from toolkit.images import read_lock, read_recipes, user_lock
+    from toolkit.containers.images import read_lock, read_recipes, user_lock
 
     recipes, locked = read_recipes(), read_lock()
     rows: list[dict[str, Any]] = [
@@ -119,9 +119,9 @@ def _recipe_pins(recipe: Recipe | None) -> dict[str, str] | None:
 def verify(names: tuple[str, ...]) -> None:
     """Check that pinned images are on the engine and are what their pins say."""
     from toolkit._images.verify import problems_of
-    from toolkit.engines import connect
+    from toolkit.containers.engines import connect
+    from toolkit.containers.images import read_lock, user_lock
     from toolkit.errors import BadInput
-    from toolkit.images import read_lock, user_lock
 
     locked = read_lock()
     if not locked:
@@ -144,7 +144,7 @@ def verify(names: tuple[str, ...]) -> None:
 def export(name: str, path: Path) -> None:
     """Write an image to PATH: `.tar` for `docker load`, `.sif` for Apptainer."""
     from toolkit._images.export import export_image
-    from toolkit.images import read_lock
+    from toolkit.containers.images import read_lock
 
     pinned = _named(read_lock(), name)
     echo(f"writing {path}: an image has gigabytes, so this takes minutes", err=True)

@@ -21,7 +21,7 @@ from toolkit._cli._text import (
     size,
     store_option,
 )
-from toolkit.addresses import layer_of
+from toolkit.features.addresses import layer_of
 from toolkit.terminal import counted, echo
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from toolkit._images.wheelhouse import (
     plugin_wheels,
     toolkit_wheel,
 )
+from toolkit.containers.images import PinnedImage, Recipe, containers_folder, read_lock, user_lock
 from toolkit.errors import BadInput, StepFailed
-from toolkit.images import PinnedImage, Recipe, containers_folder, read_lock, user_lock
 from toolkit.version import VERSION
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit._images.verify import problems_of
-from toolkit.apptainer import PROGRAMS, installed_program
-from toolkit.engines import connect, is_podman, socket_name
+from toolkit.containers.apptainer import PROGRAMS, installed_program
+from toolkit.containers.engines import connect, is_podman, socket_name
+from toolkit.containers.images import read_lock
 from toolkit.errors import BadInput
-from toolkit.images import read_lock
 
 if TYPE_CHECKING:
     from docker import DockerClient

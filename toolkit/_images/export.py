@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from toolkit._images.build import write_lock
-from toolkit.apptainer import PROGRAMS, installed_program
-from toolkit.engines import connect
+from toolkit.containers.apptainer import PROGRAMS, installed_program
+from toolkit.containers.engines import connect
+from toolkit.containers.images import PinnedImage
 from toolkit.errors import BadInput
-from toolkit.images import PinnedImage
 
 
 def export_image(name: str, pinned: PinnedImage, path: Path) -> None:

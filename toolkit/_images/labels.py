@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit._images.archive import creation_time
-from toolkit.images import Recipe
+from toolkit.containers.images import Recipe
 from toolkit.version import VERSION
 
 LABEL = "io.sae-toolkit"

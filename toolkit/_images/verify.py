@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from toolkit._images.labels import LABEL
 from toolkit._images.wheelhouse import file_sha256
-from toolkit.images import PinnedImage, containers_folder, read_recipes
+from toolkit.containers.images import PinnedImage, containers_folder, read_recipes
 from toolkit.version import VERSION
 
 if TYPE_CHECKING:

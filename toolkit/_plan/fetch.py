@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from toolkit import hub
 from toolkit.errors import BadInput, DataError
-from toolkit.files import safetensors_header
+from toolkit.files import hub
+from toolkit.files.local import safetensors_header
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan

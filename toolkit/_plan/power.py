@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit._plan.costs import max_samples
 from toolkit._plan.texts import facts
 from toolkit.costs import PlannedComparison
-from toolkit.halves import in_half, joined_by_state
 from toolkit.ledger import StepRow
+from toolkit.statistics.halves import in_half, joined_by_state
 from toolkit.tables import written
 
 if TYPE_CHECKING:

@@ -120,7 +120,7 @@ def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
 
 def file_hash(file: Path) -> str:
     """The SHA-256 of a scratch plugin."""
-    from toolkit.files import check_regular
+    from toolkit.files.local import check_regular
 
     try:
         check_regular(file)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit._query.feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
+from toolkit._query.feature_rows import PLACE, pivoted, stat_heads
+from toolkit._query.ranking import RankedLines, rank
 from toolkit._query.run import Run, first_rows, sorted_by
-from toolkit._query.text import around, piece_at
+from toolkit._query.text import Row, around, piece_at
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,13 +63,42 @@ def features(
     k: int = 20,
 ) -> pl.DataFrame:
     """One row per feature and comparison, ranked as `toolkit query features` ranks them."""
-    where = {} if spaces is None else {"space": list(spaces)}
-    entries = ranking_entries(run, stage, where, [by] if by else (), by)
-    if not entries.num_rows:
+    ranked = ranked_lines(run, spaces, stage, by)
+    lines = (ranked.significant() if significant else ranked).rows(0, k)
+    return features_of(run, ranked, lines, stage, every_stat=every_stat)
+
+
+def features_of(
+    run: Run,
+    ranked: RankedLines,
+    lines: Sequence[Row],
+    stage: str | None,
+    *,
+    every_stat: bool = False,
+) -> pl.DataFrame:
+    """Lines of a ranking, with their statistics; without lines, only the first two columns."""
+    if not ranked.height:
         return frame([], ("address", "stage"))
-    lines = first_rows(ranked_lines(run, entries, by, significant), k)
-    rows = pivoted(run, entries, lines, stage)
+    rows = pivoted(run, ranked.compared, lines, stage)
     return frame(rows, stat_heads(rows, (), "json" if every_stat else "text"))
+
+
+def ranked_lines(
+    run: Run,
+    spaces: Sequence[str] | None,
+    stage: str | None,
+    by: str | None,
+    ranking: RankedLines | None = None,
+) -> RankedLines:
+    """The ranking of the features of these spaces, of one stage if it is named; a part of
+    `ranking`, unless that compares what is not compared in this part.
+    """
+    if ranking is not None:
+        run.check_stage("features", stage)
+        part = ranking.chosen(spaces, stage)
+        if part.height or not ranking.height:
+            return part
+    return rank(run, stage, {} if spaces is None else {"space": list(spaces)}, by)
 
 
 def effects(run: Run, where: Mapping[str, Sequence[Any]], *, samples: bool = False) -> pl.DataFrame:
@@ -162,8 +192,10 @@ SEARCHED: Mapping[str, tuple[str, Mapping[str, list[str]], str]] = {
 """What `search` searches: a table, some of its rows, and their column of texts."""
 
 
-def search(run: Run, text: str, k: int) -> pl.DataFrame:
-    """Features of a run whose address, label, words or promoted tokens have `text` in them."""
+def search(run: Run, text: str, k: int, labels: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Features of a run whose address, label, words or promoted tokens have `text` in them;
+    `labels` are those of the run, if they are known.
+    """
     from toolkit.errors import BadInput
 
     rows = []
@@ -173,21 +205,29 @@ def search(run: Run, text: str, k: int) -> pl.DataFrame:
     except BadInput:
         pass  # not an address here: it may be a word
     sought = text.strip().lower()
-    for kind, (table, where, column) in SEARCHED.items():
+    for kind, (table, _, column) in SEARCHED.items():
         if sought and run.stages(table):
-            rows += _matches(run, table, where, column, sought, kind)
+            known = labels if kind == "label" else None
+            texts = searched_texts(run, kind) if known is None else known
+            rows += _matches(run, texts, column, sought, kind)
     return frame(rows[:k], ("address", "match", "text"))
 
 
+def searched_texts(run: Run, kind: str) -> pl.DataFrame:
+    """The texts of one kind that `search` searches: space, feature and the column of texts."""
+    import polars as pl
+
+    table, where, column = SEARCHED[kind]
+    rows = pl.DataFrame(run.read_stages(table, None, where, ("space", "feature", column)))
+    return rows.explode(column) if rows.schema[column] == pl.List else rows
+
+
 def _matches(
-    run: Run, table: str, where: Mapping[str, list[str]], column: str, sought: str, kind: str
+    run: Run, texts: pl.DataFrame, column: str, sought: str, kind: str
 ) -> list[dict[str, Any]]:
     import polars as pl
 
-    rows = pl.DataFrame(run.read_stages(table, None, where, ("space", "feature", column)))
-    if rows.schema[column] == pl.List:
-        rows = rows.explode(column)
-    hits = rows.filter(pl.col(column).str.to_lowercase().str.contains(sought, literal=True))
+    hits = texts.filter(pl.col(column).str.to_lowercase().str.contains(sought, literal=True))
     hits = hits.unique(["space", "feature"], keep="first", maintain_order=True)
     return [
         {"address": run.label(row["space"], row["feature"]), "match": kind, "text": row[column]}

@@ -86,6 +86,11 @@ class Run:
         """The rows of a table whose columns have one of the values in `where`, with a column
         `stage`; of one stage, if it is named.
         """
+        self.check_stage(table, stage)
+        return self.rows.by_stage(table, where, columns, stage)
+
+    def check_stage(self, table: str, stage: str | None) -> None:
+        """Refuse a stage that the run does not have."""
         from toolkit.errors import BadInput, choices, nearest
 
         if stage is not None and stage not in self.stages(table):
@@ -97,7 +102,6 @@ class Run:
                     f"Run {self.id} has no stage '{stage}'.{nearest(stage, known)} Stages: "
                     f"{choices(known)}."
                 )
-        return self.rows.by_stage(table, where, columns, stage)
 
     def texts(self, samples: Sequence[str]) -> list[Row]:
         """The rows of table `samples` for these samples."""
@@ -129,7 +133,7 @@ class Run:
 
     @cached_property
     def _prefixes(self) -> dict[str, str]:
-        from toolkit.addresses import prefixes
+        from toolkit.features.addresses import prefixes
 
         return prefixes(self.spaces)
 
@@ -141,8 +145,8 @@ class Run:
 
     def feature(self, address: str) -> tuple[str, int]:
         """Space id and index of an address."""
-        from toolkit.addresses import locate, parse
         from toolkit.errors import BadInput
+        from toolkit.features.addresses import locate, parse
 
         if not self.spaces:
             parse(address)
@@ -152,8 +156,8 @@ class Run:
 
     def spaces_of(self, name: str | None, layer: int | None) -> list[str] | None:
         """Ids of the spaces that `--space` and `--layer` select; None for all."""
-        from toolkit.addresses import at_layer
         from toolkit.errors import BadInput, nearest
+        from toolkit.features.addresses import at_layer
 
         if name is None and layer is None:
             return None
@@ -171,7 +175,7 @@ class Run:
         """The table with a column `layer`, by which spaces are sorted."""
         import pyarrow as pa
 
-        from toolkit.addresses import layer_of
+        from toolkit.features.addresses import layer_of
 
         layers = {row["space"]: layer_of(row) for row in self.spaces}
         spaces = table["space"].combine_chunks().dictionary_encode()

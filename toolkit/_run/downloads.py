@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from toolkit import hub
 from toolkit._run.stage_progress import unfinished_stages
 from toolkit.errors import BadInput
+from toolkit.files import hub
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan, Stage

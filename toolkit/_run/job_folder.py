@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._run.atomic import write_text
 from toolkit.errors import DataError
-from toolkit.files import sha256_of
+from toolkit.files.local import sha256_of
 from toolkit.tables import arrow_schema, table
 
 if TYPE_CHECKING:

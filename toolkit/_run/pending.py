@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Step
-    from toolkit.protocol import Done
+    from toolkit.executors.protocol import Done
 
 TOGETHER = 64
 """Steps that are committed together at most."""

@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import hub
 from toolkit._plan.versions import versions
 from toolkit._run.downloads import missing_downloads
 from toolkit._run.events import RunEvent
 from toolkit._run.run_folder import run_folder, store_folder
 from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerLimits, WorkerRequest
-from toolkit.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus
+from toolkit.executors.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus
+from toolkit.executors.interface import WorkerLimits, WorkerRequest
+from toolkit.files import hub
 from toolkit.secrets import Secrets
 
 if TYPE_CHECKING:

@@ -111,7 +111,10 @@ def _frozen(plan: Plan) -> dict[str, Any]:
         id: _stage(stage) for id, stage in stages.items() if not DATA.issuperset(stage.writes())
     }
     data = {id: _stage(stage) for id, stage in stages.items() if id not in tests}
-    split = {"seed": plan.loaded.spec.seed, "rule": "toolkit.halves.in_half(seed, samples)"}
+    split = {
+        "seed": plan.loaded.spec.seed,
+        "rule": "toolkit.statistics.halves.in_half(seed, samples)",
+    }
     return {"experiment": plan.name, "tests": tests, "data": data, "split": split}
 
 

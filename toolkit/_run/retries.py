@@ -12,7 +12,7 @@ from toolkit._run import events as ev
 from toolkit._run.batch_plans import BatchPlans
 from toolkit._run.step_queue import MAX_ATTEMPTS, StepQueue, step_fields
 from toolkit._run.workers import WorkerSlot, start_error
-from toolkit.protocol import Failed
+from toolkit.executors.protocol import Failed
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage, Step

@@ -28,7 +28,7 @@ from toolkit._run.step_results import StepResults
 from toolkit._run.watchdog import Watchdog
 from toolkit._run.workers import Inbox, WorkerPool, WorkerSlot
 from toolkit.errors import Interrupted, StepFailed
-from toolkit.protocol import (
+from toolkit.executors.protocol import (
     Alive,
     Done,
     Failed,

@@ -12,8 +12,8 @@ from toolkit._run import events as ev
 from toolkit._run.committer import Committer
 from toolkit._run.pending import TOGETHER, FinishedStep, PendingCommits
 from toolkit._run.step_queue import StepQueue, step_fields
+from toolkit.executors.protocol import JobResult, fields_of
 from toolkit.ledger import StepRow
-from toolkit.protocol import JobResult, fields_of
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage, Step

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from toolkit._run.events import RunEvent, Stalled
 from toolkit._run.workers import WorkerSlot
-from toolkit.protocol import Alive, Phase, Stack, WorkerEvent
+from toolkit.executors.protocol import Alive, Phase, Stack, WorkerEvent
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Step

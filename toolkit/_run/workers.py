@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._run.events import RunEvent, WorkerReady
 from toolkit.errors import BadInput, PluginError, VersionMismatch, WorkerDied
-from toolkit.executors import Worker, WorkerEnd, WorkerRequest
-from toolkit.gpus import Gpu
-from toolkit.protocol import Failed, Hello, WorkerEvent, WorkerSystem, fields_of
+from toolkit.executors.gpus import Gpu
+from toolkit.executors.interface import Worker, WorkerEnd, WorkerRequest
+from toolkit.executors.protocol import Failed, Hello, WorkerEvent, WorkerSystem, fields_of
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Executor

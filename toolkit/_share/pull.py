@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit import hub
 from toolkit._share.repository import INDEX, RUN_FILES, check_name
 from toolkit.errors import DataError
+from toolkit.files import hub
 
 if TYPE_CHECKING:
     from toolkit_store import Store

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from toolkit import hub
 from toolkit.errors import BadInput
-from toolkit.files import sha256_of
+from toolkit.files import hub
+from toolkit.files.local import sha256_of
 from toolkit.tables import DATA_TABLES
 
 INDEX = "toolkit-run.json"

@@ -11,7 +11,7 @@ from toolkit._spec.load import load_spec
 from toolkit._spec.spec_names import shipped_folder
 from toolkit._spec.yaml import Node, load_yaml
 from toolkit.errors import BadInput, choices, nearest
-from toolkit.files import PACKAGE
+from toolkit.files.local import PACKAGE
 
 DEFAULT = "two_groups"
 """The spec that `toolkit init NAME` copies by default."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -30,9 +30,6 @@ from toolkit._view.page import Page, resource
 from toolkit._view.request import Query
 from toolkit.errors import BadInput, ToolkitError
 
-if TYPE_CHECKING:
-    import polars as pl
-
 Maker = Callable[..., Page]
 PAGES: dict[str, Maker] = {
     "/": pages.runs,
@@ -48,6 +45,19 @@ PAGES: dict[str, Maker] = {
     "/run/{name}/game": pages.game,
     "/run/{name}/comparison": evidence.comparison,
 }
+READ_BY_ALL = ("table", "as")
+READ: dict[Maker, Sequence[str]] = {
+    pages.search: ("q",),
+    pages.compare: ("a", "b"),
+    pages.features: ("layer", "stage", "by", "significant"),
+    evidence.feature: ("address",),
+    pages.samples: ("offset",),
+    evidence.sample: ("sample", "position", "space", "part"),
+    pages.games: ("outcome",),
+    pages.game: ("game",),
+    evidence.comparison: ("comparison", "low", "high", "q", "q_low"),
+}
+"""The names in the query of an address that a page reads."""
 REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -99,6 +109,7 @@ class Explorer:
     def _answer(self, maker: Maker, request: Request) -> Response:
         query = Query(dict(request.query_params))
         try:
+            query.check_names(READ.get(maker, ()), READ_BY_ALL)
             with nullcontext() if maker is pages.findings else self.library.lock:
                 page = maker(self.library, query, **request.path_params)
                 if not query.downloads:
@@ -136,28 +147,19 @@ class Explorer:
         return FileResponse(path, media_type=kind, headers=headers, background=remove)
 
     def _written(self, grid: Grid, file_format: str) -> Path:
-        """A temporary file with all rows of a table. Between its parts other requests are
-        answered.
+        """A temporary file with all rows of a table. Meanwhile pages are made; another file
+        waits.
         """
         handle, name = tempfile.mkstemp(prefix="toolkit-view-", suffix=f".{file_format}")
         os.close(handle)
         try:
-            WRITERS[file_format](self._parts(grid), Path(name))
+            assert grid.parts is not None
+            with self.library.download_lock:
+                WRITERS[file_format](grid.parts(), Path(name))
         except BaseException:
             os.unlink(name)
             raise
         return Path(name)
-
-    def _parts(self, grid: Grid) -> Iterator[pl.DataFrame]:
-        assert grid.parts is not None
-        yield grid.frame.clear()  # the columns, also of a table without rows
-        parts = grid.parts()
-        while True:
-            with self.library.lock:
-                part = next(parts, None)
-            if part is None:
-                return
-            yield part
 
     def _error(self, status: int, message: str, request: Request) -> Response:
         page = Page("error.html", "Not found" if status == 404 else "Failed", {"message": message})
@@ -165,7 +167,9 @@ class Explorer:
 
     def missing(self, request: Request, error: Exception) -> Response:
         """The page for an unknown address."""
-        return self._error(404, "There is no such page.", request)
+        return self._error(
+            404, "There is no such page. Choose a run from the first page, or search.", request
+        )
 
     def failed(self, request: Request, error: Exception) -> Response:
         """The page for an unexpected error, whose traceback is in the terminal."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
+from toolkit.statistics.arrays import Floats
 
 WIDTH, HEIGHT = 640.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
@@ -35,13 +36,15 @@ def chart(name: str, body: Iterable[str], **data: float) -> str:
     )
 
 
-def histogram(values: Sequence[float], title: str) -> str:
+def histogram(values: Sequence[float] | Floats, title: str) -> str:
     """A histogram of a feature's values."""
-    low, high = min(0.0, *values), max(values)
+    import numpy as np
+
+    numbers = np.asarray(values, dtype=float)
+    low, high = min(0.0, float(numbers.min())), float(numbers.max())
     width = (high - low) / BINS or 1.0
-    counts = [0] * BINS
-    for value in values:
-        counts[min(BINS - 1, int((value - low) / width))] += 1
+    bins = np.minimum(((numbers - low) / width).astype(int), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS).tolist()
     x = ChartAxis(low, low + width * BINS, LEFT, WIDTH - RIGHT)
     y = ChartAxis(0, max(counts), HEIGHT - BOTTOM, TOP)
     bars = []
@@ -93,7 +96,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
 
 
 def _clipped(name: str) -> str:
-    return name if len(name) <= 34 else f"{name[:33]}\N{HORIZONTAL ELLIPSIS}"
+    return name if len(name) <= 30 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _height(q: float) -> float:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
 from toolkit._view import charts
-from toolkit._view.grid import Grid
+from toolkit._view.grid import MAX_ROWS, Grid
 from toolkit._view.library import Library
 from toolkit._view.page import Page, plain, shade, token
-from toolkit._view.pages import MAX_DOWNLOAD_ROWS, feature_link, run_href, sample_link
+from toolkit._view.pages import PART_ROWS, feature_link, run_href, sample_link
 from toolkit._view.request import Query
 from toolkit.errors import BadInput
 from toolkit.figures import escaped
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from toolkit._query.run import Run
 
 TEXTS = 8
@@ -30,13 +32,15 @@ BLOCK = 400
 
 def feature(library: Library, query: Query, name: str) -> Page:
     """One feature: where it fires, what it promotes, what patching it does."""
+    import numpy as np
+
     run = library.run(name)
     space, index = run.feature(query.required("address"))
     address = run.label(space, index)
     row = next(row for row in run.spaces if row["space"] == space)
     where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
     fires = bool(run.stages("activations"))
-    values = run.view.activations(space, index)["value"].to_list() if fires else []
+    values = run.view.activations(space, index)["value"].to_numpy() if fires else np.zeros(0)
     effects = answers.effects(run, where)
     grids = [
         _statistics(library, run, space, index),
@@ -59,7 +63,9 @@ def feature(library: Library, query: Query, name: str) -> Page:
         "labels": _labels(run, where),
         "neuronpedia": _neuronpedia(row, index),
         "fires": len(values),
-        "histogram": charts.histogram(values, f"How strongly {address} fires") if values else "",
+        "histogram": charts.histogram(values, f"How strongly {address} fires")
+        if len(values)
+        else "",
         "forest": _forest(effects.to_dicts(), address),
         "texts": _texts(run, space, index) if fires else [],
         "promoted": run.read_stages("promoted_tokens", None, where).to_pylist(),
@@ -69,13 +75,23 @@ def feature(library: Library, query: Query, name: str) -> Page:
 
 def _statistics(library: Library, run: Run, space: str, index: int) -> Grid:
     """Statistics of the feature in every run of the store, one row per run, stage and group."""
-    columns = ("stat", "group", "number", "text")
-    where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
+    from toolkit_store.query.committed_rows import matching
+
+    columns = ("step", "stat", "group", "number", "text")
+    where = matching({"space": [space], "feature": [index]})
+    written = run.rows.find("features", where, columns).to_pylist()
+    written = [row for row in written if row["stat"] != "label"]
+    steps = library.store.steps(sorted({row["step"] for row in written}))
+    stages = {step.key: step.stage for step in steps}
+    written.sort(key=lambda row: (stages.get(row["step"], ""), row["stat"], row["group"]))
     rows = []
     for state in reversed(library.states()):
-        other = run if state.run == run.id else library.run(state.run)
-        statistics = other.read_stages("features", None, where, columns).to_pylist()
-        rows += [{"run": other.id, **row} for row in statistics if row["stat"] != "label"]
+        keys = library.step_keys(state)
+        rows += [
+            {**row, "run": state.run, "stage": stages[row["step"]]}
+            for row in written
+            if row["step"] in keys and row["step"] in stages
+        ]
     heads = ("run", "stage", "group", "stat", "number", "text")
     links = {"run": lambda row: run_href(row["run"], "feature", address=run.label(space, index))}
     return Grid("statistics", "Statistics, over all runs", answers.frame(rows, heads), links)
@@ -87,7 +103,7 @@ def _labels(run: Run, where: dict[str, list[Any]]) -> list[str]:
 
 
 def _neuronpedia(space: dict[str, Any], index: int) -> str | None:
-    from toolkit.addresses import neuronpedia_page
+    from toolkit.features.addresses import neuronpedia_page
 
     return neuronpedia_page(space, index)
 
@@ -169,7 +185,10 @@ def sample(library: Library, query: Query, name: str) -> Page:
     position, space = query.integer("position"), query.text("space")
     pieces: list[str] = text["pieces"]
     if position is not None and position >= len(pieces):
-        raise BadInput(f"Sample '{text['sample']}' has {len(pieces)} tokens, from 0.")
+        raise BadInput(
+            f"Sample '{text['sample']}' has {len(pieces)} tokens: write position=0 to "
+            f"{len(pieces) - 1}."
+        )
     if space is not None:
         run.view.check_space(space)
     start = (position or 0) // BLOCK * BLOCK
@@ -248,7 +267,7 @@ def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
     """One row per space: the strongest feature at each of these tokens, shaded within the row."""
     import polars as pl
 
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     best = (
         rows.filter(pl.col("position").is_in(shown))
@@ -339,16 +358,19 @@ def comparison(library: Library, query: Query, name: str) -> Page:
     comparison_id = query.required("comparison")
     rows = run.read_stages("comparisons", None, {"comparison": [comparison_id]}).to_pylist()
     if not rows:
-        raise BadInput(f"Run {name} has no comparison '{comparison_id}'.")
+        raise BadInput(
+            f"Run {name} has no comparison '{comparison_id}'. Choose one from the run's page."
+        )
     facts = rows[0]
     effect = facts["effect"] or "d"
-    frame = library.cached(
-        run, "volcano", lambda: _tested(run, comparison_id, effect), comparison_id
-    )
+    tested = library.tested(run, comparison_id, effect)
+    known = tested.rows.filter(pl.col("q").is_not_null()).head(charts.MAX_POINTS)
     points = [
         charts.VolcanoPoint(row["address"], row[effect], row["q"], row["significant"] == 1)
-        for row in frame.filter(pl.col("q").is_not_null()).head(charts.MAX_POINTS).to_dicts()
+        for row in tested.named(known).to_dicts()
+        if row[effect] is not None
     ]
+    frame = tested.rows
     bounds = {end: query.number(end) for end in ("low", "high", "q", "q_low")}
     for end, column, above in (
         ("low", effect, True),
@@ -359,8 +381,16 @@ def comparison(library: Library, query: Query, name: str) -> Page:
         if (bound := bounds[end]) is not None:
             inside = pl.col(column) >= bound if above else pl.col(column) <= bound
             frame = frame.filter(inside)
-    shown = frame if query.downloads else frame.head(MAX_DOWNLOAD_ROWS)
-    grid = Grid("features", "Features within these bounds", shown, {"address": feature_link(name)})
+
+    def parts() -> Iterator[pl.DataFrame]:
+        yield tested.named(frame.clear())
+        for rows in frame.iter_slices(PART_ROWS):
+            yield tested.named(rows)
+
+    shown = tested.named(frame.head(MAX_ROWS))
+    links = {"address": feature_link(name)}
+    caption = "Features within these bounds"
+    grid = Grid("features", caption, shown, links, parts=parts, height=frame.height)
     named = {
         "comparison": facts,
         "contrast": " vs ".join(group["name"] for group in facts["groups"]),
@@ -369,25 +399,3 @@ def comparison(library: Library, query: Query, name: str) -> Page:
         "drawn": len(points),
     }
     return Page("comparison.html", f"Comparison {named['contrast']}", named, [grid], name)
-
-
-def _tested(run: Run, comparison: str, effect: str) -> Any:
-    """One row per feature of a comparison: effect, p, q, significant; the lowest q first."""
-    import polars as pl
-
-    stats = [effect, "p", "q", "significant"]
-    where = {"comparison": [comparison], "stat": stats}
-    columns = ("space", "feature", "stat", "number")
-    rows = pl.DataFrame(run.read_stages("features", None, where, columns))
-    schema: dict[str, Any] = {"address": pl.String, **dict.fromkeys(stats, pl.Float64)}
-    if rows.is_empty():
-        return pl.DataFrame(schema=schema)
-    wide = rows.pivot(
-        "stat", index=["space", "feature"], values="number", aggregate_function="first"
-    )
-    for stat in stats:
-        if stat not in wide.columns:
-            wide = wide.with_columns(pl.lit(None, pl.Float64).alias(stat))
-    labels = [run.label(space, index) for space, index in wide.select("space", "feature").rows()]
-    named = wide.with_columns(pl.Series("address", labels, pl.String))
-    return named.select(list(schema)).sort(["q", "p", "address"], nulls_last=True)

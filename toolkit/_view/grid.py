@@ -27,7 +27,11 @@ class Grid:
     why: str = "No rows."
     """The text in place of an empty table."""
     parts: Callable[[], Iterator[pl.DataFrame]] | None = None
-    """All rows for a download, a few thousand at a time, of a table that may not fit in memory."""
+    """All rows for a download, a few thousand at a time, of a table that may not fit in memory; the
+    first part has the columns of all.
+    """
+    height: int | None = None
+    """The number of all rows, where `frame` has only those that the page shows."""
 
     @property
     def heads(self) -> Sequence[str]:
@@ -43,7 +47,8 @@ class Grid:
     @property
     def hidden(self) -> int:
         """The number of rows that only the download has."""
-        return max(0, self.frame.height - MAX_ROWS)
+        shown = min(MAX_ROWS, self.frame.height)
+        return (self.frame.height if self.height is None else self.height) - shown
 
     def is_number(self, head: str) -> bool:
         """Whether a column is numeric, and so aligned to the right."""

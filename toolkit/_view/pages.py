@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
 from toolkit._view.grid import Grid, Row
-from toolkit._view.library import Library
+from toolkit._view.library import PAGE_ROWS, Library
 from toolkit._view.page import Page
 from toolkit._view.request import Query, href
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from toolkit._query.run import Run
 
-PAGE_ROWS = 100
-"""Rows on one page of a list."""
+FINDINGS_ROWS = 1_000_000
+"""The most rows, besides activations, of a run whose findings are computed for its page: its
+sections read whole tables. The report of a larger run has them.
+"""
+PART_ROWS = 20_000
+"""Rows of a file that are written at a time."""
 MAX_DOWNLOAD_ROWS = 100_000
 """The most rows of a downloaded table."""
 
@@ -54,6 +60,7 @@ def sample_link(run: str) -> Any:
 def run(library: Library, query: Query, name: str) -> Page:
     """One run: its question, plan, progress and tables."""
     opened, progress = library.run(name), library.progress(name)
+    library.prepare(opened)
     manifest = opened.manifest
     spec = manifest.get("spec") if isinstance(manifest.get("spec"), Mapping) else {}
     stages = [
@@ -113,7 +120,12 @@ def findings(library: Library, query: Query, name: str) -> Page:
     """The findings of a run: a part of its page that is loaded later, since it takes longer."""
     with library.lock:
         opened = library.run(name)
-    return Page("findings.html", name, {"findings": library.findings(opened)}, (), name)
+    counts = {row["table"]: row["rows"] for row in _tables(opened).to_dicts()}
+    rows = sum(count for table, count in counts.items() if table != "activations")
+    if rows > FINDINGS_ROWS:
+        facts = {"findings": [], "rows": rows, "report": run_href(name, "report")}
+        return Page("findings.html", name, facts, (), name)
+    return Page("findings.html", name, {"findings": library.findings(opened), "rows": 0}, (), name)
 
 
 def _tables(run: Run) -> Any:
@@ -148,26 +160,27 @@ def features(library: Library, query: Query, name: str) -> Page:
     """The features of a run, ranked as on the command line."""
     opened = library.run(name)
     layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
-    frame = answers.features(
-        opened,
-        spaces=opened.spaces_of(None, layer),
-        stage=stage,
-        by=by,
-        significant=query.flag("significant"),
-        every_stat=query.downloads,
-        k=MAX_DOWNLOAD_ROWS if query.downloads else PAGE_ROWS,
-    )
-    links = {"address": feature_link(name)}
-    grid = Grid("features", "Features, most certain first", frame, links, opened.why("features"))
-    from toolkit.addresses import layer_of
+    significant = query.flag("significant")
+    frame = library.features(opened, layer, stage, by, significant)
+    ranked = library.ranked(opened, layer, stage, by)
+    lines = ranked.significant() if significant else ranked
+
+    def parts() -> Iterator[pl.DataFrame]:
+        from toolkit._query.ranked_files import ranked_parts
+
+        return ranked_parts(opened, ranked, lines, stage)
+
+    links, why = {"address": feature_link(name)}, opened.why("features")
+    caption = "Features, most certain first"
+    grid = Grid("features", caption, frame, links, why, parts, lines.height)
+    from toolkit.features.addresses import layer_of
 
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
     facts = {
         "layers": layers,
         "stages": sorted(opened.stages("features")),
-        "chosen": {"layer": layer, "stage": stage, "significant": query.flag("significant")},
+        "chosen": {"layer": layer, "stage": stage, "significant": significant},
         "comparisons": _comparisons(opened),
-        "download_rows": MAX_DOWNLOAD_ROWS,
     }
     return Page("features.html", f"Features of {name}", facts, [grid], name)
 
@@ -187,6 +200,7 @@ def samples(library: Library, query: Query, name: str) -> Page:
     frame = rows.slice(offset, PAGE_ROWS + 1).collect()
 
     def parts() -> Iterator[pl.DataFrame]:
+        yield frame.clear()  # the columns, also of a table without rows
         for where in among("step", opened.rows.writers("samples")):
             columns = ("sample", "unit", "pieces", "text")
             for batch in opened.rows.find_in_batches("samples", where, columns):
@@ -220,7 +234,7 @@ def game(library: Library, query: Query, name: str) -> Page:
     opened, game_id = library.run(name), query.required("game")
     rows = opened.read_stages("games", None, {"game": [game_id]}).to_pylist()
     if not rows:
-        raise BadInput(f"Run {name} has no game '{game_id}'.")
+        raise BadInput(f"Run {name} has no game '{game_id}'. Choose one from Games.")
     turns = opened.read_stages("rounds", None, {"game": [game_id]}).to_pylist()
     turns.sort(key=lambda row: (row["round"], row["attempt"]))
     columns = (
@@ -238,9 +252,9 @@ def search(library: Library, query: Query) -> Page:
     text = query.text("q")
     parts = []
     for state in reversed(library.states()) if text else ():
-        hits = answers.search(
-            library.run(state.run), text or "", MAX_DOWNLOAD_ROWS if query.downloads else 50
-        )
+        run = library.run(state.run)
+        most = MAX_DOWNLOAD_ROWS if query.downloads else 50
+        hits = answers.search(run, text or "", most, library.labels(run))
         parts.append(hits.select(pl.lit(state.run).alias("run"), pl.all().cast(pl.String)))
     columns = ("run", "address", "match", "text")
     frame = pl.concat(parts) if parts else answers.frame([], columns)
@@ -255,6 +269,8 @@ def search(library: Library, query: Query) -> Page:
 
 def compare(library: Library, query: Query) -> Page:
     """Two runs side by side, and the features that fire more or less often in the second."""
+    import polars as pl
+
     first, second = library.run(query.required("a")), library.run(query.required("b"))
     compared = [
         {"fact": fact, "first": first_text, "second": second_text}
@@ -262,16 +278,26 @@ def compare(library: Library, query: Query) -> Page:
             _facts(first).items(), _facts(second).values(), strict=True
         )
     ]
-    rows, left_out = _changes(first, second, MAX_DOWNLOAD_ROWS if query.downloads else 1000)
-    heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
+    spaces, left_out = _compared(first, second)
+    shown = library.changes(first, second, spaces)
+
+    def parts() -> Iterator[pl.DataFrame]:
+        from toolkit_store.query.diff import diff_views
+
+        yield _addressed(second, shown.clear())
+        changes = diff_views(first.view, second.view, spaces) if spaces else shown
+        for rows in changes.filter(pl.col("change") != 0).iter_slices(PART_ROWS):
+            yield _addressed(second, rows)
+
     grids = [
         Grid("runs", "The two runs", answers.frame(compared, ("fact", "first", "second"))),
         Grid(
             "changes",
             f"Change from {first.id} to {second.id}, the largest first",
-            answers.frame(rows, heads),
+            _addressed(second, shown),
             {"address": feature_link(second.id)},
             "No feature fires in a different share of samples, or no space can be compared.",
+            parts,
         ),
     ]
     facts = {"first": first.id, "second": second.id, "left_out": left_out}
@@ -293,26 +319,25 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def _changes(first: Run, second: Run, k: int) -> tuple[list[dict[str, Any]], Sequence[str]]:
-    import polars as pl
+def _compared(first: Run, second: Run) -> tuple[list[str], Sequence[str]]:
+    """The spaces in which two runs can be compared, and why others are left out."""
+    from toolkit_store.query.diff import common_spaces
 
-    from toolkit_store.query.diff import common_spaces, diff_views
-
-    both = [
-        row["space"]
-        for row in first.spaces
-        if row["space"] in {other["space"] for other in second.spaces}
-    ]
+    known = {row["space"] for row in second.spaces}
+    both = [row["space"] for row in first.spaces if row["space"] in known]
     if not both or not (first.stages("activations") and second.stages("activations")):
         return [], ["The two runs have no space in common with activations in both."]
     common = common_spaces(first.view, second.view, both)
     addresses = {row["space"]: row["address"] for row in first.spaces}
     left_out = [f"{addresses[space]}: {why}" for space, why in common.left_out.items()]
-    if not common.spaces:
-        return [], left_out
-    changed = diff_views(first.view, second.view, common.spaces).filter(pl.col("change") != 0)
-    rows = [
-        {**row, "address": second.label(row["space"], row["feature"])}
-        for row in changed.head(k).to_dicts()
-    ]
-    return rows, left_out
+    return common.spaces, left_out
+
+
+def _addressed(run: Run, changes: pl.DataFrame) -> pl.DataFrame:
+    """Changes of features with their addresses."""
+    import polars as pl
+
+    pairs = changes.select("space", "feature").iter_rows()
+    addresses = pl.Series("address", [run.label(*pair) for pair in pairs], pl.String)
+    heads = ("count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
+    return changes.select(addresses, *heads)

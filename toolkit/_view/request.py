@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from toolkit.errors import BadInput
+from toolkit.errors import BadInput, nearest
 
 MAX_LENGTH = 500
 """The most characters of a value in an address."""
@@ -19,6 +19,16 @@ class Query:
     """The query values of an address, by name."""
 
     values: Mapping[str, str]
+
+    def check_names(self, read: Sequence[str], read_by_all: Sequence[str]) -> None:
+        """Refuse a name that the page does not read; every page reads those of `read_by_all`."""
+        known = {*read, *read_by_all}
+        unknown = next((name[:40] for name in self.values if name not in known), None)
+        if unknown is not None:
+            raise BadInput(
+                f"{unknown}: this page does not read it.{nearest(unknown, read)} Leave it out of "
+                f"the address. The page reads: {', '.join(read) or 'nothing else'}."
+            )
 
     def text(self, name: str) -> str | None:
         """A text, or None if it is missing."""

@@ -30,13 +30,15 @@ def serve(
         raise BadInput(f"--token: give at least {MIN_TOKEN_LENGTH} letters and digits.")
     if token is None and not is_loopback(host):
         token = secrets.token_hex(16)
-    library = Library(store)
-    library.states()  # imports what reading needs before the address is printed
+    library = Library(store, prepares=True)
+    states = library.states()  # imports what reading needs before the address is printed
     app = make_app(library, token)
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/"
     ready(f"{address}?token={token}" if token else address)
+    if states:
+        library.prepare(library.run(states[-1].run))
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, lifespan="off"
     )
@@ -50,6 +52,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host.strip("[]"), port))
+        listening.listen()  # a browser may ask as soon as the address is printed
     except OSError as error:
         listening.close()
         raise BadInput(

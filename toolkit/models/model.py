@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from toolkit.edits import Edit, Editing, OnStream, Set, check_targets, tokens
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint
+from toolkit.models.readout import Readout, Tiles, read_out
 from toolkit.models.records import (
     LOGITS,
     AttentionRows,
@@ -24,9 +25,8 @@ from toolkit.models.records import (
     check_queries,
     token_span,
 )
-from toolkit.readout import Readout, Tiles, read_out
-from toolkit.sessions import Generated, Session, Until
-from toolkit.whole_pass_sessions import WholePassSession
+from toolkit.models.sessions import Generated, Session, Until
+from toolkit.models.whole_pass_sessions import WholePassSession
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,8 +94,8 @@ class Model(ABC):
     """
 
     causal: bool = True
-    """Whether a token sees only earlier tokens. `toolkit.encoders.Encoder` is for models where it
-    is False.
+    """Whether a token sees only earlier tokens. `toolkit.models.encoders.Encoder` is for models
+    where it is False.
     """
 
     # --- working defaults ---

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from toolkit.errors import BadInput
-from toolkit.games import Environment, Parser
 from toolkit.params import Params
+from toolkit.samples.games import Environment, Parser
 
 
 class UsedPart(Params):

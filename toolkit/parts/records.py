@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 
-from toolkit.games import Environment, Parser
 from toolkit.identity import Identity
 from toolkit.params import NoParams
 from toolkit.parts.params import SinkParams, UsedEnvironment
+from toolkit.samples.games import Environment, Parser
 from toolkit.work import (
     Figure,
     Finding,
@@ -25,8 +25,8 @@ from toolkit.work import (
 
 if TYPE_CHECKING:
     from toolkit.costs import Cost, PlannedComparison, Workload
-    from toolkit.executors import ClusterRequest, Worker, WorkerLimits, WorkerRequest
-    from toolkit.hub import Download
+    from toolkit.executors.interface import ClusterRequest, Worker, WorkerLimits, WorkerRequest
+    from toolkit.files.hub import Download
     from toolkit.saes import Decoder
 
 

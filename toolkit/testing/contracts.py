@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts
 from toolkit._plugins.part_checks import problem_of
-from toolkit.hub import Download
+from toolkit.files.hub import Download
 from toolkit.identity import Identity
 from toolkit.parts import (
     EnvironmentPart,

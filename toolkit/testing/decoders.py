@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from toolkit.edits import Add, Edit, OnStream, Scale, Set, from_position, tokens
 from toolkit.errors import BadInput
 from toolkit.models import LOGITS, Model
-from toolkit.randomness import generator
-from toolkit.sessions import Generated
+from toolkit.models.sessions import Generated
+from toolkit.models.whole_pass_sessions import WholePassSession
+from toolkit.statistics.randomness import generator
 from toolkit.testing.promises import near, require
-from toolkit.whole_pass_sessions import WholePassSession
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,12 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from toolkit.comparisons import ComparedGroup, Comparison
 from toolkit.errors import DataError, choices, nearest
+from toolkit.features.comparisons import ComparedGroup, Comparison
 from toolkit.ledger import StepRow
 from toolkit.models import Tokens
 from toolkit.parts import NoParams
-from toolkit.sample_rows import metadata_row, sample_row
+from toolkit.samples.rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Work
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.games import HOST_OUTCOMES, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.parts import (
     EnvironmentPart,
     ParserPart,
     Part,
 )
+from toolkit.samples.games import HOST_OUTCOMES, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.testing.judging import EXAMPLE
 from toolkit.testing.promises import Broken, as_json_data, must
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from toolkit.games import Option, Prompt, Reply
 from toolkit.parts import ParserPart
+from toolkit.samples.games import Option, Prompt, Reply
 
 EXAMPLE = Prompt(
     "You have $100.\n\nChoose:\n1) Bet (choose $5-$100)\n2) Stop\n\nChoice: ",

@@ -208,7 +208,7 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
                 model,
                 seen,
                 f"{name} of a token depends on the tokens after it; a causal model was expected. "
-                "An encoder is a toolkit.encoders.Encoder",
+                "An encoder is a toolkit.models.encoders.Encoder",
             )
     for name in points:
         only = model.run(batch[:1], [name])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from toolkit.hookpoints import Hookpoint
 from toolkit.models import Model, Prefix
-from toolkit.randomness import generator
-from toolkit.sessions import Generated
+from toolkit.models.sessions import Generated
+from toolkit.statistics.randomness import generator
 from toolkit.testing.promises import near as _near
 from toolkit.testing.promises import require as _require
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.arrays import Floats, Ints
-from toolkit.randomness import generator
+from toolkit.statistics.arrays import Floats, Ints
+from toolkit.statistics.randomness import generator
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()

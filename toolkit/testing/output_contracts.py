@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from toolkit.executors import WorkerLimits, WorkerRequest
+from toolkit.executors.interface import WorkerLimits, WorkerRequest
 from toolkit.parts import (
     ExecutorPart,
     ReportSection,

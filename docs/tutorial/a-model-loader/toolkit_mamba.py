@@ -14,7 +14,7 @@ from pydantic import Field
 from toolkit import hookimpl
 from toolkit.edits import Edit
 from toolkit.errors import BadInput, DataError
-from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
+from toolkit.files import local
 from toolkit.hookpoints import hookpoint
 from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
@@ -31,7 +31,7 @@ CONTEXT = 1 << 16
 class Mamba(Params):
     """Which model, and how it computes."""
 
-    path: PathText = Field(
+    path: local.PathText = Field(
         description="Folder with config.json, *.safetensors and the tokeniser's files."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -41,8 +41,9 @@ class Mamba(Params):
 
 def identify(params: Mamba) -> Identity:
     """Name, digest and sizes, from config and weights' headers: no torch, nothing loaded."""
-    folder = locate(params.path)
-    config, weights = read_json(folder / "config.json"), listed(folder, ["*.safetensors"])
+    folder = local.locate(params.path)
+    config = local.read_json(folder / "config.json")
+    weights = local.listed(folder, ["*.safetensors"])
     if (
         config.get("model_type") != "mamba"
         or not {"num_hidden_layers", "hidden_size"} <= set(config)
@@ -52,12 +53,12 @@ def identify(params: Mamba) -> Identity:
             f"{folder} is no Mamba: wanted *.safetensors and a whole config.json of model_type "
             "mamba. Name another folder."
         )
-    content = content_digest({**listed(folder, ["*.json"]), **weights})
+    content = local.content_digest({**local.listed(folder, ["*.json"]), **weights})
     digest = hashlib.sha256(f"{content} {params.dtype}".encode()).hexdigest()
     parameters = sum(
         prod(tensor["shape"])
         for path in weights.values()
-        for tensor in safetensors_header(path).values()
+        for tensor in local.safetensors_header(path).values()
     )
     facts = {
         "parameters": parameters,
@@ -72,7 +73,7 @@ def load(params: Mamba, report: Reporter) -> MambaModel:
     from transformers import AutoTokenizer, MambaForCausalLM
 
     report.phase("load")
-    folder = locate(params.path)
+    folder = local.locate(params.path)
     module: Any = MambaForCausalLM.from_pretrained(
         folder, dtype=params.dtype, local_files_only=True
     )

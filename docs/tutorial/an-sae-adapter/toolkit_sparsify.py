@@ -12,7 +12,7 @@ from pydantic import Field
 
 from toolkit import hookimpl
 from toolkit.errors import BadInput, DataError
-from toolkit.files import (
+from toolkit.files.local import (
     PathText,
     check_link,
     content_digest,

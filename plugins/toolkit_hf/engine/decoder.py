@@ -26,7 +26,7 @@ from .inputs import PassInputs, Window, additive, causal, window_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.families import Family
+    from toolkit.models.families import Family
 
 
 @dataclass

@@ -37,10 +37,10 @@ from .suffix import KeptPrompt, edited_rows, last_token_rows
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.families import Family
     from toolkit.identity import Identity
-    from toolkit.readout import Tiles
-    from toolkit.sessions import Session
+    from toolkit.models.families import Family
+    from toolkit.models.readout import Tiles
+    from toolkit.models.sessions import Session
 
 DRAW_TOLERANCE = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """By dtype, the largest difference between cumulative probabilities computed in two batches."""

@@ -12,8 +12,8 @@ import torch
 
 from toolkit.costs import ANSWERED
 from toolkit.edits import Edit, PassRows, choose
-from toolkit.sessions import Generated, ReplyBuilder, Request, Session
-from toolkit.token_sampling import take_tokens
+from toolkit.models.sessions import Generated, ReplyBuilder, Request, Session
+from toolkit.models.token_sampling import take_tokens
 
 from .attention import PLANNED
 from .decoder import DecoderModules

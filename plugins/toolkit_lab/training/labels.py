@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from toolkit.neuronpedia import names
+from toolkit.features.neuronpedia import names
 from toolkit_lab.training import layout_files
 from toolkit_lab.training.corpus import TrainingExample, make_examples
 from toolkit_lab.training.saes import residuals

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.addresses import prefixes
+from toolkit.features.addresses import prefixes
 from toolkit.work import Figure, Finding
 from toolkit_patch.by_stage import headed, rows_by_stage
 from toolkit_patch.verdicts.stage import signed

@@ -22,8 +22,8 @@ from toolkit_patch.screen.passes import EditedStreams, hookpoints_of, push_edits
 from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
 
 if TYPE_CHECKING:
-    from toolkit.arrays import Floats
     from toolkit.saes import Sae
+    from toolkit.statistics.arrays import Floats
     from toolkit.work import Rows, Work
     from toolkit_patch.screen.candidates import ComparedFeatures
 

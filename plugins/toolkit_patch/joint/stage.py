@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import prefixes
 from toolkit.edits import check_made
+from toolkit.features.addresses import prefixes
 from toolkit.saes import space_id
 from toolkit_patch.screen.arms import check_sites
 from toolkit_patch.screen.candidates import ComparedFeatures, read_features
@@ -29,8 +29,8 @@ from .edits import Copy, edits_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from toolkit.arrays import Floats
     from toolkit.saes import Sae
+    from toolkit.statistics.arrays import Floats
     from toolkit.work import Rows, Work
 
     from .params import Joint

@@ -7,17 +7,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.activations.kept_positions import Activations, asked_of
 from toolkit.errors import BadInput
-from toolkit.kept_positions import Activations, asked_of
-from toolkit.randomness import half
-from toolkit.selectors import SelectorText, selected
+from toolkit.samples.selectors import SelectorText, selected
+from toolkit.statistics.randomness import half
 
 from .arms import MeanDifference
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from toolkit.comparisons import Comparison
+    from toolkit.features.comparisons import Comparison
     from toolkit.work import Work
 
     from .candidates import ComparedFeatures
@@ -61,7 +61,7 @@ def shuffled_values(work: Work, features: ComparedFeatures) -> Array | None:
     """
     import numpy as np
 
-    from toolkit.activation_matrix import read_space
+    from toolkit.activations.matrix import read_space
 
     if "activations" not in work.inputs.tables():
         return None

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import locate
-from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
+from toolkit.features.addresses import locate
+from toolkit.features.comparisons import Comparison, read_comparisons, rows_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from toolkit.arrays import Floats, Ints
+    from toolkit.statistics.arrays import Floats, Ints
 
 
 NOISE = 1e-6

@@ -23,7 +23,7 @@ from .pool import (
 )
 
 if TYPE_CHECKING:
-    from toolkit.arrays import Floats
+    from toolkit.statistics.arrays import Floats
 
     from .passes import Reading
     from .setup import Screen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolkit.observed import is_outside, largest_activations, outside_warning
+from toolkit.activations.observed import is_outside, largest_activations, outside_warning
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
-    from toolkit.arrays import Floats
     from toolkit.models import Model
-    from toolkit.readout import Readout
+    from toolkit.models.readout import Readout
+    from toolkit.statistics.arrays import Floats
 
 
 OTHER = "other"

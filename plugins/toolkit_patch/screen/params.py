@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from toolkit.parts import Params
-from toolkit.selectors import At
+from toolkit.samples.selectors import At
 
 from .candidate_files import read_addresses
 

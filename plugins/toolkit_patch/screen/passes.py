@@ -19,10 +19,10 @@ from toolkit.hookpoints import Hookpoint, hookpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.arrays import Floats
     from toolkit.edits import Edit
     from toolkit.models import Model, Prefix
     from toolkit.saes import Sae
+    from toolkit.statistics.arrays import Floats
 
     from .outcomes import Outcomes
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit.randomness import half
-from toolkit.selectors import SelectorText, Where, selected
+from toolkit.samples.selectors import SelectorText, Where, selected
+from toolkit.statistics.randomness import half
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from toolkit.arrays import Floats, Ints
     from toolkit.models import Model
     from toolkit.saes import Sae
+    from toolkit.statistics.arrays import Floats, Ints
 
     from .candidates import ComparedFeatures
     from .outcomes import Outcomes

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.comparisons import addresses_of
 from toolkit.errors import DataError
+from toolkit.features.comparisons import addresses_of
 from toolkit.saes import space_id
 
 from .arms import MeanDifference, check_sites

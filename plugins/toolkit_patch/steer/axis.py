@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, choices
-from toolkit.randomness import half
+from toolkit.statistics.randomness import half
 
 if TYPE_CHECKING:
     from torch import Tensor

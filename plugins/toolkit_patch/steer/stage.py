@@ -20,8 +20,8 @@ from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
 from .axis import Axis, make_axis, random_axes
 
 if TYPE_CHECKING:
-    from toolkit.arrays import Floats
     from toolkit.models import Model
+    from toolkit.statistics.arrays import Floats
     from toolkit.work import Rows, Work
 
     from .params import Steering as Params

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.addresses import layer_of, prefixes
+from toolkit.features.addresses import layer_of, prefixes
 from toolkit.work import Figure, Finding
 from toolkit_patch.by_stage import rows_by_stage
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from toolkit.games import Condition, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.parts import Params
+from toolkit.samples.games import Condition, Environment, Option, Prompt, Reply, State, Turn
 
 if TYPE_CHECKING:
     import numpy as np

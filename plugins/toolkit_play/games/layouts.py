@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolkit.games import Option, Prompt, State
+from toolkit.samples.games import Option, Prompt, State
 
 from .components import SPANS, line
 from .slot_machine_rules import SlotMachine, fixed_bet, highest_bet

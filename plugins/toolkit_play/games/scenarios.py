@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from toolkit.games import Scenario, State
+from toolkit.samples.games import Scenario, State
 
 from .slot_machine_rules import SlotMachine, highest_bet
 

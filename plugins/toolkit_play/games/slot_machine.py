@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError, choices, nearest
-from toolkit.games import Condition, Environment, Prompt, Reply, Scenario, State, Turn
+from toolkit.samples.games import Condition, Environment, Prompt, Reply, Scenario, State, Turn
 
 from .components import COMPONENTS, canonical, components_of
 from .slot_machine_rules import (

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from toolkit.games import Option, Prompt, Reply
+from toolkit.samples.games import Option, Prompt, Reply
 
 from .normal import lines_of, normal
 

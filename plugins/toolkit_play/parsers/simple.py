@@ -4,8 +4,8 @@ line with the prompt's label. `strict` refuses such replies.
 
 from __future__ import annotations
 
-from toolkit.games import Parser, Prompt, Reply
 from toolkit.parts import NoParams
+from toolkit.samples.games import Parser, Prompt, Reply
 
 from .normal import lines_of, normal
 from .options import EMPTY, UNREADABLE, Mention, mention_at, mentions, numbered

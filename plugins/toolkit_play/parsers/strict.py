@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from toolkit.games import Parser, Prompt, Reply
 from toolkit.parts import Params
+from toolkit.samples.games import Parser, Prompt, Reply
 
 from .normal import lines_of
 from .options import (

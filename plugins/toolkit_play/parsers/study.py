@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 
-from toolkit.games import Parser, Prompt, Reply
 from toolkit.parts import NoParams
+from toolkit.samples.games import Parser, Prompt, Reply
 
 from .options import EMPTY, UNREADABLE
 

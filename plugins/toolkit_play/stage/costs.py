@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolkit.costs import ANSWERED, Cost, Workload, head_flops, key_bytes, pass_bytes, token_flops
-from toolkit.games import Environment, Reply, State, chance, tokens_of
+from toolkit.samples.games import Environment, Reply, State, chance, tokens_of
 
 from .params import Play
 

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput
-from toolkit.games import HOST_OUTCOMES, tokens_of
 from toolkit.parts import Params, StagedGame, UsedEnvironment, UsedParser
+from toolkit.samples.games import HOST_OUTCOMES, tokens_of
 
 
 class Reask(Params):

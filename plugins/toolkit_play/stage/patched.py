@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from toolkit.addresses import layer_of, locate, parse
+from toolkit.activations.observed import is_outside, largest_activations, outside_warning
 from toolkit.errors import BadInput, DataError, choices
-from toolkit.observed import is_outside, largest_activations, outside_warning
+from toolkit.features.addresses import layer_of, locate, parse
 from toolkit.parts import Params
 from toolkit.saes import space_row
 from toolkit.work import Rows, Work

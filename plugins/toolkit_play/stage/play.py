@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit.games import (
+from toolkit.samples.games import (
     INVALID,
     NOT_PLAYED,
     ROUND_LIMIT,
@@ -37,7 +37,7 @@ from .table import LiveGame, game_row, round_row
 
 if TYPE_CHECKING:
     from toolkit.edits import Edit
-    from toolkit.sessions import Draw, Generated, Session
+    from toolkit.models.sessions import Draw, Generated, Session
 
     from .arms import Arm
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from toolkit.games import Prompt, decided
 from toolkit.models import Model, Span, Tokens
-from toolkit.sessions import CompleteLine, Until
+from toolkit.models.sessions import CompleteLine, Until
+from toolkit.samples.games import Prompt, decided
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.games import Condition, Environment, Reply, State, Turn, state_hash
+from toolkit.samples.games import Condition, Environment, Reply, State, Turn, state_hash
 
 from .params import Play
 from .rendering import SeenPrompt
 
 if TYPE_CHECKING:
-    from toolkit.sessions import Generated
+    from toolkit.models.sessions import Generated
 
     from .arms import Arm
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError, choices
-from toolkit.files import check_regular, safetensors_header
+from toolkit.files.local import check_regular, safetensors_header
 from toolkit_saes.encode.matrix import Matrix, StoredMatrix, bad_numbers, stamp
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from toolkit import figures as draw
-from toolkit.addresses import layer_of
+from toolkit.features.addresses import layer_of
 from toolkit.work import Figure, Finding, Inputs
 
 USED = ("fits", "does not fit")

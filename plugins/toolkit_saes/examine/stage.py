@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.hookpoints import SITES
+from toolkit.models.streams import distinct_texts, every, passes, without_bos
 from toolkit.parts import Params
 from toolkit.saes import Sae, space_id, space_row
-from toolkit.streams import distinct_texts, every, passes, without_bos
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 from toolkit_saes.examine.alternatives import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.streams import Text
+from toolkit.models.streams import Text
 
 if TYPE_CHECKING:
     pass

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError
 from toolkit.hookpoints import hookpoint
 from toolkit.models import Model
+from toolkit.models.streams import Budget, Pass, Text, free_memory, out_of_memory, passes
 from toolkit.saes import Sae, Sparse
-from toolkit.streams import Budget, Pass, Text, free_memory, out_of_memory, passes
 from toolkit_saes.extract.costs import RATES, Prices, Way, cheapest
 
 if TYPE_CHECKING:

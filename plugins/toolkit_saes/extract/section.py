@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from toolkit import figures as draw
-from toolkit.addresses import layer_of
+from toolkit.features.addresses import layer_of
 from toolkit.work import Figure, Finding, Inputs
 
 WIDTH, HEIGHT, MARGIN, TOP = 560.0, 240.0, 76.0, 12.0

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from toolkit.costs import TOKENS
+from toolkit.models.streams import Budget, Text, chosen_texts
 from toolkit.parts import UNHASHED
 from toolkit.saes import Sparse, space_id, space_row
-from toolkit.selectors import At, SelectorText, Where, selected
-from toolkit.streams import Budget, Text, chosen_texts
+from toolkit.samples.selectors import At, SelectorText, Where, selected
 from toolkit.tables import arrow_schema, list_column
 from toolkit.work import Rows, Work
 from toolkit_saes.extract.columns import PassColumns

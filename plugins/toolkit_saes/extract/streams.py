@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.models import Model
+from toolkit.models.streams import Pass, Text
 from toolkit.saes import raw_space_row
-from toolkit.selectors import SelectorText, selected
-from toolkit.streams import Pass, Text
+from toolkit.samples.selectors import SelectorText, selected
 from toolkit.tables import arrow_schema, list_column
 from toolkit.work import Rows
 from toolkit_saes.extract.columns import PassColumns

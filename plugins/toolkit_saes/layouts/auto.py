@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import PathText, locate, read_json
+from toolkit.files.local import PathText, locate, read_json
 from toolkit.identity import Identity
 from toolkit.parts import Params
 from toolkit.work import Reporter

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from toolkit.errors import BadInput
-from toolkit.files import check_link, content_digest, locate
-from toolkit.hub import Download, Snapshot, cached, fetch, offline, snapshot
+from toolkit.files.hub import Download, Snapshot, cached, fetch, offline, snapshot
+from toolkit.files.local import check_link, content_digest, locate
 from toolkit.identity import Identity
 from toolkit.work import Reporter
 from toolkit_saes.encode.canonical import CanonicalSae, Facts

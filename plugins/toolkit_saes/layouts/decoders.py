@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
-from toolkit.files import content_digest, safetensors_header
+from toolkit.files.local import content_digest, safetensors_header
 from toolkit.saes import Decoder
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import PathText, locate
-from toolkit.hub import Snapshot, offline, repository_files
+from toolkit.files.hub import Snapshot, offline, repository_files
+from toolkit.files.local import PathText, locate
 from toolkit_saes.encode.canonical import Facts
 from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts.base import FileLayout

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.errors import BadInput
-from toolkit.files import content_digest
+from toolkit.files.local import content_digest
 from toolkit_saes.encode.canonical import Facts
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import archive_shapes, archive_weights, check_axes, swapped

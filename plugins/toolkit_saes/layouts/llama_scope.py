@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import content_digest, read_json
+from toolkit.files.hub import Snapshot
+from toolkit.files.local import content_digest, read_json
 from toolkit.hookpoints import hookpoint
-from toolkit.hub import Snapshot
 from toolkit_saes.encode.canonical import Facts
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import Field, model_validator
 
-from toolkit.files import PathText
+from toolkit.files.local import PathText
 from toolkit.parts import Params
 from toolkit_saes.layouts.layers import Layers
 from toolkit_saes.layouts.releases import releases

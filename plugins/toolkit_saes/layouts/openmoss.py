@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import content_digest, read_json
+from toolkit.files.local import content_digest, read_json
 from toolkit.hookpoints import hookpoint
 from toolkit_saes.encode.canonical import Facts
 from toolkit_saes.encode.gates import BY_FEATURE

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices, nearest
-from toolkit.hub import snapshot
+from toolkit.files.hub import snapshot
 from toolkit.identity import Identity
 from toolkit.parts import Params
 from toolkit.work import Reporter

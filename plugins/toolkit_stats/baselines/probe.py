@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolkit.kept_positions import Activations, AtKept, shown
+from toolkit.activations.kept_positions import Activations, AtKept, shown
+from toolkit.models.streams import Text, distinct_texts, last_only
 from toolkit.parts import UNHASHED
-from toolkit.streams import Text, distinct_texts, last_only
 from toolkit.work import Rows, Work
 from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
 from toolkit_stats.samples.layers import HELP, Layers, hookpoints
@@ -173,7 +173,7 @@ def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64]) -> Iterat
     """
     import numpy as np
 
-    from toolkit.activation_matrix import read_space
+    from toolkit.activations.matrix import read_space
     from toolkit_stats.math.auroc import column_aurocs
 
     activations = Activations(work.inputs, work.params.at)

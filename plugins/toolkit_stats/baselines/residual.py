@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from toolkit.models.streams import Text, distinct_texts, last_only, passes
 from toolkit.parts import UNHASHED
 from toolkit.saes import raw_space_row
-from toolkit.streams import Text, distinct_texts, last_only, passes
 from toolkit.work import Rows, Work
 from toolkit_stats.samples import params as _params
 from toolkit_stats.samples.labelled import blocks

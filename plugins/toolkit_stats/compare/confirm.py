@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toolkit.arrays import Floats, Ints
-from toolkit.comparisons import read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
+from toolkit.features.comparisons import read_comparisons, rows_of
+from toolkit.statistics.arrays import Floats, Ints
 from toolkit.work import Work
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.comparisons import Comparison, distinct_labels, read_comparisons, rows_of
+from toolkit.features.comparisons import Comparison, distinct_labels, read_comparisons, rows_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from toolkit.arrays import Bools, Floats
+from toolkit.statistics.arrays import Bools, Floats
 from toolkit.tables import arrow_schema
 from toolkit_stats.compare.tests import Test
 from toolkit_stats.math.duplicates import Twin

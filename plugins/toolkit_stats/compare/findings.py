@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.comparisons import rows_of
+from toolkit.features.comparisons import rows_of
 from toolkit.figures import signed, small
 from toolkit.work import Finding, Inputs
 

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.activation_matrix import Fired, read_space
-from toolkit.activation_rows import BySpace, described_spaces
-from toolkit.arrays import Floats
-from toolkit.comparisons import Comparison, addresses_of
-from toolkit.corrections import CORRECTIONS
-from toolkit.kept_positions import Activations, recorded
+from toolkit.activations.kept_positions import Activations, recorded
+from toolkit.activations.matrix import Fired, read_space
+from toolkit.activations.rows import BySpace, described_spaces
+from toolkit.features.comparisons import Comparison, addresses_of
+from toolkit.statistics.arrays import Floats
+from toolkit.statistics.corrections import CORRECTIONS
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.confirm import SelectedFeatures, candidates, described_only
 from toolkit_stats.compare.feature_rows import Corrected, FeatureRows, SpaceResult

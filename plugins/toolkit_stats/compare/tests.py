@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import skew
 
-from toolkit.arrays import Floats
 from toolkit.errors import DataError
+from toolkit.statistics.arrays import Floats
 from toolkit.work import Work
 from toolkit_stats.compare.confirm import SelectedFeatures
 from toolkit_stats.math import placements, rank_sums

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit import figures as draw
-from toolkit.comparisons import rows_of
+from toolkit.features.comparisons import rows_of
 from toolkit.work import Figure, Inputs
 from toolkit_stats.figures.firing import group_labels, hits, of_space
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import stdtr
 
-from toolkit.arrays import Floats, Ints
+from toolkit.statistics.arrays import Floats, Ints
 from toolkit_stats.math.means import Spreads, moments_of
 
 TOLD_APART = 1e-8

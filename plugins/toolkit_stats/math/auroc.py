@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtrit
 from scipy.stats import rankdata
 
-from toolkit.arrays import Bools, Floats, Ints
+from toolkit.statistics.arrays import Bools, Floats, Ints
 from toolkit_stats.math.ranks import ranked
 
 TAIL = 0.025

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import gammaln, stdtr
 from scipy.stats import rankdata
 
-from toolkit.arrays import Floats, Ints
+from toolkit.statistics.arrays import Floats, Ints
 from toolkit_stats.math.means import slope
 
 BLOCK_PAIRS = 2**24

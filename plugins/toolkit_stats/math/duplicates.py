@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from toolkit.arrays import Floats, Ints
+from toolkit.statistics.arrays import Floats, Ints
 
 ALIKE = 0.95
 """Features of different SAEs whose activations correlate at least this much over the compared

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from toolkit.arrays import Bools, Floats, Ints
+from toolkit.statistics.arrays import Bools, Floats, Ints
 from toolkit_stats.math.auroc import auroc
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01)

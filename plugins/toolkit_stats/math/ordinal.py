@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.arrays import Bools, Floats, Ints
+from toolkit.statistics.arrays import Bools, Floats, Ints
 from toolkit_stats.math.means import merged, moments_of, pearson, slope
 from toolkit_stats.math.ranks import ranked, spearman
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.special import stdtr
 
-from toolkit.arrays import Bools, Floats, Ints
+from toolkit.statistics.arrays import Bools, Floats, Ints
 from toolkit_stats.math.means import Moments, Spreads, Z, moments, moments_of, unpooled
 from toolkit_stats.math.rank_sums import ways
 from toolkit_stats.math.ranks import Ranked

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.special import chdtrc, gammaln, ndtr
 
-from toolkit.arrays import Bools, Floats, Ints
+from toolkit.statistics.arrays import Bools, Floats, Ints
 from toolkit_stats.math.ranks import Ranked, rank_sum
 
 EXACT = 20_000

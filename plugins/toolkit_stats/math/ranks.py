@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.stats import rankdata
 
-from toolkit.arrays import Floats, Ints
+from toolkit.statistics.arrays import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

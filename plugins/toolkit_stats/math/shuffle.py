@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.arrays import Bools, Floats
+from toolkit.statistics.arrays import Bools, Floats
 
 BLOCK, AT_ONCE = 1024, 512
 """Columns and shuffles processed together: their sums stay in the processor's caches."""

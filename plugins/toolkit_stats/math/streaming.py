@@ -9,7 +9,7 @@ from math import comb
 
 import numpy as np
 
-from toolkit.arrays import Floats, Ints
+from toolkit.statistics.arrays import Floats, Ints
 from toolkit_stats.math.means import ROUNDING, Moments, shape_of
 
 POWERS = 4

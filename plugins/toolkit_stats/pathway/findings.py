@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from toolkit.addresses import layer_of, prefixes
+from toolkit.features.addresses import layer_of, prefixes
 from toolkit.figures import signed, small
 from toolkit.work import Finding, Inputs
 from toolkit_stats.compare.findings import baseline_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit import figures as draw
-from toolkit.addresses import layer_of
+from toolkit.features.addresses import layer_of
 from toolkit.work import Figure, Inputs
 from toolkit_stats.compare.contrasts import EFFECTS
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import layer_of, locate
-from toolkit.kept_positions import Activations
+from toolkit.activations.kept_positions import Activations
+from toolkit.features.addresses import layer_of, locate
 from toolkit.work import Work
 from toolkit_stats.samples.labelled import Labelled
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from toolkit.activation_matrix import Fired
+    from toolkit.activations.matrix import Fired
     from toolkit_stats.math.means import Contrast, Effects, Moments
 
 
@@ -54,7 +54,7 @@ def pathway_spaces(work: Work, data: Labelled) -> Iterator[PathwaySpace]:
     """Every space, by layer."""
     import numpy as np
 
-    from toolkit.activation_matrix import read_space
+    from toolkit.activations.matrix import read_space
     from toolkit_stats.math.means import effects, moments, welch
 
     activations = Activations(work.inputs, work.params.at)

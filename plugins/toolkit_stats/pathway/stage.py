@@ -128,7 +128,7 @@ def _trajectories(
     """The mean in each group and the difference between them, with intervals over clusters."""
     import numpy as np
 
-    from toolkit.corrections import benjamini_hochberg
+    from toolkit.statistics.corrections import benjamini_hochberg
 
     family = sum(int(space.facts["width"]) for space in spaces)
     q = benjamini_hochberg(np.concatenate([space.test.p for space in spaces]), family)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.kept_positions import Asked, AtKept
+from toolkit.activations.kept_positions import Asked, AtKept
 
 if TYPE_CHECKING:
     pass

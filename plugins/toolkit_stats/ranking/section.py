@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.addresses import prefixes
-from toolkit.comparisons import Comparison, distinct_labels, rows_of
+from toolkit.features.addresses import prefixes
+from toolkit.features.comparisons import Comparison, distinct_labels, rows_of
 from toolkit.work import Figure, Finding, Inputs
 from toolkit_stats.compare.findings import baseline_of
 from toolkit_stats.ranking.sink import rankings

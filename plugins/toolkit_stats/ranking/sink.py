@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from toolkit.addresses import layer_of, neuronpedia_page
-from toolkit.comparisons import Comparison, read_comparisons, rows_of
+from toolkit.activations.kept_positions import Activations, asked_of
 from toolkit.errors import DataError
-from toolkit.kept_positions import Activations, asked_of
+from toolkit.features.addresses import layer_of, neuronpedia_page
+from toolkit.features.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.parts import SinkParams
 from toolkit.saes import average_l0s
 from toolkit.tables import written

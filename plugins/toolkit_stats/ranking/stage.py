@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.comparisons import Comparison
+from toolkit.activations.kept_positions import recorded
 from toolkit.errors import DataError
-from toolkit.kept_positions import recorded
-from toolkit.randomness import half
+from toolkit.features.comparisons import Comparison
+from toolkit.statistics.randomness import half
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
 from toolkit_stats.ranking.params import Ranking
@@ -52,7 +52,7 @@ def compare_ranking(work: Work) -> Rows:
     """Rows of `features`; their group is the label's key, that of a mean the label's value."""
     import numpy as np
 
-    from toolkit.corrections import benjamini_hochberg
+    from toolkit.statistics.corrections import benjamini_hochberg
 
     scale = read_scale(work)
     halves = _halves(work, scale)
@@ -179,7 +179,7 @@ def _measured(
 ) -> Iterator[_RankedSpace]:
     import numpy as np
 
-    from toolkit.activation_matrix import read_space
+    from toolkit.activations.matrix import read_space
     from toolkit_stats.math.ordinal import describe, trend_test, varying
 
     rows_of = reader(work, scale)

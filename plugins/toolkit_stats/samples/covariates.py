@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.arrays import Floats
 from toolkit.errors import DataError
+from toolkit.statistics.arrays import Floats
 from toolkit.work import Work
 from toolkit_stats.math.adjust import CovariateModel
 from toolkit_stats.samples.groups import Design, metadata, words_of

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.comparisons import ComparedGroup
 from toolkit.errors import DataError, choices, nearest
-from toolkit.halves import in_half, joined_by_state
+from toolkit.features.comparisons import ComparedGroup
+from toolkit.statistics.halves import in_half, joined_by_state
 from toolkit.tables import written
 from toolkit.work import Work
 from toolkit_stats.samples.params import REST, Compare, SeveralGroups, TwoGroups

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from toolkit.arrays import Bools, Floats, Ints
+from toolkit.statistics.arrays import Bools, Floats, Ints
 
 LEVELS, BINS = 30, 5
 """Most words of a key that get columns of their own (the most frequent in the training folds), and

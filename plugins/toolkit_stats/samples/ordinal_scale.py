@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.activation_rows import BySpace
-from toolkit.comparisons import ComparedGroup
+from toolkit.activations.kept_positions import Activations
+from toolkit.activations.rows import BySpace
 from toolkit.errors import DataError
-from toolkit.kept_positions import Activations
+from toolkit.features.comparisons import ComparedGroup
 from toolkit.tables import written
 from toolkit.work import Work
 from toolkit_stats.samples.groups import metadata

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from toolkit.kept_positions import AtKept
+from toolkit.activations.kept_positions import AtKept
 from toolkit.parts import Params
 
 REST = "rest"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from toolkit.arrays import Floats, Ints
+from toolkit.statistics.arrays import Floats, Ints
 from toolkit.work import Work
 from toolkit_stats.math.means import merged
 from toolkit_stats.math.rank_sums import rank_spread

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.models import Model
-from toolkit.streams import Text, passes
+from toolkit.models.streams import Text, passes
 
 Floats32 = npt.NDArray[np.float32]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import DataError, choices
+from toolkit.models.streams import Text
 from toolkit.saes import raw_space_row
-from toolkit.streams import Text
 from toolkit.work import Work
 from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import locate
 from toolkit.edits import Edit, OnStream, Set, tokens
 from toolkit.errors import BadInput, DataError
+from toolkit.features.addresses import locate
 from toolkit.saes import Sae, space_id, space_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work

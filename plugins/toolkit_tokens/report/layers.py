@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import layer_of
+from toolkit.features.addresses import layer_of
 from toolkit.work import Figure, Inputs
 
 from .drawings import bands, lines

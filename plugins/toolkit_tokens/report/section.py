@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit import figures as draw
-from toolkit.addresses import layer_of, short
+from toolkit.features.addresses import layer_of, short
 from toolkit.work import Figure, Finding, Inputs
 
 from .attributions import attribution_figures, completeness_findings

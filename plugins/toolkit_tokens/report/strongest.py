@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from toolkit.addresses import layer_of, prefixes, short
+from toolkit.features.addresses import layer_of, prefixes, short
 from toolkit.work import Finding, Inputs
 from toolkit_tokens.attribute.params import OF_PAIRS
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.addresses import layer_of, short
+from toolkit.features.addresses import layer_of, short
 from toolkit.work import Figure, Inputs
 
 from .drawings import lines

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import layer_of
+from toolkit.features.addresses import layer_of
 from toolkit.parts import SinkParams
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.parts import Labels, Params, UsedEnvironment
-from toolkit.sample_rows import metadata_row, sample_row
+from toolkit.samples.rows import metadata_row, sample_row
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
 if TYPE_CHECKING:
-    from toolkit.games import Environment, Prompt
     from toolkit.models import Model, Tokens
+    from toolkit.samples.games import Environment, Prompt
 
 CHANGED_FROM = "changed_from"
 """The key of a changed copy that names the sample it was made from."""
@@ -67,7 +67,7 @@ class Scenarios(Params):
         if not known:
             raise ValueError(
                 f"environment: {self.environment.uses} offers no scenarios: its class does not "
-                "override `scenarios` of toolkit.games.Environment"
+                "override `scenarios` of toolkit.samples.games.Environment"
             )
         picked = () if self.pick == "all" else self.pick
         for name in (*picked, *(change.of for change in self.changes)):

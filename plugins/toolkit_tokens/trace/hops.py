@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.edits import Add, Edit, OnStream, Set, tokens
 from toolkit.models import LOGITS, Frozen, Model
 from toolkit.saes import FeatureType, Sae
-from toolkit.selectors import Selector, SelectorText, selected
+from toolkit.samples.selectors import Selector, SelectorText, selected
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from toolkit.parts import Params
-from toolkit.selectors import Selector
+from toolkit.samples.selectors import Selector
 
 MIN_EFFECT = 1e-3
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import locate
 from toolkit.errors import BadInput
+from toolkit.features.addresses import locate
 from toolkit.saes import space_row
 from toolkit.tables import arrow_schema
 from toolkit_tokens.attribute.outcome import outcome_of

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.arrays import finite_or_none
-from toolkit.corrections import q_values
 from toolkit.errors import DataError
+from toolkit.statistics.arrays import finite_or_none
+from toolkit.statistics.corrections import q_values
 from toolkit.tables import arrow_schema
 from toolkit_tokens.statistics import (
     MIN_UNITS,

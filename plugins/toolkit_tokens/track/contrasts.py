@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from toolkit.addresses import layer_of, short
-from toolkit.arrays import finite_or_none
-from toolkit.corrections import q_values
 from toolkit.errors import BadInput, DataError, choices, nearest
+from toolkit.features.addresses import layer_of, short
 from toolkit.parts import LabelUse, Params
-from toolkit.selectors import SelectorText, selected
+from toolkit.samples.selectors import SelectorText, selected
+from toolkit.statistics.arrays import finite_or_none
+from toolkit.statistics.corrections import q_values
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
 from toolkit_tokens.statistics import (

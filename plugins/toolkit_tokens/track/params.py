@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from toolkit.parts import UNHASHED, Params
-from toolkit.selectors import At, Selector, Where
+from toolkit.samples.selectors import At, Selector, Where
 
 from .layers import HELP, Layers
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from toolkit.costs import TOKENS
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import hookpoint
+from toolkit.models.streams import Budget, free_memory, out_of_memory
 from toolkit.saes import Sae, Sparse, space_id, space_row
-from toolkit.selectors import SelectorText, Where, selected
-from toolkit.streams import Budget, free_memory, out_of_memory
+from toolkit.samples.selectors import SelectorText, Where, selected
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse, stats
 
-from toolkit.agreement import polarity
-from toolkit.arrays import Floats
+from toolkit.features.agreement import polarity
+from toolkit.statistics.arrays import Floats
 
 Bags = Mapping[int, frozenset[str]]
 """By feature, the stems of a description."""

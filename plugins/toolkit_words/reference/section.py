@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit import figures as draw
-from toolkit.addresses import prefixes
-from toolkit.feature_labels import LABEL
+from toolkit.features.addresses import prefixes
+from toolkit.features.labels import LABEL
 from toolkit.terminal import cell
 from toolkit.work import Figure, Finding
 from toolkit_words.replies.pairs import CONFIRMED

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from toolkit.addresses import layer_of, locate
-from toolkit.agreement import stems, stems_of
 from toolkit.errors import DataError
-from toolkit.feature_labels import LABEL
+from toolkit.features.addresses import layer_of, locate
+from toolkit.features.agreement import stems, stems_of
+from toolkit.features.labels import LABEL
 from toolkit.parts import Params
 from toolkit_words.replies.pairs import CONFIRMED
 
@@ -85,7 +85,7 @@ def _corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     import numpy as np
 
-    from toolkit.corrections import benjamini_hochberg
+    from toolkit.statistics.corrections import benjamini_hochberg
 
     for single in (True, False):
         family = [
@@ -226,7 +226,7 @@ def _in_spans(
     work: Work, spaces: Mapping[str, Mapping[str, Any]], described: Described
 ) -> Iterator[dict[str, Any]]:
     """Where described features fire, and whether they do where their layer attends to a span."""
-    from toolkit.activation_rows import BySpace
+    from toolkit.activations.rows import BySpace
     from toolkit_words.reference.spans import inside, read_entries, shares
 
     if "activations" not in work.inputs.tables():

@@ -12,8 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from toolkit.errors import DataError
-from toolkit.halves import in_half, joined_by_state
-from toolkit.randomness import generator
+from toolkit.statistics.halves import in_half, joined_by_state
+from toolkit.statistics.randomness import generator
 
 Row = Mapping[str, Any]
 

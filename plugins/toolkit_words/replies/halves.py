@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.kept_positions import Activations
+from toolkit.activations.kept_positions import Activations
 from toolkit_words.replies.params import ReplyWords
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def check_halves(halves: Sequence[Sequence[str]], least: int) -> None:
 def half_matrix(
     activations: Activations, space: Mapping[str, Any], samples: Sequence[str], pool: str
 ) -> Any:
-    from toolkit.activation_matrix import read_space
+    from toolkit.activations.matrix import read_space
 
     named = f"{space['space']} ({space['address']})"
     rows = activations.of(space["space"], samples, named)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 
 DENSE = 0.5
 """A feature that fires in a larger share of samples is cut at its median."""

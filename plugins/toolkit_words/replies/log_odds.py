@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.arrays import Floats, Ints
+from toolkit.statistics.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def discovered_pairs(
     """
     import numpy as np
 
-    from toolkit.corrections import CORRECTIONS
+    from toolkit.statistics.corrections import CORRECTIONS
     from toolkit_words.replies.log_odds import count, exact_tails, two_sided
 
     parts = []
@@ -94,7 +94,7 @@ def confirmed_rows(
     params: ReplyWords,
 ) -> list[dict[str, Any]]:
     """Rows of the discovered pairs, with their test on the confirm half."""
-    from toolkit.corrections import CORRECTIONS
+    from toolkit.statistics.corrections import CORRECTIONS
 
     total = len(pairs.p)
     stats, possible = _pair_stats(spaces, pairs, params.prior)

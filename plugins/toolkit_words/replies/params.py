@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from toolkit.kept_positions import AtKept
+from toolkit.activations.kept_positions import AtKept
 
 if TYPE_CHECKING:
     pass

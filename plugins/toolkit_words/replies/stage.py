@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.kept_positions import Activations
+from toolkit.activations.kept_positions import Activations
 from toolkit_words.replies.halves import (
     check_halves,
     half_matrix,
@@ -83,7 +83,7 @@ def _contexts(
     work: Work, samples: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> pa.Table:
     """The contexts of the features of these rows."""
-    from toolkit.activation_rows import BySpace
+    from toolkit.activations.rows import BySpace
     from toolkit_words.contexts import contexts
 
     features = sorted({(row["space"], row["feature"]) for row in rows})

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
 from toolkit.ledger import StepRow
-from toolkit.randomness import generator
+from toolkit.statistics.randomness import generator
 from toolkit.tables import arrow_schema
 from toolkit_store.derived_steps import PROJECTIONS_PART
 from toolkit_store.filters import equals

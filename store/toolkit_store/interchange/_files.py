@@ -40,7 +40,7 @@ def write_json(path: Path, content: Any) -> Path:
 
 def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, Any]:
     """The index of an exported folder, of this version or an older one."""
-    from toolkit.files import read_json
+    from toolkit.files.local import read_json
 
     path = folder / name
     if not path.is_file():

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.addresses import from_neuronpedia, neuronpedia
 from toolkit.errors import BadInput, DataError, choices
+from toolkit.features.addresses import from_neuronpedia, neuronpedia
 from toolkit_store.interchange._commit import attach, digest_of
 from toolkit_store.interchange._files import arrow, safe_names, write_json
 from toolkit_store.interchange._incoming import check_json_size

@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import neuronpedia
 from toolkit.errors import BadInput
-from toolkit.feature_labels import BETWEEN, LABEL, SourceName
+from toolkit.features.addresses import neuronpedia
+from toolkit.features.labels import BETWEEN, LABEL, SourceName
 from toolkit_store.interchange._run_tables import RunTables
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.addresses import neuronpedia
 from toolkit.errors import BadInput, choices, nearest
-from toolkit.feature_labels import FILES, SourceName, label_files, read_labels
+from toolkit.features.addresses import neuronpedia
+from toolkit.features.labels import FILES, SourceName, label_files, read_labels
 from toolkit_store.interchange._commit import attach, digest_of
 from toolkit_store.interchange._files import arrow
 from toolkit_store.interchange._run_tables import RunTables

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.archives import Member, archive, whole
-from toolkit.dense_layouts import Fragments, SparseRows, fragment_members
+from toolkit.activations.dense_layouts import Fragments, SparseRows, fragment_members
 from toolkit.errors import BadInput, DataError
+from toolkit.files.archives import Member, archive, whole
 from toolkit_store.interchange._commit import digest_of, id_of, land
 from toolkit_store.interchange._files import activation_rows, arrow, flat
 from toolkit_store.interchange._incoming import (

@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.archives import whole
-from toolkit.dense_layouts import folder_names, scenario, token_members
+from toolkit.activations.dense_layouts import folder_names, scenario, token_members
 from toolkit.errors import BadInput, DataError
-from toolkit.files import read_json
+from toolkit.files.archives import whole
+from toolkit.files.local import read_json
 from toolkit_store.interchange._commit import digest_of, id_of, land
 from toolkit_store.interchange._files import arrow, joined, safe_names, write_json
 from toolkit_store.interchange._incoming import foreign_space, real_numbers, whole_numbers

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError
-from toolkit.files import sha256_of
+from toolkit.files.local import sha256_of
 from toolkit.ledger import RunRow, StepRow, key_of
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
 from toolkit.version import VERSION

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit.json_lines import read_lines
+from toolkit.files.json_lines import read_lines
 from toolkit_store.interchange._commit import digest_of, land
 from toolkit_store.interchange._files import (
     activation_rows,

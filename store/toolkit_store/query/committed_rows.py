@@ -136,6 +136,37 @@ class CommittedRows:
             parts.append(rows.append_column("stage", pa.repeat(pa.scalar(index), rows.num_rows)))
         return pa.concat_tables([schema.empty_table(), *parts])
 
+    def stage_batches(
+        self, name: str, columns: Sequence[str], stage: str | None = None
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Each stage that wrote to a table, or the one that is named, with its rows, a few thousand
+        at a time.
+        """
+        for stage_name, keys in self.stages(name, stage).items():
+            for step_filter in among("step", keys):
+                for batch in self.find_in_batches(name, step_filter, columns):
+                    yield stage_name, batch
+
+    def encoded(
+        self, name: str, where: Where, columns: Sequence[str], stage: str | None = None
+    ) -> pa.Table:
+        """The rows of `by_stage`, in any order and read a batch at a time, with every text as a
+        number of a dictionary: a word that many rows repeat takes four bytes in each.
+        """
+        import pyarrow as pa
+
+        schema = pa.schema([arrow_schema(name).field(column) for column in columns])
+        named = schema.append(pa.field("stage", pa.string()))
+        parts = [_encoded(named.empty_table())]
+        for stage_name, keys in self.stages(name, stage).items():
+            for step_filter in among("step", keys):
+                condition = " AND ".join(filter(None, [matching(where), step_filter]))
+                with self.store.reading():
+                    for batch in self._database.batches(name, condition, columns):
+                        word = pa.repeat(pa.scalar(stage_name), batch.num_rows)
+                        parts.append(_encoded(batch.append_column("stage", word)))
+        return pa.concat_tables(parts).unify_dictionaries()
+
     def read(
         self, name: str, keys: Sequence[str], where: Where | None, columns: Sequence[str]
     ) -> pa.Table:
@@ -156,6 +187,17 @@ class CommittedRows:
             for step_filter in among("step", keys)
         ]
         return ordered(name, pa.concat_tables(parts)).select(list(columns))
+
+
+def _encoded(rows: pa.Table) -> pa.Table:
+    """The rows with their columns of texts dictionary-encoded."""
+    import pyarrow as pa
+
+    columns = [
+        column.dictionary_encode() if pa.types.is_string(column.type) else column
+        for column in rows.columns
+    ]
+    return pa.table(columns, names=rows.column_names)
 
 
 def matching(where: Where) -> str:

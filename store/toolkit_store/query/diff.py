@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
     from toolkit_store.query.run_view import RunView
 
+COLUMNS = (
+    *("space", "run_a", "run_b", "feature", "count_a", "max_a", "rate_a"),
+    *("count_b", "max_b", "rate_b", "change"),
+)
+"""The columns of `diff_views`."""
+
 
 @dataclass(frozen=True)
 class Common:
@@ -66,37 +72,49 @@ def _selectors(view: RunView) -> set[str]:
     }
 
 
-def diff_views(first: RunView, second: RunView, spaces: Sequence[str]) -> pl.DataFrame:
+def diff_views(
+    first: RunView, second: RunView, spaces: Sequence[str], k: int | None = None
+) -> pl.DataFrame:
     """Each feature that fired in these spaces, the largest change of rate first: counts, rates and
-    maxima of `a` and `b`.
+    maxima of `a` and `b`; the first `k` if that is given.
 
     A feature is compared with itself: the spaces have to be the same ones in both, and looked at in
     both (`common_spaces`).
     """
     import polars as pl
 
+    names = sorted(spaces)
     sides = []
     for side, view in zip("ab", (first, second), strict=True):
-        view.prefetch(spaces)
-        fired = pl.concat([_fired(view, space) for space in spaces])
+        view.prefetch(names)
+        fired = pl.concat([_fired(view, space, number) for number, space in enumerate(names)])
         sides.append(fired.rename({name: f"{name}_{side}" for name in ("count", "max", "rate")}))
-    both = sides[0].join(sides[1], on=["space", "feature"], how="full", coalesce=True)
-    filled = both.with_columns(pl.col("count_a", "count_b", "rate_a", "rate_b").fill_null(0))
-    named = filled.select(
-        "space",
+    both = sides[0].join(sides[1], on=["number", "feature"], how="full", coalesce=True)
+    counts = ("count_a", "count_b", "rate_a", "rate_b")
+    changed = both.with_columns(pl.col(counts).fill_null(0)).with_columns(
+        change=pl.col("rate_b") - pl.col("rate_a")
+    )
+    order = [pl.col("change").abs(), "number", "feature"]
+    if k is not None:
+        changed = changed.top_k(k, by=order, reverse=[False, True, True])
+    ordered = changed.sort(order, descending=[True, False, False])
+    return ordered.select(
+        pl.Series(names, dtype=pl.String).gather(ordered["number"]).alias("space"),
         pl.lit(first.id).alias("run_a"),
         pl.lit(second.id).alias("run_b"),
-        pl.exclude("space"),
-        change=pl.col("rate_b") - pl.col("rate_a"),
+        pl.exclude("number"),
     )
-    return named.sort([pl.col("change").abs(), "space", "feature"], descending=[True, False, False])
 
 
-def _fired(view: RunView, space: str) -> pl.DataFrame:
+def _fired(view: RunView, space: str, number: int) -> pl.DataFrame:
+    """How often and how strongly each feature of a space fired, and the space's number."""
     import polars as pl
 
-    named = pl.lit(space).alias("space")
     samples, _ = view.looked_at(space)
     return view.directory(space).select(
-        named, "feature", "count", "max", rate=pl.col("count") / samples
+        pl.lit(number, pl.UInt32).alias("number"),
+        "feature",
+        "count",
+        "max",
+        rate=pl.col("count") / samples,
     )

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from toolkit.addresses import locate
 from toolkit.errors import BadInput, choices, nearest
+from toolkit.features.addresses import locate
 from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import TABLES
 from toolkit_store import derived_steps

@@ -28,7 +28,7 @@ from transformers import (
     SmolLM3Config,
 )
 
-from toolkit.families import Family as Names
+from toolkit.models.families import Family as Names
 
 LAYERS, WIDTH, HEADS, CONTEXT, WINDOW = 4, 32, 4, 64, 8
 BEGIN, END = "<begin>", "<end>"

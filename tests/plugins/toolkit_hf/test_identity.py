@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from toolkit.errors import BadInput
-from toolkit.families import Family
-from toolkit.hub import Snapshot
+from toolkit.files.hub import Snapshot
 from toolkit.identity import Identity
+from toolkit.models.families import Family
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted

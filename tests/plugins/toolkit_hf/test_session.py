@@ -14,10 +14,10 @@ from tests.plugins.toolkit_hf.families import FAMILIES, build
 from toolkit.edits import Add, Edit, OnStream, Scale, Set, from_position, tokens
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Model
-from toolkit.randomness import generator
-from toolkit.sessions import Generated
+from toolkit.models.sessions import Generated
+from toolkit.models.whole_pass_sessions import WholePassSession
+from toolkit.statistics.randomness import generator
 from toolkit.testing.fakes import SilentReporter
-from toolkit.whole_pass_sessions import WholePassSession
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
 from toolkit_lab import model_path

@@ -14,8 +14,8 @@ import torch
 
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Model
-from toolkit.randomness import generator
-from toolkit.sessions import CompleteLine, ReplyBuilder, Request, Until
+from toolkit.models.sessions import CompleteLine, ReplyBuilder, Request, Until
+from toolkit.statistics.randomness import generator
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, ReferenceModel, prompts
 from toolkit_hf._identity import HuggingFace

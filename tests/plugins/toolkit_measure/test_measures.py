@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.corrections import q_values
 from toolkit.errors import DataError
-from toolkit.games import state_hash
 from toolkit.parts import ReportSection, SinkPart, StagePart
+from toolkit.samples.games import state_hash
+from toolkit.statistics.corrections import q_values
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from toolkit.comparisons import Comparison
 from toolkit.errors import DataError
+from toolkit.features.comparisons import Comparison
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_comparison, make_comparisons
 from toolkit_patch.screen.candidates import read_features

@@ -21,8 +21,8 @@ from tests.plugins.toolkit_patch.worlds import (
     table,
 )
 from toolkit.errors import BadInput, DataError
-from toolkit.randomness import half
 from toolkit.saes import space_id
+from toolkit.statistics.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_patch.attribution.stage import Attribution

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, RecordingReporter, run
-from toolkit.randomness import half
+from toolkit.statistics.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_patch.doses.params import DOSES, Doses

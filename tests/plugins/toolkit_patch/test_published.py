@@ -8,7 +8,7 @@ from scipy.stats import chi2_contingency, fisher_exact
 
 from tests.plugins.toolkit_patch.worlds import OUTCOMES, run, table
 from toolkit.errors import DataError
-from toolkit.randomness import generator
+from toolkit.statistics.randomness import generator
 from toolkit_patch.published.rules import CONTEXTS, VALUES, chi_square_rule, sign_rule, two_shares
 
 

@@ -71,7 +71,7 @@ def test_the_mean_direction_is_the_one_that_numpy_finds(world):
     place = world.saes[0].hookpoint
     result = mean_differences(work, features.comparison, [place], "last")[place]
     meta = {row["sample"]: row["string"] for row in world.tables["sample_meta"].to_pylist()}
-    from toolkit.randomness import half
+    from toolkit.statistics.randomness import half
 
     groups: dict[str, list[Any]] = {"yes": [], "no": []}
     for row in world.tables["samples"].to_pylist():

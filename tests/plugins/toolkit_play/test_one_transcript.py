@@ -12,7 +12,7 @@ import pytest
 
 from toolkit._plugins.loading import load_parts
 from toolkit.models import Model
-from toolkit.sessions import Session
+from toolkit.models.sessions import Session
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.games import Reply
 from toolkit.parts import EnvironmentPart
+from toolkit.samples.games import Reply
 from toolkit.testing.contracts import check_part
 from toolkit.testing.judging import judge
 from toolkit_play import toolkit_parts

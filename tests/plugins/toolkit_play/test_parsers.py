@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.games import Option, Prompt, Reply
 from toolkit.parts import ParserPart
+from toolkit.samples.games import Option, Prompt, Reply
 from toolkit.testing.contracts import check_part
 from toolkit.testing.judging import EXAMPLE, judge
 from toolkit_play import toolkit_parts

@@ -20,8 +20,8 @@ from toolkit._plugins.loading import load_parts
 from toolkit.errors import DataError
 from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
+from toolkit.models.sessions import Generated, Session
 from toolkit.parts import SourcePart, StagePart
-from toolkit.sessions import Generated, Session
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
@@ -354,7 +354,7 @@ def test_a_reply_that_was_cut_off_is_never_a_bet() -> None:
 
 
 def test_a_reply_that_was_cut_off_behind_its_deciding_line_is_read() -> None:
-    from toolkit.games import Prompt, decided
+    from toolkit.samples.games import Prompt, decided
 
     prompt = Prompt("Final Decision: <Bet $X or Stop>", decides="end")
     for text, complete in (

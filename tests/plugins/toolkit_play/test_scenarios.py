@@ -65,7 +65,7 @@ def test_a_bet_that_the_rules_do_not_allow_is_found_out() -> None:
 def test_every_state_of_a_played_game_is_consistent() -> None:
     import numpy as np
 
-    from toolkit.games import Reply
+    from toolkit.samples.games import Reply
 
     for seed in range(20):
         rng, state = np.random.default_rng(seed), GAME.start({})

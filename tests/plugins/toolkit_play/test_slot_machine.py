@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from toolkit.errors import BadInput, DataError
-from toolkit.games import Option, Prompt, Reply
 from toolkit.parts import Part
+from toolkit.samples.games import Option, Prompt, Reply
 from toolkit.testing.contracts import check_part
 from toolkit_lab.training.game import State, legal_bet, random_state, step
 from toolkit_lab.training.layouts import render

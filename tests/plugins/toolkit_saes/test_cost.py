@@ -12,7 +12,7 @@ import torch
 
 from toolkit._cli import main
 from toolkit.costs import ROW, Workload
-from toolkit.selectors import Selector
+from toolkit.samples.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants, errors
 
 from toolkit.errors import BadInput
-from toolkit.hub import HubFile, Snapshot
+from toolkit.files.hub import HubFile, Snapshot
 from toolkit.parts import SaePart
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter

@@ -15,10 +15,10 @@ import torch
 from tests.plugins.toolkit_saes.test_extract import PART, CountedModel, tables
 from tests.plugins.toolkit_saes.test_memory import Memory, Scarce, Tight
 from toolkit.errors import DataError
+from toolkit.models.streams import Pass, Text
 from toolkit.parts import StagePart
 from toolkit.saes import raw_space_row
-from toolkit.selectors import Selector
-from toolkit.streams import Pass, Text
+from toolkit.samples.selectors import Selector
 from toolkit.testing.contracts import check_part
 from toolkit_saes.extract import streams as _streams
 from toolkit_saes.extract.stage import Extract, extract

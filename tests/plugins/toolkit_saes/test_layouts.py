@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from toolkit.errors import BadInput, DataError
-from toolkit.hub import HubFile
+from toolkit.files.hub import HubFile
 from toolkit.identity import Identity
 from toolkit.saes import space_id, space_row
 from toolkit.testing.contracts import check_part

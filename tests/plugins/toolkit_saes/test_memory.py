@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests.plugins.toolkit_saes.conftest import Span
 from tests.plugins.toolkit_saes.counted import CountedModel
 from toolkit.errors import DataError
+from toolkit.models.streams import Budget
 from toolkit.saes import Sae, space_id
-from toolkit.streams import Budget
 from toolkit_saes.extract import groups as _groups
 from toolkit_saes.extract.costs import Prices, cheapest
 from toolkit_saes.extract.groups import BatchEncoder

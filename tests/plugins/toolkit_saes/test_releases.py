@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from toolkit.errors import BadInput
-from toolkit.hub import Snapshot
+from toolkit.files.hub import Snapshot
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
@@ -225,7 +225,7 @@ def test_a_list_that_is_none(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_38_of_the_135_gemma_scope_saes_have_a_page_and_only_they_get_a_link() -> None:
-    from toolkit.addresses import neuronpedia_page
+    from toolkit.features.addresses import neuronpedia_page
 
     release, links = "google/gemma-scope-2b-pt-res", []
     for layer, listed in sparsities(release, "16k").items():
@@ -244,7 +244,7 @@ def test_38_of_the_135_gemma_scope_saes_have_a_page_and_only_they_get_a_link() -
 
 
 def test_llama_scope_has_pages_and_raw_streams_and_unknown_saes_have_none() -> None:
-    from toolkit.addresses import neuronpedia_page
+    from toolkit.features.addresses import neuronpedia_page
 
     space = {
         "model": "meta-llama/Llama-3.1-8B",

@@ -30,11 +30,11 @@ from tests.plugins.toolkit_sinks.conftest import (
     table,
     written,
 )
-from toolkit import archives
 from toolkit._plan.texts import workload
+from toolkit.activations.dense_layouts import folder_names, scenario
 from toolkit.costs import Cost
-from toolkit.dense_layouts import folder_names, scenario
 from toolkit.errors import DataError
+from toolkit.files import archives
 from toolkit.identity import Identity
 from toolkit_saes.extract.costs import extraction
 from toolkit_saes.extract.stage import Extract

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from toolkit.comparisons import Comparison
 from toolkit.errors import DataError
+from toolkit.features.comparisons import Comparison
 from toolkit.parts import SinkPart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolkit.comparisons import Comparison, comparisons_of
+from toolkit.features.comparisons import Comparison, comparisons_of
 from toolkit.parts import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work

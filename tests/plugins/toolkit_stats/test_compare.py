@@ -30,9 +30,9 @@ from tests.plugins.toolkit_stats.comparison_tables import (
     space,
     tables,
 )
-from toolkit.corrections import benjamini_hochberg
 from toolkit.errors import DataError
-from toolkit.randomness import half
+from toolkit.statistics.corrections import benjamini_hochberg
+from toolkit.statistics.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_patch.screen.candidates import read_features

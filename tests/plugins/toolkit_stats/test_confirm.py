@@ -23,10 +23,10 @@ from tests.plugins.toolkit_stats.comparison_tables import (
     space,
     tables,
 )
-from toolkit.corrections import benjamini_hochberg
 from toolkit.errors import DataError
 from toolkit.parts import ReportSection
-from toolkit.randomness import half
+from toolkit.statistics.corrections import benjamini_hochberg
+from toolkit.statistics.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_stats import declared as _compares

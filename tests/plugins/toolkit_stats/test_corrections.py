@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from toolkit.corrections import CORRECTIONS
+from toolkit.statistics.corrections import CORRECTIONS
 
 P = st.lists(st.integers(0, 1000).map(lambda number: number / 1000), min_size=1, max_size=60)
 SILENT = st.integers(0, 100)

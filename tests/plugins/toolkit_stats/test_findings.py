@@ -11,8 +11,8 @@ from tests.plugins.toolkit_stats import comparison_tables
 from tests.plugins.toolkit_stats.test_ranking import ranked, world
 from tests.plugins.toolkit_stats.test_reported import compared
 from toolkit.errors import DataError
-from toolkit.halves import joined_by_state
 from toolkit.parts import ReportSection
+from toolkit.statistics.halves import joined_by_state
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs
 from toolkit.work import Finding

@@ -19,11 +19,11 @@ from tests.plugins.toolkit_stats.comparison_tables import (
     tables,
 )
 from toolkit._plan.power import _counted
-from toolkit.comparisons import comparisons_of, distinct_labels, rows_of
 from toolkit.costs import PlannedComparison
 from toolkit.errors import DataError
-from toolkit.halves import in_half
-from toolkit.randomness import half
+from toolkit.features.comparisons import comparisons_of, distinct_labels, rows_of
+from toolkit.statistics.halves import in_half
+from toolkit.statistics.randomness import half
 from toolkit.testing.fakes import make_work
 from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.samples.groups import group_design, trend_design

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from tests.plugins.toolkit_stats.comparison_tables import numbers, of_groups
 from tests.plugins.toolkit_stats.test_adjust import design
-from toolkit.corrections import benjamini_hochberg
+from toolkit.statistics.corrections import benjamini_hochberg
 from toolkit.testing.nulls import null_groups, planted_groups
 from toolkit_stats.math.adjust import adjusted
 from toolkit_stats.math.means import Spreads, moments, welch

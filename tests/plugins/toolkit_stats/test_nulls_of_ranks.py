@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from tests.scripts import load_benchmark
-from toolkit.corrections import benjamini_hochberg
+from toolkit.statistics.corrections import benjamini_hochberg
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import clusters_of_groups
 from toolkit_stats.compare import run_comparison as core

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts
-from toolkit.comparisons import comparisons_of
+from toolkit.activations.kept_positions import Activations, AtKept, asked_of, recorded, shown
 from toolkit.errors import DataError
-from toolkit.kept_positions import Activations, AtKept, asked_of, recorded, shown
+from toolkit.features.comparisons import comparisons_of
 from toolkit.parts import SinkPart
-from toolkit.selectors import Selector, SelectorText, selected
+from toolkit.samples.selectors import Selector, SelectorText, selected
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
 from toolkit.work import SinkWork

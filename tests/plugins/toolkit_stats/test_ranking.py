@@ -21,10 +21,10 @@ from pydantic import ValidationError
 from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.comparison_tables import joined
-from toolkit.comparisons import comparisons_of
 from toolkit.errors import DataError
+from toolkit.features.comparisons import comparisons_of
 from toolkit.parts import ReportSection, SinkPart, StagePart
-from toolkit.randomness import half
+from toolkit.statistics.randomness import half
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work

@@ -16,9 +16,9 @@ import pytest
 
 from tests.plugins.toolkit_stats.comparison_tables import joined
 from tests.plugins.toolkit_stats.test_ranking import BY, space, world
-from toolkit.comparisons import comparisons_of
+from toolkit.features.comparisons import comparisons_of
 from toolkit.parts import ReportSection
-from toolkit.randomness import half
+from toolkit.statistics.randomness import half
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit.work import SinkWork

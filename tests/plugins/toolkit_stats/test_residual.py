@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from toolkit.addresses import find
-from toolkit.comparisons import comparisons_of
 from toolkit.errors import BadInput, DataError
+from toolkit.features.addresses import find
+from toolkit.features.comparisons import comparisons_of
 from toolkit.identity import Identity
 from toolkit.parts import StagePart
 from toolkit.saes import raw_space_row, space_id

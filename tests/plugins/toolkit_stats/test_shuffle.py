@@ -10,7 +10,7 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.comparison_tables import numbers, of_dense, of_groups
 from toolkit.errors import DataError
-from toolkit.randomness import generator
+from toolkit.statistics.randomness import generator
 from toolkit.testing.nulls import null_groups
 from toolkit_stats.math.shuffle import permuted, shuffles
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
-from toolkit.corrections import benjamini_hochberg
+from toolkit.statistics.corrections import benjamini_hochberg
 from toolkit.testing.nulls import Groups, null_groups, planted_groups
 from toolkit_stats.math.means import Contrast, clusters_of, moments, student, welch
 

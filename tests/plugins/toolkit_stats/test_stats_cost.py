@@ -20,7 +20,7 @@ from tests.plugins.toolkit_stats.conftest import Tiny
 from tests.plugins.toolkit_stats.test_stored_streams import stored_streams
 from toolkit._run.atomic import write_parts
 from toolkit._run.job_folder import read_arrow
-from toolkit.activation_rows import BySpace
+from toolkit.activations.rows import BySpace
 from toolkit.costs import ROW, Cost, Workload
 from toolkit.parts import StagePart
 from toolkit.tables import arrow_schema

@@ -22,7 +22,7 @@ from tests.plugins.toolkit_stats.comparison_tables import (
     tables,
 )
 from toolkit.errors import DataError
-from toolkit.randomness import half
+from toolkit.statistics.randomness import half
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.plugins.toolkit_tokens.conftest import run, table
-from toolkit.corrections import q_values
 from toolkit.errors import BadInput, DataError
+from toolkit.statistics.corrections import q_values
 from toolkit_tokens.statistics import permutation_p, sign_flip_p
 
 SPAN = [{"name": "balance", "start": 1, "end": 2}]

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tests.plugins.toolkit_tokens.conftest import PARTS, run, samples_of
-from toolkit.encoders import Encoder
 from toolkit.errors import BadInput, DataError
+from toolkit.models.encoders import Encoder
 
 HALF = 1e-3
 """What float16 keeps of a weight of at most 1."""

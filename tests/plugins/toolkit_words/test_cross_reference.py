@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from tests.plugins.toolkit_words.reply_tables import PARTS, SPACE, run
-from toolkit.agreement import agreement
 from toolkit.errors import DataError
+from toolkit.features.agreement import agreement
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work

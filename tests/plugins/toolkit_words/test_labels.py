@@ -18,7 +18,7 @@ from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._spec.load import load_spec
 from toolkit.errors import DataError, SpecError
-from toolkit.neuronpedia import names
+from toolkit.features.neuronpedia import names
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work

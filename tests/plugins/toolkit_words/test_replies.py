@@ -15,7 +15,7 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_words.reply_tables import COMMON, PARTS, planted, replied, run, word_rows
 from toolkit.errors import DataError
-from toolkit.halves import in_half
+from toolkit.statistics.halves import in_half
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work

@@ -17,9 +17,9 @@ import pytest
 
 from tests.fuzzing import FUZZ_COUNT, LONG
 from tests.store.interchange.made import EXAMPLE, make, opened
-from toolkit import json_lines
 from toolkit.errors import BadInput, DataError, ToolkitError
-from toolkit.files import sha256_of
+from toolkit.files import json_lines
+from toolkit.files.local import sha256_of
 from toolkit.ledger import key_of
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step

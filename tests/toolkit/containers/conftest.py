@@ -27,7 +27,7 @@ def _engine(variable: str) -> str:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of the engine without GPUs."""
     monkeypatch.setenv("DOCKER_HOST", _engine(ENGINE))
-    from toolkit.engines import connect
+    from toolkit.containers.engines import connect
 
     client = connect()
     yield client
@@ -38,7 +38,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def engine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of the engine that accepts requests for GPUs."""
     monkeypatch.setenv("DOCKER_HOST", _engine(WITH_GPUS))
-    from toolkit.engines import connect
+    from toolkit.containers.engines import connect
 
     client = connect()
     yield client
@@ -56,8 +56,8 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image(tmp_path_factory: pytest.TempPathFactory, wheelhouse: Path) -> Path:
     """The CPU image, built once on the engine without GPUs; the path of the lock that pins it."""
     from toolkit._images.build import build_image, write_lock
-    from toolkit.engines import connect
-    from toolkit.images import read_recipes
+    from toolkit.containers.engines import connect
+    from toolkit.containers.images import read_recipes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", _engine(ENGINE))
@@ -84,8 +84,8 @@ def image_on_engine_with_gpus(image: Path) -> Path:
     the path of the lock that pins it.
     """
     from toolkit._images.export import export_image
-    from toolkit.engines import connect
-    from toolkit.images import read_lock
+    from toolkit.containers.engines import connect
+    from toolkit.containers.images import read_lock
 
     pinned = read_lock(image)["cpu"]
     archive = image.parent / "cpu.tar"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from toolkit.executors import WorkerRequest
+from toolkit.executors.interface import WorkerRequest
 from toolkit_docker import _start
 from toolkit_docker._leftovers import HOST, PROCESS, STARTED, WORKER
 from toolkit_docker._params import Docker
@@ -292,7 +292,7 @@ def test_the_whole_program_runs_in_the_image_by_hand(
     image: Path, engine: Any, root: Path, tmp_path: Path
 ) -> None:
     """For a caller without rights, who owns the folder of the store."""
-    from toolkit.images import read_lock
+    from toolkit.containers.images import read_lock
 
     folder = tmp_path / "data"
     folder.mkdir()
@@ -307,7 +307,7 @@ def test_the_whole_program_runs_in_the_image_by_hand(
 def test_by_hand_on_the_gpu_that_is_named(
     image_on_engine_with_gpus: Path, engine_with_gpus: Any, root: Path
 ) -> None:
-    from toolkit.images import read_lock
+    from toolkit.containers.images import read_lock
 
     pin = read_lock(image_on_engine_with_gpus)["cpu"].image
     run = "toolkit run /tmp/specs/toy.yaml --store /tmp/store && env"
@@ -339,7 +339,7 @@ def test_the_container_of_a_dead_run_is_removed_by_the_next(
 def test_containers_of_living_runs_and_of_other_machines_are_left_alone(
     engine: Any, image: Path
 ) -> None:
-    from toolkit.images import read_lock
+    from toolkit.containers.images import read_lock
     from toolkit_docker._leftovers import remove_leftovers
 
     pin = read_lock(image)["cpu"].image

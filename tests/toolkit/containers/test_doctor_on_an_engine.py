@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.images import read_lock
+from toolkit.containers.images import read_lock
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.gpus import Gpu
+from toolkit.executors.gpus import Gpu
+from toolkit.executors.interface import WorkerRequest
 from toolkit_docker._params import Docker
 from toolkit_docker._start import start
 

@@ -15,8 +15,8 @@ from toolkit._images.build import build_image, write_lock
 from toolkit._images.labels import OCI, revision_of
 from toolkit._images.verify import problems_of
 from toolkit._images.wheelhouse import CHECKOUT
+from toolkit.containers.images import containers_folder, read_lock, read_recipes
 from toolkit.errors import StepFailed
-from toolkit.images import containers_folder, read_lock, read_recipes
 from toolkit.version import VERSION
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]

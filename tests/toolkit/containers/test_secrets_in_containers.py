@@ -28,7 +28,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import Field
 from toolkit import hookimpl
-from toolkit.hub import Download, Snapshot
+from toolkit.files.hub import Download, Snapshot
 from toolkit.identity import Identity
 from toolkit.parts import ModelPart, NoParams, Params, StagePart
 from toolkit.tables import arrow_schema

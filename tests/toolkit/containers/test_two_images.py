@@ -14,7 +14,7 @@ import yaml
 
 from toolkit._images.build import write_lock
 from toolkit._run.event_log import read_events
-from toolkit.images import read_lock
+from toolkit.containers.images import read_lock
 from toolkit_store import open_store
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]

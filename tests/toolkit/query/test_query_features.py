@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -247,14 +248,20 @@ def test_a_group_called_like_another_contrast_is_of_its_own_line() -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool]]:
     """What queries read: table, rows, and whether their texts too."""
     result: list[tuple[str, int, bool]] = []
-    rows_of = Database.rows
+    rows_of, batches_of = Database.rows, Database.batches
 
     def spy(self: Database, name: str, *asked: Any) -> pa.Table:
         table = rows_of(self, name, *asked)
         result.append((name, table.num_rows, "text" in table.column_names))
         return table
 
+    def spy_batches(self: Database, name: str, *asked: Any) -> Iterator[pa.Table]:
+        for table in batches_of(self, name, *asked):
+            result.append((name, table.num_rows, "text" in table.column_names))
+            yield table
+
     monkeypatch.setattr(Database, "rows", spy)
+    monkeypatch.setattr(Database, "batches", spy_batches)
     return result
 
 

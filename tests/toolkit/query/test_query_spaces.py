@@ -26,7 +26,7 @@ from tests.toolkit.query.asked import (
 from toolkit._cli import query
 from toolkit._cli import store as store_command
 from toolkit.errors import BadInput
-from toolkit.files import content_digest
+from toolkit.files.local import content_digest
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import open_store

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerEnd
+from toolkit.executors.interface import WorkerEnd
 from toolkit_ray import _connection, _start
 from toolkit_ray._actor import WorkerActor
 from toolkit_ray._params import RayParams

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.protocol import Phase, as_json
+from toolkit.executors.interface import WorkerRequest
+from toolkit.executors.protocol import Phase, as_json
 from toolkit.secrets import Secrets
 from toolkit_slurm import _commands, _script
 from toolkit_slurm._events import read_line

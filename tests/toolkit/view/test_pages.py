@@ -44,8 +44,7 @@ SAYS = {
     "/compare": ["other-1", "full-1", "rate_a"],
     "/run/{name}": ["What moves it?", "compare.welch", "activations", "toolkit run full-1"],
     "/run/{name}/features": [
-        *("2/7", "2/5", "-1.25", "lost vs won", "stopping early"),
-        "Download (at most 100,000 rows):",
+        *("2/7", "2/5", "-1.25", "lost vs won", "stopping early", "Download:"),
     ],
     "/run/{name}/feature": [
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
@@ -284,6 +283,12 @@ def test_the_report_is_an_origin_of_its_own(get: Get) -> None:
         (f"{RUN}?table=../x&as=csv", "Download a table with"),
         (f"{RUN}?table=stages&as=exe", "Download a table with"),
         ("/compare?a=full-1", "needs ?b="),
+        ("/?top=abc", "top: this page does not read it"),
+        (f"{RUN}/features?layr=2", "Did you mean 'layer'"),
+        (f"{RUN}/features?top=abc", "The page reads: layer, stage, by, significant."),
+        (f"{RUN}/features?layer=abc", "layer=abc: write a whole number"),
+        (f"{RUN}/feature?address=2/5&<b>=1", "<b>: this page does not read it"),
+        ("/run/full-2", "Choose one from the first page"),
     ],
 )
 def test_what_is_not_there_is_said_and_nothing_else_is_read(

@@ -13,7 +13,7 @@ from toolkit._query.run import Run, listing
 from toolkit._query.text import Row
 
 if TYPE_CHECKING:
-    from toolkit.selectors import Selector
+    from toolkit.samples.selectors import Selector
 
 WORDS = {"decision": "last"}
 """Aliases of positions."""
@@ -58,7 +58,7 @@ def feature(
 
 
 def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | None) -> list[Row]:
-    from toolkit.addresses import layer_of
+    from toolkit.features.addresses import layer_of
 
     layers = {str(row["space"]): layer_of(row) for row in run.spaces}
     positions = _positions(run, at, sample)
@@ -221,7 +221,7 @@ def _positions(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str
     their tokens.
     """
     from toolkit.errors import BadInput, nearest
-    from toolkit.selectors import SelectorText, selected
+    from toolkit.samples.selectors import SelectorText, selected
 
     if sample is not None:
         texts = [run.sample(sample)]
@@ -252,6 +252,6 @@ def _positions(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str
 
 
 def _span(name: str) -> Selector:
-    from toolkit.selectors import Selector
+    from toolkit.samples.selectors import Selector
 
     return Selector.model_validate({"span": name})

@@ -9,7 +9,8 @@ import click
 
 from toolkit._cli._text import MAX_NUMBER
 from toolkit._cli.query.answers import Answer, QueryOptions, answered, of_spaces, open_run
-from toolkit._query.feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
+from toolkit._query.feature_rows import PLACE, pivoted, stat_heads
+from toolkit._query.ranking import check_stats, rank
 from toolkit._query.run import Run, first_rows, listing, sorted_by
 
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
@@ -52,22 +53,23 @@ def features(
     run = open_run(options)
     spaces = run.spaces_of(space, layer)
     where = {} if spaces is None else {"space": spaces}
-    entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
-    if not entries.num_rows:
+    ranked = rank(run, stage, where, by)
+    check_stats(run, stage, where, stats)
+    if not ranked.height:
         return Answer(
             ("address", "stage"),
             [],
             0,
             run.why("features", stage, "in these spaces" if spaces is not None else ""),
         )
-    ranked = ranked_lines(run, entries, by, significant)
-    rows = pivoted(run, entries, first_rows(ranked, options.k), stage)
+    chosen = ranked.significant() if significant else ranked
+    rows = pivoted(run, ranked.compared, chosen.rows(0, options.k), stage)
     heads = stat_heads(rows, stats, options.form)
     why = (
         f"No difference is significant in run {run.id}: 'significant' is 1 in none of the rows "
         "that the options select."
     )
-    return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
+    return Answer(heads, rows, chosen.height, why, shared=("stage", "contrast"))
 
 
 @click.command("verdicts")

@@ -13,7 +13,7 @@ from toolkit._cli._text import layer_option
 from toolkit._cli.query.answers import Answer, QueryOptions, answered, open_run
 from toolkit._query.run import Run, first_rows, sorted_by
 from toolkit._query.text import Row
-from toolkit.agreement import agreement, ranked, stems, stems_of
+from toolkit.features.agreement import agreement, ranked, stems, stems_of
 
 LABEL = "label"
 CONFIRMED = "confirmed"

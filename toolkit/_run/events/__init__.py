@@ -45,7 +45,7 @@ from toolkit._run.events.worker_events import (
     WorkerProgress,
     WorkerReady,
 )
-from toolkit.protocol import Records, as_json
+from toolkit.executors.protocol import Records, as_json
 
 KINDS = (
     RunStarted,

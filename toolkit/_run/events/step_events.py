@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from toolkit._run.events.record import RunEvent
 from toolkit._run.events.worker_events import OfWorker
-from toolkit.protocol import JobResult, PartReport
+from toolkit.executors.protocol import JobResult, PartReport
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from toolkit._run.events.record import RunEvent
-from toolkit.protocol import Alive, Phase, Progress, WorkerSystem
+from toolkit.executors.protocol import Alive, Phase, Progress, WorkerSystem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 from toolkit.testing.planted import _words as words
 from toolkit.testing.planted._files import write_gemma_scope, write_llama_scope
 from toolkit.testing.planted._forward import ReferenceModel

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from toolkit.randomness import generator
+from toolkit.statistics.randomness import generator
 from toolkit.testing.planted._saes import Dictionary
 
 

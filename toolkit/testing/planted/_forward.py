@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 
 Edit = Callable[[Floats], Floats]  # residual after a layer (T, d) -> edited residual (T, d)
 

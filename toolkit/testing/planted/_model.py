@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from toolkit.arrays import Floats
-from toolkit.randomness import generator
+from toolkit.statistics.arrays import Floats
+from toolkit.statistics.randomness import generator
 from toolkit.testing.planted import _words as words
 
 NAMES = (

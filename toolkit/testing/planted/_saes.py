@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from toolkit.arrays import Floats
-from toolkit.randomness import generator
+from toolkit.statistics.arrays import Floats
+from toolkit.statistics.randomness import generator
 from toolkit.testing.planted._model import CONST, PAIR_NAMES, PlantedDesign
 from toolkit.testing.planted._truth import FeatureTruth, Kind, Role
 

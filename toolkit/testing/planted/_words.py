@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.randomness import generator
+from toolkit.statistics.randomness import generator
 
 if TYPE_CHECKING:
     from toolkit.testing.planted._truth import Planted

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from toolkit.executors import WorkerEnd, translate_paths
-from toolkit.protocol import WorkerEvent, read_events
+from toolkit.executors.interface import WorkerEnd, translate_paths
+from toolkit.executors.protocol import WorkerEvent, read_events
 from toolkit.secrets import HidingFile, Secrets
 
 PIECE = 1 << 16
@@ -24,8 +24,9 @@ open.
 
 
 class PipedWorker:
-    """Implements `toolkit.executors.Worker` over stdin and stdout of a child process; stderr and
-    lines that are not events go to the log, without the environment values that the worker gets.
+    """Implements `toolkit.executors.interface.Worker` over stdin and stdout of a child process;
+    stderr and lines that are not events go to the log, without the environment values that the
+    worker gets.
     """
 
     def __init__(

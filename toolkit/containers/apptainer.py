@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from toolkit.containers import COMMAND, Mount, environment_for, mounts_for
+from toolkit.containers.images import read_lock, user_lock
+from toolkit.containers.mounts import COMMAND, Mount, environment_for, mounts_for
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.images import read_lock, user_lock
+from toolkit.executors.interface import WorkerRequest
 
 PROGRAMS = ("apptainer", "singularity")
 

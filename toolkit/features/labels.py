@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolkit.errors import DataError
-from toolkit.json_lines import lines_of
+from toolkit.files.json_lines import lines_of
 
 LABEL = "label"
 BETWEEN = " / "

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.gpus import installed_gpus
+from toolkit.executors.gpus import installed_gpus
+from toolkit.executors.interface import WorkerRequest
 
 ROOT = PurePosixPath("/toolkit")
 TOKEN = ROOT / "secrets" / "token"

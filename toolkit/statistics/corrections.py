@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from toolkit.arrays import Floats
+from toolkit.statistics.arrays import Floats
 
 LAMBDA = 0.5
 """Storey's q treats p-values above this as those of true nulls."""

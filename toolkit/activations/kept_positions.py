@@ -1,6 +1,6 @@
-"""Select among the positions that an extraction kept: the selectors of `toolkit.selectors`, applied
-to rows instead of tokens. One extraction at the union of several selectors thus serves one
-comparison per selector. A position that was not kept is refused.
+"""Select among the positions that an extraction kept: the selectors of
+`toolkit.samples.selectors`, applied to rows instead of tokens. One extraction at the union of
+several selectors thus serves one comparison per selector. A position that was not kept is refused.
 
 A selector leaves BOS out; column `bos` of table `samples` says which texts begin with it. Imported
 samples may lack this fact; a selector that depends on it is then refused.
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from toolkit.activation_rows import BySpace
+from toolkit.activations.rows import BySpace
 from toolkit.errors import DataError
 from toolkit.params import Params
-from toolkit.selectors import Selector, SelectorText, selected
+from toolkit.samples.selectors import Selector, SelectorText, selected
 
 if TYPE_CHECKING:
     import numpy as np

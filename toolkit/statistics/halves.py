@@ -1,5 +1,5 @@
 """Split units into two halves. Effects selected in `select` are tested in `confirm`. The split is
-drawn by unit from the seed (`toolkit.randomness.half`).
+drawn by unit from the seed (`toolkit.statistics.randomness.half`).
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from toolkit.randomness import half
+from toolkit.statistics.randomness import half
 
 
 def in_half(

@@ -82,7 +82,7 @@ class PinnedImage:
 
 def containers_folder() -> Path:
     """The folder with the Containerfiles: of the checkout, else of the installed package."""
-    checkout = Path(__file__).parents[1] / "containers"
+    checkout = Path(__file__).parents[2] / "containers"
     if (checkout / "lock.yaml").exists():
         return checkout
     with as_file(files("toolkit") / "_images" / "containers") as folder:

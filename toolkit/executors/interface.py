@@ -1,7 +1,8 @@
 """The interface of executors: a request for one worker, and the worker that was started.
 
 Plugins that start workers in containers or on other machines import this module,
-`toolkit.processes` and `toolkit.protocol`; docs/how-to/write-an-executor.md walks through them.
+`toolkit.executors.processes` and `toolkit.executors.protocol`; docs/how-to/write-an-executor.md
+walks through them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolkit.gpus import Gpu
+from toolkit.executors.gpus import Gpu
+from toolkit.executors.protocol import WorkerEvent
 from toolkit.params import Params
-from toolkit.protocol import WorkerEvent
 
 
 class GpuCount(BaseModel):
@@ -143,8 +144,9 @@ class Worker(Protocol):
         ...
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send one message of `toolkit.protocol`, with paths translated if the worker sees the same
-        folder under another path. A worker that has already ended is not an error here.
+        """Send one message of `toolkit.executors.protocol`, with paths translated if the worker
+        sees the same folder under another path. A worker that has already ended is not an error
+        here.
         """
         ...
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.randomness import generator
+from toolkit.statistics.randomness import generator
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from toolkit.arrays import Floats, Ints
 from toolkit.errors import DataError
+from toolkit.statistics.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)

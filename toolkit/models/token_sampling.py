@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.errors import DataError
-from toolkit.sessions import ReplyBuilder, SessionModel
+from toolkit.models.sessions import ReplyBuilder, SessionModel
 
 if TYPE_CHECKING:
     from torch import Tensor

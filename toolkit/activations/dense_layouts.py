@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.archives import Member, dense, texts, whole
+from toolkit.files.archives import Member, dense, texts, whole
 
 _FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9_-]")
 

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from toolkit.edits import Edit, PassRows, Tally, choose
-from toolkit.sessions import Generated, ReplyBuilder, Request, Session
-from toolkit.token_sampling import take_tokens
+from toolkit.models.sessions import Generated, ReplyBuilder, Request, Session
+from toolkit.models.token_sampling import take_tokens
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toolkit.arrays import Floats
+    from toolkit.statistics.arrays import Floats
     from toolkit.work import Inputs
 
 ROUNDING = 1e-6

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from toolkit.gpus import Gpu
+from toolkit.executors.gpus import Gpu
 
 MAX_LINE = 4 << 20
 """The longest line that is read as an event, in bytes."""

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from toolkit import neuronpedia as _neuronpedia
 from toolkit.errors import BadInput, nearest
+from toolkit.features import neuronpedia as _neuronpedia
 from toolkit.hookpoints import Hookpoint, hookpoint
 
 FORMS = (
