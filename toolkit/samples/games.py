@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,39 @@ condition was stopped before the game began.
 """
 HOST_OUTCOMES = (ROUND_LIMIT, *FAILED_OUTCOMES)
 """Outcomes that the playing stage sets; outcomes of environments need other names."""
+
+
+_TYPOGRAPHY = str.maketrans(
+    {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u2013": "-",
+        "\u2014": "-",
+        "\u2212": "-",
+        "\u00a0": " ",
+        "\u202f": " ",
+        "\u2009": " ",
+        "\u200b": "",
+        "\u200d": "",
+        "\ufeff": "",
+        "\ufe0f": "",
+        "\u20e3": "",
+        "\u3002": ".",
+    }
+)
+_ESCAPED = re.compile(r"\\(?=[$%*_#)(])")
+_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathbf)\{([^{}]*)\}")
+_MATH = re.compile(r"\$+\s*(\\(?:boxed|text|textbf|mathbf)\{.*\})\s*\$+")
+_PICTURES = re.compile("[\u2300-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]+")
+_ARROWS = re.compile(r"(^|:)\s*(?:[\u2190-\u21ff\u27f5-\u27ff]+\s*|=+\s+)")
+_EMPHASIS = re.compile(r"\*+|~~|`+|(?<![A-Za-z0-9])_+|_+(?![A-Za-z0-9])")
+_LINE_MARK = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-+\u2022\u00b7*]\s+|\|\s*)+")
+_BRACKETS = re.compile(r"[<\[{\"]+|[>\]}\"]+")
+_THOUSANDS = re.compile(r"(?<![0-9.,])([0-9]{1,3})((?:[, ][0-9]{3})+)(?![0-9])")
+_CENTS = re.compile(r"(?<=[0-9])\.0{1,2}(?![0-9])")
+_BLANKS = re.compile(r"[ \t\f\v]+")
 
 
 @dataclass(frozen=True)
@@ -140,6 +174,10 @@ class Environment(ABC):
 
     outcomes: Sequence[str] = ()
     """Its possible outcomes. Measures report the first one with intervals."""
+    leaving: Sequence[str] = ()
+    """The actions by which the player ends the game, such as `stop`. Measures estimate what makes
+    them more likely, and count the other decisions as rounds.
+    """
     max_rounds: int = 100
     """A game that has not ended after this many rounds ends with the outcome `round_limit`."""
     example_reply: str = ""
@@ -229,3 +267,29 @@ def decided(text: str, prompt: Prompt) -> str:
         if label.search(line) and line.strip() not in quoted:
             return text[:end]
     return ""
+
+
+def normal(text: str) -> str:
+    """A text in the form that parsers compare: in lower case and plain characters, line by line,
+    without markdown, brackets, quotation marks and thousands separators.
+    """
+    text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lower()
+    return "\n".join(_normal_line(line) for line in text.split("\n"))
+
+
+def lines_of(text: str) -> list[str]:
+    """The non-empty lines of a text in normal form."""
+    return [line for line in normal(text).split("\n") if line]
+
+
+def _normal_line(line: str) -> str:
+    line = _ESCAPED.sub("", _MATH.sub(r"\1", line))
+    while (inner := _LATEX.sub(r"\1", line)) != line:
+        line = inner
+    line = _BRACKETS.sub(" ", _EMPHASIS.sub("", _PICTURES.sub(" ", line)))
+    line = _ARROWS.sub(r"\1 ", line)
+    line = _LINE_MARK.sub("", line)
+    line = _THOUSANDS.sub(lambda match: match[1] + re.sub(r"[, ]", "", match[2]), line)
+    line = _CENTS.sub("", line)
+    return _BLANKS.sub(" ", line).strip(" |'")

@@ -411,7 +411,9 @@ def test_what_a_game_keeps_of_its_condition() -> None:
         "event": "bankruptcy",
         "groups": {"layout": "corrected", "mode": "fixed"},
         "label": "fixed W",
-        "parser": "strict 1",
+        "leaving": ["stop"],
+        "parser": "strict 2",
+        "stakes": True,
         "switches": {"G": False, "H": False, "M": False, "P": False, "W": True},
         "temperature": 0.7,
     }
