@@ -24,7 +24,7 @@ class GpuCount(BaseModel):
     """A number of GPUs; the executor chooses which."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    count: int = Field(ge=1, description="how many GPUs")
+    count: int = Field(ge=1, description="number of GPUs")
 
 
 GpuName = Annotated[str, Field(pattern=r"^([0-9]+|(GPU|MIG)-.+)$")]
@@ -46,7 +46,7 @@ class WorkersHere(Params):
     """How many workers an executor starts on this machine, and what of the machine each gets."""
 
     workers: int = Field(
-        1, ge=1, le=256, description="Number of workers; if GPUs are named, one per GPU."
+        1, ge=1, le=256, description="Number of workers; one per GPU if GPUs are named."
     )
     threads: int | None = Field(
         None,
