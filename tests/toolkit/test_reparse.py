@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._cli._reparse import Judging, Rejudged, rejudge
-from toolkit.errors import DataError
+from toolkit._cli.play import _judgings
+from toolkit._plugins.loading import load_parts
+from toolkit.errors import BadInput, DataError
 from toolkit.samples.games import Environment, Option, Prompt, Reply, State, Turn, chance
 
 OPTIONS = (Option("bet", "1", ("Bet",), 1.0, 5.0), Option("stop", "2", ("Stop",)))
@@ -237,6 +240,35 @@ def test_the_round_limit_is_kept() -> None:
     result, outcome = judged("one", "one", "four one")
     assert next(iter(result.before["c"])) in ("round_limit", "ruin")
     assert outcome in ("round_limit", "ruin")
+
+
+NEEDS_A_WORD = """
+from pydantic import Field
+from toolkit import hookimpl
+from toolkit.parts import Params, ParserPart
+from toolkit.samples.games import Reply
+
+class Need(Params):
+    word: str = Field(description="Without a default.")
+
+@hookimpl
+def toolkit_parts():
+    yield ParserPart(
+        name="word", help="x", params=Need, make=lambda p: lambda text, prompt: Reply("stop")
+    )
+"""
+
+
+def test_parts_that_are_not_here_and_params_that_are_not_set_are_named(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch.py"
+    scratch.write_text(NEEDS_A_WORD)
+    parts = load_parts((scratch,))
+    with pytest.raises(BadInput, match=r"parser 'word' has params without a default \(word\)"):
+        list(_judgings(parts, [], "word"))
+    material = json.dumps({"params": {"game": {"uses": "doors"}}, "seed": 1})
+    step: Any = SimpleNamespace(stage="play", part="play.games", material=material)
+    with pytest.raises(BadInput, match=r"no environment part 'doors'.*name it with --plugin FILE"):
+        list(_judgings(parts, [step], "strict"))
 
 
 @pytest.mark.slow

@@ -114,7 +114,8 @@ class Talk(Session):
         summed = np.cumsum(list(chances.values()))
         place = int(np.searchsorted(summed, request.draw(0) * summed[-1], side="right"))
         text = list(chances)[place]
-        finish = "until" if text.endswith("\n") else "length" if text == "1) Bet $1" else "stop"
+        is_cut = text == "1) Bet $1" or text.isspace()
+        finish = "until" if text.endswith("\n") else "length" if is_cut else "stop"
         ids = tuple(10 + ord(character) for character in text)
         return Generated(ids, text, finish, int(request.draw(1) < 0.01), request.id)
 
@@ -211,6 +212,16 @@ def test_a_param_that_names_a_part_survives_json_with_its_version() -> None:
     assert written["game"]["with"]["components"] == ["G"]
     assert written["parser"] == {"uses": "last", "with": {}, "version": "2"}
     assert PLAY.params.model_validate(written, context={"parts": PARTS}) == settings
+
+
+def test_a_stored_run_can_be_read_though_its_parser_has_a_new_version() -> None:
+    written = params(parser={"uses": "strict"}).model_dump(mode="json")
+    written["parser"]["version"] = "1"
+    context = {"parts": PARTS, "any_version_of": ("parser",)}
+    assert PLAY.params.model_validate(written, context=context).parser.uses == "strict"
+    written["game"]["version"] = "0"
+    with pytest.raises(ValidationError, match="'slot_machine' is installed in version 1, not 0"):
+        PLAY.params.model_validate(written, context=context)
 
 
 def test_what_the_model_cannot_do_is_refused_before_the_run() -> None:
@@ -614,7 +625,7 @@ def test_a_few_readable_replies_among_the_first_do_not_keep_a_condition_alive(se
     params: dict[str, Any] = {"components": ["G"], "modes": ["fixed"], "reps": 60, "storm": 30}
     whole = rows(play(Talker(lambda prompt: policy), seed=seed, **params), "games")
     outcomes = Counter(row["outcome"] for row in whole)
-    assert outcomes["not_played"] == 30
+    assert outcomes["not_played"] == 30, outcomes
     assert outcomes["voluntary_stop"] <= 3
     parts = in_steps(60, 30, model=Talker(lambda prompt: policy), seed=seed, **params)
     assert parts["games"] == whole
