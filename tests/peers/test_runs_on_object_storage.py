@@ -23,7 +23,7 @@ SPEC = {
     "seed": 7,
     "model": {"uses": "toy", "with": {"salt": 1}},
     "saes": {"uses": "toy", "with": {"salt": 2}},
-    "samples": {"uses": "count", "with": {"n": 20}},
+    "samples": {"uses": "count", "with": {"n": 8}},
     "stages": [
         {
             "id": "features",

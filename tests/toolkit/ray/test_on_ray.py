@@ -94,33 +94,43 @@ HERE = ("--set", "executors.local={workers: 2, threads: 1}")
 """Two workers, as on Ray, of one thread, as in an actor: with more, last bits differ."""
 
 
-def run_both(toolkit, three_nodes, words: tuple[str | Path, ...]) -> None:
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of local runs of studies: what one test has computed, another one reuses."""
+    return tmp_path_factory.mktemp("studies") / "store"
+
+
+def run_study(toolkit, words: tuple[str | Path, ...], *more: str, **env: str) -> None:
+    """A whole run of a study."""
+    process = toolkit.start("run", *words, *more, **QUIET, **env)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+
+
+def run_both(toolkit, three_nodes, words: tuple[str | Path, ...], local: Path) -> None:
     """The run of a study on Ray, and the same in a local store."""
-    elsewhere = toolkit.store.parent / "local"
-    for more, env in (
-        (ACTORS, {**three_nodes.env, **QUIET}),
-        (HERE, {**QUIET, "TOOLKIT_STORE": str(elsewhere)}),
-    ):
-        process = toolkit.start("run", *words, *more, **env)
-        out, err = process.communicate(timeout=600)
-        assert process.returncode == 0, out + err
+    run_study(toolkit, words, *ACTORS, **three_nodes.env)
+    run_study(toolkit, words, *HERE, TOOLKIT_STORE=str(local))
 
 
-def check_both(toolkit) -> set[tuple[str, str]]:
-    """The tables on Ray are those of the local runs; gives their experiments and stages."""
-    local, store = open_store(toolkit.store.parent / "local"), open_store(toolkit.store)
-    keys = [key for run in local.run_states() for key in run.steps]
-    assert store.fingerprint(keys) == local.fingerprint(keys)
-    return {(row.experiment, row.stage) for row in local.steps()}
+def check_both(toolkit, local: Path, *names: str) -> set[tuple[str, str]]:
+    """The tables on Ray are those of the local runs with these names; gives their experiments and
+    stages.
+    """
+    here, store = open_store(local), open_store(toolkit.store)
+    keys = [key for run in here.run_states() if run.name in names for key in run.steps]
+    assert store.fingerprint(keys) == here.fingerprint(keys)
+    return {(row.experiment, row.stage) for row in here.steps() if row.key in keys}
 
 
 @pytest.mark.timeout(900)
 def test_exp0_leaves_the_tables_of_a_local_run(toolkit, three_nodes, root, tmp_path):
     """All of its stages: the games in three designs, and the measures of all of them."""
     path = f"sinks.published.with.path={tmp_path / 'exp0'}"
-    run_both(toolkit, three_nodes, study(root, "exp0_llama", "limit.units=24", path))
+    words, local = study(root, "exp0_llama", "limit.units=24", path), tmp_path / "local"
+    run_both(toolkit, three_nodes, words, local)
     stages = {"play", "corrected", "matched_cap", "behaviour"}
-    assert {("exp0_llama", stage) for stage in stages} <= check_both(toolkit)
+    assert {("exp0_llama", stage) for stage in stages} <= check_both(toolkit, local, "exp0_llama")
 
 
 def kill_driver(toolkit, three_nodes, words: tuple[str | Path, ...], stage: str) -> None:
@@ -138,7 +148,7 @@ def keys_of(toolkit, name: str, stage: str) -> set[str]:
 
 
 @pytest.mark.timeout(900)
-def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root, tmp_path):
+def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root, studies, tmp_path):
     """Exp1 and exp2 share the games of exp0. The driver of exp1 is killed in the middle of
     `features`, and the same command takes over the steps that it had committed.
     """
@@ -146,17 +156,18 @@ def test_the_studies_leave_the_tables_of_a_local_run(toolkit, three_nodes, root,
     exp1 = study(root, "exp1_sae_l1_31", path)
     kill_driver(toolkit, three_nodes, exp1, "features")
     committed = keys_of(toolkit, "step_done", "features")
-    run_both(toolkit, three_nodes, exp1)
+    run_both(toolkit, three_nodes, exp1, studies)
     assert committed <= keys_of(toolkit, "step_reused", "features")
     assert keys_of(toolkit, "step_done", "features") > committed
-    run_both(toolkit, three_nodes, study(root, "exp2_patching_l1_31", *EXP2))
-    experiments = {experiment for experiment, _ in check_both(toolkit)}
+    run_both(toolkit, three_nodes, study(root, "exp2_patching_l1_31", *EXP2), studies)
+    compared = check_both(toolkit, studies, "exp1_sae_l1_31", "exp2_patching_l1_31")
+    experiments = {experiment for experiment, _ in compared}
     assert {"exp0_llama", "exp1_sae_l1_31", "exp2_patching_l1_31"} <= experiments
 
 
 @pytest.mark.timeout(900)
 def test_exp1_with_a_lost_node_leaves_the_tables_of_a_local_run(
-    toolkit, three_nodes, root, tmp_path
+    toolkit, three_nodes, root, studies, tmp_path
 ):
     """The node with both actors is lost while it computes a step of `features`, and another one
     comes.
@@ -174,11 +185,8 @@ def test_exp1_with_a_lost_node_leaves_the_tables_of_a_local_run(
     assert process.returncode == 0, out + err
     retried = [event["stage"] for event in events(toolkit) if event.get("event") == "step_retried"]
     assert "features" in retried
-    quiet = {**QUIET, "TOOLKIT_STORE": str(toolkit.store.parent / "local")}
-    process = toolkit.start("run", *words, *HERE, **quiet)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, out + err
-    assert ("exp1_sae_l1_31", "features") in check_both(toolkit)
+    run_study(toolkit, words, *HERE, TOOLKIT_STORE=str(studies))
+    assert ("exp1_sae_l1_31", "features") in check_both(toolkit, studies, "exp1_sae_l1_31")
 
 
 def test_two_actors_share_a_gpu(toolkit, spec, three_nodes, check):
