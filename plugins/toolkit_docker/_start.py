@@ -48,8 +48,8 @@ def _create_and_start(client: DockerClient, params: Docker, request: WorkerReque
     image = image_of(params, request)
     if (request.gpus or params.cdi) and is_podman(client):
         raise BadInput(
-            "Podman answers in Docker's place, and ignores requests for GPUs without a word: the "
-            "stage would run on the CPU. Use Docker, or Podman with CDI by hand."
+            "Podman answers instead of Docker and silently ignores requests for GPUs, so "
+            "the stage would run on the CPU. Use Docker, or start Podman with CDI by hand."
         )
     make_folders(request)
     mounts = [*mounts_for(request), *token_mounts(request, starting=True)]

@@ -35,10 +35,10 @@ def fit(design: Floats, outcome: Floats, clusters: Sequence[Hashable]) -> list[C
     if outcome.min() == outcome.max():
         return "the outcome is the same in every game"
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        return "two causes always occur together here"
+        return "two components always occur together"
     beta = _newton(design, outcome)
     if beta is None or np.abs(beta).max() > _SEPARATED:
-        return "a cause decides the outcome alone here, so that its odds have no bound"
+        return "one component alone determines the outcome, so its odds ratio is unbounded"
     errors = _errors(design, outcome, beta, clusters)
     freedom = effective_number(clusters) - 1
     return [_coefficient(value, error, freedom) for value, error in zip(beta, errors, strict=True)]

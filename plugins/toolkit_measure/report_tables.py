@@ -51,7 +51,7 @@ def _outcome_row(measures: Measures, scope: Scope, other_outcomes: Sequence[str]
 
 def failure_table(measures: Measures) -> Figure:
     """Replies that were cut off or unreadable, by group and for the worst conditions."""
-    head = ["", "replies", "truncated", "unreadable", "decisions asked again", "never begun"]
+    head = ["", "replies", "truncated", "unreadable", "decisions requested again", "never begun"]
     worst = sorted(measures.conditions, key=lambda scope: -_failure_rate(measures, scope))[:5]
     scopes = [
         *_table_scopes(measures),

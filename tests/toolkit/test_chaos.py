@@ -136,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(toolkit, quiet, small_disk):
+def test_a_full_disk_stops_cleanly_and_the_same_command_continues(toolkit, quiet, small_disk):
     (spec,), keys, actual = quiet
     toolkit.store = small_disk / "store"
     filler = small_disk / "filler"

@@ -27,14 +27,18 @@ def command() -> None:
 @command.command("build")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--base", metavar="REPOSITORY@sha256:DIGEST", help="A pinned base image.")
-@click.option("--wheelhouse", type=_FILE, help="A folder of wheels; downloads go there too.")
-@click.option("--wheel", type=_FILE, help="The toolkit's own wheel; else that of the checkout.")
+@click.option(
+    "--wheelhouse", type=_FILE, help="A folder of wheels, to which missing ones are downloaded."
+)
+@click.option(
+    "--wheel", type=_FILE, help="The wheel of the toolkit. Default: built from the checkout."
+)
 @click.option(
     "--with",
     "plugins",
     multiple=True,
     metavar="PKG",
-    help="A plugin to add: a folder, a wheel or a package name.",
+    help="A plugin to install in the image: a folder, a wheel or a package name.",
 )
 def build(
     names: tuple[str, ...],

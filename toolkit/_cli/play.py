@@ -31,19 +31,19 @@ def command() -> None:
 @command.command("reparse")
 @click.argument("run")
 @click.option("--parser", "name", required=True, help="The parser part that reads the replies.")
-@click.option("--stage", help="The play stage; by default all of the run.")
+@click.option("--stage", help="Only this play stage. Default: all of the run.")
 @click.option(
     "--plugin",
     "files",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A scratch plugin file, such as one with a parser.",
+    help="Also load a scratch plugin from this file, such as a parser.",
 )
 @click.option(
     "--limit",
     default=SHOWN_GAMES,
     show_default=True,
-    help="The most games and conditions to list.",
+    help="The number of games and of conditions to list.",
 )
 @json_option
 @store_option

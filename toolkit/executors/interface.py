@@ -24,7 +24,7 @@ class GpuCount(BaseModel):
     """A number of GPUs; the executor chooses which."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    count: int = Field(ge=1, description="how many GPUs")
+    count: int = Field(ge=1, description="number of GPUs")
 
 
 GpuIndices = Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=1)]
@@ -45,7 +45,7 @@ class WorkersHere(Params):
     """How many workers an executor starts on this machine, and what of the machine each gets."""
 
     workers: int = Field(
-        1, ge=1, le=256, description="Number of workers; if GPUs are named, one per GPU."
+        1, ge=1, le=256, description="Number of workers; one per GPU if GPUs are named."
     )
     threads: int | None = Field(
         None,

@@ -90,7 +90,9 @@ class Option:
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None) or (self.low or 0) > (self.high or 0):
-            raise ValueError(f"option '{self.action}': give both low and high, low first")
+            raise ValueError(
+                f"option '{self.action}': give both low and high, with low at most high"
+            )
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ from toolkit.samples.games import HOST_OUTCOMES, Environment, tokens_of
 class Reask(Params):
     """Ask again where a reply could not be read."""
 
-    max: int = Field(5, ge=1, le=100, description="Most repeats of one request.")
+    max: int = Field(
+        5, ge=1, le=100, description="Maximum number of times that one request is repeated."
+    )
     reminder: str = Field(
         "Answer with exactly one of the options above.",
         min_length=1,
-        description="The line that is added to the prompt when it is asked again.",
+        description="The line that is added to the prompt when it is repeated.",
     )
 
 
@@ -34,10 +36,10 @@ class Play(Params):
     parser: UsedParser = Field(
         default={"uses": "strict"},
         validate_default=True,
-        description="What reads the replies.",
+        description="The parser that reads the replies.",
     )
-    reps: int = Field(1, ge=1, le=1_000_000, description="Games of each condition.")
-    batch: int = Field(64, ge=1, le=100_000, description="Games of one step.")
+    reps: int = Field(1, ge=1, le=1_000_000, description="Games per condition.")
+    batch: int = Field(64, ge=1, le=100_000, description="Games per step.")
     temperature: float = Field(
         0.7, gt=0, le=100, description="Sampling temperature of the replies."
     )
@@ -45,27 +47,29 @@ class Play(Params):
         None,
         ge=1,
         le=100_000,
-        description="Longest reply in tokens, as far as the model's context has room for it; a "
-        "longer one counts as truncated. null: what suits the game's prompts, 32 for an option "
-        "alone and 1,024 for a reason before it.",
+        description="Maximum length of a reply in tokens, within the model's context; a longer "
+        "reply counts as truncated. null: as the game's prompts require, 32 for an option alone "
+        "and 1,024 for a reason before it.",
     )
     min_new_tokens: int = Field(
         0,
         ge=0,
         le=100_000,
-        description="Shortest reply in tokens: the model cannot end it earlier, but a complete "
-        "deciding line can.",
+        description="Minimum length of a reply in tokens: the model cannot end it earlier, but a "
+        "complete deciding line ends it.",
     )
-    chat: bool = Field(False, description="Put the prompt into the model's chat template.")
+    chat: bool = Field(False, description="Apply the model's chat template to the prompt.")
     reask: Reask | None = Field(
-        None, description="Ask again where a reply could not be read; without it the game ends."
+        None,
+        description="Repeat the request when a reply cannot be read; without `reask` the game "
+        "ends.",
     )
     storm: int = Field(
         20,
         ge=0,
         le=10_000,
         description="Stop a condition when nine in ten of its first replies, this many or a few "
-        "more, are unreadable: its first repetitions are played, the others are not; 0: never.",
+        "more, are unreadable: its remaining repetitions are not played. 0: never.",
     )
 
     @model_validator(mode="after")

@@ -147,4 +147,4 @@ def _agreement_clause(checks: Sequence[Mapping[str, Any]]) -> str:
     if not values:
         return ""
     mean = draw.fixed(sum(values) / len(values), 2)
-    return f", and go with exact patching of single tokens at r {mean}"
+    return f", and correlate with exact patching of single tokens at r {mean}"

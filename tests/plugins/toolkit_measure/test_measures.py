@@ -451,11 +451,11 @@ def test_no_effect_is_said_where_nobody_is_ruined() -> None:
 def test_a_cause_that_decides_alone_has_no_odds() -> None:
     design = np.column_stack([np.ones(40), np.arange(40) % 2])
     assert fit(design, (np.arange(40) % 2).astype(float), range(40)) == (
-        "a cause decides the outcome alone here, so that its odds have no bound"
+        "one component alone determines the outcome, so its odds ratio is unbounded"
     )
     twice = np.column_stack([design, design[:, 1]])
     assert fit(twice, (np.arange(40) % 3 == 0).astype(float), range(40)) == (
-        "two causes always occur together here"
+        "two components always occur together"
     )
 
 

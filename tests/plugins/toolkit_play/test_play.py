@@ -199,7 +199,7 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
         ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 2, not 99"),
     ],
 )
-def test_params_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+def test_params_that_are_invalid(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         params(**settings)
     assert message in str(caught.value)
