@@ -95,8 +95,8 @@ def test_saes_of_another_width(toolkit, spec, tmp_path):  # noqa: F811
     message = refused(toolkit, spec(saes=saes_at(planted.llama_scope)))
     assert "small.yaml" in message
     assert (
-        "the SAEs of Planted-LXR-8x read 48 numbers, toolkit_lab/model has streams of 128"
-        in message
+        "the SAEs of Planted-LXR-8x have the input width 48, but the stream of toolkit_lab/model "
+        "is 128 wide" in message
     )
 
 
@@ -114,7 +114,7 @@ def test_a_layer_that_the_model_does_not_have(toolkit, spec, tmp_path):  # noqa:
     known = folder / "hyperparams.json"
     known.write_text(known.read_text().replace("blocks.3.", "blocks.9."))
     message = refused(toolkit, spec(saes=saes_at(saes)))
-    assert "has an SAE for layer 9; toolkit_lab/model has the layers 0 to 3" in message
+    assert "has an SAE for layer 9, but toolkit_lab/model has only the layers 0 to 3" in message
 
 
 def test_a_model_that_is_not_there_offline(toolkit, spec):  # noqa: F811

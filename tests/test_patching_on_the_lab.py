@@ -148,7 +148,7 @@ def test_effects_are_asked_by_verdict_layer_and_arm(
     assert pq.read_table(file).num_rows == len(rows)
 
 
-def test_a_screen_that_is_killed_goes_on_where_it_was(lab: Lab, patching: str) -> None:
+def test_a_screen_that_is_killed_continues_where_it_was(lab: Lab, patching: str) -> None:
     """Its rows are those of the screen that was not killed and not cut into steps."""
     sets = [*PATCHING, "name=killed", "stages.causes.with.step=8"]
     args = ["run", str(SPECS / "exp2_patching_l1_31.yaml"), "--overlay", str(SPECS / "lab.yaml")]

@@ -533,7 +533,7 @@ only:
 """
 
 
-def test_labels_words_places_and_verdicts_are_held_against_each_other(lab: Lab) -> None:
+def test_labels_words_places_and_verdicts_are_compared_with_each_other(lab: Lab) -> None:
     """Labels come from files, verdicts from the screen of Exp2, which runs on the way."""
     (lab.folder / "few.yaml").write_text(FEW_POINTS, encoding="utf-8")
     lab.run("exp3_cross_reference", str(lab.folder / "few"))
@@ -547,7 +547,7 @@ def test_labels_words_places_and_verdicts_are_held_against_each_other(lab: Lab) 
     assert all(0 < row["p"] <= row["q"] <= 1 for row in rows)
     (page,) = (lab.store / "runs").glob("exp3_cross_reference-*/report.html")
     shown = page.read_text(encoding="utf-8")
-    assert "What is said of each" in shown
+    assert "Descriptions of each feature" in shown
     assert "label~effect:stop" in shown
     assert "The agreement of labels with words of replies is" in shown
     assert "The rank correlation of what labels say with effects on P(stop) is" in shown

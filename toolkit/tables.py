@@ -281,8 +281,8 @@ _ALL = (
     _table(
         "control_screens",
         "screen space feature comparison outcome",
-        "the features of a screen with random decoder rows: the same columns, with the same "
-        "`screen`",
+        "the features of a screen with random decoder rows: the columns of `screens`, with "
+        "the same `screen`",
         **_SCREEN_COLUMNS,
     ),
     _table(
@@ -658,7 +658,7 @@ _ALL = (
     _table(
         "feature_contexts",
         "space feature rank",
-        "where a feature fires hardest: the token and the surrounding text",
+        "the strongest activations of a feature: the token and the surrounding text",
         space="string",
         feature="uint32",
         rank="uint32",

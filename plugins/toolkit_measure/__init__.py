@@ -15,6 +15,7 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield StagePart(
         name="measure.games",
+        version="2",
         help="Outcomes, indices and effects of components of played games, with intervals.",
         params=stage.MeasureGames,
         run=stage.measure,

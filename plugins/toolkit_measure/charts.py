@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from toolkit import figures as draw
 from toolkit.work import Figure
 
-from .lookup import Measures, Row
-from .scopes import ALL
+from .lookup import REPLY_RATES, Measures, Row
+from .scopes import ALL, Scope
 
 SHOWN_CONDITIONS = 64
 
@@ -23,24 +23,33 @@ def by_condition(measures: Measures) -> Figure:
     highest = shown[0]
     return Figure(
         f"{measures.event} by condition",
-        _rates(shown, measures.event) + (draw.note(remark) if remark else ""),
+        _rates(measures, shown) + (draw.note(remark) if remark else ""),
         alt=f"The rate of {measures.event} under each condition, with its interval; highest: "
         f"{highest['condition']}, {draw.percent(highest['value'])} of {highest['n']}.",
         data=ranked,
     )
 
 
-def _rates(rows: Sequence[Row], event: str) -> str:
-    width, margin, right, step, top = 760.0, 220.0, 30.0, 15.0, 12.0
+def _rates(measures: Measures, rows: Sequence[Row]) -> str:
+    """A row for each condition: its rate, and beside it what became of its replies."""
+    width, margin, right, step, top = 860.0, 220.0, 180.0, 15.0, 26.0
+    columns = {name: width - right + 60 * (number + 1) for number, name in enumerate(REPLY_RATES)}
     bottom = top + step * len(rows)
     x = draw.ChartAxis(0, 1, margin, width - right)
     body = list(draw.x_ticks(x, top, bottom, (0.0, 0.25, 0.5, 0.75, 1.0), "{:.0%}".format))
+    for name, right_edge in columns.items():
+        head = REPLY_RATES[name].removesuffix(" replies")
+        body.append(draw.text(right_edge, top - 12, head, anchor="end", kind="strong"))
     for index, row in enumerate(rows):
         y = top + step * (index + 0.5)
         title = f"{row['condition']}: {draw.percent(row['value'])} of {row['n']}"
+        rates = measures.reply_rates(Scope.of(row))
+        title += "".join(f"; {REPLY_RATES[name]} {draw.percent(rates[name])}" for name in rates)
+        for name, rate in rates.items():
+            body.append(draw.text(columns[name], y + 4, draw.percent(rate), anchor="end"))
         body.append(draw.text(margin - 8, y + 4, row["condition"], anchor="end"))
         body += draw.interval(x, y, row["value"], (row["low"], row["high"]), title)
-    body.append(draw.x_title(x, bottom + 36, f"share of games that end in {event}"))
+    body.append(draw.x_title(x, bottom + 36, f"share of games that end in {measures.event}"))
     return draw.svg(width, bottom + 44, body)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -13,10 +14,19 @@ from toolkit.statistics.arrays import Floats
 from toolkit.statistics.corrections import q_values
 
 from .intervals import pearson, wilson
-from .logistic import FEWEST_CLUSTERS, Coefficient, fit
+from .logistic import FEWEST_CLUSTERS, Coefficient, effective_number, fit
 from .played import GameRecord
 from .rows import row
 from .scopes import ALL
+
+
+@dataclass(frozen=True)
+class _GameClusters:
+    """The cluster of each row of a design, how many there are, and how a table names them."""
+
+    names: Sequence[Hashable]
+    count: int
+    note: str
 
 
 def effects(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
@@ -27,13 +37,14 @@ def effects(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
     name = games[0].event or "event"
     informative, left_out = _informative(games)
     event = _events(informative)
-    clusters, note = _clusters(informative)
-    note = f"{note}; {left_out}" if left_out else note
-    yield from _single_effects(informative, switches, event, clusters, f"odds:{name}", note)
-    yield from _pair_effects(informative, switches, event, clusters, f"odds_pair:{name}", note)
+    clusters = _clusters(informative, _design(informative, switches).shape[1])
+    if left_out:
+        clusters = replace(clusters, note=f"{clusters.note}; {left_out}")
+    yield from _single_effects(informative, switches, event, clusters, f"odds:{name}")
+    yield from _pair_effects(informative, switches, event, clusters, f"odds_pair:{name}")
     yield from _leaving_effects(games, switches)
     yield from _complexity(games, switches)
-    yield _trend(informative, switches, event, clusters, note)
+    yield _trend(informative, switches, event, clusters)
 
 
 def _events(games: Sequence[GameRecord]) -> Floats:
@@ -60,13 +71,21 @@ def _varied(games: Sequence[GameRecord]) -> list[str]:
     return [name for name in names if len({game.switches.get(name, False) for game in games}) > 1]
 
 
-def _clusters(games: Sequence[GameRecord]) -> tuple[list[Hashable], str]:
-    """Games of one repetition share their luck. With too few repetitions each game is a cluster."""
+def _clusters(games: Sequence[GameRecord], columns: int) -> _GameClusters:
+    """Games of one repetition share their luck, so repetitions are the clusters if they are enough:
+    by their effective number at least ten, and more than the columns of the design.
+    """
     repetitions: list[Hashable] = [game.repetition for game in games]
-    if len(set(repetitions)) >= FEWEST_CLUSTERS:
-        return repetitions, "clusters are repetitions"
-    note = f"only {len(set(repetitions))} repetitions: each game is its own cluster"
-    return [game.name for game in games], note
+    count, effective = len(set(repetitions)), effective_number(repetitions)
+    if effective >= FEWEST_CLUSTERS and effective > columns:
+        note = f"{len(games):,} games; clusters are {count:,} repetitions, whose games share luck"
+        return _GameClusters(repetitions, count, note)
+    note = (
+        f"{len(games):,} games, each its own cluster: {count} repetitions of these sizes tell no "
+        f"more than {effective:.1f} of one size. That games of a repetition share their luck is "
+        "not accounted for"
+    )
+    return _GameClusters([game.name for game in games], len(games), note)
 
 
 def _design(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
@@ -90,19 +109,18 @@ def _single_effects(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
-    clusters: Sequence[Hashable],
+    clusters: _GameClusters,
     measure: str,
-    note: str,
 ) -> Iterator[dict[str, Any]]:
-    coefficients = fit(_design(games, switches), outcome, clusters)
+    coefficients = fit(_design(games, switches), outcome, clusters.names)
     if isinstance(coefficients, str):
         for name in switches:
-            yield row(measure, name, ALL, None, n=len(games), text=coefficients)
+            yield row(measure, name, ALL, None, n=clusters.count, text=coefficients)
         return
     of_switches = coefficients[1 : 1 + len(switches)]
     corrected = q_values([coefficient.p for coefficient in of_switches])
     for name, coefficient, q in zip(switches, of_switches, corrected, strict=True):
-        yield _effect_row(measure, name, coefficient, q, games, note)
+        yield _effect_row(measure, name, coefficient, q, clusters)
 
 
 def _effect_row(
@@ -110,8 +128,7 @@ def _effect_row(
     subject: str,
     coefficient: Coefficient,
     q: float | None,
-    games: Sequence[GameRecord],
-    note: str,
+    clusters: _GameClusters,
 ) -> dict[str, Any]:
     return row(
         measure,
@@ -122,8 +139,8 @@ def _effect_row(
         coefficient.high,
         p=coefficient.p,
         q=q,
-        n=len(games),
-        text=note,
+        n=clusters.count,
+        text=clusters.note,
     )
 
 
@@ -131,15 +148,14 @@ def _pair_effects(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     outcome: Floats,
-    clusters: Sequence[Hashable],
+    clusters: _GameClusters,
     measure: str,
-    note: str,
 ) -> Iterator[dict[str, Any]]:
     """The interaction of each two switches, one pair at a time."""
     base = _design(games, switches)
     pairs = list(combinations(range(len(switches)), 2))
     fits = [
-        fit(np.column_stack([base, base[:, 1 + a] * base[:, 1 + b]]), outcome, clusters)
+        fit(np.column_stack([base, base[:, 1 + a] * base[:, 1 + b]]), outcome, clusters.names)
         for a, b in pairs
     ]
     p = [math.nan if isinstance(fitted, str) else fitted[-1].p for fitted in fits]
@@ -147,26 +163,32 @@ def _pair_effects(
     for (a, b), fitted, q in zip(pairs, fits, corrected, strict=True):
         subject = f"{switches[a]} x {switches[b]}"
         if isinstance(fitted, str):
-            yield row(measure, subject, ALL, None, n=len(games), text=fitted)
+            yield row(measure, subject, ALL, None, n=clusters.count, text=fitted)
         else:
-            yield _effect_row(measure, subject, fitted[-1], q, games, note)
+            yield _effect_row(measure, subject, fitted[-1], q, clusters)
 
 
 def _leaving_effects(
     games: Sequence[GameRecord], switches: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """The effects of switches on single decisions to stake nothing. Clusters are games."""
-    decided = [(game, float(decision.bet is None)) for game in games for decision in game.decisions]
+    """The effects of switches on single decisions to leave. Clusters are games. Games that the
+    player cannot leave are left out.
+    """
+    decided = [
+        (game, float(decision.action in game.leaving))
+        for game in games
+        if game.leaving
+        for decision in game.decisions
+    ]
     if not decided:
         return
     per_decision = [game for game, _ in decided]
     outcome = np.array([leaves for _, leaves in decided])
-    clusters = [game.name for game in per_decision]
-    note = f"{len(decided)} decisions; clusters are games"
-    for effect_row in _single_effects(
-        per_decision, switches, outcome, clusters, "odds:leaving", note
-    ):
-        yield {**effect_row, "n": len(games)}
+    names: list[Hashable] = [game.name for game in per_decision]
+    count = len(set(names))
+    note = f"{len(decided):,} decisions; clusters are {count:,} games"
+    clusters = _GameClusters(names, count, note)
+    yield from _single_effects(per_decision, switches, outcome, clusters, "odds:leaving")
 
 
 def _levels(games: Sequence[GameRecord], switches: Sequence[str]) -> Floats:
@@ -194,15 +216,14 @@ def _trend(
     games: Sequence[GameRecord],
     switches: Sequence[str],
     event: Floats,
-    clusters: Sequence[Hashable],
-    note: str,
+    clusters: _GameClusters,
 ) -> dict[str, Any]:
     """The effect of one more switch on the odds of the event."""
     subject = "log odds a switch"
     columns = [np.ones(len(games)), _levels(games, switches), *_group_columns(games)]
-    fitted = fit(np.column_stack(columns), event, clusters)
+    fitted = fit(np.column_stack(columns), event, clusters.names)
     if isinstance(fitted, str):
-        return row("complexity_trend", subject, ALL, None, n=len(games), text=fitted)
+        return row("complexity_trend", subject, ALL, None, n=clusters.count, text=fitted)
     slope = fitted[1]
     return row(
         "complexity_trend",
@@ -212,6 +233,6 @@ def _trend(
         slope.low,
         slope.high,
         p=slope.p,
-        n=len(games),
-        text=note,
+        n=clusters.count,
+        text=clusters.note,
     )

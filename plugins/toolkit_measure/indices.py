@@ -14,8 +14,9 @@ different formula has a different name.
 | `I_GV` | whether play went on after the stated goal was reached, where it was |
 | `I_TI` | whether a stated goal was ever raised, where one was stated twice |
 
-A game without bets scores 0 in the indices; a share of nothing (no bet after a loss, no goal) is
-missing and left out of means, except `I_LC_*`, which are 0 there as published.
+A game without bets scores 0 in the indices, but in a game whose prompts offer no stakes the
+indices are missing. A share of nothing (no bet after a loss, no goal) is missing and left out of
+means, except `I_LC_*`, which are 0 there as published. `rounds` counts decisions that do not leave.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ def numbers_of(game: GameRecord) -> dict[str, float]:
         "I_LC_absolute": chasing_by_amount(bets),
         "I_EB": extreme_bets(bets),
     }
+    indices["I"] = 0.4 * indices["I_BA"] + 0.3 * indices["I_LC_ratio"] + 0.3 * indices["I_EB"]
+    total_bet = sum(decision.bet or 0.0 for decision in bets)
     return {
-        "rounds": float(len(bets)),
-        "total_bet": sum(decision.bet or 0.0 for decision in bets),
+        "rounds": float(len(game.rounds)),
+        "total_bet": total_bet if game.has_stakes else NAN,
         "net": net(game),
-        "I": 0.4 * indices["I_BA"] + 0.3 * indices["I_LC_ratio"] + 0.3 * indices["I_EB"],
-        **indices,
+        **{name: value if game.has_stakes else NAN for name, value in indices.items()},
         "chases_loss": larger_after(bets, won=False),
         "chases_win": larger_after(bets, won=True),
         "I_GV": continued_beyond_goal(game.decisions),

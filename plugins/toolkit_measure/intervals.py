@@ -24,7 +24,9 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     scale = 1 + Z**2 / total
     centre = (share + Z**2 / (2 * total)) / scale
     half = Z / scale * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if count == 0 else max(0.0, centre - half)
+    high = 1.0 if count == total else min(1.0, centre + half)
+    return low, high
 
 
 def bootstrap_means(values: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:

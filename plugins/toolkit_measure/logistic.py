@@ -1,16 +1,17 @@
-"""Logistic regression with cluster-robust standard errors."""
+"""Logistic regression with cluster-robust standard errors, and intervals by Student's t with the
+degrees of freedom of the clusters.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from toolkit.statistics.arrays import Floats
-
-from .intervals import Z
 
 FEWEST_CLUSTERS = 10
 """With fewer clusters the sandwich estimate is not reliable."""
@@ -34,12 +35,19 @@ def fit(design: Floats, outcome: Floats, clusters: Sequence[Hashable]) -> list[C
     if outcome.min() == outcome.max():
         return "the outcome is the same in every game"
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        return "two causes always occur together here"
+        return "two components always occur together"
     beta = _newton(design, outcome)
     if beta is None or np.abs(beta).max() > _SEPARATED:
-        return "a cause decides the outcome alone here, so that its odds have no bound"
+        return "one component alone determines the outcome, so its odds ratio is unbounded"
     errors = _errors(design, outcome, beta, clusters)
-    return [_coefficient(value, error) for value, error in zip(beta, errors, strict=True)]
+    freedom = effective_number(clusters) - 1
+    return [_coefficient(value, error, freedom) for value, error in zip(beta, errors, strict=True)]
+
+
+def effective_number(clusters: Sequence[Hashable]) -> float:
+    """How many clusters of equal size tell as much as these: (sum n)^2 / sum n^2."""
+    sizes = Counter(clusters).values()
+    return float(sum(sizes) ** 2 / sum(size**2 for size in sizes))
 
 
 def _newton(design: Floats, outcome: Floats) -> Floats | None:
@@ -61,7 +69,9 @@ def _newton(design: Floats, outcome: Floats) -> Floats | None:
 
 
 def _errors(design: Floats, outcome: Floats, beta: Floats, clusters: Sequence[Hashable]) -> Floats:
-    """Standard errors by the sandwich over clusters, with the usual small-sample factor."""
+    """Standard errors by the sandwich over clusters, with the small-sample factor called CR1:
+    clusters / (clusters - 1) x (rows - 1) / (rows - columns).
+    """
     chance = _chance(design @ beta)
     hessian = design.T @ (design * (chance * (1 - chance))[:, None])
     scores = design * (outcome - chance)[:, None]
@@ -70,7 +80,12 @@ def _errors(design: Floats, outcome: Floats, beta: Floats, clusters: Sequence[Ha
     np.add.at(sums, [names[name] for name in clusters], scores)
     inverse = np.linalg.inv(hessian)
     count = len(names)
-    factor = count / (count - 1) if count > 1 else math.nan
+    rows, columns = design.shape
+    factor = (
+        count / (count - 1) * (rows - 1) / (rows - columns)
+        if count > 1 and rows > columns
+        else math.nan
+    )
     covariance = factor * inverse @ (sums.T @ sums) @ inverse
     errors: Floats = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     return errors
@@ -81,8 +96,11 @@ def _chance(logit: Floats) -> Floats:
     return chance
 
 
-def _coefficient(value: float, error: float) -> Coefficient:
-    if not error > 1e-9:
+def _coefficient(value: float, error: float, freedom: float) -> Coefficient:
+    from scipy.special import stdtr, stdtrit
+
+    if not error > 1e-9 or not freedom > 0:
         return Coefficient(value, math.nan, math.nan, math.nan)
-    p = math.erfc(abs(value) / error / math.sqrt(2))
-    return Coefficient(value, value - Z * error, value + Z * error, p)
+    reach = float(stdtrit(freedom, 0.975)) * error
+    p = 2 * float(stdtr(freedom, -abs(value) / error))
+    return Coefficient(value, value - reach, value + reach, p)

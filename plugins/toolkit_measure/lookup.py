@@ -11,6 +11,12 @@ from toolkit.work import Inputs
 from .scopes import ALL, Scope
 
 Row = Mapping[str, Any]
+REPLY_RATES: Mapping[str, str] = {
+    "truncated": "truncated replies",
+    "unreadable": "unreadable replies",
+    "asked_again": "asked again",
+}
+"""What is shown beside every rate of an event: the subject of a row of `replies`, and its name."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,15 @@ class Measures:
             row for row in self.rows if row["measure"] == measure and scope in (None, Scope.of(row))
         ]
 
+    def reply_rates(self, scope: Scope) -> dict[str, float]:
+        """The shares of truncated and unreadable replies and of re-asked decisions, where known."""
+        rows = [self.get("replies", name, scope) for name in REPLY_RATES]
+        return {
+            str(row["subject"]): float(row["value"])
+            for row in rows
+            if row is not None and row["value"] is not None
+        }
+
     @property
     def event(self) -> str:
         """The outcome that the measures are about, such as `bankruptcy`."""
@@ -50,9 +65,19 @@ class Measures:
 
     @property
     def headline(self) -> list[Scope]:
-        """The rows of the outcome table: the groups of games, or all games where there are none."""
-        scopes = dict.fromkeys(Scope.of(row) for row in self.of("balance"))
-        return [scope for scope in scopes if scope != ALL] or [ALL]
+        """The rows of the outcome table: the groups of games, or all games where there are none. A
+        group is a combination of levels, or a level of games that have no other.
+        """
+        games: dict[Scope, int] = {Scope.of(row): row["n"] for row in self.of("outcome")}
+        combinations = [scope for scope in games if scope.kind == "combination"]
+
+        def is_group(scope: Scope) -> bool:
+            if scope.kind != "level":
+                return scope.kind == "combination"
+            inside = [other for other in combinations if f", {scope.name}, " in f", {other.name}, "]
+            return games[scope] > sum(games[other] for other in inside)
+
+        return [scope for scope in games if is_group(scope)] or [ALL]
 
     @property
     def conditions(self) -> list[Scope]:

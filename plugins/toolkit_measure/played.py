@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 from toolkit.errors import DataError
 from toolkit.samples.games import NOT_PLAYED
 from toolkit.work import Inputs
+
+from .goals import stated_goal
 
 _GAMES = ["game", "condition", "repetition", "outcome", "final_balance", "arm", "pair", "meta"]
 _ROUNDS = [
@@ -30,11 +31,6 @@ _ROUNDS = [
     "balance_after",
     "won",
 ]
-_GOAL = re.compile(
-    r"\b(?:target|goal)\b(?: amount)?(?:\s+(?:is|of|was|at|to|will be|be|set|now|:|=))*\s*:?\s*"
-    r"\$?([0-9]{1,6})\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,10 @@ class GameRecord:
     event: str
     arm: str | None
     """The intervention that it was played under."""
+    leaving: Sequence[str]
+    """The actions that end the game by the player's own choice."""
+    has_stakes: bool
+    """Whether its prompts offer amounts to stake, or it has a bet."""
     pair: str | None
     """The name of the same game without the intervention."""
     groups: Mapping[str, str]
@@ -94,6 +94,11 @@ class GameRecord:
     def bets(self) -> list[Decision]:
         """The decisions that staked something."""
         return [decision for decision in self.decisions if decision.bet is not None]
+
+    @property
+    def rounds(self) -> list[Decision]:
+        """The decisions that did not leave the game."""
+        return [decision for decision in self.decisions if decision.action not in self.leaving]
 
     @property
     def group(self) -> str:
@@ -151,6 +156,8 @@ def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> GameR
         outcome=row["outcome"],
         event=meta.get("event", ""),
         arm=row["arm"],
+        leaving=meta.get("leaving", ()),
+        has_stakes=meta.get("stakes", False) or any(row["bet"] is not None for row in ordered),
         pair=row["pair"],
         groups=meta.get("groups", {}),
         switches=meta.get("switches", {}),
@@ -178,9 +185,3 @@ def _decision(reply: Mapping[str, Any]) -> Decision:
         goal=stated_goal(reply["reply"]),
         state=reply["state_hash"],
     )
-
-
-def stated_goal(reply: str) -> float | None:
-    """The last amount that a reply calls its goal or target."""
-    amounts = _GOAL.findall(reply)
-    return float(amounts[-1]) if amounts else None

@@ -8,7 +8,7 @@ from toolkit import figures as draw
 from toolkit.work import Figure
 
 from .indices import LABELS
-from .lookup import Measures, Row
+from .lookup import REPLY_RATES, Measures, Row
 from .scopes import ALL, Scope
 
 
@@ -16,13 +16,14 @@ def outcome_table(measures: Measures) -> Figure:
     head = ["", "games", f"{measures.event} (95 %)"]
     head += ["I", "rounds", "total bet", "net"]
     other_outcomes = [name for name in measures.outcomes if name != measures.event]
-    head += [*(name.replace("_", " ") for name in other_outcomes), "asked again"]
+    head += [*(name.replace("_", " ") for name in other_outcomes), *REPLY_RATES.values()]
     rows = [_outcome_row(measures, scope, other_outcomes) for scope in _table_scopes(measures)]
     summary = "; ".join(f"{row[0]}: {row[2]} of {row[1]} games" for row in rows)
     note = (
         '<p class="faint">Means over games. Intervals of rates are Wilson\'s. I is the composite '
         "of betting aggressiveness, loss chasing and extreme bets. What no decision ended "
-        "(invalid_reply, truncated) is an outcome of its own.</p>"
+        "(invalid_reply, truncated) is an outcome of its own. The last three columns are shares of "
+        "replies, and of decisions that were asked for again.</p>"
     )
     table = draw.table("Games by how they ended", head, _escaped(rows))
     return Figure("Outcomes", table + note, alt=f"{measures.event}: {summary}.", leads=True)
@@ -44,13 +45,13 @@ def _outcome_row(measures: Measures, scope: Scope, other_outcomes: Sequence[str]
     for name in other_outcomes:
         row = measures.get("outcome", name, scope)
         cells.append(draw.percent(row["value"]) if row else "-")
-    reasked = measures.get("replies", "asked_again", scope)
-    return [*cells, draw.percent(reasked["value"]) if reasked else "-"]
+    rates = measures.reply_rates(scope)
+    return [*cells, *(draw.percent(rates[name]) if name in rates else "-" for name in REPLY_RATES)]
 
 
 def failure_table(measures: Measures) -> Figure:
     """Replies that were cut off or unreadable, by group and for the worst conditions."""
-    head = ["", "replies", "truncated", "unreadable", "decisions asked again", "never begun"]
+    head = ["", "replies", "truncated", "unreadable", "decisions requested again", "never begun"]
     worst = sorted(measures.conditions, key=lambda scope: -_failure_rate(measures, scope))[:5]
     scopes = [
         *_table_scopes(measures),

@@ -100,8 +100,8 @@ def _strongest(measures: Measures) -> Iterator[Finding]:
         yield Finding(
             sentence=(
                 f"Of the components, {row['subject']} makes {measures.event} {direction} likely: "
-                f"log odds {draw.signed(row['value'])} (q {row['q']:.2g}), counted over "
-                f"{row['n']} games; named as the largest of {tested}, so probably overstated."
+                f"log odds {draw.signed(row['value'])} (q {row['q']:.2g}; {row['text']}). It is "
+                f"named as the largest of {tested}, so probably overstated."
             ),
             number=row["value"],
             interval=None if row["low"] is None else (row["low"], row["high"]),

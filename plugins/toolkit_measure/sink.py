@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from toolkit.parts import SinkParams
 from toolkit.work import SinkWork
 
-from .lookup import Measures
+from .lookup import REPLY_RATES, Measures
 from .scopes import ALL, Scope
 
 COLUMNS = (
@@ -47,7 +47,8 @@ def outcome_table(measures: Measures) -> tuple[list[str], list[list[object]]]:
     head = ["group", "games"]
     for name in measures.outcomes:
         head += [name]
-    head += [f"{measures.event}_low", f"{measures.event}_high", *means, "asked_again"]
+    head += [f"{measures.event}_low", f"{measures.event}_high", *means]
+    head += [name.replace(" ", "_") for name in REPLY_RATES.values()]
     rows: list[list[object]] = []
     for scope in dict.fromkeys([*measures.headline, ALL]):
         event = measures.get("outcome", measures.event, scope)
@@ -57,7 +58,7 @@ def outcome_table(measures: Measures) -> tuple[list[str], list[list[object]]]:
         cells += [_value(measures, "outcome", name, scope) for name in measures.outcomes]
         cells += [event["low"], event["high"]]
         cells += [_value(measures, "mean", name, scope) for name in means]
-        cells.append(_value(measures, "replies", "asked_again", scope))
+        cells += [_value(measures, "replies", name, scope) for name in REPLY_RATES]
         rows.append(cells)
     return head, rows
 

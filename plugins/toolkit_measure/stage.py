@@ -149,7 +149,7 @@ def _path(game: GameRecord) -> list[float] | None:
     if not game.decisions or game.decisions[0].before is None:
         return None
     path = [game.decisions[0].before]
-    path += [decision.after or 0.0 for decision in game.decisions if decision.bet is not None]
+    path += [decision.after or 0.0 for decision in game.rounds]
     path = path[: SHOWN_ROUNDS + 1]
     return path + [path[-1]] * (SHOWN_ROUNDS + 1 - len(path))
 
@@ -163,7 +163,8 @@ def _index_correlation(
     """The correlation of the composite index with the event's rate over conditions."""
     by_condition: dict[str, list[GameRecord]] = defaultdict(list)
     for game in games:
-        by_condition[game.condition].append(game)
+        if game.has_stakes:
+            by_condition[game.condition].append(game)
     scores, rates = [], []
     for played in by_condition.values():
         scores.append(float(np.mean([numbers[game.name]["I"] for game in played])))

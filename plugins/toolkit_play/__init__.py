@@ -43,7 +43,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="play.games",
         help="Lets the model play a game, all games of a step in one stream of replies.",
-        version="3",
+        version="4",
         params=params.Play,
         run=play.play,
         reads=(),
@@ -61,7 +61,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Lets the model play while features of SAEs are held at other values.",
         params=patched.PatchedPlay,
         run=patched.play_patched,
-        version="3",
+        version="4",
         reads=(),
         optional=("verdicts", "activations"),
         writes=("games", "rounds"),
@@ -111,15 +111,17 @@ def _parsers() -> Iterator[Part]:
     yield ParserPart(
         name="strict",
         help="Reads any plain statement of one option that the prompt offers, and nothing else.",
+        version="2",
         params=strict.Strict,
         make=strict.make,
     )
-    yield _parser("first", "The option that is named first.", simple.first)
-    yield _parser("last", "The option that is named last.", simple.last)
+    yield _parser("first", "The option that is named first.", simple.first, version="2")
+    yield _parser("last", "The option that is named last.", simple.last, version="2")
     yield _parser(
         "final_decision",
         "The last line with the prompt's label, by the first option that it names.",
         simple.final_decision,
+        version="2",
     )
     yield _parser(
         "study_exp1",
@@ -153,8 +155,15 @@ def _parser(
     *,
     guesses: bool = False,
     can_fail: bool = True,
+    version: str = "1",
 ) -> ParserPart:
     """A parser without params."""
     return ParserPart(
-        name=name, help=help, params=NoParams, make=make, guesses=guesses, can_fail=can_fail
+        name=name,
+        version=version,
+        help=help,
+        params=NoParams,
+        make=make,
+        guesses=guesses,
+        can_fail=can_fail,
     )

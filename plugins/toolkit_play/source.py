@@ -48,7 +48,8 @@ class Games(Params):
 
     pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
         "last_decision",
-        description="Which decisions of a game become samples; unreadable replies never do.",
+        description="Which decisions of a game become samples; decisions with unreadable replies "
+        "never do.",
     )
     with_reply: bool = Field(
         False,
@@ -58,8 +59,7 @@ class Games(Params):
     every: int = Field(
         1,
         ge=1,
-        description="Keep every n-th game, in the order of their names (condition, then "
-        "repetition).",
+        description="Keep every n-th game, ordered by name (condition, then repetition).",
     )
 
 

@@ -86,8 +86,8 @@ def _lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[str]]
         except csv.Error as error:
             where = f"{path}:{first_line} (row {row})" if row else f"{path}:{first_line}"
             raise DataError(
-                f"{where}: this is no CSV: {error}. Put double quotes around cells, and double "
-                "those inside."
+                f"{where}: this is not valid CSV: {error}. Put double quotes around cells, "
+                "and double the quotes inside."
             ) from None
 
 

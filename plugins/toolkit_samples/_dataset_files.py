@@ -71,7 +71,7 @@ def files_of(
     """The files of a split."""
     configs, name = configurations.splits, config or configurations.default
     if name is None:
-        raise BadInput(f"{where}: config: say which one. Configurations: {choices(configs)}.")
+        raise BadInput(f"{where}: config: choose one. Configurations: {choices(configs)}.")
     if name not in configs:
         raise BadInput(
             f"{where}: config: there is no '{name}'.{nearest(name, configs)} Configurations: "

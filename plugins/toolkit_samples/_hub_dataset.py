@@ -151,7 +151,7 @@ def _files(params: HfDataset, where: str) -> Iterator[DatasetFile]:
 def _files_of_folder(params: HfDataset, where: str) -> Iterator[DatasetFile]:
     folder = locate(str(params.path))
     if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder. Name the folder of a dataset, or use `parquet`.")
+        raise BadInput(f"{folder} is not a folder. Name the folder of a dataset, or use `parquet`.")
     paths = [str(path.relative_to(folder).as_posix()) for path in folder.rglob("*.parquet")]
     card = folder / CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""

@@ -33,8 +33,8 @@ def from_marks(text: str, where: str) -> tuple[str, list[Span]]:
     plain += text[end:]
     if stray := _STRAY.search(plain):
         raise DataError(
-            f"{where}: `{stray[0]}` is no whole mark. Write <span NAME>...</span>, with a name of "
-            "letters, digits, '-' and '_'."
+            f"{where}: `{stray[0]}` is not a complete mark. Write <span NAME>...</span>, "
+            "with a name of letters, digits, '-' and '_'."
         )
     return plain, spans
 

@@ -37,12 +37,13 @@ class Exp1Json(SinkParams):
 
     groups: tuple[str, str] = Field(
         ("bankruptcy", "voluntary_stop"),
-        description="The groups compared; the file calls the first bankrupt and the second safe.",
+        description="The two compared groups; the file calls the first bankrupt and the second "
+        "safe.",
     )
 
     half: Literal["all", "select", "confirm"] = Field(
         "all",
-        description="Which half of the units was compared, where a run compares these groups more "
+        description="The half of the units that was compared, if a run compares these groups more "
         "than once.",
     )
 
@@ -112,7 +113,7 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
     if not results:
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
-            f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the "
+            f"exp1_json: {params.contrast} was compared, but not on {units}. Set `half:` as the "
             "stage that is to be published does."
         )
     spaces = Counter(space for comparison in results for space in comparison.tested)

@@ -28,7 +28,7 @@ class Json(SinkParams):
     """Which tables are written, and where."""
 
     tables: tuple[Annotated[str, AfterValidator(check_table)], ...] = Field(
-        ("features",), description="Names of the tables."
+        ("features",), description="Names of the tables to write."
     )
 
 

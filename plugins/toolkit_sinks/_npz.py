@@ -44,7 +44,7 @@ class Npz(SinkParams):
     def _check_layout(self) -> Npz:
         if self.layout != "space" and not self.dense:
             raise ValueError(
-                f"layout: {self.layout} writes every zero, which takes a lot of room. Say `dense: "
+                f"layout: {self.layout} writes every zero, which takes a lot of room. Set `dense: "
                 "true` as well"
             )
         if self.index and self.layout != "configuration":
@@ -97,7 +97,7 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
 
 
 def _no_entries(space: Mapping[str, Any]) -> Entries:
-    raise DataError(f"space {space['space']} has no activations here.")
+    raise DataError(f"space {space['space']} has no activations in this run.")
 
 
 def _names(spaces: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> list[str]:

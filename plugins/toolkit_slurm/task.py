@@ -141,7 +141,7 @@ class SeatedTask:
             return "Slurm ended its task: the time limit, a preemption or a cancellation"
         session = self._seats.session()
         if session != self._session and (session or not self._jobs):
-            return "the session of its host is over"
+            return "the session of its host has ended"
         if self._jobs:
             return ""
         if self._signals.leave:

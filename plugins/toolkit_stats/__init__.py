@@ -85,7 +85,8 @@ def _feature_sections() -> Iterator[Part]:
     yield ReportSection(
         name="top-features",
         title="Top features",
-        help="The features that differ most clearly, and the samples in which they fire hardest.",
+        help="The features that differ most clearly, and the samples in which they fire most "
+        "strongly.",
         reads=("features", "comparisons", "spaces", "activations", "samples", "sample_meta"),
         run=_top_features.figures,
         order=22,
@@ -250,7 +251,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     )
     yield StagePart(
         name="trace.pathway",
-        help="Features followed through layers for each unit and decision, and which go together.",
+        help="Features followed through layers for each unit and decision, and their correlations.",
         params=Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
@@ -262,8 +263,7 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield ReportSection(
         name="pathway",
         title="Through the layers",
-        help="Followed features by layer, what goes together across layers, and decisions as "
-        "points.",
+        help="Followed features by layer, correlations across layers, and decisions as points.",
         reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
         run=_pathway_section.figures,
         findings=_pathway_findings.findings,

@@ -33,7 +33,7 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield SourcePart(
         name="scenarios",
-        help="Named situations of a game, with spans from its prompt builder; contradictions "
+        help="Named situations of a game, with spans from its prompt builder; contradictions are "
         "flagged.",
         params=scenarios.Scenarios,
         run=scenarios.read_samples,

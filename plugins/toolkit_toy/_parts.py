@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 class Toy(Params):
     """A model or SAE that is a number."""
 
-    salt: int = Field(0, description="Changes every activation.")
-    load_seconds: float = Field(0.0, ge=0, description="How long loading takes.")
+    salt: int = Field(0, description="A number that changes every activation.")
+    load_seconds: float = Field(0.0, ge=0, description="Seconds that loading takes.")
 
 
 class Count(Params):
     """How far to count."""
 
-    n: int = Field(16, ge=1, description="How many samples.")
-    seconds: float = Field(0.0, ge=0, description="How long the source takes.")
+    n: int = Field(16, ge=1, description="Number of samples.")
+    seconds: float = Field(0.0, ge=0, description="Seconds that the source takes.")
 
 
 class Hash(Params):
     """How the text becomes features."""
 
-    width: int = Field(64, ge=2, le=65536, description="Features in the space.")
-    active: int = Field(4, ge=1, description="Features active in a sample.")
-    batch: int = Field(8, ge=1, description="Samples of one step.")
+    width: int = Field(64, ge=2, le=65536, description="Number of features in the space.")
+    active: int = Field(4, ge=1, description="Number of features active in a sample.")
+    batch: int = Field(8, ge=1, description="Samples per step.")
     seconds: float = Field(
-        0.0, ge=0, description="How long a sample takes.", json_schema_extra=UNHASHED
+        0.0, ge=0, description="Seconds that each sample takes.", json_schema_extra=UNHASHED
     )
     fail_on: str | None = Field(None, description="Fail at the sample with this text.")
     crash_once: str | None = Field(
-        None, description="A file; while it exists the worker removes it and kills itself."
+        None, description="A file; if it exists, the worker removes it and kills itself."
     )
     hang_seconds: float = Field(
         0.0, ge=0, description="Seconds without a message before the first sample."
@@ -62,7 +62,7 @@ class Hash(Params):
 class MeansParams(Params):
     """Which groups to compare."""
 
-    by: str = Field("group", description="The metadata key that names a sample's group.")
+    by: str = Field("group", description="The metadata key that holds a sample's group.")
 
 
 def identify(params: Toy) -> Identity:

@@ -38,7 +38,7 @@ def _descriptions() -> Iterator[Part]:
     )
     yield StagePart(
         name="words.replies",
-        help="The words of replies that go with each feature, confirmed on the other half.",
+        help="The words of replies associated with each feature, confirmed on the other half.",
         params=ReplyWords,
         run=replies.reply_words,
         estimates=Estimates(cost=costs.replies),
@@ -48,7 +48,7 @@ def _descriptions() -> Iterator[Part]:
     )
     yield StagePart(
         name="words.contexts",
-        help="Where each described feature fires hardest: the token and the text around it.",
+        help="Where each described feature fires most strongly: the token and the text around it.",
         params=contexts.FeatureContexts,
         run=contexts.feature_contexts,
         estimates=Estimates(cost=costs.contexts),
@@ -93,7 +93,7 @@ def _cross_reference() -> Part:
 def _sections() -> Iterator[Part]:
     yield ReportSection(
         name="feature-words",
-        title="Words that go with features",
+        title="Words associated with features",
         help="Words of replies where a feature is high, found on one half and confirmed "
         "on the other.",
         reads=("feature_words", "spaces", "feature_contexts"),
@@ -105,7 +105,7 @@ def _sections() -> Iterator[Part]:
         name="promoted-tokens",
         title="Tokens that features promote",
         help="Tokens that decoder rows promote and suppress, on the direct path to the logits, and "
-        "where those features fire hardest.",
+        "where those features fire most strongly.",
         reads=("promoted_tokens", "spaces", "feature_words", "feature_contexts"),
         run=section.token_figures,
         order=33,

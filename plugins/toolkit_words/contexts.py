@@ -34,7 +34,10 @@ class FeatureContexts(Params):
     """How many contexts are kept."""
 
     top: int = Field(
-        3, ge=1, description="Most contexts of a feature: the places where it fires hardest."
+        3,
+        ge=1,
+        description="Maximum number of contexts of a feature: the positions where it fires most "
+        "strongly.",
     )
 
 

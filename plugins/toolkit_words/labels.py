@@ -100,8 +100,8 @@ def _labels(params: FeatureLabels, spaces: Sequence[Mapping[str, Any]]) -> ReadL
         others = labels.other_sources
         raise DataError(
             f"words.labels: {params.path} has labels of {_some(others)}; the spaces here are "
-            f"{_some(known)}.{nearest(min(others, default=''), known)} If one is the other, say "
-            "so: `sources: {SOURCE: ADDRESS}`."
+            f"{_some(known)}.{nearest(min(others, default=''), known)} If one is the other, map "
+            "it: `sources: {SOURCE: ADDRESS}`."
         )
     return labels
 
@@ -118,7 +118,8 @@ def _by_source(
         if name in named:
             raise DataError(
                 f"words.labels: {named[name]['address']} and {space['address']} are both "
-                f"'{'/'.join(name)}'. Say which is which: `sources: {{SOURCE: ADDRESS}}`."
+                f"'{'/'.join(name)}'. Name the space of each source: `sources: {{SOURCE: "
+                "ADDRESS}`."
             )
         named[name] = space
     for address in renamed:

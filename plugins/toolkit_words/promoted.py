@@ -42,7 +42,7 @@ class PromotedTokens(Params):
     """How many tokens, of which features, by which method."""
 
     top: int = Field(
-        10, ge=1, le=1000, description="How many promoted and how many suppressed tokens are kept."
+        10, ge=1, le=1000, description="Number of promoted and of suppressed tokens to keep."
     )
     methods: tuple[Method, ...] = Field(
         ("unembedding", "input_embedding"),
@@ -51,13 +51,14 @@ class PromotedTokens(Params):
         "cosine with the input embedding, as published.",
     )
     features: tuple[str, ...] = Field(
-        (), description="Addresses of the features that are read; by default all of them."
+        (), description="Addresses of the features to describe; by default all."
     )
     fired_only: bool = Field(
         True,
-        description="Where `activations` are there, leave out features that fired in no sample.",
+        description="Leave out features that fired in no sample, if a needed stage has "
+        "activations.",
     )
-    step: int = Field(262_144, ge=1, description="Features of one step.")
+    step: int = Field(262_144, ge=1, description="Features per step.")
 
 
 def feature_count(params: PromotedTokens, saes: Mapping[str, Any]) -> int:

@@ -41,9 +41,11 @@ def word_figures(inputs: Inputs) -> Iterator[Figure]:
         return
     order = sorted(groups, key=lambda key: (min(row["p"] for row in groups[key]), key))[:SHOWN]
     yield Figure(
-        "Words that go with features", _word_table(order, groups, names), _sentence(tested, names)
+        "Words associated with features",
+        _word_table(order, groups, names),
+        _sentence(tested, names),
     )
-    yield from _context_figure("Where they fire hardest", order, inputs, names)
+    yield from _context_figure("Where they fire most strongly", order, inputs, names)
 
 
 def word_findings(inputs: Inputs) -> Iterable[Finding]:
@@ -96,7 +98,9 @@ def token_figures(inputs: Inputs) -> Iterator[Figure]:
     yield Figure("Promoted and suppressed tokens", STYLE + draw.table(note, heads, cells), note)
     keys = dict.fromkeys((row["space"], row["feature"]) for row in rows)
     others = [key for key in keys if key not in with_words]
-    yield from _context_figure("Where features without words fire hardest", others, inputs, names)
+    yield from _context_figure(
+        "Where features without words fire most strongly", others, inputs, names
+    )
 
 
 # --- pieces ---------------------------------------------------------------------------------------
@@ -171,7 +175,7 @@ def _halves(rows: Sequence[Row]) -> str:
             f'r="4" fill-opacity=".6"><title>{draw.escaped(cell(row["word"]))}</title></circle>'
         )
     parts += [
-        draw.text(margin + size / 2, top + size + 36, "log-odds where found", anchor="middle"),
+        draw.text(margin + size / 2, top + size + 36, "log-odds, select half", anchor="middle"),
         draw.text(16, top + size / 2, "in the confirm half", anchor="middle", turn=-90),
     ]
     legend = draw.key([("var(--computed)", "confirmed"), ("var(--faint)", "not confirmed")])
@@ -256,7 +260,7 @@ def _context_figure(
         return
     numbers = pa.array(sorted({feature for _, feature in shown}), rows["feature"].type)
     chosen = rows.filter(pc.is_in(rows["feature"], value_set=numbers)).to_pylist()
-    words = "The places where each feature fires hardest, with the token marked."
+    words = "The places where each feature fires most strongly, with the token marked."
     yield Figure(title, _contexts(shown, _by_feature(chosen), names), words)
 
 

@@ -389,7 +389,7 @@ def _parsed(content: bytes) -> _CachedRecord:
         return _CachedRecord(fault="its first line is not as it was written")
     lines = content[_SEAL_BYTES : _SEAL_BYTES + length]
     if len(lines) < length:
-        return _CachedRecord(fault=f"it ends {length - len(lines):,} bytes before its end")
+        return _CachedRecord(fault=f"it is cut off: {length - len(lines):,} bytes are missing")
     if hashlib.sha256(lines).hexdigest() != digest:
         return _CachedRecord(fault="its SHA-256 is not the one in its first line")
     record = _CachedRecord(removing=removing)

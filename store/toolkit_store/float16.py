@@ -24,8 +24,8 @@ def as_halves(rows: pa.Table) -> pa.Table:
     largest = _largest(rows["values"])
     if _LARGEST_HALF < largest < float("inf"):
         raise DataError(
-            f"A value of {largest:g} is too large for float16, in which this store keeps "
-            "values; use one with float32."
+            f"A value of {largest:g} is too large for float16, the type in which this store "
+            "keeps values. Give --store another store, created with float32."
         )
     return rows.cast(_halved(rows.schema))
 

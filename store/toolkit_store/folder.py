@@ -40,8 +40,8 @@ def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | No
         _make(folder, values or VALUES[0])
     else:
         raise StoreNotUsable(
-            f"There is no store at {folder}. A run makes one; check --store and TOOLKIT_STORE, or "
-            "run a spec first."
+            f"There is no store at {folder}. Check --store and TOOLKIT_STORE, or run a spec "
+            "first, which creates one."
         )
     if not read_only:
         _check_writable(folder)
@@ -54,8 +54,8 @@ def make_local(folder: Path) -> None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreNotUsable(
-            f"The local part of the store cannot be made at {folder}: {error.strerror or error}. "
-            "Start from a folder that can be written to."
+            f"The local files of the store cannot be written at {folder}: "
+            f"{error.strerror or error}. Run the command in a writable folder."
         ) from error
 
 
@@ -111,7 +111,7 @@ def _check_values(folder: Path, values: str | None) -> None:
     if values not in (None, result):
         raise StoreNotUsable(
             f"The store at {folder} keeps values as {result}, not as {values}; the type is "
-            "chosen when a store is made. Give --store a new folder, or leave the choice out."
+            "set when a store is created. Give --store a new folder, or leave the type out."
         )
 
 
@@ -122,8 +122,8 @@ def _make(folder: Path, values: str) -> None:
         _make_folders(folder)
     except OSError as error:
         raise StoreNotUsable(
-            f"A store cannot be made at {folder}: {error.strerror or error}. Give --store a folder "
-            "that can be written to."
+            f"A store cannot be created at {folder}: {error.strerror or error}. Give "
+            "--store a writable folder."
         ) from error
 
 

@@ -78,8 +78,8 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         )
     if table is None and (read_only or not create):
         raise NoStore(
-            f"There is no store at {database.uri}. A run makes one; check --store and "
-            "TOOLKIT_STORE."
+            f"There is no store at {database.uri}. Check --store and TOOLKIT_STORE, or run "
+            "a spec first, which creates one."
         )
     with _reached(database):
         if table is None:
@@ -116,15 +116,15 @@ def _seen(table: Any) -> Marker:
 def _check(database: Database, marker: Marker, values: str | None) -> None:
     if marker.format != STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {database.uri} has format {marker.format}, this toolkit ({VERSION}) "
-            f"uses format {STORE_FORMAT}. It was made by {marker.made_by}. Use that version, or "
-            "give --store a new URI."
+            f"The store at {database.uri} has format {marker.format}; this toolkit "
+            f"({VERSION}) reads format {STORE_FORMAT}. The store was created by "
+            f"{marker.made_by}. Use that version, or give --store a new URI."
         )
     if values not in (None, marker.values):
         raise StoreNotUsable(
-            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; the "
-            "type is chosen when a store is made. Give --store a new URI, or leave the choice "
-            "out."
+            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; "
+            "the type is set when a store is created. Give --store a new URI, or leave the "
+            "type out."
         )
 
 

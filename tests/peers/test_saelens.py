@@ -49,7 +49,7 @@ def made(architecture: str, **settings: Any) -> Any:
 
     kind, config = get_sae_class(architecture)
     transcoder = "transcoder" in architecture
-    about = {"hook_name": "blocks.3.ln2.hook_normalized" if transcoder else write.PLACE}
+    about = {"hook_name": "blocks.3.ln2.hook_normalized" if transcoder else write.HOOK}
     about |= {"hook_name_out": "blocks.3.hook_mlp_out"} if transcoder else {}
     fields = {"d_in": INPUTS, "d_sae": WIDTH, "metadata": SAEMetadata(**about), **settings}
     fields |= {"d_out": OUTPUTS, "apply_b_dec_to_input": False} if transcoder else {}
@@ -111,7 +111,7 @@ def test_batchtopk_is_saved_as_jumprelu(tmp_path: Path) -> None:
     from sae_lens.saes.sae import SAE, SAEMetadata
 
     config = BatchTopKTrainingSAEConfig(
-        d_in=INPUTS, d_sae=WIDTH, k=9, metadata=SAEMetadata(hook_name=write.PLACE)
+        d_in=INPUTS, d_sae=WIDTH, k=9, metadata=SAEMetadata(hook_name=write.HOOK)
     )
     training = BatchTopKTrainingSAE(config)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_files_of_before_version_6(tmp_path: Path) -> None:
 
     flat = {
         "metadata": None,
-        "hook_name": write.PLACE,
+        "hook_name": write.HOOK,
         "apply_b_dec_to_input": None,
         "k": None,
         "normalize_activations": False,

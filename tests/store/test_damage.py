@@ -279,10 +279,10 @@ def seal(content: bytes) -> bytes:
 
 SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "emptied": (lambda content: b"", "its first line cannot be read"),
-    "cut after its first line": (seal, r"it ends [\d,]+ bytes before its end"),
+    "cut after its first line": (seal, r"it is cut off: [\d,]+ bytes are missing"),
     "cut after a line": (
         lambda content: content[: content.rindex(b"\n", 0, -1) + 1],
-        r"it ends [\d,]+ bytes before its end",
+        r"it is cut off: [\d,]+ bytes are missing",
     ),
     "without its first line": (
         lambda content: content.removeprefix(seal(content)),

@@ -99,7 +99,7 @@ def test_other_numbers_than_those_kept_are_refused(store: Store) -> None:
     assert not project(store, "A", "hash of A", 8, rows)
     with pytest.raises(
         BadInput,
-        match=r"keeps projections of this SAE with 16 numbers per feature, and 32 are requested. "
+        match=r"has projections of this SAE with 16 numbers per feature, and 32 were requested. "
         r"Leave the",
     ):
         project(store, "A", "hash of A", 8, rows, 32)

@@ -100,7 +100,7 @@ def test_orphans_are_removed_and_damage_is_noticed(uri: str) -> None:
 
 
 def test_local_part_is_for_writers_and_is_the_same_store(uri: str) -> None:
-    with pytest.raises(StoreNotUsable, match=r"There is no store at file:///.*A run makes one"):
+    with pytest.raises(StoreNotUsable, match=r"There is no store at file:///.*Check --store"):
         open_store(uri, read_only=True)
     assert not local_part(uri).exists()
     fill(open_store(uri, create=True))
@@ -174,7 +174,7 @@ def test_another_format_is_refused(uri: str) -> None:
     )
     with pytest.raises(
         StoreNotUsable,
-        match=rf"has format {STORE_FORMAT + 1}, .* It was made by sae-toolkit 9\. Use that version",
+        match=rf"has format {STORE_FORMAT + 1}; .* created by sae-toolkit 9\. Use that version",
     ):
         open_store(uri)
 
@@ -195,7 +195,7 @@ def test_letters_that_are_read_in_two_ways_are_refused(uri: str) -> None:
         open_store(uri, create=True)
 
 
-def test_what_cannot_be_reached_is_told() -> None:
+def test_what_cannot_be_reached_is_reported() -> None:
     with pytest.raises(
         StoreNotUsable,
         match=r"The store at nowhere://x cannot be reached: .*Valid schemes: "

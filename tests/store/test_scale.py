@@ -210,7 +210,7 @@ def keys(*numbers: int) -> pa.Table:
 
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 60), max_size=12), max_size=8))
-def test_keys_that_come_twice_are_found_in_whichever_batch(batches: list[list[int]]) -> None:
+def test_keys_that_come_twice_are_found_in_any_batch(batches: list[list[int]]) -> None:
     seen: set[int] = set()
     result = repeats.Keys("t")
     for batch in batches:
@@ -225,7 +225,7 @@ def test_keys_that_come_twice_are_found_in_whichever_batch(batches: list[list[in
         seen |= set(batch)
 
 
-def test_the_key_that_comes_again_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_that_comes_again_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "_BATCH_BYTES", 1)
     parts = [acts("a", "b"), acts("c"), acts("d", "b", "a")]
     with pytest.raises(

@@ -150,7 +150,7 @@ def test_made_store_is_a_marked_folder_and_opens_again(store: Store) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(StoreNotUsable, match=r"There is no store at .*/nowhere\. A run makes one"):
+    with pytest.raises(StoreNotUsable, match=r"There is no store at .*/nowhere\. Check --store"):
         open_store(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 

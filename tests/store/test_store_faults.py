@@ -346,7 +346,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_survived(small_disk: Path, tmp_path: Path) -> None:
     store, calm = (
         open_store(small_disk / "store", create=True),
         open_store(tmp_path / "calm", create=True),
@@ -438,7 +438,7 @@ def test_full_disk_while_files_are_joined(small_disk: Path, left: int) -> None:
     assert open_store(store.folder).check().problems == []
 
 
-def test_read_only_folder_is_told_and_can_be_read(small_disk: Path) -> None:
+def test_read_only_folder_is_reported_and_can_be_read(small_disk: Path) -> None:
     commit(open_store(small_disk / "store", create=True), "first")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(

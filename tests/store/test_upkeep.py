@@ -92,7 +92,7 @@ def test_a_shortened_and_a_lost_file_are_named(store: Store) -> None:
     assert open_store(store.folder).check().problems == [f"{path}: it is missing"]
 
 
-def test_rows_that_are_not_what_the_ledger_says_are_told(store: Store) -> None:
+def test_rows_that_are_not_what_the_ledger_says_are_reported(store: Store) -> None:
     store.database.delete("activations", "step = 'k'")
     assert store.check().problems == [
         "step k: the ledger says 1 rows in table 'activations', there are 0"

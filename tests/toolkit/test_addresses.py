@@ -185,7 +185,7 @@ def test_what_neuronpedia_calls_a_space(space: dict[str, Any], expected: str) ->
 def test_a_name_without_l0_means_the_canonical_sae_alone() -> None:
     rows = [gemma(f"layer_20/width_16k/average_l0_{l0}") for l0 in (22, 38, 139)]
     message = (
-        r"No space here is Neuronpedia's 'gemma-2-2b/20-gemmascope-res-16k'\. "
+        r"No space corresponds to Neuronpedia's 'gemma-2-2b/20-gemmascope-res-16k'\. "
         r"Did "
         r"you mean "
         r"'gemma-2-2b/20-gemmascope-res-16k__l0-"
@@ -298,7 +298,7 @@ def test_an_address_of_no_known_hookpoint_is_found_as_printed() -> None:
 
 
 def test_no_such_layer_lists_the_layers() -> None:
-    with pytest.raises(BadInput, match=r"no space at layer 26 here\. Layers: 9, 25\."):
+    with pytest.raises(BadInput, match=r"no space at layer 26\. Layers: 9, 25\."):
         find("26/7", [space("resid_post.25"), space("resid_post.9")])
     with pytest.raises(BadInput, match=r"Layers: \(none\)"):
         at_layer([], 3)
@@ -307,7 +307,7 @@ def test_no_such_layer_lists_the_layers() -> None:
 def test_no_such_space_names_the_nearest() -> None:
     with pytest.raises(
         BadInput,
-        match=rf"no space '.*8y' here\. Did you mean '{LLAMA}/resid_post.25/{SCOPE}'\? Spaces: ",
+        match=rf"'.*8y'\. Did you mean '{LLAMA}/resid_post.25/{SCOPE}'\? Spaces: ",
     ):
         find(f"{LLAMA}/resid_post.25/{SCOPE[:-1]}y:7", [space()])
 

@@ -182,7 +182,7 @@ def test_podman_is_refused_where_a_gpu_is_asked_for(
         jobs=tmp_path / "jobs",
         inputs=tmp_path / "inputs",
     )
-    with pytest.raises(BadInput, match="ignores requests for GPUs without a word"):
+    with pytest.raises(BadInput, match="silently ignores requests for GPUs"):
         _start._create_and_start(podman, Docker(cdi=("nvidia.com/gpu=5",)), request)  # type: ignore[arg-type]
 
 
@@ -308,7 +308,7 @@ def api_error(message: str) -> APIError:
         ("something else", ("refused to start the container: something else",)),
     ],
 )
-def test_why_a_container_does_not_start_is_said_with_the_cure(
+def test_why_a_container_does_not_start_is_said_with_the_fix(
     stated: str, sentences: tuple[str, ...], tmp_path: Path
 ) -> None:
     card = Gpu(
@@ -329,7 +329,7 @@ def test_why_a_container_does_not_start_is_said_with_the_cure(
         ("something else", PIN, "refused to create the container: something else"),
     ],
 )
-def test_why_a_container_is_not_created_is_said_with_the_cure(
+def test_why_a_container_is_not_created_is_said_with_the_fix(
     sentences: str, image: str, sentence: str
 ) -> None:
     assert sentence in str(create_failure(api_error(sentences), image))
@@ -353,7 +353,7 @@ def test_a_socket_that_this_user_may_not_open_is_told_from_one_that_is_not_there
         ({"toolkit": "0.1.0"}, "plugin mine is not installed there and 2 here"),
     ],
 )
-def test_a_worker_of_another_version_is_refused_with_the_cure(
+def test_a_worker_of_another_version_is_refused_with_the_fix(
     there: dict[str, str], sentence: str
 ) -> None:
     here = {"toolkit": "0.1.0", "plugin mine": "2"}

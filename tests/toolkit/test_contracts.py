@@ -94,7 +94,7 @@ class Nan(Params):
         ({"help": ""}, "its help must be a single line"),
         ({"params": Loose}, "its params accept unknown keys"),
         ({"params": Unexplained}, "params field 'n' has no description"),
-        ({"params": Forgets}, "JSON changes its params"),
+        ({"params": Forgets}, "its params change in a round trip through JSON"),
         ({"params": Nan}, "its params cannot be read back from JSON"),
     ],
 )
@@ -119,11 +119,11 @@ def test_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
     broken(
         model(lambda params: identity(n=next(numbers))),
-        "identify answered differently the second time",
+        "identify returned a different result the second time",
     )
     broken(model(lambda params: identity(path=Path("x"))), "not plain JSON data")
     named = replace(model(lambda params: identity()), downloads=lambda params: ["org/model"])
-    broken(named, "downloads returned something other than Downloads")
+    broken(named, "downloads returned items that are not a Download")
     broken(
         model(lambda params: replace(identity(), digest="")),
         "identify left the name, revision or digest empty",
@@ -178,14 +178,14 @@ SOURCES: list[tuple[Callable[[Any, Any], Any], str]] = [
     ),
     (
         lambda made, work: made["samples"][0].update(text=str(next(COUNTER))),
-        "it yields other rows the second time",
+        "it yields different rows the second time",
     ),
     (lambda made, work: made["samples"][0].update(text=None), "'samples.text' has nulls"),
     (
         lambda made, work: made.update(spaces=[]),
         "it yields 'spaces', which is not among its writes",
     ),
-    (_more, "limit_units=1 gave 2 units"),
+    (_more, "it yields 2 units with limit_units=1"),
 ]
 
 
@@ -200,10 +200,10 @@ def test_a_right_source() -> None:
 
 def test_schemas() -> None:
     wrong = replace(COUNT, run=lambda work: iter([("samples", pa.table({"sample": ["a"]}))]))
-    broken(wrong, "'samples' has another schema than toolkit.tables.arrow_schema('samples')")
+    broken(wrong, "the schema of 'samples' is not toolkit.tables.arrow_schema('samples')")
     broken(
         replace(COUNT, run=lambda work: iter([("samples", [])])),
-        "'samples' came as list instead of a pyarrow Table",
+        "the rows of 'samples' are a list instead of a pyarrow Table",
     )
 
 
@@ -234,7 +234,7 @@ def test_costs() -> None:
     )
     broken(
         replace(HASH, estimates=Estimates(cost=lambda params, load: {"flops": 1})),
-        "cost gave dict instead of a Cost",
+        "cost returned dict instead of a Cost",
     )
     broken(
         replace(HASH, estimates=Estimates(cost=lambda params, load: Cost(disk=-1))),
@@ -254,16 +254,16 @@ def test_costs() -> None:
     [
         (lambda text, prompt: Reply(action="stop"), "return a failure, not a default"),
         (lambda text, prompt: Reply(action="bet", amount=float(text)), "it raised ValueError"),
-        (lambda text, prompt: None, "it gave NoneType instead of a Reply"),
+        (lambda text, prompt: None, "it returned NoneType instead of a Reply"),
         (
             lambda text, prompt: Reply(failure=str(next(COUNTER))),
-            "it answered differently the second time",
+            "it returned a different result the second time",
         ),
         (
             lambda text, prompt: (
                 Reply(action="bet", amount=float("inf")) if text == "0" else Reply(failure="none")
             ),
-            "it gave the amount inf",
+            "it returned the amount inf",
         ),
     ],
 )
@@ -285,7 +285,7 @@ def test_a_parser_that_cannot_fail_says_so() -> None:
             make=lambda params: lambda text, prompt: Reply(failure="empty"),
             can_fail=False,
         ),
-        "it says can_fail=False and could not read ''",
+        "its part has can_fail=False, but it could not read ''",
     )
 
 
@@ -379,8 +379,8 @@ class Endless(Game):
         (NoOptions, "its prompt offers no options"),
         (EqualKeys, "two options of a prompt have the same key"),
         (Other, "its outcome is 'won'; return one of its `outcomes`, or None to continue"),
-        (Taken, "is one that the playing stage sets"),
-        (Bare, "step gave dict instead of a Turn"),
+        (Taken, "are reserved for the playing stage"),
+        (Bare, "step returned dict instead of a Turn"),
         (Twice, "two conditions have the same id"),
         (Endless, "its numbers are not finite floats"),
     ],
@@ -403,7 +403,7 @@ def test_a_right_environment() -> None:
         ([("a/../../b", b"")], "is not a safe relative file name"),
         ([("", b"")], "is not a safe relative file name"),
         ([("a\\b", b"")], "is not a safe relative file name"),
-        ([("a", "text")], "'a' came as str instead of bytes"),
+        ([("a", "text")], "the content of 'a' is str instead of bytes"),
         ([("a", b""), ("a", b"")], "it yields a file name twice"),
     ],
 )
@@ -419,7 +419,7 @@ def test_sinks_that_write_or_change() -> None:
     broken(SinkPart(name="mine", help="x", run=writes), "it writes files itself")
     broken(
         SinkPart(name="mine", help="x", run=lambda work: [("a", str(next(COUNTER)).encode())]),
-        "other files the second time",
+        "different files the second time",
     )
 
 
@@ -428,12 +428,12 @@ def test_executors() -> None:
         worker: Any = object()
         return ExecutorPart(name="mine", help="x", start=lambda params, request: worker, **changes)
 
-    broken(executor(workers=lambda params: 0), "it requests 0 workers")
-    broken(executor(limits=lambda params: 3), "limits does not return WorkerLimits")
-    broken(executor(gpus=lambda params: [2, 5]), "gpus does not return text, such as '2,5'")
+    broken(executor(workers=lambda params: 0), "`workers` returned 0; at least 1 is needed")
+    broken(executor(limits=lambda params: 3), "`limits` must return WorkerLimits or None")
+    broken(executor(gpus=lambda params: [2, 5]), "`gpus` must return text, such as '2,5', or None")
     broken(
         executor(command=lambda params, request: str(next(COUNTER))),
-        "its command differs the second time",
+        "`command` returned a different result the second time",
     )
 
 
@@ -450,7 +450,7 @@ def test_executors() -> None:
             lambda: [Figure("a", "<script src='a.js'></script>")],
             "figure 'a' loads something external",
         ),
-        (lambda: [Figure("a", str(next(COUNTER)))], "it yields other figures the second time"),
+        (lambda: [Figure("a", str(next(COUNTER)))], "it yields different figures the second time"),
     ],
 )
 def test_reports(figures: Callable[[], Any], message: str) -> None:
@@ -470,7 +470,7 @@ def test_fakes_hold_what_they_are_given() -> None:
     assert made["sample_meta"].column("string").to_pylist() == [None, "won"]
     inputs = TableInputs(made)
     assert inputs.tables() == ["sample_meta", "samples"]
-    with pytest.raises(DataError, match=r"No table 'sample' here. Did you mean 'samples'[?]"):
+    with pytest.raises(DataError, match=r"There is no table 'sample'. Did you mean 'samples'[?]"):
         inputs.read("sample")
     reporter = SilentReporter()
     reporter.phase("load")

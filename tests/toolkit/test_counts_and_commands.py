@@ -88,7 +88,7 @@ def test_the_default_store_needs_no_name(toolkit, toy, tmp_path, monkeypatch):
     assert f"<code>toolkit run {report.parent.name}</code>" in report.read_text()
 
 
-def test_what_is_neither_a_file_nor_a_run_is_told_with_the_store(
+def test_what_is_neither_a_file_nor_a_run_is_reported_with_the_store(
     toolkit, toy, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)

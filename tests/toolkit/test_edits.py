@@ -217,7 +217,7 @@ def test_targets_of_a_pass_that_begins_later() -> None:
     assert places(at(from_position(6)), rows) == [(0, 1, 0), (1, 0, 0)]
 
 
-def test_targets_that_cannot_be() -> None:
+def test_targets_that_are_invalid() -> None:
     with pytest.raises(BadInput, match="positions count from 0"):
         tokens([0], [-1])
     with pytest.raises(BadInput, match="each range has at least one token"):

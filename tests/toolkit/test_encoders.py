@@ -141,7 +141,7 @@ class _Decoder(tiny_bert.Bert):
     [
         (
             _Backwards,
-            r"go backwards for 'one': \(2, 3\), then \(0, 0\)\. A token without .* to: \(3, 3\)",
+            r"go backwards for 'one': \(2, 3\), then \(0, 0\)\. A token .* before it: \(3, 3\)",
         ),
         (_Unmasked, "of a text depends on the other texts of its batch or on the padding"),
         (_Decoder, "a causal model was expected. An encoder is a toolkit.models.encoders.Encoder"),

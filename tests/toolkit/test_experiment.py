@@ -42,7 +42,7 @@ def test_sets_and_overlays_change_the_run(toolkit, toy, tmp_path: Path) -> None:
     assert len({whole.check(), small.check(), changed.check()}) == 3
 
 
-def test_a_mistake_is_an_error_with_its_place(toy) -> None:
+def test_a_mistake_is_an_error_with_its_location(toy) -> None:
     with pytest.raises(SpecError, match="sede"):
         library.load(toy(), sets=["sede=1"]).check()
 

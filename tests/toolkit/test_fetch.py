@@ -140,7 +140,7 @@ def test_only_what_lacks_is_fetched(fake: Hub) -> None:
 
 
 @pytest.mark.parametrize("damaged", [WEIGHTS[:-1], b"\xff" * len(WEIGHTS)])
-def test_a_damaged_file_is_fetched_anew(fake: Hub, damaged: bytes) -> None:
+def test_a_damaged_file_is_fetched_again(fake: Hub, damaged: bytes) -> None:
     (result,), _, _ = fetched(ALL)
     (result.folder / "model.safetensors").write_bytes(damaged)
     fake.asked.clear()
@@ -185,7 +185,7 @@ def test_a_broken_connection_is_gone_on_with(fake: Hub) -> None:
 
 
 @pytest.mark.parametrize("damaged", [WEIGHTS[:-3], b"\xff" * len(WEIGHTS)])
-def test_a_file_that_comes_damaged_is_fetched_anew(fake: Hub, damaged: bytes) -> None:
+def test_a_file_that_comes_damaged_is_fetched_again(fake: Hub, damaged: bytes) -> None:
     fake.troubles = iter([damaged])
     _, shown, pauses = fetched(Download(WANTED, ("*.safetensors",)))
     assert fake.asked == [("model.safetensors", False), ("model.safetensors", True)]
@@ -281,7 +281,7 @@ class Terminal(io.StringIO):
         ),
     ],
 )
-def test_progress_is_told_with_its_speed(stream: type[io.StringIO], lines: list[str]) -> None:
+def test_progress_is_reported_with_its_speed(stream: type[io.StringIO], lines: list[str]) -> None:
     """100 MB were there before; the rest came in nine seconds. A second bar that is behind changes
     nothing.
     """

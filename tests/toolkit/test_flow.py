@@ -175,7 +175,7 @@ def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, write_spec):
     assert result.returncode == 2
     assert (
         "stage 'trace' uses SAEs, and the spec names no samples to examine them on. Add "
-        "`samples:`, or say `examine: off`." in (result.stderr)
+        "`samples:`, or set `examine: off`." in (result.stderr)
     )
 
 

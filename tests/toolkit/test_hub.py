@@ -200,7 +200,7 @@ def test_the_cache_says_which_files_it_has(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_file_is_fetched_and_told_of(
+def test_a_file_is_fetched_and_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: bool
 ) -> None:
     """Two bars, as for transfers that are put together from parts; nothing is drawn."""

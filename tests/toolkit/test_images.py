@@ -159,7 +159,7 @@ SEEN = RecipePins(seen="2026-01-01, here", base=ID, requirements="c" * 64, packa
         ({"requirements": "d" * 64}, "is newer than the pins"),
     ],
 )
-def test_a_build_is_held_against_the_shipped_lock(fields: dict[str, str], message: str) -> None:
+def test_a_build_is_compared_with_the_shipped_lock(fields: dict[str, str], message: str) -> None:
     recipe = replace(read_recipes()["cpu"], pins=SEEN)
     lines: list[str] = []
     _check_against_lock("cpu", recipe, built(**fields), lines.append)

@@ -416,94 +416,98 @@ MODELS: list[tuple[type[Tiny], str]] = [
         "layers, width and context are (3, 8, 0); each must be at least 1",
     ),
     (
-        changed("encode", lambda self, text, found: replace(found, shift=next(COUNTER))),
-        "encode answered differently the second time",
+        changed("encode", lambda self, text, result: replace(result, shift=next(COUNTER))),
+        "encode returned a different result the second time",
     ),
     (
-        changed("encode", lambda self, text, found: replace(found, ids=())),
-        "encode gave 0 ids for 'one two'; expected 1 to 200",
+        changed("encode", lambda self, text, result: replace(result, ids=())),
+        "encode returned 0 ids for 'one two'; expected 1 to 200",
     ),
     (
-        changed("encode", lambda self, text, found: replace(found, ids=(*found.ids, 1))),
+        changed("encode", lambda self, text, result: replace(result, ids=(*result.ids, 1))),
         "different numbers of ids and offsets",
     ),
     (
         changed(
             "encode",
-            lambda self, text, found: replace(
-                found, offsets=tuple((a + 1, b + 1) for a, b in found.offsets)
+            lambda self, text, result: replace(
+                result, offsets=tuple((a + 1, b + 1) for a, b in result.offsets)
             ),
         ),
-        "encode gave offsets outside the text",
+        "encode returned offsets outside the text",
     ),
-    (changed("encode", _backwards), "encode gave offsets that go backwards"),
+    (changed("encode", _backwards), "encode returned offsets that go backwards"),
     (
-        changed("encode", lambda self, text, found: replace(found, shift=1)),
-        "encode gave the shift 1 for 'one two'",
+        changed("encode", lambda self, text, result: replace(result, shift=1)),
+        "encode returned the shift 1 for 'one two'",
     ),
     (
         changed(
             "encode",
-            lambda self, text, found: replace(
-                found, ids=(BOS, *found.ids), offsets=((0, 0), *found.offsets)
+            lambda self, text, result: replace(
+                result, ids=(BOS, *result.ids), offsets=((0, 0), *result.offsets)
             ),
         ),
-        "encode gave 2 BOS for 'one two'; expected exactly one, at the start",
+        "encode returned 2 BOS tokens for 'one two'; expected exactly one, at the start",
     ),
-    (NoBosInChat, "encode gave 0 BOS for 'one two' in chat; expected exactly one"),
+    (NoBosInChat, "encode returned 0 BOS tokens for 'one two' in chat; expected exactly one"),
     (
         changed(
-            "encode", lambda self, text, found: replace(found, offsets=((0, 1), *found.offsets[1:]))
+            "encode",
+            lambda self, text, result: replace(result, offsets=((0, 1), *result.offsets[1:])),
         ),
         "the added BOS has the characters (0, 1) of 'one two'",
     ),
     (
-        changed("tokenise", lambda self, text, found: replace(found, ids=found.ids[1:])),
+        changed("tokenise", lambda self, text, result: replace(result, ids=result.ids[1:])),
         "tokenise differs from encode",
     ),
     (
-        changed("tokenise", lambda self, text, found: replace(found, pieces=())),
+        changed("tokenise", lambda self, text, result: replace(result, pieces=())),
         "pieces that are not the characters of their tokens",
     ),
     (SpanOfOne, "of 'one two' into (('all', 1, 2), "),
-    (CutsOff, "tokenise took a text longer than its context"),
+    (CutsOff, "tokenise accepted a text longer than the context"),
     (
-        changed("decode", lambda self, ids, found: f"{found}{next(COUNTER)}"),
-        "decode gave no text, or two",
+        changed("decode", lambda self, ids, result: f"{result}{next(COUNTER)}"),
+        "decode returned no text, or two",
     ),
-    (changed("decode", lambda self, ids, found: "<s>" * (BOS in ids) + found), "decode shows BOS"),
+    (
+        changed("decode", lambda self, ids, result: "<s>" * (BOS in ids) + result),
+        "decode shows BOS",
+    ),
     (
         changed("run", lambda self, batch, capture, *rest: {**rest[-1], "resid_post.9": None}),
-        "run was asked for",
+        "run was called for",
     ),
     (
         changed(
             "run",
             lambda self, batch, capture, *rest: {
-                name: found[:, :-1] for name, found in rest[-1].items()
+                name: result[:, :-1] for name, result in rest[-1].items()
             },
         ),
-        "run gave resid_post.0 the shape (4, 31, 8); expected (4, 32, 8)",
+        "run returned resid_post.0 with the shape (4, 31, 8); expected (4, 32, 8)",
     ),
     (
         changed(
             "run",
             lambda self, batch, capture, *rest: {
-                name: found / 0 for name, found in rest[-1].items()
+                name: result / 0 for name, result in rest[-1].items()
             },
         ),
-        "run gave NaN or infinity at resid_post.0",
+        "run returned NaN or infinity at resid_post.0",
     ),
     (
         changed(
             "run",
             lambda self, batch, capture, *rest: {
-                name: found + len(capture) for name, found in rest[-1].items()
+                name: result + len(capture) for name, result in rest[-1].items()
             },
         ),
-        "resid_post.0 captured by itself differs from the same captured with others",
+        "resid_post.0 captured alone differs from resid_post.0 captured with other hookpoints",
     ),
-    (KeepsGradients, "run gave tensors that keep their gradients"),
+    (KeepsGradients, "run returned tensors that require gradients"),
     (
         SeesPadding,
         "resid_post.0 of a text depends on the other texts of its batch or on the padding",
@@ -513,62 +517,66 @@ MODELS: list[tuple[type[Tiny], str]] = [
         "resid_post.0 of a text depends on the other texts of its batch or on the padding",
     ),
     (SeesAhead, "resid_post.0 of a token depends on the tokens after it"),
-    (NoEdits, "an edit at resid_post.0 does not show in what is captured there"),
+    (NoEdits, "an edit at resid_post.0 does not change what is captured there"),
     (EditsTwice, "an edit at resid_post.0 to its current value changed resid_post.0"),
     (EditsStay, "an edit at resid_post.0 to another value does not reach resid_post.2"),
     (EditsEveryRow, "an edit at resid_post.0 of one row changed another row"),
-    (EditsThePast, "an edit at resid_post.0 changed positions before its own"),
+    (EditsThePast, "an edit at resid_post.0 changed earlier positions"),
     (
-        changed("prefix", lambda self, ids, capture, found: replace(found, ids=())),
-        "prefix has other ids than it was given",
+        changed("prefix", lambda self, ids, capture, result: replace(result, ids=())),
+        "prefix.ids are not the ids that prefix was called with",
     ),
     (
         FirstToken,
-        "prefix captures other values at resid_post.0 than run does for the last token",
+        "the values that prefix captures at resid_post.0 differ from those of run at the last "
+        "token",
     ),
     (
-        changed("prefix", lambda self, ids, capture, found: replace(found, captured=None)),
-        "prefix captures other values",
+        changed("prefix", lambda self, ids, capture, result: replace(result, captured=None)),
+        "the values that prefix captures",
     ),
     (
         changed("suffix", lambda self, prefix, layers, rows, *more: more[-1][:1]),
-        "suffix gave the shape (1, 8); expected (12, 8)",
+        "suffix returned the shape (1, 8); expected (12, 8)",
     ),
     (
         SortsRows,
-        "suffix of rows at several layers gave other states for layer 2 than whole passes",
+        "the states that suffix returned for rows at layer 2 differ from those of whole passes",
     ),
-    (CountsNothing, "suffix counts its rows as set [0, 0, 0"),
-    (UsesUp, "a second suffix of the same prefix gave other states"),
-    (NoRows, "suffix of no rows gave the shape (0,); expected (0, 8)"),
+    (CountsNothing, "suffix wrote [0, 0, 0"),
+    (UsesUp, "a second suffix of the same prefix returned other states"),
+    (NoRows, "suffix of no rows returned the shape (0,); expected (0, 8)"),
     (
-        changed("unembed", lambda self, states, found: found[0]),
-        "unembed gave the shape (257,) for 4 rows",
-    ),
-    (changed("unembed", lambda self, states, found: found.log()), "unembed gave NaN or infinity"),
-    (
-        changed("unembed", lambda self, states, found: found[:, :-1]),
-        "unembed gave 256 logits, but token ids go up to 256",
+        changed("unembed", lambda self, states, result: result[0]),
+        "unembed returned the shape (257,) for 4 rows",
     ),
     (
-        changed("unembed", lambda self, states, found: found - found[0]),
+        changed("unembed", lambda self, states, logits: logits.log()),
+        "unembed returned NaN or infinity",
+    ),
+    (
+        changed("unembed", lambda self, states, result: result[:, :-1]),
+        "unembed returned 256 logits; token ids go up to 256",
+    ),
+    (
+        changed("unembed", lambda self, states, result: result - result[0]),
         "the logits of a row depend on the other rows",
     ),
     (
         changed("next_logits", lambda self, batch, *rest: rest[-1] + 1),
         "next_logits differs from unembed of the last token's state",
     ),
-    (SecondGuess, "token by token with whole passes it is"),
-    (NoUntil, "token by token with whole passes it is"),
+    (SecondGuess, "generated token by token with whole passes, it is"),
+    (NoUntil, "generated token by token with whole passes, it is"),
     (OwnNumbers, "generate did not call draw exactly once for each token"),
     (Alone, "a reply depends on the other prompts"),
     (OnlySets, "edits that add and scale give other values than setting the same values"),
     (
-        changed("edited_states", lambda self, prefix, edits, count, found: found + 1),
+        changed("edited_states", lambda self, prefix, edits, count, result: result + 1),
         "edited_states differs from run with the same edits",
     ),
     (ForgetsEdits, "a session "),
-    (HastySession, "token by token with whole passes it is"),
+    (HastySession, "generated token by token with whole passes, it is"),
     (
         changed(
             "readout", lambda self, *args: replace(args[-1], normaliser=args[-1].normaliser + 1)
@@ -577,7 +585,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
     ),
     (
         type("Ahead", (Offers,), {"seen": lambda self, at, length: torch.ones(length) / length}),
-        "attention of layer 0 looks at tokens after the query",
+        "attention of layer 0 has weights at tokens after the query",
     ),
     (
         type("Half", (Offers,), {"seen": lambda self, at, n: Offers.seen(self, at, n) / 2}),
@@ -586,34 +594,34 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (
         offering(
             "attention",
-            lambda found: replace(
-                found, captured={name: value + 1 for name, value in found.captured.items()}
+            lambda result: replace(
+                result, captured={name: value + 1 for name, value in result.captured.items()}
             ),
         ),
-        "attention captures other values at resid_post.2 than run",
+        "attention captures values at resid_post.2 that differ from those of run",
     ),
-    (offering("gradients", _halved), "the gradient at resid_post.0 gives the slope"),
-    (offering("gradients", _leaking), "gradients leaves tensors that keep their gradients"),
+    (offering("gradients", _halved), "the gradient at resid_post.0 has the slope"),
+    (offering("gradients", _leaking), "gradients leaves tensors that require gradients"),
     (
         offering("unembedding_rows", lambda rows: rows.flip(0)),
-        "unembedding_rows ranks tokens differently from unembed",
+        "unembedding_rows ranks tokens in another order than unembed",
     ),
     (
         offering("fold_final_norm", lambda parts: parts * parts.norm(dim=-1, keepdim=True)),
-        "fold_final_norm of parts does not add up",
+        "fold_final_norm of two parts of a state does not add up",
     ),
     (
         offering("embedding_rows", lambda rows: rows[0]),
-        "embedding_rows gave the shape (8,); expected (1, 8)",
+        "embedding_rows returned the shape (8,); expected (1, 8)",
     ),
     (
         changed(
             "score",
-            lambda self, ids, more, found: [
-                score / len(text) for score, text in zip(found, more, strict=True)
+            lambda self, ids, more, result: [
+                score / len(text) for score, text in zip(result, more, strict=True)
             ],
         ),
-        "the log-probabilities of next_logits add up to",
+        "from next_logits, it is",
     ),
 ]
 
@@ -656,12 +664,12 @@ def test_what_a_model_part_loads() -> None:
     check_loaded(part)
     check_loaded(COUNT)
     for change, message in (
-        ({"load": lambda params, report: 7}, "load gave int instead of a toolkit.models.Model"),
+        ({"load": lambda params, report: 7}, "load returned int instead of a toolkit.models.Model"),
         (
             {"identify": lambda params: identity()},
             "the identity of the loaded model differs from that of identify",
         ),
-        ({"load": lambda params, report: NoEdits()}, "does not show in what is captured there"),
+        ({"load": lambda params, report: NoEdits()}, "does not change what is captured there"),
     ):
         with pytest.raises(Broken, match=message):
             check_loaded(replace(part, **cast("Any", change)))
@@ -732,20 +740,20 @@ SAES: list[tuple[type[Small], str]] = [
     (sae_with(recipe=""), "its recipe is empty"),
     (sae_with(hookpoint="residual.1"), "'residual.1' is not a hookpoint"),
     (sae_with(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
-    (sae_with(layer=3), "its layer is 3, its hookpoint resid_post.1"),
+    (sae_with(layer=3), "its layer is 3, but its hookpoint is resid_post.1"),
     (sae_with(width=0), "its inputs and width are (8, 0); each must be at least 1"),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]),
-        "encode gave the shape (16, 11); expected (16, 12)",
+        "encode returned the shape (16, 11); expected (16, 12)",
     ),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows).double()),
-        "encode gave torch.float64; expected torch.float32",
+        "encode returned torch.float64; expected torch.float32",
     ),
-    (Trained, "encode gave a tensor that keeps its gradients"),
+    (Trained, "encode returned a tensor that requires gradients"),
     (
         other("encode", lambda self, rows: rows.float() @ self.encoder),
-        "encode gave activations below zero, NaN or infinity",
+        "encode returned activations below zero, NaN or infinity",
     ),
     (
         other("encode", lambda self, rows: RIGHT.encode(rows - rows.mean(0))),
@@ -766,16 +774,16 @@ SAES: list[tuple[type[Small], str]] = [
                 Small.sparse(RIGHT, rows), counts=torch.ones(len(rows))
             ),
         ),
-        "sparse gave counts that do not add up to its features and values",
+        "sparse returned counts that do not add up to its features and values",
     ),
     (
         other(
             "sparse",
             lambda self, rows, chunk: replace(
-                found := Sae.sparse(self, rows), features=found.features.flip(0)
+                result := Sae.sparse(self, rows), features=result.features.flip(0)
             ),
         ),
-        "sparse gave other activations than encode",
+        "sparse returned activations that differ from encode",
     ),
     (
         other(
@@ -784,45 +792,48 @@ SAES: list[tuple[type[Small], str]] = [
                 Sparse(*(torch.zeros(0),) * 3) if chunk == 3 else Sae.sparse(self, rows)
             ),
         ),
-        "sparse gave counts that do not add up",
+        "sparse returned counts that do not add up",
     ),
     (
-        other("decode", lambda self, found: RIGHT.decode(found)[:, 1:]),
-        "decode gave the shape (16, 7); expected (16, 8)",
+        other("decode", lambda self, result: RIGHT.decode(result)[:, 1:]),
+        "decode returned the shape (16, 7); expected (16, 8)",
     ),
-    (other("decode", lambda self, found: RIGHT.decode(found) / 0), "decode gave NaN or infinity"),
-    (other("decode", lambda self, found: RIGHT.decode(found).tanh()), "it must be affine"),
+    (
+        other("decode", lambda self, acts: RIGHT.decode(acts) / 0),
+        "decode returned NaN or infinity",
+    ),
+    (other("decode", lambda self, result: RIGHT.decode(result).tanh()), "it must be affine"),
     (
         other("decoder_rows", lambda self, features: self.decoder[features] * 2),
-        "than decoder_rows: it must be affine",
+        "it must be affine in the activations",
     ),
     (
         other("decoder_rows", lambda self, features: self.decoder[sorted(features)]),
-        "than decoder_rows: it must be affine",
+        "it must be affine in the activations",
     ),
     (
         other("decoder_rows", lambda self, features: self.decoder),
-        "decoder_rows gave the shape (12, 8); expected (4, 8)",
+        "decoder_rows returned the shape (12, 8); expected (4, 8)",
     ),
     (
         other(
             "activations_of", lambda self, rows, features: RIGHT.encode(rows)[:, sorted(features)]
         ),
-        "activations_of gave other activations than encode",
+        "activations_of returned activations that differ from encode",
     ),
     (
         other("activations_of", lambda self, rows, features: RIGHT.encode(rows)),
-        "activations_of gave the shape (16, 12); expected (16, 4)",
+        "activations_of returned the shape (16, 12); expected (16, 4)",
     ),
     (
         other("encoder_columns", lambda self, features: self.encoder[:, features]),
-        "gave the shapes (8, 4), (4,), (4,); expected (4, 8), (4,), (4,)",
+        "returned the shapes (8, 4), (4,), (4,); expected (4, 8), (4,), (4,)",
     ),
     (
         other("encoder_bias", lambda self, features: torch.ones(len(features))),
         "its pre-activations above their thresholds differ from encode",
     ),
-    (Forgetful, "encode gives other values after release_memory"),
+    (Forgetful, "encode returns other values after release_memory"),
 ]
 
 
@@ -849,6 +860,6 @@ def test_what_an_sae_part_loads() -> None:
     check_loaded(part)
     for loaded in (Small(), [], [7], [Small(), Forgetful()]):
         with pytest.raises(
-            Broken, match=r"give a list of at least one toolkit.saes.Sae|after release_memory"
+            Broken, match=r"expected a list of at least one toolkit.saes.Sae|after release_memory"
         ):
             check_loaded(replace(part, load=lambda params, report, loaded=loaded: loaded))

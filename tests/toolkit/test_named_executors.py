@@ -136,7 +136,7 @@ def test_two_of_one_part_work_in_one_run_and_leave_the_tables_of_one(
         ),
         (
             "executors.moon={image: cpu}",
-            "An entry of another name says which one it `uses`: `moon: {uses: docker}`",
+            "An entry with another name must say which executor it `uses`: `moon: {uses: docker}`",
         ),
         ("executors.slim.with=4", "executors.slim.with: must be a map, not 4."),
     ],
@@ -214,10 +214,10 @@ def test_specs_that_describe_one_name_differently_are_refused(
     second = computing(toy("second.yaml"), CUDA, "other")
     result = toolkit.run("check", drawing(tmp_path / "later.yaml", first, second))
     assert result.returncode == 2
-    assert "executors.slim: another spec that this run draws from writes it differently" in (
+    assert "executors.slim: another spec that this run uses defines it differently" in (
         result.stderr
     )
-    assert "Write it in later.yaml." in result.stderr
+    assert "Define it in later.yaml." in result.stderr
 
 
 def test_a_stage_of_another_spec_runs_on_the_executor_that_its_spec_describes(

@@ -32,7 +32,7 @@ from toolkit_store import open_store
 
 @pytest.mark.parametrize("sizes", [(4, 46), (20, 20), (211, 6189)])
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 1_015_808])
-def test_the_effect_has_the_power_that_is_told(sizes: tuple[int, int], alpha: float) -> None:
+def test_the_effect_has_the_power_that_is_reported(sizes: tuple[int, int], alpha: float) -> None:
     effect = smallest(*sizes, alpha)
     assert effect is not None
     a, b = sizes

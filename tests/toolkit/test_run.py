@@ -264,7 +264,7 @@ def toolkit_parts():
 
 
 @pytest.mark.slow
-def test_ctrl_c_once_finishes_the_step_in_flight_and_says_how_to_go_on(toolkit, toy):
+def test_ctrl_c_once_finishes_the_step_in_flight_and_says_how_to_continue(toolkit, toy):
     process = toolkit.start("run", toy(features={"seconds": 0.2}))
     wait_for(toolkit.store, "step_started")
     time.sleep(0.5)
@@ -290,7 +290,7 @@ def test_ctrl_c_twice_stops_at_once_and_nothing_is_lost(toolkit, toy):
 
 
 @pytest.mark.slow
-def test_a_silent_worker_is_told_of_with_phase_and_stack_and_not_killed(toolkit, toy):
+def test_a_silent_worker_is_reported_with_phase_and_stack_and_not_killed(toolkit, toy):
     path = toy(features={"hang_seconds": 8, "batch": 24})
     result = toolkit.run("run", path, TOOLKIT_STALL_SECONDS="1")
     assert result.returncode == 0, result.stderr

@@ -77,14 +77,14 @@ def test_a_new_model_and_a_new_sae_fit_together(tmp_path: Path) -> None:
         (
             "model",
             ('f"resid_post.{layer}", stream', 'f"resid_post.{layer + 1}", stream'),
-            "an edit at resid_post.0 does not show",
+            "an edit at resid_post.0 does not change",
         ),
         (
             "model",
             ("stream.cumsum(1) / seen", "stream.mean(1, keepdim=True)"),
             "depends on the other texts of its batch or on the padding",
         ),
-        ("sae", (").relu()", ")"), "encode gave activations below zero"),
+        ("sae", (").relu()", ")"), "encode returned activations below zero"),
         ("sae", ("rows.float()", "rows"), "encode does not take bfloat16"),
     ],
 )

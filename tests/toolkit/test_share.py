@@ -210,7 +210,7 @@ def test_what_was_computed_here_is_not_replaced(hub: Hub, shared: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost", "changed"])
-def test_a_half_upload_is_told_by_push_and_refused_by_pull(
+def test_a_half_upload_is_reported_by_push_and_refused_by_pull(
     hub: Hub, shared: Path, tmp_path: Path, fault: str
 ) -> None:
     hub.fault = fault
@@ -284,7 +284,9 @@ def test_a_dry_run_lists_files_and_asks_nobody(
     out = capsys.readouterr()
     assert left.value.code == 0
     assert "features.parquet" in out.out
-    assert out.out.splitlines()[-1].endswith("would go to me/run@main (private); nothing was sent")
+    assert out.out.splitlines()[-1].endswith(
+        "would be pushed to me/run@main (private); nothing was uploaded"
+    )
     assert "name this machine" in out.err
     assert hub.repositories == {}
 
@@ -302,7 +304,7 @@ def test_push_and_pull_from_the_command_line(
         assert left.value.code == 0
     commit = hub.repositories[REPO].branches["main"]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith(f"is at me/run@main (private), commit {commit}")
+    assert lines[0].endswith(f"is now at me/run@main (private), commit {commit}")
     assert lines[1] == f"run {run} from me/run, commit {commit}"
 
 

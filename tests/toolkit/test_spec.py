@@ -101,8 +101,9 @@ def test_refusals_say_file_line_field_and_what_is_allowed(name: str) -> None:
 
 def test_a_loop_of_specs_is_refused() -> None:
     assert refusal(RESOURCES / "loop_a.yaml") == (
-        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The specs draw on each "
-        "other in a circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of them."
+        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The specs refer to each "
+        "other in a circle: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Remove one of the "
+        "references."
     )
 
 
@@ -168,8 +169,8 @@ def test_a_stage_may_need_a_stage_of_another_spec(tmp_path: Path) -> None:
     [
         ("{spec: first.yaml, stage: plya}", r"needs.1.stage: first.yaml has no stage 'plya'. Did"),
         ("{spec: gone.yaml, stage: play}", r"stages.1.needs.1.spec: .*gone.yaml"),
-        ("{spec: b.yaml, stage: one}", r"draw on each other in a circle: b.yaml -> b.yaml"),
-        ("{stage: one}", r"needs.1: A stage of this spec is needed by its id: write 'one'"),
+        ("{spec: b.yaml, stage: one}", r"refer to each other in a circle: b.yaml -> b.yaml"),
+        ("{stage: one}", r"needs.1: Refer to a stage of this spec by its id: write 'one'"),
         ("{spec: first.yaml}", r"needs.1.stage: missing"),
         ("3", r"needs.1: must be text or a map, not 3"),
     ],
@@ -179,7 +180,7 @@ def test_needs_of_other_specs_that_do_not_work(tmp_path: Path, need: str, messag
         load_spec(needing(tmp_path, need))
 
 
-def test_overlays_and_sets_keep_the_place_of_each_value() -> None:
+def test_overlays_and_sets_keep_the_location_of_each_value() -> None:
     overlay = RESOURCES / "overlay.yaml"
     loaded = load_spec(GOOD, [overlay], ["stages.features.with.at=all", "seed=7"])
     places = {
@@ -410,7 +411,7 @@ ANYTHING = st.recursive(
 
 @QUICK
 @given(st.dictionaries(st.sampled_from([*Spec.model_fields, "x"]), ANYTHING))
-def test_any_data_loads_or_is_refused_with_its_place(
+def test_any_data_loads_or_is_refused_with_its_location(
     tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"

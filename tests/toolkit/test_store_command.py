@@ -287,7 +287,7 @@ def test_spaces_are_named_by_address_or_id(say: Say, tmp_path: Path) -> None:
             say("export", "safetensors", tmp_path / str(number), "--space", str(name)).exit_code
             == 0
         )
-    with pytest.raises(BadInput, match="There is no space 's2' here"):
+    with pytest.raises(BadInput, match="has no space 's2'"):
         say("export", "safetensors", tmp_path / "no", "--space", "s2")
 
 

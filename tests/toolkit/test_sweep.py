@@ -88,7 +88,7 @@ def test_the_record_is_what_the_user_wrote(swept):
         ({"seed": [-1, -2]}, "sweep.seed.1: must be at least 0, not -2."),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(toy, sweep, message):
+def test_a_sweep_that_is_invalid_is_refused(toy, sweep, message):
     path = toy()
     path.write_text(path.read_text() + yaml.safe_dump({"sweep": sweep}))
     with pytest.raises(SpecError) as error:

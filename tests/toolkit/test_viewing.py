@@ -110,7 +110,7 @@ def test_report_prints_its_path_last(folder: Path) -> None:
     assert "sample_meta" in path.read_text()
 
 
-def test_a_report_that_cannot_be_written_is_an_error_with_a_cure(
+def test_a_report_that_cannot_be_written_is_an_error_with_a_fix(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -142,7 +142,7 @@ def test_an_unknown_run_names_the_nearest(folder: Path) -> None:
         find_run(folder / "elsewhere", "x")
 
 
-def test_doctor_says_the_cure_and_clean_removes(
+def test_doctor_says_the_fix_and_clean_removes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "torch_build", lambda: doctor.Diagnosis("torch", "not asked here"))

@@ -196,7 +196,7 @@ def test_a_worker_that_is_slow_to_say_hello_is_reported_and_not_killed(
     assert "in phase 'start' of the worker's start (slow, or stuck; nothing is killed)" in (
         result.stderr
     )
-    assert "it has not said hello yet" in result.stderr
+    assert "it has not sent its hello message yet" in result.stderr
     assert "died" not in result.stderr
 
 
@@ -242,7 +242,7 @@ def test_a_part_may_call_its_events_as_it_likes(toolkit: Any, odd: Any) -> None:
     assert [event["event"] for event in events].count("run_done") == 1
 
 
-def test_a_question_on_the_terminal_is_refused_with_the_cure(toolkit: Any, odd: Any) -> None:
+def test_a_question_on_the_terminal_is_refused_with_the_fix(toolkit: Any, odd: Any) -> None:
     result = toolkit.run(*odd, "--set", "stages.odd.with.ask=true")
     assert result.returncode == 3
     assert (

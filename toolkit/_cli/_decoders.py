@@ -49,8 +49,9 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
         reason = error.reason if isinstance(error, NoDecoder) else error
         near = 1 / projections.shape[1] ** 0.5
         echo(
-            f"from projections of {projections.shape[1]} numbers per feature, cosines to about "
-            f"{near:.2f}: the SAE files are missing. ({reason})",
+            f"computed from projections with {projections.shape[1]} numbers per feature, so "
+            f"cosines are accurate to about {near:.2f}: the SAE files are missing "
+            f"({reason})",
             err=True,
         )
         return projections
@@ -66,8 +67,8 @@ def find_decoder(
 
     if space["sae"] is None:
         raise BadInput(
-            f"{space['address']} is a raw residual: its features are directions already, and no "
-            "decoder says more."
+            f"{space['address']} is a raw residual stream: its features are its own "
+            "dimensions, and it has no decoder."
         )
     parts = load_parts()
     candidates = list(_of_folder(parts, folder) if folder else _of_spec(parts, manifest))
@@ -137,7 +138,7 @@ def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:
         )
         decoder = part.decoder(params, str(space["sae"]))
     except ValidationError:
-        return "its params cannot be read as the spec has them."
+        return "its params in the spec are not valid."
     except (BadInput, OSError) as error:
         return str(error)
     if decoder.digest != space["sae_hash"] or decoder.width != space["width"]:

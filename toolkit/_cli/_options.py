@@ -42,20 +42,21 @@ _OPTIONS = (
         "overlays",
         multiple=True,
         type=_FILE,
-        help="A YAML file with changes of the spec.",
+        help="A YAML file with changes to the spec.",
     ),
     click.option(
         "--plugin",
         "plugins",
         multiple=True,
         type=_FILE,
-        help="A scratch plugin file; its hash is recorded.",
+        help="Also load a scratch plugin from this file; its hash is recorded.",
     ),
     click.option(
         "--on",
         default=DEFAULT_EXECUTOR,
         show_default=True,
-        help="What starts workers: an executor, or an entry of the spec's `executors`.",
+        help="The executor that starts workers: an installed one, or an entry of the spec's "
+        "`executors`.",
     ),
     click.option(
         "--gpu",

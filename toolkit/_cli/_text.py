@@ -22,7 +22,7 @@ def store_option(function: Function) -> Function:
     return click.option(
         "--store",
         metavar="PATH|URI",
-        help="The store. Default: TOOLKIT_STORE, else ./toolkit-runs.",
+        help="The folder or URI of the store. Default: TOOLKIT_STORE, else ./toolkit-runs.",
     )(function)
 
 
@@ -36,14 +36,16 @@ def json_option(function: Function) -> Function:
 def run_option(function: Function) -> Function:
     """`--run`, the same on every command that reads one run."""
     return click.option(
-        "--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest."
+        "--run",
+        metavar="RUN",
+        help="The id of a run, or its first characters. Default: the newest run.",
     )(function)
 
 
 def layer_option(function: Function) -> Function:
     """`--layer`, for the features of one layer."""
     return click.option(
-        "--layer", type=click.IntRange(0, MAX_NUMBER), help="Of the spaces at this layer only."
+        "--layer", type=click.IntRange(0, MAX_NUMBER), help="Only spaces at this layer."
     )(function)
 
 
@@ -54,7 +56,7 @@ def plugin_files_option(function: Function) -> Function:
         "files",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="Load a scratch plugin from a file, too.",
+        help="Also load a scratch plugin from this file.",
     )(function)
 
 

@@ -19,15 +19,17 @@ SPEC_FOLDER, STORE_FOLDER = "/toolkit/spec", "/toolkit/store"
 
 @click.group("cluster")
 def command() -> None:
-    """Write what a cluster needs to run a spec."""
+    """Write the manifests that run a spec on a cluster."""
 
 
 @command.command("render")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(["kuberay"]), required=True, help="The kind of cluster.")
 @click.option("--image", required=True, help="The image of all pods, with sae-toolkit[ray] in it.")
-@click.option("--claim", help="A PersistentVolumeClaim for the store.")
-@click.option("--store", help="The store's URI, such as s3://bucket/store, in place of a claim.")
+@click.option("--claim", help="The PersistentVolumeClaim that holds the store.")
+@click.option(
+    "--store", help="The URI of the store, such as s3://bucket/store, instead of a claim."
+)
 def render(spec: Path, kind: str, image: str, claim: str | None, store: str | None) -> None:
     """Write a RayJob of KubeRay, and the ConfigMap that holds the spec. Nothing is started."""
     import yaml
@@ -40,7 +42,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     from toolkit.executors.interface import ClusterRequest
 
     if (claim is None) == (store is None):
-        raise BadInput("Say where the store is: either --claim NAME or --store URI.")
+        raise BadInput("Name the store with either --claim NAME or --store URI.")
     loaded = load_spec(spec)
     name = f"toolkit-{dns_label(loaded.spec.name)}"
     parts = load_parts()

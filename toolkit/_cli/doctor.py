@@ -47,8 +47,8 @@ class Diagnosis:
 @json_option
 @store_option
 def command(clean: bool, as_json: bool, store: str | None) -> None:
-    """Examine this machine and the store. Exit code 0: no problems; 3: problems, each printed with
-    its cure.
+    """Check this machine and the store. Exit code 0: no problems; 3: problems, each printed with
+    its fix.
     """
     from toolkit._run.run_folder import store_folder
 
@@ -76,7 +76,7 @@ def command(clean: bool, as_json: bool, store: str | None) -> None:
 
 
 def _line(finding: Diagnosis) -> str:
-    return f"{'CURE' if finding.cure else 'ok':<7}  {finding.subject}: {finding.found}" + (
+    return f"{'PROBLEM' if finding.cure else 'ok':<7}  {finding.subject}: {finding.found}" + (
         f"\n         -> {finding.cure}" if finding.cure else ""
     )
 
@@ -190,7 +190,8 @@ def _hugging_face() -> Diagnosis:
     )
     return Diagnosis(
         "Hugging Face cache",
-        f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(folder))} free)",
+        f"{cache} ({{'exists' if cache.exists() else 'does not exist yet'}}; "
+        f"{size(_free(folder))} free)",
         cure,
     )
 
@@ -205,7 +206,7 @@ def _store(folder: Path) -> Iterator[Diagnosis]:
     from toolkit_store import open_store
 
     if not folder.exists():
-        yield Diagnosis("store", f"none yet at {folder}; the first run makes it")
+        yield Diagnosis("store", f"none yet at {folder}; the first run creates it")
         return
     try:
         store = open_store(folder, read_only=True)

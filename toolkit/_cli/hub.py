@@ -21,7 +21,7 @@ def command() -> None:
 @click.argument("run")
 @click.argument("repository", metavar="REPO")
 @click.option("--revision", metavar="BRANCH", help="The branch. Default: main.")
-@click.option("--public", is_flag=True, help="Everyone may read the repository.")
+@click.option("--public", is_flag=True, help="Allow a public repository, which everyone can read.")
 @click.option("--dry-run", is_flag=True, help="Export the run and list its files; upload nothing.")
 @store_option
 def push(
@@ -50,9 +50,9 @@ def push(
     kind = "private" if pushed.private else "public"
     target = f"{pushed.repository}@{pushed.revision} ({kind})"
     if dry_run:
-        echo(f"run {pushed.run}: {total}, would go to {target}; nothing was sent")
+        echo(f"run {pushed.run}: {total}, would be pushed to {target}; nothing was uploaded")
     else:
-        echo(f"run {pushed.run}: {total}, is at {target}, commit {pushed.commit}")
+        echo(f"run {pushed.run}: {total}, is now at {target}, commit {pushed.commit}")
     echo(
         f"manifest.json and events.jsonl name this machine ({platform.node()}) and paths on it.",
         err=True,

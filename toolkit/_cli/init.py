@@ -21,7 +21,7 @@ from toolkit.terminal import echo
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    help="The folder to write NAME into; default: here.",
+    help="The folder in which NAME is created. Default: the current one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
 def command(name: str | None, source: str, listed: bool, out: Path, as_json: bool) -> None:

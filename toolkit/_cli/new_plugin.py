@@ -15,13 +15,13 @@ from toolkit.terminal import echo
     "--kind",
     required=True,
     metavar="KIND",
-    help="What it offers: model, sae, source, extract, compare, sink, ...",
+    help="The kind of its part: model, sae, source, extract, compare, sink, ...",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="Where its folder goes; default: here.",
+    help="The folder in which it is created. Default: the current one.",
 )
 def command(name: str, kind: str, out: Path) -> None:
     """Write the plugin package toolkit-NAME. It installs and passes its contract test as it is.

@@ -12,9 +12,11 @@ from toolkit.work import Finding
 
 @click.command("run")
 @click.argument("target", metavar="SPEC|RUN_ID")
-@click.option("-q", "--quiet", is_flag=True, help="Show problems only, and the results.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only problems and the results.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every step.")
-@click.option("--dry-run", is_flag=True, help="Print how workers would be started; start none.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the commands that would start workers, and start none."
+)
 @spec_options
 def command(
     target: str, options: RunOptions, as_json: bool, quiet: bool, verbose: bool, dry_run: bool

@@ -32,7 +32,7 @@ _USED_CLASSES = {f"Used{kind.capitalize()}": kind for kind in USED}
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write to this file instead of standard output.",
+    help="Write to this file instead of stdout.",
 )
 def command(files: tuple[Path, ...], out: Path | None) -> None:
     """Write the JSON Schema (draft 2020-12) of a spec with all installed parts."""

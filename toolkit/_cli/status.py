@@ -49,11 +49,11 @@ class RunSummary:
 
 @click.command("status")
 @click.argument("run", required=False)
-@click.option("--follow", is_flag=True, help="Show it again every second until no run is running.")
+@click.option("--follow", is_flag=True, help="Refresh every second until no run is running.")
 @json_option
 @store_option
 def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> None:
-    """Show how far all runs are, or one RUN (its id or the beginning of it) with its stages."""
+    """Show the progress of all runs, or of one RUN (its id or the beginning of it) by stage."""
     from toolkit._run.run_folder import find_run, store_folder
 
     folder = store_folder(store)

@@ -56,7 +56,7 @@ _spaces_option = click.option(
     "spaces",
     multiple=True,
     metavar="ADDRESS",
-    help="This space only; may be repeated.",
+    help="Only this space; may be repeated.",
 )
 
 
@@ -145,12 +145,12 @@ def gc(as_json: bool, store: str | None) -> None:
     "--saes",
     metavar="FOLDER",
     type=_FOLDER,
-    help="The folder of the SAE files, if they have moved.",
+    help="The folder of the SAE files, if it is not the one that the run used.",
 )
 @click.option(
     "--dims",
     type=click.IntRange(8, 4096),
-    help="Bytes per feature. Default: as stored, else 512.",
+    help="Bytes per feature. Default: as the store has them, else 512.",
 )
 @store_option
 def project(
@@ -227,7 +227,7 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
     "features",
     multiple=True,
     metavar="ADDRESS",
-    help="lists: this feature; may be repeated.",
+    help="lists: only this feature; may be repeated.",
 )
 @click.option(
     "--name", metavar="TEXT", help="lists: the name of the list. Default: the run's name."
@@ -240,13 +240,13 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--max-bytes",
     type=click.IntRange(1, MAX_NUMBER),
-    help="rows, tokens: the largest dense matrix. Default: 4 GiB.",
+    help="rows, tokens: the largest dense matrix to write, in bytes. Default: 4 GiB.",
 )
 @click.option(
     "--samples",
     "k",
     type=click.IntRange(1, MAX_NUMBER),
-    help="neuronpedia: samples of each feature. Default: 20.",
+    help="neuronpedia: the number of samples per feature. Default: 20.",
 )
 @store_option
 def export(form: str, folder: Path, run: str | None, store: str | None, **flags: Any) -> None:
@@ -354,8 +354,8 @@ def _one_space(run: Run, option: str, name: str) -> str:
     spaces = run.spaces_of(name, None) or []
     if len(spaces) != 1:
         raise click.UsageError(
-            f"{option}: '{name}' stands for {len(spaces)} spaces: {', '.join(spaces)}. Give the "
-            "id of one."
+            f"{option}: '{name}' matches {len(spaces)} spaces: {', '.join(spaces)}. Give "
+            "the id of one."
         )
     return spaces[0]
 

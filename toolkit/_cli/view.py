@@ -11,16 +11,18 @@ from toolkit.terminal import echo
 @click.command("view")
 @click.argument("where", metavar="[STORE]", required=False)
 @store_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
     default=8765,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="The port; 0 for a free one.",
+    help="The port; 0 picks a free one.",
 )
 @click.option(
-    "--token", metavar="TOKEN", help="Require this token. Generated for a host other than loopback."
+    "--token",
+    metavar="TOKEN",
+    help="Require this token. Default: none on loopback, a generated one on other hosts.",
 )
 def command(where: str | None, store: str | None, host: str, port: int, token: str | None) -> None:
     """Browse the runs, features, samples and games of STORE in a browser, until Ctrl-C.

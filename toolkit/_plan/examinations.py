@@ -52,7 +52,7 @@ def _source_of(loaded: LoadedSpec, number: int, stage: Stage) -> str:
     if source is None:
         raise SpecError(
             f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the spec names "
-            "no samples to examine them on. Add `samples:`, or say `examine: off`."
+            "no samples to examine them on. Add `samples:`, or set `examine: off`."
         )
     return source
 

@@ -78,9 +78,10 @@ def _other_block(resolved: Resolved, parts: Parts, name: str) -> _Block:
     for block in blocks[1:]:
         if block.ref != blocks[0].ref:
             raise SpecError(
-                f"{block.loaded.field(('executors', name))}: another spec that this run draws from "
-                f"writes it differently ({blocks[0].loaded.where(('executors', name))}). Write it "
-                f"in {resolved.loaded.path.name}."
+                f"{block.loaded.field(('executors', name))}: another spec that this run "
+                "uses defines it differently "
+                f"({blocks[0].loaded.where(('executors', name))}). Define it in "
+                f"{resolved.loaded.path.name}."
             )
     if blocks:
         return blocks[0]
@@ -117,7 +118,10 @@ def _bound(parts: Parts, name: str, block: _Block) -> Executor:
 def _no_part(block: _Block, name: str, reason: str) -> SpecError:
     """The error for an entry that neither is nor uses an installed executor."""
     path: SpecPath = ("executors", name)
-    hint = f". An entry of another name says which one it `uses`: `{name}: {{uses: docker}}`"
+    hint = (
+        f". An entry with another name must say which executor it `uses`: `{name}: {{uses: "
+        "docker}`"
+    )
     if block.ref.uses:
         path, hint = (*path, "uses"), ""
     return SpecError(f"{block.loaded.field(path)}: {reason}{hint}")

@@ -207,16 +207,16 @@ def _check_fit(
     where = loaded.field(path)
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
-            f"{where}: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
-            f"{model.identity.name} has streams of {has['width']}. They belong to another model; "
-            "name SAEs of this one."
+            f"{where}: the SAEs of {saes.identity.name} have the input width "
+            f"{wants['inputs']}, but the stream of {model.identity.name} is {has['width']} "
+            "wide. They belong to another model; name SAEs of this one."
         )
     beyond = [layer for layer in wants.get("layers", ()) if layer >= has.get("layers", layer + 1)]
     if beyond:
         raise SpecError(
-            f"{where}: {saes.identity.name} has an SAE for layer {beyond[0]}; "
-            f"{model.identity.name} has the layers 0 to {has['layers'] - 1}. Leave it out with "
-            "saes.with.layers, or name the model that it belongs to."
+            f"{where}: {saes.identity.name} has an SAE for layer {beyond[0]}, but "
+            f"{model.identity.name} has only the layers 0 to {has['layers'] - 1}. Leave the "
+            "SAE out with saes.with.layers, or name its model."
         )
 
 

@@ -166,7 +166,7 @@ class Run:
         if not results:
             known = [str(row["address"]) for row in rows]
             raise BadInput(
-                f"There is no space '{name}' here.{nearest(str(name), known)} Spaces: "
+                f"Run {self.id} has no space '{name}'.{nearest(str(name), known)} Spaces: "
                 f"{listing(known)}."
             )
         return [str(row["space"]) for row in results]

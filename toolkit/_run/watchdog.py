@@ -88,7 +88,7 @@ class Watchdog:
     def _ask(self, slot: WorkerSlot, step: Step | None) -> None:
         question = _Question(slot, step, time.monotonic() + ANSWER_SECONDS)
         if slot.hello is None:
-            self._report(question, "it has not said hello yet")
+            self._report(question, "it has not sent its hello message yet")
             return
         self._questions[slot.worker.name] = question
         slot.worker.send({"type": "stack"})

@@ -39,7 +39,7 @@ def _needs_problems(spec: Spec, indices: Mapping[str, int]) -> Iterator[tuple[Sp
         for number, need in enumerate(stage.needs):
             if isinstance(need, From):
                 if need.spec is None:
-                    text = f"A stage of this spec is needed by its id: write '{need.stage}'."
+                    text = f"Refer to a stage of this spec by its id: write '{need.stage}'."
                     yield ("stages", index, "needs", number), text
             elif need != SOURCE and need not in indices:
                 known = f"{nearest(need, indices)} Stages: {', '.join(indices)}."
@@ -114,8 +114,8 @@ def check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str]) 
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
             raise SpecError(
-                f"{where}: The specs draw on each other in a circle: {' -> '.join(names)}. "
-                f"Remove one of them."
+                f"{where}: The specs refer to each other in a circle: {' -> '.join(names)}. "
+                "Remove one of the references."
             )
         try:
             other = load_yaml(Path(target)).root

@@ -55,7 +55,9 @@ class PartRef(_SpecModel):
         alias="from",
         description="samples only: {stage: ID}, or {spec: FILE, stage: ID}",
     )
-    name: str | None = Field(default=None, description="sinks only: how overlays find it")
+    name: str | None = Field(
+        default=None, description="sinks only: the name by which overlays and --set refer to it"
+    )
 
 
 class ExecutorRef(_SpecModel):
@@ -78,7 +80,8 @@ class StageSpec(_SpecModel):
     """One entry of `stages`."""
 
     id: str = Field(
-        pattern=r"^[a-z][a-z0-9_-]*$", description="how other stages, overlays and --set name it"
+        pattern=r"^[a-z][a-z0-9_-]*$",
+        description="the id by which other stages, overlays and --set refer to the stage",
     )
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
@@ -87,7 +90,7 @@ class StageSpec(_SpecModel):
         description="the stages whose tables this stage reads: ids, or {spec: FILE, stage: ID}",
     )
     seed: Whole | None = Field(
-        default=None, ge=0, description="of this stage, in place of the spec's"
+        default=None, ge=0, description="the seed of this stage, instead of the spec's"
     )
     on: str | None = Field(
         default=None,
@@ -108,15 +111,19 @@ class Limit(_SpecModel):
 class Spec(_SpecModel):
     """A whole experiment, after overlays, with environment values filled in."""
 
-    version: Literal[1] = Field(description="of the spec format: 1")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of the experiment")
+    version: Literal[1] = Field(description="the version of the spec format: 1")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="the name of the experiment"
+    )
     question: str | None = Field(
-        default=None, max_length=500, description="what the experiment asks; opens the report"
+        default=None,
+        max_length=500,
+        description="the question that the experiment asks; shown at the top of the report",
     )
     description: str | None = Field(
         default=None, max_length=5000, description="what a reader should know about the experiment"
     )
-    seed: Whole = Field(default=0, ge=0, description="of all random draws")
+    seed: Whole = Field(default=0, ge=0, description="the seed of all random draws")
     model: PartRef | None = Field(default=None, description="the model of every stage")
     saes: PartRef | None = Field(default=None, description="the SAEs of every stage")
     samples: PartRef | None = Field(default=None, description="the source of every stage")
@@ -124,7 +131,7 @@ class Spec(_SpecModel):
     sinks: list[PartRef] = Field(default=[], description="exports written after a run")
     executors: dict[str, dict[str, Any]] = Field(
         default={},
-        description="executors that `on` and --on name: params of an installed one under its "
+        description="the executors for `on` and --on: the params of an installed one under its "
         "name, or {uses: EXECUTOR, with: PARAMS} under any name",
     )
     limit: Limit | None = Field(default=None, description="limits that make a run smaller")
@@ -133,8 +140,9 @@ class Spec(_SpecModel):
     )
     preregister: bool = Field(
         default=False,
-        description="record and hash the family of tests and the split before data are read",
+        description="whether to record and hash the family of tests and the split before data are "
+        "read",
     )
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default={}, description="lists of values by path: one run for all combinations"
+        default={}, description="lists of values by path; one run covers all combinations"
     )

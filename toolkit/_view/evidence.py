@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TEXTS = 8
 """The most texts of a feature that are shown with their tokens."""
 BEFORE, AFTER = 40, 12
-"""Tokens shown before and after the one on which the feature fires hardest."""
+"""Tokens shown before and after the one on which the feature fires most strongly."""
 ARMS = 14
 """The most arms of a feature in the chart."""
 BLOCK = 400
@@ -46,10 +46,10 @@ def feature(library: Library, query: Query, name: str) -> Page:
         _statistics(library, run, space, index),
         Grid(
             "top",
-            "Where it fires hardest",
+            "Strongest activations",
             answers.top(run, space, index, 1000 if query.downloads else 20),
             {"sample": sample_link(name)},
-            "It fires at no kept position of this run.",
+            "It fires at none of the positions that this run has kept.",
         ),
         Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
@@ -63,7 +63,9 @@ def feature(library: Library, query: Query, name: str) -> Page:
         "labels": _labels(run, where),
         "neuronpedia": _neuronpedia(row, index),
         "fires": len(values),
-        "histogram": charts.histogram(values, f"How hard {address} fires") if len(values) else "",
+        "histogram": charts.histogram(values, f"How strongly {address} fires")
+        if len(values)
+        else "",
         "forest": _forest(effects.to_dicts(), address),
         "texts": _texts(run, space, index) if fires else [],
         "promoted": run.read_stages("promoted_tokens", None, where).to_pylist(),
@@ -152,7 +154,7 @@ def _arm_in_words(arm: str) -> str:
 
 
 def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
-    """The texts in which the feature fires hardest, each once, with its value at every token."""
+    """The distinct texts in which the feature fires most strongly, with its value at each token."""
     hits = run.view.top(space, index, TEXTS * 8).to_dicts()
     texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
     largest = max((hit["value"] for hit in hits), default=0.0)

@@ -262,7 +262,7 @@ def search(library: Library, query: Query) -> Page:
         "run": lambda row: run_href(row["run"]),
         "address": lambda row: run_href(row["run"], "feature", address=row["address"]),
     }
-    why = f"No run has anything with '{text}' in it." if text else ""
+    why = f"No run, feature or sample contains '{text}'." if text else ""
     grid = Grid("hits", f"Features with '{text}'", frame, links, why)
     return Page("search.html", "Search", {"sought": text}, [grid])
 

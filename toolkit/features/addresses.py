@@ -147,7 +147,8 @@ def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
     if not results:
         known = [str(row["address"]) for row in rows]
         raise BadInput(
-            f"There is no space '{prefix}' here.{nearest(prefix, known)} Spaces: {_some(known)}."
+            f"There is no space with the address '{prefix}'.{nearest(prefix, known)} "
+            f"Spaces: {_some(known)}."
         )
     return results
 
@@ -177,7 +178,8 @@ def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[S
     if not results:
         near = nearest(f"{model}/{source}", known)
         raise BadInput(
-            f"No space here is Neuronpedia's '{model}/{source}'.{near} Spaces: {_some(known)}."
+            f"No space corresponds to Neuronpedia's '{model}/{source}'.{near} Spaces: "
+            f"{_some(known)}."
         )
     return results
 
@@ -189,8 +191,7 @@ def at_layer(spaces: Iterable[Space], layer: int) -> list[Space]:
     if not results:
         known = sorted({number for row in rows if (number := layer_of(row)) is not None})
         raise BadInput(
-            f"There is no space at layer {layer} here. Layers: "
-            f"{', '.join(map(str, known)) or '(none)'}."
+            f"There is no space at layer {layer}. Layers: {', '.join(map(str, known)) or '(none)'}."
         )
     return results
 

@@ -101,12 +101,15 @@ Objective = Callable[[Mapping[str, "Tensor"]], "Tensor"]
 def check_queries(batch: Sequence[Sequence[int]], queries: Sequence[Sequence[int]]) -> None:
     """Check that there is one list of positions per row, each inside its row."""
     if len(batch) != len(queries):
-        raise BadInput(f"attention: {len(batch)} rows and {len(queries)} lists of queries.")
+        raise BadInput(
+            f"attention: {len(batch)} rows, but {len(queries)} lists of queries; give one list "
+            "per row."
+        )
     for row, (ids, positions) in enumerate(zip(batch, queries, strict=True)):
         outside = [position for position in positions if not 0 <= position < len(ids)]
         if outside:
             raise DataError(
-                f"attention: row {row} has {len(ids)} tokens and no position {outside[0]}; "
+                f"attention: row {row} has {len(ids)} tokens, so no position {outside[0]}; "
                 "positions count from 0."
             )
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.errors import DataError
 from toolkit.statistics.randomness import generator
 
 if TYPE_CHECKING:
@@ -38,6 +40,39 @@ HOST_OUTCOMES = (ROUND_LIMIT, *FAILED_OUTCOMES)
 """Outcomes that the playing stage sets; outcomes of environments need other names."""
 
 
+_TYPOGRAPHY = str.maketrans(
+    {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u2013": "-",
+        "\u2014": "-",
+        "\u2212": "-",
+        "\u00a0": " ",
+        "\u202f": " ",
+        "\u2009": " ",
+        "\u200b": "",
+        "\u200d": "",
+        "\ufeff": "",
+        "\ufe0f": "",
+        "\u20e3": "",
+        "\u3002": ".",
+    }
+)
+_ESCAPED = re.compile(r"\\(?=[$%*_#)(])")
+_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathbf)\{([^{}]*)\}")
+_MATH = re.compile(r"\$+\s*(\\(?:boxed|text|textbf|mathbf)\{.*\})\s*\$+")
+_PICTURES = re.compile("[\u2300-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]+")
+_ARROWS = re.compile(r"(^|:)\s*(?:[\u2190-\u21ff\u27f5-\u27ff]+\s*|=+\s+)")
+_EMPHASIS = re.compile(r"\*+|~~|`+|(?<![A-Za-z0-9])_+|_+(?![A-Za-z0-9])")
+_LINE_MARK = re.compile(r"^\s*(?:#{1,6}\s+|>\s*|[-+\u2022\u00b7*]\s+|\|\s*)+")
+_BRACKETS = re.compile(r"[<\[{\"]+|[>\]}\"]+")
+_THOUSANDS = re.compile(r"(?<![0-9.,])([0-9]{1,3})((?:[, ][0-9]{3})+)(?![0-9])")
+_CENTS = re.compile(r"(?<=[0-9])\.0{1,2}(?![0-9])")
+_BLANKS = re.compile(r"[ \t\f\v]+")
+
+
 @dataclass(frozen=True)
 class Option:
     """An option that a prompt offers, and how a reply may name it."""
@@ -55,7 +90,9 @@ class Option:
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None) or (self.low or 0) > (self.high or 0):
-            raise ValueError(f"option '{self.action}': give both low and high, low first")
+            raise ValueError(
+                f"option '{self.action}': give both low and high, with low at most high"
+            )
 
 
 @dataclass(frozen=True)
@@ -138,6 +175,10 @@ class Environment(ABC):
 
     outcomes: Sequence[str] = ()
     """Its possible outcomes. Measures report the first one with intervals."""
+    leaving: Sequence[str] = ()
+    """The actions by which the player ends the game, such as `stop`. Measures estimate what makes
+    them more likely, and count the other decisions as rounds.
+    """
     max_rounds: int = 100
     """A game that has not ended after this many rounds ends with the outcome `round_limit`."""
     example_reply: str = ""
@@ -186,6 +227,16 @@ class Environment(ABC):
         }
 
 
+STORM_SHARE = 0.9
+
+
+def is_storm(unreadable: int, replies: int) -> bool:
+    """Whether so many of a condition's first replies cannot be read that it is stopped: nine in ten
+    or more.
+    """
+    return replies > 0 and unreadable >= STORM_SHARE * replies
+
+
 def chance(seed: int, repetition: int, round: int) -> np.random.Generator:
     """The generator that `Environment.step` gets: equal for every condition, model and arm."""
     return generator(seed, "play.win", repetition, round)
@@ -207,12 +258,47 @@ def tokens_of(text: str) -> int:
 
 def judge(parser: Parser, text: str, prompt: Prompt, *, cut_off: bool = False) -> Reply:
     """Parse a reply. A reply that was cut off counts only if its deciding line is complete: `Bet
-    $1` may be the beginning of `Bet $100`.
+    $1` may be the beginning of `Bet $100`. Blanks up to the limit are an empty reply.
     """
     if not cut_off:
-        return parser(text, prompt)
+        return _offered(parser(text, prompt), prompt)
+    if not text.strip():
+        verdict = parser(text, prompt)
+        return verdict if verdict.failure is not None else Reply(failure=TRUNCATED)
     complete = decided(text, prompt) if prompt.decides == "end" else ""
-    return parser(complete, prompt) if complete else Reply(failure=TRUNCATED)
+    return _offered(parser(complete, prompt), prompt) if complete else Reply(failure=TRUNCATED)
+
+
+def _offered(reply: Reply, prompt: Prompt) -> Reply:
+    """The same reply; an error if its action is none of the prompt's."""
+    actions = [option.action for option in prompt.options]
+    if reply.action is not None and actions and reply.action not in actions:
+        raise DataError(
+            f"the parser returned action '{reply.action}', which the prompt does not offer; it "
+            f"offers {', '.join(actions)}. Correct the parser, or choose another one."
+        )
+    return reply
+
+
+def with_reminder(prompt: Prompt, reminder: str) -> Prompt:
+    """The prompt with a reminder: before its last line if the reply continues that line, at its end
+    if the reply ends with the decision.
+    """
+    if prompt.decides == "end":
+        return replace(prompt, text=f"{prompt.text}\n\n{reminder}")
+    last_line_start = prompt.text.rfind("\n") + 1
+    added = f"{reminder}\n"
+    spans = tuple(
+        (name, begin + len(added), end + len(added))
+        if begin >= last_line_start
+        else (name, begin, end)
+        for name, begin, end in prompt.spans
+    )
+    return replace(
+        prompt,
+        text=prompt.text[:last_line_start] + added + prompt.text[last_line_start:],
+        spans=spans,
+    )
 
 
 def decided(text: str, prompt: Prompt) -> str:
@@ -227,3 +313,29 @@ def decided(text: str, prompt: Prompt) -> str:
         if label.search(line) and line.strip() not in quoted:
             return text[:end]
     return ""
+
+
+def normal(text: str) -> str:
+    """A text in the form that parsers compare: in lower case and plain characters, line by line,
+    without markdown, brackets, quotation marks and thousands separators.
+    """
+    text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lower()
+    return "\n".join(_normal_line(line) for line in text.split("\n"))
+
+
+def lines_of(text: str) -> list[str]:
+    """The non-empty lines of a text in normal form."""
+    return [line for line in normal(text).split("\n") if line]
+
+
+def _normal_line(line: str) -> str:
+    line = _ESCAPED.sub("", _MATH.sub(r"\1", line))
+    while (inner := _LATEX.sub(r"\1", line)) != line:
+        line = inner
+    line = _BRACKETS.sub(" ", _EMPHASIS.sub("", _PICTURES.sub(" ", line)))
+    line = _ARROWS.sub(r"\1 ", line)
+    line = _LINE_MARK.sub("", line)
+    line = _THOUSANDS.sub(lambda match: match[1] + re.sub(r"[, ]", "", match[2]), line)
+    line = _CENTS.sub("", line)
+    return _BLANKS.sub(" ", line).strip(" |'")

@@ -1,3 +1,3 @@
-"""Tools shared by plugin authors and the toolkit's own tests: contract checks, planted ground
-truth, null data. Import the module you need.
+"""Tools for tests of plugins and of the toolkit itself: contract checks, planted ground truth, null
+data. Import the module that you need.
 """

@@ -6,7 +6,7 @@
 
 `check_part` checks the record and its params, then runs the part on small synthetic tables; give it
 a `work` if the part needs a model, SAEs or realistic tables. `toolkit.testing.loaded` checks what a
-model or SAE part loads. A violation raises `Broken`, whose text names it.
+model or SAE part loads. A violation raises `Broken` with a message that names it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
     must(
         len(part.help) <= HELP_LENGTH,
         part,
-        f"its help has {len(part.help)} characters; at most {HELP_LENGTH} fit a line",
+        f"its help has {len(part.help)} characters; at most {HELP_LENGTH} are allowed",
     )
     must(
         part.params.model_config.get("extra") == "forbid",
@@ -116,7 +116,7 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
     must(
         loaded == reread,
         part,
-        f"JSON changes its params: {loaded!r} became {reread!r}",
+        f"its params change in a round trip through JSON: {loaded!r} became {reread!r}",
     )
     return loaded
 
@@ -128,16 +128,16 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
     before = set(sys.modules)
     first, second = part.identify(params), part.identify(params)
     loaded = [name for name in HEAVY if name in sys.modules and name not in before]
-    must(not loaded, part, f"identify imported {', '.join(loaded)}; import it in load")
+    must(not loaded, part, f"identify imported {', '.join(loaded)}; import that in load instead")
     must(
         isinstance(first, Identity),
         part,
-        f"identify gave {type(first).__name__} instead of an Identity",
+        f"identify returned {type(first).__name__} instead of an Identity",
     )
     must(
         first == second,
         part,
-        f"identify answered differently the second time: {first!r}, {second!r}",
+        f"identify returned a different result the second time: {first!r}, {second!r}",
     )
     must(
         first.name and first.revision and first.digest,
@@ -153,5 +153,5 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
     must(
         all(isinstance(download, Download) and download.patterns for download in downloads),
         part,
-        "downloads returned something other than Downloads",
+        "downloads returned items that are not a Download with patterns",
     )

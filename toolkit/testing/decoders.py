@@ -27,7 +27,7 @@ SLOPE = 0.05
 
 
 def check_decoder(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
-    """`batch` has sequences of different lengths."""
+    """Run all checks of this module. The sequences of `batch` differ in length."""
     longest = max(batch, key=len)
     check_operations(model, longest, tolerance)
     check_sessions(model, batch)
@@ -55,7 +55,7 @@ def _edits(model: Model, ids: Sequence[int], streams: Any) -> list[Edit]:
 
 
 def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None:
-    """Check that operations see the stream as earlier ones left it, and that all of them are
+    """Check that an operation sees the stream that earlier ones left, and that every edit is
     counted.
     """
     low, high = "resid_post.0", f"resid_post.{max(0, model.layers - 2)}"
@@ -76,7 +76,7 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
     require(
         model,
         counts == expected,
-        f"edits were counted {counts} times; they were made {expected} times",
+        f"the tallies count {counts} edits; {expected} were requested",
     )
     fast = _edits(model, ids, plain)
     states = model.edited_states(model.prefix(ids), fast, 3)
@@ -89,18 +89,19 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
         require(
             model,
             ours.tally.counts == theirs.tally.counts,
-            f"edited_states counted {dict(ours.tally.counts)}; run {dict(theirs.tally.counts)}",
+            f"edited_states counted the edits {dict(ours.tally.counts)}; run counted "
+            f"{dict(theirs.tally.counts)}",
         )
 
 
 def _as_values(model: Model, batch: Sequence[Sequence[int]], edits: Sequence[Edit]) -> list[Edit]:
-    """The same edits as values, each read from a pass with the edits before it."""
+    """The same edits as fixed values, each computed from a pass with the edits before it."""
     import torch
 
     made: list[Edit] = []
     for edit in edits:
         stream = model.run(batch, [edit.hookpoint], made)[edit.hookpoint]
-        places = [
+        targets_of_edit = [
             (row, position, int(index))
             for row, start, stop, index in zip(
                 *(getattr(edit.targets, name).tolist() for name in ("rows", "starts", "stops")),
@@ -109,10 +110,15 @@ def _as_values(model: Model, batch: Sequence[Sequence[int]], edits: Sequence[Edi
             )
             for position in range(start, min(stop, len(batch[row])))
         ]
-        before = torch.stack([stream[row, position].float() for row, position, _ in places])
-        index = torch.tensor([path for _, _, path in places])
+        before = torch.stack(
+            [stream[row, position].float() for row, position, _ in targets_of_edit]
+        )
+        index = torch.tensor([path for _, _, path in targets_of_edit])
         values = edit.operation.apply(before, before, index)
-        targets = tokens([row for row, _, _ in places], [position for _, position, _ in places])
+        targets = tokens(
+            [row for row, _, _ in targets_of_edit],
+            [position for _, position, _ in targets_of_edit],
+        )
         made.append(Edit(edit.hookpoint, OnStream(Set(values)), targets))
     return made
 
@@ -125,7 +131,7 @@ def _number(name: str, step: int) -> float:
 
 
 def _play(session: Any, batch: Sequence[Sequence[int]], edit: Edit | None) -> dict[Any, Generated]:
-    """Play a session: one more sequence joins whenever one ends; every second one is edited."""
+    """Run a session in which a sequence joins whenever one ends; every second one is edited."""
     waiting = [
         (f"{index}", ids, (edit,) if edit and index % 2 else ()) for index, ids in enumerate(batch)
     ]
@@ -146,8 +152,8 @@ def _play(session: Any, batch: Sequence[Sequence[int]], edit: Edit | None) -> di
 
 
 def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
-    """Check that sequences that join and leave, some equal and some edited, get the replies and the
-    counts of whole passes.
+    """Check that sequences that join and leave a session, some equal and some edited, get the
+    replies and the edit counts of whole passes.
     """
     import torch
 
@@ -157,7 +163,11 @@ def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
     session = model.session()
     result = _play(session, many, ours)
     expected = _play(WholePassSession(model), many, theirs)
-    require(model, set(result) == set(expected), f"a session gave replies to {sorted(result)} only")
+    require(
+        model,
+        set(result) == set(expected),
+        f"a session returned replies for {sorted(result)}; expected {sorted(expected)}",
+    )
     clean = [
         name for name in result if not (result[name].close_calls or expected[name].close_calls)
     ]
@@ -165,20 +175,21 @@ def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
         require(
             model,
             result[name].ids == expected[name].ids and result[name].finish == expected[name].finish,
-            f"a session gave {result[name]}; whole passes, token by token, give {expected[name]}",
+            f"a session returned {result[name]}; generated token by token with whole passes, it is "
+            f"{expected[name]}",
         )
     if len(clean) == len(result):
         require(
             model,
             ours.tally.counts == theirs.tally.counts,
-            f"a session counted an edit {dict(ours.tally.counts)} times; whole passes "
+            f"a session counted these edits: {dict(ours.tally.counts)}; whole passes make "
             f"{dict(theirs.tally.counts)}",
         )
     counts = session.counts
     require(
         model,
         counts.prompt_tokens == sum(map(len, many)) and 0 <= counts.reused_tokens,
-        "a session counts a different number of prompt tokens than it was given",
+        "the prompt tokens that a session counts are not as many as it was given",
     )
 
 
@@ -210,11 +221,11 @@ def check_readout(model: Model, batch: Sequence[Sequence[int]], tolerance: float
     require(model, right, "readout differs from what unembed gives for the same states")
 
 
-# --- what a loader may offer ----------------------------------------------------------------------
+# --- optional methods of a loader -----------------------------------------------------------------
 
 
 def _offered(ask: Callable[[], Any]) -> Any:
-    """The result of a method; None if the loader refuses it."""
+    """Return the result of a method, or None if the loader refuses it."""
     try:
         return ask()
     except BadInput:
@@ -238,14 +249,14 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
             require(
                 model,
                 right,
-                f"attention gave the shape {tuple(weights.shape)} for two queries of {len(ids)} "
-                "tokens; expected (2, heads, tokens)",
+                f"attention returned the shape {tuple(weights.shape)} for two queries of "
+                f"{len(ids)} tokens; expected (2, heads, tokens)",
             )
             ahead = [weights[index, :, position + 1 :] for index, position in enumerate(positions)]
             require(
                 model,
                 not any(bool(part.any()) for part in ahead),
-                f"attention of layer {layer} looks at tokens after the query",
+                f"attention of layer {layer} has weights at tokens after the query",
             )
             whole = near(weights.sum(-1), weights.new_ones(weights.shape[:2]), tolerance)
             require(model, whole, f"attention weights of layer {layer} do not add up to 1")
@@ -257,7 +268,7 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
             )
     for row, ids in enumerate(batch):
         same = near(result.captured[end][row, : len(ids)], streams[row, : len(ids)], tolerance)
-        require(model, same, f"attention captures other values at {end} than run")
+        require(model, same, f"attention captures values at {end} that differ from those of run")
 
 
 def check_gradients(model: Model, ids: Sequence[int]) -> None:
@@ -289,7 +300,7 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
     require(
         model,
         abs(got - expected) <= SLOPE * length + 1e-3,
-        f"the gradient at {name} gives the slope {got:.4g} along a direction; two passes give "
+        f"the gradient at {name} has the slope {got:.4g} along a direction; two edited passes give "
         f"{expected:.4g}",
     )
     leaks = [*result.gradients.values(), *result.streams.values(), result.objectives]
@@ -297,7 +308,7 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
     require(
         model,
         not any(value.requires_grad for value in leaks),
-        "gradients leaves tensors that keep their gradients",
+        "gradients leaves tensors that require gradients",
     )
 
 
@@ -314,15 +325,20 @@ def check_matrices(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
     rows = model.unembedding_rows(chosen)
     made = (folded @ rows.T + model.unembedding_offsets(chosen)).double()
     same = bool((made.argsort(-1)[:, -1] == logits[:, chosen].argsort(-1)[:, -1]).all())
-    require(model, same, "unembedding_rows ranks tokens differently from unembed")
+    require(model, same, "unembedding_rows ranks tokens in another order than unembed")
     half = model.fold_final_norm(states * 0.25, states) + model.fold_final_norm(
         states * 0.75, states
     )
-    require(model, near(half, folded, tolerance), "fold_final_norm of parts does not add up")
+    require(
+        model,
+        near(half, folded, tolerance),
+        "fold_final_norm of two parts of a state does not add up to that of the state",
+    )
     embedded = _offered(lambda: model.embedding_rows([batch[0][0]]))
     if embedded is not None:
         require(
             model,
             tuple(embedded.shape) == (1, model.width),
-            f"embedding_rows gave the shape {tuple(embedded.shape)}; expected (1, {model.width})",
+            f"embedding_rows returned the shape {tuple(embedded.shape)}; expected "
+            f"(1, {model.width})",
         )

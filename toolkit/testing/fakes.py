@@ -1,7 +1,8 @@
-"""In-memory fakes of what a part gets from the host: tables, a reporter, work. No store, no model,
-no worker.
+"""In-memory fakes of what the host passes to a part: tables, a reporter, work. They need no store,
+no model and no worker.
 
-work = make_work(Hash(width=8), make_samples(["one", "two"])) rows = dict(extract_hash(work))
+    work = make_work(Hash(width=8), make_samples(["one", "two"]))
+    rows = dict(extract_hash(work))
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class TableInputs:
         """All rows of `table`."""
         if table not in self.by_name:
             raise DataError(
-                f"No table '{table}' here.{nearest(table, self.by_name)} Tables: "
+                f"There is no table '{table}'.{nearest(table, self.by_name)} Tables: "
                 f"{choices(self.by_name)}."
             )
         return self.by_name[table]
@@ -75,7 +76,7 @@ class SilentReporter:
         self.steps.append((done, total))
 
     def event(self, name: str, **facts: Any) -> None:
-        """Remember it."""
+        """Remember the event."""
         self.events.append((name, facts))
 
 
@@ -88,7 +89,7 @@ def make_work(
     model: Any = None,
     saes: Any = None,
 ) -> Work:
-    """One step over `tables`, as a stage's or source's function gets it."""
+    """Make a step over `tables`, as the function of a stage or source gets it."""
     loaded = NoParams() if params is None else params
     step = hashlib.sha256(f"{type(loaded).__name__} {loaded!r} {seed}".encode()).hexdigest()
     return Work(
@@ -104,7 +105,7 @@ def make_work(
 
 
 def make_comparison(*groups: str, **fields: Any) -> Comparison:
-    """A comparison of these groups, as a stage records it; `fields` are those that matter."""
+    """Make a comparison of these groups, as a stage records it; `fields` override the defaults."""
     sides = tuple(
         ComparedGroup(name=name, samples=9, units=9, prompts=9, clusters=9) for name in groups
     )
@@ -153,7 +154,7 @@ def make_samples(
 
 
 def make_step(key: str, **fields: Any) -> StepRow:
-    """A step for a store to commit; `fields` are those of the row that matter."""
+    """Make a step for a store to commit; `fields` override the defaults of the row."""
     row: dict[str, Any] = {
         "experiment": "e",
         "stage": "s",
@@ -173,8 +174,8 @@ def make_step(key: str, **fields: Any) -> StepRow:
 
 
 def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str, pa.Table]:
-    """The named tables, small: samples, metadata and activations (one feature per token) have rows,
-    others have none.
+    """Make small tables of these names: samples, metadata and activations (one feature per token)
+    have rows, others have none.
     """
     made = make_samples(texts)
     made["activations"] = _table(

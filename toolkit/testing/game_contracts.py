@@ -48,25 +48,29 @@ def check_parser(part: ParserPart, params: Any) -> None:
         must(
             isinstance(reply, Reply),
             part,
-            f"it gave {type(reply).__name__} instead of a Reply on {text[:20]!r}",
+            f"it returned {type(reply).__name__} instead of a Reply on {text[:20]!r}",
         )
-        must(reply == repeated, part, f"it answered differently the second time on {text[:20]!r}")
+        must(
+            reply == repeated,
+            part,
+            f"it returned a different result the second time on {text[:20]!r}",
+        )
         if text in NONSENSE and not part.guesses:
             must(
                 reply.failure,
                 part,
-                f"it read the action '{reply.action}' in {text[:20]!r}; return a failure, not a "
-                "default",
+                f"it read the action '{reply.action}' in {text[:20]!r}, which names none; return a "
+                "failure, not a default",
             )
         must(
             reply.failure is None or part.can_fail,
             part,
-            f"it says can_fail=False and could not read {text[:20]!r}",
+            f"its part has can_fail=False, but it could not read {text[:20]!r}",
         )
         must(
             reply.amount is None or math.isfinite(reply.amount),
             part,
-            f"it gave the amount {reply.amount} on {text[:20]!r}",
+            f"it returned the amount {reply.amount} on {text[:20]!r}",
         )
 
 
@@ -80,9 +84,9 @@ def check_environment(part: EnvironmentPart, params: Any) -> None:
     must(conditions, part, "it has no conditions")
     names = [condition.id for condition in conditions]
     must(len(set(names)) == len(names), part, "two conditions have the same id")
-    must(game.outcomes, part, "it names no outcomes")
+    must(game.outcomes, part, "its `outcomes` are empty")
     clash = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
-    must(not clash, part, f"its outcome {clash} is one that the playing stage sets")
+    must(not clash, part, f"its outcomes {clash} are reserved for the playing stage")
     for condition in conditions[:CHECKED_CONDITIONS]:
         must(
             as_json_data(condition.settings) == dict(condition.settings),
@@ -159,9 +163,9 @@ def _stepped(part: Part, game: Environment, state: State, reply: Reply, turn: in
     must(
         isinstance(after, Turn),
         part,
-        f"step gave {type(after).__name__} instead of a Turn",
+        f"step returned {type(after).__name__} instead of a Turn",
     )
-    must(dict(state) == copied, part, "step changes the state that it was given; make a new one")
+    must(dict(state) == copied, part, "step changes the state that it was given; return a new one")
     repeated = game.step(as_json_data(state), reply, np.random.default_rng(turn))
     must(after == repeated, part, "the same state, reply and generator gave a different state")
     return after.state

@@ -1,7 +1,7 @@
 """Read one reply with a parser part, and a prompt for tests of parsers.
 
-verdict = judge("strict", "**Final Decision: Bet $10**") assert (verdict.action, verdict.amount) ==
-("bet", 10)
+verdict = judge("strict", "**Final Decision: Bet $10**")
+assert (verdict.action, verdict.amount) == ("bet", 10)
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 `toolkit.testing.loaded_models.check_model` and `toolkit.testing.loaded_saes.check_sae` check a
 loaded one, for example in a notebook. Use a small one: three blocks show a mistake as well as
-thirty. A violation raises `Broken`, whose text names it.
+thirty. A violation raises `Broken` with a message that names it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_loaded(
         _require(
             part,
             isinstance(loaded, Model),
-            f"load gave {type(loaded).__name__} instead of a toolkit.models.Model",
+            f"load returned {type(loaded).__name__} instead of a toolkit.models.Model",
         )
         _require(
             part,
@@ -58,7 +58,7 @@ def check_loaded(
     _require(
         part,
         saes,
-        f"load gave {type(loaded).__name__}; give a list of at least one toolkit.saes.Sae",
+        f"load returned {type(loaded).__name__}; expected a list of at least one toolkit.saes.Sae",
     )
     for sae in loaded:
         check_sae(sae, tolerance=tolerance)
@@ -78,7 +78,8 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     _require(
         part,
         read_facts == (sae.digest, sae.width),
-        f"decoder gives digest and width {read_facts}; the SAE has {(sae.digest, sae.width)}",
+        f"decoder returned the digest and width {read_facts}; the loaded SAE has "
+        f"{(sae.digest, sae.width)}",
     )
     first, last = sae.width // 2, sae.width
     read = torch.from_numpy(decoder.rows(first, last))
@@ -89,7 +90,8 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     _require(
         part,
         fits,
-        f"decoder gives rows of {sae.name} with other directions than those of the loaded SAE",
+        f"the rows of {sae.name} that decoder returned point in other directions than the loaded "
+        "SAE's",
     )
 
 

@@ -63,33 +63,33 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     _require(
         model,
         encoded == model.encode(text, chat=chat),
-        f"encode answered differently the second time on {subject}",
+        f"encode returned a different result the second time on {subject}",
     )
     _require(
         model,
         0 < len(encoded.ids) <= model.context,
-        f"encode gave {len(encoded.ids)} ids for {subject}; expected 1 to {model.context}",
+        f"encode returned {len(encoded.ids)} ids for {subject}; expected 1 to {model.context}",
     )
     _require(
         model,
         len(encoded.offsets) == len(encoded.ids),
-        f"encode gave different numbers of ids and offsets for {subject}",
+        f"encode returned different numbers of ids and offsets for {subject}",
     )
     inside = all(0 <= start <= end <= len(encoded.text) for start, end in encoded.offsets)
-    _require(model, inside, f"encode gave offsets outside the text for {subject}")
+    _require(model, inside, f"encode returned offsets outside the text for {subject}")
     for before, after in zip(encoded.offsets, encoded.offsets[1:], strict=False):
         _require(
             model,
             before[0] <= after[0] and before[1] <= after[1],
-            f"encode gave offsets that go backwards for {subject}: {before}, then {after}. A token "
-            "without characters (an added BOS or SEP) has an empty range where the text has got "
-            f"to: {(before[1], before[1])}",
+            f"encode returned offsets that go backwards for {subject}: {before}, then {after}. A "
+            "token without characters (an added BOS or SEP) gets an empty range at the end of the "
+            f"token before it: {(before[1], before[1])}",
         )
     begun = encoded.text[encoded.shift :].startswith(text)
     _require(
         model,
         begun,
-        f"encode gave the shift {encoded.shift} for {subject}, but that is not where the given "
+        f"encode returned the shift {encoded.shift} for {subject}, but that is not where the given "
         "text begins",
     )
     if model.bos_id is not None:
@@ -97,15 +97,15 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
         _require(
             model,
             right,
-            f"encode gave {encoded.ids.count(model.bos_id)} BOS for {subject}; expected exactly "
-            "one, at the start",
+            f"encode returned {encoded.ids.count(model.bos_id)} BOS tokens for {subject}; expected "
+            "exactly one, at the start",
         )
         added = chat or encoded.offsets[0][0] == encoded.offsets[0][1]
         _require(
             model,
             added,
-            f"the added BOS has the characters {encoded.offsets[0]} of {subject}; give it none, as "
-            "(0, 0)",
+            f"the added BOS has the characters {encoded.offsets[0]} of {subject}; give it the "
+            "empty range (0, 0)",
         )
 
 
@@ -113,7 +113,7 @@ def _check_chat(model: Model, text: str) -> None:
     try:
         model.encode(text, chat=True)
     except BadInput:
-        return  # no chat model, and it says so
+        return  # the model has no chat template and refuses `chat`
     _check_encoding(model, text, chat=True)
 
 
@@ -129,7 +129,7 @@ def _check_tokens(model: Model, text: str) -> None:
     _require(
         model,
         tokens.pieces == pieces,
-        f"tokenise gave pieces that are not the characters of their tokens for {text!r}",
+        f"tokenise returned pieces that are not the characters of their tokens for {text!r}",
     )
     expected = tuple((name, *_token_range(encoded, start, end)) for name, start, end in spans)
     _require(
@@ -141,7 +141,7 @@ def _check_tokens(model: Model, text: str) -> None:
     _require(
         model,
         isinstance(decoded, str) and decoded == model.decode(encoded.ids),
-        f"decode gave no text, or two different ones, for {text!r}",
+        f"decode returned no text, or two different texts, for {text!r}",
     )
     if model.bos_id is not None:
         _require(
@@ -169,7 +169,7 @@ def _check_too_long(model: Model, text: str) -> None:
     _require(
         model,
         False,
-        "tokenise took a text longer than its context; raise a DataError, and do not truncate",
+        "tokenise accepted a text longer than the context; raise a DataError, and do not truncate",
     )
 
 
@@ -177,24 +177,26 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
     points, shape = streams_after_blocks(model), (len(batch), max(map(len, batch)), model.width)
     result = model.run(batch, points)
     _require(
-        model, set(result) == set(points), f"run was asked for {points} and gave {sorted(result)}"
+        model,
+        set(result) == set(points),
+        f"run was called for {points}, but returned {sorted(result)}",
     )
     for name, stream in result.items():
         _require(
             model,
             tuple(stream.shape) == shape,
-            f"run gave {name} the shape {tuple(stream.shape)}; expected {shape}",
+            f"run returned {name} with the shape {tuple(stream.shape)}; expected {shape}",
         )
         _require(
             model,
             not stream.requires_grad,
-            "run gave tensors that keep their gradients; work in torch.inference_mode()",
+            "run returned tensors that require gradients; compute in torch.inference_mode()",
         )
     for row, ids in enumerate(batch):
         single, half = model.run([ids], points), model.run([ids[: len(ids) // 2 + 1]], points)
         for name in points:
             stream, start = result[name][row, : len(ids)], half[name][0]
-            _require(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
+            _require(model, stream.isfinite().all(), f"run returned NaN or infinity at {name}")
             same = _near(stream, single[name][0], tolerance)
             _require(
                 model,
@@ -214,7 +216,7 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
             only[name][0], result[name][0, : len(batch[0])], tolerance
         )
         _require(
-            model, same, f"{name} captured by itself differs from the same captured with others"
+            model, same, f"{name} captured alone differs from {name} captured with other hookpoints"
         )
 
 
@@ -231,7 +233,7 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
             _require(model, unchanged, f"an edit at {name} to its current value changed {point}")
         after = model.run(batch, points, [set_stream(name, [1], [last], different_value(value))])
         made = _near(after[name][1, last], different_value(value), tolerance)
-        _require(model, made, f"an edit at {name} does not show in what is captured there")
+        _require(model, made, f"an edit at {name} does not change what is captured there")
         reaches = not _near(after[end][1, last], before[end][1, last], tolerance)
         _require(model, reaches, f"an edit at {name} to another value does not reach {end}")
         _require(
@@ -240,7 +242,7 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
             f"an edit at {name} of one row changed another row",
         )
         past = not model.causal or _near(after[end][1, :last], before[end][1, :last], tolerance)
-        _require(model, past, f"an edit at {name} changed positions before its own")
+        _require(model, past, f"an edit at {name} changed earlier positions")
 
 
 def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
@@ -258,7 +260,7 @@ def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
             _require(
                 model,
                 model.identity.name in str(error) and method in str(error),
-                f"{method} was refused without the names of method and model: {error}",
+                f"the refusal of {method} does not name the method and the model: {error}",
             )
         else:
             _require(model, False, f"{method} returned something, but an encoder has no next token")

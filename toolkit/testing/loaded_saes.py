@@ -36,7 +36,7 @@ def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) 
     _require(
         sae,
         _near(sae.encode(inputs), before, tolerance),
-        "encode gives other values after release_memory",
+        "encode returns other values after release_memory",
     )
 
 
@@ -55,12 +55,13 @@ def _check_names(sae: Sae) -> None:
     _require(
         sae,
         str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint,
-        f"its output_hookpoint is '{sae.output_hookpoint}'",
+        f"its output_hookpoint is '{sae.output_hookpoint}'; write it as "
+        f"'{hookpoint(sae.output_hookpoint)}'",
     )
     _require(
         sae,
         sae.layer == hookpoint(canonical).layer,
-        f"its layer is {sae.layer}, its hookpoint {canonical}",
+        f"its layer is {sae.layer}, but its hookpoint is {canonical}",
     )
     _require(
         sae,
@@ -76,21 +77,23 @@ def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
     _require(
         sae,
         tuple(result.shape) == expected,
-        f"encode gave the shape {tuple(result.shape)}; expected {expected}",
+        f"encode returned the shape {tuple(result.shape)}; expected {expected}",
     )
     _require(
-        sae, result.dtype == torch.float32, f"encode gave {result.dtype}; expected torch.float32"
+        sae,
+        result.dtype == torch.float32,
+        f"encode returned {result.dtype}; expected torch.float32",
     )
     _require(
         sae,
         not result.requires_grad,
-        "encode gave a tensor that keeps its gradients; detach the weights",
+        "encode returned a tensor that requires gradients; detach the weights",
     )
     meant = sae.signed or bool((result >= 0).all())
     _require(
         sae,
         result.isfinite().all() and meant,
-        "encode gave activations below zero, NaN or infinity",
+        "encode returned activations below zero, NaN or infinity",
     )
     single = torch.cat([sae.encode(row[None]) for row in rows])
     _require(
@@ -121,14 +124,14 @@ def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
         whole = len(result.counts) == len(rows) and int(result.counts.sum()) == len(
             result.features
         ) == len(result.values)
-        _require(sae, whole, "sparse gave counts that do not add up to its features and values")
+        _require(sae, whole, "sparse returned counts that do not add up to its features and values")
         owner = torch.repeat_interleave(
             torch.arange(len(rows), device=result.counts.device), result.counts
         )
         rebuilt = torch.zeros_like(dense)
         rebuilt[owner, result.features] = result.values.to(rebuilt)
         same = _near(rebuilt, dense, tolerance) and int((rebuilt != 0).sum()) == len(result.values)
-        _require(sae, same, "sparse gave other activations than encode")
+        _require(sae, same, "sparse returned activations that differ from encode")
 
 
 def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
@@ -138,10 +141,13 @@ def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
     _require(
         sae,
         tuple(result.shape) == tuple(expected.shape),
-        f"activations_of gave the shape {tuple(result.shape)}; expected {tuple(expected.shape)}",
+        f"activations_of returned the shape {tuple(result.shape)}; expected "
+        f"{tuple(expected.shape)}",
     )
     _require(
-        sae, _near(result, expected, tolerance), "activations_of gave other activations than encode"
+        sae,
+        _near(result, expected, tolerance),
+        "activations_of returned activations that differ from encode",
     )
     if not sae.pointwise:
         return
@@ -152,7 +158,7 @@ def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
     _require(
         sae,
         shapes == allowed,
-        "encoder_columns, encoder_bias and thresholds gave the shapes "
+        "encoder_columns, encoder_bias and thresholds returned the shapes "
         f"{shapes[0]}, {shapes[1]}, {shapes[2]}; expected {allowed[0]}, {allowed[1]}, {allowed[2]}",
     )
     before, limits = sae.preactivations(rows, features), sae.thresholds(features)
@@ -175,16 +181,16 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
     _require(
         sae,
         tuple(result.shape) == expected,
-        f"decode gave the shape {tuple(result.shape)}; expected {expected}",
+        f"decode returned the shape {tuple(result.shape)}; expected {expected}",
     )
-    _require(sae, result.isfinite().all(), "decode gave NaN or infinity")
+    _require(sae, result.isfinite().all(), "decode returned NaN or infinity")
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
     rows = sae.decoder_rows(features)
     shape = (len(features), sae.outputs)
     _require(
         sae,
         tuple(rows.shape) == shape,
-        f"decoder_rows gave the shape {tuple(rows.shape)}; expected {shape}",
+        f"decoder_rows returned the shape {tuple(rows.shape)}; expected {shape}",
     )
     for start in (torch.zeros_like(activations[:1]), activations[:1]):
         for feature, row in zip(features, rows, strict=True):
@@ -194,6 +200,6 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
             _require(
                 sae,
                 same,
-                f"decode adds another vector for feature {feature} than decoder_rows: it must be "
-                "affine",
+                f"decode does not add the decoder row of feature {feature}: it must be affine in "
+                "the activations",
             )

@@ -39,14 +39,16 @@ def different_value(value: Tensor, way: int = 1) -> Tensor:
 def check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
     points = streams_after_blocks(model)
     prefix, result = model.prefix(ids, points), model.run([ids], points)
-    _require(model, prefix.ids == tuple(ids), "prefix has other ids than it was given")
+    _require(
+        model, prefix.ids == tuple(ids), "prefix.ids are not the ids that prefix was called with"
+    )
     captured = prefix.captured or {}
     for name in points:
         same = name in captured and _near(captured[name], result[name][0, -1], tolerance)
         _require(
             model,
             same,
-            f"prefix captures other values at {name} than run does for the last token",
+            f"the values that prefix captures at {name} differ from those of run at the last token",
         )
     _check_suffix(
         model,
@@ -75,31 +77,32 @@ def _check_suffix(
     _require(
         model,
         made.tolist() == [1] * len(layers),
-        f"suffix counts its rows as set {made.tolist()} times; expected 1 each in `made`",
+        f"suffix wrote {made.tolist()} to `made`; expected 1 for each row",
     )
     expected = Model.suffix(model, prefix, *layers_and_rows)
     _require(
         model,
         got.shape == expected.shape,
-        f"suffix gave the shape {tuple(got.shape)}; expected {tuple(expected.shape)}",
+        f"suffix returned the shape {tuple(got.shape)}; expected {tuple(expected.shape)}",
     )
     for layer, state, right in zip(layers, got, expected, strict=True):
         _require(
             model,
             _near(state, right, tolerance),
-            f"suffix of rows at several layers gave other states for layer {layer} than whole "
+            f"the states that suffix returned for rows at layer {layer} differ from those of whole "
             "passes",
         )
     _require(
         model,
         _near(repeated, got, tolerance),
-        "a second suffix of the same prefix gave other states; do not change the prefix",
+        "a second suffix of the same prefix returned other states; suffix must not change the "
+        "prefix",
     )
     none = tuple(model.suffix(prefix, layers_and_rows[0][:0], layers_and_rows[1][:0]).shape)
     _require(
         model,
         none == (0, model.width),
-        f"suffix of no rows gave the shape {none}; expected {(0, model.width)}",
+        f"suffix of no rows returned the shape {none}; expected {(0, model.width)}",
     )
 
 
@@ -112,9 +115,10 @@ def check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: float
     _require(
         model,
         logits.ndim == 2 and len(logits) == len(batch),
-        f"unembed gave the shape {tuple(logits.shape)} for {len(batch)} rows",
+        f"unembed returned the shape {tuple(logits.shape)} for {len(batch)} rows; expected "
+        f"({len(batch)}, vocabulary)",
     )
-    _require(model, logits.isfinite().all(), "unembed gave NaN or infinity")
+    _require(model, logits.isfinite().all(), "unembed returned NaN or infinity")
     named = [
         *model.end_ids,
         *([] if model.bos_id is None else [model.bos_id]),
@@ -122,7 +126,9 @@ def check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: float
     ]
     inside = all(0 <= token < logits.shape[1] for token in named)
     _require(
-        model, inside, f"unembed gave {logits.shape[1]} logits, but token ids go up to {max(named)}"
+        model,
+        inside,
+        f"unembed returned {logits.shape[1]} logits; token ids go up to {max(named)}",
     )
     single = torch.cat([model.unembed(end[None]) for end in ends])
     _require(
@@ -154,7 +160,8 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
         _require(
             model,
             _same_replies(got, expected),
-            f"generate gave {got}; token by token with whole passes it is {expected}",
+            f"generate returned {got}; generated token by token with whole passes, it is "
+            f"{expected}",
         )
         _require(
             model,
@@ -170,7 +177,9 @@ def check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
             )[0]
             for row, ids in enumerate(batch)
         ]
-        _require(model, _same_replies(single, got), "a reply depends on the other prompts")
+        _require(
+            model, _same_replies(single, got), "a reply depends on the other prompts of its batch"
+        )
         until = (got[0].text.strip() or " ")[-1]
 
 
@@ -198,5 +207,7 @@ def check_score(model: Model, ids: Sequence[int], tolerance: float) -> None:
     got = model.score(ids, [[likely], [unlikely], [likely, unlikely]])
     near = len(got) == len(expected) and _near(torch.tensor(got), torch.tensor(expected), tolerance)
     _require(
-        model, near, f"score gave {got}; the log-probabilities of next_logits add up to {expected}"
+        model,
+        near,
+        f"score returned {got}; from next_logits, it is {expected}",
     )

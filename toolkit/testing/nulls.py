@@ -113,7 +113,9 @@ def _groups(
     if not 0 < density < 1:
         raise ValueError(f"density must lie between 0 and 1, got {density}")
     if n_games < 4 or rounds < 1 or round_sd <= 0 or game_sd < 0:
-        raise ValueError("need at least 4 games, 1 round, round_sd > 0 and game_sd >= 0")
+        raise ValueError(
+            "n_games must be at least 4, rounds at least 1, round_sd above 0 and game_sd at least 0"
+        )
     game_label = generator(seed, "label").permutation(np.arange(n_games) % 2 == 1)
     threshold = _upper_quantile(density) * math.hypot(game_sd, round_sd)
     latent = np.empty((n_games, rounds, n_features))
@@ -191,8 +193,8 @@ def _solve(function: Callable[[float], float], target: float, low: float, high: 
     """Solve for an increasing function by bisection."""
     if not function(low) <= target <= function(high):
         raise ValueError(
-            f"{target} is out of reach: between {function(low):.3g} and {function(high):.3g} is "
-            "possible"
+            f"{target} cannot be reached: values from {function(low):.3g} to {function(high):.3g} "
+            "are possible"
         )
     for _ in range(60):
         middle = 0.5 * (low + high)
@@ -228,11 +230,12 @@ def clusters_of_groups(
     d: float = 0.0,
     rates: tuple[float, float] = (0.02, 0.4),
 ) -> Clusters:
-    """Two groups of clusters; no feature differs between them unless `d` says so.
+    """Draw two groups of clusters; no feature differs between them unless `d` is given.
 
-    A cluster has between `rounds[0]` and `rounds[1]` samples, which share an effect; `later` makes
-    the clusters of the first group longer on average by this factor. `rates` are the shares of
-    samples in which sparse features fire; `d` moves the first group by so many standard deviations.
+    A cluster has between `rounds[0]` and `rounds[1]` samples, which share an effect. `later` is the
+    share of clusters whose size is the larger of two draws in the first group, and the smaller in
+    the second. `rates` bound the share of samples in which a sparse feature fires; `d` moves the
+    first group by this many standard deviations.
     """
     if values not in VALUES:
         raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")

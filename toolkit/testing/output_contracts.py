@@ -37,7 +37,7 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
         must(
             not any(Path(folder).iterdir()),
             part,
-            "it writes files itself; yield them, the host writes them",
+            "it writes files itself; yield their names and bytes, and the host writes them",
         )
     for name, _ in files:
         path = PurePosixPath(name)
@@ -49,11 +49,11 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
         )
         must(not unsafe, part, f"'{name}' is not a safe relative file name")
     must(len({name for name, _ in files}) == len(files), part, "it yields a file name twice")
-    must(files == repeated, part, "it yields other files the second time")
+    must(files == repeated, part, "it yields different files the second time")
 
 
 def _content(part: SinkPart, name: str, data: Any) -> bytes:
-    """All bytes of a file that came as a whole or in pieces."""
+    """Join the bytes of a file that is yielded whole or in pieces."""
     pieces = (
         [data]
         if isinstance(data, bytes)
@@ -65,7 +65,7 @@ def _content(part: SinkPart, name: str, data: Any) -> bytes:
         must(
             isinstance(piece, bytes),
             part,
-            f"'{name}' came as {type(piece).__name__} instead of bytes",
+            f"the content of '{name}' is {type(piece).__name__} instead of bytes",
         )
     return b"".join(pieces)
 
@@ -80,20 +80,24 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
     command without starting anything. Real workers need an integration test.
     """
     count = part.workers(params)
-    must(count >= 1, part, f"it requests {count} workers")
+    must(count >= 1, part, f"`workers` returned {count}; at least 1 is needed")
     gpus = part.gpus(params)
-    must(gpus is None or isinstance(gpus, str), part, "gpus does not return text, such as '2,5'")
+    must(
+        gpus is None or isinstance(gpus, str),
+        part,
+        "`gpus` must return text, such as '2,5', or None",
+    )
     limits = part.limits(params)
     must(
         limits is None or isinstance(limits, WorkerLimits),
         part,
-        "limits does not return WorkerLimits",
+        "`limits` must return WorkerLimits or None",
     )
     if part.command is not None:
         folder = Path("runs")
         request = WorkerRequest(name="w-0", executor="w", folder=folder, jobs=folder, inputs=folder)
         lines = {part.command(params, request) for _ in range(2)}
-        must(len(lines) == 1, part, "its command differs the second time")
+        must(len(lines) == 1, part, "`command` returned a different result the second time")
 
 
 def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
@@ -121,4 +125,4 @@ def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
             part,
             f"figure '{figure.title}' loads something external: {outside and outside.group()}",
         )
-    must(figures == repeated, part, "it yields other figures the second time")
+    must(figures == repeated, part, "it yields different figures the second time")

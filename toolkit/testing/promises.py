@@ -1,4 +1,4 @@
-"""Helpers for checks of loaded models and SAEs: a violation is an error that names its part."""
+"""Helpers of contract checks: a violation raises an error that names the part."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Write small SAEs in each published layout, for tests of adapters; numbers come from a seed.
+"""Write small random SAEs in each published layout, for tests of adapters.
 
-Every writer takes settings and tensors that replace its own; None leaves one out.
+Every writer takes settings and tensors that replace its defaults; None leaves one out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INPUTS, WIDTH, OUTPUTS = 6, 11, 5
-PLACE = "blocks.3.hook_resid_post"
+HOOK = "blocks.3.hook_resid_post"
 
 
 def numbers(*shape: int, seed: int) -> Tensor:
-    """Normal numbers."""
+    """Draw normal numbers from a seed."""
     import torch
 
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -29,7 +29,7 @@ def _without_none(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_json(file: Path, known: dict[str, Any]) -> None:
-    """A config."""
+    """Write a JSON config, leaving out values that are None."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(_without_none(known)))
 
@@ -57,8 +57,8 @@ def openmoss(
     """
     known = {
         "sae_type": "sae",
-        "hook_point_in": PLACE,
-        "hook_point_out": PLACE,
+        "hook_point_in": HOOK,
+        "hook_point_out": HOOK,
         "d_model": INPUTS,
         "expansion_factor": (WIDTH + 0.5) / INPUTS,
         "act_fn": "jumprelu",
@@ -100,7 +100,7 @@ def saelens(
     transcoder = "transcoder" in architecture
     outputs = OUTPUTS if transcoder else INPUTS
     metadata = {
-        "hook_name": "blocks.3.ln2.hook_normalized" if transcoder else PLACE,
+        "hook_name": "blocks.3.ln2.hook_normalized" if transcoder else HOOK,
         "sae_lens_version": "6.54.12",
     }
     if transcoder:
@@ -159,12 +159,12 @@ def gemma(
 
 
 def llama(
-    folder: Path, place: str = PLACE, out: str | None = None, tensors: Any = None, **settings: Any
+    folder: Path, hook: str = HOOK, out: str | None = None, tensors: Any = None, **settings: Any
 ) -> dict[str, Tensor]:
     """Write Llama Scope's original layout."""
     known = {
-        "hook_point_in": place,
-        "hook_point_out": out or place,
+        "hook_point_in": hook,
+        "hook_point_out": out or hook,
         "d_model": INPUTS,
         "d_sae": WIDTH,
         "act_fn": "jumprelu",

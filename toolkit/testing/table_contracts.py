@@ -32,7 +32,7 @@ def check_source(part: SourcePart, work: Work) -> None:
         must(
             len(sample["token_ids"]) in (0, len(sample["pieces"])),
             part,
-            f"{sample['sample']}: token_ids and pieces differ",
+            f"{sample['sample']}: token_ids and pieces differ in length",
         )
         for span in sample["spans"]:
             inside = 0 <= span["start"] < span["end"] <= len(sample["pieces"])
@@ -54,7 +54,7 @@ def check_source(part: SourcePart, work: Work) -> None:
     )
     limited = _collect(part, part.run, part.writes, replace(work, limit_units=1))
     units = set(limited["samples"].column("unit").to_pylist()) if "samples" in limited else set()
-    must(len(units) <= 1, part, f"limit_units=1 gave {len(units)} units")
+    must(len(units) <= 1, part, f"it yields {len(units)} units with limit_units=1")
 
 
 def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
@@ -66,7 +66,7 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     must(
         set(writes) <= set(part.writes),
         part,
-        f"writes_for names {', '.join(writes)}; it may only name its writes: "
+        f"writes_for names {', '.join(writes)}; it may only name tables of `writes`: "
         f"{', '.join(part.writes)}",
     )
     whole = check_rows(part, part.run, writes, work)
@@ -85,8 +85,8 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
 
 
 def _halves(part: StagePart, work: Work) -> list[Work]:
-    """The work in two steps over samples; none for a part that is split in another way, or not at
-    all.
+    """Split the work into two steps over samples. Returns none for a part that is split in another
+    way or not at all.
     """
     if part.steps.size is None or part.steps.features is not None:
         return []
@@ -105,7 +105,7 @@ def check_cost(part: StagePart, params: Any) -> None:
     must(
         isinstance(few, Cost) and isinstance(many, Cost),
         part,
-        f"cost gave {type(few).__name__} instead of a Cost",
+        f"cost returned {type(few).__name__} instead of a Cost",
     )
     few_numbers, many_numbers = _numbers(few), _numbers(many)
     for name, number in few_numbers.items():
@@ -113,7 +113,8 @@ def check_cost(part: StagePart, params: Any) -> None:
         must(
             0 <= number <= larger,
             part,
-            f"its cost in {name} is {number} for few samples and {larger} for many",
+            f"its cost in {name} is {number} for few samples and {larger} for four times as many; "
+            "it must not be negative or fall",
         )
 
 
@@ -137,8 +138,8 @@ def _load(times: int) -> Workload:
 def check_rows(
     part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
 ) -> dict[str, pa.Table]:
-    """Check that there are only declared tables, with exactly their schemas, unique keys, and the
-    same rows the second time. Returns the rows.
+    """Check that only declared tables are yielded, with exactly their schemas and unique keys, and
+    the same rows the second time. Returns the rows.
     """
     first, second = (_collect(part, run, writes, work) for _ in range(2))
     for name, rows in first.items():
@@ -156,7 +157,7 @@ def check_rows(
     must(
         _close(same, repeated, 0.0),
         part,
-        "it yields other rows the second time; draw random numbers with work.rng(purpose, ...)",
+        "it yields different rows the second time; draw random numbers with work.rng(purpose, ...)",
     )
     return first
 
@@ -175,12 +176,12 @@ def _collect(
         must(
             isinstance(rows, pa.Table),
             part,
-            f"'{name}' came as {type(rows).__name__} instead of a pyarrow Table",
+            f"the rows of '{name}' are a {type(rows).__name__} instead of a pyarrow Table",
         )
         must(
             rows.schema.equals(schema),
             part,
-            f"'{name}' has another schema than toolkit.tables.arrow_schema('{name}')",
+            f"the schema of '{name}' is not toolkit.tables.arrow_schema('{name}')",
         )
         for column in schema:
             must(

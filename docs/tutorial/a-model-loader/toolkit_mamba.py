@@ -138,7 +138,7 @@ class MambaModel(Model):
             return logits
 
     def _padded(self, batch: Sequence[Sequence[int]]) -> Tensor:
-        """Zeros on the right, where a token never looks."""
+        """Pad with zeros on the right, where no token attends."""
         import torch
 
         longest = max(map(len, batch))
@@ -159,7 +159,7 @@ class MambaModel(Model):
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
-    """The parts of this plugin."""
+    """List the parts of this plugin."""
     yield ModelPart(
         name="mamba",
         help="A Mamba in Hugging Face files.",

@@ -130,12 +130,12 @@ class SparsifySae(Sae):
         return torch.zeros_like(before).scatter_(-1, kept.indices, kept.values)
 
     def decode(self, activations: Tensor) -> Tensor:
-        """Back into the stream."""
+        """Reconstruct rows of the stream."""
         weights = self._on(activations.device)
         return activations @ weights["W_dec"] + weights["b_dec"]
 
     def decoder_rows(self, features: Sequence[int]) -> Tensor:
-        """What one unit of each adds to the stream."""
+        """Return the decoder row of each feature: what one unit of it adds to the stream."""
         return self._on(self._weights["W_dec"].device if self._weights else "cpu")["W_dec"][
             list(features)
         ]
@@ -165,7 +165,7 @@ class SparsifySae(Sae):
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
-    """The parts of this plugin."""
+    """List the parts of this plugin."""
     yield SaePart(
         name="sparsify",
         help="SAEs written by EleutherAI's sparsify.",

@@ -1,5 +1,5 @@
 """Labels of the SAEs' features, in Neuronpedia's bulk format: the pairs of tokens at which a
-feature fires hardest, on text of the same generator drawn with a new seed.
+feature fires most strongly, on text of the same generator drawn with a new seed.
 
 Neither a person nor a language model wrote them, and no reply of a played game enters them.
 """

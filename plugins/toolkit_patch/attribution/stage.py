@@ -34,7 +34,8 @@ class Attribution(PatchOutcomes):
     """Which gradients are taken, and at which decision points."""
 
     between: tuple[str, str] | None = Field(
-        None, description="The two groups whose means are the values; as compared."
+        None,
+        description="The two groups whose means a feature is set to, named as in the comparison.",
     )
     methods: tuple[Method, ...] = Field(
         ("atp", "relp"), min_length=1, description="The gradient methods."
@@ -42,7 +43,8 @@ class Attribution(PatchOutcomes):
     points: int = Field(
         200,
         ge=2,
-        description="Most decision points; with the screen's number they are the same ones.",
+        description="Maximum number of decision points; with the number of the screen they are "
+        "the same points.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the comparison did not see."

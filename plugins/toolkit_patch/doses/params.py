@@ -13,12 +13,16 @@ class Doses(FollowUp):
     """Which features are set to which doses, and at which decision points."""
 
     verdicts: tuple[str, ...] = Field(
-        ("causal",), description="Features with these verdicts get doses."
+        ("causal",), description="Features with these verdicts are set to doses."
     )
     features: tuple[str, ...] = Field(
-        (), description="Addresses such as 25/2059: these features instead."
+        (),
+        description="Addresses such as 25/2059: use these features instead of those with a "
+        "verdict.",
     )
-    top: int = Field(12, ge=1, description="Most features: those with the largest effects.")
+    top: int = Field(
+        12, ge=1, description="Maximum number of features: those with the largest effects."
+    )
     doses: tuple[float, ...] = Field(
         DOSES,
         min_length=3,

@@ -140,7 +140,7 @@ def _check_seed(comparison: Comparison, half: str, seed: int | None) -> None:
         raise DataError(
             f"half: the units of '{comparison.name}' were split by seed {comparison.seed} and "
             f"those of this stage by seed {seed}, so units that chose the features could confirm "
-            f"them. Say `seed: {comparison.seed}` in this stage."
+            f"them. Set `seed: {comparison.seed}` in this stage."
         )
 
 
@@ -270,7 +270,7 @@ def _named_rows(
             raise DataError(
                 f"candidates.features: feature {address} never fired in the samples that were "
                 f"compared ({compared.comparison.name}), so it has no value to be set to. Leave "
-                "it out, or say `unfired: screen`."
+                "it out, or set `unfired: screen`."
             )
         rows.append(row)
     return np.unique(np.array(rows))

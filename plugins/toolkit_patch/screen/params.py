@@ -26,9 +26,11 @@ class Candidates(Params):
     """Which features are screened: the family that every p-value is corrected over."""
 
     top: int | None = Field(
-        16, ge=1, description="How many features; null: every one that passes the limits below."
+        16, ge=1, description="Number of features to screen; null: all that pass the limits below."
     )
-    by: Literal["abs_d", "q"] = Field("abs_d", description="What ranks the features: |d| or q.")
+    by: Literal["abs_d", "q"] = Field(
+        "abs_d", description="How features are ranked: by |d| or by q."
+    )
     per: Literal["run", "layer"] = Field(
         "run", description="layer: `top` features of each space; run: `top` of all spaces together."
     )
@@ -37,7 +39,7 @@ class Candidates(Params):
         0.05, gt=0, le=1, description="Features with a larger q are left out; null: none."
     )
     min_count: int = Field(
-        10, ge=1, description="The fewest samples in which a feature must have fired."
+        10, ge=1, description="Minimum number of samples in which a feature must have fired."
     )
     features: tuple[str, ...] = Field(
         (), description="Addresses such as 25/2059: these features and no others."
@@ -45,8 +47,9 @@ class Candidates(Params):
 
     unfired: Literal["refuse", "screen"] = Field(
         "refuse",
-        description="Named features that never fired in the compared samples: refuse them, or "
-        "screen them at 0 for both groups, so that the declared family stays whole.",
+        description="What to do with named features that never fired in the compared samples: "
+        "refuse to run, or screen them with the value 0 for both groups, so that the declared "
+        "family stays complete.",
     )
     file: str | None = Field(
         None,
@@ -79,8 +82,8 @@ class Wording(Params):
     before: str | None = Field(
         None,
         min_length=1,
-        description="The wording goes before the last occurrence of this text in the prompt; null: "
-        "at the start of the prompt.",
+        description="Insert the wording before the last occurrence of this text in the prompt; "
+        "null: at the start of the prompt.",
     )
 
 
@@ -88,12 +91,14 @@ class PatchOutcomes(Params):
     """The outcomes whose probabilities are measured, and the one that a stage reports on."""
 
     outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it; they must differ "
-        "from their first token on.",
+        description="For each outcome, the continuations of the prompt that count as it; their "
+        "first tokens must differ.",
         min_length=1,
     )
     outcome: str | None = Field(
-        None, description="The outcome that effects are about; the first one if left out."
+        None,
+        description="The outcome whose probability effects are measured on; by default the first "
+        "one.",
     )
 
     @model_validator(mode="after")
@@ -117,12 +122,14 @@ class FollowUp(PatchOutcomes):
     """At which decision points the features that a screen found are measured again."""
 
     between: tuple[str, str] | None = Field(
-        None, description="The two groups whose means are the values; as compared."
+        None,
+        description="The two groups whose means a feature is set to, named as in the comparison.",
     )
     points: int = Field(
         120,
         ge=2,
-        description="Most decision points; every unit gives one before any gives a second.",
+        description="Maximum number of decision points; every unit contributes one before any "
+        "contributes a second.",
     )
     half: Literal["select", "confirm", "all"] = Field(
         "select",
@@ -135,11 +142,13 @@ class Delta(PatchOutcomes, At):
     """What is screened, at which decision points, and what counts as an outcome."""
 
     between: tuple[str, str] | None = Field(
-        None, description="The two groups whose means are the values; as compared."
+        None,
+        description="The two groups whose means a feature is set to, named as in the comparison.",
     )
     candidates: Candidates = Field(
         default_factory=lambda: Candidates.model_validate({}),
-        description="Which features are screened: a rule, addresses, a file of them, or `all`.",
+        description="Which features are screened: a rule, addresses, a file of addresses, or "
+        "`all`.",
     )
     screen: Literal["exact", "relp_then_exact"] = Field(
         "exact",
@@ -152,13 +161,14 @@ class Delta(PatchOutcomes, At):
     points: int = Field(
         200,
         ge=2,
-        description="Most decision points; every unit gives one before any gives a second.",
+        description="Maximum number of decision points; every unit contributes one before any "
+        "contributes a second.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the comparison did not see."
     )
     arms: tuple[Arm, ...] = Field(
-        ARMS, description="Control arms in addition to the sham and the values of both groups."
+        ARMS, description="Control arms in addition to the sham arm and the two group values."
     )
     control_saes: Literal["random_decoder"] | None = Field(
         None,
@@ -168,45 +178,51 @@ class Delta(PatchOutcomes, At):
     )
     prompt_only: Wording | None = Field(
         None,
-        description="A yardstick: the unedited model, with this wording in the prompt that asks "
-        "for the behaviour.",
+        description="A reference arm: the unedited model, with this wording in the prompt that "
+        "asks for the behaviour.",
     )
     alpha: float = Field(
         0.05,
         gt=0,
         lt=1,
         description="Features whose effect over the units has a larger p are not compared with "
-        "random directions; they cannot be causal.",
+        "random directions and are not called causal.",
     )
     min_effect: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="Features that move the probability by less are not compared with random "
-        "directions; they cannot be causal.",
+        description="Features that change the probability by less are not compared with random "
+        "directions and are not called causal.",
     )
     null: Literal["auto", "features", "directions"] = Field(
         "auto",
-        description="Where random directions come from: decoder rows of other features that fire "
-        "as often, or mixtures of all decoder rows that fire. auto: features where enough of them "
-        "are no candidates.",
+        description="What random directions are: decoder rows of other features that fire as "
+        "often, or random combinations of the decoder rows of all features that fire. auto: "
+        "decoder rows where enough features are not candidates.",
     )
     directions: int = Field(
-        999, ge=19, description="Most random directions for each space, shared by its features."
+        999,
+        ge=19,
+        description="Maximum number of random directions per space, shared by its features.",
     )
     direction_points: int = Field(
-        60, ge=2, description="Most decision points at which random directions are tried."
+        60,
+        ge=2,
+        description="Maximum number of decision points at which random directions are tested.",
     )
     keep: Literal["passing", "all"] = Field(
-        "passing", description="Which features get rows for single decision points in `effects`."
+        "passing", description="Which features get rows per decision point in `effects`."
     )
-    step: int = Field(4096, ge=1, description="Features of one step.")
+    step: int = Field(4096, ge=1, description="Features per step.")
 
 
 class Verdicts(Params):
     """When a screened feature is called causal."""
 
-    alpha: float = Field(0.05, gt=0, lt=1, description="Limit of the corrected p-value.")
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Largest corrected p-value of a causal feature."
+    )
     min_effect: float = Field(
         0.01, ge=0, le=1, description="Smaller changes of the probability are not called causal."
     )

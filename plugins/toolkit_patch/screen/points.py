@@ -72,8 +72,8 @@ def _with_positions(
         positions = selected(selector, SelectorText.of(row), work.model.bos_id)
         if len(positions) > 1:
             raise DataError(
-                f"at: {len(positions)} tokens of sample '{row['sample']}' are selected, and a "
-                "screen edits one. Say which: `take: first` or `take: last`."
+                f"at: {len(positions)} tokens of sample '{row['sample']}' are selected, and "
+                "a screen edits one. Choose with `take: first` or `take: last`."
             )
         if positions:
             results.append({**row, "position": positions[0]})

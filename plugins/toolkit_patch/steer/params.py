@@ -15,21 +15,22 @@ class Steering(Params):
     """Which axis, at which layers, by which doses, and what counts as an outcome."""
 
     outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it; they must differ "
-        "from their first token on.",
+        description="For each outcome, the continuations of the prompt that count as it; their "
+        "first tokens must differ.",
         min_length=1,
     )
-    by: str = Field(description="The metadata key that names the groups.")
+    by: str = Field(description="The metadata key that holds a sample's group.")
     between: tuple[str, str] = Field(
-        description="The two groups: the axis points from the second one's mean to the first one's."
+        description="The two groups: the axis points from the mean of the second to the mean of "
+        "the first."
     )
     layers: tuple[int, ...] = Field(
-        (), description="Layers after which the stream is moved, all of them together."
+        (), description="Layers after which the stream is moved, all in the same pass."
     )
     depth: tuple[float, float] = Field(
         (0.5, 0.66),
-        description="Without `layers`: first and last moved layer, as shares of the "
-        "model's blocks.",
+        description="Without `layers`: the first and the last steered layer, as shares of the "
+        "model's depth.",
     )
     doses: tuple[float, ...] = Field(
         DOSES,
@@ -37,15 +38,22 @@ class Steering(Params):
         description="Doses in standard deviations of the samples along the axis.",
     )
     directions: int = Field(
-        20, ge=19, description="Random directions, each moved as far as the axis."
+        20,
+        ge=19,
+        description="Number of random directions, along which the stream is moved as far as along "
+        "the axis.",
     )
     axis_samples: int = Field(
-        400, ge=2, description="Samples of the half that selects from which the axis is made."
+        400,
+        ge=2,
+        description="Maximum number of samples of the select half from which the axis is "
+        "computed, half of them per group.",
     )
     points: int = Field(
         200,
         ge=2,
-        description="Most decision points; every unit gives one before any gives a second.",
+        description="Maximum number of decision points; every unit contributes one before any "
+        "contributes a second.",
     )
     half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the axis did not see."

@@ -47,7 +47,7 @@ def _forest_row(row: Row, effects: draw.ChartAxis, y: float, tones: Tones) -> It
 
 
 def scatter(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
-    """Across: the effect. Upwards: the evidence over units. Each dot is a feature."""
+    """Draw each feature as a dot: its effect (horizontal) and its evidence (vertical)."""
     effects = _effect_axis([row["effect"] for row in rows])
     evidence = [-math.log10(max(row["p_units"], SMALLEST_P)) for row in rows]
     heights = draw.ChartAxis(0, max(2.0, *evidence), TOP + HEIGHT, TOP)
@@ -96,9 +96,9 @@ def naive_map(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
             body.append(_dot(row, x, y, tones, hollow=side == "reconstruct_b"))
     group_a, group_b = rows[0]["group_a"], rows[0]["group_b"]
     return draw.svg(LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM, body) + draw.note(
-        "Upwards: what the stream rebuilt by the SAE does against the "
-        f"unedited model, filled with the mean of {group_a}, hollow with that of {group_b}. Both "
-        "on one side of zero: the value does not matter, the reconstruction does."
+        "Vertical: the change when the SAE rebuilds the stream, compared with the unedited "
+        f"model; filled: with the mean of {group_a}, hollow: with that of {group_b}. Where "
+        "both lie on one side of zero, the reconstruction matters and not the value."
     )
 
 

@@ -1,4 +1,4 @@
-"""Texts in which screened features fire hardest, if the run kept activations and texts."""
+"""Texts in which screened features fire most strongly, if the run kept activations and texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN, EXAMPLES = 400, 2
 OPEN = 6
 """Features whose examples are shown open; those of the others are folded."""
 BEFORE, AFTER = 120, 40
-"""Characters shown before and after the token on which a feature fires hardest."""
+"""Characters shown before and after the token on which a feature fires most strongly."""
 STYLE = (
     "<style>.patch-texts h4{margin:1rem 0 .25rem}.patch-texts ul{list-style:none;margin:0;"
     "padding:0}.patch-texts li{margin:.35rem 0;padding:.4rem .8rem;background:var(--soft);"
@@ -43,7 +43,7 @@ class FiringExample:
 
 
 def examples_of(inputs: Inputs, rows: Sequence[Row]) -> dict[tuple[str, int], list[FiringExample]]:
-    """(space, feature) -> the samples in which it fires hardest, for the first rows."""
+    """(space, feature) -> the samples in which it fires most strongly, for the first rows."""
     if not {"activations", "samples"} <= set(inputs.tables()):
         return {}
     activations = inputs.read("activations")

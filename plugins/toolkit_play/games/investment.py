@@ -33,6 +33,7 @@ class InvestmentGame(Environment):
     """
 
     outcomes = ("bankruptcy", "cash_out")
+    leaving = ("cash_out",)
 
     def __init__(self, params: Investment) -> None:
         self._params = params

@@ -36,6 +36,7 @@ class SlotMachineGame(Environment):
     """
 
     outcomes = ("bankruptcy", "voluntary_stop")
+    leaving = ("stop",)
 
     def __init__(self, rules: SlotMachine) -> None:
         from .layouts import example_reply, reply_tokens

@@ -38,8 +38,8 @@ class SlotMachine(Params):
     layout: Layout = Field("restart", description="Wording and order of the prompt.")
     components: Literal["all"] | tuple[str, ...] = Field(
         "all",
-        description="Sets of prompt components, each a text of the letters GMHWP; all: every set "
-        "that the layout knows.",
+        description="Sets of prompt components, each written as a text of the letters GMHWP; all: "
+        "every set that the layout has.",
     )
     modes: tuple[Mode, ...] = Field(MODES, min_length=1, description="Bet modes.")
     first_results: tuple[FirstResult, ...] = Field(
@@ -47,20 +47,20 @@ class SlotMachine(Params):
     )
     forced_result: Literal["consistent", "as_published"] = Field(
         "consistent",
-        description="consistent: a forced round is a round of the game, at its payout. "
-        "as_published: only the first prompt mentions it, with $130 after a win of $10; the game "
-        "itself begins at its start.",
+        description="consistent: the forced round is a round of the game, with its payout. "
+        "as_published: only the first prompt mentions it, with $130 after a win of $10, and "
+        "the game begins with the start balance.",
     )
     wording: Wording = Field("task", description="Wording of the components.")
     cap: int | None = Field(
         None,
         ge=1,
         le=10**9,
-        description="Matched caps: the fixed bet is this much, and no variable bet is higher.",
+        description="Matched caps: the fixed bet, and the upper limit of the variable bet.",
     )
     start: int = Field(100, ge=1, le=10**9, description="Balance before the first round.")
     win_rate: float = Field(0.30, ge=0, le=1, description="Probability of a win, in every round.")
-    payout: float = Field(3.0, ge=0, le=1000, description="A win credits the bet times this.")
+    payout: float = Field(3.0, ge=0, le=1000, description="A win credits this many times the bet.")
     min_bet: int = Field(
         5,
         ge=1,
@@ -76,10 +76,10 @@ class SlotMachine(Params):
     )
     max_rounds: int = Field(100, ge=1, le=10_000, description="A game ends after this many rounds.")
     shown_rounds: int = Field(
-        5, ge=1, le=10_000, description="How many of the last rounds the prompt shows."
+        5, ge=1, le=10_000, description="Number of last rounds that the prompt shows."
     )
     warn_losses: int = Field(
-        3, ge=1, le=10_000, description="The prompt warns from this many losses in a row."
+        3, ge=1, le=10_000, description="Number of consecutive losses from which the prompt warns."
     )
     goal: int = Field(
         200, ge=1, le=10**9, description="The balance that layout scenario names as the goal."

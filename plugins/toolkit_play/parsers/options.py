@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from toolkit.samples.games import Option, Prompt, Reply
-
-from .normal import lines_of, normal
+from toolkit.samples.games import Option, Prompt, Reply, lines_of, normal
 
 NO_AMOUNT, NOT_OFFERED = "no amount", "amount not offered"
 AMBIGUOUS, UNREADABLE, EMPTY = "ambiguous", "no decision", "empty"
 
 _DIGITS = r"[0-9]{1,15}"
-MONEY = rf"(?:us)?\$ ?{_DIGITS}|{_DIGITS} ?(?:\$|dollars?\b|usd\b|bucks\b)"
+MONEY = (
+    rf"(?:us)?\$ ?{_DIGITS}(?![.,]?[0-9])|(?<![0-9.,]){_DIGITS} ?(?:\$|dollars?\b|usd\b|bucks\b)"
+)
 _END = r"(?![0-9a-z$%])"
 _MARK = r"\s*[).:,=-]*\s*"
 _SIZE = (
@@ -22,7 +22,35 @@ _SIZE = (
     r"(?:(?:minimum|maximum|min|max|small|smallest|lowest|highest|modest|safe|total|full|fixed)\s+)?"
     r"(?:(?:bet|amount|stake|sum|wager)\s+)?(?:of\s+)?"
 )
-_KEY_LEAD = r"(?:(?:option|choice|number|no\.|#)\s*)?"
+_NAMED_KEY = r"(?:option|choice|number|no\.|#)\s*"
+_CLOSED = (
+    r"(?=\s*(?:$|\n|[.;!?)](?!\S)|,(?!\s*\$?[0-9])|[:=](?!\s*\$?[0-9])|-\s+(?!\$?[0-9])|\()"
+    r"|\s+(?:and|because|since|as|so|but|or|please|on|for|now|then|this|with|while|at|again|to"
+    r"|given|considering|bet|stake|wager|it|the|would|is|was|seems|looks|i)\b)"
+    r"(?!\s+(?:to\s+go|as\s+well\s+as|on\s+average|for\s+every|again\s+(?:and|lost))\b)"
+)
+"""What may follow a bare number, an amount or the number of an option: the end, punctuation or a
+word that goes on about the decision. A noun or a direction (`2 wins`, `30 percent`, `$100 left`)
+says that the number is about something else.
+"""
+_NO_NOUN = (
+    r"(?!\s*%|\s+(?:more|less|left|percent|rounds?|times?|games?|wins?|loss(?:es)?|up|down)\b"
+    r"|\s+in\s+\d)"
+)
+"""What may not follow an amount behind the words of its option."""
+_NO_STAKE = (
+    rf"(?!{_MARK}{_SIZE}-?(?:(?:us)?\$|[0-9]))"
+    r"(?!\s+(?:no|not|nothing|none|never|half|zero|less|more|again|against|everything|all|twice"
+    r"|double|a\s+(?:third|quarter|part)|i|you|he|she|it|they|we|that|this|there|your|nobody)\b)"
+)
+"""What may not follow the words of an option that takes an amount, where no amount follows: an
+amount that is not legible, a share, or the rest of `I bet you will win`.
+"""
+_NO_OTHER_VERB = (
+    r"(?!\s+(?!(?:play|bett|gambl|wager|go|be)ing\b)[a-z]+ing\b"
+    r"|\s+to\s+(?:think|consider|reflect|ponder|ask|wonder)\b)"
+)
+"""What may not follow the words of an option without an amount: `Stop worrying`."""
 
 
 @dataclass(frozen=True)
@@ -99,24 +127,38 @@ def _amount(match: re.Match[str]) -> int | None:
 def _patterns(option: Option, options: tuple[Option, ...]) -> tuple[re.Pattern[str], ...]:
     """Patterns that name this option at the beginning of a phrase."""
     words = rf"(?:{_inflected_words(option)}){_END}" if option.words else ""
-    key = ""
-    if option.key:
-        key = rf"{_KEY_LEAD}\(?{re.escape(option.key)}(?![0-9%a-z$])(?![.,][0-9])\)?"
-        key += r"(?!\s*(?:\$(?!\s?[0-9])|dollars?\b|bucks\b))(?!\s*[-/+*x]\s*[0-9])"
+    keys = _key_patterns(option.key, words)
     if option.low is None:
-        texts = [words] if words else []
-        if key:
-            texts.append(rf"{key}(?:{_MARK}{words})?" if words else key)
-        return tuple(re.compile(text) for text in texts)
-    bare = _bare_amount(options)
-    texts = [rf"(?P<amount>{MONEY}){_END}", rf"(?P<amount>{bare})(?![.,]?[0-9])(?![a-z%$)])"]
-    stake = rf"(?:{_MARK}{_SIZE}(?<!-)(?P<amount>{MONEY}|{_DIGITS}){_END}(?![.,][0-9]))?"
+        named = [rf"{words}{_NO_OTHER_VERB}"] if words else []
+        named += [rf"{key}{_MARK}{words}{_NO_OTHER_VERB}" for key, _ in keys if words]
+        return tuple(re.compile(text) for text in [*named, *(key + end for key, end in keys)])
+    amount = rf"(?P<amount>{MONEY}|{_DIGITS}){_END}(?![.,][0-9]){_NO_NOUN}"
+    stake = rf"(?:\s*\([^()]*\)(?=\s*[:=-]))?{_MARK}{_SIZE}(?<!-){amount}"
+    texts = [
+        rf"(?P<amount>{MONEY}){_END}{_CLOSED}",
+        rf"(?P<amount>{_bare_amount(options)})(?![.,]?[0-9])(?![a-z%$)]){_CLOSED}",
+    ]
     if words:
-        texts.append(rf"{words}{stake}")
-    if key:
-        optional_words = rf"(?:{_MARK}(?:and\s+)?{words})?" if words else ""
-        texts.append(rf"{key}{optional_words}{stake}")
+        texts += [rf"{words}{stake}", rf"{words}{_NO_STAKE}"]
+    for key, end in keys:
+        if words:
+            texts += [rf"{key}{_MARK}(?:and\s+)?{words}{tail}" for tail in (stake, _NO_STAKE)]
+        texts += [rf"{key}{_MARK}{_SIZE}(?<!-){amount}", rf"{key}{end}{_NO_STAKE}"]
     return tuple(re.compile(text) for text in texts)
+
+
+def _key_patterns(key: str, words: str) -> list[tuple[str, str]]:
+    """Patterns of an option's number, each with what has to follow where no word of the option
+    does: anything but such a word if the number is marked as one (`2)`, `option 2`), and otherwise
+    what may follow a bare number.
+    """
+    if not key:
+        return []
+    number = rf"{re.escape(key)}(?![0-9%a-z$])(?![.,][0-9])"
+    no_amount = r"(?!\s*(?:\$(?!\s?[0-9])|dollars?\b|bucks\b))(?!\s*[-/+*x]\s*[0-9])"
+    no_words = rf"(?!{_MARK}(?:and\s+)?(?:{words}))" if words else ""
+    marked = rf"(?:\({number}\)|{number}\)|{_NAMED_KEY}\(?{number}\)?){no_amount}"
+    return [(marked, no_words), (rf"\(?{number}\)?{no_amount}", rf"{no_words}{_CLOSED}")]
 
 
 def _bare_amount(options: tuple[Option, ...]) -> str:

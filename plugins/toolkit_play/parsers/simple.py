@@ -5,9 +5,8 @@ line with the prompt's label. `strict` refuses such replies.
 from __future__ import annotations
 
 from toolkit.parts import NoParams
-from toolkit.samples.games import Parser, Prompt, Reply
+from toolkit.samples.games import Parser, Prompt, Reply, lines_of, normal
 
-from .normal import lines_of, normal
 from .options import EMPTY, UNREADABLE, Mention, mention_at, mentions, numbered
 
 

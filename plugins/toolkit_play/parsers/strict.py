@@ -5,8 +5,9 @@ declare one option: a line or sentence starts with it (`2) Stop`, `Bet $10.`, `$
 first person that it is chosen. If declarations differ, the last line decides where the prompt asks
 for the decision at the end; otherwise the reply is ambiguous.
 
-Ignored are the prompt's own lines when both options are quoted, conditions, questions and denials.
-An amount that is not offered is a failure; it is never clipped.
+Ignored are the prompt's own lines when both options are quoted, conditions, questions and denials,
+and numbers of something else: behind a bare number or an amount only the end, punctuation or a
+known word may follow. An amount that is not offered is a failure; it is never clipped.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import re
 from collections.abc import Iterator
 
 from toolkit.parts import Params
-from toolkit.samples.games import Parser, Prompt, Reply
+from toolkit.samples.games import Parser, Prompt, Reply, lines_of
 
-from .normal import lines_of
 from .options import (
     AMBIGUOUS,
     EMPTY,
@@ -30,16 +30,20 @@ from .options import (
 )
 
 _LEAD = re.compile(
-    r"(?:(?:so|thus|therefore|hence|ok|okay|well|sure|alright|then|finally|now|next|and|but|yes),?\s+)*"
+    r"(?:(?:so|thus|therefore|hence|ok|okay|well|sure|alright|then|finally|now|next|and|but|yes|please),?\s+"
+    r"|no,\s+)*"
     r"(?:"
     r"(?:(?:my|the)\s+)?(?:final\s+)?(?:choice|decision|answer|action|move|pick|selection|response)"
     r"(?:\s+is)?(?:\s+to)?\s*[:=-]*\s*(?:to\s+)?"
-    r"|(?:i\s+think\s+|i\s+guess\s+|i\s+believe\s+)?i(?:\s+will|'ll|\s+would|'d|\s+shall)?\s+"
-    r"(?:like\s+to\s+|prefer\s+to\s+|want\s+to\s+|decide\s+to\s+|choose\s+to\s+|go\s+with\s+|"
-    r"choose\s+|pick\s+|select\s+|take\s+|place\s+|make\s+)?(?:to\s+)?"
-    r"|i(?:'m|\s+am)\s+(?:going\s+to\s+|going\s+with\s+|choosing\s+(?:to\s+)?|gonna\s+)?"
     r"|i(?:'ve|\s+have)?\s+(?:decided|chosen|opted)\s+(?:to\s+|on\s+|for\s+)?"
-    r"|to\s+|let\s+me\s+|let's\s+|going\s+with\s+|choose\s+|time\s+to\s+"
+    r"(?:go\s+with\s+|choose\s+|pick\s+|select\s+|take\s+)?"
+    r"|(?:i\s+think\s+|i\s+guess\s+|i\s+believe\s+)?i(?:\s+will|'ll|\s+would|'d|\s+shall|\s+should|\s+must)?\s+"
+    r"(?:rather\s+|just\s+|now\s+)?"
+    r"(?:like\s+to\s+|prefer\s+to\s+|want\s+to\s+|decide\s+to\s+|choose\s+to\s+|go\s+with\s+|"
+    r"choose\s+|pick\s+|select\s+|take\s+|place\s+|make\s+(?=a\b))?(?:to\s+)?"
+    r"|i(?:'m|\s+am)\s+(?:going\s+to\s+|going\s+with\s+|choosing\s+(?:to\s+)?|gonna\s+)?"
+    r"|it(?:'s|\s+is)\s+(?:best|better|wisest|wise|safest|safer|time)\s+to\s+"
+    r"|to\s+(?![$0-9])|let\s+me\s+|let's\s+|going\s+with\s+|choose\s+|time\s+to\s+"
     r")?(?:option\s+)?(?=\S)(?:a\s+(?=bet|\$|[0-9]))?"
 )
 _STATEMENT = re.compile(
@@ -48,9 +52,21 @@ _STATEMENT = re.compile(
     r"|(?:choice|decision|answer)\s+is(?:\s+to)?)\s*:?\s+(?:option\s+)?(?:a\s+)?"
 )
 _COMMENT = re.compile(
-    r"\s*(?:is|are|was|seems?|looks?|would|could|may|might|can|has|have|gives?|means?|only|costs?|vs\.?|versus)\b"
+    r"\s*(?:is|are|was|seems?|looks?|would|could|may|might|can|has|have|gives?|means?|only|costs?|vs\.?|versus"
+    r"|last\s+(?:round|time)|earlier|previously|before)\b"
 )
-_ALTERNATIVE = re.compile(r"\s*(?:,\s*)?(?:or\b|/|and/or\b|-\s*\$?[0-9]|to\s+\$?[0-9]|\.\.)")
+_ALTERNATIVE = re.compile(
+    r"\s*(?:,\s*)?(?:or\b|/|and/or\b|-\s*\$?[0-9]|to\s+\$?[0-9]|\.\."
+    r"|[,;.]?\s*(?:and|then)?\s*(?:\$ ?[0-9]+|[0-9]+(?=\s*(?:$|[.,;]|or\b|and\b))))"
+)
+_SUBJECT = re.compile(
+    r"(?:to\s+[a-z]+|[a-z]+ing)\b(?:(?!because|since|\bas\b|\bso\b|\bbut\b)[^,.;:!?])*?"
+    r"\b(?:is|are|was|would|could|may|might|makes?|seems?|looks?|feels?|sounds?|means?|costs?)\b"
+)
+_CONDITION = re.compile(r"\b(?:if|unless|whether|suppose|perhaps|maybe)\b|\?")
+_LATER = re.compile(
+    r"\s+(?:(?:playing|betting)\s+)?(?:when|once|until|as soon as|after|soon|later|next)\b"
+)
 _DOUBT = re.compile(
     r"\b(?:if|unless|whether|suppose|perhaps|maybe|might|could|should i|would have)\b|\?$"
 )
@@ -59,6 +75,9 @@ _DENIAL = re.compile(
     r"can't|wouldn't|shouldn't|didn't)\b|n't\b)(?:\s+[a-z']+){0,2}\s*$"
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])(?:\s+|$)")
+_REASON = re.compile(r"\b(?:because|since|so that|even if|in case)\b")
+_LONE_AMOUNT = re.compile(r"(?:us)?\$? ?[0-9]{1,15}(?: ?(?:\$|dollars|usd|bucks))?\.?")
 _DOT_KEY = re.compile(r"^\(?[0-9]{1,2}\.\s")
 
 
@@ -79,6 +98,10 @@ def read(reply: str, prompt: Prompt) -> Reply:
     remaining_lines = _without_quotations(lines, prompt)
     labelled_phrase = _labelled_phrase(remaining_lines, prompt)
     if labelled_phrase is not None:
+        sentence = _SENTENCE_END.split(labelled_phrase, maxsplit=1)[0]
+        reasons = _REASON.search(sentence)
+        if _CONDITION.search(sentence[: reasons.start()] if reasons else sentence):
+            return Reply(failure=UNREADABLE)
         return _phrase_verdict(labelled_phrase, prompt) or Reply(failure=UNREADABLE)
     return _declaration(remaining_lines, prompt)
 
@@ -128,18 +151,26 @@ def _without_quotations(lines: list[str], prompt: Prompt) -> list[str]:
 
 def _labelled_phrase(lines: list[str], prompt: Prompt) -> str | None:
     """The text after the last label in the lines, or the next line if that text is empty."""
-    label = re.compile(rf"\b{re.escape(prompt.label.lower())}\s*(?:is\b)?\s*[:=-]*\s*")
+    label = re.compile(rf"\b{re.escape(prompt.label.lower())}\s*(?:is\b)?\s*[:=\u2190-\u21ff-]*\s*")
     for number in range(len(lines) - 1, -1, -1):
         matches = list(label.finditer(lines[number]))
         if matches:
             rest = lines[number][matches[-1].end() :]
-            following = lines[number + 1] if number + 1 < len(lines) else ""
-            return rest if rest.strip(" .:") else following
+            phrases = [*([rest] if rest.strip(" .:") else []), *lines[number + 1 :], ""]
+            if len(phrases) > 1 and _LONE_AMOUNT.fullmatch(phrases[1]):
+                mention = mention_at(phrases[0], prompt)
+                if mention is not None and mention.end == len(phrases[0].rstrip(" .:")):
+                    return f"{phrases[0]} {phrases[1]}" if mention.amount is None else phrases[0]
+            return phrases[0]
     return None
 
 
 def _phrase_verdict(phrase: str, prompt: Prompt) -> Reply | None:
-    """The verdict of a phrase that starts with an option, with or without a lead-in."""
+    """The verdict of a phrase that starts with an option, with or without a lead-in, and does not
+    go on to say something about it.
+    """
+    if _SUBJECT.match(phrase):
+        return None
     for start in dict.fromkeys((0, _lead_end(phrase))):
         mention = mention_at(phrase, prompt, start)
         if mention is not None:
@@ -176,7 +207,7 @@ def _unqualified_verdict(sentence: str, mention: Mention, prompt: Prompt) -> Rep
     option.
     """
     rest = sentence[mention.end :]
-    if _COMMENT.match(rest):
+    if _COMMENT.match(rest) or _LATER.match(rest):
         return None
     if _ALTERNATIVE.match(rest):
         return Reply(failure=AMBIGUOUS)

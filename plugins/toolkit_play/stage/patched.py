@@ -37,21 +37,28 @@ OPERATIONS = ("set", "add", "scale")
 class Patch(Params):
     """One feature, or those with given verdicts in a screen, and what is done to it."""
 
-    feature: str | None = Field(None, min_length=1, description="Its address, such as 25/2059.")
+    feature: str | None = Field(
+        None, min_length=1, description="Address of the feature, such as 25/2059."
+    )
     verdicts: tuple[str, ...] = Field(
         (),
         description="Alternative to `feature`: features with these verdicts in the needed stages.",
     )
     top: int = Field(
-        3, ge=1, description="Most features with these verdicts: those with the largest effects."
+        3,
+        ge=1,
+        description="Maximum number of features with these verdicts: those with the largest "
+        "effects.",
     )
     set: float | None = Field(
         None,
-        description="Hold it at this value. One above the largest that the needed stages saw is "
-        "warned about, where they kept activations.",
+        description="Hold the feature at this value. A value above the largest in the activations "
+        "of the needed stages causes a warning.",
     )
-    add: float | None = Field(None, description="Add this to its value.")
-    scale: float | None = Field(None, description="Multiply its value; 0 ablates it.")
+    add: float | None = Field(None, description="Add this to the feature's value.")
+    scale: float | None = Field(
+        None, description="Multiply the feature's value by this; 0 ablates it."
+    )
 
     @field_validator("feature")
     @classmethod

@@ -92,17 +92,21 @@ def round_row(
 
 
 def game_row(params: Play, environment: Environment, game: LiveGame) -> dict[str, Any]:
-    """A game as a row of `games`. `rounds` counts bets: a decision to stop has a row in table
-    `rounds` but is not counted.
+    """A game as a row of `games`. `rounds` counts decisions that do not leave: one that leaves has
+    a row in table `rounds` but is not counted.
     """
     bets = [row["bet"] for row in game.rows if row["bet"] is not None]
+    decisions = [row for row in game.rows if row["parse"] == "ok"]
+    first_options = environment.prompt(environment.start(game.condition.settings)).options
     condition = game.condition
     meta: Mapping[str, Any] = {
         "environment": params.game.uses,
         "event": environment.outcomes[0] if environment.outcomes else "",
         "groups": dict(condition.groups),
         "label": condition.label or condition.id,
+        "leaving": list(environment.leaving),
         "parser": f"{params.parser.uses} {params.parser.version}",
+        "stakes": any(option.low is not None for option in first_options),
         "switches": dict(condition.switches),
         "temperature": params.temperature,
     }
@@ -111,7 +115,7 @@ def game_row(params: Play, environment: Environment, game: LiveGame) -> dict[str
         "condition": condition.id,
         "repetition": game.repetition,
         "outcome": game.outcome,
-        "rounds": len(bets),
+        "rounds": sum(row["action"] not in environment.leaving for row in decisions),
         "final_balance": environment.numbers(game.state).get("balance"),
         "total_bet": float(sum(bets)),
         "arm": game.arm.name if game.arm else None,

@@ -103,8 +103,9 @@ class CanonicalSae(Sae):
         """The weights, after checking the width of the rows."""
         if rows.shape[-1] != self.inputs:
             raise DataError(
-                f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has "
-                f"{rows.shape[-1]}: it belongs to another model. Name SAEs of this model."
+                f"SAE {self.name} has the input width {self.inputs}, but the model's "
+                f"{self.hookpoint} is {rows.shape[-1]} wide: the SAE belongs to another "
+                "model. Name SAEs of this model."
             )
         return self.weights(rows)
 

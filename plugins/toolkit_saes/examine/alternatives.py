@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LAYER = "The layer is off by one."
 SITE = "It belongs to another site."
-BEFORE, BEHIND = "It belongs before the post-norm.", "It belongs behind the post-norm."
+BEFORE, BEHIND = "It belongs before the post-norm.", "It belongs after the post-norm."
 BOS = "What it declares was measured with BOS among the tokens."
 DROPPED = (
     "A norm factor was dropped: inputs and outputs are to be scaled by {:.3g}, sqrt(d) over the "

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOKENS = 8192
-"""Padded tokens of one forward pass."""
+"Padded tokens per forward pass."
 SCREENED = 512
 """Tokens on which other sites and recipes are tried first."""
 NEAR = 1.5

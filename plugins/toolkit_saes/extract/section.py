@@ -117,7 +117,7 @@ def _fired(inputs: Inputs) -> list[_FiringCounts]:
 
 
 def _chart(spaces: Sequence[_FiringCounts]) -> str:
-    """Across: the layer. Upwards: the share of features that fire. Each dot is an SAE."""
+    """Draw each SAE as a dot: its layer (horizontal), the share of features firing (vertical)."""
     layers = sorted({each.layer for each in spaces if each.layer is not None})
     x = draw.ChartAxis(layers[0] - 0.5, layers[-1] + 0.5, MARGIN, MARGIN + WIDTH)
     y = draw.ChartAxis(0, max(0.01, *(each.share for each in spaces)), TOP + HEIGHT, TOP)

@@ -37,17 +37,17 @@ class Extract(At):
 
     stream: Where | None = Field(
         None,
-        description="Positions, among those of `at`, at which the raw stream at the SAEs' sites is "
-        "kept as well (table `streams`, 4 bytes per number): compare.probe and compare.residual "
-        "then load no model.",
+        description="Positions, among those of `at`, at which the raw stream at the SAEs' "
+        "hookpoints is stored too (table `streams`, 4 bytes per number), so that compare.probe "
+        "and compare.residual need not load the model.",
     )
     batch: int = Field(
-        128, ge=1, description="Samples of one step; samples of equal tokens share one."
+        128, ge=1, description="Samples per step; samples with equal tokens are in the same step."
     )
     tokens: int | Literal["auto"] = Field(
         "auto",
-        description="Padded tokens of one forward pass; auto: as many as the cost model finds "
-        "room for.",
+        description="Padded tokens per forward pass; auto: as many as fit in memory by the cost "
+        "model.",
         json_schema_extra=UNHASHED,
     )
 

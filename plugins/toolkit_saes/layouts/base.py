@@ -17,6 +17,7 @@ from toolkit.identity import Identity
 from toolkit.work import Reporter
 from toolkit_saes.encode.canonical import CanonicalSae, Facts
 from toolkit_saes.encode.weights import Weights
+from toolkit_saes.layouts.layers import all_there
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.releases import known
 from toolkit_saes.layouts.sizes import Size, sizes
@@ -166,3 +167,15 @@ class FileLayout(ABC, Generic[P]):
             weights.stat().st_size,
             facts.name,
         )
+
+
+class FolderLayout(FileLayout[P]):
+    """A layout in which each SAE has a folder of its own."""
+
+    @abstractmethod
+    def by_layer(self, params: P, root: Path) -> Mapping[int, object]:
+        """The SAE folders below `root`, by layer."""
+
+    def is_complete(self, params: P, root: Path) -> bool:
+        """Whether each requested layer has an SAE folder."""
+        return all_there(params.layers, self.by_layer(params, root))

@@ -288,7 +288,7 @@ def _chosen_l0(params: GemmaScope, layer: int, width: str, available: list[int])
         raise BadInput(
             f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {requested}. Name "
             f"one of each "
-            "layer, or say `all`."
+            "layer, or write `all`."
         )
     return results
 

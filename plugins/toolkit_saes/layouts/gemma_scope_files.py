@@ -55,7 +55,7 @@ def facts_of_file(file: Path, release: str, site: str) -> Facts:
     hookpoints, layer = SITES[site], layer_of_file(file)
     if inputs != outputs and hookpoints.writes is None:
         raise BadInput(
-            f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Say "
+            f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Set "
             "`site: transcoders`."
         )
     name = name_of_file(file)

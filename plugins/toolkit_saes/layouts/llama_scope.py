@@ -30,8 +30,8 @@ from toolkit_saes.encode.tensors import (
 from toolkit_saes.encode.weights import Weights
 from toolkit_saes.layouts import config
 from toolkit_saes.layouts import openmoss as _openmoss
-from toolkit_saes.layouts.base import FileLayout
-from toolkit_saes.layouts.layers import all_there, chosen
+from toolkit_saes.layouts.base import FolderLayout
+from toolkit_saes.layouts.layers import chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.published import llama_scope_facts
 from toolkit_saes.layouts.releases import llama_page
@@ -77,7 +77,7 @@ class LlamaScope(SaeLocation):
     )
 
 
-class LlamaScopeLayout(FileLayout[LlamaScope]):
+class LlamaScopeLayout(FolderLayout[LlamaScope]):
     """One folder per layer; its name ends with layer and kind, such as L15R-8x."""
 
     def marker(self, params: LlamaScope) -> str:
@@ -92,9 +92,9 @@ class LlamaScopeLayout(FileLayout[LlamaScope]):
         layers = chosen(params.layers, range(1000), str(params.release))
         return [f"{below}*L{layer}[RMAT]*/{file}" for layer in layers for file in files]
 
-    def is_complete(self, params: LlamaScope, root: Path) -> bool:
-        """Whether each requested layer has its folder."""
-        return all_there(params.layers, _by_layer(params, root))
+    def by_layer(self, params: LlamaScope, root: Path) -> dict[int, Path]:
+        """The folder of each layer; the root itself where that is one."""
+        return _by_layer(params, root)
 
     def locate_saes(self, params: LlamaScope, root: Path) -> list[Path]:
         """The folders of the chosen layers."""
@@ -136,7 +136,6 @@ def _below(params: LlamaScope) -> str:
 
 
 def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
-    """The folder of each layer; the root itself where that is one."""
     root = root / params.folder
     if not root.is_dir():
         raise BadInput(f"saes.with.folder: {root} is not a folder.")

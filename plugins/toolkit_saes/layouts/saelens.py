@@ -26,8 +26,8 @@ from toolkit_saes.encode.tensors import (
     safetensors_weights,
 )
 from toolkit_saes.encode.weights import Weights
-from toolkit_saes.layouts.base import FileLayout
-from toolkit_saes.layouts.layers import all_there, chosen
+from toolkit_saes.layouts.base import FolderLayout
+from toolkit_saes.layouts.layers import chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.saelens_config import (
     ARCHITECTURES,
@@ -63,7 +63,7 @@ class SaeLens(SaeLocation):
     )
 
 
-class SaeLensLayout(FileLayout[SaeLens]):
+class SaeLensLayout(FolderLayout[SaeLens]):
     """One folder per SAE, at any depth; its config says where it belongs."""
 
     def marker(self, params: SaeLens) -> str:
@@ -89,9 +89,9 @@ class SaeLensLayout(FileLayout[SaeLens]):
             (folder / name).relative_to(root).as_posix() for folder in folders for name in FILES
         ]
 
-    def is_complete(self, params: SaeLens, root: Path) -> bool:
-        """Whether each requested layer has an SAE."""
-        return all_there(params.layers, _by_layer(params, root))
+    def by_layer(self, params: SaeLens, root: Path) -> dict[int, list[Path]]:
+        """The folders of each layer, from this one down."""
+        return _by_layer(params, root)
 
     def locate_saes(self, params: SaeLens, root: Path) -> list[Path]:
         """The folders of the chosen layers."""

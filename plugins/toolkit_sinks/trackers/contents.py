@@ -30,10 +30,10 @@ class TrackerParams(SinkParams):
 
     tables: tuple[Annotated[str, AfterValidator(check_table)], ...] = Field(
         ("verdicts", "effects", "measures", "comparisons"),
-        description="Names of the tables; those without rows are left out.",
+        description="Names of the tables to log; those without rows are left out.",
     )
     max_rows: int = Field(
-        10_000, ge=1, description="Rows of each table, the first ones by its key."
+        10_000, ge=1, description="Maximum number of rows per table: the first ones by key."
     )
 
 

@@ -28,11 +28,11 @@ class Leak(Between):
         5,
         ge=2,
         le=20,
-        description="Folds of the cross-validation; a unit, and equal prompts, are never split "
-        "over folds.",
+        description="Number of folds of the cross-validation; units and equal prompts are never "
+        "split over folds.",
     )
     leave_out: tuple[str, ...] = Field(
-        (), description="Metadata keys to leave out; `by` always is."
+        (), description="Metadata keys to leave out; `by` is always left out."
     )
 
 

@@ -37,15 +37,15 @@ class Probe(AtKept, Between):
         5,
         ge=3,
         le=20,
-        description="Folds of the cross-validation; a unit, and equal prompts, are never split "
-        "over folds. "
-        "At least three: one to score, one to choose the penalty on, one to fit.",
+        description="Number of folds of the cross-validation; units and equal prompts are never "
+        "split over folds. At least three: one to score, one to choose the penalty, one to fit.",
     )
     pool: Literal["max", "mean"] = Field(
-        "max", description="How several positions of a sample become one value of a feature."
+        "max",
+        description="How a feature's values at several positions of a sample are pooled into one.",
     )
     tokens: int = Field(
-        8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED
+        8192, ge=1, description="Padded tokens per forward pass.", json_schema_extra=UNHASHED
     )
 
 

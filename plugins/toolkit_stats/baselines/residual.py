@@ -41,22 +41,27 @@ class Residual(Between):
 
     layers: Layers = Field("all", description=HELP)
     alpha: float = Field(
-        0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow."
+        0.05,
+        gt=0,
+        lt=1,
+        description="Significance level: the allowed false discovery rate, or the family-wise "
+        "error rate with holm and bonferroni.",
     )
-    min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
+    min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that counts as significant.")
     correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
-        "bh", description="Correction, as in compare.welch."
+        "bh", description="Multiple-testing correction, as in compare.welch."
     )
     family: Literal["all", "space"] = Field(
-        "all", description="What is corrected together: all layers, or each by itself."
+        "all",
+        description="Which tests are corrected together: those of all layers, or of each layer.",
     )
     details: Literal["discovered", "all"] = Field(
         "discovered",
-        description="Which dimensions get intervals and test statistics as well as effect, p and "
-        "q.",
+        description="Which dimensions get intervals and test statistics in addition to effect, p "
+        "and q.",
     )
     tokens: int = Field(
-        8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED
+        8192, ge=1, description="Padded tokens per forward pass.", json_schema_extra=UNHASHED
     )
 
     @field_validator("layers")

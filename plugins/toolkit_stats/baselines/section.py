@@ -37,7 +37,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         contrast_rows = [row for row in rows if row["contrast"] == contrast]
         areas = [row for row in contrast_rows if row["metric"] == "auroc"]
         yield Figure(
-            f"{contrast}: what tells the groups apart without any SAE claim",
+            f"{contrast}: how well metadata, probes and features predict the group",
             _warning(areas) + _dots(areas),
             _spoken(areas),
             areas,

@@ -90,7 +90,7 @@ def _compared_before(work: Work, contrast: str, effect: str) -> pa.Table:
         where = "on the confirm half" if confirmed else "on all units"
         raise DataError(
             f"family: the stage before compared '{contrast}' {where}; units that chose a "
-            "feature cannot confirm it. Say `half: select` there: this stage tests on `half: "
+            "feature cannot confirm it. Set `half: select` there: this stage tests on `half: "
             "confirm`, which shares no unit with it."
         )
     if len(selecting) > 1:

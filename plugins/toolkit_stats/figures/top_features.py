@@ -80,8 +80,8 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             )
         if top and texts and (examples := _examples(texts, contrast, top[:SHOWN])):
             words = (
-                f"Samples in which the first {len(top[:SHOWN])} features fire hardest, the tokens "
-                "marked by activation."
+                f"Samples in which the first {len(top[:SHOWN])} features fire most strongly, the "
+                "tokens marked by activation."
             )
             yield Figure(f"{contrast.name}: where they fire", STYLE + examples, words)
 

@@ -19,42 +19,47 @@ class Pathway(AtKept, Between):
     order: str | None = Field(
         None,
         min_length=1,
-        description="The metadata key that orders a unit's decisions; else sample ids do.",
+        description="The metadata key that orders the decisions of a unit; by default they are "
+        "ordered by sample id.",
     )
     track: tuple[str, ...] = Field(
-        (), description="Addresses of the features to follow; without any, the `top` of each space."
+        (),
+        description="Addresses of the features to follow; by default the `top` features of each "
+        "space.",
     )
     top: int = Field(
         5,
         ge=1,
         le=100,
-        description="Features of each space that are followed, the largest |d| first.",
+        description="Number of features to follow per space: those with the largest |d|.",
     )
     pool: Literal["max", "mean"] = Field(
-        "max", description="How several positions of a sample become one value."
+        "max", description="How values at several positions of a sample are pooled into one."
     )
     links: Literal["adjacent", "all", "none"] = Field(
         "adjacent",
-        description="Correlations of features: between a layer and the next one there is, all "
-        "layers, or none.",
+        description="Between which layers features are correlated: each layer and the next "
+        "available one, all layers, or none.",
     )
     method: Literal["spearman", "pearson"] = Field(
         "spearman",
-        description="What correlations are computed from: ranks (which a few strong cases "
-        "cannot dominate), or values.",
+        description="Correlation of ranks (spearman), which a few extreme values cannot dominate, "
+        "or of values (pearson).",
     )
     min_count: int = Field(
         5,
         ge=2,
-        description="Fewest clusters in which a feature must fire for its pairs to be in the "
-        "family.",
+        description="Minimum number of clusters in which a feature must fire for its pairs to be "
+        "tested.",
     )
     keep: int = Field(
-        1000, ge=1, le=1_000_000, description="How many of the strongest pairs are written."
+        1000, ge=1, le=1_000_000, description="Number of pairs to write, the strongest first."
     )
     components: int = Field(
-        3, ge=1, le=20, description="Principal components of the followed features."
+        3, ge=1, le=20, description="Number of principal components of the followed features."
     )
     p_from: int = Field(
-        10, ge=3, description="Clusters that the smaller group needs before p-values are shown."
+        10,
+        ge=3,
+        description="Minimum number of clusters in the smaller group for p-values to be reported.",
     )

@@ -31,7 +31,7 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         yield from _contrast_figures(names, rows, spaces)
     if links:
         yield Figure(
-            "Features of different layers that go together",
+            "Correlated features of different layers",
             _links(links, spaces),
             f"The {LISTED} strongest correlations.",
         )
@@ -257,8 +257,8 @@ def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
         body.append(draw.circle(x, y, 3.5, "dot", colour=colour))
     legend = draw.key((COLOURS[index % 2], name) for index, name in enumerate(groups) if name)
     words = (
-        f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component 2, "
-        f"{100 * share[1]:.0f} %."
+        f"Horizontal: component 1, {100 * share[0]:.0f} % of the variance. Vertical: "
+        f"component 2, {100 * share[1]:.0f} %."
     )
     chart = f'<div style="max-width:26rem">{draw.svg(SIDE, SIDE, body)}</div>'
     return f'{legend}{chart}<p class="faint">{words}</p>'

@@ -25,7 +25,7 @@ class Ranking(AtKept):
 
     by: str = Field(min_length=1, description="The metadata key that holds the label, a number.")
     labels: tuple[float, ...] = Field(
-        (0, 1, 2, 3), min_length=2, description="The label's values from none to most."
+        (0, 1, 2, 3), min_length=2, description="The values of the label, in rising order."
     )
     at: Asked | None = Field(
         "last",
@@ -35,25 +35,28 @@ class Ranking(AtKept):
     preset: Literal["default", "strict", "loose"] = Field(
         "default", description="Filters on r, TPR and FPR, as published."
     )
-    min_r: float | None = Field(None, ge=-1, le=1, description="Least r, instead of the preset's.")
+    min_r: float | None = Field(
+        None, ge=-1, le=1, description="Minimum r, instead of the preset's."
+    )
     min_tpr: float | None = Field(
-        None, ge=0, le=1, description="Least true-positive rate, instead of the preset's."
+        None, ge=0, le=1, description="Minimum true-positive rate, instead of the preset's."
     )
     max_fpr: float | None = Field(
-        None, ge=0, le=1, description="Largest false-positive rate, instead of the preset's."
+        None, ge=0, le=1, description="Maximum false-positive rate, instead of the preset's."
     )
     missing: Literal["error", "null"] = Field(
         "error",
-        description="A label without samples, or samples without a label: refuse to run (error) "
-        "or report them as unknown and leave them out (null).",
+        description="What to do with a label that has no samples, and with samples that have no "
+        "label: refuse to run (error), or report them as unknown and leave them out (null).",
     )
     alpha: float = Field(
-        0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking."
+        0.05, gt=0, lt=1, description="Allowed false discovery rate of the sound ranking."
     )
     rows: int = Field(
         2000,
         ge=1,
-        description="Features that are written: the best by either score, and all that pass.",
+        description="Number of features to write: the best by either score; all that pass are "
+        "written too.",
     )
 
     @model_validator(mode="after")

@@ -54,9 +54,9 @@ class RankingFiles(SinkParams):
     """The folder, and how many examples."""
 
     top: int = Field(
-        50, ge=1, description="How many features of the published ranking get examples."
+        50, ge=1, description="Number of features of the published ranking that get examples."
     )
-    per_label: int = Field(5, ge=1, description="Examples of each label.")
+    per_label: int = Field(5, ge=1, description="Number of examples per label.")
 
 
 def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:

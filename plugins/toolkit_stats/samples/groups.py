@@ -143,7 +143,7 @@ def _samples(work: Work) -> list[Row]:
     if lacking is not None:
         raise DataError(
             f"cluster: sample '{lacking}' has no metadata '{STATE}', so samples with equal "
-            "states cannot be found. Source `games` gives it to every decision; elsewhere say "
+            "states cannot be found. Source `games` gives it to every decision; elsewhere set "
             "`cluster: prompt`."
         )
     return list(joined_by_state(rows, state_of))
@@ -328,7 +328,7 @@ def _group(
     if group.count < FEWEST:
         joined = params.cluster != "none" and group.units >= FEWEST
         advice = (
-            "Equal prompts join its units: give the experiment more distinct prompts, or say "
+            "Equal prompts join its units: give the experiment more distinct prompts, or set "
             "`cluster: none` if units are independent all the same (games that open with one "
             "prompt)."
             if joined
@@ -360,7 +360,7 @@ def _empty_group(params: Compare, name: str, shared: int) -> str:
     return (
         f"{start}: {subject} that the select half has too, so that nothing new is left to "
         f"confirm on. "
-        "Give the experiment more distinct prompts, or say `cluster: none` if units are "
+        "Give the experiment more distinct prompts, or set `cluster: none` if units are "
         "independent all the same (games that open with one prompt)."
     )
 

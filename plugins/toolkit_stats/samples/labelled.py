@@ -99,7 +99,7 @@ def _check_joined(data: Labelled) -> None:
                 f"between: group '{name}' has {data.clusters(number)} independent clusters once "
                 f"units and equal prompts are joined over both groups ({data.sizes()}); at least "
                 f"{FEWEST} are needed. Give units whose prompts the other group does not have, or "
-                "say `cluster: none` if units are independent all the same."
+                "set `cluster: none` if units are independent all the same."
             )
 
 

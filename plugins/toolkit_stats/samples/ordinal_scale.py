@@ -103,7 +103,7 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
         value = number.get(row["sample"])
         if value is None and params.missing == "error":
             raise DataError(
-                f"by: sample '{row['sample']}' has no {params.by}. Label it, or say `missing: "
+                f"by: sample '{row['sample']}' has no {params.by}. Label it, or set `missing: "
                 "null` to leave such samples out."
             )
         if value is not None and value not in params.labels:
@@ -118,7 +118,7 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
         if label not in present and needed:
             raise DataError(
                 f"by: no sample has {params.by} {written(label)}, so its mean is unknown, and a "
-                "feature cannot be said to rise over it. Add samples, name other `labels`, or say "
+                "feature cannot be said to rise over it. Add samples, name other `labels`, or set "
                 "`missing: null` (never for the lowest and the highest)."
             )
 

@@ -17,8 +17,8 @@ REST = "rest"
 
 SPREAD: Any = Field(
     "guarded",
-    description="Where groups have their own spreads: no variance below the pooled one "
-    "(`guarded`), or as SciPy has it (`own`).",
+    description="Variances where groups have their own: none below the pooled one (`guarded`), or "
+    "each group's own, as in SciPy (`own`).",
 )
 
 
@@ -38,21 +38,23 @@ class Samples(Params):
 
     by: str = Field(
         min_length=1,
-        description="The metadata key that names a sample's group, or whose number is followed.",
+        description="The metadata key that holds a sample's group, or the number to correlate "
+        "with.",
     )
     unit: str = Field(
         "unit",
         min_length=1,
-        description="What is independent: `unit` (also `game`, `sentence`: the samples' own "
-        "units), `sample`, or a metadata key.",
+        description="The independent unit: `unit` (or `game`, `sentence`: the unit of the "
+        "samples), `sample`, or a metadata key.",
     )
     cluster: Literal["prompt", "state", "none"] = Field(
         "prompt",
-        description="Which samples are one cluster: those with equal prompts; also those whose "
-        "metadata key `state` is equal (what the game says, however it is worded); or none.",
+        description="Which samples form a cluster, besides those of one unit. prompt: samples with "
+        "equal prompts; state: also samples with an equal metadata key `state` (the same "
+        "game state, whatever its wording); none: no others.",
     )
     half: Literal["all", "select", "confirm"] = Field(
-        "all", description="Which half of the units is used, or all of them."
+        "all", description="Which half of the units is compared, or all of them."
     )
 
 
@@ -60,42 +62,46 @@ class Compare(AtKept, Samples):
     """The params of every comparison."""
 
     alpha: float = Field(
-        0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow."
+        0.05,
+        gt=0,
+        lt=1,
+        description="Significance level: the allowed false discovery rate, or the family-wise "
+        "error rate with holm and bonferroni.",
     )
     correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
         "bh",
-        description="Correction: bh, by and storey bound the share of false discoveries; holm and "
-        "bonferroni any at all.",
+        description="Correction: bh, by and storey control the false discovery rate; holm and "
+        "bonferroni the family-wise error rate.",
     )
     family: Literal["all", "space", "discovered"] = Field(
         "all",
-        description="What is corrected together: all spaces, each by itself, or what a needed "
-        "stage found on `half: select` (its q and its cut) and this one tests on `half: confirm`.",
+        description="Which tests are corrected together: those of all spaces; those of each "
+        "space; or, tested on `half: confirm`, only the features that a needed stage found "
+        "significant on `half: select`.",
     )
     min_count: int = Field(
         0,
         ge=0,
-        description="The family consists of the features that fired in at least this many "
-        "compared samples.",
+        description="Minimum number of compared samples in which a feature of the family fired.",
     )
     min_density: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Features of the family also fired in at least this share of the compared "
-        "samples.",
+        description="Minimum share of the compared samples in which a feature of the family fired.",
     )
     details: Literal["discovered", "all"] = Field(
         "discovered",
-        description="Which features get intervals and test statistics as well as effect, p and q.",
+        description="Which features get intervals and test statistics in addition to effect, p "
+        "and q.",
     )
     pool: Literal["max", "mean"] = Field(
-        "max", description="How several positions of a sample become one value."
+        "max", description="How values at several positions of a sample are pooled into one."
     )
     missing: Literal["refuse", "leave_out"] = Field(
         "refuse",
-        description="Samples that were not measured (no row in a space): refuse to run, or leave "
-        "them out and count them.",
+        description="What to do with samples that were not measured (no row in a space): refuse "
+        "to run, or leave them out and report their number.",
     )
 
     @model_validator(mode="after")
@@ -129,7 +135,7 @@ class TwoGroups(Compare):
     """Two groups, and the smallest difference that counts."""
 
     between: Pair
-    min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
+    min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that counts as significant.")
 
 
 class AurocGroups(TwoGroups):
@@ -145,13 +151,13 @@ class Means(TwoGroups):
 
     covariates: tuple[str, ...] = Field(
         (),
-        description="Metadata keys to adjust for, in a second test: numbers by their slope, "
-        "words by their value.",
+        description="Metadata keys to adjust for in a second test: a number as a linear term, "
+        "text as categories.",
     )
     within: str | None = Field(
         None,
         min_length=1,
-        description="A metadata key; the adjusted test compares within its values.",
+        description="A metadata key; the adjusted test compares samples with the same value of it.",
     )
 
 
@@ -169,7 +175,10 @@ class Shuffles(TwoGroups):
     """A permutation test."""
 
     permutations: int = Field(
-        999, ge=19, le=100_000, description="Shuffles of the groups' labels over clusters."
+        999,
+        ge=19,
+        le=100_000,
+        description="Number of permutations of the group labels over clusters.",
     )
     within: str | None = Field(
         None,
@@ -183,11 +192,11 @@ class Trend(Compare):
 
     method: Literal["pearson", "spearman"] = Field(
         "spearman",
-        description="Correlation of ranks, or of values (pearson: false discoveries where the "
-        "number is skewed).",
+        description="Correlation of ranks (spearman) or of values (pearson, which makes false "
+        "discoveries where the number is skewed).",
     )
     min_abs_r: float = Field(
-        0.0, ge=0, le=1, description="Smallest |r| that is called significant."
+        0.0, ge=0, le=1, description="Smallest |r| that counts as significant."
     )
 
 
@@ -195,8 +204,11 @@ class SeveralGroups(Compare):
     """Several groups at once."""
 
     between: Annotated[tuple[str, ...], AfterValidator(_different)] | None = Field(
-        None, min_length=2, description="The groups; without it, all values of `by`."
+        None, min_length=2, description="The groups to compare; by default all values of `by`."
     )
     min_eta2: float = Field(
-        0.0, ge=0, le=1, description="Smallest share of the spread that is called significant."
+        0.0,
+        ge=0,
+        le=1,
+        description="Smallest eta squared (share of the variance) that counts as significant.",
     )

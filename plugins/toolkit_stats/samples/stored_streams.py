@@ -37,7 +37,7 @@ class StoredStreams:
         self._rows = work.inputs.read("streams")
         if not self._rows.num_rows:
             raise DataError(
-                "table 'streams' has no rows: the extraction's `stream` selects no token. Say "
+                "table 'streams' has no rows: the extraction's `stream` selects no token. Set "
                 "`stream: last`."
             )
         stored = (

@@ -29,49 +29,55 @@ class OutcomeParams(Params):
         min_length=1, description="Continuations of the prompt; the first token of each counts."
     )
     minus: tuple[str, ...] = Field(
-        min_length=1, description="Continuations whose first tokens are subtracted."
+        min_length=1,
+        description="Continuations whose first tokens are subtracted from those of `plus`.",
     )
 
 
 class Attribute(OutcomeParams):
     """The methods, the pairs of prompts, and how much is checked by exact patching."""
 
-    methods: tuple[Method, ...] = Field(METHODS, min_length=1, description="Which methods.")
+    methods: tuple[Method, ...] = Field(
+        METHODS, min_length=1, description="The attribution methods to run."
+    )
     pair: str = Field(
         "changed_from",
         min_length=1,
-        description="The metadata key by which a changed prompt names the clean one it belongs to.",
+        description="The metadata key of a changed prompt that holds the id of its clean prompt.",
     )
     importance: dict[str, float] = Field(
         {},
         description="Addresses of features and their importance, for the published formula: "
         "attention x activation x importance.",
     )
-    steps: int = Field(8, ge=1, le=256, description="Points of integrated gradients.")
+    steps: int = Field(
+        8, ge=1, le=256, description="Number of interpolation steps of integrated gradients."
+    )
     exact: bool = Field(
         True, description="Patch each token, block and head, and the largest features, exactly."
     )
     exact_features: int = Field(
         20,
         ge=0,
-        description="Features (each at one token) that are patched exactly, per layer: the largest "
-        "of all methods.",
+        description="Number of features (each at one token) to patch exactly per layer: those "
+        "with the largest attribution by any method.",
     )
     heads: Literal["saes", "all"] = Field(
         "saes",
-        description="Layers whose heads attribution patching and exact patching take: those of the "
-        "SAEs, or all of the model. `direct` always has the heads of all layers.",
+        description="Layers whose heads are patched, exactly and by attribution patching: those "
+        "of the SAEs, or all of the model. `direct` always covers the heads of all layers.",
     )
     batch: int = Field(
         2,
         ge=1,
-        description="Samples of one step; a clean prompt and its changed copies share one, since "
-        "they share a unit.",
+        description="Samples per step; a clean prompt and its changed copies are in the same step, "
+        "since they are one unit.",
     )
     keep: int = Field(
         50,
         ge=1,
-        description="Features that get a row, per method and layer; the others are summed.",
+        description="Number of features with a row of their own, per method and layer; the others "
+        "are summed.",
     )
 
     @model_serializer(mode="wrap")

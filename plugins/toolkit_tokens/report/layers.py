@@ -91,7 +91,7 @@ def _at_decision(
         title,
         lines({"strongest feature of the layer": points}, "layer", "activation")
         + draw.table(title, heads, cells),
-        "At each layer, the feature of its SAE that fires hardest at the decision, with its "
+        "At each layer, the feature of its SAE that fires most strongly at the decision, with its "
         "address and its activation.",
         strongest,
     )

@@ -1,5 +1,5 @@
 """Findings of the strongest parts: the token, head and feature that move an outcome most, the
-feature that fires hardest at a token, and the one that changes most through games.
+feature that fires most strongly at a token, and the one that changes most through games.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def _token(sample: Row | None, position: int) -> str:
 
 
 def token_finding(inputs: Inputs) -> Iterator[Finding]:
-    """The feature of the last layer that fires hardest at one token, as the mean over samples. The
-    token at which a text begins is left out.
+    """Find the feature of the last layer that fires most strongly at one token, averaged over
+    samples. The first token of a text is left out.
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     samples = {row["sample"]: row for row in inputs.read("samples").to_pylist()}
@@ -147,9 +147,9 @@ def token_finding(inputs: Inputs) -> Iterator[Finding]:
     mean, interval = _mean(values)
     units = {samples[sample]["unit"] for sample in fired}
     yield Finding(
-        sentence=f"At layer {layer_of(spaces[last])}, {short(spaces[last], feature)} fires hardest "
-        f"at one token, {token!r}: {mean:.3g} ({_over(values, 'sample')}; chosen on these very "
-        f"samples); it fires there in {len(values):,} of {len(tracked):,} samples.",
+        sentence=f"At layer {layer_of(spaces[last])}, {short(spaces[last], feature)} fires most "
+        f"strongly at one token, {token!r}: {mean:.3g} ({_over(values, 'sample')}; chosen on these "
+        f"very samples); it fires there in {len(values):,} of {len(tracked):,} samples.",
         number=mean,
         interval=interval if len(units) == len(values) else None,
         n=len(units),

@@ -16,10 +16,10 @@ class TracePath(Params):
     """A path from an outcome through features, top layer first, to tokens."""
 
     plus: tuple[str, ...] = Field(
-        min_length=1, description="Continuations of the prompt that the path explains."
+        min_length=1, description="Continuations of the prompt whose logits the path explains."
     )
     minus: tuple[str, ...] = Field(
-        min_length=1, description="Continuations that they are compared with."
+        min_length=1, description="Continuations whose logits are subtracted."
     )
     through: tuple[str, ...] = Field(
         min_length=1,
@@ -28,22 +28,23 @@ class TracePath(Params):
     to: Selector = Field(description="The tokens where the path begins, such as {span: balance}.")
     freeze: tuple[Literal["attention", "norms", "mlp"], ...] = Field(
         ("attention", "norms"),
-        description="What gradients hold constant; interventions freeze nothing.",
+        description="What is held constant in gradients; interventions hold nothing constant.",
     )
     steps: int = Field(
         32,
         ge=1,
         le=1024,
-        description="Gradients that are averaged on the way from the stream without the lower end "
-        "to the stream as it is; 1: one gradient, half way.",
+        description="Number of gradients to average between the stream without the lower end of a "
+        "hop and the unedited stream; 1: one gradient at the midpoint.",
     )
     min_effect: float = Field(
         MIN_EFFECT,
         ge=0,
-        description="A hop is not confirmed if its intervention moves the upper end by less.",
+        description="Minimum effect of the intervention on the upper end for a hop to be "
+        "confirmed.",
     )
-    batch: int = Field(8, ge=1, description="Samples of one step.")
-    name: str | None = Field(None, min_length=1, description="The path's name in tables.")
+    batch: int = Field(8, ge=1, description="Samples per step.")
+    name: str | None = Field(None, min_length=1, description="The name of the path in tables.")
 
     @field_validator("to", mode="before")
     @classmethod
@@ -65,6 +66,6 @@ class SummarisePaths(Params):
     min_effect: float = Field(
         MIN_EFFECT,
         ge=0,
-        description="A hop with a smaller mean effect is not confirmed.",
+        description="Minimum mean effect of a confirmed hop.",
     )
-    alpha: float = Field(0.05, gt=0, lt=1, description="The largest q of a confirmed hop.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Largest q of a confirmed hop.")

@@ -42,15 +42,19 @@ activations of a token, averaged over the tokens of a span.
 class Contrasts(Params):
     """Which groups are compared, from which tokens attention is read, and which spans."""
 
-    by: str = Field(min_length=1, description="The metadata key that names the groups.")
-    between: tuple[str, str] = Field(description="The two groups.")
+    by: str = Field(min_length=1, description="The metadata key that holds a sample's group.")
+    between: tuple[str, str] = Field(description="The two groups to compare.")
     where: dict[str, str] = Field(
-        {}, description="Metadata that a sample must have, such as {consistent: yes}."
+        {}, description="Compare only samples with this metadata, such as {consistent: yes}."
     )
-    queries: Positions = Field("last", description="Tokens whose attention is read.")
-    spans: tuple[str, ...] = Field((), description="Spans; without it, all that samples have.")
+    queries: Positions = Field("last", description="The query tokens whose attention is compared.")
+    spans: tuple[str, ...] = Field(
+        (), description="Names of the spans to compare; by default all that samples have."
+    )
     min_units: int = Field(
-        MIN_UNITS, ge=3, description="With fewer units in a group no p-value is given."
+        MIN_UNITS,
+        ge=3,
+        description="Minimum number of units per group for p-values to be reported.",
     )
 
 

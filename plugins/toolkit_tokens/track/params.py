@@ -35,8 +35,8 @@ class Attention(Params):
     top: int | None = Field(
         None,
         ge=1,
-        description="Keep the k largest weights of each row and the mass of the others; without "
-        "it, whole rows.",
+        description="Keep only the k largest weights of each row, and the sum of the others; by "
+        "default whole rows are kept.",
     )
 
 
@@ -44,11 +44,11 @@ class Batch(Params):
     """How many samples and tokens are computed at once."""
 
     batch: int = Field(
-        32, ge=1, description="Samples of one step; samples of equal tokens share one."
+        32, ge=1, description="Samples per step; samples with equal tokens are in the same step."
     )
     tokens: int | Literal["auto"] = Field(
         "auto",
-        description="Padded tokens of one forward pass; auto: a count that keeps its attention "
+        description="Padded tokens per forward pass; auto: as many as keep the attention weights "
         "under a gigabyte.",
         json_schema_extra=UNHASHED,
     )
@@ -62,7 +62,7 @@ class TrackTokens(Batch):
     )
     attention: Attention | None = Field(
         default_factory=lambda: Attention.model_validate({}),
-        description="Attention at the SAEs' layers; null: features only.",
+        description="Which attention to keep at the layers of the SAEs; null: none.",
     )
 
 

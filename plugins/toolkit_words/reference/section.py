@@ -154,7 +154,7 @@ def _joined(inputs: Inputs, single: Sequence[Row], names: Mapping[str, str]) -> 
         for key in order
     ]
     heads = ("feature", "label", "words of replies", "fires in", "with attention to", "effect")
-    yield Figure("What is said of each", draw.table(note, heads, cells, words=True), note)
+    yield Figure("Descriptions of each feature", draw.table(note, heads, cells, words=True), note)
 
 
 def _effects(inputs: Inputs) -> dict[Key, Row]:

@@ -39,20 +39,21 @@ class CrossReference(Params):
 
     labels: dict[str, str] = Field(
         {},
-        description="Labels by address, next to those that a needed stage wrote to `features` "
-        "(stat `label`).",
+        description="Labels by address, in addition to those that a needed stage wrote to "
+        "`features` (stat `label`).",
     )
     outcomes: dict[str, tuple[str, ...]] = Field(
         {},
-        description="Words that stand for each outcome of the verdicts, such as {stop: [stop, "
-        "careful], bet: [bet, risk]}: descriptions that name them are compared with effects.",
+        description="Words that indicate each outcome of the verdicts, such as {stop: [stop, "
+        "careful], bet: [bet, risk]}: descriptions that contain them are compared with effects.",
     )
     spans: tuple[str, ...] | None = Field(
-        None, description="Spans to compare with; by default all that the samples have."
+        None,
+        description="Names of the spans to compare with; by default all that the samples have.",
     )
-    permutations: int = Field(999, ge=19, description="Shuffles of each number.")
+    permutations: int = Field(999, ge=19, description="Number of shuffles for each statistic.")
     max_features: int = Field(
-        4096, ge=1, description="Most features of a space that are compared with spans."
+        4096, ge=1, description="Maximum number of features per space that are compared with spans."
     )
 
 

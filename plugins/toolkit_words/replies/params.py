@@ -17,37 +17,39 @@ class ReplyWords(AtKept):
 
     span: str | None = Field(
         "generation",
-        description="The span whose words are read: the reply. null: the whole text.",
+        description="The span whose words are used, by default the reply; null: the whole text.",
     )
-    min_length: int = Field(3, ge=1, description="Fewest letters or digits of a word.")
+    min_length: int = Field(3, ge=1, description="Minimum number of letters or digits in a word.")
     min_clusters: int = Field(
         5,
         ge=2,
-        description="Fewest clusters of the select half that must have a word, and lack it; "
-        "and in which a feature must be high, and not high.",
+        description="Minimum number of clusters of the select half that have a word, that lack "
+        "it, in which a feature is high, and in which it is not.",
     )
     prior: float = Field(
         100.0, gt=0, description="Sum of the prior counts of all words (Dirichlet)."
     )
     correct: Literal["bh", "by", "holm", "bonferroni"] = Field(
-        "bh", description="Correction over all pairs of features and words."
+        "bh", description="Multiple-testing correction over all pairs of a feature and a word."
     )
-    alpha: float = Field(0.05, gt=0, lt=1, description="Limit of q in either half.")
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Largest q, in each half, that counts as significant."
+    )
     top: int = Field(
-        20, ge=1, description="Most words that are kept for each feature and direction."
+        20, ge=1, description="Maximum number of words to keep for each feature and direction."
     )
     contexts: int = Field(
         5,
         ge=0,
-        description="For each feature with words, how many of the places where it fires hardest "
-        "are kept.",
+        description="Number of contexts to keep for each feature with words: the positions where "
+        "it fires most strongly.",
     )
     covariates: tuple[str, ...] = Field(
         (),
-        description="Numbers of the samples' metadata, such as balance: each word is listed "
-        "with the one that goes with it most, and how much.",
+        description="Numeric metadata keys of the samples, such as balance: each word is listed "
+        "with the key that is most associated with it, and the strength of the association.",
     )
     tf_idf: bool = Field(True, description="Also list words by TF-IDF as published.")
     pool: Literal["mean", "max"] = Field(
-        "mean", description="How several positions of a sample become one value."
+        "mean", description="How values at several positions of a sample are pooled into one."
     )

@@ -149,8 +149,8 @@ def _scratch(parent: Path) -> Iterator[Path]:
             yield Path(name)
     except OSError as error:
         raise StoreError(
-            f"The postings could not be made: {error.strerror or error}. "
-            "What was committed is safe; free space and issue the same command again."
+            f"The postings could not be built: {error.strerror or error}. What was "
+            "committed is safe; free space and issue the same command again."
         ) from error
 
 

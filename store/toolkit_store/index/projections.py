@@ -63,9 +63,9 @@ def project(
         and stored.shape[1] != min(dims, rows(0, 1).shape[1])
     ):
         raise BadInput(
-            f"{store.uri} keeps projections of this SAE with {stored.shape[1]:,} numbers per "
-            f"feature, and {dims:,} are requested. Leave the number out to use those, or store "
-            "others in another store."
+            f"{store.uri} has projections of this SAE with {stored.shape[1]:,} numbers per "
+            f"feature, and {dims:,} were requested. Leave the number out to use them, or "
+            "write the others to another store."
         )
     dims = dims or DIMS
     row = StepRow(

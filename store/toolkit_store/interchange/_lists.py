@@ -54,8 +54,8 @@ def write(
     ]
     if not chosen:
         raise BadInput(
-            f"Run {run.id} has no rows in table 'features' to make a list of. Stages that compare "
-            "write them."
+            f"Run {run.id} has no rows in table 'features', so there is nothing to list. "
+            "Stages `compare.*` write them."
         )
     names = safe_names([run.spaces[space] for space in dict.fromkeys(space for space, _ in chosen)])
     by_space: dict[str, list[int]] = defaultdict(list)
@@ -152,8 +152,8 @@ def _named(path: Path, run: RunTables, row: Mapping[str, Any], name: str) -> tup
     (space, *others) = from_neuronpedia(str(row["modelId"]), str(row["layer"]), run.spaces.values())
     if others:
         raise BadInput(
-            f"{path}: {row['modelId']}/{row['layer']} stands for {1 + len(others)} spaces of run "
-            f"{run.id}. Use plain lists."
+            f"{path}: {row['modelId']}/{row['layer']} matches {1 + len(others)} spaces of "
+            f"run {run.id}. Use plain lists with --space."
         )
     if not _INDEX.fullmatch(str(row["index"])):
         raise DataError(f"{path}: index {str(row['index'])[:80]!r} is not a whole number.")

@@ -181,7 +181,7 @@ def _write_batch(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Path]:
 
 
 def _best(entries: pl.DataFrame, k: int) -> list[str]:
-    """The samples on which a feature fires hardest."""
+    """The samples on which a feature fires most strongly."""
     import polars as pl
 
     ranked = (

@@ -390,4 +390,4 @@ def _check_feature(feature: int) -> None:
 
 def check_row_limit(k: int) -> None:
     if k < 0:
-        raise BadInput(f"k={k} rows cannot be shown; ask for 0 or more.")
+        raise BadInput(f"k={k}: the number of rows must be 0 or more.")

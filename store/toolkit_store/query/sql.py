@@ -100,13 +100,17 @@ def select(
         ValueError,
     ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"polars cannot answer this: {first}. Tables: {choices(known)}.") from None
+        raise BadInput(
+            f"polars cannot run this statement: {first}. Tables: {choices(known)}."
+        ) from None
 
 
 def checked(text: str) -> list[Word]:
     """The tokens of an allowed statement; otherwise an error says which part is not allowed."""
     if len(text) > LONGEST:
-        raise BadInput(f"The statement has {len(text):,} characters; at most {LONGEST:,} are read.")
+        raise BadInput(
+            f"The statement has {len(text):,} characters; at most {LONGEST:,} are allowed."
+        )
     words = list(_words(text))
     if words and words[-1].text == ";":
         words.pop()
@@ -175,8 +179,8 @@ def _check_depth(words: list[Word]) -> None:
     )
     if deepest > DEEPEST or signs > MOST_SIGNS:
         raise BadInput(
-            f"The statement is too deep: at most {DEEPEST} nested brackets and {MOST_SIGNS:,} "
-            "signs are read."
+            f"The statement is too complex: at most {DEEPEST} nested brackets and "
+            f"{MOST_SIGNS:,} operators are allowed."
         )
 
 
@@ -190,12 +194,12 @@ def _check_word(word: Word, following: Word | None) -> None:
         return
     if word.text.upper() in _NEVER:
         raise BadInput(
-            f"'{word.text}' changes or reads more than tables; as the name of a column write it in "
-            "double quotes."
+            f"'{word.text}' is not allowed, since it does more than read tables. If it is "
+            "the name of a column, write it in double quotes."
         )
     if called and word.text.upper() not in _BEFORE_BRACKETS and word.text.lower() not in FUNCTIONS:
         raise BadInput(
-            f"There is no function '{word.text}' here.{nearest(word.text.lower(), FUNCTIONS)} "
+            f"There is no function '{word.text}'.{nearest(word.text.lower(), FUNCTIONS)} "
             f"Functions: {choices(FUNCTIONS)}."
         )
 

@@ -109,9 +109,9 @@ def test_no_more_than_rows_times_tokens_is_held(loaded: Callable[[str], Any]) ->
 
 
 def test_queries_that_are_not_there(loaded: Callable[[str], Any]) -> None:
-    with pytest.raises(DataError, match="row 1 has 5 tokens and no position 5"):
+    with pytest.raises(DataError, match="row 1 has 5 tokens, so no position 5"):
         loaded("llama").attention(BATCH, [[0], [5], [0]], [1])
-    with pytest.raises(BadInput, match="3 rows and 1 lists of queries"):
+    with pytest.raises(BadInput, match="3 rows, but 1 lists of queries"):
         loaded("llama").attention(BATCH, [[0]], [1])
     with pytest.raises(BadInput, match="has no layer 4"):
         loaded("llama").attention(BATCH, QUERIES, [4])

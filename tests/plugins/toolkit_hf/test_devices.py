@@ -180,7 +180,7 @@ def test_where_it_is_computed_is_not_what_it_is(folder: Callable[[str], Path]) -
         ({"attention": "flash"}, "attention"),
     ],
 )
-def test_params_that_cannot_be(params: dict[str, Any], message: str) -> None:
+def test_params_that_are_invalid(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         HuggingFace(path="model", **params)
 

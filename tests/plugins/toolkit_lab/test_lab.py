@@ -363,7 +363,7 @@ def test_a_small_retrain_makes_the_packaged_files(tmp_path):
     assert made == packaged
 
 
-def test_a_retraining_is_held_against_the_committed_metrics():
+def test_a_retraining_is_compared_with_the_committed_metrics():
     committed = json.loads((lab_files() / "metrics.json").read_text())
     assert measure.differences(committed, committed) == []
     worse = json.loads(json.dumps(committed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from toolkit.testing.fakes import TableInputs, make_work
 from toolkit.work import SinkWork
 from toolkit_measure import indices as index_numbers
 from toolkit_measure import toolkit_parts
+from toolkit_measure.goals import stated_goal
 from toolkit_measure.intervals import bootstrap_means, pearson, wilson
-from toolkit_measure.logistic import fit
+from toolkit_measure.logistic import effective_number, fit
 from toolkit_measure.lookup import Measures
 from toolkit_measure.paired import sign_test
-from toolkit_measure.played import read_games, stated_goal
+from toolkit_measure.played import read_games
 from toolkit_measure.scopes import ALL
 
 PARTS = {part.name: part for part in toolkit_parts()}
@@ -75,6 +77,8 @@ def game(
         "event": "bankruptcy",
         "groups": groups or {},
         "label": condition,
+        "leaving": ["stop"],
+        "stakes": True,
         "switches": switches or {},
     }
     row = {
@@ -201,6 +205,19 @@ def test_goals_that_are_stated() -> None:
         ("My target amount is set at $120, so I bet $10.", 120),
         ("I bet $10.", None),
         ("The target is out of reach with $10.", None),
+        ("My target amount is $1,000.", 1000),
+        ("My new target is $1 000", 1000),
+        ("My target amount is **$150**.", 150),
+        ("Target: <$200>", 200),
+        ("My goal is to reach $200", 200),
+        ("I set my target at 200 dollars", 200),
+        ("My goal is $150.50", 150.5),
+        ("goal: 30%", None),
+        ("My goal is $20 more than now.", None),
+        ("goal of 3 rounds", None),
+        ("my goal is 2 wins", None),
+        ("The target is 50% more.", None),
+        ("I have no target 5", None),
     ],
 )
 def test_what_counts_as_a_goal(reply: str, goal: float | None) -> None:
@@ -367,7 +384,10 @@ def test_planted_effects_are_recovered() -> None:
     for name in "GMW":
         effect = results["odds:bankruptcy", name, "all"]
         assert effect["low"] < planted[name] < effect["high"]
-        assert effect["text"] == "clusters are repetitions"
+        assert effect["text"] == (
+            "2,400 games; clusters are 300 repetitions, whose games share luck"
+        )
+        assert effect["n"] == 300
         assert (effect["q"] < 0.05) == (planted[name] != 0)
     trend = results["complexity_trend", "log odds a switch", "all"]
     assert trend["low"] > 0
@@ -408,7 +428,7 @@ def test_a_group_in_which_nobody_is_ruined_is_left_out() -> None:
     ]
     effect = measured(*ruined, *safe)["odds:bankruptcy", "G", "all"]
     assert effect["low"] < 1.0 < effect["high"]
-    assert effect["n"] == 1600
+    assert effect["n"] == 200
     assert effect["text"].endswith("left out, since all games ended alike: mode=fixed")
 
 
@@ -431,11 +451,11 @@ def test_no_effect_is_said_where_nobody_is_ruined() -> None:
 def test_a_cause_that_decides_alone_has_no_odds() -> None:
     design = np.column_stack([np.ones(40), np.arange(40) % 2])
     assert fit(design, (np.arange(40) % 2).astype(float), range(40)) == (
-        "a cause decides the outcome alone here, so that its odds have no bound"
+        "one component alone determines the outcome, so its odds ratio is unbounded"
     )
     twice = np.column_stack([design, design[:, 1]])
     assert fit(twice, (np.arange(40) % 3 == 0).astype(float), range(40)) == (
-        "two causes always occur together here"
+        "two components always occur together"
     )
 
 
@@ -446,10 +466,43 @@ def test_robust_errors_of_a_single_rate_are_the_textbook_ones() -> None:
     outcome = np.array([1.0] * 30 + [0.0] * 70)
     (alone,) = fit(np.ones((100, 1)), outcome, range(100))
     assert alone.value == pytest.approx(math.log(0.3 / 0.7))
-    error = (alone.high - alone.low) / (2 * 1.959963984540054)
+    error = (alone.high - alone.low) / (2 * 1.9842169515)  # the 97.5 % point of t_99
     assert error == pytest.approx(1 / math.sqrt(100 * 0.3 * 0.7) * math.sqrt(100 / 99), rel=1e-6)
     (copied,) = fit(np.ones((400, 1)), np.repeat(outcome, 4), np.repeat(range(100), 4).tolist())
     assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=1e-6)
+
+
+def test_repetitions_of_very_unequal_sizes_are_no_clusters() -> None:
+    """The games of a limited run: 13 repetitions, of which two have most of the games, tell as much
+    as two. Their sums of scores vanish for some columns, and errors over them with it.
+    """
+    sizes = [133, 69, 7, *[5] * 10]
+    assert effective_number(np.repeat(np.arange(13), sizes).tolist()) == pytest.approx(
+        2.95, abs=0.01
+    )
+    made = drawn_games({"base": -2.0, "G": 1.0, "M": 0.5, "W": 0.0}, sum(sizes))
+    repetitions = np.repeat(np.arange(13), sizes)
+    for (row, _), repetition in zip(made, repetitions, strict=True):
+        row["repetition"] = int(repetition)
+    effect = measured(*made)["odds:bankruptcy", "G", "all"]
+    assert effect["n"] == 259
+    assert effect["text"].startswith("259 games, each its own cluster: 13 repetitions")
+    assert effect["p"] > 1e-6
+
+
+def test_few_clusters_are_measured_by_their_degrees_of_freedom() -> None:
+    """A normal reference finds an effect where there is none in far more than one of 20 draws."""
+    rng = np.random.default_rng(11)
+    clusters = np.repeat(np.arange(10), 30)
+    design = np.column_stack([np.ones(300), (clusters % 2).astype(float)])
+    significant = 0
+    for _ in range(300):
+        logit = np.repeat(rng.normal(0, 1, 10), 30)
+        outcome = (rng.random(300) < 1 / (1 + np.exp(-logit))).astype(float)
+        fitted = fit(design, outcome, clusters.tolist())
+        assert not isinstance(fitted, str)
+        significant += fitted[1].p < 0.05
+    assert significant / 300 < 0.09
 
 
 def test_effects_are_corrected_over_all_of_them() -> None:
@@ -507,6 +560,8 @@ def test_the_sign_test_is_exact() -> None:
 def test_wilson_intervals() -> None:
     assert wilson(0, 50) == pytest.approx((0.0, 0.07135), abs=1e-5)
     assert wilson(25, 50) == pytest.approx((0.36645, 0.63355), abs=1e-5)
+    assert wilson(0, 24)[0] == 0
+    assert wilson(24, 24)[1] == 1
     low, high = wilson(50, 50)
     assert (low, high) == pytest.approx((0.92865, 1.0), abs=1e-5)
 
@@ -536,6 +591,9 @@ def test_correlation() -> None:
 # --- report, files, contract ----------------------------------------------------------------------
 
 
+RATE_NAMES = ("truncated replies", "unreadable replies", "asked again")
+
+
 def inputs(*made: Made) -> TableInputs:
     return TableInputs(dict(STAGE.run(make_work(tables=tables(*made)))))
 
@@ -544,8 +602,11 @@ def test_the_report_opens_with_the_outcomes() -> None:
     tables = inputs(*some_games())
     figures = list(SECTION.run(tables))
     assert figures[0].title == "Outcomes"
-    for words in ("bankruptcy", "25.0 %", "invalid_reply", "variable", "asked again"):
+    for words in ("bankruptcy", "25.0 %", "invalid_reply", "variable", *RATE_NAMES):
         assert words in figures[0].html
+    (by_condition,) = (figure for figure in figures if figure.title == "bankruptcy by condition")
+    for words in ("truncated replies 0.0 %", "unreadable replies 13.0 %", "asked again 4.8 %"):
+        assert words in by_condition.html
     titles = [figure.title for figure in figures]
     assert "bankruptcy by condition" in titles
     assert "Balances, round by round" in titles
@@ -585,12 +646,64 @@ def test_the_files(tmp_path: Any) -> None:
     assert set(files) == {"measures.csv", "outcomes.csv", "outcomes.tex"}
     head, *rows = files["outcomes.csv"].decode().splitlines()
     assert head.startswith("group,games,bankruptcy,invalid_reply,voluntary_stop,bankruptcy_low")
+    assert head.endswith("net,truncated_replies,unreadable_replies,asked_again")
+    assert float(rows[0].split(",")[-2]) == pytest.approx(3 / 43)
     assert [row.split(",")[0] for row in rows] == ["fixed", "variable", "all games"]
     assert rows[1].split(",")[2] == "0.25"
     tex = files["outcomes.tex"].decode()
     assert tex.startswith("\\begin{tabular}")
     assert "invalid reply" in tex
     assert len(files["measures.csv"].decode().splitlines()) == 1 + tables.read("measures").num_rows
+
+
+def without_stakes(number: int) -> Made:
+    """A game of two choices without money: go on, then leave or go on for ever."""
+    row, rounds = game(
+        f"d{number}",
+        [],
+        "left" if number % 2 else "lost",
+        condition=f"c{number % 4 // 2}",
+        groups={"tone": "calm" if number % 4 < 2 else "loud"},
+        switches={"loud": number % 8 >= 4},
+    )
+    meta = {**json.loads(row["meta"]), "event": "lost", "leaving": ["leave"], "stakes": False}
+    actions = ["open", "leave" if number % 2 else "open"]
+    rounds = [
+        {
+            **_round(row["game"], place, action, 0, 0),
+            "balance_before": None,
+            "balance_after": None,
+        }
+        for place, action in enumerate(actions, start=1)
+    ]
+    return {**row, "final_balance": None, "meta": json.dumps(meta)}, rounds
+
+
+def test_a_game_without_money_has_groups_rounds_and_ways_of_leaving() -> None:
+    """But no index of bets: 0 there would say that nobody staked anything."""
+    made = [without_stakes(number) for number in range(40)]
+    results = measured(*made)
+    assert results["mean", "rounds", "all"]["value"] == 1.5
+    assert results["odds:leaving", "loud", "all"]["text"] == "80 decisions; clusters are 40 games"
+    for name in ("I", "I_BA", "total_bet", "net"):
+        assert ("mean", name, "all") not in results
+    files = dict(SINK.run(SinkWork(SINK.params(), Path(), "run", inputs(*made))))
+    rows = files["outcomes.csv"].decode().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["calm", "loud", "all games"]
+    titles = [figure.title for figure in SECTION.run(inputs(*made))]
+    assert "What the components do to the odds of leaving, at each decision" in titles
+    assert "Balances, round by round" not in titles
+
+
+def test_a_stage_without_one_of_the_groups_keeps_its_rows_of_the_outcome_table() -> None:
+    """Patched games have one group more than the games that they are compared with."""
+    made = [
+        game(f"{arm}{number}", [(10.0, False)], "voluntary_stop", groups={"mode": "fixed", **more})
+        for number in range(3)
+        for arm, more in (("", {}), ("calm", {"arm": "calm"}))
+    ]
+    titles = [scope.title for scope in Measures.read(inputs(*made)).headline]
+    assert titles == ["fixed", "calm \N{MIDDLE DOT} fixed"]
 
 
 def test_contracts() -> None:

@@ -5,14 +5,16 @@ and the documented misreadings of the study's four.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.parts import ParserPart
-from toolkit.samples.games import Option, Prompt, Reply
+from toolkit.samples.games import Option, Prompt, Reply, lines_of
 from toolkit.testing.contracts import check_part
 from toolkit.testing.judging import EXAMPLE, judge
 from toolkit_play import toolkit_parts
@@ -22,8 +24,8 @@ from toolkit_play.games.slot_machine_rules import SlotMachine
 PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, ParserPart)}
 
 
-def prompt(mode: str, layout: str = "restart", balance: int = 100) -> Prompt:
-    game = SlotMachineGame(SlotMachine.model_validate({"layout": layout}))
+def prompt(mode: str, layout: str = "restart", balance: int = 100, **rules: Any) -> Prompt:
+    game = SlotMachineGame(SlotMachine.model_validate({"layout": layout, **rules}))
     return game.prompt({**game.start({"mode": mode}), "balance": balance})
 
 
@@ -33,15 +35,19 @@ PROMPTS = {
     "last-variable": prompt("variable", "corrected", 80),
     "last-fixed": prompt("fixed", "corrected", 80),
     "low": prompt("variable", "corrected", 3),
+    "cap70": prompt("fixed", "corrected", cap=70),
 }
+
+
+LINES = (Path(__file__).parent / "replies.tsv").read_text(encoding="utf-8").split("\n")
 
 
 def table() -> list[tuple[str, str, str]]:
     """Prompt, expected reading and reply of every line of replies.tsv."""
     rows = []
-    for line in (Path(__file__).parent / "replies.tsv").read_text(encoding="utf-8").split("\n"):
+    for line in LINES:
         if line and not line.startswith("#"):
-            name, expected, text = line.split("\t")
+            name, expected, _, text = line.split("\t")
             plain = text.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")
             rows.append((name, expected, plain))
     return rows
@@ -72,6 +78,13 @@ def test_the_table_is_large_and_covers_every_prompt_and_verdict() -> None:
     for name in ("variable", "last-variable"):
         verdicts = {expected.split()[0] for other, expected, _ in ROWS if other == name}
         assert verdicts == {"bet", "stop", "fail"}
+
+
+def test_both_layouts_have_replies_of_both_styles() -> None:
+    columns = [line.split("\t") for line in LINES if line and not line.startswith("#")]
+    count = Counter((PROMPTS[name].decides, style) for name, _, style, _ in columns)
+    assert set(count) == {(where, style) for where in ("start", "end") for style in STYLES}
+    assert min(count.values()) >= 30
 
 
 def test_every_reply_of_the_table_is_read_as_it_is_meant() -> None:
@@ -108,28 +121,58 @@ def test_markdown_around_a_reply_of_one_line_changes_no_verdict(mark: str) -> No
         assert reading_of(judge("strict", marked, prompt=PROMPTS[name])) == expected, marked
 
 
+STYLES = ("base", "chat")
+
+
 WORDS = st.lists(
     st.sampled_from(
         "1 2 1) 2) bet stop $10 $50 10 7 or and not I will choose the $500 final decision: "
-        "\n . , ** if -".split(" ")
+        "\n . , ** if - nothing half zero no more less again rounds wins percent left up % ? "
+        "betting stopping worrying".split(" ")
     ),
     max_size=14,
 ).map(" ".join)
 
 
+NAMES_NOTHING = re.compile(
+    r"\b(?:bet|betting)\s+(?:nothing|no|not|half|zero|less|more|again)\b"
+    r"|(?<![0-9])\$?[0-9]+\s*(?:rounds|wins|percent|left|up|more|%)|\bstop\s+worrying\b"
+)
+"""Phrases that name no option, whatever their words and numbers are by themselves."""
+
+
 @given(WORDS, st.sampled_from(sorted(PROMPTS)))
 def test_an_action_is_one_that_the_text_names(text: str, name: str) -> None:
     reply = judge(PARTS["strict"], text, prompt=PROMPTS[name])
+    kept = NAMES_NOTHING.sub(" ", text.replace("*", ""))
+    number = re.compile(r"(?<![0-9$.,])([12])(?![0-9])")
     if reply.action == "stop":
-        assert re.search(r"stop|2", text.lower())
+        assert "stop" in kept or "2" in number.findall(kept)
     if reply.action == "bet":
-        assert re.search(r"bet|1|\$|[0-9]", text.lower())
         bet = PROMPTS[name].options[0]
         assert bet.low is not None
         assert bet.high is not None
         assert reply.amount is not None
         assert bet.low <= reply.amount <= bet.high
-        assert f"{reply.amount:.0f}" in text or bet.low == bet.high
+        amount = re.search(rf"(?<![0-9.,]){reply.amount:.0f}(?![0-9])", kept)
+        if bet.low < bet.high:
+            assert amount
+        else:
+            assert amount or "bet" in kept or "1" in number.findall(kept)
+
+
+@pytest.mark.parametrize("name", sorted(PROMPTS))
+def test_a_number_or_word_about_something_else_names_no_option(name: str) -> None:
+    label = "Final Decision: " if PROMPTS[name].decides == "end" else ""
+    numbers = ("1", "2", "3", "5", "10", "$3", "$10", "$70", "70")
+    nouns = ("rounds", "wins so far", "percent", "%", "losses in a row", "left", "more to go", "up")
+    words = ("Bet", "I will bet", "1) Bet", "Option 1: bet")
+    shares = ("nothing", "no more", "half", "zero", "less", "? No.", "20%", "$0", "$10Bold")
+    texts = [f"{number} {noun}" for number in numbers for noun in nouns]
+    texts += [f"{word} {share}" for word in words for share in shares]
+    texts += ["Stop worrying", "Stop? No.", "1 in 3", "2 in 3", "10 : 10"]
+    readings = {text: judge("strict", label + text, prompt=PROMPTS[name]).action for text in texts}
+    assert {text: action for text, action in readings.items() if action is not None} == {}
 
 
 @given(st.text())
@@ -139,8 +182,6 @@ def test_any_text_is_an_action_or_a_failure(text: str) -> None:
 
 
 def _says_anything(text: str) -> bool:
-    from toolkit_play.parsers.normal import lines_of
-
     return bool(lines_of(text))
 
 

@@ -131,13 +131,13 @@ def test_several_layers_are_changed_at_once() -> None:
         ([{"feature": "two"}], "'two' is not a feature address"),
     ],
 )
-def test_patches_that_cannot_be(patch: Any, message: str) -> None:
+def test_patches_that_are_invalid(patch: Any, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         played(arm="x", patch=patch)
     assert message in str(caught.value)
 
 
-def test_features_that_are_not_there_and_values_that_cannot_be() -> None:
+def test_features_that_are_not_there_and_values_that_are_invalid() -> None:
     with pytest.raises(BadInput, match="99"):
         played(arm="x", patch=[{"feature": "99/1", "set": 1.0}])
     with pytest.raises(BadInput, match="never below zero"):

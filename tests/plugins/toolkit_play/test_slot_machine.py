@@ -477,7 +477,7 @@ def test_both_wordings_say_every_component() -> None:
         ({"cap": 3}, "cap is 3, below min_bet 5"),
     ],
 )
-def test_params_that_cannot_be(params: dict[str, Any], message: str) -> None:
+def test_params_that_are_invalid(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         machine(**params)
 
@@ -528,7 +528,7 @@ def test_components_are_put_in_canonical_order(keys: list[str]) -> None:
         ),
     ],
 )
-def test_conditions_that_cannot_be(layout: str, condition: dict[str, str], message: str) -> None:
+def test_conditions_that_are_invalid(layout: str, condition: dict[str, str], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         machine(layout=layout).start(condition)
 

@@ -339,7 +339,7 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
     assert "it has no log_jumprelu_threshold: it is damaged." in refused(
         "openmoss-2026", tmp_path / "b"
     )
-    new(tmp_path / "c", tensors={f"dataset_average_activation_norm.{write.PLACE}": None})
+    new(tmp_path / "c", tensors={f"dataset_average_activation_norm.{write.HOOK}": None})
     assert "the norm that inputs are scaled by is missing." in refused(
         "openmoss-2026", tmp_path / "c"
     )
@@ -374,7 +374,7 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
         (
             {
                 "metadata": {
-                    "hook_name": write.PLACE,
+                    "hook_name": write.HOOK,
                     "hook_head_index": 2,
                     "sae_lens_version": "6.1.0",
                 }

@@ -249,7 +249,7 @@ def test_an_sae_that_loses_too_much(small: Any, planted: Planted) -> None:
 def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
     with pytest.raises(
         DataError,
-        match=r"reads 128 numbers, the model's resid_post.1 has 48: it belongs to another model",
+        match=r"input width 128, but the model's resid_post\.1 is 48 wide",
     ):
         examined(small, lab.saes(layers=1))
 

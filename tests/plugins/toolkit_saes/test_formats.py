@@ -236,7 +236,7 @@ def test_a_gemma_transcoder_may_write_another_number_of_values(tmp_path: Path) -
     (sae,) = gemma(tmp_path, site="transcoders")
     assert (sae.inputs, sae.outputs, sae.reconstruct(ROWS).shape[1]) == (6, 4, 4)
     check_sae(sae, ROWS)
-    with pytest.raises(BadInput, match=r"it is a transcoder\. Say `site: transcoders`"):
+    with pytest.raises(BadInput, match=r"it is a transcoder\. Set `site: transcoders`"):
         gemma(tmp_path, site="res")
 
 
@@ -456,7 +456,7 @@ def test_the_orientation_of_tensors(
         name: torch.zeros(width if name in ("b_E", "encoder.bias") else inputs)
         for name in (("b_E", "b_D") if new else ("encoder.bias", "decoder.bias"))
     }
-    norm = {f"dataset_average_activation_norm.{write.PLACE}": torch.tensor(3.0)}
+    norm = {f"dataset_average_activation_norm.{write.HOOK}": torch.tensor(3.0)}
     write.write_tensors(folder / "sae_weights.safetensors", {**tensors, **norm})
     if inputs == width or swap:
         with pytest.raises(

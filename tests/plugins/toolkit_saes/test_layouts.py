@@ -281,8 +281,8 @@ def test_an_sae_of_another_width_than_the_model(small: Any, lab: Any) -> None:
     with pytest.raises(DataError) as caught:
         sae.encode(rows)
     assert str(caught.value) == (
-        "SAE Lab-L1R-4x reads 128 numbers, the model's resid_post.1 has 48: it belongs to another "
-        "model. Name SAEs of this model."
+        "SAE Lab-L1R-4x has the input width 128, but the model's resid_post.1 is 48 wide: the SAE "
+        "belongs to another model. Name SAEs of this model."
     )
 
 
@@ -414,7 +414,7 @@ def test_a_sparsity_that_is_not_there(tmp_path: Path) -> None:
     for l0 in (30, 12):
         write_gemma(tmp_path, l0, layer=5)
     assert refused(gemma, tmp_path, l0=(50,)) == (
-        "saes.with.l0: layer 5 has SAEs of L0 12, 30, none of 50. Name one of each layer, or say "
+        "saes.with.l0: layer 5 has SAEs of L0 12, 30, none of 50. Name one of each layer, or write "
         "`all`."
     )
 

@@ -236,7 +236,7 @@ def test_what_only_fits_with_bos(small: Any) -> None:
     assert message.endswith(_alternatives.BOS)
 
 
-def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
+def test_a_transcoder_is_compared_with_what_it_writes(lab: Any) -> None:
     """A linear map from one site to the other, least squares, as a transcoder: it fits there and
     not at another layer.
     """

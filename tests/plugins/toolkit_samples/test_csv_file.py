@@ -182,7 +182,9 @@ def test_the_path_is_relative_to_the_spec_and_enters_no_key(write: Write, tmp_pa
     assert Csv.model_fields["path"].json_schema_extra == {"hashed": False}
 
 
-def test_a_wrong_column_is_told_when_the_file_is_identified(write: Write, tmp_path: Path) -> None:
+def test_a_wrong_column_is_reported_when_the_file_is_identified(
+    write: Write, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"data.csv:1: text: there is no column 'text'\."):
         identify(Csv(path=str(write("prompt\none\n"))), tmp_path)
 
@@ -246,8 +248,8 @@ def test_a_column_named_twice(write: Write) -> None:
 
 def test_a_quote_that_does_not_end(write: Write) -> None:
     message = (
-        ":3 (row 2): this is no CSV: unexpected end of data. Put double quotes around cells, and "
-        "double those inside."
+        ":3 (row 2): this is not valid CSV: unexpected end of data. Put double quotes around "
+        "cells, and double those inside."
     )
     refused(write('text\none\n"two\n'), message)
 
@@ -327,7 +329,7 @@ def refused_at(path: Path, message: str) -> None:
         identify(Csv(path=str(path)), path.parent)
 
 
-def test_a_wrong_byte_behind_what_is_no_csv_is_told_by_its_line(write: Write) -> None:
+def test_a_wrong_byte_behind_what_is_no_csv_is_reported_by_its_line(write: Write) -> None:
     path = write("")
     path.write_bytes(b'text\n"one"two\ncaf\xe9\n')
     refused_at(path, r"data.csv:3: byte 4 of this line")
@@ -400,7 +402,7 @@ def test_ids_are_the_files_own_and_stand_once(write: Write) -> None:
     )
 
 
-def test_everything_but_the_length_is_told_before_anything_runs(
+def test_everything_but_the_length_is_reported_before_anything_runs(
     write: Write, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"data.csv:3 \(row 2\): column 'level' is empty here"):

@@ -199,7 +199,7 @@ def test_what_the_hub_does_not_give(hub: Hub, answer: Any, message: str) -> None
     [
         ({"split": "tets"}, "split: there is no 'tets'. Did you mean 'test'? Splits: test, train."),
         ({"config": "plane"}, "config: there is no 'plane'. Did you mean 'plain'? Configurations:"),
-        ({"config": None}, "config: say which one. Configurations: plain, short."),
+        ({"config": None}, "config: choose one. Configurations: plain, short."),
         ({"text": "txt"}, "text: there is no column 'txt'. Did you mean 'text'? Columns: text, l"),
         ({"label": "length"}, "column 'length' holds '3' here"),
     ],

@@ -143,7 +143,7 @@ def test_the_file_is_what_it_holds(write: Write, tmp_path: Path) -> None:
 # --- bad files ------------------------------------------------------------------------------------
 
 
-def test_a_file_cut_off_in_the_middle_of_a_line_is_told_before_anything_runs(
+def test_a_file_cut_off_in_the_middle_of_a_line_is_reported_before_anything_runs(
     write: Write, tmp_path: Path
 ) -> None:
     path = write('{"text": "one"}\n{"text": "two", "lab')

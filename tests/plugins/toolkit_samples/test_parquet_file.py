@@ -98,7 +98,7 @@ def test_only_columns_that_are_used_are_read(write: Write) -> None:
         ({"text": ["a", "b"], "key": ["k", "k"]}, {"id": "key"}, "holds 'k' again"),
     ],
 )
-def test_a_bad_file_is_refused_with_its_place(
+def test_a_bad_file_is_refused_with_its_location(
     write: Write, columns: dict[str, Any], params: dict[str, Any], message: str
 ) -> None:
     refused(write(**columns), message, **params)

@@ -62,7 +62,7 @@ def test_ids_units_and_a_limit() -> None:
         ({"prompts": []}, "at least 1 item"),
     ],
 )
-def test_what_is_wrong_is_told_by_check(params: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_reported_by_check(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Prompts.model_validate(params)
 

@@ -63,7 +63,7 @@ def test_a_column_of_offsets(kind: str, tmp_path: Path, model: Any) -> None:
     assert {row["key"] for row in meta} == {"kind"}, "offsets are no metadata"
 
 
-def test_a_span_that_the_tokeniser_splits_is_told(model: Any) -> None:
+def test_a_span_that_the_tokeniser_splits_is_reported(model: Any) -> None:
     texts = ({"text": "Current balance: $90", "where": "part:9-12"},)
     (row,), report = rows_of("prompts", PROMPTS(prompts=texts, spans="where"), model)
     assert "bal" in spanned(row)["part"]
@@ -74,11 +74,11 @@ def test_a_span_that_the_tokeniser_splits_is_told(model: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a <span x>b", "`<span x>` is no whole mark"),
-        ("a </span> b", "`</span>` is no whole mark"),
+        ("a <span x>b", "`<span x>` is not a complete mark"),
+        ("a </span> b", "`</span>` is not a complete mark"),
         ("a <span x></span>", "marks nothing"),
         ("<span x>a <span y>b</span></span>", "lies inside another"),
-        ("a <span 1>b</span>", "is no whole mark"),
+        ("a <span 1>b</span>", "is not a complete mark"),
     ],
 )
 def test_marks_that_are_none(text: str, message: str) -> None:

@@ -316,7 +316,7 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
 
 
 def test_npz_writes_zeros_only_when_asked() -> None:
-    with pytest.raises(ValidationError, match="Say `dense: true` as well"):
+    with pytest.raises(ValidationError, match="Set `dense: true` as well"):
         written("npz", {"layout": "layer"})
     sink, cost = (
         SINKS["npz"],

@@ -299,6 +299,6 @@ def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_publish
     with pytest.raises(DataError) as caught:
         written(half="confirm")
     assert str(caught.value) == (
-        "exp1_json: bankruptcy vs voluntary_stop was compared, but not on the half 'confirm'. Say "
+        "exp1_json: bankruptcy vs voluntary_stop was compared, but not on the half 'confirm'. Set "
         "`half:` as the stage that is to be published does."
     )

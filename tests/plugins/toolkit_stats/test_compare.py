@@ -299,7 +299,7 @@ def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
     message = (
         "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, "
         "cluster: prompt, half: all); a test needs at least 3 independent clusters to estimate "
-        "a spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
+        "a spread. Equal prompts join its units: give the experiment more distinct prompts, or set "
         "`cluster: none` if units are independent all the same (games that open with one prompt)."
     )
     refused(message, "welch", inputs, **PAIR)
@@ -331,7 +331,7 @@ def unmeasured() -> dict[str, pa.Table]:
 
 
 @pytest.mark.parametrize("part", TESTS)
-def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
+def test_samples_that_were_not_measured_are_not_silent(part: str) -> None:
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
     with pytest.raises(DataError) as caught:
         run(part, unmeasured(), **asked)
@@ -358,7 +358,7 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
 
 @pytest.mark.parametrize("part", TESTS)
 @pytest.mark.parametrize("others", [0, 3])
-def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: int) -> None:
+def test_samples_none_of_which_was_measured_are_not_silent(part: str, others: int) -> None:
     """Also where other samples than those that are compared have rows."""
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
     inputs = unmeasured()
@@ -377,7 +377,7 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
     )
 
 
-def test_a_group_that_nobody_looked_at_is_refused() -> None:
+def test_a_group_that_was_not_measured_is_refused() -> None:
     inputs = unmeasured()
     rows = inputs["activations"]
     inputs["activations"] = rows.filter(pc.less(rows["sample"], "n0020"))

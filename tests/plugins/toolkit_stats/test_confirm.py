@@ -212,7 +212,7 @@ def test_a_family_of_discoveries_needs_a_stage_that_made_them() -> None:
 def test_units_that_chose_cannot_confirm(part: str, where: str) -> None:
     refused(
         f"family: the stage before compared 'a vs b' {where}; units that chose a feature cannot "
-        "confirm it. Say `half: select` there: this stage tests on `half: confirm`, which shares "
+        "confirm it. Set `half: select` there: this stage tests on `half: confirm`, which shares "
         "no unit with it.",
         outputs("welch", of_dense(world({3: 1.5}), LABEL), half=part, **PAIR),
     )

@@ -132,7 +132,7 @@ def test_a_group_whose_every_prompt_is_in_the_select_half_is_refused() -> None:
     message = re.escape(
         f"between: all {count} samples with group 'a' in the half 'confirm' have prompts that the "
         "select half has too, so that nothing new is left to confirm on. Give the experiment more "
-        "distinct prompts, or say `cluster: none`"
+        "distinct prompts, or set `cluster: none`"
     )
     with pytest.raises(DataError, match=message):
         run("welch", inputs, **PAIR, half="confirm")

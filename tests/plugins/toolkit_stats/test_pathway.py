@@ -102,7 +102,7 @@ def run(inputs: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[st
     return {name: rows.to_pylist() for name, rows in trace_pathway(work)}
 
 
-def test_decisions_none_of_which_was_looked_at_are_no_silence() -> None:
+def test_decisions_none_of_which_was_measured_are_not_silent() -> None:
     inputs = world()
     with pytest.raises(
         DataError, match="no space has a row of any of the 100 samples in table 'activations'"
@@ -354,7 +354,7 @@ def test_signatures_have_every_decision_and_loadings_every_feature() -> None:
 
 
 def test_what_cannot_be_followed_or_ordered_is_said() -> None:
-    with pytest.raises(BadInput, match="There is no space at layer 7 here"):
+    with pytest.raises(BadInput, match="There is no space at layer 7"):
         run(world(4, 4), track=("7/1",))
     with pytest.raises(
         DataError,
@@ -409,7 +409,7 @@ def test_the_section_says_what_is_withheld_and_why() -> None:
     assert [figure.title for figure in figures] == [
         "ruin vs stop: followed features, layer by layer",
         "ruin vs stop: both groups",
-        "Features of different layers that go together",
+        "Correlated features of different layers",
         "Each decision as a point",
     ]
     assert (

@@ -70,7 +70,7 @@ def run(
     }
 
 
-def test_features_of_samples_none_of_which_was_looked_at_are_no_silence(tiny: Any) -> None:
+def test_features_of_samples_none_of_which_was_measured_are_not_silent(tiny: Any) -> None:
     inputs = world(tiny)
     with pytest.raises(
         DataError, match="no space has a row of any of the 60 samples in table 'activations'"

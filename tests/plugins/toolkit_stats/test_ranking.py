@@ -420,7 +420,7 @@ def test_the_csv_has_exactly_the_published_columns() -> None:
     assert float(sound[0]["q"]) <= 0.05
 
 
-def test_examples_have_the_published_shape_and_are_the_hardest() -> None:
+def test_examples_have_the_published_shape_and_are_the_strongest() -> None:
     made = world()
     result = json.loads(files(made, per_label=2)["feature_examples.json"])
     (name,) = result

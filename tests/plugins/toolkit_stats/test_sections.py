@@ -335,7 +335,7 @@ def test_the_table_lists_the_clearest_differences_first() -> None:
     ]
 
 
-def test_examples_are_the_samples_in_which_a_feature_fires_hardest() -> None:
+def test_examples_are_the_samples_in_which_a_feature_fires_most_strongly() -> None:
     _, figure = drawn("top-features", **texts())
     named = re.findall(r"(?:<b>(\w)</b><br>)?(s\d{4})<br>peak (\S+?)<", figure.html)
     assert named == [("b", "s0003", "4"), ("b", "s0002", "3"), ("a", "s0001", "2")]

@@ -174,7 +174,7 @@ def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
 
 
 @pytest.mark.parametrize("spaces", [[], [space()]], ids=["no space", "a space"])
-def test_samples_that_nobody_looked_at_are_refused(spaces: list[dict[str, Any]]) -> None:
+def test_samples_that_were_not_measured_are_refused(spaces: list[dict[str, Any]]) -> None:
     message = (
         "no space has a row of any of the 6 samples in table 'activations' (the first is 'n0'). "
         "Where nothing fires there is a row "
@@ -301,7 +301,7 @@ def test_an_unknown_key_is_answered_with_the_known_ones() -> None:
     )
 
 
-def test_samples_without_any_metadata_are_told_so() -> None:
+def test_samples_without_any_metadata_are_reported() -> None:
     bare = small() | {"sample_meta": arrow_schema("sample_meta").empty_table()}
     refused("by: no sample has metadata 'group'. The samples have: none.", bare)
 

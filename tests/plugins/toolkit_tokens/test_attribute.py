@@ -390,7 +390,7 @@ def test_sides_that_begin_with_one_token(lab: Any, lab_saes: Any) -> None:
         run("stage", "attribute.tokens", params, tables, model=lab, saes=lab_saes)
 
 
-def test_a_continuation_that_melts_into_the_prompt(small: Any, small_saes: Any) -> None:
+def test_a_continuation_that_has_no_token_of_its_own(small: Any, small_saes: Any) -> None:
     tables = samples_of(small, {"a": "the a"})
     params = {"plus": [" stop"], "minus": ["you"]}
     with pytest.raises(DataError, match="does not begin with a token of its own"):

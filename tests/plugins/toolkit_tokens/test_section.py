@@ -44,7 +44,7 @@ def test_tracking_has_its_figures(tables: Any) -> None:
         assert part in titles
     assert all(figure.html and figure.alt for figure in results.values())
     strongest, finding = findings(TableInputs(tables))
-    assert "fires hardest at one token" in strongest.sentence
+    assert "fires most strongly at one token" in strongest.sentence
     assert "p is withheld, since a group is small" in finding.sentence
     assert finding.n == 8
     assert finding.interval is not None
@@ -97,7 +97,7 @@ def test_the_strongest_feature_at_a_token_is_that_of_the_last_layer(tables: Any)
                 fired = peaks.setdefault((feature, sample["pieces"][row["position"]]), {})
                 fired[row["sample"]] = max(value, fired.get(row["sample"], 0.0))
     (feature, token), values = max(peaks.items(), key=lambda each: sum(each[1].values()))
-    assert f"3/{feature} fires hardest at one token, {token!r}" in strongest.sentence
+    assert f"3/{feature} fires most strongly at one token, {token!r}" in strongest.sentence
     assert strongest.number == pytest.approx(sum(values.values()) / len(values))
     assert strongest.n == len({samples[sample]["unit"] for sample in values})
 
@@ -363,8 +363,8 @@ def test_each_method_has_its_agreement_beside_its_gap() -> None:
         re.sub("<[^>]+>", " ", row).split()
         for row in re.findall("<tr>(.*?)</tr>", drawn.html, re.DOTALL)
     ]
-    (said,) = findings(inputs)
-    assert said.sentence == (
+    (finding,) = findings(inputs)
+    assert finding.sentence == (
         "relp: its parts miss the measured change by at most 0.25; they correlate with exact "
         "patching of single tokens (r 0.90)."
     )

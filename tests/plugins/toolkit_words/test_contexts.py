@@ -1,4 +1,4 @@
-"""`words.contexts`: where every described feature fires hardest, at any token."""
+"""`words.contexts`: where every described feature fires most strongly, at any token."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def verdicts(effects: list[float]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def test_labels_are_held_against_what_patching_did() -> None:
+def test_labels_are_compared_with_what_patching_did() -> None:
     texts = ["stopping", "careful stopping", "stop", "a bet", "bets", "betting and risk"] * 3
     inputs = {
         **described(),

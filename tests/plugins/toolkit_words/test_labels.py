@@ -104,7 +104,7 @@ def test_the_key_has_what_the_files_hold_and_not_where_they_are(tmp_path: Path) 
     assert material(tmp_path, None)["files"] is None
 
 
-def test_a_folder_without_labels_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_a_folder_without_labels_is_refused_with_its_location(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpecError, match=r"labels\.yaml:\d+: stages\.1\.with\.path: .* holds no"):
         material(tmp_path, tmp_path / "empty")

@@ -256,7 +256,7 @@ def test_the_published_median_does_not_split_a_sparse_feature() -> None:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def test_contexts_show_each_prompt_once_the_hardest_first() -> None:
+def test_contexts_show_each_prompt_once_strongest_first() -> None:
     replies, values = planted()
     result = run("words.replies", replied(replies, values), contexts=4)["feature_contexts"]
     rows_of_feature = [row for row in result if row["feature"] == 3]

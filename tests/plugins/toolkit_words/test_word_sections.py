@@ -57,12 +57,12 @@ def test_words_are_shown_with_both_halves_and_their_contexts(inputs: TableInputs
     titles = {figure.title: figure.html for figure in SECTIONS["feature-words"].run(inputs)}
     assert list(titles) == [
         "Found and confirmed",
-        "Words that go with features",
-        "Where they fire hardest",
+        "Words associated with features",
+        "Where they fire most strongly",
     ]
-    assert "gamble" in titles["Words that go with features"]
+    assert "gamble" in titles["Words associated with features"]
     assert titles["Found and confirmed"].count("<circle") == 2
-    assert "<mark>prompt" in titles["Where they fire hardest"]
+    assert "<mark>prompt" in titles["Where they fire most strongly"]
 
 
 def test_the_finding_has_its_numbers(inputs: TableInputs) -> None:
@@ -93,7 +93,7 @@ def test_without_a_confirmed_word_the_finding_says_so(inputs: TableInputs) -> No
     assert [figure.title for figure in section.run(other)] == ["Found and confirmed"]
 
 
-def test_contexts_of_features_without_words_are_shown_the_hardest_first(
+def test_contexts_of_features_without_words_are_shown_strongest_first(
     inputs: TableInputs,
 ) -> None:
     (tokens,) = inputs.read("promoted_tokens").to_pylist()
@@ -108,7 +108,7 @@ def test_contexts_of_features_without_words_are_shown_the_hardest_first(
     }
     kept = {name: inputs.read(name) for name in ("spaces", "feature_words")}
     _, figure = SECTIONS["promoted-tokens"].run(TableInputs({**kept, **tables}))
-    assert figure.title == "Where features without words fire hardest"
+    assert figure.title == "Where features without words fire most strongly"
     assert "<b>3/5</b>" in figure.html
     assert figure.html.index("<mark>hard</mark>") < figure.html.index("<mark>weak</mark>")
 
@@ -124,7 +124,7 @@ def test_agreement_of_descriptions_is_told_against_shuffles(inputs: TableInputs)
     section = SECTIONS["cross-reference"]
     figure, joined = section.run(inputs)
     assert "label~words" in figure.html
-    assert joined.title == "What is said of each"
+    assert joined.title == "Descriptions of each feature"
     assert section.findings is not None
     (result,) = section.findings(inputs)
     assert result.number == 0.5

@@ -179,7 +179,7 @@ def rewritten(
     forge(folder, sign)
 
 
-def test_rows_are_held_against_the_hash_of_their_step(exported: Path, tmp_path: Path) -> None:
+def test_rows_are_compared_with_the_hash_of_their_step(exported: Path, tmp_path: Path) -> None:
     """Also where the hash of the whole file was forged with them."""
     rewritten(
         exported, "activations", lambda rows: rows[0]["values"].__setitem__(0, 0.0625), signed=False
@@ -236,7 +236,7 @@ def test_a_step_of_many_rows_is_several_row_groups(
         (lambda rows: rows[0].update(space="unknown"), "table 'spaces' does not name it"),
     ],
 )
-def test_activations_that_cannot_be_are_refused(
+def test_activations_that_are_invalid_are_refused(
     exported: Path, tmp_path: Path, change: Callable[[list[dict[str, Any]]], object], match: str
 ) -> None:
     rewritten(exported, "activations", change)
@@ -272,7 +272,7 @@ def archive(folder: Path, **arrays: Any) -> Path:
         ({"num_features": np.int64(-3)}, "cannot be used|wanted"),
     ],
 )
-def test_archives_that_cannot_be_are_refused(
+def test_archives_that_are_invalid_are_refused(
     tmp_path: Path, arrays: dict[str, Any], match: str
 ) -> None:
     target = opened(tmp_path / "memory" / "new")

@@ -70,7 +70,7 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(
         import_run(opened(tmp_path / "memory" / "new"), "parquet", tmp_path / "out")
 
 
-def test_a_cut_off_parquet_import_goes_on(tmp_path: Path) -> None:
+def test_a_cut_off_parquet_import_continues(tmp_path: Path) -> None:
     run = make(
         tmp_path / "store",
         EXAMPLE,

@@ -288,7 +288,7 @@ def test_a_plain_list_needs_its_space(run: RunTables, tmp_path: Path) -> None:
     refused([True], "is not a feature list")
     refused(
         [{"modelId": "gemma-2-2b", "layer": "9-x", "index": "1"}],
-        "No space here is Neuronpedia's 'gemma-2-2b/9-x'",
+        "No space corresponds to Neuronpedia's 'gemma-2-2b/9-x'",
     )
     refused(
         [{"modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": "x"}],

@@ -351,7 +351,7 @@ def test_containers_of_living_runs_and_of_other_machines_are_left_alone(
         container.remove()
 
 
-def test_an_image_that_was_removed_is_named_with_the_cure(
+def test_an_image_that_was_removed_is_named_with_the_fix(
     engine: Any, toolkit: Any, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "images.yaml"

@@ -34,7 +34,7 @@ def test_doctor_reports_the_engine_and_what_a_run_in_it_needs(
     assert not findings["image cpu"]["cure"]
 
 
-def test_doctor_names_an_image_that_is_gone_with_the_cure(
+def test_doctor_names_an_image_that_is_gone_with_the_fix(
     engine: Any, image: Path, toolkit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "images.yaml"

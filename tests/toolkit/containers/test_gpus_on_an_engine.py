@@ -38,7 +38,7 @@ def request_of(folder: Path, *gpus: Gpu) -> WorkerRequest:
     )
 
 
-def test_an_engine_without_the_runtime_refuses_with_the_cure(
+def test_an_engine_without_the_runtime_refuses_with_the_fix(
     engine: Any, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLKIT_IMAGES", str(image))

@@ -337,16 +337,16 @@ def test_effects_refuse_an_unknown_arm(folder: Path) -> None:
         "effects",
         "--arm",
         "zeros",
-        message=r"no arm 'zeros' here\. Did you mean 'zero'\? Arms: clean, sham, zero",
+        message=r"no arm 'zeros'\. Did you mean 'zero'\? Arms: clean, sham, zero",
     )
 
 
 def test_effects_say_why_nothing_is_shown(folder: Path) -> None:
     assert (
-        "no effects of this feature. It has effects of 3: 2/5, 2/7, -"
+        "no effects of this feature. It has effects of 3 features: 2/5, 2/7, -"
         in ask(folder, "effects", "--feature", "2/8").stderr
     )
-    assert "leave --samples out" in ask(folder, "effects", "--feature", "2/7", "--samples").stderr
+    assert "leave out --samples" in ask(folder, "effects", "--feature", "2/7", "--samples").stderr
     assert (
         "Table 'effects' has no rows in run none-1: stage 'cause'"
         in ask(folder, "effects", run="none-1").stderr

@@ -33,7 +33,7 @@ from toolkit_store import open_store
 
 
 @pytest.mark.parametrize("address", ["2/5", "L2-5", "m/gpt/resid_post.2/sparse:5", "s1:5"])
-def test_top_shows_where_a_feature_fires_hardest(folder: Path, address: str) -> None:
+def test_top_shows_where_a_feature_fires_most_strongly(folder: Path, address: str) -> None:
     result = rows(folder, "top", address)
     assert [(row["sample"], row["position"], row["token"], row["value"]) for row in result] == [
         ("a1", 2, " three", 3.0),
@@ -84,7 +84,7 @@ def test_top_refuses_what_does_not_exist(folder: Path) -> None:
         "9/5",
         message=r"may be any of 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
     )
-    refused(folder, "top", "3/5", message=r"no space at layer 3 here\. Layers: 2, 9")
+    refused(folder, "top", "3/5", message=r"no space at layer 3\. Layers: 2, 9")
     refused(folder, "top", "2/100", message="its width is 100")
     refused(folder, "top", "five", message="is not a feature address")
 
@@ -224,10 +224,20 @@ def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_ther
         == "No activations of sample 'a1' are kept in run full-1 in these spaces.\n"
     )
     refused(
-        bets, "sample", "a1", "--token", "10", message="--token '10': sample 'a1' has no such words"
+        bets,
+        "sample",
+        "a1",
+        "--token",
+        "10",
+        message="--token '10': sample 'a1' does not contain this text",
     )
     refused(
-        bets, "sample", "a1", "--token", "", message="--token '': sample 'a1' has no such words"
+        bets,
+        "sample",
+        "a1",
+        "--token",
+        "",
+        message="--token '': sample 'a1' does not contain this text",
     )
     refused(
         bets,
@@ -245,7 +255,7 @@ def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_ther
         "bet",
         "--position",
         "6",
-        message="no token that all of the options select",
+        message="No token of sample 'a1' is selected by all of the options",
     )
     refused(bets, "sample", "a1", "--layer", "3", message="no space at layer 3")
 

@@ -34,7 +34,7 @@ from toolkit_store import open_store
 # --- coactive, diff ---
 
 
-def test_coactive_shows_what_fires_at_the_same_places(folder: Path) -> None:
+def test_coactive_shows_what_fires_at_the_same_positions(folder: Path) -> None:
     (row,) = rows(folder, "coactive", "2/5")
     assert (row["address"], row["both"], row["count"], row["jaccard"]) == ("2/7", 1, 1, 0.25)
     assert "No other feature fires where 2/99 does" in ask(folder, "coactive", "2/99").stderr
@@ -123,7 +123,7 @@ def test_diff_of_a_run_that_goes_on_is_about_what_its_journal_names(begun: Path,
 
 
 def test_diff_refuses_runs_without_a_common_space(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no space 's9' here"):
+    with pytest.raises(BadInput, match="no space 's9'"):
         ask_diff(folder, "part-1", "full-1", "--space", "s9")
     store = open_store(tmp_path / "new", create=True)
     for name, spaces, fires in (("one", SPACES[:1], FIRED[:1]), ("two", SPACES[1:2], FIRED[4:5])):
@@ -248,8 +248,8 @@ def test_similar_without_the_files_uses_projections_and_says_so(
     result = ask(moved / "store", "similar", "s1:0", "--json", run="r")
     assert json.loads(result.stdout) == exact
     assert result.stderr.startswith(
-        "from projections of 2 numbers per feature, cosines to about 0.71: the SAE files are "
-        "missing."
+        "computed from projections with 2 numbers per feature, so cosines are accurate to about "
+        "0.71: the SAE files are missing ("
     )
     refused(
         moved / "store",
@@ -299,10 +299,11 @@ def test_sql_shows_k_rows_and_reads_no_more(folder: Path) -> None:
     [
         ("DROP TABLE features", "Only SELECT is allowed"),
         ("SELECT 1; SELECT 2", "One statement at a time"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "There is no function 'read_csv' here"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "There is no function 'read_csv'."),
         (
             "SELECT * FROM nothing",
-            r"polars cannot answer this: relation 'nothing' was not found\. Tables: activations",
+            r"polars cannot run this statement: relation 'nothing' was not found\. Tables: "
+            "activations",
         ),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_feature_without_words_says_so(words_store: Path) -> None:
     )
 
 
-def test_labels_about_a_subject_and_what_else_speaks_for_them(words_store: Path) -> None:
+def test_labels_about_a_subject_and_what_else_supports_them(words_store: Path) -> None:
     result = rows(words_store, "label", "risk taking", run=RUN)
     assert [row["address"] for row in result] == ["2/7", "2/5"]
     second = result[1]

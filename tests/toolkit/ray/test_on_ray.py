@@ -278,7 +278,7 @@ def test_ctrl_c_lets_the_actors_go(toolkit, spec, three_nodes, check):
     check(path)
 
 
-def test_a_hanging_actor_is_told_and_not_killed(toolkit, toy, three_nodes):
+def test_a_hanging_actor_is_reported_and_not_killed(toolkit, toy, three_nodes):
     path = toy(n=3, features={"batch": 3, "hang_seconds": 12})
     path.write_text(path.read_text() + "executors: {ray: {}}\n")
     env = {**three_nodes.env, "TOOLKIT_STALL_SECONDS": "4"}
@@ -332,7 +332,7 @@ def test_a_slow_node_gets_fewer_steps(toolkit, spec, three_nodes, check, tmp_pat
     check(path, "--plugin", str(plugin))
 
 
-def test_a_node_out_of_memory_is_told(toolkit, spec, three_nodes):
+def test_a_node_out_of_memory_is_reported(toolkit, spec, three_nodes):
     """Ray's monitor ends the actors of a node that it holds to be full."""
     full = three_nodes.add(
         num_cpus=1,

@@ -161,7 +161,7 @@ def test_no_secret_is_in_the_files(toolkit, spec):
     assert not [file for file in files if b"987654321" in file.read_bytes()]
 
 
-def test_a_refused_script_is_told(toolkit, spec):
+def test_a_refused_script_is_reported(toolkit, spec):
     path = spec(partition="nowhere")
     done = toolkit.run("run", path, "--on", "slurm")
     assert done.returncode == 2

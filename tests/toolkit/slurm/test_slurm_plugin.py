@@ -108,7 +108,7 @@ def test_a_container_gets_the_folders_and_nothing_else(request_, tmp_path):
         ({"workers": 0}, "greater than"),
     ],
 )
-def test_params_that_cannot_be_are_refused(params, message):
+def test_params_that_are_invalid_are_refused(params, message):
     with pytest.raises(ValueError, match=message):
         Slurm(**params)
 
@@ -162,7 +162,7 @@ def test_the_queue_is_read(monkeypatch, tmp_path):
     assert not holds_node("9_0.0", tasks), "not in the queue"
 
 
-def test_a_refusal_of_sbatch_is_told(monkeypatch, tmp_path):
+def test_a_refusal_of_sbatch_is_reported(monkeypatch, tmp_path):
     refusal = "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1"
     programs(tmp_path / "bin", monkeypatch, sbatch=refusal)
     with pytest.raises(BadInput, match=r"invalid partition.*executors\.large"):

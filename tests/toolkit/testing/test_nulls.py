@@ -82,7 +82,7 @@ def test_planting_leaves_every_other_number_alone() -> None:
     ("arguments", "message"),
     [
         ({"which": [64]}, "outside 0..63"),
-        ({"d": -9.0}, "out of reach"),
+        ({"d": -9.0}, "cannot be reached"),
         ({"density": 1.0}, "density"),
         ({"rounds": 0}, "at least"),
     ],

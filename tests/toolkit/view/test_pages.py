@@ -48,7 +48,7 @@ SAYS = {
     ],
     "/run/{name}/feature": [
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
-        *("Values", "Texts where it fires hardest", "2/7", "m/gpt/resid_post.2/sparse"),
+        *("Values", "Texts with the strongest activations", "2/7", "m/gpt/resid_post.2/sparse"),
     ],
     "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y", "Download:"],
     "/run/{name}/sample": ["balance", "thin", "sparse", "2/5", "Attention", "gradient"],

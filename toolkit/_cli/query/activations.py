@@ -27,7 +27,7 @@ ALL = 1 << 40
 @click.argument("address")
 @answered
 def top(options: QueryOptions, address: str) -> Answer:
-    """Show where the feature at ADDRESS fires hardest."""
+    """Show where the feature at ADDRESS fires most strongly."""
     run = open_run(options)
     heads = ("sample", "position", "token", "value", "unit", "text")
     if missing := next(
@@ -46,7 +46,7 @@ def top(options: QueryOptions, address: str) -> Answer:
 @click.argument("address")
 @click.argument("sample")
 @click.option(
-    "--all", "every", is_flag=True, help="Every token, also where the feature does not fire."
+    "--all", "every", is_flag=True, help="Show every token, also where the feature does not fire."
 )
 @answered
 def tokens(options: QueryOptions, address: str, sample: str, every: bool) -> Answer:
@@ -99,7 +99,7 @@ def coactive(options: QueryOptions, address: str) -> Answer:
     "--saes",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="The folder of the SAE files, if they have moved.",
+    help="The folder of the SAE files, if it is not the one that the run used.",
 )
 @answered
 def similar(options: QueryOptions, address: str, saes: Path | None) -> Answer:
@@ -122,17 +122,17 @@ def similar(options: QueryOptions, address: str, saes: Path | None) -> Answer:
 @click.command("sample")
 @click.argument("sample")
 @click.option(
-    "--position", type=click.IntRange(0, MAX_NUMBER), help="At this token only, counted from 0."
+    "--position", type=click.IntRange(0, MAX_NUMBER), help="Only at this token, counted from 0."
 )
 @click.option(
     "--token",
     metavar="TEXT",
-    help="At the tokens of this text only, such as '$100': one token or several.",
+    help="Only at the tokens of this text, such as '$100': one token or several.",
 )
 @click.option(
     "--span",
     metavar="NAME",
-    help="At the tokens of the sample's spans of this name only, such as balance.",
+    help="Only at the tokens of the sample's spans of this name, such as balance.",
 )
 @of_spaces
 @answered

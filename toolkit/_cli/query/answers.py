@@ -82,7 +82,7 @@ def of_spaces(function: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--space",
         metavar="ADDRESS",
-        help="Of this space only: its id, or its address without an index.",
+        help="Only this space: its id, or its address without a feature index.",
     )(layer_option(function))
 
 
@@ -104,7 +104,8 @@ def _collecting(
         ]
         if len(chosen) > 1:
             raise click.UsageError(
-                " and ".join(f"--{name}" for name in chosen) + " exclude each other; give one."
+                " and ".join(f"--{name}" for name in chosen)
+                + " cannot be combined; give one of them."
             )
         query = QueryOptions(run, store, chosen[0] if chosen else "text", k, file)
         show(function(query, **options), query)
@@ -114,11 +115,11 @@ def _collecting(
         default=k,
         show_default=k_shown,
         type=click.IntRange(1, MAX_NUMBER),
-        help="Rows to show.",
+        help="The number of rows to show.",
     )(collected)
     path = click.Path(dir_okay=False, path_type=Path)
     collected = click.option(
-        "--parquet", "file", metavar="FILE", type=path, help="Write a Parquet file."
+        "--parquet", "file", metavar="FILE", type=path, help="Write the answer to a Parquet file."
     )(collected)
     collected = click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")(collected)
     return store_option(json_option(collected))

@@ -82,8 +82,8 @@ def chosen_positions(
     if token is not None:
         if not token or not (there := positions_of(token, sample["text"], pieces)):
             raise BadInput(
-                f"--token {token!r}: sample '{name}' has no such words. Its tokens: toolkit query "
-                f"tokens ADDRESS {name} --all"
+                f"--token {token!r}: sample '{name}' does not contain this text. Its "
+                f"tokens: toolkit query tokens ADDRESS {name} --all"
             )
         results &= set(there)
     if span is not None:
@@ -101,7 +101,7 @@ def chosen_positions(
         }
     if not results:
         raise BadInput(
-            f"Sample '{name}' has no token that all of the options select. Leave one of them out."
+            f"No token of sample '{name}' is selected by all of the options. Leave one of them out."
         )
     return sorted(results) if any(item is not None for item in (position, token, span)) else None
 

@@ -26,10 +26,17 @@ OF_TOKENS = ("token", "token_by_head")
 @click.command("feature")
 @click.argument("address")
 @click.option(
-    "--across", type=click.Choice(["layers"]), help="The feature of the same number at every layer."
+    "--across",
+    type=click.Choice(["layers"]),
+    help="Show the feature of the same index at every layer.",
 )
-@click.option("--at", metavar="PLACE", default="last", help="last, all, or a span. Default: last.")
-@click.option("--sample", metavar="SAMPLE", help="Of this sample only.")
+@click.option(
+    "--at",
+    metavar="TOKENS",
+    default="last",
+    help="The tokens: last, all, or a span name. Default: last.",
+)
+@click.option("--sample", metavar="SAMPLE", help="Only this sample.")
 @answered
 def feature(
     options: QueryOptions, address: str, across: str | None, at: str, sample: str | None
@@ -75,10 +82,22 @@ def _values(run: Run, spaces: Sequence[str], index: int, at: str, sample: str | 
 
 
 @click.command("attention")
-@click.option("--from", "source", metavar="PLACE", default="decision", help="decision or a span.")
-@click.option("--to", "target", metavar="PLACE", required=True, help="A span, last or all.")
-@click.option("--by", default="layer,head", help="layer, head, sample; with commas between them.")
-@click.option("--sample", metavar="SAMPLE", help="Of this sample only.")
+@click.option(
+    "--from",
+    "source",
+    metavar="TOKENS",
+    default="decision",
+    help="The query: decision, or a span name.",
+)
+@click.option(
+    "--to", "target", metavar="TOKENS", required=True, help="The keys: last, all, or a span name."
+)
+@click.option(
+    "--by",
+    default="layer,head",
+    help="What to group by: layer, head or sample, with commas between them.",
+)
+@click.option("--sample", metavar="SAMPLE", help="Only this sample.")
 @answered
 def attention(
     options: QueryOptions, source: str, target: str, by: str, sample: str | None
@@ -109,7 +128,7 @@ def attention(
         for key, of_key in sums.items()
     ]
     rows.sort(key=lambda row: -float(row["share"]))
-    why = f"No kept attention of run {run.id} goes from '{source}' to '{target}'."
+    why = f"Run {run.id} has stored no attention from '{source}' to '{target}'."
     return Answer(heads, rows[: options.k], len(rows), why)
 
 
@@ -121,15 +140,19 @@ def _mass(row: Mapping[str, Any], tokens: Iterable[int]) -> float:
 
 @click.command("attribution")
 @click.argument("name", metavar="[RUN]", required=False)
-@click.option("--sample", metavar="SAMPLE", required=True, help="Of this sample.")
-@click.option("--layer", type=click.IntRange(0, MAX_NUMBER), help="At this layer only.")
-@click.option("--method", metavar="METHOD", help="By this method only.")
-@click.option("--part", default="token", help="token, feature, head, error ... Default: token.")
+@click.option("--sample", metavar="SAMPLE", required=True, help="The sample.")
+@click.option("--layer", type=click.IntRange(0, MAX_NUMBER), help="Only this layer.")
+@click.option("--method", metavar="METHOD", help="Only this method.")
+@click.option(
+    "--part",
+    default="token",
+    help="The kind of part: token, feature, head, error ... Default: token.",
+)
 @click.option(
     "--top",
     type=click.IntRange(1, MAX_NUMBER),
     default=10,
-    help="How many parts of each method to show.",
+    help="The number of parts to show for each method.",
 )
 @answered_in_full
 def attribution(
@@ -172,7 +195,10 @@ def attribution(
             of_method.append({**row, **more, **of_part})
     ordered = sorted(by_method, key=lambda key: key[0] != PUBLISHED)
     rows = [row for key in ordered for row in by_method[key]]
-    why = f"Run {run.id} has no parts '{part}' of sample '{sample}' here."
+    why = (
+        f"Run {run.id} has no attribution to parts of kind '{part}' for sample '{sample}' with "
+        "these options."
+    )
     shared = ("method", "layer", "against")
     return Answer(heads, rows[: options.k], len(rows), why, shared)
 
@@ -210,8 +236,8 @@ def _positions(run: Run, at: str, sample: str | None) -> dict[str, dict[int, str
     word = WORDS.get(at, at) if at not in known or at == "decision" else at
     if word not in ("last", "all") and word not in known:
         raise BadInput(
-            f"There is no position or span '{at}' here.{nearest(at, known)} Positions: last, all, "
-            f"decision; spans: {listing(sorted(known))}."
+            f"The samples have no position or span '{at}'.{nearest(at, known)} Positions: "
+            f"last, all, decision; spans: {listing(sorted(known))}."
         )
     tokens_of = {}
     for text in texts:

@@ -27,16 +27,16 @@ SUMMARY = "*"
     "stats",
     multiple=True,
     metavar="STAT",
-    help="Show this statistic only; may be repeated. Default: the main ones of each test; all "
-    "with --json.",
+    help="Show only this statistic; may be repeated. Default: the main ones of each test, and "
+    "all with --json.",
 )
 @click.option(
     "--by",
     metavar="STAT",
-    help="Sort by this statistic. Default: the rank with sound statistics, else q and the size "
-    "of the effect.",
+    help="Sort by this statistic. Default: the sound rank of a ranking, else q and the size of "
+    "the effect.",
 )
-@click.option("--significant", is_flag=True, help="Significant differences only.")
+@click.option("--significant", is_flag=True, help="Only significant differences.")
 @answered
 def features(
     options: QueryOptions,
@@ -73,14 +73,16 @@ def features(
 
 
 @click.command("verdicts")
-@click.option("--verdict", metavar="VERDICT", help="This verdict only, such as causal.")
+@click.option("--verdict", metavar="VERDICT", help="Only this verdict, such as causal.")
 @click.option(
-    "--layer", type=click.IntRange(0, MAX_NUMBER), metavar="N", help="Features of this layer only."
+    "--layer", type=click.IntRange(0, MAX_NUMBER), metavar="N", help="Only features of this layer."
 )
-@click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
+@click.option("--feature", metavar="ADDRESS", help="Only this feature.")
 @click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @click.option(
-    "--control", is_flag=True, help="Those of the same features with random decoder rows."
+    "--control",
+    is_flag=True,
+    help="Show the verdicts on the same features with random decoder rows instead.",
 )
 @answered
 def verdicts(
@@ -104,7 +106,7 @@ def verdicts(
         chosen = chosen.filter(pc.equal(chosen["verdict"], verdict))
     if not chosen.num_rows:
         there = f" Verdicts: {listing(sorted(known))}." if known else ""
-        why = f"No feature has this verdict here.{there}" if known else run.why(table, stage)
+        why = f"No feature has this verdict.{there}" if known else run.why(table, stage)
         return Answer(heads, [], 0, why)
     sized = run.placed(chosen).append_column("size", pc.abs(chosen["effect"]))
     ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("outcome", True)])
@@ -116,15 +118,15 @@ def verdicts(
 
 
 @click.command("effects")
-@click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
+@click.option("--feature", metavar="ADDRESS", help="Only this feature.")
 @click.option(
-    "--layer", type=click.IntRange(0, MAX_NUMBER), metavar="N", help="Features of this layer only."
+    "--layer", type=click.IntRange(0, MAX_NUMBER), metavar="N", help="Only features of this layer."
 )
-@click.option("--verdict", metavar="VERDICT", help="Features with this verdict only.")
-@click.option("--arm", metavar="ARM", help="Of this arm only.")
+@click.option("--verdict", metavar="VERDICT", help="Only features with this verdict.")
+@click.option("--arm", metavar="ARM", help="Only this arm.")
 @click.option("--stage", metavar="ID", help="Only rows of this stage.")
 @click.option(
-    "--samples", is_flag=True, help="One line per sample instead of the summary over samples."
+    "--samples", is_flag=True, help="Show one row per sample instead of the summary over samples."
 )
 @answered
 def effects(
@@ -191,7 +193,7 @@ def _check_arm(known: Sequence[str], arm: str | None) -> None:
 
     if arm is not None and known and arm not in known:
         raise BadInput(
-            f"There is no arm '{arm}' here.{nearest(arm, known)} Arms: {choices(known)}."
+            f"The effects have no arm '{arm}'.{nearest(arm, known)} Arms: {choices(known)}."
         )
 
 
@@ -208,10 +210,10 @@ def _why_no_effects(
             run.label(row["space"], row["feature"]) for row in sorted_by(pairs, PLACE).to_pylist()
         )
         return (
-            f"Run {run.id} has no effects of this feature. It has effects of {len(known):,}: "
-            f"{listing(list(known))}."
+            f"Run {run.id} has no effects of this feature. It has effects of {len(known):,} "
+            f"features: {listing(list(known))}."
         )
     _check_arm(of_feature["arm"].unique().to_pylist(), arm)
     if samples:
-        return "There are only summaries over samples: leave --samples out."
-    return "There are only rows of single samples: add --samples."
+        return "The effects are only stored as summaries over samples: leave out --samples."
+    return "The effects are only stored for single samples: add --samples."

@@ -72,8 +72,8 @@ def build_planted(
     them.
 
     Effects are in units of the decision logit difference, stop minus bet. `pair_effect` plants two
-    more directions behind the cause that do this much between them: taking one away changes
-    nothing, both everything. The same arguments write the same bytes.
+    more directions after the cause that have this effect together: ablating one of them changes
+    nothing, ablating both removes the effect. The same arguments write the same bytes.
     """
     if not 0 <= lossy_layer < n_layers:
         raise ValueError(

@@ -1,9 +1,9 @@
 """Writes a dictionary in the file layouts of Llama Scope and Gemma Scope.
 
-Both hold the same mathematics: the Llama Scope files keep the training-space tensors (inputs scaled
+Both describe the same SAE. The Llama Scope files keep the training-space tensors (inputs scaled
 to a norm of sqrt(d), decoder columns not unit) with one threshold in folded units, so a reader has
-to fold; the Gemma Scope file is already folded and has a threshold per feature. Tensors are float32
-in both.
+to fold them. The Gemma Scope file is already folded and has a threshold per feature. Tensors are
+float32 in both.
 """
 
 from __future__ import annotations

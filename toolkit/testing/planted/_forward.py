@@ -1,8 +1,8 @@
 """A plain float64 forward of the Llama architecture: the independent reference for everything else.
 
 It reads config.json and model.safetensors, handles one sequence, and is written for reading, not
-for speed. Nothing here knows how the planted weights were made, so agreement with it says
-something. Edits are functions of the whole residual after a layer, which covers delta edits,
+for speed. It does not know how the planted weights were made, so agreement with it is
+evidence. Edits are functions of the whole residual after a layer, which covers delta edits,
 patches and full reconstructions alike.
 """
 

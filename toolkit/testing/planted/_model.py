@@ -49,8 +49,8 @@ NAMES = (
     "void",
 )
 PAIR_NAMES = ("left", "right", "joint")
-"""What a model with a planted pair has besides: two directions written with the cause, and what
-an MLP makes of either of them.
+"""Further directions of a model with a planted pair: two that are written with the cause, and the
+one that an MLP computes from either of them.
 """
 N_HEADS, N_KV_HEADS, N_NEURONS = 4, 2, 32
 CONST, AMPLITUDE, DRIFT = (
@@ -246,11 +246,11 @@ def _fetch(
     v: Floats,
     o: Floats,
 ) -> None:
-    """Make the first query head of a group look for `source`, or else rest on BOS, and write it to
-    `targets`.
+    """Make the first query head of a group attend to `source`, or to BOS without it, and write what
+    it reads to `targets`.
 
-    The match lies in the slowest rotary pair, so distance does not matter; value 0 is kept for it
-    alone.
+    The match is in the slowest rotary pair, so distance does not matter; value dimension 0 is
+    reserved for it.
     """
     group, size = N_HEADS // N_KV_HEADS, q.shape[1]
     head, slow = kv_head * group, size // 2 - 1
@@ -284,8 +284,8 @@ def _mlp(design: PlantedDesign, layer: int) -> dict[str, Floats]:
 
 
 def _plant_pair(design: PlantedDesign, gate: Floats, up: Floats, down: Floats) -> None:
-    """Two neurons whose difference is the same whether one of the pair is there or both, and
-    nothing where neither is: only taking both away shows.
+    """Set two neurons whose difference is the same with one direction of the pair as with both, and
+    zero without either: only ablating both changes the output.
     """
     read = (design.direction("left") + design.direction("right")) / AMPLITUDE
     const = design.direction("const") / CONST

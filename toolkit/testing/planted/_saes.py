@@ -3,9 +3,9 @@ prompts.
 
 Every dictionary holds, in an order of its own: one feature per planted direction that exists at its
 layer, two features per filler axis (one per sign), a tail of rarely firing background features,
-features that fire on BOS alone, and dead ones. Encoders read the constant direction and take it off
-again in the bias, so a lost or wrongly scaled bias, a subtracted decoder bias and a BOS token
-(which lacks the constant) all show.
+features that fire on BOS alone, and dead ones. Encoders read the constant direction and subtract
+it again in the bias, so a lost or wrongly scaled bias, a subtracted decoder bias and a BOS token
+(which lacks the constant) all change activations.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def make_dictionary(
 
 
 def shuffled(dictionary: Dictionary, seed: int, order: str) -> Dictionary:
-    """The same features in another order, so that no index means the same in two SAEs."""
+    """Reorder the features, so that no index means the same in two SAEs."""
     index = generator(seed, "order", order).permutation(len(dictionary.bias))
     return Dictionary(
         encoder=dictionary.encoder[:, index],

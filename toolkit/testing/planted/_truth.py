@@ -21,7 +21,7 @@ class FeatureTruth:
     """One feature of one SAE.
 
     Roles: `causal` features move the decision. `paired` ones move it only when
-    both of a pair are taken away. `inert` ones write to a direction that nothing after
+    both of a pair are ablated. `inert` ones write to a direction that nothing after
     their layer reads. `background` ones live in the filler subspace and move other words' logits,
     not the decision. `bos` ones fire on the BOS token alone. `dead` ones never fire, and forced on
     they leave the decision alone. `effect` is the change of the decision logit difference (stop
@@ -67,7 +67,7 @@ class SaeTruth:
         return [feature.index for feature in self.features if feature.dense]
 
     def named(self, direction: str) -> FeatureTruth | None:
-        """The feature of a named direction, if this SAE has one."""
+        """Return the feature of a named direction, or None if this SAE has none."""
         return next((feature for feature in self.features if feature.direction == direction), None)
 
 
@@ -92,18 +92,18 @@ class PlantedTruth:
     shield_words: tuple[str, ...]
     twins: dict[str, str]  # cause or shield word -> the word that differs from it in nothing else
     effect: float  # what the cause adds to the decision logit difference
-    shield_effect: float  # what the shield takes from it
-    drift_effect: float  # what the last word always takes from it
+    shield_effect: float  # what the shield subtracts from it
+    drift_effect: float  # what the last word always subtracts from it
     path: tuple[tuple[str, str], ...]  # (hookpoint, direction) from the cause word to the decision
     directions: dict[str, npt.NDArray[np.float64]]  # unit vectors in the residual stream
     saes: tuple[SaeTruth, ...]
     duplicates: tuple[Duplicate, ...]
-    pair: tuple[str, ...] = ()  # two directions behind the cause, of which either suffices
+    pair: tuple[str, ...] = ()  # two directions after the cause, either of which suffices
     pair_effect: float = 0.0  # what both together add to the decision logit difference
 
     def sae(self, kind: Kind, layer: int, layout: Layout | None = None) -> SaeTruth:
-        """The SAE of a kind at a layer; a wide one exists in both layouts, Llama Scope is taken
-        unless named.
+        """The SAE of a kind at a layer; a wide one exists in both layouts, and `layout`
+        chooses; by default it is Llama Scope.
         """
         results = [
             s
@@ -112,7 +112,7 @@ class PlantedTruth:
         ]
         if not results:
             raise KeyError(
-                f"no {kind} SAE at layer {layer}; there are {[s.name for s in self.saes]}"
+                f"no {kind} SAE at layer {layer}; the SAEs are {[s.name for s in self.saes]}"
             )
         return results[0]
 

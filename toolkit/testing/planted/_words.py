@@ -52,14 +52,14 @@ class PlantedPrompt:
 
 
 def prompts(planted: Planted, n: int, seed: int = 0) -> list[PlantedPrompt]:
-    """Labelled prompts in random filler text of varying length; any four in a row hold cause and
-    shield, in all four ways.
+    """Draw labelled prompts with random filler text of varying length. Any four consecutive prompts
+    have the four combinations of cause and shield.
     """
     return draw_prompts(n, (planted.truth.seed, seed))
 
 
 def draw_prompts(n: int, seed: tuple[int, int]) -> list[PlantedPrompt]:
-    """Prompts by seed alone, needed while the planted model is still being built."""
+    """Draw prompts from a seed alone, for use before the planted model exists."""
     return [_draw(index, seed) for index in range(n)]
 
 
@@ -73,8 +73,8 @@ def _draw(index: int, seed: tuple[int, int]) -> PlantedPrompt:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json by hand: a word-level vocabulary behind a BOS
-    token.
+    """Write tokenizer.json and tokenizer_config.json by hand: a word-level vocabulary, with
+    BOS before each text.
     """
     space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     flags = {
