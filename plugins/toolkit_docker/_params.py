@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from toolkit.containers.images import ID, PINNED, known_name
+from toolkit.containers.images import ID, NAME, PINNED, known_name
 from toolkit.executors.interface import WorkerLimits, WorkersHere, gpu_request
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -30,7 +30,7 @@ Memory = Annotated[Size, AfterValidator(_memory)]
 
 
 def _image(text: str) -> str:
-    is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text)
+    is_name = NAME.fullmatch(text)
     if not (is_name or ID.fullmatch(text) or PINNED.fullmatch(text)):
         raise ValueError(
             "write a name that `toolkit images list` shows, `repository@sha256:DIGEST` or "

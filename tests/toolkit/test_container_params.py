@@ -96,6 +96,15 @@ def test_a_path_with_a_comma_is_quoted_in_the_docker_line(
     assert inputs[3:] == ["readonly"]
 
 
+def test_an_image_of_another_machine_passes_check(toolkit: Any, toy: Any) -> None:
+    """A spec is often checked where it does not run; a run in that image refuses it here."""
+    block = f"executors={json.dumps({'docker': {'image': 'lab-protein'}})}"
+    assert toolkit.run("check", toy(), "--set", block).returncode == 0
+    result = toolkit.run("run", toy(), "--on", "docker", "--dry-run", "--set", block)
+    assert result.returncode == 2
+    assert "there is no image 'lab-protein'" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["a:b", "a,b"])
 @pytest.mark.parametrize("dry", [True, False])
 def test_a_path_that_apptainer_would_split_is_refused(

@@ -25,6 +25,8 @@ LOCK_VARIABLE = "TOOLKIT_IMAGES"
 """The environment variable that names the user's lock file."""
 
 ID = re.compile(r"sha256:[0-9a-f]{64}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""The name of an image in a lock or recipe."""
 PINNED = re.compile(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}")
 
 
@@ -110,11 +112,13 @@ def read_lock(path: Path | None = None) -> dict[str, PinnedImage]:
 
 
 def known_name(name: str) -> str:
-    """The name, if a recipe or the user's lock has it: for the validators of params."""
+    """The name, for the validators of params. One that is nearly the name of an image here is
+    refused; any other may be an image of the machine where the spec runs.
+    """
     known = {*read_lock(), *read_recipes()}
-    if name not in known:
-        message = f"there is no image '{name}'. Images: {choices(known)}.{nearest(name, known)}"
-        raise ValueError(message)
+    meant = nearest(name, known)
+    if name not in known and (meant or not NAME.fullmatch(name)):
+        raise ValueError(f"there is no image '{name}'. Images: {choices(known)}.{meant}")
     return name
 
 
