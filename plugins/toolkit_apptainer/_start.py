@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from toolkit.containers.apptainer import PROGRAMS, exec_words, exported_sif
-from toolkit.containers.images import read_lock
+from toolkit.containers.images import known_name, read_lock
 from toolkit.containers.mounts import (
     folders_of,
     make_folders,
@@ -32,7 +33,7 @@ class Apptainer(WorkersHere):
         description="The image file. Default: the file that `toolkit images export NAME FILE.sif` "
         "recorded for `image`.",
     )
-    image: str | None = Field(
+    image: Annotated[str, AfterValidator(known_name)] | None = Field(
         None, description="A pinned image's name. Default: cuda if GPUs are named, else cpu."
     )
 

@@ -34,7 +34,9 @@ def remove_leftovers(client: DockerClient) -> list[str]:
     from docker.errors import APIError
 
     removed = []
-    for container in client.containers.list(all=True, filters={"label": WORKER}):
+    # The SDK asks for each container that it lists: another run may have removed one by then.
+    listed = client.containers.list(all=True, filters={"label": WORKER}, ignore_removed=True)
+    for container in listed:
         labels = container.labels
         if labels.get(HOST) != platform.node() or _owner_is_alive(labels):
             continue

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from toolkit.containers.images import ID, PINNED
+from toolkit.containers.images import ID, PINNED, known_name
 from toolkit.executors.interface import WorkerLimits, WorkersHere, gpu_request
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -19,7 +19,14 @@ def _size(text: str) -> str:
     return text
 
 
+def _memory(text: str) -> str:
+    if (bytes_of(text) or 0) < 6 << 20:
+        raise ValueError(f"{text} is less than 6m, the least that Docker accepts")
+    return text
+
+
 Size = Annotated[str, AfterValidator(_size)]
+Memory = Annotated[Size, AfterValidator(_memory)]
 
 
 def _image(text: str) -> str:
@@ -29,7 +36,7 @@ def _image(text: str) -> str:
             "write a name that `toolkit images list` shows, `repository@sha256:DIGEST` or "
             "`sha256:ID`; tags are not accepted: they move"
         )
-    return text
+    return known_name(text) if is_name else text
 
 
 Image = Annotated[str, AfterValidator(_image)]
@@ -43,11 +50,13 @@ class Docker(WorkersHere):
         description="A name that `toolkit images` pins (cpu, cuda), or a pin: "
         "repository@sha256:DIGEST or sha256:ID. Default: cuda if GPUs are named, else cpu.",
     )
-    cdi: tuple[str, ...] = Field(
+    cdi: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (),
         description="CDI device names, such as nvidia.com/gpu=5, passed to the engine unchanged.",
     )
-    memory: Size | None = Field(None, description="The memory limit of a container, such as 24g.")
+    memory: Memory | None = Field(
+        None, description="The memory limit of a container, such as 24g. Default: no limit."
+    )
     shm: Size = Field("2g", description="The size of /dev/shm in a container.")
     pids: int = Field(4096, ge=64, description="The limit on processes and threads of a container.")
 

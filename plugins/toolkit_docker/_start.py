@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from toolkit.containers.engines import connect, is_podman
+from toolkit.containers.engines import connect, explained, is_podman
 from toolkit.containers.images import image_reference
 from toolkit.containers.mounts import (
     COMMAND,
@@ -35,8 +37,9 @@ def start(params: Docker, request: WorkerRequest) -> Worker:
     """Create and start one container; its worker then says hello."""
     client = connect()
     try:
-        remove_leftovers(client)
-        return _create_and_start(client, params, request)
+        with explained():
+            remove_leftovers(client)
+            return _create_and_start(client, params, request)
     except BaseException:
         client.close()
         raise
@@ -63,8 +66,10 @@ def _create_and_start(client: DockerClient, params: Docker, request: WorkerReque
     try:
         worker.attach()
         container.start()
-    except APIError as error:
+    except BaseException as error:
         worker.close()
+        if not isinstance(error, APIError):
+            raise
         container.remove(force=True)
         raise start_failure(error, request) from None
     return worker
@@ -158,5 +163,8 @@ def command(params: Docker, request: WorkerRequest) -> str:
 
 
 def _mount_text(mount: Mount) -> str:
-    text = f"type=bind,source={mount.outside},target={mount.inside}"
-    return text if mount.writable else f"{text},readonly"
+    """A mount as `--mount` takes it: a CSV row, in which a path with a comma is quoted."""
+    fields = ["type=bind", f"source={mount.outside}", f"target={mount.inside}"]
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(fields if mount.writable else [*fields, "readonly"])
+    return row.getvalue()

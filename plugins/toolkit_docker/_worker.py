@@ -72,7 +72,7 @@ class ContainerWorker:
 
     def stop(self, *, now: bool = False) -> WorkerEnd:
         """Close the worker's stdin, or kill the container with `now`; returns how it ended."""
-        from docker.errors import APIError, DockerException
+        from docker.errors import APIError, DockerException, NotFound
         from requests.exceptions import RequestException
 
         try:
@@ -82,6 +82,8 @@ class ContainerWorker:
             else:
                 self._close_stdin()
             return self._wait_and_remove()
+        except NotFound:
+            return WorkerEnd("its container was removed")
         except (DockerException, RequestException, OSError):
             return WorkerEnd("the container engine ended")
         finally:

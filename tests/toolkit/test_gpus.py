@@ -11,7 +11,7 @@ import pytest
 from toolkit._run.workers import WorkerPool, _check_gpus
 from toolkit.errors import BadInput
 from toolkit.executors.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus, visible_gpus
-from toolkit.executors.interface import GpuCount, gpu_request
+from toolkit.executors.interface import GpuCount, WorkerLimits, gpu_request
 
 
 def gpu(index: int) -> Gpu:
@@ -55,6 +55,12 @@ def test_gpus_are_chosen(request_, visible, expected):
     [
         ("one", {}, "write physical indices or UUIDs, such as `--gpu 5`"),
         ("-1", {}, "write physical indices"),
+        ("", {}, "--gpu '': write physical indices"),
+        ("5,", {}, "write physical indices"),
+        ("²", {}, "write physical indices"),
+        ("count:abc", {}, "write physical indices"),
+        ("count:0", {}, "write physical indices"),
+        ("count:-1", {}, "write physical indices"),
         ("4,4", {}, "name each GPU once"),
         ("4,GPU-4a", {}, "name each GPU once"),
         ("7", {}, "there is no such GPU. Available GPUs: 0 (H200, GPU-0a), 4 (H200"),
@@ -152,13 +158,38 @@ def test_a_params_field_is_written_as_the_option():
 
 
 def test_free_memory_is_that_of_the_fullest_gpu_of_a_worker_or_its_share_of_the_machine() -> None:
+    """At most its limit: a container sees the memory of the whole machine."""
     pool = SimpleNamespace(_requests=["r1", "r2"])
 
-    def free(*gpu_bytes: int, on_cpu: bool = False) -> tuple[str, int]:
+    def free(*gpu_bytes: int, on_cpu: bool = False, limit: int | None = None) -> tuple[str, int]:
         gpus = [SimpleNamespace(free_bytes=count) for count in gpu_bytes]
-        slot = SimpleNamespace(hello=SimpleNamespace(gpus=gpus, free_bytes=1000))
+        request = SimpleNamespace(limits=WorkerLimits(memory_bytes=limit))
+        hello = SimpleNamespace(gpus=gpus, free_bytes=1000)
+        slot = SimpleNamespace(hello=hello, request=request)
         return WorkerPool.free_memory(pool, slot, on_cpu=on_cpu)  # type: ignore[arg-type]
 
     assert free(70, 50) == ("cuda", 50)
     assert free(70, on_cpu=True) == ("cpu", 500)
     assert free() == ("cpu", 500)
+    assert free(limit=24) == ("cpu", 24)
+    assert free(limit=2000) == ("cpu", 500)
+    assert free(70, limit=24) == ("cuda", 70)
+
+
+@pytest.mark.parametrize("request_", ["", "count:abc", "count:0", "count:-1", "0,0", "one"])
+def test_a_request_is_checked_alike_where_gpus_are_and_where_a_line_is_rendered(
+    request_: str,
+) -> None:
+    for choose in (lambda: choose_gpus(request_, GPUS, {}), lambda: unresolved_gpus(request_)):
+        with pytest.raises(BadInput, match=r"^--gpu .*(write physical indices|name each GPU once)"):
+            choose()
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"], ["--on", "docker", "--dry-run"]])
+@pytest.mark.parametrize("request_", ["", "count:0"])
+def test_a_request_that_names_no_gpu_does_not_run_on_the_cpu(
+    request_: str, words: list[str], toolkit: Any, toy: Any
+) -> None:
+    result = toolkit.run("run", toy(), "--gpu", request_, *words)
+    assert result.returncode == 2
+    assert "write physical indices or UUIDs" in result.stderr

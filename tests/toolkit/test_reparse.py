@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ import pytest
 
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._cli._reparse import Judging, Rejudged, rejudge
+from toolkit._cli.play import _judgings
+from toolkit._plugins.loading import load_parts
+from toolkit.errors import BadInput, DataError
 from toolkit.samples.games import Environment, Option, Prompt, Reply, State, Turn, chance
 
 OPTIONS = (Option("bet", "1", ("Bet",), 1.0, 5.0), Option("stop", "2", ("Stop",)))
@@ -159,10 +163,112 @@ def test_a_reply_that_could_not_be_read_and_now_can() -> None:
     assert judged("one hm", attempts=1)[1] == "open"
 
 
+def test_an_attempt_that_is_now_read_as_what_the_next_one_decided_changes_nothing() -> None:
+    result, outcome = judged("one hm", "one", "stop", attempts=2)
+    assert [(flip.attempt, flip.leads_elsewhere) for flip in result.flips] == [(1, False)]
+    assert outcome == "left"
+    result, outcome = judged("stop hm", "stop", attempts=2)
+    assert (outcome, result.turns) == ("left", [])
+    assert judged("one hm", "stop", attempts=2)[1] == "open"
+
+
+def test_later_attempts_of_a_round_that_is_decided_do_not_count() -> None:
+    result, outcome = judged("one hm", "hm one", "stop", attempts=2)
+    assert [flip.leads_elsewhere for flip in result.flips] == [False, False]
+    assert outcome == "left"
+
+
+def test_a_reply_is_read_with_the_reminder_that_its_prompt_had() -> None:
+    """A parser may look at the prompt, as strict does to leave its quotations out."""
+    seen = []
+
+    def looks(text: str, prompt: Prompt) -> Reply:
+        seen.append("Answer with one word." in prompt.text)
+        return plain(text, prompt)
+
+    game, rows = played("hm", "stop", attempts=2)
+    judging = Judging(Coins(), looks, 2, 7, "Answer with one word.")
+    assert rejudge(judging, [game], rows, Rejudged()).flips == []
+    assert set(seen) == {False, True}
+
+
+def test_a_parser_that_fails_is_told_with_its_place() -> None:
+    def fails(text: str, prompt: Prompt) -> Reply:
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(DataError, match="game g, round 1, attempt 1: the parser fails on 'stop'"):
+        judged("stop", parser=fails)
+    with pytest.raises(DataError, match="action 'fly', which the prompt does not offer"):
+        judged("stop", parser=lambda text, prompt: Reply("fly"))
+
+
+def stopped(*leaders: str, parser: Callable[[str, Prompt], Reply]) -> Counter[str]:
+    """The outcomes of two leaders and two other games by the new readings."""
+    games, rounds = [], []
+    for repetition, reply in enumerate(leaders):
+        game, rows = played(reply)
+        name = f"g{repetition}"
+        games.append({**game, "game": name, "repetition": repetition})
+        rounds += [{**row, "game": name} for row in rows]
+    storm = all(plain(reply, Prompt("")).failure for reply in leaders)
+    for repetition in (2, 3):
+        game, rows = played("stop")
+        name = f"g{repetition}"
+        games.append({**game, "game": name, "repetition": repetition})
+        if storm:
+            games[-1]["outcome"] = "not_played"
+        else:
+            rounds += [{**row, "game": name} for row in rows]
+    judging = Judging(Coins(), parser, 1, 7, leaders=2)
+    return rejudge(judging, games, rounds, Rejudged()).after["c"]
+
+
+def test_whether_a_condition_is_stopped_follows_from_the_new_readings_of_its_leaders() -> None:
+    assert stopped("hm", "hm", parser=plain) == {"invalid_reply": 2, "not_played": 2}
+    assert stopped("stop hm", "hm", parser=first_word) == {
+        "left": 1,
+        "invalid_reply": 1,
+        "open": 2,
+    }
+    assert stopped("hm stop", "hm stop", parser=first_word) == {
+        "invalid_reply": 2,
+        "not_played": 2,
+    }
+
+
 def test_the_round_limit_is_kept() -> None:
     result, outcome = judged("one", "one", "four one")
     assert next(iter(result.before["c"])) in ("round_limit", "ruin")
     assert outcome in ("round_limit", "ruin")
+
+
+NEEDS_A_WORD = """
+from pydantic import Field
+from toolkit import hookimpl
+from toolkit.parts import Params, ParserPart
+from toolkit.samples.games import Reply
+
+class Need(Params):
+    word: str = Field(description="Without a default.")
+
+@hookimpl
+def toolkit_parts():
+    yield ParserPart(
+        name="word", help="x", params=Need, make=lambda p: lambda text, prompt: Reply("stop")
+    )
+"""
+
+
+def test_parts_that_are_not_here_and_params_that_are_not_set_are_named(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch.py"
+    scratch.write_text(NEEDS_A_WORD)
+    parts = load_parts((scratch,))
+    with pytest.raises(BadInput, match=r"parser 'word' has params without a default \(word\)"):
+        list(_judgings(parts, [], "word"))
+    material = json.dumps({"params": {"game": {"uses": "doors"}}, "seed": 1})
+    step: Any = SimpleNamespace(stage="play", part="play.games", material=material)
+    with pytest.raises(BadInput, match=r"no environment part 'doors'.*name it with --plugin FILE"):
+        list(_judgings(parts, [step], "strict"))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.errors import DataError
 from toolkit.samples.games import (
     INVALID,
     NOT_PLAYED,
@@ -22,7 +23,9 @@ from toolkit.samples.games import (
     Parser,
     Reply,
     chance,
+    is_storm,
     judge,
+    with_reminder,
 )
 
 OPEN = "open"
@@ -40,6 +43,10 @@ class Judging:
     attempts: int
     """The largest number of attempts at one decision."""
     seed: int
+    reminder: str = ""
+    """The line that prompts have from the second attempt on."""
+    leaders: int = 0
+    """How many repetitions of a condition decide whether the others are played; 0: all are."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +97,60 @@ class Rejudged:
         return [*names, *([OPEN] if OPEN in counts else [])]
 
 
+@dataclass
+class FirstReplies:
+    """Of each condition, the first replies of its leaders by the new readings."""
+
+    unreadable: Counter[str] = field(default_factory=Counter)
+    replies: Counter[str] = field(default_factory=Counter)
+
+    def add(self, judging: Judging, games: Sequence[Row], rounds: Sequence[Row]) -> None:
+        """Count the replies of the leaders among these games, each to its first decision."""
+        leaders = {
+            game["game"]: game["condition"]
+            for game in games
+            if game["repetition"] < judging.leaders and game["outcome"] != NOT_PLAYED
+        }
+        decided: set[str] = set()
+        first = (row for row in rounds if row["round"] == 1 and row["game"] in leaders)
+        for row in sorted(first, key=lambda row: (row["game"], row["attempt"])):
+            if row["game"] in decided:
+                continue
+            condition = leaders[row["game"]]
+            self.replies[condition] += 1
+            if _read(judging, row).failure is None:
+                decided.add(row["game"])
+            else:
+                self.unreadable[condition] += 1
+
+    def are_storm(self, condition: str) -> bool:
+        """Whether the other games of the condition are not played."""
+        return is_storm(self.unreadable[condition], self.replies[condition])
+
+
 def rejudge(
-    judging: Judging, games: Sequence[Row], rounds: Sequence[Row], into: Rejudged
+    judging: Judging,
+    games: Sequence[Row],
+    rounds: Sequence[Row],
+    into: Rejudged,
+    first_replies: FirstReplies | None = None,
 ) -> Rejudged:
-    """Parse every reply of these games again; the results are added to `into`."""
+    """Parse every reply of these games again; the results are added to `into`. `first_replies` has
+    those of all steps of the stage; without them this step's are counted.
+    """
+    if first_replies is None:
+        first_replies = FirstReplies()
+        first_replies.add(judging, games, rounds)
     by_game: dict[str, list[Row]] = defaultdict(list)
     for row in rounds:
         by_game[row["game"]].append(row)
     for game in sorted(games, key=lambda row: str(row["game"])):
         replies = sorted(by_game[game["game"]], key=lambda row: (row["round"], row["attempt"]))
         outcome = _follow(judging, game, replies, into)
+        if game["repetition"] >= judging.leaders > 0:
+            is_stopped = first_replies.are_storm(game["condition"])
+            if is_stopped or outcome == NOT_PLAYED:
+                outcome = NOT_PLAYED if is_stopped else OPEN
         into.before[game["condition"]][game["outcome"]] += 1
         into.after[game["condition"]][outcome] += 1
     return into
@@ -110,12 +161,17 @@ def _follow(judging: Judging, game: Row, replies: Sequence[Row], into: Rejudged)
     that changes the course say something about the parser but not about the game.
     """
     outcome: str | None = None
+    decided_round = 0
     for number, row in enumerate(replies):
         into.replies += 1
         new, old = _read(judging, row), _stored(row)
         if new == old:
             continue
-        ended = None if outcome else _consequence(judging, game, replies, number, new)
+        # Once an earlier attempt decides a round, the later ones would not have been made.
+        is_moot = outcome is not None or row["round"] == decided_round
+        ended = None if is_moot else _consequence(judging, game, replies, number, new)
+        if new.failure is None:
+            decided_round = row["round"]
         if _reading(new) != _reading(old):
             flip = Flip(
                 game=game["game"],
@@ -134,7 +190,15 @@ def _follow(judging: Judging, game: Row, replies: Sequence[Row], into: Rejudged)
 
 def _read(judging: Judging, row: Row) -> Reply:
     prompt = judging.environment.prompt(json.loads(row["state"]))
-    return judge(judging.parser, row["reply"], prompt, cut_off=row["finish"] == "length")
+    if row["attempt"] > 1 and judging.reminder:
+        prompt = with_reminder(prompt, judging.reminder)
+    try:
+        return judge(judging.parser, row["reply"], prompt, cut_off=row["finish"] == "length")
+    except Exception as error:
+        raise DataError(
+            f"game {row['game']}, round {row['round']}, attempt {row['attempt']}: the parser "
+            f"fails on {row['reply'][:80]!r}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _stored(row: Row) -> Reply:
@@ -151,19 +215,19 @@ def _consequence(
     last = number == len(replies) - 1
     if new.failure is not None:
         if row["parse"] != "ok":  # it could not be read before, either
-            return _failed(new) if last and row["attempt"] >= judging.attempts else None
+            ends = last and row["attempt"] >= judging.attempts
+            return _failed(new) if ends and _failed(new) != game["outcome"] else None
         return OPEN if row["attempt"] < judging.attempts else _failed(new)
     state = json.loads(row["state"])
     rng = chance(judging.seed, game["repetition"], row["round"])
     after = judging.environment.step(state, new, rng).state
-    following = None if last else replies[number + 1]
-    if following is not None and following["round"] == row["round"] + 1:
-        if json.loads(following["state"]) == json.loads(json.dumps(after)):
-            return None
+    following = next((later for later in replies if later["round"] == row["round"] + 1), None)
+    if following is not None and json.loads(following["state"]) == json.loads(json.dumps(after)):
+        return None
     outcome = judging.environment.outcome(after)
     if outcome is None and row["round"] >= judging.environment.max_rounds:
         outcome = ROUND_LIMIT
-    if last and outcome == game["outcome"]:
+    if following is None and outcome == game["outcome"]:
         return None
     return outcome or OPEN
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,9 +16,11 @@ import click
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
-    from toolkit.containers.images import Recipe
+    from toolkit.containers.images import PinnedImage, Recipe
 
 _FILE = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False)
 Value = TypeVar("Value")
 
 
@@ -28,10 +33,10 @@ def command() -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--base", metavar="REPOSITORY@sha256:DIGEST", help="A pinned base image.")
 @click.option(
-    "--wheelhouse", type=_FILE, help="A folder of wheels, to which missing ones are downloaded."
+    "--wheelhouse", type=_FOLDER, help="A folder of wheels, to which missing ones are downloaded."
 )
 @click.option(
-    "--wheel", type=_FILE, help="The wheel of the toolkit. Default: built from the checkout."
+    "--wheel", type=_EXISTING, help="The wheel of the toolkit. Default: built from the checkout."
 )
 @click.option(
     "--with",
@@ -49,7 +54,7 @@ def build(
 ) -> None:
     """Build images (default: cpu) and pin them, by ID, in the user's lock file."""
     from toolkit._images.build import build_image, write_lock
-    from toolkit.containers.engines import connect
+    from toolkit.containers.engines import connect, explained
     from toolkit.containers.images import PINNED, read_recipes
     from toolkit.errors import BadInput
 
@@ -57,20 +62,34 @@ def build(
         raise BadInput(f"--base: '{base}' is not a pin. Write REPOSITORY@sha256:DIGEST.")
     recipes = read_recipes()
     recipe_of = {name: _named(recipes, name) for name in names or ("cpu",)}
-    client = connect()
-    for name, recipe in recipe_of.items():
-        image = build_image(
-            client,
-            name,
-            recipe,
-            say=lambda text: echo(text, err=True),
-            base=base,
-            wheelhouse=wheelhouse,
-            wheel=wheel,
-            plugins=plugins,
-        )
-        path = write_lock(name, image)
-        echo(f"{name}  {image.image}  pinned in {path}")
+    with closing(connect()) as client, explained(), _terminable():
+        for name, recipe in recipe_of.items():
+            image = build_image(
+                client,
+                name,
+                recipe,
+                say=lambda text: echo(text, err=True),
+                base=base,
+                wheelhouse=wheelhouse,
+                wheel=wheel,
+                plugins=plugins,
+            )
+            path = write_lock(name, image)
+            echo(f"{name}  {image.image}  pinned in {path}")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it removes its temporary files."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @command.command("list")
@@ -119,16 +138,16 @@ def _recipe_pins(recipe: Recipe | None) -> dict[str, str] | None:
 def verify(names: tuple[str, ...]) -> None:
     """Check that pinned images are on the engine and are what their pins say."""
     from toolkit._images.verify import problems_of
-    from toolkit.containers.engines import connect
+    from toolkit.containers.engines import connect, explained
     from toolkit.containers.images import read_lock, user_lock
     from toolkit.errors import BadInput
 
     locked = read_lock()
     if not locked:
         raise BadInput(f"{user_lock()} pins no image. Build one: `toolkit images build cpu`.")
-    chosen = {name: _named(locked, name) for name in names or sorted(locked)}
-    client = connect()
-    bad = {name: problems_of(client, name, image) for name, image in chosen.items()}
+    chosen = {name: _built(locked, name) for name in names or sorted(locked)}
+    with closing(connect()) as client, explained():
+        bad = {name: problems_of(client, name, image) for name, image in chosen.items()}
     for name, image in chosen.items():
         echo(f"{name}  {image.image}  {'as pinned' if not bad[name] else 'NOT as pinned'}")
     problems = [
@@ -146,17 +165,37 @@ def export(name: str, path: Path) -> None:
     from toolkit._images.export import export_image
     from toolkit.containers.images import read_lock
 
-    pinned = _named(read_lock(), name)
+    pinned = _built(read_lock(), name)
     echo(f"writing {path}: an image has gigabytes, so this takes minutes", err=True)
-    export_image(name, pinned, path)
+    with _terminable():
+        export_image(name, pinned, path)
     echo(str(path))
 
 
+def _built(locked: Mapping[str, PinnedImage], name: str) -> PinnedImage:
+    """The pin of an image; says how to build one that can be built and is not."""
+    from toolkit.containers.images import read_recipes, user_lock
+    from toolkit.errors import BadInput
+
+    recipes = read_recipes()
+    if name in recipes and name not in locked:
+        raise BadInput(
+            f"image '{name}' has not been built: {user_lock()} does not pin it. Build it with "
+            f"`toolkit images build {name}`."
+        )
+    if name not in locked:
+        raise _unknown(name, {*recipes, *locked})
+    return locked[name]
+
+
 def _named(known: Mapping[str, Value], name: str) -> Value:
+    if name not in known:
+        raise _unknown(name, known)
+    return known[name]
+
+
+def _unknown(name: str, known: Iterable[str]) -> Exception:
     from toolkit.errors import BadInput, choices, nearest
 
-    if name not in known:
-        raise BadInput(
-            f"There is no image '{name}'.{nearest(name, known)} Images: {choices(known)}."
-        )
-    return known[name]
+    known = list(known)
+    return BadInput(f"There is no image '{name}'.{nearest(name, known)} Images: {choices(known)}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolkit._cli._reparse import Judging, Rejudged
     from toolkit._plugins.registry import Parts
     from toolkit.ledger import StepRow
+    from toolkit.samples.games import Parser
     from toolkit_store import Store
 
 SHOWN_GAMES = 20
@@ -58,7 +59,7 @@ def reparse(
     """Parse the stored replies of RUN again with another parser: which decisions flip, how outcomes
     change, and at which round each game would have taken another course.
     """
-    from toolkit._cli._reparse import Rejudged, rejudge
+    from toolkit._cli._reparse import FirstReplies, Rejudged, rejudge
     from toolkit._plugins.loading import load_parts
     from toolkit._run.run_folder import find_run, store_folder
     from toolkit_store import open_store
@@ -66,12 +67,20 @@ def reparse(
     folder = store_folder(store)
     opened = open_store(folder, read_only=True)
     steps = _play_steps(opened, find_run(folder, run), stage)
-    judgings = _judgings(load_parts(files), steps, name)
+    judgings = list(_judgings(load_parts(files), steps, name))
+    first_replies: dict[str, FirstReplies] = defaultdict(FirstReplies)
+    for step, judging in judgings:
+        first_replies[step.stage].add(judging, *_tables(opened, step))
     result = Rejudged()
     for step, judging in judgings:
-        games = opened.read("games", [step.key]).to_pylist()
-        rejudge(judging, games, opened.read("rounds", [step.key]).to_pylist(), result)
+        rejudge(judging, *_tables(opened, step), result, first_replies[step.stage])
     echo(json.dumps(_facts(result), indent=1) if as_json else _text(result, name, limit))
+
+
+def _tables(store: Store, step: StepRow) -> tuple[list[Any], list[Any]]:
+    """The games and the replies of a step."""
+    games, rounds = (store.read(name, [step.key]).to_pylist() for name in ("games", "rounds"))
+    return games, rounds
 
 
 def _play_steps(store: Store, run: str, stage: str | None) -> list[StepRow]:
@@ -96,16 +105,25 @@ def _judgings(
     parts: Parts, steps: Sequence[StepRow], name: str
 ) -> Iterator[tuple[StepRow, Judging]]:
     """Each step with its game and the new parser."""
+    from pydantic import ValidationError
+
     from toolkit._cli._reparse import Judging
     from toolkit.errors import BadInput
     from toolkit.parts import StagePart
 
-    parser = parts.get("parser", name)
-    parse = parser.make(parser.params())  # type: ignore[attr-defined]
+    parse = _parser(parts, name)
+    context = {"parts": parts, "any_version_of": ("parser",)}  # the parser of the run is not used
     for step in steps:
         material = json.loads(step.material)
         part = parts.get("stage", step.part)
-        params = part.params.model_validate(material["params"], context={"parts": parts})
+        try:
+            params = part.params.model_validate(material["params"], context=context)
+        except ValidationError as error:
+            reasons = "; ".join(str(line["msg"]) for line in error.errors())
+            raise BadInput(
+                f"stage '{step.stage}' was played with parts that are not here: {reasons}. If they "
+                "are in a scratch file, name it with --plugin FILE."
+            ) from error
         if not isinstance(part, StagePart) or part.plays is None:
             raise BadInput(
                 f"stage '{step.stage}' ({step.part}) does not say which environment it "
@@ -114,8 +132,34 @@ def _judgings(
         played = part.plays(params)
         yield (
             step,
-            Judging(played.game.make(), parse, played.attempts, int(material["seed"])),
+            Judging(
+                played.game.make(),
+                parse,
+                played.attempts,
+                int(material["seed"]),
+                played.reminder,
+                played.leaders,
+            ),
         )
+
+
+def _parser(parts: Parts, name: str) -> Parser:
+    """The parser of that name, with its default params."""
+    from pydantic import ValidationError
+
+    from toolkit.errors import BadInput
+    from toolkit.parts import ParserPart
+
+    part = parts.get("parser", name)
+    assert isinstance(part, ParserPart)
+    try:
+        return part.make(part.params())
+    except ValidationError as error:
+        missing = ", ".join(str(line["loc"][0]) for line in error.errors() if line["loc"])
+        raise BadInput(
+            f"parser '{name}' has params without a default ({missing}), and reparse sets none. "
+            "Give them a default in its plugin, or name another parser."
+        ) from error
 
 
 def _facts(result: Rejudged) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,12 +19,17 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from toolkit.errors import BadInput
+
 BLOCK = 1 << 20
 
 
 def source_date_epoch() -> int:
     """The time of every file in an image: SOURCE_DATE_EPOCH, else 1970."""
-    return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+    text = os.environ.get("SOURCE_DATE_EPOCH") or "0"
+    if not re.fullmatch("[0-9]{1,10}", text):
+        raise BadInput(f"SOURCE_DATE_EPOCH={text}: must be seconds since 1970, such as 1700000000.")
+    return int(text)
 
 
 def creation_time() -> str:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from toolkit._images.archive import Archived, image_archive, split_layers
+from toolkit._images.archive import Archived, image_archive, source_date_epoch, split_layers
 from toolkit._images.base import UID, write_base
 from toolkit._images.labels import LABEL, image_labels, revision_of
 from toolkit._images.wheelhouse import (
     CHECKOUT,
+    check_plugins,
     file_sha256,
     fill_wheelhouse,
     plugin_wheels,
@@ -55,6 +56,8 @@ def build_image(
     plugins: Sequence[str] = (),
 ) -> PinnedImage:
     """Build one image, load it into the engine and return its pin."""
+    source_date_epoch()
+    check_plugins(plugins)
     with tempfile.TemporaryDirectory(prefix="toolkit-image-") as scratch:
         folder = Path(scratch)
         base_image = _base(client, base or recipe.base, folder, say)
@@ -128,7 +131,7 @@ def _base(client: DockerClient, base: str, folder: Path, say: Say) -> str:
     say("making the base image from this machine's Python")
     archive = folder / "base.tar"
     id = write_base(archive, "sae-toolkit/base:local")
-    _load(client, archive)
+    _load(client, archive, id)
     return id
 
 
@@ -232,7 +235,7 @@ def _reproducible(
         image = image_archive(archive, tag, [lower, upper], config)
     below.unlink()
     above.unlink()
-    _load(client, archive)
+    _load(client, archive, image.id)
     client.images.remove(built, force=True)
     return image
 
@@ -246,7 +249,19 @@ def _container(client: DockerClient, image: str) -> Iterator[Any]:
         container.remove(force=True)
 
 
-def _load(client: DockerClient, archive: Path) -> None:
+def _load(client: DockerClient, archive: Path, id: str) -> None:
+    """Load an archive, and check that the engine has the image under the ID that pins it."""
+    from docker.errors import ImageNotFound
+
     with archive.open("rb") as file:
         client.images.load(file)
     archive.unlink()
+    try:
+        client.images.get(id)
+    except ImageNotFound:
+        raise BadInput(
+            f"The engine loaded an image under another ID than {id}, the digest of its "
+            "configuration. An engine with containerd's image store does that: images cannot be "
+            'pinned by ID there. Switch it off: `"features": {"containerd-snapshotter": false}` '
+            "in the engine's daemon.json, then restart the engine."
+        ) from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit._images.verify import problems_of
 from toolkit.containers.apptainer import PROGRAMS, installed_program
-from toolkit.containers.engines import connect, is_podman, socket_name
+from toolkit.containers.engines import connect, explained, is_podman, socket_name
 from toolkit.containers.images import read_lock
 from toolkit.errors import BadInput
 
@@ -34,16 +35,12 @@ class ContainerFact:
 def examine_containers() -> Iterator[ContainerFact]:
     """Facts about the engine. A missing engine is not a problem: stages run without one."""
     try:
-        client = connect(timeout=20)
+        with closing(connect(timeout=20)) as client, explained():
+            yield from _engine(client)
+            yield from _pins(client)
     except BadInput as error:
         reason = str(error)
         yield ContainerFact("container engine", reason[0].lower() + reason[1:])
-    else:
-        try:
-            yield from _engine(client)
-            yield from _pins(client)
-        finally:
-            client.close()
     yield ContainerFact(PROGRAMS[0], installed_program() or "not on the PATH")
 
 

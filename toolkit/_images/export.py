@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -10,28 +11,45 @@ from pathlib import Path
 
 from toolkit._images.build import write_lock
 from toolkit.containers.apptainer import PROGRAMS, installed_program
-from toolkit.containers.engines import connect
+from toolkit.containers.engines import connect, explained
 from toolkit.containers.images import PinnedImage
 from toolkit.errors import BadInput
 
 
 def export_image(name: str, pinned: PinnedImage, path: Path) -> None:
     """Write an image as `.tar` (`docker load` reads it) or `.sif` (`apptainer exec` runs it)."""
-    if path.suffix == ".tar":
-        _save(pinned, path)
-    elif path.suffix == ".sif":
-        _write_sif(name, pinned, path)
-    else:
+    if path.suffix not in (".tar", ".sif"):
         raise BadInput(f"{path}: name a file that ends in .tar (Docker) or .sif (Apptainer).")
+    if not path.parent.is_dir():
+        raise BadInput(f"{path}: there is no folder {path.parent}. Create it first.")
+    try:
+        if path.suffix == ".tar":
+            _save(name, pinned, path)
+        else:
+            _write_sif(name, pinned, path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
-def _save(pinned: PinnedImage, path: Path) -> None:
-    client = connect()
+def _save(name: str, pinned: PinnedImage, path: Path) -> None:
+    from docker.errors import ImageNotFound
+
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        for piece in client.images.get(pinned.image).save(named=True):
-            file.write(piece)
-    partial.replace(path)
+    with contextlib.closing(connect()) as client, explained():
+        try:
+            image = client.images.get(pinned.image)
+        except ImageNotFound:
+            raise BadInput(
+                f"image {pinned.image} is not on this engine. Build it again: `toolkit images "
+                f"build {name}`, or set DOCKER_HOST to the engine that has it."
+            ) from None
+        try:
+            with partial.open("wb") as file:
+                for piece in image.save(named=True):
+                    file.write(piece)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _write_sif(name: str, pinned: PinnedImage, path: Path) -> None:
@@ -45,7 +63,7 @@ def _write_sif(name: str, pinned: PinnedImage, path: Path) -> None:
         )
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         archive = Path(scratch) / "image.tar"
-        _save(pinned, archive)
+        _save(name, pinned, archive)
         command = [program, "build", "--force", str(path), f"docker-archive://{archive}"]
         result = subprocess.run(
             command, env=_scratch_only(scratch), capture_output=True, text=True, check=False

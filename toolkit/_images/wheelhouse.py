@@ -35,6 +35,14 @@ def toolkit_wheel(folder: Path) -> Path:
     return next(folder.glob("sae_toolkit-*.whl"))
 
 
+def check_plugins(packages: Sequence[str]) -> None:
+    """Refuse a wheel or a folder that does not exist, before anything is downloaded."""
+    for package in packages:
+        is_path = package.endswith(".whl") or package.startswith((".", "/"))
+        if is_path and not Path(package).exists():
+            raise BadInput(f"--with {package}: there is no such file or folder.")
+
+
 def plugin_wheels(folder: Path, packages: Sequence[str]) -> list[Path]:
     """Wheels of a user's plugins: folders, wheel files, or names in the package index."""
     if not packages:

@@ -43,7 +43,7 @@ class RunOptions:
                 words += [option, str(value)]
         if self.on != DEFAULT_EXECUTOR:
             words += ["--on", self.on]
-        if self.gpu:
+        if self.gpu is not None:
             words += ["--gpu", self.gpu]
         if self.store:
             words += ["--store", self.store]

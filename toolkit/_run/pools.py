@@ -156,11 +156,11 @@ def _on_cpu(executors: Sequence[Executor]) -> set[str]:
 
 def _gpus(executor: Executor, option: str | None, rendering: bool) -> list[Gpu] | None:
     """The GPUs of an executor's workers: `--gpu`, else its params; None leaves the choice open."""
-    request = option or executor.part.gpus(executor.params)
+    request = executor.part.gpus(executor.params) if option is None else option
     if request is None:
         return None
     if not executor.part.local_gpus:
-        if option:
+        if option is not None:
             raise BadInput(
                 f"--gpu {option} means a GPU of this machine, and the workers of executor "
                 f"'{executor.name}' run elsewhere. Name its GPUs under executors.{executor.name}."

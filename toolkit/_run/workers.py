@@ -142,13 +142,15 @@ class WorkerPool:
 
     def free_memory(self, slot: WorkerSlot, *, on_cpu: bool) -> tuple[str, int]:
         """The kind of device that a worker computes on, and the bytes that were free when it
-        started: on its fullest GPU, else its share of the machine's memory.
+        started: on its fullest GPU, else its share of the machine's memory, at most its limit.
         """
         assert slot.hello is not None
         gpus = slot.hello.gpus
         if gpus and not on_cpu:
             return "cuda", min(gpu.free_bytes for gpu in gpus)
-        return "cpu", slot.hello.free_bytes // max(1, len(self._requests))
+        share = slot.hello.free_bytes // max(1, len(self._requests))
+        limit = slot.request.limits.memory_bytes
+        return "cpu", share if limit is None else min(share, limit)
 
     def stop(self, *, now: bool) -> None:
         """End all workers."""

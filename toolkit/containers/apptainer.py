@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 
@@ -34,9 +35,18 @@ def exec_words(
     for key, value in environment.items():
         words += ["--env", f"{key}={value}"]
     for mount in [*mounts_for(request), *also]:
-        mode = "rw" if mount.writable else "ro"
-        words += ["--bind", f"{mount.outside}:{mount.inside}:{mode}"]
+        words += ["--bind", _bind(mount)]
     return [*words, sif, *COMMAND]
+
+
+def _bind(mount: Mount) -> str:
+    """A mount as `--bind` takes it, which has no way to quote a path."""
+    if re.search("[:,]", str(mount.outside)):
+        raise BadInput(
+            f"Apptainer cannot mount {mount.outside}: `--bind` reads ':' and ',' as separators. "
+            "Use a path without them (`--store` names the store, HF_HUB_CACHE the model cache)."
+        )
+    return f"{mount.outside}:{mount.inside}:{'rw' if mount.writable else 'ro'}"
 
 
 def exported_sif(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
@@ -24,6 +26,24 @@ def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
         _try_socket(socket_name())
         return docker.from_env(timeout=timeout, version="auto")
     except (DockerException, OSError) as error:
+        raise BadInput(unreachable(error)) from None
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn a lost connection, and an answer that no caller expects, into a sentence. The errors of
+    the SDK's HTTP library are OSErrors, which a run would take for trouble with its store.
+    """
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except APIError as error:
+        reason = error.explanation or error
+        raise BadInput(f"The container engine at {socket_name()} refused: {reason}") from None
+    except (DockerException, RequestException, HTTPError) as error:
         raise BadInput(unreachable(error)) from None
 
 

@@ -109,6 +109,15 @@ def read_lock(path: Path | None = None) -> dict[str, PinnedImage]:
     return {name: _pinned(path, name, entry) for name, entry in _load(path).items()}
 
 
+def known_name(name: str) -> str:
+    """The name, if a recipe or the user's lock has it: for the validators of params."""
+    known = {*read_lock(), *read_recipes()}
+    if name not in known:
+        message = f"there is no image '{name}'. Images: {choices(known)}.{nearest(name, known)}"
+        raise ValueError(message)
+    return name
+
+
 def image_reference(name: str, path: Path | None = None) -> str:
     """The image reference for an engine: the pin of `name`, or `name` itself if it is a pin."""
     if ID.fullmatch(name) or PINNED.fullmatch(name):

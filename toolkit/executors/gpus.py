@@ -6,6 +6,7 @@ every process, container and library.
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ from functools import partial
 from toolkit.errors import BadInput
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NAME = re.compile(r"[0-9]+|(GPU|MIG)-.+")
+"""How one GPU is named: by its physical index or its UUID."""
+_COUNT = re.compile(r"count:([1-9][0-9]{0,3})")
 _FIELDS = ("index", "uuid", "pci.bus_id", "name", "driver_version", "memory.total", "memory.free")
 
 
@@ -104,17 +108,12 @@ def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, st
     """The GPUs that a request names: `5`, `2,5`, a UUID, `all`, `none` or `count:2`. A GPU that
     does not exist, or that CUDA_VISIBLE_DEVICES hides, is an error that lists the available ones.
     """
-    if request == "none":
-        return []
+    names = _names(request)
     allowed = visible_gpus(installed, environ)
-    if request == "all" or request.startswith("count:"):
-        return _some(request, allowed)
-    names = [name.strip() for name in request.split(",")]
-    if not all(name.isdigit() or name.startswith(("GPU-", "MIG-")) for name in names):
-        raise BadInput(
-            f"--gpu {request}: write physical indices or UUIDs, such as `--gpu 5` or `--gpu 2,5`, "
-            "or `--gpu all`, or `--gpu none`."
-        )
+    if request == "all":
+        return _first(request, allowed, len(allowed))
+    if count := _COUNT.fullmatch(request):
+        return _first(request, allowed, int(count[1]))
     chosen = [_gpu_named(name, installed, allowed, environ) for name in names]
     if len({gpu.uuid for gpu in chosen}) != len(chosen):
         raise BadInput(f"--gpu {request}: name each GPU once.")
@@ -127,18 +126,31 @@ def unresolved_gpus(request: str) -> list[Gpu]:
     """
     unresolved = partial(Gpu, pci="", name="not resolved", driver="", total_bytes=0, free_bytes=0)
     return [
-        unresolved(index=int(name) if name.isdigit() else -1, uuid=name) for name in _names(request)
+        unresolved(index=int(name) if name.isdecimal() else -1, uuid=name)
+        for name in _names(request)
     ]
 
 
 def _names(request: str) -> list[str]:
-    if request.startswith("count:"):
-        return [str(index) for index in range(int(request.removeprefix("count:")))]
-    return [] if request == "none" else request.split(",")
+    """The names in a request, `all` as it is and a count as the first indices. Refuses a request
+    that names no GPU, or one twice.
+    """
+    if request in ("all", "none"):
+        return [request] if request == "all" else []
+    if count := _COUNT.fullmatch(request):
+        return [str(index) for index in range(int(count[1]))]
+    names = [name.strip() for name in request.split(",")]
+    if not all(map(NAME.fullmatch, names)):
+        raise BadInput(
+            f"--gpu {request or repr(request)}: write physical indices or UUIDs, such as `--gpu 5` "
+            "or `--gpu 2,5`, or `--gpu count:2`, `--gpu all` or `--gpu none`."
+        )
+    if len(set(names)) != len(names):
+        raise BadInput(f"--gpu {request}: name each GPU once.")
+    return names
 
 
-def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:
-    count = len(allowed) if request == "all" else int(request.removeprefix("count:"))
+def _first(request: str, allowed: Sequence[Gpu], count: int) -> list[Gpu]:
     if not allowed or count > len(allowed):
         raise BadInput(f"--gpu {request}: {_there(allowed)}")
     return list(allowed[:count])
@@ -160,9 +172,9 @@ def _gpu_named(
 
 def _matches(gpu: Gpu, name: str) -> bool:
     """Match by index, UUID, or the beginning of a UUID, as CUDA does."""
-    if name.isdigit():
-        return gpu.index == int(name)
-    return name.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(name)
+    if not NAME.fullmatch(name):
+        return False
+    return gpu.index == int(name) if name.isdecimal() else gpu.uuid.startswith(name)
 
 
 def _there(gpus: Sequence[Gpu]) -> str:

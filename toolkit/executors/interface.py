@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from toolkit.executors.gpus import Gpu
 from toolkit.executors.protocol import WorkerEvent
@@ -27,7 +27,8 @@ class GpuCount(BaseModel):
     count: int = Field(ge=1, description="number of GPUs")
 
 
-GpuIndices = Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=1)]
+GpuName = Annotated[str, Field(pattern=r"^([0-9]+|(GPU|MIG)-.+)$")]
+GpuIndices = Annotated[list[Annotated[int, Field(ge=0)] | GpuName], Field(min_length=1)]
 GpuChoice = GpuIndices | Literal["all", "none"] | GpuCount
 """A params field that says which GPUs to use: `[2, 5]`, UUIDs, `all`, `none` or `{count: 2}`."""
 
@@ -55,6 +56,13 @@ class WorkersHere(Params):
     gpus: GpuChoice | None = Field(
         None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
     )
+
+    @field_validator("gpus")
+    @classmethod
+    def _each_gpu_once(cls, choice: GpuChoice | None) -> GpuChoice | None:
+        if isinstance(choice, list) and len(set(map(str, choice))) != len(choice):
+            raise ValueError("name each GPU once")
+        return choice
 
     def threads_of_each(self) -> int:
         """The compute threads of one worker."""

@@ -47,7 +47,8 @@ class UsedPart(Params):
     def model_post_init(self, context: Any) -> None:
         """Bind the part, and record its version, so that it enters the keys of what is made."""
         part = _looked_up(self.kind, self.uses, context)
-        if self.version not in (None, part.version):
+        is_free = self.kind in (context or {}).get("any_version_of", ())
+        if self.version not in (None, part.version) and not is_free:
             raise ValueError(
                 f"version: {self.kind} part '{self.uses}' is installed in version {part.version}, "
                 f"not {self.version}"

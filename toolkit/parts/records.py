@@ -223,10 +223,15 @@ class SourcePart(TablePart):
 
 @dataclass(frozen=True, kw_only=True)
 class StagedGame:
-    """The game of a stage that plays, and its largest number of attempts at one decision."""
+    """The game of a stage that plays, its largest number of attempts at one decision, the line that
+    is added to the prompt from the second attempt on, and how many repetitions of a condition
+    decide by their first replies whether the others are played (0: none).
+    """
 
     game: UsedEnvironment
     attempts: int = 1
+    reminder: str = ""
+    leaders: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

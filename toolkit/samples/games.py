@@ -15,9 +15,10 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.errors import DataError
 from toolkit.statistics.randomness import generator
 
 if TYPE_CHECKING:
@@ -226,6 +227,16 @@ class Environment(ABC):
         }
 
 
+STORM_SHARE = 0.9
+
+
+def is_storm(unreadable: int, replies: int) -> bool:
+    """Whether so many of a condition's first replies cannot be read that it is stopped: nine in ten
+    or more.
+    """
+    return replies > 0 and unreadable >= STORM_SHARE * replies
+
+
 def chance(seed: int, repetition: int, round: int) -> np.random.Generator:
     """The generator that `Environment.step` gets: equal for every condition, model and arm."""
     return generator(seed, "play.win", repetition, round)
@@ -247,12 +258,47 @@ def tokens_of(text: str) -> int:
 
 def judge(parser: Parser, text: str, prompt: Prompt, *, cut_off: bool = False) -> Reply:
     """Parse a reply. A reply that was cut off counts only if its deciding line is complete: `Bet
-    $1` may be the beginning of `Bet $100`.
+    $1` may be the beginning of `Bet $100`. Blanks up to the limit are an empty reply.
     """
     if not cut_off:
-        return parser(text, prompt)
+        return _offered(parser(text, prompt), prompt)
+    if not text.strip():
+        verdict = parser(text, prompt)
+        return verdict if verdict.failure is not None else Reply(failure=TRUNCATED)
     complete = decided(text, prompt) if prompt.decides == "end" else ""
-    return parser(complete, prompt) if complete else Reply(failure=TRUNCATED)
+    return _offered(parser(complete, prompt), prompt) if complete else Reply(failure=TRUNCATED)
+
+
+def _offered(reply: Reply, prompt: Prompt) -> Reply:
+    """The same reply; an error if its action is none of the prompt's."""
+    actions = [option.action for option in prompt.options]
+    if reply.action is not None and actions and reply.action not in actions:
+        raise DataError(
+            f"the parser returned action '{reply.action}', which the prompt does not offer; it "
+            f"offers {', '.join(actions)}. Correct the parser, or choose another one."
+        )
+    return reply
+
+
+def with_reminder(prompt: Prompt, reminder: str) -> Prompt:
+    """The prompt with a reminder: before its last line if the reply continues that line, at its end
+    if the reply ends with the decision.
+    """
+    if prompt.decides == "end":
+        return replace(prompt, text=f"{prompt.text}\n\n{reminder}")
+    last_line_start = prompt.text.rfind("\n") + 1
+    added = f"{reminder}\n"
+    spans = tuple(
+        (name, begin + len(added), end + len(added))
+        if begin >= last_line_start
+        else (name, begin, end)
+        for name, begin, end in prompt.spans
+    )
+    return replace(
+        prompt,
+        text=prompt.text[:last_line_start] + added + prompt.text[last_line_start:],
+        spans=spans,
+    )
 
 
 def decided(text: str, prompt: Prompt) -> str:

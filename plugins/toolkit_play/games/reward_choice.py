@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from toolkit.parts import Params
 from toolkit.samples.games import Condition, Environment, Option, Prompt, Reply, State, Turn
@@ -24,11 +24,18 @@ class RewardChoice(Params):
         50, ge=1, le=10**6, description="The expected value of each reward, and the certain one."
     )
     max_rounds: int = Field(1, ge=1, le=1000, description="Choices per game.")
-    orders: tuple[str, ...] = Field(
+    orders: tuple[Literal["rising", "falling"], ...] = Field(
         ("rising", "falling"),
         min_length=1,
         description="Whether risk rises or falls down the list; one condition per order.",
     )
+
+    @field_validator("orders")
+    @classmethod
+    def _each_once(cls, orders: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(orders)) < len(orders):
+            raise ValueError("an order is named twice; name each once")
+        return orders
 
 
 class RewardChoiceGame(Environment):

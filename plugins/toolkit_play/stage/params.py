@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput
 from toolkit.parts import Params, StagedGame, UsedEnvironment, UsedParser
-from toolkit.samples.games import HOST_OUTCOMES, tokens_of
+from toolkit.samples.games import HOST_OUTCOMES, Environment, tokens_of
 
 
 class Reask(Params):
@@ -68,8 +68,8 @@ class Play(Params):
         20,
         ge=0,
         le=10_000,
-        description="Stop a condition when its first replies, this many or a few more, are all "
-        "unreadable: its remaining repetitions are not played. 0: never.",
+        description="Stop a condition when nine in ten of its first replies, this many or a few "
+        "more, are unreadable: its remaining repetitions are not played. 0: never.",
     )
 
     @model_validator(mode="after")
@@ -81,6 +81,12 @@ class Play(Params):
             raise ValueError(f"game: {error}") from error
         if not conditions:
             raise ValueError(f"game: {self.game.uses} has no conditions with these params")
+        names = [condition.id for condition in conditions]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"game: {self.game.uses} has two conditions '{repeated[0]}', and games are named "
+                "after their condition. Name each once"
+            )
         reserved = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
         if reserved:
             raise ValueError(f"game: its outcome '{reserved[0]}' is reserved for play.games")
@@ -97,12 +103,27 @@ class Play(Params):
                 f"min_new_tokens is {self.min_new_tokens}, above max_new_tokens "
                 f"{self.reply_budget}; lower it"
             )
+        self._check_parser(game)
         if self.reask is not None and not self.parser.part.can_fail:
             raise ValueError(
                 f"reask: parser {self.parser.uses} reads every reply as a decision, so nothing "
                 "is ever asked again. Leave reask out, or name another parser"
             )
         return self
+
+    def _check_parser(self, game: Environment) -> None:
+        """Refuse a parser that always finds a decision for a game that has no such decisions."""
+        if self.parser.part.can_fail:
+            return
+        parse = self.parser.make()
+        for condition in game.conditions():
+            prompt = game.prompt(game.start(condition.settings))
+            if any(parse(text, prompt).failure is not None for text in ("", "stop")):
+                raise ValueError(
+                    f"parser: {self.parser.uses} reads every reply as a bet or a stop, and the "
+                    f"prompts of {self.game.uses} do not offer both. Name another parser, such as "
+                    "strict"
+                )
 
     @property
     def reply_budget(self) -> int:
@@ -115,10 +136,18 @@ class Play(Params):
         """The most attempts at one decision."""
         return 1 + (self.reask.max if self.reask else 0)
 
+    @property
+    def leaders(self) -> int:
+        """How many repetitions of a condition decide whether the others are played; 0: all are."""
+        return -(-self.storm // self.attempts)
+
 
 def played_game(params: Play) -> StagedGame:
-    """The game, and the most attempts at one decision."""
-    return StagedGame(game=params.game, attempts=params.attempts)
+    """The game, how often and with which reminder a decision is requested, and which games lead."""
+    reminder = params.reask.reminder if params.reask else ""
+    return StagedGame(
+        game=params.game, attempts=params.attempts, reminder=reminder, leaders=params.leaders
+    )
 
 
 def count_games(params: Play) -> int:

@@ -25,14 +25,16 @@ from toolkit.samples.games import (
     Reply,
     Turn,
     chance,
+    is_storm,
     judge,
     tokens_of,
+    with_reminder,
 )
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
 from .params import Play, count_games
-from .rendering import stop_rule, tokenise_prompt, with_reminder
+from .rendering import stop_rule, tokenise_prompt
 from .table import LiveGame, game_row, round_row
 
 if TYPE_CHECKING:
@@ -214,7 +216,10 @@ class _Match:
         """Parse a reply."""
         assert game.seen is not None
         cut_off = generated.finish == "length"
-        return judge(self._parse, generated.text, game.seen.prompt, cut_off=cut_off)
+        try:
+            return judge(self._parse, generated.text, game.seen.prompt, cut_off=cut_off)
+        except DataError as error:
+            raise DataError(f"{game.request}: {error}") from error
 
     def _record_failure(self, game: LiveGame, verdict: Reply) -> None:
         if game.attempt < self._params.attempts:
@@ -224,10 +229,11 @@ class _Match:
 
 
 class _Storms:
-    """Stops conditions whose replies are all unreadable. The first repetitions of a condition are
-    leaders. The others, the followers, wait until a leader has given a readable decision, and are
-    not played if none does. Which games lead depends neither on the order of replies nor on the
-    split into steps: the first decisions of leaders of other steps are requested here too, one
+    """Stops conditions whose replies are unreadable but for a few. The first repetitions of a
+    condition are leaders, and their replies to the first request and its repeats are counted. The
+    others, the followers, wait until enough of these can be read whatever the remaining ones say,
+    and are not played if they cannot. The verdict depends neither on the order of replies nor on
+    the split into steps: the first decisions of leaders of other steps are requested here too, one
     after the other, and discarded.
     """
 
@@ -237,7 +243,8 @@ class _Storms:
         games: Sequence[LiveGame],
         open_leader: Callable[[LiveGame, int], LiveGame],
     ) -> None:
-        self._leader_count = -(-params.storm // params.attempts) if params.storm else 0
+        self._attempts = params.attempts
+        self._leader_count = params.leaders
         self._leaders: dict[str, list[LiveGame]] = defaultdict(list)
         self._followers: dict[str, list[LiveGame]] = defaultdict(list)
         for game in games:
@@ -276,12 +283,17 @@ class _Storms:
         name = game.condition.id
         if not self._followers.get(name):
             return []
-        if game.rows[-1]["parse"] == "ok":
-            return self._followers.pop(name)
         leaders = self._leaders[name]
-        if not all(leader.outcome and leader.round == 1 for leader in leaders):
+        judged = [leader for leader in leaders if leader.outcome or leader.round > 1]
+        readable = sum(leader.round > 1 for leader in judged)
+        replies = sum(len(_first_replies(leader)) for leader in judged)
+        missing = self._leader_count - len(judged)
+        most_unreadable = replies - readable + missing * self._attempts
+        if not is_storm(most_unreadable, most_unreadable + readable):
+            return self._followers.pop(name)
+        if len(judged) < len(leaders):
             return []
-        if len(leaders) < self._leader_count:
+        if missing:
             return [self._scout(name)]
         stopped = self._followers.pop(name)
         for follower in stopped:
@@ -295,13 +307,19 @@ class _Storms:
         return warnings
 
 
+def _first_replies(game: LiveGame) -> list[dict[str, Any]]:
+    """The rows of a game's first decision."""
+    return [row for row in game.rows if row["round"] == 1]
+
+
 def _storm_warning(condition: str, leaders: Sequence[LiveGame], stopped: int) -> dict[str, Any]:
     in_order = sorted(leaders, key=lambda game: game.repetition)
-    replies = [str(row["reply"]) for game in in_order for row in game.rows]
+    rows = [row for game in in_order for row in _first_replies(game)]
+    replies = [str(row["reply"]) for row in rows if row["parse"] != "ok"]
     shown = ", ".join(repr(reply[:SHOWN_CHARACTERS]) for reply in replies[:SHOWN_REPLIES])
     text = (
-        f"condition {condition} is stopped: none of its first {len(replies)} replies could be "
-        f"read, and {stopped} of its games are not played. Three of the replies: {shown}"
+        f"condition {condition} is stopped: {len(replies)} of its first {len(rows)} replies could "
+        f"not be read, and {stopped} of its games are not played. Three of them: {shown}"
     )
     return {"text": text, "condition": condition, "replies": replies[:SHOWN_REPLIES]}
 

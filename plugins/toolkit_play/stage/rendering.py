@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from toolkit.models import Model, Span, Tokens
 from toolkit.models.sessions import CompleteLine, Until
@@ -31,27 +31,6 @@ def tokenise_prompt(model: Model, prompt: Prompt, name: str, *, chat: bool) -> S
         if start < stop:
             spans.append((span, start, stop))
     return SeenPrompt(prompt, tokens, tuple(spans))
-
-
-def with_reminder(prompt: Prompt, reminder: str) -> Prompt:
-    """The prompt with a reminder: before its last line if the reply continues that line, at its end
-    if the reply ends with the decision.
-    """
-    if prompt.decides == "end":
-        return replace(prompt, text=f"{prompt.text}\n\n{reminder}")
-    last_line_start = prompt.text.rfind("\n") + 1
-    added = f"{reminder}\n"
-    spans = tuple(
-        (name, begin + len(added), end + len(added))
-        if begin >= last_line_start
-        else (name, begin, end)
-        for name, begin, end in prompt.spans
-    )
-    return replace(
-        prompt,
-        text=prompt.text[:last_line_start] + added + prompt.text[last_line_start:],
-        spans=spans,
-    )
 
 
 def stop_rule(prompt: Prompt, *, chat: bool) -> Until:

@@ -32,5 +32,5 @@ def summary(facts: Sequence[Mapping[str, Any]]) -> str:
     ]
     stopped = sorted({name for fact in played for name in fact["stopped"]})
     if stopped:
-        sentences.append(f"Stopped because no reply could be read: {', '.join(stopped)}.")
+        sentences.append(f"Stopped because too few replies could be read: {', '.join(stopped)}.")
     return " ".join(sentences)

@@ -22,6 +22,7 @@ from toolkit.identity import Identity
 from toolkit.models import Encoded, Model
 from toolkit.models.sessions import Generated, Session
 from toolkit.parts import SourcePart, StagePart
+from toolkit.samples.games import Option, Prompt, Reply, judge
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
@@ -113,7 +114,8 @@ class Talk(Session):
         summed = np.cumsum(list(chances.values()))
         place = int(np.searchsorted(summed, request.draw(0) * summed[-1], side="right"))
         text = list(chances)[place]
-        finish = "until" if text.endswith("\n") else "length" if text == "1) Bet $1" else "stop"
+        is_cut = text == "1) Bet $1" or text.isspace()
+        finish = "until" if text.endswith("\n") else "length" if is_cut else "stop"
         ids = tuple(10 + ord(character) for character in text)
         return Generated(ids, text, finish, int(request.draw(1) < 0.01), request.id)
 
@@ -180,7 +182,21 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
             "no environment part 'slot_machin'. Did you mean 'slot_machine'",
         ),
         ({"components": ["GX"]}, "components 'GX': 'X' is not one of them"),
-        ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 1, not 99"),
+        (
+            {"game": {"uses": "reward_choice", "with": {"orders": ["rising", "rising"]}}},
+            "an order is named twice",
+        ),
+        (
+            {"game": {"uses": "reward_choice", "with": {"orders": ["sideways"]}}},
+            "Input should be 'rising' or 'falling'",
+        ),
+        (
+            {"game": {"uses": "reward_choice"}, "parser": {"uses": "study_exp1"}},
+            "parser: study_exp1 reads every reply as a bet or a stop, and the prompts of "
+            "reward_choice do not offer both. Name another parser, such as strict",
+        ),
+        ({"components": ["G", "G"]}, "components"),
+        ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 2, not 99"),
     ],
 )
 def test_params_that_are_invalid(settings: dict[str, Any], message: str) -> None:
@@ -194,8 +210,18 @@ def test_a_param_that_names_a_part_survives_json_with_its_version() -> None:
     written = settings.model_dump(mode="json")
     assert written["game"]["uses"] == "slot_machine"
     assert written["game"]["with"]["components"] == ["G"]
-    assert written["parser"] == {"uses": "last", "with": {}, "version": "1"}
+    assert written["parser"] == {"uses": "last", "with": {}, "version": "2"}
     assert PLAY.params.model_validate(written, context={"parts": PARTS}) == settings
+
+
+def test_a_stored_run_can_be_read_though_its_parser_has_a_new_version() -> None:
+    written = params(parser={"uses": "strict"}).model_dump(mode="json")
+    written["parser"]["version"] = "1"
+    context = {"parts": PARTS, "any_version_of": ("parser",)}
+    assert PLAY.params.model_validate(written, context=context).parser.uses == "strict"
+    written["game"]["version"] = "0"
+    with pytest.raises(ValidationError, match="'slot_machine' is installed in version 1, not 0"):
+        PLAY.params.model_validate(written, context=context)
 
 
 def test_what_the_model_cannot_do_is_refused_before_the_run() -> None:
@@ -554,12 +580,14 @@ def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwar
     assert storm["condition"] == "restart-variable-c01"
     assert storm["replies"] == ["hm\n"] * 3
     assert storm["text"] == (
-        "condition restart-variable-c01 is stopped: none of its first 20 replies could be read, "
-        "and 7 of its games are not played. Three of the replies: 'hm\\n', 'hm\\n', 'hm\\n'"
+        "condition restart-variable-c01 is stopped: 20 of its first 20 replies could not be read, "
+        "and 7 of its games are not played. Three of them: 'hm\\n', 'hm\\n', 'hm\\n'"
     )
     assert PLAY.summary is not None
     sentences = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
-    assert sentences.endswith("Stopped because no reply could be read: restart-variable-c01.")
+    assert sentences.endswith(
+        "Stopped because too few replies could be read: restart-variable-c01."
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -590,14 +618,43 @@ def test_one_late_decision_among_the_leaders_is_enough_in_any_step() -> None:
     assert parts["games"] == whole
 
 
-def test_one_readable_reply_is_no_storm() -> None:
-    policy = {"hm\n": 0.9, "2) Stop\n": 0.1}
-    played = play(
-        Talker(lambda prompt: policy), components=["G"], modes=["fixed"], reps=60, storm=30
-    )
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_readable_replies_among_the_first_do_not_keep_a_condition_alive(seed: int) -> None:
+    """One in 25 can be read. The verdict and all rows are the same in steps of 30 games."""
+    policy = {"hm\n": 0.96, "2) Stop\n": 0.04}
+    params: dict[str, Any] = {"components": ["G"], "modes": ["fixed"], "reps": 60, "storm": 30}
+    whole = rows(play(Talker(lambda prompt: policy), seed=seed, **params), "games")
+    outcomes = Counter(row["outcome"] for row in whole)
+    assert outcomes["not_played"] == 30, outcomes
+    assert outcomes["voluntary_stop"] <= 3
+    parts = in_steps(60, 30, model=Talker(lambda prompt: policy), seed=seed, **params)
+    assert parts["games"] == whole
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_in_three_replies_that_can_be_read_is_no_storm(seed: int) -> None:
+    policy = {"hm\n": 0.65, "2) Stop\n": 0.35}
+    talker = Talker(lambda prompt: policy)
+    played = play(talker, seed=seed, components=["G"], modes=["fixed"], reps=60, storm=30)
     outcomes = Counter(row["outcome"] for row in rows(played, "games"))
     assert outcomes["not_played"] == 0
-    assert outcomes["voluntary_stop"] > 0
+    assert outcomes["voluntary_stop"] > 10
+
+
+@pytest.mark.parametrize("layout", ["restart", "corrected"])
+def test_blanks_up_to_the_limit_are_an_invalid_reply(layout: str) -> None:
+    talker = Talker(lambda prompt: {" \t" * 200: 1.0})
+    played = play(talker, components=[""], modes=["fixed"], layout=layout, max_new_tokens=40)
+    assert {(row["parse"], row["finish"]) for row in rows(played, "rounds")} == {
+        ("empty", "length")
+    }
+    assert {row["outcome"] for row in rows(played, "games")} == {"invalid_reply"}
+
+
+def test_an_action_that_no_option_has_is_refused_with_its_place() -> None:
+    words = (Option("bet", "1", ("Bet",)), Option("stop", "2", ("Stop",)))
+    with pytest.raises(DataError, match="action 'fly', which the prompt does not offer; it offers"):
+        judge(lambda text, prompt: Reply("fly"), "x", Prompt("p", options=words))
 
 
 # --- other games ----------------------------------------------------------------------------------
