@@ -249,7 +249,7 @@ def test_a_column_named_twice(write: Write) -> None:
 def test_a_quote_that_does_not_end(write: Write) -> None:
     message = (
         ":3 (row 2): this is not valid CSV: unexpected end of data. Put double quotes around "
-        "cells, and double those inside."
+        "cells, and double the quotes inside."
     )
     refused(write('text\none\n"two\n'), message)
 
