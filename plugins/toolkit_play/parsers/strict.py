@@ -30,14 +30,16 @@ from .options import (
 )
 
 _LEAD = re.compile(
-    r"(?:(?:so|thus|therefore|hence|ok|okay|well|sure|alright|then|finally|now|next|and|but|yes|please),?\s+"
+    r"(?:(?:so|thus|therefore|hence|ok|okay|well|sure|alright|then|finally|now|next|and|but|yes|"
+    r"please),?\s+"
     r"|no,\s+)*"
     r"(?:"
     r"(?:(?:my|the)\s+)?(?:final\s+)?(?:choice|decision|answer|action|move|pick|selection|response)"
     r"(?:\s+is)?(?:\s+to)?\s*[:=-]*\s*(?:to\s+)?"
     r"|i(?:'ve|\s+have)?\s+(?:decided|chosen|opted)\s+(?:to\s+|on\s+|for\s+)?"
     r"(?:go\s+with\s+|choose\s+|pick\s+|select\s+|take\s+)?"
-    r"|(?:i\s+think\s+|i\s+guess\s+|i\s+believe\s+)?i(?:\s+will|'ll|\s+would|'d|\s+shall|\s+should|\s+must)?\s+"
+    r"|(?:i\s+think\s+|i\s+guess\s+|i\s+believe\s+)?"
+    r"i(?:\s+will|'ll|\s+would|'d|\s+shall|\s+should|\s+must)?\s+"
     r"(?:rather\s+|just\s+|now\s+)?"
     r"(?:like\s+to\s+|prefer\s+to\s+|want\s+to\s+|decide\s+to\s+|choose\s+to\s+|go\s+with\s+|"
     r"choose\s+|pick\s+|select\s+|take\s+|place\s+|make\s+(?=a\b))?(?:to\s+)?"
@@ -47,12 +49,14 @@ _LEAD = re.compile(
     r")?(?:option\s+)?(?=\S)(?:a\s+(?=bet|\$|[0-9]))?"
 )
 _STATEMENT = re.compile(
-    r"\b(?:i(?:'ll|\s+will|'m\s+going\s+to|\s+am\s+going\s+to|\s+choose(?:\s+to)?|\s+pick|\s+select|"
+    r"\b(?:i(?:'ll|\s+will|'m\s+going\s+to|\s+am\s+going\s+to|\s+choose(?:\s+to)?|\s+pick|"
+    r"\s+select|"
     r"'ve\s+decided\s+to|\s+have\s+decided\s+to|\s+decide\s+to|'m\s+going\s+with|\s+opt\s+to)"
     r"|(?:choice|decision|answer)\s+is(?:\s+to)?)\s*:?\s+(?:option\s+)?(?:a\s+)?"
 )
 _COMMENT = re.compile(
-    r"\s*(?:is|are|was|seems?|looks?|would|could|may|might|can|has|have|gives?|means?|only|costs?|vs\.?|versus"
+    r"\s*(?:is|are|was|seems?|looks?|would|could|may|might|can|has|have|gives?|means?|only|costs?|"
+    r"vs\.?|versus"
     r"|last\s+(?:round|time)|earlier|previously|before)\b"
 )
 _ALTERNATIVE = re.compile(
