@@ -393,7 +393,7 @@ def test_fewer_rows_than_none_are_refused(store: Store) -> None:
         for ask in (view.top, view.coactive, view.similar):
             with pytest.raises(BadInput, match="k=-1: the number of rows must be 0 or more"):
                 ask("A", 1, -1)
-        with pytest.raises(BadInput, match="k=-1 rows"):
+        with pytest.raises(BadInput, match="k=-1: the number of rows"):
             view.sql("SELECT 1 AS x", -1)
         assert view.top("A", 1, 0).is_empty()
 
