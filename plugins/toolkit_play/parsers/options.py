@@ -19,7 +19,8 @@ _END = r"(?![0-9a-z$%])"
 _MARK = r"\s*[).:,=-]*\s*"
 _SIZE = (
     r"(?:(?:all|exactly|just|only|a|an|the|my)\s+)*"
-    r"(?:(?:minimum|maximum|min|max|small|smallest|lowest|highest|modest|safe|total|full|fixed)\s+)?"
+    r"(?:(?:minimum|maximum|min|max|small|smallest|lowest|highest|modest|safe|total|full|fixed)"
+    r"\s+)?"
     r"(?:(?:bet|amount|stake|sum|wager)\s+)?(?:of\s+)?"
 )
 _NAMED_KEY = r"(?:option|choice|number|no\.|#)\s*"
