@@ -35,7 +35,7 @@ def effects(games: Sequence[GameRecord]) -> Iterator[dict[str, Any]]:
     if not switches:
         return
     name = games[0].event or "event"
-    informative, left_out = _informative(games)
+    informative, left_out = _informative(games, [game.outcome == game.event for game in games])
     event = _events(informative)
     clusters = _clusters(informative, _design(informative, switches).shape[1])
     if left_out:
@@ -51,18 +51,20 @@ def _events(games: Sequence[GameRecord]) -> Floats:
     return np.array([float(game.outcome == game.event) for game in games])
 
 
-def _informative(games: Sequence[GameRecord]) -> tuple[list[GameRecord], str]:
-    """The games of groups in which the event happened in some games and not in others: given the
-    group, the other groups carry no information about a switch.
+def _informative(
+    games: Sequence[GameRecord], outcomes: Sequence[bool], unit: str = "games ended"
+) -> tuple[list[GameRecord], str]:
+    """The games of groups in which outcomes differ, and a note on the others: given the group,
+    these carry no information about a switch.
     """
-    outcomes: dict[str, set[bool]] = {}
-    for game in games:
-        outcomes.setdefault(game.group, set()).add(game.outcome == game.event)
-    uninformative = sorted(group for group, values in outcomes.items() if len(values) < 2)
-    if not uninformative or len(uninformative) == len(outcomes):
+    of_group: dict[str, set[bool]] = {}
+    for game, outcome in zip(games, outcomes, strict=True):
+        of_group.setdefault(game.group, set()).add(outcome)
+    uninformative = sorted(group for group, values in of_group.items() if len(values) < 2)
+    if not uninformative or len(uninformative) == len(of_group):
         return list(games), ""
     informative = [game for game in games if game.group not in uninformative]
-    return informative, f"left out, since all games ended alike: {'; '.join(uninformative)}"
+    return informative, f"left out, since all {unit} alike: {'; '.join(uninformative)}"
 
 
 def _varied(games: Sequence[GameRecord]) -> list[str]:
@@ -172,21 +174,26 @@ def _leaving_effects(
     games: Sequence[GameRecord], switches: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """The effects of switches on single decisions to leave. Clusters are games. Games that the
-    player cannot leave are left out.
+    player cannot leave are left out, and groups in which all or no decisions leave.
     """
     decided = [
-        (game, float(decision.action in game.leaving))
+        (game, decision.action in game.leaving)
         for game in games
         if game.leaving
         for decision in game.decisions
     ]
     if not decided:
         return
+    players, leaving = [game for game, _ in decided], [leaves for _, leaves in decided]
+    informative, left_out = _informative(players, leaving, "decisions were")
+    groups = {game.group for game in informative}
+    decided = [(game, leaves) for game, leaves in decided if game.group in groups]
     per_decision = [game for game, _ in decided]
-    outcome = np.array([leaves for _, leaves in decided])
+    outcome = np.array([float(leaves) for _, leaves in decided])
     names: list[Hashable] = [game.name for game in per_decision]
     count = len(set(names))
     note = f"{len(decided):,} decisions; clusters are {count:,} games"
+    note = f"{note}; {left_out}" if left_out else note
     clusters = _GameClusters(names, count, note)
     yield from _single_effects(per_decision, switches, outcome, clusters, "odds:leaving")
 

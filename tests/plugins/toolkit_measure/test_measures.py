@@ -695,6 +695,33 @@ def test_a_game_without_money_has_groups_rounds_and_ways_of_leaving() -> None:
     assert "Balances, round by round" not in titles
 
 
+def test_a_group_in_which_every_decision_leaves_is_left_out_of_the_odds_of_leaving() -> None:
+    """Its own rate has no bound, which would hide the effects in all other groups."""
+    played = [
+        (
+            {**row, "meta": row["meta"].replace('"groups": {}', '"groups": {"mode": "variable"}')},
+            rows,
+        )
+        for row, rows in drawn_games({"base": -1.0, "G": 1.0, "M": 0.5, "W": 0.0}, 400)
+    ]
+    left = [
+        game(
+            f"l{number}",
+            [],
+            "voluntary_stop",
+            switches={"G": number % 2 == 0, "M": number % 4 < 2, "W": number % 8 < 4},
+            groups={"mode": "fixed"},
+            condition=f"left{number % 8}",
+            repetition=number // 8,
+        )
+        for number in range(40)
+    ]
+    effect = measured(*played, *left)["odds:leaving", "G", "all"]
+    assert effect["value"] < 0
+    assert effect["n"] == 400
+    assert effect["text"].endswith("left out, since all decisions were alike: mode=fixed")
+
+
 def test_a_stage_without_one_of_the_groups_keeps_its_rows_of_the_outcome_table() -> None:
     """Patched games have one group more than the games that they are compared with."""
     made = [
