@@ -8,9 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Params(BaseModel):
-    """Base of every part's params: frozen, and an unknown key is an error."""
+    """Base of every part's params: frozen, and an unknown key is an error. The validator of a class
+    is built when a spec first uses it: every command imports all parts and uses a few.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
 
 
 UNHASHED: dict[str, Any] = {"hashed": False}

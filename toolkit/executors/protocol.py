@@ -154,7 +154,8 @@ class Records(Generic[Record]):
     """Reads records of some dataclasses from JSON text, by the class named in `event`."""
 
     def __init__(self, classes: Iterable[Any]) -> None:
-        self._readers = {kind.event: TypeAdapter(kind) for kind in classes}
+        self._classes = {kind.event: kind for kind in classes}
+        self._readers: dict[str, TypeAdapter[Any]] = {}
 
     def read(self, text: bytes | str) -> Record | None:
         """The record in a line, or None if the line is not one: not an object, an unknown event, or
@@ -162,12 +163,14 @@ class Records(Generic[Record]):
         """
         try:
             data = json.loads(text)
-            reader = self._readers.get(data["event"]) if isinstance(data, dict) else None
-            if reader is None:
+            if not isinstance(data, dict) or data["event"] not in self._classes:
                 return None
+            event = str(data["event"])
+            if event not in self._readers:  # building one takes a millisecond of every start
+                self._readers[event] = TypeAdapter(self._classes[event])
             if b"\\ud" in (text if isinstance(text, bytes) else text.encode()):
                 text = json.dumps(_without_surrogates(data))
-            record: Record = reader.validate_json(text, strict=True)
+            record: Record = self._readers[event].validate_json(text, strict=True)
             return record
         except (ValueError, KeyError, TypeError, RecursionError, ValidationError):
             return None

@@ -1,18 +1,19 @@
-"""Types of NumPy arrays, for annotations, and numbers for tables. Imported where NumPy is: light
-modules import it for type checking only.
+"""Types of NumPy arrays, for annotations, and numbers for tables. NumPy is imported by those who
+check types only, since light modules import this one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+Floats: TypeAlias = "NDArray[np.float64]"
+Ints: TypeAlias = "NDArray[np.int64]"
+Bools: TypeAlias = "NDArray[np.bool_]"
 
 
 def finite_or_none(value: Any) -> float | None:

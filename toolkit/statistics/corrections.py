@@ -1,4 +1,4 @@
-"""Corrections for multiple tests. Imported when a step runs: it needs NumPy.
+"""Corrections for multiple tests.
 
 Each takes the p-values of the features that fired and the size of the family; features of the
 family that never fired count as p = 1 and are not passed in.
@@ -7,8 +7,6 @@ family that never fired count as p = 1 and are not passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
 
 from toolkit.statistics.arrays import Floats
 
@@ -23,6 +21,8 @@ def benjamini_hochberg(p: Floats, family: int) -> Floats:
 
 def q_values(p: Sequence[float | None]) -> list[float | None]:
     """The q of each p by Benjamini-Hochberg over the defined ones; None and NaN become None."""
+    import numpy as np
+
     numbers = np.array(p, dtype=np.float64)
     defined = np.flatnonzero(np.isfinite(numbers))
     results: list[float | None] = [None] * len(p)
@@ -35,6 +35,8 @@ def q_values(p: Sequence[float | None]) -> list[float | None]:
 
 def benjamini_yekutieli(p: Floats, family: int) -> Floats:
     """The q-value of each p under any dependence; larger by a factor of about log(family)."""
+    import numpy as np
+
     numbers = np.arange(1, family + 1)
     return _step_up(p, p * family * (1.0 / numbers).sum())
 
@@ -50,11 +52,15 @@ def storey(p: Floats, family: int) -> Floats:
 
 def bonferroni(p: Floats, family: int) -> Floats:
     """p times the family."""
+    import numpy as np
+
     return np.minimum(p * family, 1.0)
 
 
 def holm(p: Floats, family: int) -> Floats:
     """Bonferroni's bound applied step-down; never less powerful than Bonferroni."""
+    import numpy as np
+
     order = np.argsort(p, kind="stable")
     q = np.empty_like(p)
     q[order] = np.minimum(np.maximum.accumulate(p[order] * (family - np.arange(len(p)))), 1.0)
@@ -62,6 +68,8 @@ def holm(p: Floats, family: int) -> Floats:
 
 
 def _step_up(p: Floats, scaled: Floats) -> Floats:
+    import numpy as np
+
     order = np.argsort(p, kind="stable")
     q = np.empty_like(p)
     raw = scaled[order] / np.arange(1, len(p) + 1)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
-from requests.utils import get_netrc_auth
 
 from toolkit.errors import DataError
 from toolkit.secrets import Secrets
@@ -69,6 +68,8 @@ def check(params: Wandb) -> str | None:
 
 
 def _has_login() -> bool:
+    from requests.utils import get_netrc_auth
+
     server = os.environ.get("WANDB_BASE_URL") or SERVER
     return any(map(os.environ.get, LOGINS)) or get_netrc_auth(server) is not None
 

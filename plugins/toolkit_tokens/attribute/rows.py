@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 MIN_EXACT = 1e-9
 """An exact change below this has no sign to agree with."""
 BLOCK_SITES = ("attn_out", "mlp_out")
@@ -76,6 +74,8 @@ class TokenAttribution:
 
     def check(self) -> dict[str, Any]:
         """Completeness, and agreement with exact patching."""
+        import numpy as np
+
         compared = [row for row in self.rows if row["exact"] is not None]
         values = np.array([row["value"] for row in compared])
         exact = np.array([row["exact"] for row in compared])
@@ -108,12 +108,16 @@ def pearson(x: Any, y: Any) -> float | None:
 
 def _ranks(values: Any) -> Any:
     """Ranks; equal values share their mean rank."""
+    import numpy as np
+
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts - 1) / 2)[inverse]
 
 
 def _same_sign(values: Any, exact: Any) -> float | None:
+    import numpy as np
+
     has_sign = np.abs(exact) > MIN_EXACT
     return (
         float((np.sign(values[has_sign]) == np.sign(exact[has_sign])).mean())

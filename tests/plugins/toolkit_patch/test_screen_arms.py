@@ -193,7 +193,9 @@ def test_a_published_file_of_another_space_is_refused_by_both_names(world, tmp_p
     }
     file = tmp_path / "features.json"
     file.write_text(json.dumps({"layer_results": {"1": facts}}))
-    with pytest.raises(BadInput, match=r"no space 'other-model/resid_post\.1/Other'.*Spaces: "):
+    with pytest.raises(
+        BadInput, match=r"no space with the address 'other-model/resid_post\.1/Other'.*Spaces: "
+    ):
         world.screen(candidates={"file": str(file)})
 
 

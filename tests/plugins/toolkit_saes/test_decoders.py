@@ -76,7 +76,7 @@ def test_the_contract_finds_a_decoder_of_other_rows(monkeypatch: pytest.MonkeyPa
         "_columns",
         lambda *args: lambda first, last: columns(*args)(first, last)[::-1].copy(),
     )
-    with pytest.raises(Broken, match="with other directions"):
+    with pytest.raises(Broken, match="point in other directions"):
         check_loaded(PARTS["llama_scope"], params={"path": str(saes_path()), "layers": "1"})
 
 

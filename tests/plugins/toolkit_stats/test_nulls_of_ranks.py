@@ -265,6 +265,7 @@ def test_pearson_warns_of_a_skewed_number(method: str, count: int) -> None:
     assert Trend(by="number").method == "spearman"
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_tables() -> None:
     output = subprocess.run(
         [sys.executable, "benchmarks/nulls.py", "--tiny"],
