@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from toolkit._cli import check
 from toolkit._cli.plugins import command
 from toolkit._plugins import loading as _plugins
 from toolkit._plugins.loading import load_parts
@@ -197,6 +198,20 @@ def test_a_scratch_file_that_fails(body: str, error: str, tmp_path: Path) -> Non
     assert f"Plugin 'mine' (from {file}) could not be imported: {error}" in text
     assert f"Leave out --plugin {file}, or repair it." in text
     assert refused(file) == text
+
+
+def test_params_of_a_type_that_is_not_defined_are_refused_by_name(tmp_path: Path) -> None:
+    """Params are built when a spec uses them, so that a plugin with a mistake stops no other."""
+    part = "SourcePart(name='mine', help='x', params=Mine, run=run)"
+    file = scratch(tmp_path, "class Mine(Params):\n    n: 'Intt' = 1\n" + offering(part))
+    assert load_parts([file]).get("source", "mine").name == "mine"
+    spec = tmp_path / "spec.yaml"
+    stages = "stages: [{id: s, uses: extract.hash, with: {width: 8, active: 1, batch: 6}}]\n"
+    head = "version: 1\nname: x\nmodel: {uses: toy}\nsaes: {uses: toy}\nsamples: {uses: mine}\n"
+    spec.write_text(head + stages)
+    result = CliRunner().invoke(check.command, [str(spec), "--plugin", str(file)])
+    assert isinstance(result.exception, PluginError)
+    assert "'mine': its params class Mine cannot be used: `Mine` is" in str(result.exception)
 
 
 def test_an_installed_plugin_that_fails_to_import(found: Found) -> None:

@@ -52,8 +52,8 @@ def ranked_parts(
             of_block = lines.rows(number * size, size)
             with pa.ipc.open_stream(rows / str(number)) as stream:
                 entries = stream.read_all().to_pylist()
-            told = lines_of(run, ranking.compared, of_block, entries)
-            block = frame(told, stat_heads(told, (), "json"))
+            described = lines_of(run, ranking.compared, of_block, entries)
+            block = frame(described, stat_heads(described, (), "json"))
             for name, kind in block.schema.items():
                 if kind != pl.Null:
                     kinds[name] = pl.String if pl.String in (kind, kinds.get(name)) else kind

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PydanticUserError, ValidationError
 from pydantic_core import ErrorDetails
 
 from toolkit._spec.yaml import Node, SpecPath, plain
-from toolkit.errors import SpecError, nearest
+from toolkit.errors import PluginError, SpecError, nearest
 from toolkit.parts import UsedPart
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -44,6 +44,11 @@ def checked(
     """Validate `values` as `model`; raise one SpecError with a line for each problem."""
     try:
         validated = model.model_validate(values, context=context)
+    except PydanticUserError as error:  # such as a type that is not defined
+        raise PluginError(
+            f"{subject}: its params class {model.__name__} cannot be used: "
+            f"{error.message.splitlines()[0]} Repair the plugin."
+        ) from None
     except ValidationError as error:
         problems = _problems(
             [(item["loc"], item) for item in error.errors(include_url=False)], values, ()

@@ -112,16 +112,17 @@ class Play(Params):
         return self
 
     def _check_parser(self, game: Environment) -> None:
-        """Refuse a parser that always finds a decision for a game that has no such decisions."""
+        """Refuse a parser that decides on every reply, but not by an option of this game."""
         if self.parser.part.can_fail:
             return
         parse = self.parser.make()
         for condition in game.conditions():
             prompt = game.prompt(game.start(condition.settings))
-            if any(parse(text, prompt).failure is not None for text in ("", "stop")):
+            words = [word for option in prompt.options for word in option.words]
+            if any(parse(text, prompt).failure is not None for text in ("", *words)):
                 raise ValueError(
-                    f"parser: {self.parser.uses} reads every reply as a bet or a stop, and the "
-                    f"prompts of {self.game.uses} do not offer both. Name another parser, such as "
+                    f"parser: {self.parser.uses} decides on every reply, but not by the options "
+                    f"that the prompts of {self.game.uses} offer. Name another parser, such as "
                     "strict"
                 )
 

@@ -192,8 +192,8 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
         ),
         (
             {"game": {"uses": "reward_choice"}, "parser": {"uses": "study_exp1"}},
-            "parser: study_exp1 reads every reply as a bet or a stop, and the prompts of "
-            "reward_choice do not offer both. Name another parser, such as strict",
+            "parser: study_exp1 decides on every reply, but not by the options that the prompts of "
+            "reward_choice offer. Name another parser, such as strict",
         ),
         ({"components": ["G", "G"]}, "components"),
         ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 2, not 99"),
