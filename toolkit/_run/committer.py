@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from sys import intern
 from typing import TYPE_CHECKING
 
 from toolkit._run.events import RunEvent, StoreWaiting, now
@@ -66,7 +67,7 @@ class Committer:
                 "the worker wrote. Examine the disk, then run again."
             )
         done, tables = collected
-        counts = {name: len(rows) for name, rows in tables.items()}
+        counts = {intern(name): len(rows) for name, rows in tables.items()}
         return self._row(step, worker, done["seconds"], counts), tables
 
     def record_state(self, state: str, note: str, queue: StepQueue, *, wait: bool = True) -> None:
