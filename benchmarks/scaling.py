@@ -2,6 +2,7 @@
 simulation up to 1,000 workers.
 
 python benchmarks/scaling.py            16 workers, 10,000 steps
+python benchmarks/scaling.py --on ray   the same on a Ray of this machine's own
 python benchmarks/scaling.py --tiny     2 workers, 40 steps, to see that it runs
 python benchmarks/scaling.py --host 0.005   measures nothing: the simulation for this time a step
 
@@ -112,12 +113,14 @@ def silent(event: RunEvent) -> None:
     """Shows nothing."""
 
 
-def measure(workers: int, steps: int, step_seconds: float) -> Measured:
-    """Run this many steps on this many workers."""
+def measure(workers: int, steps: int, step_seconds: float, on: str = "local") -> Measured:
+    """Run this many steps on this many workers of an executor."""
+    sets = [f"executors.{on}.workers={workers}"]
+    if on == "ray":
+        sets.append("executors.ray.cpus=0.01")  # more actors than this machine has cores
     with tempfile.TemporaryDirectory() as folder:
-        options = RunOptions(
-            store=f"{folder}/store", sets=(f"executors.local.workers={workers}",), gpu="none"
-        )
+        gpu = "none" if on == "local" else None
+        options = RunOptions(store=f"{folder}/store", sets=tuple(sets), gpu=gpu, on=on)
         planned = _flow.plan(str(spec_of(Path(folder), steps, step_seconds)), options)
         with memory_of_this_process() as memory:
             outcome = _flow.run(planned, silent)
@@ -173,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--on", choices=("local", "ray"), default="local", help="the executor")
     parser.add_argument("--commit", type=float, default=0.5, help="seconds of a remote commit")
     parser.add_argument("--host", type=float, help="simulate only: the host's seconds a step")
     parser.add_argument("--tiny", action="store_true", help="its figures say nothing")
@@ -182,14 +186,14 @@ def main() -> None:
         return
     workers, steps = (2, 40) if options.tiny else (options.workers, options.steps)
     length = 0.1 if options.tiny else 2.0
-    print(f"Python {sys.version.split()[0]}, {psutil.cpu_count()} cores")
+    print(f"Python {sys.version.split()[0]}, {psutil.cpu_count()} cores, --on {options.on}")
 
-    found = measure(workers, 20 * workers, length)
+    found = measure(workers, 20 * workers, length, options.on)
     print(
         f"{workers} workers, steps of {length:g} s: efficiency {found.efficiency:.3f} over "
         f"{found.steps} steps"
     )
-    many = measure(2, steps, 0.0)
+    many = measure(2, steps, 0.0, options.on)
     print(f"{steps:,} empty steps: {1000 * many.host_seconds:.2f} ms a step")
     if len(many.memory) >= 10:
         tenth = len(many.memory) // 10

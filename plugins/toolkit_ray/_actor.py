@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -113,9 +113,10 @@ class WorkerActor:
         paths = [local_folder / "done.json", *sorted(local_folder.glob("*.arrow"))]
         return {path.name: path.read_bytes() for path in paths}
 
-    def forget(self, folder: str) -> None:
-        """Remove a job's folder."""
-        shutil.rmtree(self._to_local(folder), ignore_errors=True)
+    def forget(self, folders: Sequence[str]) -> None:
+        """Remove the folders of a job, with its results and with inputs of its own."""
+        for folder in folders:
+            shutil.rmtree(self._to_local(folder), ignore_errors=True)
 
     def stop(self, now: bool) -> WorkerEnd:
         """End the worker, and remove all files of the actor."""

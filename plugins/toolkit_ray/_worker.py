@@ -180,7 +180,8 @@ class RayWorker:
         private, public = self._folders.pop(event.job)
         if isinstance(event, Done):
             self._fetch(private, public)
-        self._actor.forget.remote(private)
+        inputs = [] if self._params.where == "shared" else [str(public)]
+        self._actor.forget.remote([private, *inputs])
 
     def _fetch(self, private: str, public: Path) -> None:
         """Put the files of a finished step where the host reads them, `done.json` last."""

@@ -2,8 +2,8 @@
 it is complete.
 
 A worker writes `<table>.arrow` files and, last and by atomic rename, `done.json` with the rows and
-SHA-256 of each. A folder without a valid `done.json` is discarded; one with it can be committed
-even if the host that requested it is gone.
+SHA-256 of each. A folder without a valid `done.json` of its own step is discarded; one with it can
+be committed even if the host that requested it is gone.
 """
 
 from __future__ import annotations
@@ -143,11 +143,13 @@ def _mismatch(actual: pa.Schema, expected: pa.Schema) -> str:
 
 
 def collect(folder: Path) -> tuple[dict[str, Any], dict[str, pa.Table]] | None:
-    """The content of a finished job folder, or None if it is unfinished or a file does not match
-    its recorded hash.
+    """The content of a finished job folder, or None if it is unfinished, has the result of another
+    step, or a file does not match its recorded hash.
     """
     try:
         done = json.loads((folder / DONE).read_text())
+        if done["key"] != folder.name:
+            return None
         tables: dict[str, pa.Table] = {}
         for name, file in done["tables"].items():
             table(name)

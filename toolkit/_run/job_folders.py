@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,11 @@ class JobFolders:
         if path.exists():
             shutil.rmtree(path, ignore_errors=True)
         while self._empty:
-            try:
-                return self._empty.popleft().rename(path)
-            except OSError:  # somebody removed it
-                continue
+            with suppress(OSError):  # somebody removed it
+                self._empty.popleft().rename(path)
+                if not any(path.iterdir()):
+                    return path
+                shutil.rmtree(path)  # a worker that was given up wrote to it
         path.mkdir(parents=True)
         return path
 
