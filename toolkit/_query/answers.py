@@ -38,7 +38,11 @@ def top(run: Run, space: str, index: int, k: int) -> pl.DataFrame:
     text.
     """
     hits = run.view.top(space, index, k).to_dicts()
-    texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
+    return hits_frame(hits, run.pieces([hit["sample"] for hit in hits]))
+
+
+def hits_frame(hits: Sequence[Row], texts: Mapping[str, Row]) -> pl.DataFrame:
+    """Values of a feature (`RunView.top`) with the token and the text around it (`Run.pieces`)."""
     rows = []
     for hit in hits:
         text = texts.get(hit["sample"], {"text": "", "pieces": []})
@@ -128,16 +132,8 @@ def _by_certainty(run: Run, chosen: Any, heads: Sequence[str], last: Sequence[st
     )
 
 
-def active(
-    run: Run, sample: str, position: int | None, spaces: Sequence[str] | None
-) -> pl.DataFrame:
-    """The features that are active on a sample, the strongest first."""
-    import polars as pl
-
-    pieces = run.sample(sample)["pieces"]
-    hits = run.view.sample(sample, position)
-    if spaces is not None:
-        hits = hits.filter(pl.col("space").is_in(list(spaces)))
+def active(run: Run, pieces: Sequence[str], hits: pl.DataFrame, k: int = ALL) -> pl.DataFrame:
+    """The features that are active on a sample (`RunView.sample`), the strongest first."""
     order = ["value", "space", "position", "feature"]
     rows = [
         {
@@ -145,7 +141,7 @@ def active(
             "address": run.label(row["space"], row["feature"]),
             "token": piece_at(pieces, row["position"]),
         }
-        for row in hits.sort(order, descending=[True, False, False, False]).to_dicts()
+        for row in hits.sort(order, descending=[True, False, False, False]).head(k).to_dicts()
     ]
     return frame(rows, ("address", "position", "token", "value"))
 

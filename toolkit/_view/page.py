@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -9,10 +10,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query.text import shown
-from toolkit._view.grid import Grid
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from toolkit._view.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,28 @@ def environment() -> Environment:
         loader=FunctionLoader(resource),
     )
     jinja.filters.update(shown=shown, token=token)
+    jinja.globals["static"] = static_folder()
     return jinja
+
+
+@cache
+def static_files() -> Mapping[str, tuple[str, str]]:
+    """The text and the media type of the style sheet and the script, by name."""
+    from toolkit._report.page import report_resource
+
+    return {
+        "view.css": (report_resource("report.css") + resource("view.css"), "text/css"),
+        "view.js": (report_resource("report.js") + resource("view.js"), "text/javascript"),
+    }
+
+
+@cache
+def static_folder() -> str:
+    """The folder of these files in addresses. Its name changes with them, so that a browser can
+    keep them for good.
+    """
+    texts = "".join(text for text, _ in static_files().values())
+    return f"/static/{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
 
 
 @cache
