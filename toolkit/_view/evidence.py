@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
@@ -24,6 +24,12 @@ TEXTS = 8
 """The most texts of a feature that are shown with their tokens."""
 BEFORE, AFTER = 40, 12
 """Tokens shown before and after the one on which the feature fires most strongly."""
+TOP = 20
+"""The most values of a feature that are shown in a table."""
+TEXT_ROWS = 1_000
+"""Rows with their texts that a file of a feature's values reads at a time."""
+RELATED = 20
+"""The most features that fire together with one, or are near it, that its page shows."""
 ARMS = 14
 """The most arms of a feature in the chart."""
 BLOCK = 400
@@ -47,9 +53,11 @@ def feature(library: Library, query: Query, name: str) -> Page:
         Grid(
             "top",
             "Strongest activations",
-            answers.top(run, space, index, 1000 if query.downloads else 20),
+            answers.top(run, space, index, TOP),
             {"sample": sample_link(name)},
             "It fires at none of the positions that this run has kept.",
+            lambda: _all_top(run, space, index),
+            len(values),
         ),
         Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
@@ -97,6 +105,14 @@ def _statistics(library: Library, run: Run, space: str, index: int) -> Grid:
     return Grid("statistics", "Statistics, over all runs", answers.frame(rows, heads), links)
 
 
+def _all_top(run: Run, space: str, index: int) -> Iterator[pl.DataFrame]:
+    """All values of a feature, the largest first, with their texts."""
+    hits = run.view.top(space, index, answers.ALL)
+    yield answers.in_texts(run, hits.clear())
+    for part in hits.iter_slices(TEXT_ROWS):
+        yield answers.in_texts(run, part)
+
+
 def _labels(run: Run, where: dict[str, list[Any]]) -> list[str]:
     rows = run.read_stages("features", None, {**where, "stat": ["label"]}).to_pylist()
     return list(dict.fromkeys(row["text"] for row in rows if row["text"]))
@@ -120,8 +136,7 @@ def _coactive(run: Run, space: str, index: int, fires: bool) -> Grid:
     heads = ("address", "both", "count", "jaccard", "label")
     if not fires:
         return Grid("coactive", title, answers.frame([], heads))
-    rows = answers.named(run, space, run.view.coactive(space, index, 20))
-    return Grid("coactive", title, rows, {"address": feature_link(run.id)})
+    return _related(run, space, "coactive", title, lambda k: run.view.coactive(space, index, k))
 
 
 def _similar(run: Run, space: str, index: int) -> Grid:
@@ -131,9 +146,22 @@ def _similar(run: Run, space: str, index: int) -> Grid:
     if rows is None:
         why = "The store keeps no projections of this SAE. To add them: toolkit store project"
         return Grid("similar", title, answers.frame([], ("address", "cosine", "label")), {}, why)
-    neighbours = run.view.similar(space, index, 20, rows)
-    nearest = answers.named(run, space, neighbours)
-    return Grid("similar", title, nearest, {"address": feature_link(run.id)}, "")
+    return _related(run, space, "similar", title, lambda k: run.view.similar(space, index, k, rows))
+
+
+def _related(
+    run: Run, space: str, name: str, title: str, found: Callable[[int], pl.DataFrame]
+) -> Grid:
+    """Other features of the space, of which `found` gives the first k; a download has all."""
+
+    def parts() -> Iterator[pl.DataFrame]:
+        rows = found(answers.ALL)
+        yield answers.named(run, space, rows.clear())
+        for part in rows.iter_slices(PART_ROWS):
+            yield answers.named(run, space, part)
+
+    first = answers.named(run, space, found(RELATED))
+    return Grid(name, title, first, {"address": feature_link(run.id)}, parts=parts)
 
 
 def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
@@ -194,7 +222,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
     start = (position or 0) // BLOCK * BLOCK
     rows = run.view.sample(text["sample"]) if run.stages("activations") else None
     chosen = None if space is None else [space]
-    grids = _sample_grids(run, text, position, chosen, limit=None if query.downloads else 200)
+    grids = _sample_grids(run, text, position, chosen)
     kept_positions = set() if rows is None else set(rows["position"].unique().to_list())
     shown = [
         index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept_positions
@@ -217,11 +245,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
 
 
 def _sample_grids(
-    run: Run,
-    text: dict[str, Any],
-    position: int | None,
-    spaces: list[str] | None,
-    limit: int | None,
+    run: Run, text: dict[str, Any], position: int | None, spaces: list[str] | None
 ) -> list[Grid]:
     """The features active in a sample, the attention of its tokens, and the parts that move the
     outcome.
@@ -234,7 +258,7 @@ def _sample_grids(
         Grid(
             "active",
             "Active features",
-            active if limit is None else active.head(limit),
+            active,
             {"address": feature_link(run.id)},
             "No feature is kept as active here.",
         ),
@@ -312,42 +336,53 @@ def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:
     return list(values.items())
 
 
-def _attention(run: Run, text: dict[str, Any], position: int | None) -> Any:
+def _attention(run: Run, text: dict[str, Any], position: int | None) -> pl.DataFrame:
     """The attention of each head from a token, the largest weights first."""
+    import polars as pl
+
     heads = ("layer", "head", "key", "token", "weight")
     if position is None or not run.stages("attention"):
         return answers.frame([], heads)
     where = {"sample": [text["sample"]], "query": [position]}
-    rows = []
-    for row in run.read_stages("attention", None, where).to_pylist():
-        keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
-        for key, weight in zip(keys, row["weights"], strict=True):
-            piece = token(text["pieces"][key]) if key < len(text["pieces"]) else ""
-            source = {"layer": row["layer"], "head": row["head"], "key": key, "token": piece}
-            rows.append({**source, "weight": float(weight)})
-    rows.sort(key=lambda row: -row["weight"])
-    return answers.frame(rows[:200], heads)
+    rows = pl.DataFrame(run.read_stages("attention", None, where))
+    every = pl.int_ranges(0, pl.col("weights").list.len())
+    keys, weights = pl.coalesce("keys", every), pl.col("weights").cast(pl.List(pl.Float64))
+    by_head = rows.select("layer", "head", key=keys, weight=weights)
+    by_key = by_head.explode("key", "weight").drop_nulls("key")
+    ordered = by_key.sort("weight", descending=True, maintain_order=True)
+    tokens = _tokens_at(text["pieces"], ordered["key"])
+    return ordered.with_columns(tokens).select(heads)
 
 
-def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
+def _attributions(run: Run, text: dict[str, Any], position: int | None) -> pl.DataFrame:
+    import polars as pl
+
     heads = ("method", "part", "layer", "position", "token", "head", "feature", "value", "exact")
     if not run.stages("attributions"):
         return answers.frame([], heads)
     where: dict[str, list[Any]] = {"sample": [text["sample"]]}
     if position is not None:
         where["position"] = [position]
-    rows = run.read_stages("attributions", None, where).to_pylist()
-    rows.sort(key=lambda row: -abs(row["value"]))
-    pieces = text["pieces"]
-    rows_shown = [
-        {
-            **row,
-            "token": None if row["position"] is None else token(pieces[row["position"]]),
-            "feature": None if row["feature"] is None else run.label(row["space"], row["feature"]),
-        }
-        for row in rows[:200]
+    rows = pl.DataFrame(run.read_stages("attributions", None, where))
+    ordered = rows.sort(pl.col("value").abs(), descending=True, maintain_order=True)
+    addresses = [
+        None if index is None else run.label(space, index)
+        for space, index in ordered.select("space", "feature").iter_rows()
     ]
-    return answers.frame(rows_shown, heads)
+    features = pl.Series("feature", addresses, pl.String)
+    tokens = _tokens_at(text["pieces"], ordered["position"])
+    return ordered.with_columns(features, tokens).select(heads)
+
+
+def _tokens_at(pieces: Sequence[str], positions: pl.Series) -> pl.Series:
+    """The tokens at these positions of a sample."""
+    import polars as pl
+
+    shown = [token(piece) for piece in pieces]
+    found = [
+        None if at is None else shown[at] if at < len(shown) else "" for at in positions.to_list()
+    ]
+    return pl.Series("token", found, pl.String)
 
 
 def comparison(library: Library, query: Query, name: str) -> Page:

@@ -166,9 +166,7 @@ class Library:
         from toolkit._query import answers
 
         key = ("labels", run.id, len(run.steps))
-        labels: pl.DataFrame = self.answers.get(
-            key, lambda: answers.searched_texts(run, "label"), _bytes
-        )
+        labels: pl.DataFrame = self.answers.get(key, lambda: answers.all_labels(run), _bytes)
         return labels
 
     def tested(self, run: Run, comparison: str, effect: str) -> TestedFeatures:
