@@ -1,4 +1,6 @@
-"""The charts of the pages, as SVG without styles: the style sheet colours them."""
+"""The charts of the pages, as SVG without styles: the style sheet colours them, and a downloaded
+file has those of a report's figures.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from toolkit._view.page import plain
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
 from toolkit.statistics.arrays import Floats
+from toolkit.work import Figure
 
 WIDTH, HEIGHT = 640.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
@@ -27,16 +31,17 @@ class VolcanoPoint:
     significant: bool
 
 
-def chart(name: str, body: Iterable[str], **data: float) -> str:
+def chart(name: str, body: Iterable[str], **data: float) -> Figure:
     """An SVG chart, whose name screen readers announce."""
     facts = "".join(f' data-{key}="{value:g}"' for key, value in data.items())
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
+    drawn = plain(
+        f'<svg class="chart stats" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
         f'aria-label="{escaped(name)}"{facts}>{"".join(body)}</svg>'
     )
+    return Figure(name, drawn, name)
 
 
-def histogram(values: Sequence[float] | Floats, title: str) -> str:
+def histogram(values: Sequence[float] | Floats, title: str) -> Figure:
     """A histogram of a feature's values."""
     import numpy as np
 
@@ -49,13 +54,14 @@ def histogram(values: Sequence[float] | Floats, title: str) -> str:
     y = ChartAxis(0, max(counts), HEIGHT - BOTTOM, TOP)
     bars = []
     for index, count in enumerate(counts):
-        left, top = x.at(low + index * width), y.at(count)
-        bar_width = x.at(low + (index + 1) * width) - left - 1
-        bars.append(rect(left, top, bar_width, y.start - top, "more"))
+        start, end = low + index * width, low + (index + 1) * width
+        left, top = x.at(start), y.at(count)
+        tooltip = f"{start:.3g} to {end:.3g}: {count:,} tokens"
+        bars.append(rect(left, top, x.at(end) - left - 1, y.start - top, "more", tooltip))
     return chart(title, [*_axes(x, y, "value where it fires", "tokens", whole=True), *bars])
 
 
-def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
+def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> Figure:
     """Each feature by its effect and its corrected p-value. A reader can select a part of it."""
     drawn = sorted(points, key=lambda point: point.q)[:MAX_POINTS]
     widest = max((abs(point.effect) for point in drawn), default=1.0) * 1.05 or 1.0
@@ -74,7 +80,7 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     return chart(name, body, low=-widest, high=widest, top=high, left=LEFT, right=WIDTH - RIGHT)
 
 
-def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
+def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> Figure:
     """Effects with their intervals, one line each: (name, effect, low, high)."""
     ends = [0.0, *(value for row in rows for value in row[1:])]
     pad = (max(ends) - min(ends)) * 0.05 or 1.0
@@ -89,7 +95,8 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
         shapes.append(text(plot_left - 8, y + 4, _clipped(name), anchor="end"))
         shapes.append(line(x.at(low), y, x.at(high), y, "axis"))
         kind = "more" if low > 0 else "less" if high < 0 else "rest"
-        shapes.append(circle(x.at(effect), y, 4, kind))
+        tooltip = f"{name}: {effect:.3g}, interval {low:.3g} to {high:.3g}"
+        shapes.append(circle(x.at(effect), y, 4, kind, tooltip))
     middle = (plot_left + WIDTH - RIGHT) / 2
     shapes.append(text(middle, HEIGHT - 8, "change of the probability", anchor="middle"))
     return chart(title, shapes)

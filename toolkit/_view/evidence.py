@@ -73,8 +73,8 @@ def feature(library: Library, query: Query, name: str) -> Page:
         "fires": len(values),
         "histogram": charts.histogram(values, f"How strongly {address} fires")
         if len(values)
-        else "",
-        "forest": _forest(effects.to_dicts(), address),
+        else None,
+        **_forest(effects.to_dicts(), address),
         "texts": _texts(run, space, index) if fires else [],
         "promoted": run.read_stages("promoted_tokens", None, where).to_pylist(),
     }
@@ -164,14 +164,16 @@ def _related(
     return Grid(name, title, first, {"address": feature_link(run.id)}, parts=parts)
 
 
-def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
+def _forest(effects: Sequence[dict[str, Any]], address: str) -> dict[str, Any]:
+    """The chart of the first arms, and how many are left to the table."""
     rows = [
         (f"{row['outcome']}: {_arm_in_words(row['arm'])}", *ends)
         for row in effects
         if None not in (ends := (row["effect"], row["low"], row["high"]))
     ]
     title = f"Effects of changing {address}, with their intervals"
-    return charts.forest(rows[:ARMS], title) if rows else ""
+    chart = charts.forest(rows[:ARMS], title) if rows else None
+    return {"forest": chart, "arms_left_out": max(0, len(rows) - ARMS)}
 
 
 def _arm_in_words(arm: str) -> str:
@@ -429,7 +431,7 @@ def comparison(library: Library, query: Query, name: str) -> Page:
     named = {
         "comparison": facts,
         "contrast": " vs ".join(group["name"] for group in facts["groups"]),
-        "volcano": charts.volcano(points, facts["alpha"], effect) if points else "",
+        "volcano": charts.volcano(points, facts["alpha"], effect) if points else None,
         "bounds": bounds,
         "drawn": len(points),
     }
