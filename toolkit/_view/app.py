@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from toolkit._report.figures import chart_file
 from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._view import evidence, pages
 from toolkit._view.grid import FORMATS, WRITERS, Grid
@@ -130,11 +131,17 @@ class Explorer:
         return HTMLResponse(page.html(**common), status)
 
     def _download(self, page: Page, query: Query) -> Response:
-        """The download of a table."""
+        """The download of a table or of a chart."""
         file_format, table = query.text("as") or "", query.text("table")
+        if file_format == "svg" and table in page.charts:
+            headers = {"Content-Disposition": f'attachment; filename="{table}.svg"'}
+            drawn = chart_file(page.charts[table])
+            return Response(drawn, media_type="image/svg+xml", headers=headers)
         grids = {grid.name: grid for grid in page.grids}
         if file_format not in FORMATS or table not in grids:
-            raise BadInput("Download a table with ?table=NAME&as=csv or as=parquet.")
+            raise BadInput(
+                "Download a table with ?table=NAME&as=csv or as=parquet, a chart with as=svg."
+            )
         write, kind = FORMATS[file_format]
         headers = {"Content-Disposition": f'attachment; filename="{table}.{file_format}"'}
         if grids[table].parts is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 TEXTS = 8
 """The most texts of a feature that are shown with their tokens."""
-MOST_HITS = 1_000
-"""The most tokens on which a feature fires hardest in a file."""
 BEFORE, AFTER = 40, 12
 """Tokens shown before and after the one on which the feature fires most strongly."""
+TOP = 20
+"""The most values of a feature that are shown in a table."""
+TEXT_ROWS = 1_000
+"""Rows with their texts that a file of a feature's values reads at a time."""
+RELATED = 20
+"""The most features that fire together with one, or are near it, that its page shows."""
 ARMS = 14
 """The most arms of a feature in the chart."""
 BLOCK = 400
@@ -43,9 +47,8 @@ def feature(library: Library, query: Query, name: str) -> Page:
     where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
     fires = bool(run.stages("activations"))
     values = run.view.activations(space, index)["value"].to_numpy() if fires else np.zeros(0)
-    most = MOST_HITS if query.downloads else TEXTS * 8
-    hits = run.view.top(space, index, most).to_dicts() if fires else []
-    texts = run.pieces([hit["sample"] for hit in hits])
+    hits = run.view.top(space, index, TEXTS * 8)
+    texts = run.pieces(hits["sample"].to_list())
     effects = answers.effects(run, where)
     written = _written(run, where)
     grids = [
@@ -53,9 +56,11 @@ def feature(library: Library, query: Query, name: str) -> Page:
         Grid(
             "top",
             "Strongest activations",
-            answers.hits_frame(hits if query.downloads else hits[:20], texts),
+            answers.in_texts(hits.head(TOP), texts),
             {"sample": sample_link(name)},
             "It fires at none of the positions that this run has kept.",
+            lambda: _all_top(run, space, index),
+            len(values),
         ),
         Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
@@ -69,9 +74,9 @@ def feature(library: Library, query: Query, name: str) -> Page:
         "fires": len(values),
         "histogram": charts.histogram(values, f"How strongly {address} fires")
         if len(values)
-        else "",
-        "forest": _forest(effects.to_dicts(), address),
-        "texts": _texts(run, space, index, hits, texts),
+        else None,
+        **_forest(effects.to_dicts(), address),
+        "texts": _texts(run, space, index, hits.to_dicts(), texts),
         "promoted": run.read_stages("promoted_tokens", None, where).to_pylist(),
         "neighbours": run_href(name, "neighbours", address=address),
     }
@@ -121,6 +126,14 @@ def _statistics(
     return Grid("statistics", "Statistics, over all runs", answers.frame(rows, heads), links)
 
 
+def _all_top(run: Run, space: str, index: int) -> Iterator[pl.DataFrame]:
+    """All values of a feature, the largest first, with their texts."""
+    hits = run.view.top(space, index, answers.ALL)
+    yield answers.in_texts(hits.clear(), {})
+    for part in hits.iter_slices(TEXT_ROWS):
+        yield answers.in_texts(part, run.pieces(part["sample"].to_list()))
+
+
 def _labels(run: Run, written: Sequence[dict[str, Any]]) -> list[str]:
     own = set(run.rows.writers("features"))
     rows = [row for row in written if row["stat"] == "label" and row["step"] in own and row["text"]]
@@ -146,8 +159,13 @@ def _coactive(library: Library, run: Run, space: str, index: int) -> Grid:
     if not run.stages("activations"):
         heads = ("address", "both", "count", "jaccard", "label")
         return Grid("coactive", title, answers.frame([], heads))
-    rows = answers.named(run, space, library.coactive(run, space, index))
-    return Grid("coactive", title, rows, {"address": feature_link(run.id)})
+
+    def found(k: int) -> pl.DataFrame:
+        if k > RELATED:
+            return run.view.coactive(space, index, k)
+        return library.coactive(run, space, index, k)
+
+    return _related(run, space, "coactive", title, found)
 
 
 def _similar(run: Run, space: str, index: int) -> Grid:
@@ -157,19 +175,34 @@ def _similar(run: Run, space: str, index: int) -> Grid:
     if rows is None:
         why = "The store keeps no projections of this SAE. To add them: toolkit store project"
         return Grid("similar", title, answers.frame([], ("address", "cosine", "label")), {}, why)
-    neighbours = run.view.similar(space, index, 20, rows)
-    nearest = answers.named(run, space, neighbours)
-    return Grid("similar", title, nearest, {"address": feature_link(run.id)}, "")
+    return _related(run, space, "similar", title, lambda k: run.view.similar(space, index, k, rows))
 
 
-def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
+def _related(
+    run: Run, space: str, name: str, title: str, found: Callable[[int], pl.DataFrame]
+) -> Grid:
+    """Other features of the space, of which `found` gives the first k; a download has all."""
+
+    def parts() -> Iterator[pl.DataFrame]:
+        rows = found(answers.ALL)
+        yield answers.named(run, space, rows.clear())
+        for part in rows.iter_slices(PART_ROWS):
+            yield answers.named(run, space, part)
+
+    first = answers.named(run, space, found(RELATED))
+    return Grid(name, title, first, {"address": feature_link(run.id)}, parts=parts)
+
+
+def _forest(effects: Sequence[dict[str, Any]], address: str) -> dict[str, Any]:
+    """The chart of the first arms, and how many are left to the table."""
     rows = [
         (f"{row['outcome']}: {_arm_in_words(row['arm'])}", *ends)
         for row in effects
         if None not in (ends := (row["effect"], row["low"], row["high"]))
     ]
     title = f"Effects of changing {address}, with their intervals"
-    return charts.forest(rows[:ARMS], title) if rows else ""
+    chart = charts.forest(rows[:ARMS], title) if rows else None
+    return {"forest": chart, "arms_left_out": max(0, len(rows) - ARMS)}
 
 
 def _arm_in_words(arm: str) -> str:
@@ -236,7 +269,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
         run.view.check_space(space)
     start = (position or 0) // BLOCK * BLOCK
     rows = run.view.sample(text["sample"]) if run.stages("activations") else None
-    grids = _sample_grids(run, text, position, space, rows, downloads=query.downloads)
+    grids = _sample_grids(run, text, position, space, rows)
     kept_positions = set() if rows is None else set(rows["position"].unique().to_list())
     shown = [
         index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept_positions
@@ -264,14 +297,12 @@ def _sample_grids(
     position: int | None,
     space: str | None,
     rows: pl.DataFrame | None,
-    *,
-    downloads: bool,
 ) -> list[Grid]:
     """The features active in a sample, the attention of its tokens, and the parts that move the
     outcome.
     """
     return [
-        _active(run, text["pieces"], position, space, rows, downloads=downloads),
+        _active(run, text["pieces"], position, space, rows),
         Grid("attention", "Attention from this token", _attention(run, text, position)),
         Grid(
             "attributions",
@@ -288,8 +319,6 @@ def _active(
     position: int | None,
     space: str | None,
     rows: pl.DataFrame | None,
-    *,
-    downloads: bool,
 ) -> Grid:
     """The features that are active at a position, or anywhere in the sample."""
     import polars as pl
@@ -300,9 +329,13 @@ def _active(
         return Grid("active", caption, answers.frame([], heads), why=why)
     hits = rows if position is None else rows.filter(pl.col("position") == position)
     hits = hits if space is None else hits.filter(pl.col("space") == space)
-    frame = answers.active(run, pieces, hits, answers.ALL if downloads else MAX_ROWS)
+
+    def parts() -> Iterator[pl.DataFrame]:
+        yield answers.active(run, pieces, hits)
+
+    frame = answers.active(run, pieces, hits, MAX_ROWS)
     links = {"address": feature_link(run.id)}
-    return Grid("active", caption, frame, links, why, height=hits.height)
+    return Grid("active", caption, frame, links, why, parts, hits.height)
 
 
 def _tokens(
@@ -378,42 +411,53 @@ def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:
     return list(values.items())
 
 
-def _attention(run: Run, text: dict[str, Any], position: int | None) -> Any:
+def _attention(run: Run, text: dict[str, Any], position: int | None) -> pl.DataFrame:
     """The attention of each head from a token, the largest weights first."""
+    import polars as pl
+
     heads = ("layer", "head", "key", "token", "weight")
     if position is None or not run.stages("attention"):
         return answers.frame([], heads)
     where = {"sample": [text["sample"]], "query": [position]}
-    rows = []
-    for row in run.read_stages("attention", None, where).to_pylist():
-        keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
-        for key, weight in zip(keys, row["weights"], strict=True):
-            piece = token(text["pieces"][key]) if key < len(text["pieces"]) else ""
-            source = {"layer": row["layer"], "head": row["head"], "key": key, "token": piece}
-            rows.append({**source, "weight": float(weight)})
-    rows.sort(key=lambda row: -row["weight"])
-    return answers.frame(rows[:200], heads)
+    rows = pl.DataFrame(run.read_stages("attention", None, where))
+    every = pl.int_ranges(0, pl.col("weights").list.len())
+    keys, weights = pl.coalesce("keys", every), pl.col("weights").cast(pl.List(pl.Float64))
+    by_head = rows.select("layer", "head", key=keys, weight=weights)
+    by_key = by_head.explode("key", "weight").drop_nulls("key")
+    ordered = by_key.sort("weight", descending=True, maintain_order=True)
+    tokens = _tokens_at(text["pieces"], ordered["key"])
+    return ordered.with_columns(tokens).select(heads)
 
 
-def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
+def _attributions(run: Run, text: dict[str, Any], position: int | None) -> pl.DataFrame:
+    import polars as pl
+
     heads = ("method", "part", "layer", "position", "token", "head", "feature", "value", "exact")
     if not run.stages("attributions"):
         return answers.frame([], heads)
     where: dict[str, list[Any]] = {"sample": [text["sample"]]}
     if position is not None:
         where["position"] = [position]
-    rows = run.read_stages("attributions", None, where).to_pylist()
-    rows.sort(key=lambda row: -abs(row["value"]))
-    pieces = text["pieces"]
-    rows_shown = [
-        {
-            **row,
-            "token": None if row["position"] is None else token(pieces[row["position"]]),
-            "feature": None if row["feature"] is None else run.label(row["space"], row["feature"]),
-        }
-        for row in rows[:200]
+    rows = pl.DataFrame(run.read_stages("attributions", None, where))
+    ordered = rows.sort(pl.col("value").abs(), descending=True, maintain_order=True)
+    addresses = [
+        None if index is None else run.label(space, index)
+        for space, index in ordered.select("space", "feature").iter_rows()
     ]
-    return answers.frame(rows_shown, heads)
+    features = pl.Series("feature", addresses, pl.String)
+    tokens = _tokens_at(text["pieces"], ordered["position"])
+    return ordered.with_columns(features, tokens).select(heads)
+
+
+def _tokens_at(pieces: Sequence[str], positions: pl.Series) -> pl.Series:
+    """The tokens at these positions of a sample."""
+    import polars as pl
+
+    shown = [token(piece) for piece in pieces]
+    found = [
+        None if at is None else shown[at] if at < len(shown) else "" for at in positions.to_list()
+    ]
+    return pl.Series("token", found, pl.String)
 
 
 def comparison(library: Library, query: Query, name: str) -> Page:

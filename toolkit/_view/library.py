@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit._query.tested import TestedFeatures
     from toolkit._run.progress import RunProgress
     from toolkit.ledger import RunRow
-    from toolkit.work import Finding
+    from toolkit.work import Figure, Finding
 
 OPEN_RUNS = 8
 """How many opened runs are kept: the most recently used. One keeps the directories of its index,
@@ -32,8 +32,6 @@ PAGE_ROWS = 100
 """Rows on one page of a list."""
 MAX_CHANGES = 1_000
 """The most features whose change between two runs is shown."""
-COACTIVE = 20
-"""The most features that fire with one."""
 PREPARED = 4
 """How many comparisons of a run are prepared."""
 
@@ -165,16 +163,16 @@ class Library:
         changes: pl.DataFrame = self.answers.get(key, read, _bytes)
         return changes
 
-    def coactive(self, run: Run, space: str, feature: int) -> pl.DataFrame:
-        """The features that fire with one. All postings of its space are read, of one feature at a
-        time.
+    def coactive(self, run: Run, space: str, feature: int, k: int) -> pl.DataFrame:
+        """The first k features that fire with one. All postings of its space are read, for one
+        feature at a time.
         """
 
         def read() -> pl.DataFrame:
             with self._coactive_lock:
-                return run.view.coactive(space, feature, COACTIVE)
+                return run.view.coactive(space, feature, k)
 
-        key = ("coactive", run.id, len(run.steps), space, feature)
+        key = ("coactive", run.id, len(run.steps), space, feature, k)
         coactive: pl.DataFrame = self.answers.get(key, read, _bytes)
         return coactive
 
@@ -183,9 +181,7 @@ class Library:
         from toolkit._query import answers
 
         key = ("labels", run.id, len(run.steps))
-        labels: pl.DataFrame = self.answers.get(
-            key, lambda: answers.searched_texts(run, "label"), _bytes
-        )
+        labels: pl.DataFrame = self.answers.get(key, lambda: answers.all_labels(run), _bytes)
         return labels
 
     def tested(self, run: Run, comparison: str, effect: str) -> TestedFeatures:
@@ -202,23 +198,25 @@ class Library:
 
     def volcano(
         self, tested: TestedFeatures, comparison: str, effect: str, alpha: float
-    ) -> tuple[str, int]:
-        """The volcano of a comparison as SVG, and how many features it shows."""
+    ) -> tuple[Figure | None, int]:
+        """The volcano of a comparison, and how many features it shows."""
         import polars as pl
 
         from toolkit._view import charts
 
-        def draw() -> tuple[str, int]:
+        def draw() -> tuple[Figure | None, int]:
             known = pl.col("q").is_not_null() & pl.col(effect).is_not_null()
             rows = tested.named(tested.rows.filter(known).head(charts.MAX_POINTS))
             columns = (rows[name] for name in ("address", effect, "q", "significant"))
             points = [
                 charts.VolcanoPoint(*row[:3], row[3] == 1) for row in zip(*columns, strict=True)
             ]
-            return (charts.volcano(points, alpha, effect) if points else ""), len(points)
+            return (charts.volcano(points, alpha, effect) if points else None), len(points)
 
         key = ("volcano", tested.run.id, len(tested.run.steps), comparison)
-        volcano: tuple[str, int] = self.answers.get(key, draw, lambda answer: len(answer[0]))
+        volcano: tuple[Figure | None, int] = self.answers.get(
+            key, draw, lambda answer: len(answer[0].html) if answer[0] else 0
+        )
         return volcano
 
     def prepare(self, run: Run) -> None:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query.text import shown
+from toolkit.work import Figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,6 +27,11 @@ class Page:
     facts: Mapping[str, Any] = field(default_factory=dict)
     grids: Sequence[Grid] = ()
     run: str | None = None
+
+    @property
+    def charts(self) -> dict[str, Figure]:
+        """Its charts, each of which can be downloaded as a file."""
+        return {name: fact for name, fact in self.facts.items() if isinstance(fact, Figure)}
 
     def html(self, **common: Any) -> str:
         """The page as HTML."""

@@ -25,8 +25,8 @@ sections read whole tables. The report of a larger run has them.
 """
 PART_ROWS = 20_000
 """Rows of a file that are written at a time."""
-MAX_DOWNLOAD_ROWS = 100_000
-"""The most rows of a downloaded table."""
+SEARCH_ROWS = 50
+"""The most hits in one run that the search shows."""
 
 
 def runs(library: Library, query: Query) -> Page:
@@ -201,12 +201,12 @@ def samples(library: Library, query: Query, name: str) -> Page:
     opened = library.run(name)
     offset = query.integer("offset") or 0
     columns = ("sample", "unit", "pieces", "text")
-    tokens, text = pl.col("pieces").list.len(), pl.col("text").str.slice(0, 120)
+    tokens = pl.col("pieces").list.len()
     # Only the texts of the page are read: those before it would take longer.
     names = opened.view.lazy("samples").select("sample").slice(offset, PAGE_ROWS + 1).collect()
     rows = opened.rows.samples(names["sample"].to_list(), columns).unique("sample", keep="first")
     frame = names.join(
-        rows.select("sample", "unit", tokens=tokens, text=text),
+        rows.select("sample", "unit", tokens=tokens, text=pl.col("text").str.slice(0, 120)),
         on="sample",
         how="left",
         maintain_order="left",
@@ -216,7 +216,7 @@ def samples(library: Library, query: Query, name: str) -> Page:
         yield frame.clear()  # the columns, also of a table without rows
         for where in among("step", opened.rows.writers("samples")):
             for batch in opened.rows.find_in_batches("samples", where, columns):
-                yield batch.select("sample", "unit", tokens=tokens, text=text)
+                yield batch.select("sample", "unit", tokens, "text").rename({"pieces": "tokens"})
 
     links = {"sample": sample_link(name)}
     shown, why = frame.head(PAGE_ROWS), _why(opened, "samples", frame)
@@ -262,21 +262,38 @@ def search(library: Library, query: Query) -> Page:
     """Features of all runs by label, word, promoted token or address."""
     import polars as pl
 
-    text = query.text("q")
-    parts = []
-    for state in reversed(library.states()) if text else ():
-        run = library.run(state.run)
-        most = MAX_DOWNLOAD_ROWS if query.downloads else 50
-        hits = answers.search(run, text or "", most, library.labels(run))
-        parts.append(hits.select(pl.lit(state.run).alias("run"), pl.all().cast(pl.String)))
-    columns = ("run", "address", "match", "text")
-    frame = pl.concat(parts) if parts else answers.frame([], columns)
+    text = query.text("q") or ""
+    names = [state.run for state in reversed(library.states())] if text else []
+
+    def hits(name: str) -> tuple[Run, pl.DataFrame]:
+        with library.lock:
+            run = library.run(name)
+            labels = library.labels(run)
+        return run, answers.search_hits(run, text, labels)
+
+    def addressed(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
+        named = answers.with_addresses(run, rows)
+        return named.select(pl.lit(run.id).alias("run"), pl.all())
+
+    def parts() -> Iterator[pl.DataFrame]:
+        yield frame.clear()
+        for name in names:
+            run, rows = hits(name)
+            for part in rows.iter_slices(PART_ROWS):
+                yield addressed(run, part)
+
+    shown, height = [], 0
+    for name in names:
+        run, rows = hits(name)
+        shown.append(addressed(run, rows.head(SEARCH_ROWS)))
+        height += rows.height
+    frame = pl.concat(shown) if shown else answers.frame([], ("run", "address", "match", "text"))
     links = {
         "run": lambda row: run_href(row["run"]),
         "address": lambda row: run_href(row["run"], "feature", address=row["address"]),
     }
     why = f"No run, feature or sample contains '{text}'." if text else ""
-    grid = Grid("hits", f"Features with '{text}'", frame, links, why)
+    grid = Grid("hits", f"Features with '{text}'", frame, links, why, parts, height)
     return Page("search.html", "Search", {"sought": text}, [grid])
 
 

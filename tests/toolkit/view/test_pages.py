@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
 
 from tests.toolkit.view.conftest import Get, asked
 from tests.toolkit.view.seen import EVIL
-from toolkit._view import app, charts, grid, pages
+from toolkit._view import app, charts, evidence, grid, pages
 from toolkit._view.app import PAGES, make_app
 from toolkit._view.library import Library
 from toolkit_store import database
@@ -160,6 +161,40 @@ def test_a_download_of_samples_has_all_of_them_and_reads_a_few_at_a_time(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("page", "chart", "titles"),
+    [
+        ("/run/{name}/comparison", "volcano", ["2/7: d -1.25", "2/5: d 0.75", "2/8: d 0.1"]),
+        ("/run/{name}/feature", "histogram", ["0 to 0.167: 0 tokens", "4.83 to 5: 1 tokens"]),
+        ("/run/{name}/feature", "forest", ["stop: set, lost: 0.25, interval 0.1 to 0.4"]),
+    ],
+)
+def test_a_chart_can_be_taken_away_with_its_values(
+    get: Get, page: str, chart: str, titles: list[str]
+) -> None:
+    """As a file that stands alone: it is XML, has colours of its own, and says each value."""
+    text = get(ADDRESSES[page]).text
+    (link,) = re.findall(rf'href="([^"]*table={chart}&amp;as=svg)"', text)
+    answer = get(html.unescape(link))
+    assert answer.headers["content-disposition"] == f'attachment; filename="{chart}.svg"'
+    drawing = ElementTree.fromstring(answer.text)
+    assert "var(" not in answer.text
+    assert not {element.tag.rpartition("}")[2] for element in drawing.iter()} & {"script", "a"}
+    names = [element.text or "" for element in drawing.iter() if element.tag.endswith("}title")]
+    assert [any(name.startswith(title) for name in names) for title in titles] == [True] * len(
+        titles
+    )
+    assert all(html.escape(title) in text for title in titles)
+
+
+def test_arms_that_are_not_drawn_are_counted(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "ARMS", 2)
+    text = get(ADDRESSES["/run/{name}/feature"]).text
+    assert "1 more arms are in the table of effects." in text
+    monkeypatch.undo()
+    assert "more arms" not in get(ADDRESSES["/run/{name}/feature"]).text
+
+
 def links_of(text: str) -> set[str]:
     return {html.unescape(link) for link in re.findall(r'href="(/[^"#]*)', text)}
 
@@ -212,10 +247,10 @@ def test_a_large_volcano_has_every_point_in_a_few_shapes() -> None:
         charts.VolcanoPoint(f"1/{number}", number / 100 - 3, 1e-3 * (number + 1), number < 500)
         for number in range(600)
     ]
-    drawn = charts.volcano([*points, points[-1]], 0.5, "d")
+    drawn = charts.volcano([*points, points[-1]], 0.5, "d").html
     named = re.findall("<title>1/([0-9]+): d", drawn)
     assert sorted(map(int, named)) == list(range(charts.NAMED_POINTS))
-    shapes = dict(re.findall('<path class="dots ([a-z]+)" d="([^"]+)"', drawn))
+    shapes = dict(re.findall('<path class="([a-z]+)" d="([^"]+)"', drawn))
     assert {kind: shape.count("M") for kind, shape in shapes.items()} == {"more": 100, "rest": 100}
 
 
