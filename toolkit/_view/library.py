@@ -209,7 +209,8 @@ class Library:
             rows = tested.named(tested.rows.filter(known).head(charts.MAX_POINTS))
             columns = (rows[name] for name in ("address", effect, "q", "significant"))
             points = [
-                charts.VolcanoPoint(*row[:3], row[3] == 1) for row in zip(*columns, strict=True)
+                charts.VolcanoPoint(address, size, q, significant == 1)
+                for address, size, q, significant in zip(*columns, strict=True)
             ]
             return (charts.volcano(points, alpha, effect) if points else None), len(points)
 
