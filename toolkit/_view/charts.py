@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit._view.page import plain
+from toolkit._query.text import plain
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
 from toolkit.statistics.arrays import Floats
 from toolkit.work import Figure

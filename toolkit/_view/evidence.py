@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
+from toolkit._query.text import plain
 from toolkit._view import charts
 from toolkit._view.grid import MAX_ROWS, Grid
 from toolkit._view.library import Library
-from toolkit._view.page import Page, plain, shade, token
+from toolkit._view.page import Page, shade, token
 from toolkit._view.pages import PART_ROWS, feature_link, run_href, sample_link
 from toolkit._view.request import Query
 from toolkit.errors import BadInput

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._query.text import shown
-from toolkit._view.page import plain
+from toolkit._query.text import plain, shown
 from toolkit.figures import escaped
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from toolkit._query.text import shown
+from toolkit._query.text import plain, shown
+from toolkit._view.grid import Grid
 from toolkit.work import Figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-    from toolkit._view.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,6 @@ class Page:
         template = environment().get_template(self.template)
         facts = {**common, **self.facts}
         return template.render(title=self.title, run=self.run, grids=grids, **facts)
-
-
-def plain(value: Any) -> Any:
-    """A text without characters that control a terminal or change the writing direction."""
-    if not isinstance(value, str) or hasattr(value, "__html__"):
-        return value
-    if value.isprintable():
-        return value
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else "\N{MIDDLE DOT}" for letter in value
-    )
 
 
 def token(piece: str) -> str:
