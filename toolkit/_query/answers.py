@@ -37,18 +37,18 @@ def top(run: Run, space: str, index: int, k: int) -> pl.DataFrame:
     """The largest values of a feature: sample, position, token, value, unit and the surrounding
     text.
     """
-    return in_texts(run, run.view.top(space, index, k))
+    hits = run.view.top(space, index, k)
+    return in_texts(hits, run.pieces(hits["sample"].to_list()))
 
 
-def in_texts(run: Run, hits: pl.DataFrame) -> pl.DataFrame:
+def in_texts(hits: pl.DataFrame, texts: Mapping[str, Row]) -> pl.DataFrame:
     """Values of a feature, as the store gives them, with the token and the surrounding text of
-    each.
+    each, from the texts of their samples (`Run.pieces`).
     """
     import polars as pl
 
     from toolkit._query.frames import ResultFrame
 
-    texts = {row["sample"]: row for row in run.texts(hits["sample"].unique().to_list())}
     tokens, around_them = [], []
     for sample, position in hits.select("sample", "position").iter_rows():
         text = texts.get(sample, {"text": "", "pieces": []})
@@ -136,16 +136,8 @@ def _by_certainty(run: Run, chosen: Any, heads: Sequence[str], last: Sequence[st
     )
 
 
-def active(
-    run: Run, sample: str, position: int | None, spaces: Sequence[str] | None
-) -> pl.DataFrame:
-    """The features that are active on a sample, the strongest first."""
-    import polars as pl
-
-    pieces = run.sample(sample)["pieces"]
-    hits = run.view.sample(sample, position)
-    if spaces is not None:
-        hits = hits.filter(pl.col("space").is_in(list(spaces)))
+def active(run: Run, pieces: Sequence[str], hits: pl.DataFrame, k: int = ALL) -> pl.DataFrame:
+    """The features that are active on a sample (`RunView.sample`), the strongest first."""
     order = ["value", "space", "position", "feature"]
     rows = [
         {
@@ -153,7 +145,7 @@ def active(
             "address": run.label(row["space"], row["feature"]),
             "token": piece_at(pieces, row["position"]),
         }
-        for row in hits.sort(order, descending=[True, False, False, False]).to_dicts()
+        for row in hits.sort(order, descending=[True, False, False, False]).head(k).to_dicts()
     ]
     return frame(rows, ("address", "position", "token", "value"))
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit._view.page import plain
+from toolkit._query.text import plain
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
 from toolkit.statistics.arrays import Floats
 from toolkit.work import Figure
@@ -19,6 +19,13 @@ BINS = 30
 LOWEST_Q = 1e-300
 MAX_POINTS = 4_000
 """The most points of a volcano; if there are more, those with the lowest q are drawn."""
+RADIUS = 3.2
+_DOT = "a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0"
+"""A dot of this radius as a part of a path, from its left end."""
+NAMED_POINTS = 400
+"""The most points of a volcano that show a name on hover. The others are one shape of each colour,
+since thousands of shapes take a browser long.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,15 +76,31 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> Figure
     high = max(high, _height(alpha)) * 1.05 or 1.0
     x = ChartAxis(-widest, widest, LEFT, WIDTH - RIGHT)
     y = ChartAxis(0, high, HEIGHT - BOTTOM, TOP)
-    dots = []
-    for point in reversed(drawn):
-        kind = "rest" if not point.significant else "more" if point.effect > 0 else "less"
+    together: dict[str, dict[str, None]] = {"rest": {}, "more": {}, "less": {}}
+    for point in drawn[NAMED_POINTS:]:
+        left = x.at(point.effect) - RADIUS
+        place = f"M{left:.1f} {y.at(_height(point.q)):.1f}{_DOT}"
+        together[_kind(point)][place] = None
+    dots = [
+        f'<path class="{kind}" d="{"".join(places)}"/>'
+        for kind, places in together.items()
+        if places
+    ]
+    for point in reversed(drawn[:NAMED_POINTS]):
         tooltip = f"{point.label}: {effect} {point.effect:.3g}, q {small(point.q)}"
-        dots.append(circle(x.at(point.effect), y.at(_height(point.q)), 3.2, kind, tooltip))
+        dots.append(
+            circle(x.at(point.effect), y.at(_height(point.q)), RADIUS, _kind(point), tooltip)
+        )
     level = line(LEFT, y.at(_height(alpha)), WIDTH - RIGHT, y.at(_height(alpha)), "dash")
     name = f"Volcano of {len(points):,} features: {effect} against the corrected p-value"
     body = [*_axes(x, y, effect, "\N{MINUS SIGN}log10 q"), level, *dots]
     return chart(name, body, low=-widest, high=widest, top=high, left=LEFT, right=WIDTH - RIGHT)
+
+
+def _kind(point: VolcanoPoint) -> str:
+    if not point.significant:
+        return "rest"
+    return "more" if point.effect > 0 else "less"
 
 
 def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> Figure:

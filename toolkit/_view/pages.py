@@ -170,7 +170,7 @@ def features(library: Library, query: Query, name: str) -> Page:
 
         return ranked_parts(opened, ranked, lines, stage)
 
-    links, why = {"address": feature_link(name)}, opened.why("features")
+    links, why = {"address": feature_link(name)}, _why(opened, "features", frame)
     caption = "Features, most certain first"
     grid = Grid("features", caption, frame, links, why, parts, lines.height)
     from toolkit.features.addresses import layer_of
@@ -185,6 +185,13 @@ def features(library: Library, query: Query, name: str) -> Page:
     return Page("features.html", f"Features of {name}", facts, [grid], name)
 
 
+def _why(run: Run, table: str, frame: pl.DataFrame) -> str:
+    """Why a table is empty. To say it takes longer than to read the table, so a table with rows is
+    not asked.
+    """
+    return "" if frame.height else run.why(table)
+
+
 def samples(library: Library, query: Query, name: str) -> Page:
     """The samples of a run, a hundred at a time; a download has all of them."""
     import polars as pl
@@ -193,21 +200,26 @@ def samples(library: Library, query: Query, name: str) -> Page:
 
     opened = library.run(name)
     offset = query.integer("offset") or 0
-    tokens, text = pl.col("pieces").list.len(), pl.col("text")
-    rows = opened.view.lazy("samples").select(
-        "sample", "unit", tokens=tokens, text=text.str.slice(0, 120)
+    columns = ("sample", "unit", "pieces", "text")
+    tokens = pl.col("pieces").list.len()
+    # Only the texts of the page are read: those before it would take longer.
+    names = opened.view.lazy("samples").select("sample").slice(offset, PAGE_ROWS + 1).collect()
+    rows = opened.rows.samples(names["sample"].to_list(), columns).unique("sample", keep="first")
+    frame = names.join(
+        rows.select("sample", "unit", tokens=tokens, text=pl.col("text").str.slice(0, 120)),
+        on="sample",
+        how="left",
+        maintain_order="left",
     )
-    frame = rows.slice(offset, PAGE_ROWS + 1).collect()
 
     def parts() -> Iterator[pl.DataFrame]:
         yield frame.clear()  # the columns, also of a table without rows
         for where in among("step", opened.rows.writers("samples")):
-            columns = ("sample", "unit", "pieces", "text")
             for batch in opened.rows.find_in_batches("samples", where, columns):
-                yield batch.select("sample", "unit", tokens=tokens, text=text)
+                yield batch.select("sample", "unit", tokens, "text").rename({"pieces": "tokens"})
 
     links = {"sample": sample_link(name)}
-    shown, why = frame.head(PAGE_ROWS), opened.why("samples")
+    shown, why = frame.head(PAGE_ROWS), _why(opened, "samples", frame)
     grid = Grid("samples", "Samples", shown, links, why, parts)
     more = href(f"/run/{name}/samples", offset=offset + PAGE_ROWS)
     facts = {"offset": offset, "more": more if frame.height > PAGE_ROWS else None}
@@ -224,7 +236,8 @@ def games(library: Library, query: Query, name: str) -> Page:
     if outcome is not None:
         rows = [row for row in rows if row["outcome"] == outcome]
     links = {"game": lambda row: run_href(name, "game", game=row["game"])}
-    grid = Grid("games", "Games", answers.frame(rows, columns), links, opened.why("games"))
+    frame = answers.frame(rows, columns)
+    grid = Grid("games", "Games", frame, links, _why(opened, "games", frame))
     counted = {"outcomes": outcomes, "outcome": outcome, "count": len(rows)}
     return Page("games.html", f"Games of {name}", counted, [grid], name)
 

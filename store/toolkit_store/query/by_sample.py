@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from toolkit_store.filters import equals
+from toolkit.tables import arrow_schema
+from toolkit_store.filters import among, equals
 from toolkit_store.query.committed_rows import CommittedRows
 
 if TYPE_CHECKING:
@@ -30,6 +32,22 @@ def rows_of(rows: CommittedRows, sample: str, space: str | None) -> pa.Table:
         )
         result = result.append_column("space", pa.repeat(space, result.num_rows))
     return result.filter(pc.is_in(result["step"], value_set=pa.array(rows.cover, pa.string())))
+
+
+def values_at(rows: CommittedRows, space: str, samples: Sequence[str]) -> pl.DataFrame:
+    """The rows of several samples in a space: sample, position, features, values."""
+    import polars as pl
+
+    columns = ("sample", *_COLUMNS)
+    parts = [
+        pl.DataFrame(
+            rows.find("activations", f"{where} AND {equals('space', space)}", [*columns, "step"])
+        )
+        for where in among("sample", samples)
+    ]
+    empty = pl.DataFrame(arrow_schema("activations", step=True).empty_table())
+    found = pl.concat([empty.select(*columns, "step"), *parts])
+    return found.filter(pl.col("step").is_in(rows.cover)).select(columns)
 
 
 def entries_of(rows: pa.Table) -> pl.DataFrame:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.toolkit.view.conftest import Get, asked
 from tests.toolkit.view.seen import EVIL
-from toolkit._view import app, evidence, grid, pages
+from toolkit._view import app, charts, evidence, grid, pages
 from toolkit._view.app import PAGES, make_app
 from toolkit._view.library import Library
 from toolkit_store import database
@@ -33,6 +33,7 @@ ADDRESSES = {
     "/run/{name}/findings": f"{RUN}/findings",
     "/run/{name}/features": f"{RUN}/features",
     "/run/{name}/feature": f"{RUN}/feature?address=2/5",
+    "/run/{name}/neighbours": f"{RUN}/neighbours?address=2/5",
     "/run/{name}/samples": f"{RUN}/samples",
     "/run/{name}/sample": f"{RUN}/sample?sample=a1&position=4",
     "/run/{name}/games": f"{RUN}/games",
@@ -49,8 +50,11 @@ SAYS = {
     ],
     "/run/{name}/feature": [
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
-        *("Values", "Texts with the strongest activations", "2/7", "m/gpt/resid_post.2/sparse"),
+        *("Values", "Texts with the strongest activations", "m/gpt/resid_post.2/sparse"),
+        "/neighbours?address=2%2F5",
     ],
+    "/run/{name}/neighbours": ["Fires together with", "2/7", "Nearest decoder directions"],
+    "/run/{name}/findings": ["What was found in"],
     "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y", "Download:"],
     "/run/{name}/sample": ["balance", "thin", "sparse", "2/5", "Attention", "gradient"],
     "/run/{name}/games": ["g1", "voluntary_stop", "fixed"],
@@ -104,7 +108,7 @@ def test_no_text_becomes_html_and_nothing_is_inline(get: Get, page: str) -> None
     outline.feed(text)
     assert outline.bad == []
     assert "style" not in outline.tags
-    assert outline.tags.count("script") == (0 if page.endswith("findings") else 2)
+    assert outline.tags.count("script") == 1
 
 
 def test_the_hostile_texts_are_shown_as_they_are(get: Get) -> None:
@@ -235,6 +239,19 @@ def test_a_part_of_a_volcano_is_its_table(get: Get) -> None:
     assert [line.split(",")[0] for line in whole] == ["address", "2/7", "2/5", "2/8"]
     part = get(f"{RUN}/comparison?comparison=c1&low=0&q=0.05&table=features&as=csv").text
     assert [line.split(",")[0] for line in part.splitlines()] == ["address", "2/5"]
+
+
+def test_a_large_volcano_has_every_point_in_a_few_shapes() -> None:
+    """Those with the lowest q have names; of the others, each place is drawn once."""
+    points = [
+        charts.VolcanoPoint(f"1/{number}", number / 100 - 3, 1e-3 * (number + 1), number < 500)
+        for number in range(600)
+    ]
+    drawn = charts.volcano([*points, points[-1]], 0.5, "d").html
+    named = re.findall("<title>1/([0-9]+): d", drawn)
+    assert sorted(map(int, named)) == list(range(charts.NAMED_POINTS))
+    shapes = dict(re.findall('<path class="([a-z]+)" d="([^"]+)"', drawn))
+    assert {kind: shape.count("M") for kind, shape in shapes.items()} == {"more": 100, "rest": 100}
 
 
 def test_statistics_of_a_feature_come_from_every_run(get: Get) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -116,9 +118,9 @@ def test_files_of_related_features_have_all_of_the_space(
     library: Library, monkeypatch: pytest.MonkeyPatch, table: str, kind: str
 ) -> None:
     monkeypatch.setattr(evidence, "PART_ROWS", 7)
-    whole = downloaded(library, "/run/wide-1/feature?address=9/5", table, kind)
+    whole = downloaded(library, "/run/wide-1/neighbours?address=9/5", table, kind)
     run = library.run("wide-1")
-    first = evidence.feature(library, Query({"address": "9/5"}), "wide-1").grids
+    first = evidence.neighbours(library, Query({"address": "9/5"}), "wide-1").grids
     shown = next(grid for grid in first if grid.name == table).frame
     others = {run.label("s2", index) for index in range(FEATURES)} - {"9/5"}
     assert set(whole["address"]) == others
@@ -155,9 +157,9 @@ def test_hits_and_values_are_read_a_few_at_a_time(
     assert wanted["/search?q=o"]["match"].to_list() == ["label", "label", "word", "token"]
     described, sizes = answers.in_texts, []
 
-    def watched(run: object, hits: pl.DataFrame) -> pl.DataFrame:
+    def watched(hits: pl.DataFrame, texts: Mapping[str, Any]) -> pl.DataFrame:
         sizes.append(hits.height)
-        return described(run, hits)  # type: ignore[arg-type]
+        return described(hits, texts)
 
     monkeypatch.setattr(answers, "in_texts", watched)
     for module, name in ((pages, "PART_ROWS"), (pages, "SEARCH_ROWS"), (evidence, "TEXT_ROWS")):
