@@ -339,6 +339,7 @@ def bench(session: nox.Session) -> None:
     session.install(
         "-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("bench"), *PEERS
     )
+    session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["optional-dependencies"]["figures"])
     session.install("--no-deps", "--force-reinstall", ".")
     start = next((i for i, text in enumerate(session.posargs) if text.startswith("-")), None)
     every = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))

@@ -151,3 +151,14 @@ def test_scaling_in_small_prints_all_of_it() -> None:
 def test_the_simulation_of_the_page_on_scaling_is_what_it_computes() -> None:
     page = BENCHMARKS.parent / "docs" / "explanation" / "scaling.md"
     assert f"```\n{printed_by('scaling', '--host', '0.005')}```" in page.read_text(encoding="utf-8")
+
+
+def test_charts_are_drawn_in_every_way() -> None:
+    """Small, only the size of the scripts says something."""
+    lines = [line.split() for line in printed_by("charts", "--tiny").splitlines()]
+    assert lines[0][0] == "Vega"
+    assert [line[0] for line in lines[2:]] == [
+        name for name in ("volcano", "histogram", "heatmap") for _ in range(3)
+    ]
+    assert all(line[-2] == "1.0" for line in lines[2::3])
+    assert all(float(line[-2]) > 1 for line in lines[3::3])

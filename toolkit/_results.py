@@ -288,7 +288,8 @@ class SampleResults:
         """
         from toolkit._query import answers
 
-        return answers.active(self.query, self.sample, position, None)
+        pieces = self.query.sample(self.sample)["pieces"]
+        return answers.active(self.query, pieces, self.query.view.sample(self.sample, position))
 
     def __repr__(self) -> str:
         return f"<sample {self.sample} of run {self.query.id}>"

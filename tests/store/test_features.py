@@ -332,6 +332,17 @@ def test_top_names_the_unit_and_tokens_the_pieces(store: Store) -> None:
             view.tokens("A", 1, "s9")
 
 
+def test_values_of_several_samples_are_read_at_once(store: Store) -> None:
+    store.commit(make_step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2")})
+    elsewhere = make_step("other", run="another")
+    store.commit(elsewhere, {"activations": acts({("A", "s1", 2): {1: 9.0}})})
+    for view in views(store, ["k"]):
+        one = [("s1", 0, 1.0), ("s2", 1, 3.0)]
+        assert rows_of(view.values("A", 1, ["s2", "s1", "s9"])) == one
+        assert rows_of(view.values("A", 7, ["s2"])) == [("s2", 1, 0.0)]
+        assert rows_of(view.values("A", 1, [])) == []
+
+
 def test_a_feature_is_named_as_on_the_command_line(store: Store) -> None:
     sae = "layer_20/width_16k/average_l0_71"
     row = {

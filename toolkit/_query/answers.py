@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query.feature_rows import PLACE, pivoted, stat_heads
@@ -37,19 +37,27 @@ def top(run: Run, space: str, index: int, k: int) -> pl.DataFrame:
     """The largest values of a feature: sample, position, token, value, unit and the surrounding
     text.
     """
-    hits = run.view.top(space, index, k).to_dicts()
-    texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
-    rows = []
-    for hit in hits:
-        text = texts.get(hit["sample"], {"text": "", "pieces": []})
-        rows.append(
-            {
-                **hit,
-                "token": piece_at(text["pieces"], hit["position"]),
-                "text": around(text["text"], text["pieces"], hit["position"], "[{}]".format),
-            }
-        )
-    return frame(rows, ("sample", "position", "token", "value", "unit", "text"))
+    hits = run.view.top(space, index, k)
+    return in_texts(hits, run.pieces(hits["sample"].to_list()))
+
+
+def in_texts(hits: pl.DataFrame, texts: Mapping[str, Row]) -> pl.DataFrame:
+    """Values of a feature, as the store gives them, with the token and the surrounding text of
+    each, from the texts of their samples (`Run.pieces`).
+    """
+    import polars as pl
+
+    from toolkit._query.frames import ResultFrame
+
+    tokens, around_them = [], []
+    for sample, position in hits.select("sample", "position").iter_rows():
+        text = texts.get(sample, {"text": "", "pieces": []})
+        tokens.append(piece_at(text["pieces"], position))
+        around_them.append(around(text["text"], text["pieces"], position, "[{}]".format))
+    described = hits.with_columns(
+        pl.Series("token", tokens, pl.String), pl.Series("text", around_them, pl.String)
+    )
+    return ResultFrame(described.select("sample", "position", "token", "value", "unit", "text"))
 
 
 def features(
@@ -128,16 +136,8 @@ def _by_certainty(run: Run, chosen: Any, heads: Sequence[str], last: Sequence[st
     )
 
 
-def active(
-    run: Run, sample: str, position: int | None, spaces: Sequence[str] | None
-) -> pl.DataFrame:
-    """The features that are active on a sample, the strongest first."""
-    import polars as pl
-
-    pieces = run.sample(sample)["pieces"]
-    hits = run.view.sample(sample, position)
-    if spaces is not None:
-        hits = hits.filter(pl.col("space").is_in(list(spaces)))
+def active(run: Run, pieces: Sequence[str], hits: pl.DataFrame, k: int = ALL) -> pl.DataFrame:
+    """The features that are active on a sample (`RunView.sample`), the strongest first."""
     order = ["value", "space", "position", "feature"]
     rows = [
         {
@@ -145,24 +145,24 @@ def active(
             "address": run.label(row["space"], row["feature"]),
             "token": piece_at(pieces, row["position"]),
         }
-        for row in hits.sort(order, descending=[True, False, False, False]).to_dicts()
+        for row in hits.sort(order, descending=[True, False, False, False]).head(k).to_dicts()
     ]
     return frame(rows, ("address", "position", "token", "value"))
 
 
 def named(run: Run, space: str, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows about features of a space, with the address of each, and its label if it has one."""
-    pairs = rows.to_dicts()
-    labels = dict(run.view.labels(space, [row["feature"] for row in pairs]).iter_rows())
-    labelled = [
-        {
-            "address": run.label(space, row["feature"]),
-            **{name: value for name, value in row.items() if name != "feature"},
-            "label": labels.get(row["feature"]),
-        }
-        for row in pairs
-    ]
-    return frame(labelled, ("address", *rows.columns[1:], "label"))
+    import polars as pl
+
+    from toolkit._query.frames import ResultFrame
+
+    features = rows["feature"].to_list()
+    labels = dict(run.view.labels(space, features).iter_rows())
+    addressed = rows.drop("feature").insert_column(
+        0, pl.Series("address", [run.label(space, feature) for feature in features], pl.String)
+    )
+    texts = pl.Series("label", [labels.get(feature) for feature in features], pl.String)
+    return ResultFrame(addressed.with_columns(texts))
 
 
 def runs_frame(run_rows: Sequence[Any]) -> pl.DataFrame:
@@ -184,52 +184,78 @@ def runs_frame(run_rows: Sequence[Any]) -> pl.DataFrame:
     return frame(rows, ("run", "name", "state", "steps", "of", "at", "note"))
 
 
-SEARCHED: Mapping[str, tuple[str, Mapping[str, list[str]], str]] = {
-    "label": ("features", {"stat": ["label"]}, "text"),
-    "word": ("feature_words", {}, "word"),
-    "token": ("promoted_tokens", {}, "promoted_pieces"),
+SEARCHED: Mapping[str, tuple[str, str]] = {
+    "word": ("feature_words", "word"),
+    "token": ("promoted_tokens", "promoted_pieces"),
 }
-"""What `search` searches: a table, some of its rows, and their column of texts."""
+"""The tables that `search` reads besides labels, and their columns of texts."""
+FEATURE = ("space", "feature")
 
 
-def search(run: Run, text: str, k: int, labels: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Features of a run whose address, label, words or promoted tokens have `text` in them;
-    `labels` are those of the run, if they are known.
+def search(run: Run, text: str, k: int) -> pl.DataFrame:
+    """The first `k` features of a run whose address, label, words or promoted tokens have `text` in
+    them.
     """
+    return with_addresses(run, search_hits(run, text).head(k))
+
+
+def with_addresses(run: Run, hits: pl.DataFrame) -> pl.DataFrame:
+    """What `search_hits` found, with the addresses of features."""
+    import polars as pl
+
+    from toolkit._query.frames import ResultFrame
+
+    pairs = hits.select("space", "feature").iter_rows()
+    addresses = pl.Series("address", [run.label(*pair) for pair in pairs], pl.String)
+    return ResultFrame(hits.select(addresses, "match", "text"))
+
+
+def search_hits(run: Run, text: str, labels: pl.DataFrame | None = None) -> pl.DataFrame:
+    """All features of a run whose address, label, words or promoted tokens have `text` in them:
+    space, feature, match and text. `labels` are those of the run, if they are known. Tables are
+    read a few thousand rows at a time.
+    """
+    import polars as pl
+
     from toolkit.errors import BadInput
 
-    rows = []
+    sought = text.strip().lower()
+    known = all_labels(run) if labels is None else labels
+    parts = [_hits([known], "text", sought, "label")] if sought else []
+    for kind, (table, column) in SEARCHED.items() if sought else ():
+        columns = ("space", "feature", column)
+        batches = (rows for _, rows in run.rows.stage_batches(table, columns))
+        parts.append(_hits(batches, column, sought, kind))
     try:
         space, index = run.feature(text)
-        rows.append({"address": run.label(space, index), "match": "address", "text": text})
+        row = {"space": [space], "feature": [index], "text": [text]}
+        parts.insert(0, _hits([pl.DataFrame(row)], "text", sought, "address"))
     except BadInput:
         pass  # not an address here: it may be a word
-    sought = text.strip().lower()
-    for kind, (table, _, column) in SEARCHED.items():
-        if sought and run.stages(table):
-            known = labels if kind == "label" else None
-            texts = searched_texts(run, kind) if known is None else known
-            rows += _matches(run, texts, column, sought, kind)
-    return frame(rows[:k], ("address", "match", "text"))
+    return pl.concat(parts) if parts else _hits([], "text", sought, "label")
 
 
-def searched_texts(run: Run, kind: str) -> pl.DataFrame:
-    """The texts of one kind that `search` searches: space, feature and the column of texts."""
+def all_labels(run: Run) -> pl.DataFrame:
+    """The labels of a run's features: space, feature and text."""
     import polars as pl
 
-    table, where, column = SEARCHED[kind]
-    rows = pl.DataFrame(run.read_stages(table, None, where, ("space", "feature", column)))
-    return rows.explode(column) if rows.schema[column] == pl.List else rows
+    columns = ("space", "feature", "text")
+    return pl.DataFrame(run.read_stages("features", None, {"stat": ["label"]}, columns))
 
 
-def _matches(
-    run: Run, texts: pl.DataFrame, column: str, sought: str, kind: str
-) -> list[dict[str, Any]]:
+def _hits(batches: Iterable[pl.DataFrame], column: str, sought: str, kind: str) -> pl.DataFrame:
+    """The features with `sought` in one of their texts, each once, with the first such text."""
     import polars as pl
 
-    hits = texts.filter(pl.col(column).str.to_lowercase().str.contains(sought, literal=True))
-    hits = hits.unique(["space", "feature"], keep="first", maintain_order=True)
-    return [
-        {"address": run.label(row["space"], row["feature"]), "match": kind, "text": row[column]}
-        for row in hits.to_dicts()
-    ]
+    has_it = pl.col(column).str.to_lowercase().str.contains(sought, literal=True)
+    kinds = pl.Schema(
+        {"space": pl.String, "feature": pl.UInt32, "match": pl.String, "text": pl.String}
+    )
+    parts = [pl.DataFrame(schema=kinds)]
+    for rows in batches:
+        texts = rows.explode(column) if rows.schema[column] == pl.List else rows
+        hits = texts.filter(has_it).unique(FEATURE, keep="first", maintain_order=True)
+        named = hits.select(*FEATURE, match=pl.lit(kind), text=column)
+        parts.append(named.cast(kinds))
+    hits = pl.concat(parts).unique(FEATURE, keep="first", maintain_order=True)
+    return hits.sort(FEATURE)

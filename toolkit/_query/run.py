@@ -108,6 +108,11 @@ class Run:
         rows: list[Row] = self.view.samples(samples).to_dicts()
         return rows
 
+    def pieces(self, samples: Sequence[str]) -> dict[str, Row]:
+        """Text and pieces of these samples, by name."""
+        found = self.rows.samples(samples, ("sample", "text", "pieces"))
+        return {row["sample"]: row for row in found.unique("sample", keep="first").to_dicts()}
+
     @cached_property
     def spaces(self) -> list[Row]:
         """The rows of `spaces`."""

@@ -18,6 +18,17 @@ def one_line(text: str) -> str:
     )
 
 
+def plain(value: Any) -> Any:
+    """A text without characters that control a terminal or change the writing direction."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    if value.isprintable():
+        return value
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{MIDDLE DOT}" for letter in value
+    )
+
+
 def shown(value: Any) -> str:
     """A number with four significant digits, whole ones in full; `-` for none."""
     if value is None:

@@ -123,6 +123,12 @@ def _slug(text: str) -> str:
 # --- charts ---------------------------------------------------------------------------------------
 
 
+def chart_file(figure: Figure) -> str:
+    """The only chart of a figure as a separate file."""
+    (chart,) = _SVG.finditer(figure.html)
+    return standalone(chart, figure)
+
+
 def standalone(chart: re.Match[str], figure: Figure) -> str:
     """A chart as a separate file, in the report's light colours, with its title and legend."""
     attributes, drawn = chart[1], chart[2]

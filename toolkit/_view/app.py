@@ -1,7 +1,7 @@
 """The explorer's URLs: which function makes which page.
 
-Pages are made one at a time, off the event loop, except for findings, which may take seconds. A URL
-of something that does not exist gives a page that says so.
+Pages are made one at a time, off the event loop, except for parts that are loaded later, which may
+take seconds. A URL of something that does not exist gives a page that says so.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from toolkit._report.page import report_resource
+from toolkit._report.figures import chart_file
 from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._view import evidence, pages
 from toolkit._view.grid import FORMATS, WRITERS, Grid
 from toolkit._view.guard import Guard
 from toolkit._view.library import Library
-from toolkit._view.page import Page, resource
+from toolkit._view.page import Page, static_files, static_folder
 from toolkit._view.request import Query
 from toolkit.errors import BadInput, ToolkitError
 
@@ -39,6 +39,7 @@ PAGES: dict[str, Maker] = {
     "/run/{name}/findings": pages.findings,
     "/run/{name}/features": pages.features,
     "/run/{name}/feature": evidence.feature,
+    "/run/{name}/neighbours": evidence.neighbours,
     "/run/{name}/samples": pages.samples,
     "/run/{name}/sample": evidence.sample,
     "/run/{name}/games": pages.games,
@@ -51,13 +52,16 @@ READ: dict[Maker, Sequence[str]] = {
     pages.compare: ("a", "b"),
     pages.features: ("layer", "stage", "by", "significant"),
     evidence.feature: ("address",),
+    evidence.neighbours: ("address",),
     pages.samples: ("offset",),
     evidence.sample: ("sample", "position", "space", "part"),
-    pages.games: ("outcome",),
+    pages.games: ("outcome", "offset"),
     pages.game: ("game",),
     evidence.comparison: ("comparison", "low", "high", "q", "q_low"),
 }
 """The names in the query of an address that a page reads."""
+LOADED_LATER = (pages.findings, evidence.neighbours)
+"""Parts of other pages, which take longer: other pages do not wait for them."""
 REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -65,6 +69,9 @@ REPORT_POLICY = (
 """A report is a separate page with its own policy, which names its script by hash. Served here, it
 is sandboxed as well, as a separate origin that cannot read these pages.
 """
+
+FOR_GOOD = "private, max-age=31536000, immutable"
+"""How a browser keeps the style sheet and the script; it keeps no page."""
 
 
 def make_app(library: Library, token: str | None = None) -> Guard:
@@ -75,21 +82,12 @@ def make_app(library: Library, token: str | None = None) -> Guard:
         Route("/run/{name}/progress.json", app.progress, methods=["GET"]),
         Route("/run/{name}/report", app.report, methods=["GET"]),
         *(
-            Route(f"/static/{name}", app.static(text, kind), methods=["GET"])
-            for name, (text, kind) in _static().items()
+            Route(f"{static_folder()}/{name}", app.static(text, kind), methods=["GET"])
+            for name, (text, kind) in static_files().items()
         ),
     ]
     handlers = {404: app.missing, 500: app.failed}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), token)
-
-
-def _static() -> dict[str, tuple[str, str]]:
-    return {
-        "report.css": (report_resource("report.css"), "text/css"),
-        "sort.js": (report_resource("report.js"), "text/javascript"),
-        "view.css": (resource("view.css"), "text/css"),
-        "view.js": (resource("view.js"), "text/javascript"),
-    }
 
 
 class Explorer:
@@ -110,7 +108,7 @@ class Explorer:
         query = Query(dict(request.query_params))
         try:
             query.check_names(READ.get(maker, ()), READ_BY_ALL)
-            with nullcontext() if maker is pages.findings else self.library.lock:
+            with nullcontext() if maker in LOADED_LATER else self.library.lock:
                 page = maker(self.library, query, **request.path_params)
                 if not query.downloads:
                     return self._html(page, request)
@@ -133,11 +131,17 @@ class Explorer:
         return HTMLResponse(page.html(**common), status)
 
     def _download(self, page: Page, query: Query) -> Response:
-        """The download of a table."""
+        """The download of a table or of a chart."""
         file_format, table = query.text("as") or "", query.text("table")
+        if file_format == "svg" and table in page.charts:
+            headers = {"Content-Disposition": f'attachment; filename="{table}.svg"'}
+            drawn = chart_file(page.charts[table])
+            return Response(drawn, media_type="image/svg+xml", headers=headers)
         grids = {grid.name: grid for grid in page.grids}
         if file_format not in FORMATS or table not in grids:
-            raise BadInput("Download a table with ?table=NAME&as=csv or as=parquet.")
+            raise BadInput(
+                "Download a table with ?table=NAME&as=csv or as=parquet, a chart with as=svg."
+            )
         write, kind = FORMATS[file_format]
         headers = {"Content-Disposition": f'attachment; filename="{table}.{file_format}"'}
         if grids[table].parts is None:
@@ -207,6 +211,8 @@ class Explorer:
         """The endpoint of a file of this package."""
 
         async def answer(request: Request) -> Response:
-            return Response(text, media_type=f"{kind}; charset=utf-8")
+            return Response(
+                text, media_type=f"{kind}; charset=utf-8", headers={"Cache-Control": FOR_GOOD}
+            )
 
         return answer

@@ -1,4 +1,6 @@
-"""The charts of the pages, as SVG without styles: the style sheet colours them."""
+"""The charts of the pages, as SVG without styles: the style sheet colours them, and a downloaded
+file has those of a report's figures.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from toolkit._query.text import plain
 from toolkit.figures import ChartAxis, circle, escaped, line, number, rect, small, text
 from toolkit.statistics.arrays import Floats
+from toolkit.work import Figure
 
 WIDTH, HEIGHT = 640.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 16.0, 12.0, 44.0
@@ -15,6 +19,13 @@ BINS = 30
 LOWEST_Q = 1e-300
 MAX_POINTS = 4_000
 """The most points of a volcano; if there are more, those with the lowest q are drawn."""
+RADIUS = 3.2
+_DOT = "a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0"
+"""A dot of this radius as a part of a path, from its left end."""
+NAMED_POINTS = 400
+"""The most points of a volcano that show a name on hover. The others are one shape of each colour,
+since thousands of shapes take a browser long.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,16 +38,17 @@ class VolcanoPoint:
     significant: bool
 
 
-def chart(name: str, body: Iterable[str], **data: float) -> str:
+def chart(name: str, body: Iterable[str], **data: float) -> Figure:
     """An SVG chart, whose name screen readers announce."""
     facts = "".join(f' data-{key}="{value:g}"' for key, value in data.items())
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
+    drawn = plain(
+        f'<svg class="chart stats" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
         f'aria-label="{escaped(name)}"{facts}>{"".join(body)}</svg>'
     )
+    return Figure(name, drawn, name)
 
 
-def histogram(values: Sequence[float] | Floats, title: str) -> str:
+def histogram(values: Sequence[float] | Floats, title: str) -> Figure:
     """A histogram of a feature's values."""
     import numpy as np
 
@@ -49,13 +61,14 @@ def histogram(values: Sequence[float] | Floats, title: str) -> str:
     y = ChartAxis(0, max(counts), HEIGHT - BOTTOM, TOP)
     bars = []
     for index, count in enumerate(counts):
-        left, top = x.at(low + index * width), y.at(count)
-        bar_width = x.at(low + (index + 1) * width) - left - 1
-        bars.append(rect(left, top, bar_width, y.start - top, "more"))
+        start, end = low + index * width, low + (index + 1) * width
+        left, top = x.at(start), y.at(count)
+        tooltip = f"{start:.3g} to {end:.3g}: {count:,} tokens"
+        bars.append(rect(left, top, x.at(end) - left - 1, y.start - top, "more", tooltip))
     return chart(title, [*_axes(x, y, "value where it fires", "tokens", whole=True), *bars])
 
 
-def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
+def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> Figure:
     """Each feature by its effect and its corrected p-value. A reader can select a part of it."""
     drawn = sorted(points, key=lambda point: point.q)[:MAX_POINTS]
     widest = max((abs(point.effect) for point in drawn), default=1.0) * 1.05 or 1.0
@@ -63,18 +76,34 @@ def volcano(points: Sequence[VolcanoPoint], alpha: float, effect: str) -> str:
     high = max(high, _height(alpha)) * 1.05 or 1.0
     x = ChartAxis(-widest, widest, LEFT, WIDTH - RIGHT)
     y = ChartAxis(0, high, HEIGHT - BOTTOM, TOP)
-    dots = []
-    for point in reversed(drawn):
-        kind = "rest" if not point.significant else "more" if point.effect > 0 else "less"
+    together: dict[str, dict[str, None]] = {"rest": {}, "more": {}, "less": {}}
+    for point in drawn[NAMED_POINTS:]:
+        left = x.at(point.effect) - RADIUS
+        place = f"M{left:.1f} {y.at(_height(point.q)):.1f}{_DOT}"
+        together[_kind(point)][place] = None
+    dots = [
+        f'<path class="{kind}" d="{"".join(places)}"/>'
+        for kind, places in together.items()
+        if places
+    ]
+    for point in reversed(drawn[:NAMED_POINTS]):
         tooltip = f"{point.label}: {effect} {point.effect:.3g}, q {small(point.q)}"
-        dots.append(circle(x.at(point.effect), y.at(_height(point.q)), 3.2, kind, tooltip))
+        dots.append(
+            circle(x.at(point.effect), y.at(_height(point.q)), RADIUS, _kind(point), tooltip)
+        )
     level = line(LEFT, y.at(_height(alpha)), WIDTH - RIGHT, y.at(_height(alpha)), "dash")
     name = f"Volcano of {len(points):,} features: {effect} against the corrected p-value"
     body = [*_axes(x, y, effect, "\N{MINUS SIGN}log10 q"), level, *dots]
     return chart(name, body, low=-widest, high=widest, top=high, left=LEFT, right=WIDTH - RIGHT)
 
 
-def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
+def _kind(point: VolcanoPoint) -> str:
+    if not point.significant:
+        return "rest"
+    return "more" if point.effect > 0 else "less"
+
+
+def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> Figure:
     """Effects with their intervals, one line each: (name, effect, low, high)."""
     ends = [0.0, *(value for row in rows for value in row[1:])]
     pad = (max(ends) - min(ends)) * 0.05 or 1.0
@@ -89,7 +118,8 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
         shapes.append(text(plot_left - 8, y + 4, _clipped(name), anchor="end"))
         shapes.append(line(x.at(low), y, x.at(high), y, "axis"))
         kind = "more" if low > 0 else "less" if high < 0 else "rest"
-        shapes.append(circle(x.at(effect), y, 4, kind))
+        tooltip = f"{name}: {effect:.3g}, interval {low:.3g} to {high:.3g}"
+        shapes.append(circle(x.at(effect), y, 4, kind, tooltip))
     middle = (plot_left + WIDTH - RIGHT) / 2
     shapes.append(text(middle, HEIGHT - 8, "change of the probability", anchor="middle"))
     return chart(title, shapes)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._query import answers
+from toolkit._query.text import plain
 from toolkit._view import charts
 from toolkit._view.grid import MAX_ROWS, Grid
 from toolkit._view.library import Library
-from toolkit._view.page import Page, plain, shade, token
+from toolkit._view.page import Page, shade, token
 from toolkit._view.pages import PART_ROWS, feature_link, run_href, sample_link
 from toolkit._view.request import Query
 from toolkit.errors import BadInput
@@ -24,6 +25,12 @@ TEXTS = 8
 """The most texts of a feature that are shown with their tokens."""
 BEFORE, AFTER = 40, 12
 """Tokens shown before and after the one on which the feature fires most strongly."""
+TOP = 20
+"""The most values of a feature that are shown in a table."""
+TEXT_ROWS = 1_000
+"""Rows with their texts that a file of a feature's values reads at a time."""
+RELATED = 20
+"""The most features that fire together with one, or are near it, that its page shows."""
 ARMS = 14
 """The most arms of a feature in the chart."""
 BLOCK = 400
@@ -41,45 +48,68 @@ def feature(library: Library, query: Query, name: str) -> Page:
     where: dict[str, list[Any]] = {"space": [space], "feature": [index]}
     fires = bool(run.stages("activations"))
     values = run.view.activations(space, index)["value"].to_numpy() if fires else np.zeros(0)
+    hits = run.view.top(space, index, TEXTS * 8)
+    texts = run.pieces(hits["sample"].to_list())
     effects = answers.effects(run, where)
+    written = _written(run, where)
     grids = [
-        _statistics(library, run, space, index),
+        _statistics(library, run, space, index, written),
         Grid(
             "top",
             "Strongest activations",
-            answers.top(run, space, index, 1000 if query.downloads else 20),
+            answers.in_texts(hits.head(TOP), texts),
             {"sample": sample_link(name)},
             "It fires at none of the positions that this run has kept.",
+            lambda: _all_top(run, space, index),
+            len(values),
         ),
         Grid("effects", "Effects of interventions on it, every arm", effects),
         Grid("verdicts", "Verdicts", answers.verdicts(run, where)),
         Grid("words", "Words that go with it", _words(run, where)),
-        _coactive(run, space, index, fires),
-        _similar(run, space, index),
     ]
     facts = {
         "address": address,
         "space": row,
-        "labels": _labels(run, where),
+        "labels": _labels(run, written),
         "neuronpedia": _neuronpedia(row, index),
         "fires": len(values),
         "histogram": charts.histogram(values, f"How strongly {address} fires")
         if len(values)
-        else "",
-        "forest": _forest(effects.to_dicts(), address),
-        "texts": _texts(run, space, index) if fires else [],
+        else None,
+        **_forest(effects.to_dicts(), address),
+        "texts": _texts(run, space, index, hits.to_dicts(), texts),
         "promoted": run.read_stages("promoted_tokens", None, where).to_pylist(),
+        "neighbours": run_href(name, "neighbours", address=address),
     }
     return Page("feature.html", f"Feature {address}", facts, grids, name)
 
 
-def _statistics(library: Library, run: Run, space: str, index: int) -> Grid:
-    """Statistics of the feature in every run of the store, one row per run, stage and group."""
+def neighbours(library: Library, query: Query, name: str) -> Page:
+    """The features that fire with one, and those with the nearest directions: a part of its page
+    that is loaded later, since all postings of its space are read.
+    """
+    with library.lock:
+        run = library.run(name)
+        space, index = run.feature(query.required("address"))
+    address = run.label(space, index)
+    grids = [_coactive(library, run, space, index), _similar(run, space, index)]
+    facts = {"address": address, "feature": run_href(name, "feature", address=address)}
+    return Page("neighbours.html", f"Neighbours of feature {address}", facts, grids, name)
+
+
+def _written(run: Run, where: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The statistics and labels of a feature in all runs of the store."""
     from toolkit_store.query.committed_rows import matching
 
     columns = ("step", "stat", "group", "number", "text")
-    where = matching({"space": [space], "feature": [index]})
-    written = run.rows.find("features", where, columns).to_pylist()
+    rows: list[dict[str, Any]] = run.rows.find("features", matching(where), columns).to_pylist()
+    return rows
+
+
+def _statistics(
+    library: Library, run: Run, space: str, index: int, written: Sequence[dict[str, Any]]
+) -> Grid:
+    """Statistics of the feature in every run of the store, one row per run, stage and group."""
     written = [row for row in written if row["stat"] != "label"]
     steps = library.store.steps(sorted({row["step"] for row in written}))
     stages = {step.key: step.stage for step in steps}
@@ -97,9 +127,19 @@ def _statistics(library: Library, run: Run, space: str, index: int) -> Grid:
     return Grid("statistics", "Statistics, over all runs", answers.frame(rows, heads), links)
 
 
-def _labels(run: Run, where: dict[str, list[Any]]) -> list[str]:
-    rows = run.read_stages("features", None, {**where, "stat": ["label"]}).to_pylist()
-    return list(dict.fromkeys(row["text"] for row in rows if row["text"]))
+def _all_top(run: Run, space: str, index: int) -> Iterator[pl.DataFrame]:
+    """All values of a feature, the largest first, with their texts."""
+    hits = run.view.top(space, index, answers.ALL)
+    yield answers.in_texts(hits.clear(), {})
+    for part in hits.iter_slices(TEXT_ROWS):
+        yield answers.in_texts(part, run.pieces(part["sample"].to_list()))
+
+
+def _labels(run: Run, written: Sequence[dict[str, Any]]) -> list[str]:
+    own = set(run.rows.writers("features"))
+    rows = [row for row in written if row["stat"] == "label" and row["step"] in own and row["text"]]
+    rows.sort(key=lambda row: row["group"])
+    return list(dict.fromkeys(row["text"] for row in rows))
 
 
 def _neuronpedia(space: dict[str, Any], index: int) -> str | None:
@@ -115,13 +155,18 @@ def _words(run: Run, where: dict[str, list[Any]]) -> Any:
     return answers.frame(rows, heads)
 
 
-def _coactive(run: Run, space: str, index: int, fires: bool) -> Grid:
+def _coactive(library: Library, run: Run, space: str, index: int) -> Grid:
     title = "Fires together with"
-    heads = ("address", "both", "count", "jaccard", "label")
-    if not fires:
+    if not run.stages("activations"):
+        heads = ("address", "both", "count", "jaccard", "label")
         return Grid("coactive", title, answers.frame([], heads))
-    rows = answers.named(run, space, run.view.coactive(space, index, 20))
-    return Grid("coactive", title, rows, {"address": feature_link(run.id)})
+
+    def found(k: int) -> pl.DataFrame:
+        if k > RELATED:
+            return run.view.coactive(space, index, k)
+        return library.coactive(run, space, index, k)
+
+    return _related(run, space, "coactive", title, found)
 
 
 def _similar(run: Run, space: str, index: int) -> Grid:
@@ -131,19 +176,34 @@ def _similar(run: Run, space: str, index: int) -> Grid:
     if rows is None:
         why = "The store keeps no projections of this SAE. To add them: toolkit store project"
         return Grid("similar", title, answers.frame([], ("address", "cosine", "label")), {}, why)
-    neighbours = run.view.similar(space, index, 20, rows)
-    nearest = answers.named(run, space, neighbours)
-    return Grid("similar", title, nearest, {"address": feature_link(run.id)}, "")
+    return _related(run, space, "similar", title, lambda k: run.view.similar(space, index, k, rows))
 
 
-def _forest(effects: Sequence[dict[str, Any]], address: str) -> str:
+def _related(
+    run: Run, space: str, name: str, title: str, found: Callable[[int], pl.DataFrame]
+) -> Grid:
+    """Other features of the space, of which `found` gives the first k; a download has all."""
+
+    def parts() -> Iterator[pl.DataFrame]:
+        rows = found(answers.ALL)
+        yield answers.named(run, space, rows.clear())
+        for part in rows.iter_slices(PART_ROWS):
+            yield answers.named(run, space, part)
+
+    first = answers.named(run, space, found(RELATED))
+    return Grid(name, title, first, {"address": feature_link(run.id)}, parts=parts)
+
+
+def _forest(effects: Sequence[dict[str, Any]], address: str) -> dict[str, Any]:
+    """The chart of the first arms, and how many are left to the table."""
     rows = [
         (f"{row['outcome']}: {_arm_in_words(row['arm'])}", *ends)
         for row in effects
         if None not in (ends := (row["effect"], row["low"], row["high"]))
     ]
     title = f"Effects of changing {address}, with their intervals"
-    return charts.forest(rows[:ARMS], title) if rows else ""
+    chart = charts.forest(rows[:ARMS], title) if rows else None
+    return {"forest": chart, "arms_left_out": max(0, len(rows) - ARMS)}
 
 
 def _arm_in_words(arm: str) -> str:
@@ -153,29 +213,46 @@ def _arm_in_words(arm: str) -> str:
     return f"{words}, {group}" if group else words
 
 
-def _texts(run: Run, space: str, index: int) -> list[dict[str, Any]]:
+def _texts(
+    run: Run,
+    space: str,
+    index: int,
+    hits: Sequence[dict[str, Any]],
+    texts: Mapping[str, dict[str, Any]],
+) -> list[dict[str, Any]]:
     """The distinct texts in which the feature fires most strongly, with its value at each token."""
-    hits = run.view.top(space, index, TEXTS * 8).to_dicts()
-    texts = {row["sample"]: row for row in run.texts([hit["sample"] for hit in hits])}
     largest = max((hit["value"] for hit in hits), default=0.0)
-    entries: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, dict[str, Any]] = {}
     for hit in hits:
-        text = texts.get(hit["sample"])
-        if text is None or text["text"] in entries or len(entries) == TEXTS:
-            continue
-        tokens = run.view.tokens(space, index, hit["sample"])
-        start = max(0, hit["position"] - BEFORE)
-        part = tokens.slice(start, BEFORE + AFTER + 1).to_dicts()
-        entries[text["text"]] = {
-            "sample": hit["sample"],
-            "href": run_href(run.id, "sample", sample=hit["sample"], position=hit["position"]),
-            "value": hit["value"],
-            "cut": (start > 0, start + len(part) < tokens.height),
-            "tokens": [
-                (token(row["piece"]), shade(row["value"], largest), row["value"]) for row in part
-            ],
-        }
-    return list(entries.values())
+        if (text := texts.get(hit["sample"])) and len(chosen) < TEXTS:
+            chosen.setdefault(text["text"], hit)
+    values: dict[str, dict[int, float]] = {}
+    names = [hit["sample"] for hit in chosen.values()]
+    for sample, position, value in run.view.values(space, index, names).iter_rows():
+        values.setdefault(sample, {})[position] = value
+    return [_text(run, hit, texts[hit["sample"]], values, largest) for hit in chosen.values()]
+
+
+def _text(
+    run: Run,
+    hit: dict[str, Any],
+    text: dict[str, Any],
+    values: Mapping[str, Mapping[int, float]],
+    largest: float,
+) -> dict[str, Any]:
+    """The part of a text around the token on which the feature fires most strongly."""
+    start, stop = max(0, hit["position"] - BEFORE), hit["position"] + AFTER + 1
+    here = values.get(hit["sample"], {})
+    return {
+        "sample": hit["sample"],
+        "href": run_href(run.id, "sample", sample=hit["sample"], position=hit["position"]),
+        "value": hit["value"],
+        "cut": (start > 0, stop < len(text["pieces"])),
+        "tokens": [
+            (token(piece), shade(here.get(position), largest), here.get(position))
+            for position, piece in enumerate(text["pieces"][start:stop], start)
+        ],
+    }
 
 
 def sample(library: Library, query: Query, name: str) -> Page:
@@ -193,8 +270,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
         run.view.check_space(space)
     start = (position or 0) // BLOCK * BLOCK
     rows = run.view.sample(text["sample"]) if run.stages("activations") else None
-    chosen = None if space is None else [space]
-    grids = _sample_grids(run, text, position, chosen, limit=None if query.downloads else 200)
+    grids = _sample_grids(run, text, position, space, rows)
     kept_positions = set() if rows is None else set(rows["position"].unique().to_list())
     shown = [
         index for index in range(start, min(start + BLOCK, len(pieces))) if index in kept_positions
@@ -206,7 +282,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
         "space": space,
         "start": start,
         "block": BLOCK,
-        "tokens": _tokens(pieces, start, kept_positions, position),
+        "tokens": _tokens(run, text, start, kept_positions, (position, space)),
         "count": len(pieces),
         "layers": layers,
         "columns": [(index, token(pieces[index])) for index in shown] if layers else [],
@@ -220,24 +296,14 @@ def _sample_grids(
     run: Run,
     text: dict[str, Any],
     position: int | None,
-    spaces: list[str] | None,
-    limit: int | None,
+    space: str | None,
+    rows: pl.DataFrame | None,
 ) -> list[Grid]:
     """The features active in a sample, the attention of its tokens, and the parts that move the
     outcome.
     """
-    heads = ("address", "position", "token", "value")
-    active = answers.frame([], heads)
-    if run.stages("activations"):
-        active = answers.active(run, text["sample"], position, spaces)
     return [
-        Grid(
-            "active",
-            "Active features",
-            active if limit is None else active.head(limit),
-            {"address": feature_link(run.id)},
-            "No feature is kept as active here.",
-        ),
+        _active(run, text["pieces"], position, space, rows),
         Grid("attention", "Attention from this token", _attention(run, text, position)),
         Grid(
             "attributions",
@@ -248,19 +314,53 @@ def _sample_grids(
     ]
 
 
+def _active(
+    run: Run,
+    pieces: Sequence[str],
+    position: int | None,
+    space: str | None,
+    rows: pl.DataFrame | None,
+) -> Grid:
+    """The features that are active at a position, or anywhere in the sample."""
+    import polars as pl
+
+    caption, why = "Active features", "No feature is kept as active here."
+    if rows is None:
+        heads = ("address", "position", "token", "value")
+        return Grid("active", caption, answers.frame([], heads), why=why)
+    hits = rows if position is None else rows.filter(pl.col("position") == position)
+    hits = hits if space is None else hits.filter(pl.col("space") == space)
+
+    def parts() -> Iterator[pl.DataFrame]:
+        yield answers.active(run, pieces, hits)
+
+    frame = answers.active(run, pieces, hits, MAX_ROWS)
+    links = {"address": feature_link(run.id)}
+    return Grid("active", caption, frame, links, why, parts, hits.height)
+
+
 def _tokens(
-    pieces: Sequence[str], start: int, kept_positions: Collection[int], position: int | None
-) -> list[dict[str, Any]]:
-    """A block of tokens: whether activations of each were kept, and which one is chosen."""
-    return [
-        {
-            "index": index,
-            "text": token(piece),
-            "kept": index in kept_positions,
-            "here": index == position,
-        }
-        for index, piece in enumerate(pieces[start : start + BLOCK], start)
-    ]
+    run: Run,
+    text: dict[str, Any],
+    start: int,
+    kept_positions: Collection[int],
+    chosen: tuple[int | None, str | None],
+) -> str:
+    """A block of tokens as HTML, each a link that chooses it: underlined if its activations were
+    kept. A template would be too slow for hundreds of them.
+    """
+    position, space = chosen
+    page = escaped(run_href(run.id, "sample", sample=text["sample"], space=space))
+    links = []
+    for index, piece in enumerate(text["pieces"][start : start + BLOCK], start):
+        kind = "kept" if index in kept_positions else ""
+        here = ' aria-current="true"' if index == position else ""
+        links.append(
+            f'<a href="{page}&amp;position={index}#active" data-at="{index}" '
+            f'title="token {index}" class="{kind}{" here" if here else ""}"{here}>'
+            f"{escaped(token(piece))}</a>"
+        )
+    return "".join(links)
 
 
 def _layers(run: Run, rows: Any, shown: Sequence[int]) -> list[dict[str, Any]]:
@@ -312,42 +412,53 @@ def _meta(run: Run, sample: str) -> list[tuple[str, Any]]:
     return list(values.items())
 
 
-def _attention(run: Run, text: dict[str, Any], position: int | None) -> Any:
+def _attention(run: Run, text: dict[str, Any], position: int | None) -> pl.DataFrame:
     """The attention of each head from a token, the largest weights first."""
+    import polars as pl
+
     heads = ("layer", "head", "key", "token", "weight")
     if position is None or not run.stages("attention"):
         return answers.frame([], heads)
     where = {"sample": [text["sample"]], "query": [position]}
-    rows = []
-    for row in run.read_stages("attention", None, where).to_pylist():
-        keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
-        for key, weight in zip(keys, row["weights"], strict=True):
-            piece = token(text["pieces"][key]) if key < len(text["pieces"]) else ""
-            source = {"layer": row["layer"], "head": row["head"], "key": key, "token": piece}
-            rows.append({**source, "weight": float(weight)})
-    rows.sort(key=lambda row: -row["weight"])
-    return answers.frame(rows[:200], heads)
+    rows = pl.DataFrame(run.read_stages("attention", None, where))
+    every = pl.int_ranges(0, pl.col("weights").list.len())
+    keys, weights = pl.coalesce("keys", every), pl.col("weights").cast(pl.List(pl.Float64))
+    by_head = rows.select("layer", "head", key=keys, weight=weights)
+    by_key = by_head.explode("key", "weight").drop_nulls("key")
+    ordered = by_key.sort("weight", descending=True, maintain_order=True)
+    tokens = _tokens_at(text["pieces"], ordered["key"])
+    return ordered.with_columns(tokens).select(heads)
 
 
-def _attributions(run: Run, text: dict[str, Any], position: int | None) -> Any:
+def _attributions(run: Run, text: dict[str, Any], position: int | None) -> pl.DataFrame:
+    import polars as pl
+
     heads = ("method", "part", "layer", "position", "token", "head", "feature", "value", "exact")
     if not run.stages("attributions"):
         return answers.frame([], heads)
     where: dict[str, list[Any]] = {"sample": [text["sample"]]}
     if position is not None:
         where["position"] = [position]
-    rows = run.read_stages("attributions", None, where).to_pylist()
-    rows.sort(key=lambda row: -abs(row["value"]))
-    pieces = text["pieces"]
-    rows_shown = [
-        {
-            **row,
-            "token": None if row["position"] is None else token(pieces[row["position"]]),
-            "feature": None if row["feature"] is None else run.label(row["space"], row["feature"]),
-        }
-        for row in rows[:200]
+    rows = pl.DataFrame(run.read_stages("attributions", None, where))
+    ordered = rows.sort(pl.col("value").abs(), descending=True, maintain_order=True)
+    addresses = [
+        None if index is None else run.label(space, index)
+        for space, index in ordered.select("space", "feature").iter_rows()
     ]
-    return answers.frame(rows_shown, heads)
+    features = pl.Series("feature", addresses, pl.String)
+    tokens = _tokens_at(text["pieces"], ordered["position"])
+    return ordered.with_columns(features, tokens).select(heads)
+
+
+def _tokens_at(pieces: Sequence[str], positions: pl.Series) -> pl.Series:
+    """The tokens at these positions of a sample."""
+    import polars as pl
+
+    shown = [token(piece) for piece in pieces]
+    found = [
+        None if at is None else shown[at] if at < len(shown) else "" for at in positions.to_list()
+    ]
+    return pl.Series("token", found, pl.String)
 
 
 def comparison(library: Library, query: Query, name: str) -> Page:
@@ -364,12 +475,7 @@ def comparison(library: Library, query: Query, name: str) -> Page:
     facts = rows[0]
     effect = facts["effect"] or "d"
     tested = library.tested(run, comparison_id, effect)
-    known = tested.rows.filter(pl.col("q").is_not_null()).head(charts.MAX_POINTS)
-    points = [
-        charts.VolcanoPoint(row["address"], row[effect], row["q"], row["significant"] == 1)
-        for row in tested.named(known).to_dicts()
-        if row[effect] is not None
-    ]
+    volcano, drawn = library.volcano(tested, comparison_id, effect, facts["alpha"])
     frame = tested.rows
     bounds = {end: query.number(end) for end in ("low", "high", "q", "q_low")}
     for end, column, above in (
@@ -394,8 +500,9 @@ def comparison(library: Library, query: Query, name: str) -> Page:
     named = {
         "comparison": facts,
         "contrast": " vs ".join(group["name"] for group in facts["groups"]),
-        "volcano": charts.volcano(points, facts["alpha"], effect) if points else "",
+        "volcano": volcano,
         "bounds": bounds,
-        "drawn": len(points),
+        "drawn": drawn,
+        "named": min(drawn, charts.NAMED_POINTS),
     }
     return Page("comparison.html", f"Comparison {named['contrast']}", named, [grid], name)

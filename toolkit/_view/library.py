@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit._query.tested import TestedFeatures
     from toolkit._run.progress import RunProgress
     from toolkit.ledger import RunRow
-    from toolkit.work import Finding
+    from toolkit.work import Figure, Finding
 
 OPEN_RUNS = 8
 """How many opened runs are kept: the most recently used. One keeps the directories of its index,
@@ -38,7 +38,8 @@ PREPARED = 4
 
 class Library:
     """A store, opened read-only. One request at a time makes a page, the one that holds `lock`.
-    Findings and files, which take longest, are read meanwhile, each kind under a lock of its own.
+    Findings, features that fire together and files, which take longest, are read meanwhile, each
+    kind under a lock of its own.
     """
 
     def __init__(self, folder: Path, *, prepares: bool = False) -> None:
@@ -52,6 +53,7 @@ class Library:
         self._runs = AnswerCache(OPEN_RUNS)
         self._findings = AnswerCache(FINDINGS)
         self._findings_lock = threading.Lock()
+        self._coactive_lock = threading.Lock()
         self._preparing = threading.Lock()
         self.download_lock = threading.Lock()
 
@@ -161,14 +163,25 @@ class Library:
         changes: pl.DataFrame = self.answers.get(key, read, _bytes)
         return changes
 
+    def coactive(self, run: Run, space: str, feature: int, k: int) -> pl.DataFrame:
+        """The first k features that fire with one. All postings of its space are read, for one
+        feature at a time.
+        """
+
+        def read() -> pl.DataFrame:
+            with self._coactive_lock:
+                return run.view.coactive(space, feature, k)
+
+        key = ("coactive", run.id, len(run.steps), space, feature, k)
+        coactive: pl.DataFrame = self.answers.get(key, read, _bytes)
+        return coactive
+
     def labels(self, run: Run) -> pl.DataFrame:
         """The labels of a run's features, for the search."""
         from toolkit._query import answers
 
         key = ("labels", run.id, len(run.steps))
-        labels: pl.DataFrame = self.answers.get(
-            key, lambda: answers.searched_texts(run, "label"), _bytes
-        )
+        labels: pl.DataFrame = self.answers.get(key, lambda: answers.all_labels(run), _bytes)
         return labels
 
     def tested(self, run: Run, comparison: str, effect: str) -> TestedFeatures:
@@ -182,6 +195,30 @@ class Library:
             lambda answer: answer.rows.estimated_size(),
         )
         return tested
+
+    def volcano(
+        self, tested: TestedFeatures, comparison: str, effect: str, alpha: float
+    ) -> tuple[Figure | None, int]:
+        """The volcano of a comparison, and how many features it shows."""
+        import polars as pl
+
+        from toolkit._view import charts
+
+        def draw() -> tuple[Figure | None, int]:
+            known = pl.col("q").is_not_null() & pl.col(effect).is_not_null()
+            rows = tested.named(tested.rows.filter(known).head(charts.MAX_POINTS))
+            columns = (rows[name] for name in ("address", effect, "q", "significant"))
+            points = [
+                charts.VolcanoPoint(address, size, q, significant == 1)
+                for address, size, q, significant in zip(*columns, strict=True)
+            ]
+            return (charts.volcano(points, alpha, effect) if points else None), len(points)
+
+        key = ("volcano", tested.run.id, len(tested.run.steps), comparison)
+        volcano: tuple[Figure | None, int] = self.answers.get(
+            key, draw, lambda answer: len(answer[0].html) if answer[0] else 0
+        )
+        return volcano
 
     def prepare(self, run: Run) -> None:
         """Compute in the background what the pages about all features of a run need, unless that is
@@ -199,9 +236,11 @@ class Library:
             self.answers.get(key, lambda: True, _one)
             self.features(run, None, None, None, False)
             self.labels(run)
-            rows = run.read_stages("comparisons", None, None, ("comparison", "effect"))
+            rows = run.read_stages("comparisons", None, None, ("comparison", "effect", "alpha"))
             for row in rows.to_pylist()[:PREPARED]:
-                self.tested(run, row["comparison"], row["effect"] or "d")
+                effect = row["effect"] or "d"
+                tested = self.tested(run, row["comparison"], effect)
+                self.volcano(tested, row["comparison"], effect, row["alpha"])
         except ToolkitError:
             pass  # the page that needs it says what is wrong
         finally:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from toolkit._query.text import shown
+from toolkit._query.text import plain, shown
 from toolkit._view.grid import Grid
+from toolkit.work import Figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,23 +27,17 @@ class Page:
     grids: Sequence[Grid] = ()
     run: str | None = None
 
+    @property
+    def charts(self) -> dict[str, Figure]:
+        """Its charts, each of which can be downloaded as a file."""
+        return {name: fact for name, fact in self.facts.items() if isinstance(fact, Figure)}
+
     def html(self, **common: Any) -> str:
         """The page as HTML."""
         grids = {grid.name: grid for grid in self.grids}
         template = environment().get_template(self.template)
         facts = {**common, **self.facts}
         return template.render(title=self.title, run=self.run, grids=grids, **facts)
-
-
-def plain(value: Any) -> Any:
-    """A text without characters that control a terminal or change the writing direction."""
-    if not isinstance(value, str) or hasattr(value, "__html__"):
-        return value
-    if value.isprintable():
-        return value
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else "\N{MIDDLE DOT}" for letter in value
-    )
 
 
 def token(piece: str) -> str:
@@ -74,7 +70,28 @@ def environment() -> Environment:
         loader=FunctionLoader(resource),
     )
     jinja.filters.update(shown=shown, token=token)
+    jinja.globals["static"] = static_folder()
     return jinja
+
+
+@cache
+def static_files() -> Mapping[str, tuple[str, str]]:
+    """The text and the media type of the style sheet and the script, by name."""
+    from toolkit._report.page import report_resource
+
+    return {
+        "view.css": (report_resource("report.css") + resource("view.css"), "text/css"),
+        "view.js": (report_resource("report.js") + resource("view.js"), "text/javascript"),
+    }
+
+
+@cache
+def static_folder() -> str:
+    """The folder of these files in addresses. Its name changes with them, so that a browser can
+    keep them for good.
+    """
+    texts = "".join(text for text, _ in static_files().values())
+    return f"/static/{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
 
 
 @cache

@@ -25,8 +25,8 @@ sections read whole tables. The report of a larger run has them.
 """
 PART_ROWS = 20_000
 """Rows of a file that are written at a time."""
-MAX_DOWNLOAD_ROWS = 100_000
-"""The most rows of a downloaded table."""
+SEARCH_ROWS = 50
+"""The most hits in one run that the search shows."""
 
 
 def runs(library: Library, query: Query) -> Page:
@@ -170,7 +170,7 @@ def features(library: Library, query: Query, name: str) -> Page:
 
         return ranked_parts(opened, ranked, lines, stage)
 
-    links, why = {"address": feature_link(name)}, opened.why("features")
+    links, why = {"address": feature_link(name)}, _why(opened, "features", frame)
     caption = "Features, most certain first"
     grid = Grid("features", caption, frame, links, why, parts, lines.height)
     from toolkit.features.addresses import layer_of
@@ -185,6 +185,13 @@ def features(library: Library, query: Query, name: str) -> Page:
     return Page("features.html", f"Features of {name}", facts, [grid], name)
 
 
+def _why(run: Run, table: str, frame: pl.DataFrame) -> str:
+    """Why a table is empty. To say it takes longer than to read the table, so a table with rows is
+    not asked.
+    """
+    return "" if frame.height else run.why(table)
+
+
 def samples(library: Library, query: Query, name: str) -> Page:
     """The samples of a run, a hundred at a time; a download has all of them."""
     import polars as pl
@@ -193,21 +200,26 @@ def samples(library: Library, query: Query, name: str) -> Page:
 
     opened = library.run(name)
     offset = query.integer("offset") or 0
-    tokens, text = pl.col("pieces").list.len(), pl.col("text")
-    rows = opened.view.lazy("samples").select(
-        "sample", "unit", tokens=tokens, text=text.str.slice(0, 120)
+    columns = ("sample", "unit", "pieces", "text")
+    tokens = pl.col("pieces").list.len()
+    # Only the texts of the page are read: those before it would take longer.
+    names = opened.view.lazy("samples").select("sample").slice(offset, PAGE_ROWS + 1).collect()
+    rows = opened.rows.samples(names["sample"].to_list(), columns).unique("sample", keep="first")
+    frame = names.join(
+        rows.select("sample", "unit", tokens=tokens, text=pl.col("text").str.slice(0, 120)),
+        on="sample",
+        how="left",
+        maintain_order="left",
     )
-    frame = rows.slice(offset, PAGE_ROWS + 1).collect()
 
     def parts() -> Iterator[pl.DataFrame]:
         yield frame.clear()  # the columns, also of a table without rows
         for where in among("step", opened.rows.writers("samples")):
-            columns = ("sample", "unit", "pieces", "text")
             for batch in opened.rows.find_in_batches("samples", where, columns):
-                yield batch.select("sample", "unit", tokens=tokens, text=text.str.slice(0, 120))
+                yield batch.select("sample", "unit", tokens, "text").rename({"pieces": "tokens"})
 
     links = {"sample": sample_link(name)}
-    shown, why = frame.head(PAGE_ROWS), opened.why("samples")
+    shown, why = frame.head(PAGE_ROWS), _why(opened, "samples", frame)
     grid = Grid("samples", "Samples", shown, links, why, parts)
     more = href(f"/run/{name}/samples", offset=offset + PAGE_ROWS)
     facts = {"offset": offset, "more": more if frame.height > PAGE_ROWS else None}
@@ -215,18 +227,28 @@ def samples(library: Library, query: Query, name: str) -> Page:
 
 
 def games(library: Library, query: Query, name: str) -> Page:
-    """The games of a run."""
+    """The games of a run, a hundred at a time; a download has all of them."""
+    import polars as pl
+
     opened = library.run(name)
+    outcome, offset = query.text("outcome"), query.integer("offset") or 0
     columns = ("game", "condition", "outcome", "rounds", "total_bet", "final_balance")
-    rows = opened.read_stages("games", None, None, columns).to_pylist()
-    outcome = query.text("outcome")
-    outcomes = sorted({row["outcome"] for row in rows})
+    rows = pl.DataFrame(opened.read_stages("games", None, None, columns)).select(columns)
+    outcomes = rows["outcome"].unique().sort().to_list()
     if outcome is not None:
-        rows = [row for row in rows if row["outcome"] == outcome]
+        rows = rows.filter(pl.col("outcome") == outcome)
     links = {"game": lambda row: run_href(name, "game", game=row["game"])}
-    grid = Grid("games", "Games", answers.frame(rows, columns), links, opened.why("games"))
-    counted = {"outcomes": outcomes, "outcome": outcome, "count": len(rows)}
-    return Page("games.html", f"Games of {name}", counted, [grid], name)
+    shown, after = rows.slice(offset, PAGE_ROWS), offset + PAGE_ROWS
+    why = _why(opened, "games", rows)
+    grid = Grid("games", "Games", shown, links, why, lambda: iter([rows]))
+    more = href(f"/run/{name}/games", outcome=outcome, offset=after)
+    facts = {
+        "outcomes": outcomes,
+        "outcome": outcome,
+        "count": rows.height,
+        "more": more if rows.height > after else None,
+    }
+    return Page("games.html", f"Games of {name}", facts, [grid], name)
 
 
 def game(library: Library, query: Query, name: str) -> Page:
@@ -249,21 +271,38 @@ def search(library: Library, query: Query) -> Page:
     """Features of all runs by label, word, promoted token or address."""
     import polars as pl
 
-    text = query.text("q")
-    parts = []
-    for state in reversed(library.states()) if text else ():
-        run = library.run(state.run)
-        most = MAX_DOWNLOAD_ROWS if query.downloads else 50
-        hits = answers.search(run, text or "", most, library.labels(run))
-        parts.append(hits.select(pl.lit(state.run).alias("run"), pl.all().cast(pl.String)))
-    columns = ("run", "address", "match", "text")
-    frame = pl.concat(parts) if parts else answers.frame([], columns)
+    text = query.text("q") or ""
+    names = [state.run for state in reversed(library.states())] if text else []
+
+    def hits(name: str) -> tuple[Run, pl.DataFrame]:
+        with library.lock:
+            run = library.run(name)
+            labels = library.labels(run)
+        return run, answers.search_hits(run, text, labels)
+
+    def addressed(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
+        named = answers.with_addresses(run, rows)
+        return named.select(pl.lit(run.id).alias("run"), pl.all())
+
+    def parts() -> Iterator[pl.DataFrame]:
+        yield frame.clear()
+        for name in names:
+            run, rows = hits(name)
+            for part in rows.iter_slices(PART_ROWS):
+                yield addressed(run, part)
+
+    shown, height = [], 0
+    for name in names:
+        run, rows = hits(name)
+        shown.append(addressed(run, rows.head(SEARCH_ROWS)))
+        height += rows.height
+    frame = pl.concat(shown) if shown else answers.frame([], ("run", "address", "match", "text"))
     links = {
         "run": lambda row: run_href(row["run"]),
         "address": lambda row: run_href(row["run"], "feature", address=row["address"]),
     }
     why = f"No run, feature or sample contains '{text}'." if text else ""
-    grid = Grid("hits", f"Features with '{text}'", frame, links, why)
+    grid = Grid("hits", f"Features with '{text}'", frame, links, why, parts, height)
     return Page("search.html", "Search", {"sought": text}, [grid])
 
 

@@ -21,7 +21,7 @@ from toolkit_store.index.postings import number_key, space_key
 from toolkit_store.index.projections import DecoderRows, projected, projection_key
 from toolkit_store.query.by_index import ByIndex, RunIndex
 from toolkit_store.query.by_rows import ByRows
-from toolkit_store.query.by_sample import entries_of, rows_of
+from toolkit_store.query.by_sample import entries_of, rows_of, values_at
 from toolkit_store.query.committed_rows import CommittedRows
 from toolkit_store.query.similar import nearest_rows, slices
 from toolkit_store.store import Store
@@ -162,19 +162,19 @@ class RunView:
         if row.is_empty():
             raise BadInput(f"Run {self.id} has no sample '{sample}'.")
         pieces = row["pieces"][0]
-        rows = rows_of(self._rows, sample, space)
-        fired = entries_of(rows).filter(pl.col("feature") == feature).select("position", "value")
-        kept_positions = (
-            pl.DataFrame(rows.select(["position"]))
-            .unique()
-            .join(fired, on="position", how="left")
-            .with_columns(pl.col("value").fill_null(0))
-        )
+        values = self.values(space, feature, [sample]).drop("sample")
         frame = pl.DataFrame(
             {"position": range(len(pieces)), "piece": pieces},
             {"position": pl.Int32, "piece": pl.String},
         )
-        return frame.join(kept_positions, on="position", how="left", maintain_order="left")
+        return frame.join(values, on="position", how="left", maintain_order="left")
+
+    def values(self, space: str, feature: int, samples: Sequence[str]) -> pl.DataFrame:
+        """The feature's value at every stored position of these samples, 0 where it did not fire:
+        sample, position, value.
+        """
+        _check_feature(feature)
+        return values_at(self._rows, space, feature, samples)
 
     def coactive(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
         """Features that fired at the same positions: at how many together (`both`), at how many at

@@ -37,7 +37,7 @@ LABELS = [
 EFFECTS = [
     {**effect(5, "*", "set:lost", 0.25, 0.001), "low": 0.1, "high": 0.4},
     {**effect(5, "*", "sham", 0.0, 0.9), "low": -0.01, "high": 0.01},
-    {**effect(5, "*", EVIL, -0.1, 0.5), "low": -0.2, "high": 0.1},
+    {**effect(5, "*", f"{EVIL}\x1b\u202e", -0.1, 0.5), "low": -0.2, "high": 0.1},
 ]
 VERDICTS = [
     {
@@ -128,6 +128,7 @@ GAMES = [
         "meta": "{}",
     }
 ]
+GAMES += [GAMES[0] | {"game": "g2", "outcome": "bankruptcy"}, GAMES[0] | {"game": "g3"}]
 
 
 def _round(number: int, reply: str, parse: str, action: str) -> dict[str, Any]:

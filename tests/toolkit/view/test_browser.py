@@ -19,7 +19,6 @@ from tests.toolkit.view.test_pages import ADDRESSES, RUN
 
 pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(300)]
 VIEWS = ((1280, "light"), (400, "dark"))
-PAGES = {name: path for name, path in ADDRESSES.items() if not name.endswith("findings")}
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +85,11 @@ def open_path(browser: Any, base: str) -> Iterator[Open]:
     assert troubles == []
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", ADDRESSES)
 def test_a_page_fits_and_has_no_accessibility_fault(open_path: Open, name: str) -> None:
     """Wide and light, narrow and dark: nothing sticks out, axe-core finds nothing."""
     for width, scheme in VIEWS:
-        page = open_path(PAGES[name], width, scheme)
+        page = open_path(ADDRESSES[name], width, scheme)
         assert page.title() != "owned"
         assert page.locator("h1").count() == 1
         check_layout(page)
@@ -122,6 +121,20 @@ def test_what_was_found_comes_after_the_page(open_path: Open) -> None:
     assert page.locator("[aria-label='What was found']").count() == 1
 
 
+def test_neighbours_of_a_feature_come_after_its_page(open_path: Open) -> None:
+    page = open_path(f"{RUN}/feature?address=2/5")
+    assert page.locator("h1").count() == 1
+    assert page.locator("#grid-coactive ~ .scroll td a").inner_text() == "2/7"
+    page.locator("#grid-similar").wait_for()
+
+
+def test_without_a_script_a_link_leads_to_the_neighbours(open_path: Open) -> None:
+    page = open_path(f"{RUN}/feature?address=2/5", script=False)
+    page.get_by_role("link", name="Features that fire together").click()
+    page.wait_for_url("**/neighbours?*")
+    assert page.locator("#grid-coactive ~ .scroll td a").inner_text() == "2/7"
+
+
 @pytest.mark.parametrize("by_key", [False, True])
 def test_a_token_shows_its_features_without_a_new_page(open_path: Open, by_key: bool) -> None:
     page = open_path(f"{RUN}/sample?sample=a1")
@@ -142,7 +155,7 @@ def test_a_token_shows_its_features_without_a_new_page(open_path: Open, by_key: 
 
 
 def test_a_part_of_a_volcano_is_dragged_out(open_path: Open) -> None:
-    page = open_path(PAGES["/run/{name}/comparison"])
+    page = open_path(ADDRESSES["/run/{name}/comparison"])
     box = page.locator("#volcano svg").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 12)
     page.mouse.down()
@@ -196,7 +209,7 @@ def test_pages_come_quickly(open_path: Open, base: str, capsys: pytest.CaptureFi
     store.
     """
     page = open_path("/")
-    for name, path in PAGES.items():
+    for name, path in ADDRESSES.items():
         began = time.perf_counter()
         page.goto(base + path)
         with capsys.disabled():

@@ -14,6 +14,7 @@ from toolkit._view import server
 from toolkit._view.app import make_app
 from toolkit._view.guard import HEADERS, LOOPBACK_HOSTS, POLICY, host_name, is_loopback
 from toolkit._view.library import Library
+from toolkit._view.page import static_folder
 
 TOKEN = "0123456789abcdef"
 
@@ -47,7 +48,8 @@ def test_a_rebound_name_is_refused_whatever_its_origin(get: Get, host: str) -> N
     """The attack: a page at evil.example rebinds its name to 127.0.0.1, so that its requests are
     same-origin and `Origin` equals `Host`.
     """
-    for path in ("/", "/run/full-1", "/run/full-1/progress.json", "/static/view.js", "/nix"):
+    paths = ("/", "/run/full-1", "/run/full-1/progress.json", f"{static_folder()}/view.js", "/nix")
+    for path in paths:
         answer = asked_with(get, path, host)
         assert answer.status == 403, path
         assert "full-1" not in answer.text
@@ -77,12 +79,25 @@ def test_nothing_is_written(get: Get, method: str) -> None:
 
 
 def test_every_answer_has_the_headers(get: Get) -> None:
-    for path in ("/", "/nix", "/static/view.css", "/run/full-1?table=stages&as=csv"):
+    for path in ("/", "/nix", "/run/full-1/features", "/run/full-1?table=stages&as=csv"):
         answer = get(path)
         for name, value in HEADERS.items():
             assert answer.headers[name.lower()] == value, path
         assert "access-control-allow-origin" not in answer.headers
     assert "unsafe" not in POLICY
+
+
+@pytest.mark.parametrize("name", ["view.css", "view.js"])
+def test_a_browser_keeps_the_style_sheet_and_the_script_but_no_page(get: Get, name: str) -> None:
+    """Their address changes with them, so that what is kept is never old."""
+    address = f"{static_folder()}/{name}"
+    assert address in get("/").text
+    kept = get(address)
+    assert kept.status == 200
+    assert kept.headers["cache-control"] == "private, max-age=31536000, immutable"
+    others = {header: value for header, value in HEADERS.items() if header != "Cache-Control"}
+    assert others.items() <= {header: kept.headers[header.lower()] for header in others}.items()
+    assert get(f"/static/0123456789abcdef/{name}").status == 404
 
 
 # --- other hosts ---

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
 
 from tests.toolkit.view.conftest import Get, asked
 from tests.toolkit.view.seen import EVIL
-from toolkit._view import app, grid, pages
+from toolkit._view import app, charts, evidence, grid, pages
 from toolkit._view.app import PAGES, make_app
 from toolkit._view.library import Library
 from toolkit_store import database
@@ -32,6 +33,7 @@ ADDRESSES = {
     "/run/{name}/findings": f"{RUN}/findings",
     "/run/{name}/features": f"{RUN}/features",
     "/run/{name}/feature": f"{RUN}/feature?address=2/5",
+    "/run/{name}/neighbours": f"{RUN}/neighbours?address=2/5",
     "/run/{name}/samples": f"{RUN}/samples",
     "/run/{name}/sample": f"{RUN}/sample?sample=a1&position=4",
     "/run/{name}/games": f"{RUN}/games",
@@ -48,8 +50,11 @@ SAYS = {
     ],
     "/run/{name}/feature": [
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
-        *("Values", "Texts with the strongest activations", "2/7", "m/gpt/resid_post.2/sparse"),
+        *("Values", "Texts with the strongest activations", "m/gpt/resid_post.2/sparse"),
+        "/neighbours?address=2%2F5",
     ],
+    "/run/{name}/neighbours": ["Fires together with", "2/7", "Nearest decoder directions"],
+    "/run/{name}/findings": ["What was found in"],
     "/run/{name}/samples": ["a1", "a2", "a/3?x=1&amp;y", "Download:"],
     "/run/{name}/sample": ["balance", "thin", "sparse", "2/5", "Attention", "gradient"],
     "/run/{name}/games": ["g1", "voluntary_stop", "fixed"],
@@ -103,7 +108,7 @@ def test_no_text_becomes_html_and_nothing_is_inline(get: Get, page: str) -> None
     outline.feed(text)
     assert outline.bad == []
     assert "style" not in outline.tags
-    assert outline.tags.count("script") == (0 if page.endswith("findings") else 2)
+    assert outline.tags.count("script") == 1
 
 
 def test_the_hostile_texts_are_shown_as_they_are(get: Get) -> None:
@@ -156,6 +161,58 @@ def test_a_download_of_samples_has_all_of_them_and_reads_a_few_at_a_time(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("page", "chart", "titles"),
+    [
+        ("/run/{name}/comparison", "volcano", ["2/7: d -1.25", "2/5: d 0.75", "2/8: d 0.1"]),
+        ("/run/{name}/feature", "histogram", ["0 to 0.167: 0 tokens", "4.83 to 5: 1 tokens"]),
+        ("/run/{name}/feature", "forest", ["stop: set, lost: 0.25, interval 0.1 to 0.4"]),
+    ],
+)
+def test_a_chart_can_be_taken_away_with_its_values(
+    get: Get, page: str, chart: str, titles: list[str]
+) -> None:
+    """As a file that stands alone: it is XML, has colours of its own, and says each value."""
+    text = get(ADDRESSES[page]).text
+    (link,) = re.findall(rf'href="([^"]*table={chart}&amp;as=svg)"', text)
+    answer = get(html.unescape(link))
+    assert answer.headers["content-disposition"] == f'attachment; filename="{chart}.svg"'
+    drawing = ElementTree.fromstring(answer.text)
+    assert "var(" not in answer.text
+    assert not {element.tag.rpartition("}")[2] for element in drawing.iter()} & {"script", "a"}
+    names = [element.text or "" for element in drawing.iter() if element.tag.endswith("}title")]
+    assert [any(name.startswith(title) for name in names) for title in titles] == [True] * len(
+        titles
+    )
+    assert all(html.escape(title) in text for title in titles)
+
+
+def test_arms_that_are_not_drawn_are_counted(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "ARMS", 2)
+    text = get(ADDRESSES["/run/{name}/feature"]).text
+    assert "1 more arms are in the table of effects." in text
+    monkeypatch.undo()
+    assert "more arms" not in get(ADDRESSES["/run/{name}/feature"]).text
+
+
+@pytest.mark.parametrize(
+    ("query", "names"), [("", ["g1", "g2", "g3"]), ("?outcome=voluntary_stop", ["g1", "g3"])]
+)
+def test_games_are_listed_a_page_at_a_time(
+    get: Get, monkeypatch: pytest.MonkeyPatch, query: str, names: list[str]
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
+    listed, path = [], f"{RUN}/games{query}"
+    whole = get(f"{path}{'&' if query else '?'}table=games&as=csv").text.splitlines()[1:]
+    assert [line.partition(",")[0] for line in whole] == names
+    while path:
+        text = get(path).text
+        listed += re.findall(r'game\?game=([^"]+)"', text)
+        onward = re.findall('href="([^"]+)">The next hundred', text)
+        path = html.unescape(onward[0]) if onward else ""
+    assert listed == names
+
+
 def links_of(text: str) -> set[str]:
     return {html.unescape(link) for link in re.findall(r'href="(/[^"#]*)', text)}
 
@@ -200,6 +257,19 @@ def test_a_part_of_a_volcano_is_its_table(get: Get) -> None:
     assert [line.split(",")[0] for line in whole] == ["address", "2/7", "2/5", "2/8"]
     part = get(f"{RUN}/comparison?comparison=c1&low=0&q=0.05&table=features&as=csv").text
     assert [line.split(",")[0] for line in part.splitlines()] == ["address", "2/5"]
+
+
+def test_a_large_volcano_has_every_point_in_a_few_shapes() -> None:
+    """Those with the lowest q have names; of the others, each place is drawn once."""
+    points = [
+        charts.VolcanoPoint(f"1/{number}", number / 100 - 3, 1e-3 * (number + 1), number < 500)
+        for number in range(600)
+    ]
+    drawn = charts.volcano([*points, points[-1]], 0.5, "d").html
+    named = re.findall("<title>1/([0-9]+): d", drawn)
+    assert sorted(map(int, named)) == list(range(charts.NAMED_POINTS))
+    shapes = dict(re.findall('<path class="([a-z]+)" d="([^"]+)"', drawn))
+    assert {kind: shape.count("M") for kind, shape in shapes.items()} == {"more": 100, "rest": 100}
 
 
 def test_statistics_of_a_feature_come_from_every_run(get: Get) -> None:

@@ -1,13 +1,15 @@
 // Conveniences: every page also works without this script, by links and forms.
 const find = (selector) => document.querySelector(selector);
 
-// A part of a page that is loaded later, since it takes longer.
-for (const part of document.querySelectorAll("[data-fetch]")) {
-  fetch(part.dataset.fetch)
-    .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
-    .then((text) => part.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes))
-    .catch(() => {});
+// A part of a page that is loaded later, since it takes longer: after the page is painted.
+async function load(part) {
+  const answer = await fetch(part.dataset.fetch).catch(() => ({}));
+  if (!answer.ok) return; // its link stays
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  part.replaceChildren(document.adoptNode(page.querySelector("[data-part]")));
+  makeSortable(part);
 }
+requestAnimationFrame(() => setTimeout(() => document.querySelectorAll("[data-fetch]").forEach(load)));
 
 // The progress of a run, every two seconds while it runs.
 const progress = find("#progress");
@@ -38,6 +40,7 @@ async function show(address) {
   if (!answer.ok) return location.assign(address);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ["active", "tokens"]) find(`#${id}`).replaceWith(document.adoptNode(page.getElementById(id)));
+  makeSortable(find("#active"));
   history.pushState(null, "", address);
   const here = find("#tokens .here");
   if (here) here.focus({ preventScroll: true });
