@@ -37,7 +37,7 @@ from toolkit._run.events import RunEvent, StepDone, StepStarted
 from toolkit._run.options import RunOptions
 
 STAGE = "features"
-MEMORY_SECONDS = 0.5
+WATCH_SECONDS = 0.5
 SIMULATED = (16, 64, 256, 1000)
 """Numbers of workers."""
 
@@ -52,6 +52,8 @@ class Measured:
     """How long a step sleeps."""
     seconds: float
     """From the first step's start to the last step's end."""
+    busy_seconds: float
+    """The host's processor time for one step, estimated from the samples in that time."""
     memory: Sequence[int]
     """Bytes of the host process while steps ran."""
     memory_after: int
@@ -64,7 +66,7 @@ class Measured:
 
     @property
     def host_seconds(self) -> float:
-        """The host's time for one step, where the host is the bottleneck."""
+        """The time from one step to the next, where the host is the bottleneck."""
         return self.seconds / self.steps
 
 
@@ -90,15 +92,29 @@ def spec_of(folder: Path, steps: int, seconds: float) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Watched:
+    """This process at a moment."""
+
+    at: float
+    memory: int
+    """Bytes."""
+    busy: float
+    """Seconds of processor time since it began."""
+
+
 @contextmanager
-def memory_of_this_process() -> Iterator[list[tuple[float, int]]]:
-    """Appends the time and the memory of this process to a list, twice a second."""
-    samples: list[tuple[float, int]] = []
+def watching_this_process() -> Iterator[list[Watched]]:
+    """Appends what this process uses to a list, twice a second."""
+    samples: list[Watched] = []
     over = threading.Event()
+    process = psutil.Process()
 
     def watch() -> None:
-        while not over.wait(MEMORY_SECONDS):
-            samples.append((time.time(), psutil.Process().memory_info().rss))
+        while not over.wait(WATCH_SECONDS):
+            times = process.cpu_times()
+            memory = process.memory_info().rss
+            samples.append(Watched(time.time(), memory, times.user + times.system))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -122,7 +138,7 @@ def measure(workers: int, steps: int, step_seconds: float, on: str = "local") ->
         gpu = "none" if on == "local" else None
         options = RunOptions(store=f"{folder}/store", sets=tuple(sets), gpu=gpu, on=on)
         planned = _flow.plan(str(spec_of(Path(folder), steps, step_seconds)), options)
-        with memory_of_this_process() as memory:
+        with watching_this_process() as watched:
             outcome = _flow.run(planned, silent)
         events = list(read_events(outcome.report.parent))
     starts = [moment(event) for event in events if isinstance(event, StepStarted) and of(event)]
@@ -130,9 +146,19 @@ def measure(workers: int, steps: int, step_seconds: float, on: str = "local") ->
     ready = sorted(starts)[min(workers, len(starts)) - 1]  # every worker has had its first step
     done = sum(end > ready for end in ends)
     last = max(ends)
-    during = [size for at, size in memory if at <= last]
-    after = max((size for at, size in memory if at > last), default=0)
-    return Measured(workers, done, step_seconds, last - ready, during, after)
+    within = [sample for sample in watched if ready <= sample.at <= last]
+    busy = 0.0
+    if len(within) > 1:
+        busy = (within[-1].busy - within[0].busy) / (within[-1].at - within[0].at)
+    return Measured(
+        workers=workers,
+        steps=done,
+        step_seconds=step_seconds,
+        seconds=last - ready,
+        busy_seconds=busy * (last - ready) / done,
+        memory=[sample.memory for sample in watched if sample.at <= last],
+        memory_after=max((sample.memory for sample in watched if sample.at > last), default=0),
+    )
 
 
 def of(event: StepStarted | StepDone) -> bool:
@@ -194,7 +220,10 @@ def main() -> None:
         f"{found.steps} steps"
     )
     many = measure(2, steps, 0.0, options.on)
-    print(f"{steps:,} empty steps: {1000 * many.host_seconds:.2f} ms a step")
+    print(
+        f"{steps:,} empty steps on 2 workers: {1000 * many.host_seconds:.2f} ms a step, "
+        f"{1000 * many.busy_seconds:.2f} ms of the host's processor time"
+    )
     if len(many.memory) >= 10:
         tenth = len(many.memory) // 10
         early, late = (
