@@ -4,6 +4,7 @@ RAY_ADDRESS and is never recorded.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -14,6 +15,11 @@ OWN_PARAMS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
 """Resources that a param of their own names."""
 
 
+WORD = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+KEY, VALUE = re.compile(rf"([a-z0-9.-]+/)?{WORD}"), re.compile(rf"({WORD})?")
+"""Labels as Ray takes them."""
+
+
 def _custom(resources: dict[str, float]) -> dict[str, float]:
     for name in resources:
         if name in OWN_PARAMS:
@@ -22,6 +28,16 @@ def _custom(resources: dict[str, float]) -> dict[str, float]:
                 "custom resources of a node"
             )
     return resources
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not KEY.fullmatch(key) or not VALUE.fullmatch(value):
+            raise ValueError(
+                f"'{key}: {value}' is no label: Ray takes up to 63 letters, digits, '-', '_' and "
+                "'.', with a letter or a digit at both ends; a key may begin with a domain and '/'"
+            )
+    return labels
 
 
 def _gpus(gpus: float) -> float:
@@ -47,7 +63,7 @@ class RayParams(Params):
     resources: Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_custom)] = Field(
         default_factory=dict, description="Custom resources of an actor's node, such as `spot: 1`."
     )
-    labels: dict[str, str] = Field(
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(
         default_factory=dict, description="Labels that an actor's node must have."
     )
     runtime_env: dict[str, Any] = Field(

@@ -37,12 +37,20 @@ def test_an_actor_reserves(params, reserved):
         ({"resources": {"GPU": 1}}, "write 'gpus' beside 'resources', not 'GPU' in it"),
         ({"resources": {"CPU": 1}}, "write 'cpus' beside"),
         ({"resources": {"memory": 1}}, "write 'memory' beside"),
+        ({"labels": {"a b": "c"}}, "'a b: c' is no label"),
+        ({"labels": {"zone": "in(a,b)"}}, "is no label"),
+        ({"labels": {"zone": "!a"}}, "is no label"),
         ({"gpus": 1.5}, "a whole number or a fraction of one GPU, not 1.5"),
     ],
 )
 def test_params_that_ray_would_refuse_are_refused_at_check(params, message):
     with pytest.raises(ValueError, match=message):
         RayParams(**params)
+
+
+def test_labels_of_ray_and_of_a_domain_are_taken():
+    labels = {"ray.io/accelerator-type": "H200", "zone": "eu_1.a", "none": ""}
+    assert RayParams(labels=labels).labels == labels
 
 
 def node(alive: bool = True, labels: dict[str, str] | None = None, **resources: float):
