@@ -109,6 +109,10 @@ def requests(samples: int, rounds: int, seed: int = 0) -> Requests:
             f"/run/{RUN}/feature",
             [{"address": f"{layer}/{index}"} for layer, index in features],
         ),
+        "neighbours of a feature": (
+            f"/run/{RUN}/neighbours",
+            [{"address": f"{layer}/{index}"} for layer, index in features],
+        ),
         "sample": (f"/run/{RUN}/sample", [{"sample": name} for name in names]),
         "token of a sample": (
             f"/run/{RUN}/sample",
@@ -146,7 +150,7 @@ def measure(server: Server, samples: int, rounds: int) -> dict[str, list[float]]
     early = 1000 * get(server, f"/run/{RUN}/features", {})
     print(f"features, asked as soon as the server stands: {early:,.0f} ms")
     times = {}
-    print(f"{'page':22} {'first':>8} {'median':>8} {'slowest':>8}  ms")
+    print(f"{'page':24} {'first':>8} {'median':>8} {'slowest':>8}  ms")
     for name, (path, values) in requests(samples, rounds).items():
         times[name] = [1000 * get(server, path, each) for each in values]
         show(name, times[name])
@@ -160,7 +164,7 @@ def show(name: str, spent: Sequence[float]) -> None:
     """Print one line of a table."""
     later = spent[1:] or spent
     print(
-        f"{name:22} {spent[0]:8.0f} {statistics.median(later):8.0f} {max(later):8.0f}", flush=True
+        f"{name:24} {spent[0]:8.0f} {statistics.median(later):8.0f} {max(later):8.0f}", flush=True
     )
 
 
@@ -234,13 +238,13 @@ def measure_in_browser(
         flags = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page()
-        print(f"{'first paint':22} {'first':>8} {'median':>8} {'slowest':>8}  ms")
+        print(f"{'first paint':24} {'first':>8} {'median':>8} {'slowest':>8}  ms")
         for name, (path, values) in requests(samples, rounds).items():
             if name == "what was found":
                 continue  # a part of another page
             paints[name] = [paint(page, f"{server.base}{path}?{urlencode(v)}") for v in values]
             show(name, paints[name])
-        print(f"{'click on':22} {'first':>8} {'median':>8} {'slowest':>8}  ms")
+        print(f"{'click on':24} {'first':>8} {'median':>8} {'slowest':>8}  ms")
         for name, (path, selector, glob) in CLICKS.items():
             page.goto(server.base + path)
             clicks[name] = [click(page, selector, glob, number) for number in range(rounds)]

@@ -55,7 +55,7 @@ READ: dict[Maker, Sequence[str]] = {
     evidence.neighbours: ("address",),
     pages.samples: ("offset",),
     evidence.sample: ("sample", "position", "space", "part"),
-    pages.games: ("outcome",),
+    pages.games: ("outcome", "offset"),
     pages.game: ("game",),
     evidence.comparison: ("comparison", "low", "high", "q", "q_low"),
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Row = Mapping[str, Any]
-MAX_ROWS = 200
+MAX_ROWS = 100
 """The most rows of a table that a page shows; the download has all rows of the grid."""
 
 WORDY = frozenset(

@@ -227,19 +227,28 @@ def samples(library: Library, query: Query, name: str) -> Page:
 
 
 def games(library: Library, query: Query, name: str) -> Page:
-    """The games of a run."""
+    """The games of a run, a hundred at a time; a download has all of them."""
+    import polars as pl
+
     opened = library.run(name)
+    outcome, offset = query.text("outcome"), query.integer("offset") or 0
     columns = ("game", "condition", "outcome", "rounds", "total_bet", "final_balance")
-    rows = opened.read_stages("games", None, None, columns).to_pylist()
-    outcome = query.text("outcome")
-    outcomes = sorted({row["outcome"] for row in rows})
+    rows = pl.DataFrame(opened.read_stages("games", None, None, columns)).select(columns)
+    outcomes = rows["outcome"].unique().sort().to_list()
     if outcome is not None:
-        rows = [row for row in rows if row["outcome"] == outcome]
+        rows = rows.filter(pl.col("outcome") == outcome)
     links = {"game": lambda row: run_href(name, "game", game=row["game"])}
-    frame = answers.frame(rows, columns)
-    grid = Grid("games", "Games", frame, links, _why(opened, "games", frame))
-    counted = {"outcomes": outcomes, "outcome": outcome, "count": len(rows)}
-    return Page("games.html", f"Games of {name}", counted, [grid], name)
+    shown, after = rows.slice(offset, PAGE_ROWS), offset + PAGE_ROWS
+    why = _why(opened, "games", rows)
+    grid = Grid("games", "Games", shown, links, why, lambda: iter([rows]))
+    more = href(f"/run/{name}/games", outcome=outcome, offset=after)
+    facts = {
+        "outcomes": outcomes,
+        "outcome": outcome,
+        "count": rows.height,
+        "more": more if rows.height > after else None,
+    }
+    return Page("games.html", f"Games of {name}", facts, [grid], name)
 
 
 def game(library: Library, query: Query, name: str) -> Page:

@@ -34,20 +34,38 @@ def rows_of(rows: CommittedRows, sample: str, space: str | None) -> pa.Table:
     return result.filter(pc.is_in(result["step"], value_set=pa.array(rows.cover, pa.string())))
 
 
-def values_at(rows: CommittedRows, space: str, samples: Sequence[str]) -> pl.DataFrame:
-    """The rows of several samples in a space: sample, position, features, values."""
+def values_at(
+    rows: CommittedRows, space: str, feature: int, samples: Sequence[str]
+) -> pl.DataFrame:
+    """Sample, position and value of a feature at every stored position of these samples, 0 where it
+    did not fire; of a place stored twice, the larger value.
+    """
+    import numpy as np
     import polars as pl
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    columns = ("sample", *_COLUMNS)
+    columns = ["sample", *_COLUMNS, "step"]
+    of_space = equals("space", space)
     parts = [
-        pl.DataFrame(
-            rows.find("activations", f"{where} AND {equals('space', space)}", [*columns, "step"])
-        )
+        rows.find("activations", f"{where} AND {of_space}", columns)
         for where in among("sample", samples)
     ]
-    empty = pl.DataFrame(arrow_schema("activations", step=True).empty_table())
-    found = pl.concat([empty.select(*columns, "step"), *parts])
-    return found.filter(pl.col("step").is_in(rows.cover)).select(columns)
+    empty = arrow_schema("activations", step=True).empty_table().select(columns)
+    found = pa.concat_tables([empty, *parts])
+    found = found.filter(pc.is_in(found["step"], value_set=pa.array(rows.cover, pa.string())))
+    features, fired = (pc.list_flatten(found[name]).to_numpy() for name in ("features", "values"))
+    numbers = np.repeat(
+        np.arange(found.num_rows), pc.list_value_length(found["features"]).to_numpy()
+    )
+    own = features == feature
+    values = np.zeros(found.num_rows, fired.dtype)
+    values[numbers[own]] = fired[own]
+    places = pl.DataFrame(found.select(["sample", "position"]))
+    frame = places.with_columns(pl.Series("value", values))
+    return (
+        frame.group_by("sample", "position").agg(pl.col("value").max()).sort("sample", "position")
+    )
 
 
 def entries_of(rows: pa.Table) -> pl.DataFrame:

@@ -173,15 +173,8 @@ class RunView:
         """The feature's value at every stored position of these samples, 0 where it did not fire:
         sample, position, value.
         """
-        import polars as pl
-
         _check_feature(feature)
-        rows = values_at(self._rows, space, samples)
-        own = rows.explode("features", "values").filter(pl.col("features") == feature)
-        places = ["sample", "position"]
-        fired = own.group_by(places).agg(value=pl.col("values").max())
-        kept = rows.select(places).unique().join(fired, on=places, how="left")
-        return kept.with_columns(pl.col("value").fill_null(0)).sort(places)
+        return values_at(self._rows, space, feature, samples)
 
     def coactive(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
         """Features that fired at the same positions: at how many together (`both`), at how many at

@@ -128,6 +128,7 @@ GAMES = [
         "meta": "{}",
     }
 ]
+GAMES += [GAMES[0] | {"game": "g2", "outcome": "bankruptcy"}, GAMES[0] | {"game": "g3"}]
 
 
 def _round(number: int, reply: str, parse: str, action: str) -> dict[str, Any]:

@@ -195,6 +195,24 @@ def test_arms_that_are_not_drawn_are_counted(get: Get, monkeypatch: pytest.Monke
     assert "more arms" not in get(ADDRESSES["/run/{name}/feature"]).text
 
 
+@pytest.mark.parametrize(
+    ("query", "names"), [("", ["g1", "g2", "g3"]), ("?outcome=voluntary_stop", ["g1", "g3"])]
+)
+def test_games_are_listed_a_page_at_a_time(
+    get: Get, monkeypatch: pytest.MonkeyPatch, query: str, names: list[str]
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
+    listed, path = [], f"{RUN}/games{query}"
+    whole = get(f"{path}{'&' if query else '?'}table=games&as=csv").text.splitlines()[1:]
+    assert [line.partition(",")[0] for line in whole] == names
+    while path:
+        text = get(path).text
+        listed += re.findall(r'game\?game=([^"]+)"', text)
+        onward = re.findall('href="([^"]+)">The next hundred', text)
+        path = html.unescape(onward[0]) if onward else ""
+    assert listed == names
+
+
 def links_of(text: str) -> set[str]:
     return {html.unescape(link) for link in re.findall(r'href="(/[^"#]*)', text)}
 

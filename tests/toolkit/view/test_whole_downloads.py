@@ -16,7 +16,7 @@ from tests.toolkit.query.asked import commit, fired, space, text
 from tests.toolkit.view.conftest import asked
 from tests.toolkit.view.seen import ATTENTION, ATTRIBUTIONS, _begin
 from toolkit._query import answers
-from toolkit._view import evidence, pages
+from toolkit._view import evidence, grid, pages
 from toolkit._view.app import make_app
 from toolkit._view.library import Library
 from toolkit._view.request import Query
@@ -121,7 +121,7 @@ def test_files_of_related_features_have_all_of_the_space(
     whole = downloaded(library, "/run/wide-1/neighbours?address=9/5", table, kind)
     run = library.run("wide-1")
     first = evidence.neighbours(library, Query({"address": "9/5"}), "wide-1").grids
-    shown = next(grid for grid in first if grid.name == table).frame
+    shown = next(each for each in first if each.name == table).frame
     others = {run.label("s2", index) for index in range(FEATURES)} - {"9/5"}
     assert set(whole["address"]) == others
     assert whole.height == FEATURES - 1
@@ -139,7 +139,7 @@ def test_files_about_a_token_have_every_weight_part_and_feature(library: Library
     active = downloaded(library, SAMPLE, "active")
     assert active.height == FEATURES * TOKENS
     page = asked(make_app(library), f"{SAMPLE}&position=4").text
-    assert "600 more rows in the files" in page
+    assert f"{2 * 400 - grid.MAX_ROWS} more rows in the files" in page
 
 
 def test_a_file_of_samples_has_whole_texts(library: Library) -> None:
