@@ -28,7 +28,13 @@ def start(params: RayParams, request: WorkerRequest) -> Worker:
         _check_feasible(ray, params, request.executor)
         _FEASIBLE.add(requested)
     make_folders(request)
-    return RayWorker(ray, params, request, environment(params))
+    try:
+        return RayWorker(ray, params, request, environment(params))
+    except (TypeError, ValueError) as error:  # Ray checks its options when an actor is described
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"Ray refuses the actor: {reason}. Correct `executors.{request.executor}`."
+        ) from error
 
 
 def environment(params: RayParams) -> dict[str, str]:

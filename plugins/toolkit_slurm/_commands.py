@@ -89,15 +89,15 @@ def tasks_named(name: str) -> dict[str, TaskState]:
 
 
 def how_ended(task: str) -> str:
-    """How a task ended, as far as the controller still knows."""
+    """How a task ended, as far as the controller still knows: its id, state and reason."""
     try:
         text = _run(["scontrol", "show", "job", "-o", task])
     except SlurmUnavailable:
-        return "its task ended"
+        return f"its task {task} ended"
     state = re.search(r"JobState=(\S+)", text)
     reason = re.search(r"Reason=(\S+)", text)
     words = [match[1] for match in (state, reason) if match and match[1] != "None"]
-    return f"its task ended: {', '.join(words)}" if words else "its task ended"
+    return f"its task {task} ended" + (f": {', '.join(words)}" if words else "")
 
 
 def cancel(name: str, *, pending_only: bool = False) -> None:

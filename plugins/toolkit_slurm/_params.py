@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from toolkit.files.local import PathText
 from toolkit.parts import Params
 
-RESERVED = {"array", "job-name", "output", "error", "signal", "requeue", "no-requeue", "export"}
+RESERVED = {
+    "array",
+    "error",
+    "export",
+    "job-name",
+    "no-requeue",
+    "ntasks",
+    "open-mode",
+    "output",
+    "requeue",
+    "signal",
+    "wrap",
+}
 """Options of sbatch that the executor sets itself."""
+PARAMS = {
+    "account": "account",
+    "cpus-per-task": "cpus",
+    "gpus-per-task": "gpus",
+    "mem": "memory",
+    "partition": "partition",
+    "time": "time",
+}
+"""Options of sbatch that a param sets."""
+OPTION = re.compile(r"[a-z][a-z0-9-]+")
+PartOfALine = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]*$")]
 
 
 def _options(options: dict[str, str]) -> dict[str, str]:
     for name, value in options.items():
-        if name.startswith("-") or name in RESERVED:
+        if name in PARAMS:
+            raise ValueError(f"write '{PARAMS[name]}' beside 'sbatch', not '{name}' in it")
+        if name in RESERVED or not OPTION.fullmatch(name):
             raise ValueError(
-                f"write sbatch options without dashes, and not {', '.join(sorted(RESERVED))}: "
-                f"'{name}'"
+                "write sbatch options by their long names, without dashes before them, and not "
+                f"{', '.join(sorted(RESERVED))}: '{name}'"
             )
-        if "\n" in name + value:
+        if "\n" in value or "\r" in value:
             raise ValueError(f"an sbatch option is one line: '{name}'")
     return options
+
+
+def _seconds(time: str) -> int:
+    """A time limit in seconds. 0 means no limit."""
+    days, dash, rest = time.rpartition("-")
+    numbers = [int(number) for number in rest.split(":")]
+    if dash:  # days-hours, days-hours:minutes, days-hours:minutes:seconds
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    hours, minutes, seconds = ((0, *numbers, 0), (0, *numbers), tuple(numbers))[len(numbers) - 1]
+    return (hours * 60 + minutes) * 60 + seconds
 
 
 class Slurm(Params):
@@ -46,8 +83,8 @@ class Slurm(Params):
     memory: str | None = Field(
         None, pattern=r"^\d+[KMGT]?$", description="Memory of a task, such as 64G."
     )
-    partition: str | None = Field(None, description="The partition.")
-    account: str | None = Field(None, description="The account.")
+    partition: PartOfALine | None = Field(None, description="The partition.")
+    account: PartOfALine | None = Field(None, description="The account.")
     sbatch: Annotated[dict[str, str], AfterValidator(_options)] = Field(
         default_factory=dict,
         description="Further options of sbatch, such as `constraint: a100`; an option without a "
@@ -67,3 +104,13 @@ class Slurm(Params):
         gt=0,
         description="Seconds that a task without a step waits for a silent host.",
     )
+
+    @model_validator(mode="after")
+    def _leaves_in_time(self) -> Self:
+        """Refuse a task that would leave as soon as it starts."""
+        if 0 < (limit := _seconds(self.time)) <= self.leave:
+            raise ValueError(
+                f"'leave' is {self.leave} s and 'time' is {limit} s, so that a task would take no "
+                "step; make 'time' longer"
+            )
+        return self

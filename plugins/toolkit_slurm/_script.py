@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +82,8 @@ def _options(params: Slurm, folder: Path) -> Iterator[str]:
     the task.
     """
     yield f"job-name={job_name(folder)}"
-    yield f"output={shlex.quote(os.fspath(folder))}/task-%A_%a.log"
+    logs = os.fspath(folder).replace("%", "%%")  # sbatch replaces %A and the like in it
+    yield f"output={_quoted(f'{logs}/task-%A_%a.log')}"
     yield "open-mode=append"
     yield "requeue"
     yield f"signal=B:USR1@{params.leave}"
@@ -92,8 +94,15 @@ def _options(params: Slurm, folder: Path) -> Iterator[str]:
         yield f"gpus-per-task={params.gpus}"
     for name in ("partition", "account"):
         if (value := getattr(params, name)) is not None:
-            yield f"{name}={value}"
+            yield f"{name}={_quoted(value)}"
     if params.memory is not None:
         yield f"mem={params.memory}"
     for name, value in params.sbatch.items():
-        yield f"{name}={value}" if value else name
+        yield f"{name}={_quoted(value)}" if value else name
+
+
+def _quoted(value: str) -> str:
+    """A value as sbatch reads it in a script: unquoted, it ends at a blank or a `#`."""
+    if not re.search(r"""[\s#"'\\]""", value):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'

@@ -36,6 +36,8 @@ DEAD_CHECKS = 2
 """A task counts as dead when this many checks of the queue in a row find it without a node."""
 RESEATINGS = 5
 """How often a worker without a step gets another task before its end is reported to the host."""
+MAX_UNUSED = 3
+"""How often tasks are submitted again that ended without taking a worker."""
 
 
 class SlurmWorker:
@@ -109,6 +111,11 @@ class SlurmSession:
         self._workers: dict[str, SlurmWorker] = {}
         self._numbers = iter(range(1 << 62))
         self._secrets = dict(request.secrets)
+        self._submitted: set[str] = set()
+        """The tasks submitted since a task last took a worker."""
+        self._taken = 0
+        self._unused = 0
+        """How often submitted tasks have ended since then."""
         self._closed = threading.Event()
         self._lock = threading.RLock()
         self._max_size = slurm.max_array_size()
@@ -137,8 +144,28 @@ class SlurmSession:
         seated = {owner.rpartition(".")[0] for owner in self._live_owners(owners, tasks)}
         waiting = sum(1 for seat in self._workers if seat not in owners)
         missing = waiting - sum(1 for task in tasks if task not in seated)
+        if missing > 0:
+            self._check_submitted(len(owners), tasks)
         for count in slurm.chunks(max(0, missing), self._max_size):
-            slurm.submit(self.folder / "task.sh", count, self._secrets, self._executor)
+            job = slurm.submit(self.folder / "task.sh", count, self._secrets, self._executor)
+            self._submitted |= {f"{job}_{number}" for number in range(count)}
+
+    def _check_submitted(self, taken: int, tasks: Mapping[str, slurm.TaskState]) -> None:
+        """Refuse to go on if tasks keep ending without taking a worker: the next ones would too."""
+        if taken > self._taken:
+            self._submitted, self._taken, self._unused = set(), taken, 0
+        ended = sorted(self._submitted - set(tasks))
+        if not ended:
+            return
+        self._submitted -= set(ended)
+        self._unused += 1
+        if self._unused > MAX_UNUSED:
+            raise BadInput(
+                f"A worker gets no task: {slurm.how_ended(ended[-1])} before it took the worker, "
+                f"as did those before it. Read its log, task-*.log in {self.folder}; if there is "
+                "none, the node does not see that folder. Correct the cause, such as "
+                f"`executors.{self._executor}.setup`, then issue the same command again."
+            )
 
     def _live_owners(
         self, owners: Mapping[str, str], tasks: Mapping[str, slurm.TaskState]

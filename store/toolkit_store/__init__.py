@@ -11,7 +11,7 @@ from toolkit_store.location import local_part, uri_of
 from toolkit_store.query.features import Features
 from toolkit_store.query.features import open_features as open
 from toolkit_store.query.run_view import RunView
-from toolkit_store.remote import NoStore
+from toolkit_store.remote import NoStore, check_uri
 from toolkit_store.store import Store, open_store
 from toolkit_store.upkeep.check import CheckReport
 from toolkit_store.write.keeping import CleanReport
@@ -23,6 +23,7 @@ __all__ = [
     "NoStore",
     "RunView",
     "Store",
+    "check_uri",
     "local_part",
     "open",
     "open_store",

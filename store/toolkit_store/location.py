@@ -11,6 +11,7 @@ could be lost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote
 
+from toolkit.errors import StoreNotUsable
 from toolkit_store import folder, locks, remote
 from toolkit_store.database import Database
 from toolkit_store.file_record import Entry, FileRecord
@@ -47,6 +49,13 @@ def open_location(
 ) -> Location:
     """The location of a usable store, created if requested; otherwise an error says what to do."""
     uri = uri_of(path)
+    if uri is None and (scheme := re.match(r"([a-z][a-z0-9+]+):/", str(path))):
+        rest = str(path)[scheme.end() :]
+        raise StoreNotUsable(
+            f"The store '{path}' would be a folder named '{scheme[1]}:'. If it is a URI, write two "
+            f"slashes, {scheme[1]}://{rest}, and in Python a text, since Path removes one of them; "
+            "if it is a folder, give its absolute path."
+        )
     if uri is None:
         return _InFolder(folder.prepare(path, create=create, read_only=read_only, values=values))
     return _AtUri(

@@ -36,6 +36,8 @@ BEAT_S, EXPIRES_S, POLL_S = 5.0, 30.0, 0.25
 _ATTEMPTS = 3
 _TIDY_EVERY = 100
 _KEPT = timedelta(minutes=10)
+IN_MEMORY = ("memory", "shared-memory")
+"""LanceDB's schemes whose files end with the process."""
 
 
 class NoStore(StoreNotUsable):
@@ -57,11 +59,7 @@ class Marker:
 
 def prepare(database: Database, *, create: bool, read_only: bool, values: str | None) -> Marker:
     """The marker of the store, created if requested; otherwise an error says what to do."""
-    if set(database.uri) & set(" %?#\t\n"):
-        raise StoreNotUsable(
-            f"LanceDB would misread some characters of the store's URI {database.uri!r}. Give "
-            "--store a URI without blanks, %, ? and #."
-        )
+    check_uri(database.uri)
     if values not in (None, *VALUES):
         raise BadInput(f"A store can keep values as {choices(VALUES)}, not as '{values}'.")
     with _reached(database):
@@ -87,6 +85,33 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         found_marker = repeated(lambda: _seen(table))
     _check(database, found_marker, values)
     return found_marker
+
+
+def check_uri(uri: str) -> None:
+    """Refuse a URI that would be misread, recorded with a password, or forgotten."""
+    scheme, _, rest = uri.partition("://")
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise StoreNotUsable(
+            f"The {scheme} URI of the store holds credentials, which would be recorded with every "
+            "run. Remove what is before the @, and give them in the environment (for s3: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+        )
+    if set(uri) & set(" %?#\t\n"):
+        raise StoreNotUsable(
+            f"LanceDB would misread some characters of the store's URI {uri!r}. Give --store a URI "
+            "without blanks, %, ? and #."
+        )
+    if not scheme:
+        raise StoreNotUsable(
+            f"The store's URI {uri!r} begins with no scheme. Give --store a URI such as "
+            "s3://bucket/store, or a folder."
+        )
+    if scheme in IN_MEMORY:
+        raise StoreNotUsable(
+            f"A store at {uri} would be in the memory of one process and gone with it. Give "
+            "--store a folder, or a URI such as s3://bucket/store."
+        )
 
 
 def _made(database: Database, values: str) -> Any:

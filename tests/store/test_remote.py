@@ -195,6 +195,31 @@ def test_letters_that_are_read_in_two_ways_are_refused(uri: str) -> None:
         open_store(uri, create=True)
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("s3://KEY:word@bucket/store", "URI of the store holds credentials"),
+        ("://bucket/store", "begins with no scheme"),
+        ("memory://store", "memory of one process"),
+        ("s3:/bucket/store", "write two slashes, s3://bucket/store, .* its absolute path"),
+        (Path("s3://bucket/store"), "write two slashes"),
+    ],
+)
+def test_a_uri_that_is_not_meant_is_refused_before_anything_is_written(
+    where: str | Path, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreNotUsable, match=message) as refused:
+        open_store(where, create=True)
+    assert "word" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_user_of_a_uri_is_no_password() -> None:
+    """In a URI of Azure the container is before the @."""
+    remote.check_uri("abfss://container@account.dfs.core.windows.net/store")
+
+
 def test_what_cannot_be_reached_is_reported() -> None:
     with pytest.raises(
         StoreNotUsable,

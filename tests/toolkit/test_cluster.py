@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
 REQUIRED = {
@@ -53,6 +54,26 @@ def test_the_store_is_said_once(toolkit, toy):
         done = toolkit.run("cluster", "render", toy(), *options, *more)
         assert done.returncode == 2
         assert "either --claim NAME or --store URI" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("image", "store", "message"),
+    [
+        ("", ("--claim", "disk"), "--image '': write the name of an image"),
+        ("my image", ("--claim", "disk"), "--image 'my image': write"),
+        ("image", ("--claim", "My_Disk"), "--claim 'My_Disk': Kubernetes names claims"),
+        ("image", ("--claim", ""), "--claim '': Kubernetes names claims"),
+        ("image", ("--store", "/disk"), "a folder of a pod ends with it"),
+        ("image", ("--store", "file:///disk"), "a folder of a pod ends with it"),
+        ("image", ("--store", "s3://KEY:word@bucket/store"), "holds credentials"),
+        ("image", ("--store", "s3://bucket/a store"), "without blanks"),
+    ],
+)
+def test_what_a_cluster_would_refuse_or_lose_is_not_rendered(image, store, message, toolkit, toy):
+    done = toolkit.run("cluster", "render", toy(), "--kind", "kuberay", "--image", image, *store)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "KEY:word" not in done.stdout + done.stderr
 
 
 def test_each_executor_that_uses_ray_has_a_group_of_workers(toolkit, toy):

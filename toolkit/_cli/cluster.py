@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from toolkit.parts import ExecutorPart
 
 SPEC_FOLDER, STORE_FOLDER = "/toolkit/spec", "/toolkit/store"
+CLAIM = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+"""How Kubernetes names a PersistentVolumeClaim."""
 
 
 @click.group("cluster")
@@ -43,6 +46,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
 
     if (claim is None) == (store is None):
         raise BadInput("Name the store with either --claim NAME or --store URI.")
+    _check_names(image, claim, store)
     loaded = load_spec(spec)
     name = f"toolkit-{dns_label(loaded.spec.name)}"
     parts = load_parts()
@@ -65,6 +69,29 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     }
     job = json.loads(json.dumps(part.cluster_job(request)))  # no YAML aliases
     echo(yaml.safe_dump_all([config, job], sort_keys=False), nl=False)
+
+
+def _check_names(image: str, claim: str | None, store: str | None) -> None:
+    """Refuse what a cluster would refuse, and a store that would end with its pod."""
+    from toolkit.errors import BadInput
+    from toolkit_store import check_uri
+
+    if not image or re.search(r"\s", image):
+        raise BadInput(
+            f"--image {image!r}: write the name of an image, such as REGISTRY/IMAGE@sha256:DIGEST."
+        )
+    if claim is not None and not CLAIM.fullmatch(claim):
+        raise BadInput(
+            f"--claim {claim!r}: Kubernetes names claims with lower-case letters, digits, '-' and "
+            "'.'. `kubectl get pvc` lists them."
+        )
+    if store is not None:
+        if "://" not in store or store.startswith("file"):
+            raise BadInput(
+                f"--store {store!r}: a folder of a pod ends with it. Write a URI such as "
+                "s3://bucket/store, or name a volume with --claim."
+            )
+        check_uri(store)
 
 
 def _cluster_executor(parts: Parts) -> ExecutorPart:

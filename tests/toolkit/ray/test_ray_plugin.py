@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from toolkit.errors import BadInput
-from toolkit.executors.interface import WorkerEnd
+from toolkit.executors.interface import WorkerEnd, WorkerRequest
 from toolkit.executors.protocol import Done
 from toolkit_ray import _connection, _start
 from toolkit_ray._actor import WorkerActor, _JobFolders
@@ -29,6 +29,29 @@ from toolkit_ray._params import RayParams
 )
 def test_an_actor_reserves(params, reserved):
     assert RayParams(**params).reserved() == reserved
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"resources": {"spot": -1}}, "greater than or equal to 0"),
+        ({"resources": {"GPU": 1}}, "write 'gpus' beside 'resources', not 'GPU' in it"),
+        ({"resources": {"CPU": 1}}, "write 'cpus' beside"),
+        ({"resources": {"memory": 1}}, "write 'memory' beside"),
+        ({"labels": {"a b": "c"}}, "'a b: c' is no label"),
+        ({"labels": {"zone": "in(a,b)"}}, "is no label"),
+        ({"labels": {"zone": "!a"}}, "is no label"),
+        ({"gpus": 1.5}, "a whole number or a fraction of one GPU, not 1.5"),
+    ],
+)
+def test_params_that_ray_would_refuse_are_refused_at_check(params, message):
+    with pytest.raises(ValueError, match=message):
+        RayParams(**params)
+
+
+def test_labels_of_ray_and_of_a_domain_are_taken():
+    labels = {"ray.io/accelerator-type": "H200", "zone": "eu_1.a", "none": ""}
+    assert RayParams(labels=labels).labels == labels
 
 
 def node(alive: bool = True, labels: dict[str, str] | None = None, **resources: float):
@@ -56,6 +79,20 @@ def test_what_a_node_has_is_not_refused():
     _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "b"}), "ray")
     with pytest.raises(BadInput, match="zone"):
         _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "a"}), "ray")
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_an_actor_that_ray_refuses_is_reported_with_the_executor(error, monkeypatch, tmp_path):
+    def refuse(*_args: object, **_options: object) -> None:
+        raise error("runtime_env['pip'] must be of type str\nor List[str]")
+
+    cluster = SimpleNamespace(nodes=lambda: [node(CPU=1)], remote=refuse)
+    monkeypatch.setattr(_start, "connect", lambda: cluster)
+    folders = {name: tmp_path / name for name in ("folder", "jobs", "inputs")}
+    request = WorkerRequest(name="large-0", executor="large", **folders)
+    words = r"refuses the actor: runtime_env\['pip'\] must be of type str or .* `executors\.large`"
+    with pytest.raises(BadInput, match=words):
+        _start.start(RayParams(), request)
 
 
 def test_a_refusal_does_not_hold_the_address(monkeypatch):

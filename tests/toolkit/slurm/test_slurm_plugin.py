@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -16,13 +17,13 @@ from hypothesis import strategies as st
 
 from toolkit.errors import BadInput
 from toolkit.executors.interface import WorkerRequest
-from toolkit.executors.protocol import Phase, as_json
+from toolkit.executors.protocol import Failed, Phase, as_json
 from toolkit.secrets import Secrets
 from toolkit_slurm import _commands, _script
 from toolkit_slurm._events import read_line
 from toolkit_slurm._params import Slurm
 from toolkit_slurm._seats import LineReader, Seat, Seats, append, read_message
-from toolkit_slurm._session import holds_node
+from toolkit_slurm._session import holds_node, start_all
 from toolkit_slurm.task import HostWatch, task_name
 
 
@@ -79,6 +80,26 @@ def test_the_script_asks_for_what_the_params_say(request_):
     assert "-m toolkit_slurm.task" in lines[-1]
 
 
+def test_a_value_with_a_blank_or_a_mark_is_quoted_as_sbatch_reads_it(request_):
+    values = {"comment": """two "words" # \\""", "constraint": "a100|h200"}
+    folder = _script.seats_folder(request_)
+    script = _script.script(Slurm(partition="my gpus", sbatch=values), folder)
+    assert r'''#SBATCH --comment="two \"words\" # \\"''' in script.splitlines()
+    assert "#SBATCH --constraint=a100|h200" in script.splitlines()
+    assert '#SBATCH --partition="my gpus"' in script.splitlines()
+
+
+def test_the_folder_of_a_store_at_a_uri_is_no_pattern_of_sbatch(request_, tmp_path):
+    """Its name has %3A and %2F; sbatch replaces %3A by the job's id, and %% by a percent sign."""
+    run = tmp_path / "toolkit-runs@s3%3A%2F%2Fbucket" / "runs" / "toy-1"
+    script = _script.script(
+        Slurm(), _script.seats_folder(replace(request_, folder=run / "workers"))
+    )
+    output = next(line for line in script.splitlines() if "--output=" in line)
+    assert "/toolkit-runs@s3%%3A%%2F%%2Fbucket/" in output
+    assert output.endswith("/task-%A_%a.log")
+
+
 def test_two_stores_with_the_same_run_have_jobs_of_different_names(request_, tmp_path):
     other = replace(request_, folder=tmp_path / "other" / "runs" / "toy-1" / "workers")
     names = {_script.job_name(_script.seats_folder(request)) for request in (request_, other)}
@@ -103,6 +124,16 @@ def test_a_container_gets_the_folders_and_nothing_else(request_, tmp_path):
         ({"sbatch": {"--qos": "x"}}, "without dashes"),
         ({"sbatch": {"array": "0-3"}}, "and not array"),
         ({"sbatch": {"qos": "x\n#SBATCH --array=1"}}, "one line"),
+        ({"sbatch": {"q": "x"}}, "long names"),
+        ({"sbatch": {"two words": "x"}}, "long names"),
+        ({"sbatch": {"": "x"}}, "long names"),
+        ({"sbatch": {"time": "10"}}, "write 'time' beside"),
+        ({"sbatch": {"mem": "1G"}}, "write 'memory' beside"),
+        ({"partition": "x\n#SBATCH --array=1"}, "pattern"),
+        ({"account": ""}, "at least 1"),
+        ({"time": "60", "leave": 3600}, "'leave' is 3600 s and 'time' is 3600 s"),
+        ({"time": "00:02:00"}, "would take no step"),
+        ({"time": "0-1", "leave": 3600}, "'time' is 3600 s"),
         ({"time": "an hour"}, "pattern"),
         ({"memory": "lots"}, "pattern"),
         ({"workers": 0}, "greater than"),
@@ -111,6 +142,11 @@ def test_a_container_gets_the_folders_and_nothing_else(request_, tmp_path):
 def test_params_that_are_invalid_are_refused(params, message):
     with pytest.raises(ValueError, match=message):
         Slurm(**params)
+
+
+@pytest.mark.parametrize("time", ["0", "3", "2:01", "00:02:01", "1-0", "1-00:00", "0-00:02:01"])
+def test_a_task_that_leaves_after_its_start_is_not_refused(time):
+    assert Slurm(time=time, leave=120).time == time
 
 
 def test_a_dry_run_contacts_nothing(toolkit, toy, monkeypatch, tmp_path):
@@ -177,6 +213,29 @@ def test_a_job_inherits_no_token(monkeypatch, tmp_path):
     inherited = (tmp_path / "env").read_text()
     assert "hf_x" not in inherited
     assert "LICENCE=it" in inherited
+
+
+def test_tasks_that_end_before_they_take_a_worker_are_not_submitted_forever(
+    request_, monkeypatch, tmp_path
+):
+    programs(
+        tmp_path / "bin",
+        monkeypatch,
+        sbatch=f"echo x >> {tmp_path}/jobs; wc -l < {tmp_path}/jobs",
+        squeue="",
+        scancel="",
+        scontrol='[ "$2" = config ] && echo "MaxArraySize = 9" || '
+        'echo "JobState=FAILED Reason=NonZeroExitCode"',
+    )
+    request_.folder.joinpath("slurm").mkdir(parents=True)
+    (worker,) = start_all(Slurm(poll=0.01), [request_])
+    (event,) = itertools.islice(worker.events(), 1)
+    worker.stop(now=True)
+    assert isinstance(event, Failed)
+    assert event.job is None
+    assert "its task 4_0 ended: FAILED, NonZeroExitCode before it took the worker" in event.message
+    assert "executors.slurm.setup" in event.message
+    assert len((tmp_path / "jobs").read_text().splitlines()) == 4
 
 
 # --- files ---
