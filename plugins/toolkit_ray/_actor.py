@@ -53,7 +53,7 @@ class ActorUpdate:
 
 
 @dataclass(frozen=True)
-class _JobFolders:
+class _LocalFolders:
     """Where a job writes, and where its inputs are, if they are here for this job only."""
 
     results: Path
@@ -79,9 +79,9 @@ class WorkerActor:
         environment = {**os.environ, **env, **visible}
         self._worker = PipedWorker(name, COMMAND, self._log, environment, self._folders)
         self._events: deque[tuple[int, dict[str, Any]]] = deque()
-        self._jobs: dict[str, _JobFolders] = {}
+        self._jobs: dict[str, _LocalFolders] = {}
         """The folders of the jobs in hand."""
-        self._finished: dict[int, _JobFolders] = {}
+        self._finished: dict[int, _LocalFolders] = {}
         """Those of jobs that an event has ended and the host does not know about yet."""
         self._urgent = 0
         """The number of the last event that cannot wait."""
@@ -129,7 +129,7 @@ class WorkerActor:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             with self._news:
-                self._jobs[message["job"]] = _JobFolders(folder, own)
+                self._jobs[message["job"]] = _LocalFolders(folder, own)
         self._worker.send(message)
 
     def news(self, after: int, log_from: int, wait: float) -> ActorUpdate:

@@ -13,7 +13,7 @@ from toolkit.errors import BadInput
 from toolkit.executors.interface import WorkerEnd, WorkerRequest
 from toolkit.executors.protocol import Done
 from toolkit_ray import _connection, _start
-from toolkit_ray._actor import WorkerActor, _JobFolders
+from toolkit_ray._actor import WorkerActor, _LocalFolders
 from toolkit_ray._params import RayParams
 
 
@@ -173,7 +173,7 @@ def test_results_travel_with_their_event_and_are_removed_when_the_host_has_them(
         (folder / "done.json").write_text("{}")
         (folder / "samples.arrow").write_bytes(b"rows")
         done = Done(job="k1", seconds=0.0, rows={})
-        actor._jobs["k1"] = _JobFolders(folder, inputs)
+        actor._jobs["k1"] = _LocalFolders(folder, inputs)
         monkeypatch.setattr(actor._worker, "events", lambda: iter([done]))
         monkeypatch.setattr(actor._worker, "stop", lambda **now: WorkerEnd("exit status 0"))
         actor._events.clear()
