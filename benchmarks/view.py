@@ -147,8 +147,9 @@ def downloads(rounds: int) -> Requests:
 def measure(server: Server, samples: int, rounds: int) -> dict[str, list[float]]:
     """Ask for each page, print the times, and return them in milliseconds."""
     print(f"memory before the first page: {memory(server)}")
-    early = 1000 * get(server, f"/run/{RUN}/features", {})
-    print(f"features, asked as soon as the server stands: {early:,.0f} ms")
+    early = [1000 * get(server, f"/run/{RUN}/{page}", {}) for page in ("features", "ranking")]
+    print("asked as soon as the server stands:", end=" ")
+    print(f"the page of features {early[0]:,.0f} ms, and their ranking {early[1]:,.0f}")
     times = {}
     print(f"{'page':24} {'first':>8} {'median':>8} {'slowest':>8}  ms")
     for name, (path, values) in requests(samples, rounds).items():

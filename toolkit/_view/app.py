@@ -38,6 +38,7 @@ PAGES: dict[str, Maker] = {
     "/run/{name}": pages.run,
     "/run/{name}/findings": pages.findings,
     "/run/{name}/features": pages.features,
+    "/run/{name}/ranking": pages.ranking,
     "/run/{name}/feature": evidence.feature,
     "/run/{name}/neighbours": evidence.neighbours,
     "/run/{name}/samples": pages.samples,
@@ -51,6 +52,7 @@ READ: dict[Maker, Sequence[str]] = {
     pages.search: ("q",),
     pages.compare: ("a", "b"),
     pages.features: ("layer", "stage", "by", "significant"),
+    pages.ranking: ("layer", "stage", "by", "significant"),
     evidence.feature: ("address",),
     evidence.neighbours: ("address",),
     pages.samples: ("offset",),
@@ -60,7 +62,7 @@ READ: dict[Maker, Sequence[str]] = {
     evidence.comparison: ("comparison", "low", "high", "q", "q_low"),
 }
 """The names in the query of an address that a page reads."""
-LOADED_LATER = (pages.findings, evidence.neighbours)
+LOADED_LATER = (pages.findings, pages.ranking, evidence.neighbours)
 """Parts of other pages, which take longer: other pages do not wait for them."""
 REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline'; "

@@ -112,6 +112,10 @@ class Library:
         results: Sequence[Finding] = self._findings.get((run.id, len(run.steps)), read, _one)
         return results
 
+    def is_ranked(self, run: Run, by: str | None) -> bool:
+        """Whether the order of a run's features is kept."""
+        return ("ranking", run.id, len(run.steps), by) in self.answers
+
     def ranking(self, run: Run, by: str | None) -> RankedLines:
         """The order of a run's features, by a statistic if it is named."""
         from toolkit._query.ranking import rank

@@ -23,6 +23,8 @@ FINDINGS_ROWS = 1_000_000
 """The most rows, besides activations, of a run whose findings are computed for its page: its
 sections read whole tables. The report of a larger run has them.
 """
+RANKED_AT_ONCE = 200_000
+"""The most statistics of features that are ranked before the page is shown."""
 PART_ROWS = 20_000
 """Rows of a file that are written at a time."""
 SEARCH_ROWS = 50
@@ -120,8 +122,7 @@ def findings(library: Library, query: Query, name: str) -> Page:
     """The findings of a run: a part of its page that is loaded later, since it takes longer."""
     with library.lock:
         opened = library.run(name)
-    counts = {row["table"]: row["rows"] for row in _tables(opened).to_dicts()}
-    rows = sum(count for table, count in counts.items() if table != "activations")
+    rows = sum(row["rows"] for row in _tables(opened).to_dicts() if row["table"] != "activations")
     if rows > FINDINGS_ROWS:
         facts = {"findings": [], "rows": rows, "report": run_href(name, "report")}
         return Page("findings.html", name, facts, (), name)
@@ -135,6 +136,10 @@ def _tables(run: Run) -> Any:
             counts[table] = counts.get(table, 0) + rows
     written = [{"table": table, "rows": counts[table]} for table in sorted(counts)]
     return answers.frame(written, ("table", "rows"))
+
+
+def _rows_of(run: Run, table: str) -> int:
+    return sum(step.tables.get(table, 0) for step in run.steps)
 
 
 def _comparisons(run: Run) -> list[dict[str, Any]]:
@@ -157,32 +162,58 @@ def _yaml(spec: Mapping[str, Any]) -> str:
 
 
 def features(library: Library, query: Query, name: str) -> Page:
-    """The features of a run, ranked as on the command line."""
+    """The features of a run, ranked as on the command line; of a large run that is not ranked yet,
+    they are loaded later.
+    """
     opened = library.run(name)
     layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
     significant = query.flag("significant")
-    frame = library.features(opened, layer, stage, by, significant)
-    ranked = library.ranked(opened, layer, stage, by)
+    from toolkit.features.addresses import layer_of
+
+    layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
+    chosen = {"layer": layer, "stage": stage, "significant": significant}
+    facts = {
+        "layers": layers,
+        "stages": sorted(opened.stages("features")),
+        "chosen": chosen,
+        "comparisons": _comparisons(opened),
+    }
+    is_quick = library.is_ranked(opened, by) or _rows_of(opened, "features") <= RANKED_AT_ONCE
+    if is_quick or query.downloads:
+        grids = [_ranked_features(library, opened, query)]
+    else:
+        grids = []
+        flag = "1" if significant else None
+        later = {"layer": layer, "stage": stage, "by": by, "significant": flag}
+        facts["ranking"] = run_href(name, "ranking", **later)
+    return Page("features.html", f"Features of {name}", facts, grids, name)
+
+
+def ranking(library: Library, query: Query, name: str) -> Page:
+    """The ranked features of a run: a part of their page that is loaded later if ranking them
+    takes longer.
+    """
+    with library.lock:
+        opened = library.run(name)
+    grid = _ranked_features(library, opened, query)
+    return Page("ranking.html", f"Features of {name}", {}, [grid], name)
+
+
+def _ranked_features(library: Library, run: Run, query: Query) -> Grid:
+    layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
+    significant = query.flag("significant")
+    frame = library.features(run, layer, stage, by, significant)
+    ranked = library.ranked(run, layer, stage, by)
     lines = ranked.significant() if significant else ranked
 
     def parts() -> Iterator[pl.DataFrame]:
         from toolkit._query.ranked_files import ranked_parts
 
-        return ranked_parts(opened, ranked, lines, stage)
+        return ranked_parts(run, ranked, lines, stage)
 
-    links, why = {"address": feature_link(name)}, _why(opened, "features", frame)
+    links, why = {"address": feature_link(run.id)}, _why(run, "features", frame)
     caption = "Features, most certain first"
-    grid = Grid("features", caption, frame, links, why, parts, lines.height)
-    from toolkit.features.addresses import layer_of
-
-    layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
-    facts = {
-        "layers": layers,
-        "stages": sorted(opened.stages("features")),
-        "chosen": {"layer": layer, "stage": stage, "significant": significant},
-        "comparisons": _comparisons(opened),
-    }
-    return Page("features.html", f"Features of {name}", facts, [grid], name)
+    return Grid("features", caption, frame, links, why, parts, lines.height)
 
 
 def _why(run: Run, table: str, frame: pl.DataFrame) -> str:

@@ -128,6 +128,19 @@ def test_neighbours_of_a_feature_come_after_its_page(open_path: Open) -> None:
     page.locator("#grid-similar").wait_for()
 
 
+def test_features_that_are_not_ranked_yet_come_after_their_page(
+    open_path: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit._view.pages.RANKED_AT_ONCE", 0)
+    monkeypatch.setattr("toolkit._view.library.Library.is_ranked", lambda *names: False)
+    page = open_path(f"{RUN}/features")
+    page.locator("#grid-features ~ .scroll td a", has_text="2/7").wait_for()
+    without = open_path(f"{RUN}/features", script=False)
+    without.get_by_role("link", name="They are being ranked").click()
+    without.wait_for_url("**/ranking")
+    assert without.locator("#grid-features ~ .scroll td a", has_text="2/7").count() == 1
+
+
 def test_without_a_script_a_link_leads_to_the_neighbours(open_path: Open) -> None:
     page = open_path(f"{RUN}/feature?address=2/5", script=False)
     page.get_by_role("link", name="Features that fire together").click()

@@ -32,6 +32,7 @@ ADDRESSES = {
     "/run/{name}": RUN,
     "/run/{name}/findings": f"{RUN}/findings",
     "/run/{name}/features": f"{RUN}/features",
+    "/run/{name}/ranking": f"{RUN}/ranking",
     "/run/{name}/feature": f"{RUN}/feature?address=2/5",
     "/run/{name}/neighbours": f"{RUN}/neighbours?address=2/5",
     "/run/{name}/samples": f"{RUN}/samples",
@@ -48,6 +49,7 @@ SAYS = {
     "/run/{name}/features": [
         *("2/7", "2/5", "-1.25", "lost vs won", "stopping early", "Download:"),
     ],
+    "/run/{name}/ranking": ["2/7", "2/5", "-1.25", "stopping early", "Download:"],
     "/run/{name}/feature": [
         *("Feature 2/5", "money and balances", "set:lost", "sham", "jackpot", "dollars", "causal"),
         *("Values", "Texts with the strongest activations", "m/gpt/resid_post.2/sparse"),
@@ -67,6 +69,34 @@ def test_a_part_without_a_feature_has_no_address(get: Get) -> None:
     page = get(f"{RUN}/sample?sample=a1&position=3").text
     assert "Parts that move the outcome" in page
     assert "None" not in page
+
+
+def test_features_that_are_not_ranked_yet_come_after_their_page(
+    get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit._view.pages.RANKED_AT_ONCE", 0)
+    path = f"{RUN}/features?layer=2&significant=1"
+    page = get(path).text
+    later = f"{RUN}/ranking?layer=2&significant=1"
+    assert f'data-fetch="{html.escape(later)}"' in page
+    assert "grid-features" not in page
+    part = get(later).text
+    assert "2/7" in part
+    ranked = get(path).text
+    assert "data-fetch" not in ranked
+    table = part[part.index("<table>") : part.index("</table>")]
+    assert table in ranked
+
+
+def test_a_file_of_features_that_are_not_ranked_yet_is_whole(
+    get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{RUN}/features?table=features&as=csv"
+    whole = get(path).text
+    monkeypatch.setattr("toolkit._view.pages.RANKED_AT_ONCE", 0)
+    monkeypatch.setattr("toolkit._view.library.Library.is_ranked", lambda *names: False)
+    assert get(path).text == whole
+    assert "2/7" in whole
 
 
 def test_every_page_has_an_address_here() -> None:
@@ -231,7 +261,7 @@ def test_every_link_leads_to_a_page(get: Get) -> None:
         if answer.headers["content-type"].startswith("text/html"):
             todo |= {link for link in links_of(answer.text) if "as=" not in link} - seen
     pages = {re.sub(r"^/run/[^/]+", "/run/{name}", path.partition("?")[0]) for path in seen}
-    assert pages >= PAGES.keys() - {"/search", "/compare"}
+    assert pages >= PAGES.keys() - {"/search", "/compare", "/run/{name}/ranking"}
 
 
 def test_odd_names_of_samples_are_reached(get: Get) -> None:
