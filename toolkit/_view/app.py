@@ -22,47 +22,58 @@ from starlette.routing import Route
 
 from toolkit._report.figures import chart_file
 from toolkit._run.run_folder import REPORT, run_folder
-from toolkit._view import evidence, pages
 from toolkit._view.grid import FORMATS, WRITERS, Grid
 from toolkit._view.guard import Guard
 from toolkit._view.library import Library
 from toolkit._view.page import Page, static_files, static_folder
+from toolkit._view.pages import (
+    compare,
+    comparison,
+    feature,
+    features,
+    games,
+    runs,
+    sample,
+    search,
+)
 from toolkit._view.request import Query
 from toolkit.errors import BadInput, ToolkitError
 
 Maker = Callable[..., Page]
 PAGES: dict[str, Maker] = {
-    "/": pages.runs,
-    "/search": pages.search,
-    "/compare": pages.compare,
-    "/run/{name}": pages.run,
-    "/run/{name}/findings": pages.findings,
-    "/run/{name}/features": pages.features,
-    "/run/{name}/ranking": pages.ranking,
-    "/run/{name}/feature": evidence.feature,
-    "/run/{name}/neighbours": evidence.neighbours,
-    "/run/{name}/samples": pages.samples,
-    "/run/{name}/sample": evidence.sample,
-    "/run/{name}/games": pages.games,
-    "/run/{name}/game": pages.game,
-    "/run/{name}/comparison": evidence.comparison,
+    "/": runs.runs,
+    "/search": search.search,
+    "/compare": compare.compare,
+    "/run/{name}": runs.run,
+    "/run/{name}/findings": runs.findings,
+    "/run/{name}/features": features.features,
+    "/run/{name}/ranking": features.ranking,
+    "/run/{name}/feature": feature.feature,
+    "/run/{name}/neighbours": feature.neighbours,
+    "/run/{name}/samples": sample.samples,
+    "/run/{name}/sample": sample.sample,
+    "/run/{name}/games": games.games,
+    "/run/{name}/game": games.game,
+    "/run/{name}/comparison": comparison.comparison,
+    "/run/{name}/tested": comparison.tested,
 }
 READ_BY_ALL = ("table", "as")
 READ: dict[Maker, Sequence[str]] = {
-    pages.search: ("q",),
-    pages.compare: ("a", "b"),
-    pages.features: ("layer", "stage", "by", "significant"),
-    pages.ranking: ("layer", "stage", "by", "significant"),
-    evidence.feature: ("address",),
-    evidence.neighbours: ("address",),
-    pages.samples: ("offset",),
-    evidence.sample: ("sample", "position", "space", "part"),
-    pages.games: ("outcome", "offset"),
-    pages.game: ("game",),
-    evidence.comparison: ("comparison", "low", "high", "q", "q_low"),
+    search.search: ("q",),
+    compare.compare: ("a", "b"),
+    features.features: ("layer", "stage", "by", "significant"),
+    features.ranking: ("layer", "stage", "by", "significant"),
+    feature.feature: ("address",),
+    feature.neighbours: ("address",),
+    sample.samples: ("offset",),
+    sample.sample: ("sample", "position", "space", "part"),
+    games.games: ("outcome", "offset"),
+    games.game: ("game",),
+    comparison.comparison: ("comparison", "low", "high", "q", "q_low"),
+    comparison.tested: ("comparison", "low", "high", "q", "q_low"),
 }
 """The names in the query of an address that a page reads."""
-LOADED_LATER = (pages.findings, pages.ranking, evidence.neighbours)
+LOADED_LATER = (runs.findings, features.ranking, feature.neighbours, comparison.tested)
 """Parts of other pages, which take longer: other pages do not wait for them."""
 REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
@@ -189,7 +200,7 @@ class Explorer:
     def _progress(self, name: str) -> Response:
         try:
             with self.library.lock:
-                return JSONResponse(pages.progress_facts(self.library, name))
+                return JSONResponse(runs.progress_facts(self.library, name))
         except ToolkitError as error:
             return JSONResponse({"error": str(error)}, 404)
 

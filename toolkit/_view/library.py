@@ -188,6 +188,13 @@ class Library:
         labels: pl.DataFrame = self.answers.get(key, lambda: answers.all_labels(run), _bytes)
         return labels
 
+    def is_drawn(self, run: Run, comparison: str) -> bool:
+        """Whether the volcano of a comparison is kept, and the features that it tested."""
+        return all(
+            (kind, run.id, len(run.steps), comparison) in self.answers
+            for kind in ("tested", "volcano")
+        )
+
     def tested(self, run: Run, comparison: str, effect: str) -> TestedFeatures:
         """The features that a comparison tested."""
         from toolkit._query.tested import tested_features

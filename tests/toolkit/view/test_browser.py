@@ -131,7 +131,7 @@ def test_neighbours_of_a_feature_come_after_its_page(open_path: Open) -> None:
 def test_features_that_are_not_ranked_yet_come_after_their_page(
     open_path: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit._view.pages.RANKED_AT_ONCE", 0)
+    monkeypatch.setattr("toolkit._view.pages.run_facts.MANY_STATISTICS", 0)
     monkeypatch.setattr("toolkit._view.library.Library.is_ranked", lambda *names: False)
     page = open_path(f"{RUN}/features")
     page.locator("#grid-features ~ .scroll td a", has_text="2/7").wait_for()
@@ -139,6 +139,23 @@ def test_features_that_are_not_ranked_yet_come_after_their_page(
     without.get_by_role("link", name="They are being ranked").click()
     without.wait_for_url("**/ranking")
     assert without.locator("#grid-features ~ .scroll td a", has_text="2/7").count() == 1
+
+
+def test_a_volcano_that_comes_after_its_page_can_be_brushed(
+    open_path: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit._view.pages.run_facts.MANY_STATISTICS", 0)
+    monkeypatch.setattr("toolkit._view.library.Library.is_drawn", lambda *names: False)
+    page = open_path(f"{RUN}/comparison?comparison=c1")
+    chart = page.locator("#volcano svg")
+    chart.wait_for()
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 14)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 10, box["y"] + box["height"] - 50)
+    page.mouse.up()
+    page.wait_for_url("**/comparison?comparison=c1&low=*")
+    page.locator("#grid-features").wait_for()
 
 
 def test_without_a_script_a_link_leads_to_the_neighbours(open_path: Open) -> None:

@@ -19,9 +19,10 @@ import pytest
 
 from tests.toolkit.view.conftest import Get, asked
 from tests.toolkit.view.seen import EVIL
-from toolkit._view import app, charts, evidence, grid, pages
+from toolkit._view import app, charts, grid
 from toolkit._view.app import PAGES, make_app
 from toolkit._view.library import Library
+from toolkit._view.pages import feature, games, sample
 from toolkit_store import database
 
 RUN = "/run/full-1"
@@ -40,6 +41,7 @@ ADDRESSES = {
     "/run/{name}/games": f"{RUN}/games",
     "/run/{name}/game": f"{RUN}/game?game=g1",
     "/run/{name}/comparison": f"{RUN}/comparison?comparison=c1",
+    "/run/{name}/tested": f"{RUN}/tested?comparison=c1",
 }
 SAYS = {
     "/": ["full-1", "part-1", "other-1", "read-only"],
@@ -62,6 +64,7 @@ SAYS = {
     "/run/{name}/games": ["g1", "voluntary_stop", "fixed"],
     "/run/{name}/game": ["Round 1", "Bet $10", "120", "voluntary_stop"],
     "/run/{name}/comparison": ["lost vs won", "2/7", "3 features are drawn", "Volcano"],
+    "/run/{name}/tested": ["2/7", "3 features are drawn", "Volcano"],
 }
 
 
@@ -74,7 +77,7 @@ def test_a_part_without_a_feature_has_no_address(get: Get) -> None:
 def test_features_that_are_not_ranked_yet_come_after_their_page(
     get: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit._view.pages.RANKED_AT_ONCE", 0)
+    monkeypatch.setattr("toolkit._view.pages.run_facts.MANY_STATISTICS", 0)
     path = f"{RUN}/features?layer=2&significant=1"
     page = get(path).text
     later = f"{RUN}/ranking?layer=2&significant=1"
@@ -93,10 +96,27 @@ def test_a_file_of_features_that_are_not_ranked_yet_is_whole(
 ) -> None:
     path = f"{RUN}/features?table=features&as=csv"
     whole = get(path).text
-    monkeypatch.setattr("toolkit._view.pages.RANKED_AT_ONCE", 0)
+    monkeypatch.setattr("toolkit._view.pages.run_facts.MANY_STATISTICS", 0)
     monkeypatch.setattr("toolkit._view.library.Library.is_ranked", lambda *names: False)
     assert get(path).text == whole
     assert "2/7" in whole
+
+
+def test_a_comparison_that_was_not_asked_for_yet_comes_after_its_page(
+    get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit._view.pages.run_facts.MANY_STATISTICS", 0)
+    path = f"{RUN}/comparison?comparison=c1&low=-2.0"
+    page = get(path).text
+    later = f"{RUN}/tested?comparison=c1&low=-2.0"
+    assert f'data-fetch="{html.escape(later)}"' in page
+    assert "grid-features" not in page
+    part = get(later).text
+    assert "Volcano" in part
+    whole = get(path).text
+    assert "data-fetch" not in whole
+    for first, last in (("<svg", "</svg>"), ("<table", "</table>")):
+        assert part[part.index(first) : part.index(last)] in whole
 
 
 def test_every_page_has_an_address_here() -> None:
@@ -178,7 +198,7 @@ def test_a_download_of_samples_has_all_of_them_and_reads_a_few_at_a_time(
     monkeypatch.setattr(grid, "WRITERS", {file_format: watched})
     monkeypatch.setattr(app, "WRITERS", {file_format: watched})
     monkeypatch.setattr(database, "_BATCH_ROWS", 2)
-    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
+    monkeypatch.setattr(sample, "PAGE_ROWS", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     answer = get(f"{RUN}/samples?table=samples&as={file_format}")
     read = pl.read_csv if file_format == "csv" else pl.read_parquet
@@ -218,7 +238,7 @@ def test_a_chart_can_be_taken_away_with_its_values(
 
 
 def test_arms_that_are_not_drawn_are_counted(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "ARMS", 2)
+    monkeypatch.setattr(feature, "ARMS", 2)
     text = get(ADDRESSES["/run/{name}/feature"]).text
     assert "1 more arms are in the table of effects." in text
     monkeypatch.undo()
@@ -231,7 +251,7 @@ def test_arms_that_are_not_drawn_are_counted(get: Get, monkeypatch: pytest.Monke
 def test_games_are_listed_a_page_at_a_time(
     get: Get, monkeypatch: pytest.MonkeyPatch, query: str, names: list[str]
 ) -> None:
-    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
+    monkeypatch.setattr(games, "PAGE_ROWS", 1)
     listed, path = [], f"{RUN}/games{query}"
     whole = get(f"{path}{'&' if query else '?'}table=games&as=csv").text.splitlines()[1:]
     assert [line.partition(",")[0] for line in whole] == names
@@ -261,7 +281,11 @@ def test_every_link_leads_to_a_page(get: Get) -> None:
         if answer.headers["content-type"].startswith("text/html"):
             todo |= {link for link in links_of(answer.text) if "as=" not in link} - seen
     pages = {re.sub(r"^/run/[^/]+", "/run/{name}", path.partition("?")[0]) for path in seen}
-    assert pages >= PAGES.keys() - {"/search", "/compare", "/run/{name}/ranking"}
+    assert pages >= PAGES.keys() - {
+        "/search",
+        "/compare",
+        *("/run/{name}/ranking", "/run/{name}/tested"),
+    }
 
 
 def test_odd_names_of_samples_are_reached(get: Get) -> None:

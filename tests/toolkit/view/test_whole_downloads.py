@@ -16,9 +16,10 @@ from tests.toolkit.query.asked import commit, fired, space, text
 from tests.toolkit.view.conftest import asked
 from tests.toolkit.view.seen import ATTENTION, ATTRIBUTIONS, _begin
 from toolkit._query import answers
-from toolkit._view import evidence, grid, pages
+from toolkit._view import grid
 from toolkit._view.app import make_app
 from toolkit._view.library import Library
+from toolkit._view.pages import feature, search
 from toolkit._view.request import Query
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
@@ -98,7 +99,7 @@ def test_a_file_of_hits_has_all_of_them_in_the_order_of_the_page(
     assert whole["address"].to_list() == [f"2/{index}" for index in range(LABELS)]
     assert set(whole["run"]) == {"wide-1"}
     page = asked(make_app(library), "/search?q=money").text
-    assert f"{LABELS - pages.SEARCH_ROWS:,} more rows in the files" in page
+    assert f"{LABELS - search.SEARCH_ROWS:,} more rows in the files" in page
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -109,7 +110,7 @@ def test_a_file_of_values_has_every_token(library: Library, kind: str) -> None:
     assert whole["token"].to_list() == [f" w{at}" for at in reversed(range(TOKENS))]
     assert "[ w600]" in whole["text"][TOKENS - 601]
     page = asked(make_app(library), "/run/wide-1/feature?address=9/0").text
-    assert f"{TOKENS - evidence.TOP:,} more rows in the files" in page
+    assert f"{TOKENS - feature.TOP:,} more rows in the files" in page
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -117,15 +118,15 @@ def test_a_file_of_values_has_every_token(library: Library, kind: str) -> None:
 def test_files_of_related_features_have_all_of_the_space(
     library: Library, monkeypatch: pytest.MonkeyPatch, table: str, kind: str
 ) -> None:
-    monkeypatch.setattr(evidence, "PART_ROWS", 7)
+    monkeypatch.setattr(feature, "PART_ROWS", 7)
     whole = downloaded(library, "/run/wide-1/neighbours?address=9/5", table, kind)
     run = library.run("wide-1")
-    first = evidence.neighbours(library, Query({"address": "9/5"}), "wide-1").grids
+    first = feature.neighbours(library, Query({"address": "9/5"}), "wide-1").grids
     shown = next(each for each in first if each.name == table).frame
     others = {run.label("s2", index) for index in range(FEATURES)} - {"9/5"}
     assert set(whole["address"]) == others
     assert whole.height == FEATURES - 1
-    assert whole["address"].head(evidence.RELATED).to_list() == shown["address"].to_list()
+    assert whole["address"].head(feature.RELATED).to_list() == shown["address"].to_list()
 
 
 def test_files_about_a_token_have_every_weight_part_and_feature(library: Library) -> None:
@@ -162,9 +163,9 @@ def test_hits_and_values_are_read_a_few_at_a_time(
         return described(hits, texts)
 
     monkeypatch.setattr(answers, "in_texts", watched)
-    for module, name in ((pages, "PART_ROWS"), (pages, "SEARCH_ROWS"), (evidence, "TEXT_ROWS")):
+    for module, name in ((search, "PART_ROWS"), (search, "SEARCH_ROWS"), (feature, "TEXT_ROWS")):
         monkeypatch.setattr(module, name, rows)
-    monkeypatch.setattr(evidence, "TOP", rows)
+    monkeypatch.setattr(feature, "TOP", rows)
     for path, table in paths.items():
         assert downloaded(library, path, table).equals(wanted[path])
     assert max(sizes) == rows

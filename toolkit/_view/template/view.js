@@ -8,7 +8,9 @@ async function load(part) {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   part.replaceChildren(document.adoptNode(page.querySelector("[data-part]")));
   makeSortable(part);
+  part.querySelectorAll("#volcano svg").forEach(makeBrushable);
 }
+document.querySelectorAll("#volcano svg").forEach(makeBrushable);
 requestAnimationFrame(() => setTimeout(() => document.querySelectorAll("[data-fetch]").forEach(load)));
 
 // The progress of a run, every two seconds while it runs.
@@ -63,8 +65,7 @@ if (find("#tokens")) {
 }
 
 // A part of a volcano: drag over it, and the form below is sent with its bounds.
-const volcano = find("#volcano svg");
-if (volcano) {
+function makeBrushable(volcano) {
   const [width, height, bottom, top] = [640, 300, 256, 12];
   const facts = Object.fromEntries(Object.entries(volcano.dataset).map(([name, text]) => [name, Number(text)]));
   const position = (event) => {
