@@ -15,6 +15,8 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -265,7 +267,7 @@ def _chromium(session: nox.Session) -> str:
 @nox.session(venv_backend="none")
 def containers(session: nox.Session) -> None:
     """Run stages in containers on engines of the session's own, and from an Apptainer file where
-    Debian's package of Apptainer can be had (root on Debian or Ubuntu).
+    Debian's package of Apptainer can be had, also on a Slurm cluster (root on Debian or Ubuntu).
     """
     engines = {"TOOLKIT_TEST_ENGINE": "cpu", "TOOLKIT_TEST_ENGINE_GPU": "gpu"}
     script = str(ROOT / "containers" / "engine.sh")
@@ -277,8 +279,9 @@ def containers(session: nox.Session) -> None:
             hosts = {name: f"unix://{folder}/docker.sock" for name, folder in folders.items()}
             given = {**hosts, **_apptainer(session, Path(scratch) / "apptainer")}
             wheels = str(ROOT / ".nox" / "wheelhouse")
-            folder = "tests/toolkit/containers"
-            _pytest(session, folder, "-m", "docker", **given, TOOLKIT_TEST_WHEELHOUSE=wheels)
+            with _slurm_cluster(session) as conf:
+                settings = {**given, "SLURM_CONF": conf, "TOOLKIT_TEST_WHEELHOUSE": wheels}
+                _pytest(session, "tests/toolkit/containers", "-m", "docker", **settings)
         finally:
             for folder in folders.values():
                 session.run("bash", script, "down", str(folder), external=True)
@@ -297,12 +300,18 @@ def _apptainer(session: nox.Session, folder: Path) -> dict[str, str]:
 @nox.session(venv_backend="none")
 def slurm(session: nox.Session) -> None:
     """Run on a Slurm cluster of the session's own, of one machine (root on Debian or Ubuntu)."""
+    with _slurm_cluster(session) as conf:
+        _pytest(session, "tests/toolkit/slurm", "-m", "slurm", SLURM_CONF=conf)
+
+
+@contextmanager
+def _slurm_cluster(session: nox.Session) -> Iterator[str]:
+    """Start a Slurm cluster of one machine; the path of its configuration."""
     script = str(ROOT / "tests" / "toolkit" / "slurm" / "cluster.sh")
     with tempfile.TemporaryDirectory(prefix="tk-", ignore_cleanup_errors=True) as scratch:
         try:
             session.run("bash", script, "up", scratch, external=True)
-            conf = f"{scratch}/slurm.conf"
-            _pytest(session, "tests/toolkit/slurm", "-m", "slurm", SLURM_CONF=conf)
+            yield f"{scratch}/slurm.conf"
         finally:
             session.run("bash", script, "down", scratch, external=True)
 

@@ -2,6 +2,7 @@
 simulation up to 1,000 workers.
 
 python benchmarks/scaling.py            16 workers, 10,000 steps
+python benchmarks/scaling.py --on ray   the same on a Ray of this machine's own
 python benchmarks/scaling.py --tiny     2 workers, 40 steps, to see that it runs
 python benchmarks/scaling.py --host 0.005   measures nothing: the simulation for this time a step
 
@@ -36,7 +37,7 @@ from toolkit._run.events import RunEvent, StepDone, StepStarted
 from toolkit._run.options import RunOptions
 
 STAGE = "features"
-MEMORY_SECONDS = 0.5
+WATCH_SECONDS = 0.5
 SIMULATED = (16, 64, 256, 1000)
 """Numbers of workers."""
 
@@ -51,6 +52,8 @@ class Measured:
     """How long a step sleeps."""
     seconds: float
     """From the first step's start to the last step's end."""
+    busy_seconds: float
+    """The host's processor time for one step, estimated from the samples in that time."""
     memory: Sequence[int]
     """Bytes of the host process while steps ran."""
     memory_after: int
@@ -63,7 +66,7 @@ class Measured:
 
     @property
     def host_seconds(self) -> float:
-        """The host's time for one step, where the host is the bottleneck."""
+        """The time from one step to the next, where the host is the bottleneck."""
         return self.seconds / self.steps
 
 
@@ -89,15 +92,29 @@ def spec_of(folder: Path, steps: int, seconds: float) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Watched:
+    """This process at a moment."""
+
+    at: float
+    memory: int
+    """Bytes."""
+    busy: float
+    """Seconds of processor time since it began."""
+
+
 @contextmanager
-def memory_of_this_process() -> Iterator[list[tuple[float, int]]]:
-    """Appends the time and the memory of this process to a list, twice a second."""
-    samples: list[tuple[float, int]] = []
+def watching_this_process() -> Iterator[list[Watched]]:
+    """Appends what this process uses to a list, twice a second."""
+    samples: list[Watched] = []
     over = threading.Event()
+    process = psutil.Process()
 
     def watch() -> None:
-        while not over.wait(MEMORY_SECONDS):
-            samples.append((time.time(), psutil.Process().memory_info().rss))
+        while not over.wait(WATCH_SECONDS):
+            times = process.cpu_times()
+            memory = process.memory_info().rss
+            samples.append(Watched(time.time(), memory, times.user + times.system))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -112,14 +129,16 @@ def silent(event: RunEvent) -> None:
     """Shows nothing."""
 
 
-def measure(workers: int, steps: int, step_seconds: float) -> Measured:
-    """Run this many steps on this many workers."""
+def measure(workers: int, steps: int, step_seconds: float, on: str = "local") -> Measured:
+    """Run this many steps on this many workers of an executor."""
+    sets = [f"executors.{on}.workers={workers}"]
+    if on == "ray":
+        sets.append("executors.ray.cpus=0.01")  # more actors than this machine has cores
     with tempfile.TemporaryDirectory() as folder:
-        options = RunOptions(
-            store=f"{folder}/store", sets=(f"executors.local.workers={workers}",), gpu="none"
-        )
+        gpu = "none" if on == "local" else None
+        options = RunOptions(store=f"{folder}/store", sets=tuple(sets), gpu=gpu, on=on)
         planned = _flow.plan(str(spec_of(Path(folder), steps, step_seconds)), options)
-        with memory_of_this_process() as memory:
+        with watching_this_process() as watched:
             outcome = _flow.run(planned, silent)
         events = list(read_events(outcome.report.parent))
     starts = [moment(event) for event in events if isinstance(event, StepStarted) and of(event)]
@@ -127,9 +146,19 @@ def measure(workers: int, steps: int, step_seconds: float) -> Measured:
     ready = sorted(starts)[min(workers, len(starts)) - 1]  # every worker has had its first step
     done = sum(end > ready for end in ends)
     last = max(ends)
-    during = [size for at, size in memory if at <= last]
-    after = max((size for at, size in memory if at > last), default=0)
-    return Measured(workers, done, step_seconds, last - ready, during, after)
+    within = [sample for sample in watched if ready <= sample.at <= last]
+    busy = 0.0
+    if len(within) > 1:
+        busy = (within[-1].busy - within[0].busy) / (within[-1].at - within[0].at)
+    return Measured(
+        workers=workers,
+        steps=done,
+        step_seconds=step_seconds,
+        seconds=last - ready,
+        busy_seconds=busy * (last - ready) / done,
+        memory=[sample.memory for sample in watched if sample.at <= last],
+        memory_after=max((sample.memory for sample in watched if sample.at > last), default=0),
+    )
 
 
 def of(event: StepStarted | StepDone) -> bool:
@@ -173,6 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--on", choices=("local", "ray"), default="local", help="the executor")
     parser.add_argument("--commit", type=float, default=0.5, help="seconds of a remote commit")
     parser.add_argument("--host", type=float, help="simulate only: the host's seconds a step")
     parser.add_argument("--tiny", action="store_true", help="its figures say nothing")
@@ -182,15 +212,18 @@ def main() -> None:
         return
     workers, steps = (2, 40) if options.tiny else (options.workers, options.steps)
     length = 0.1 if options.tiny else 2.0
-    print(f"Python {sys.version.split()[0]}, {psutil.cpu_count()} cores")
+    print(f"Python {sys.version.split()[0]}, {psutil.cpu_count()} cores, --on {options.on}")
 
-    found = measure(workers, 20 * workers, length)
+    found = measure(workers, 20 * workers, length, options.on)
     print(
         f"{workers} workers, steps of {length:g} s: efficiency {found.efficiency:.3f} over "
         f"{found.steps} steps"
     )
-    many = measure(2, steps, 0.0)
-    print(f"{steps:,} empty steps: {1000 * many.host_seconds:.2f} ms a step")
+    many = measure(2, steps, 0.0, options.on)
+    print(
+        f"{steps:,} empty steps on 2 workers: {1000 * many.host_seconds:.2f} ms a step, "
+        f"{1000 * many.busy_seconds:.2f} ms of the host's processor time"
+    )
     if len(many.memory) >= 10:
         tenth = len(many.memory) // 10
         early, late = (

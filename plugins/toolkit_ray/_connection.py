@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +69,9 @@ def _connect(ray: Any) -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="tk-ray-"))
     atexit.register(_shut_down, ray, folder)
-    with _home(folder):
+    with _home(folder), warnings.catch_warnings():
+        # Ray forks, to start its processes at once; LanceDB, which is loaded, warns in the fork
+        warnings.filterwarnings("ignore", "lancedb fork support")
         ray.init(
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,11 @@ from typing import Any
 from toolkit.executors.interface import WorkerEnd, WorkerRequest
 from toolkit.executors.protocol import Done, Failed, Hello, WorkerEvent, read_event
 
-from ._actor import ActorUpdate, WorkerActor
+from ._actor import DONE, INPUTS, JOBS, ActorUpdate, WorkerActor
 from ._params import RayParams
 
+Files = Mapping[str, bytes]
+"""Contents by file name."""
 WAIT_SECONDS = 1.0
 """How long an actor may wait for news before it answers that there are none."""
 CALL_SECONDS = 5.0
@@ -36,7 +39,7 @@ class RayWorker:
         self._ray, self._params, self._request, self._env = ray, params, request, dict(env)
         self._references: dict[str, Any] = {}
         self._opening: Mapping[str, Any] | None = None
-        self._folders: dict[str, tuple[str, Path]] = {}
+        self._folders: dict[str, tuple[Path, Path]] = {}
         """For each job in hand, the worker's private folder and the folder that the host reads."""
         self._stopped = False
         self._greeted = False
@@ -50,7 +53,7 @@ class RayWorker:
         params, reserved = self._params, self._params.reserved()
         folders: dict[str, str] = {}
         if params.where == "object_store":
-            folders = {str(self._request.jobs): "jobs", str(self._request.inputs): "inputs"}
+            folders = {str(self._request.jobs): JOBS, str(self._request.inputs): INPUTS}
             for number, path in enumerate(self._request.plugins):
                 folders[str(path)] = f"plugins/{number}/{path.name}"
         options: dict[str, Any] = {
@@ -83,23 +86,24 @@ class RayWorker:
     def _send(self, message: Mapping[str, Any]) -> None:
         files = {}
         if self._params.where == "object_store":
-            files = {path: self._reference(path) for path in _files_of(message)}
+            files = {path: self._content(path) for path in _files_of(message)}
         self._actor.send.remote(dict(message), files)
 
     def _with_private_folder(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Give each attempt a folder of its own, since a lost worker may go on writing."""
         job, public = message["job"], Path(message["folder"])
         private = str(public.parent / f".{job}-{uuid.uuid4().hex[:8]}")
-        self._folders[job] = (private, public)
+        self._folders[job] = (Path(private), public)
         return {**message, "folder": private}
 
-    def _reference(self, path: str) -> Any:
-        """The file in Ray's object store. Inputs shared by several jobs are put there once."""
+    def _content(self, path: str) -> Any:
+        """The bytes of a file, which travel with the message; of inputs that jobs share, a
+        reference to Ray's object store, into which they are put once.
+        """
+        if not Path(path).is_relative_to(self._request.inputs):
+            return Path(path).read_bytes()
         if path not in self._references:
-            reference = self._ray.put(Path(path).read_bytes())
-            if not Path(path).is_relative_to(self._request.inputs):
-                return reference
-            self._references[path] = reference
+            self._references[path] = self._ray.put(Path(path).read_bytes())
         return self._references[path]
 
     # --- from the worker ---
@@ -112,10 +116,12 @@ class RayWorker:
                 news = self._news()
                 if news is not None:
                     events.extend(self._new_events(news))
-            except self._lost_errors() as error:
+            except self._ray.exceptions.RayError as error:
                 yield from events
+                if not self._stopped and not isinstance(error, self._lost_errors()):
+                    raise
                 if self._stopped or self._greeted or self._starts >= STARTS:
-                    self._end = _loss(error)
+                    self._end = self._end or _loss(error)
                     return
                 self._restart()
                 continue
@@ -138,7 +144,7 @@ class RayWorker:
             self._after = number
             event = _as_event(record)
             if event is not None:
-                self._collect_tables(event)
+                self._collect_tables(event, number, news.results)
                 yield event
 
     def _restart(self) -> None:
@@ -172,28 +178,28 @@ class RayWorker:
             with (self._request.folder / f"{self.name}.log").open("ab") as file:
                 file.write(news.log)
 
-    def _collect_tables(self, event: WorkerEvent) -> None:
-        """Fetch the tables of a finished step, and have its private folder removed."""
+    def _collect_tables(
+        self, event: WorkerEvent, number: int, results: Mapping[int, Files]
+    ) -> None:
+        """Put the files of a finished step where the host reads them, `done.json` last."""
         self._greeted = self._greeted or isinstance(event, Hello)
         if not isinstance(event, Done | Failed) or event.job not in self._folders:
             return
         private, public = self._folders.pop(event.job)
-        if isinstance(event, Done):
-            self._fetch(private, public)
-        self._actor.forget.remote(private)
-
-    def _fetch(self, private: str, public: Path) -> None:
-        """Put the files of a finished step where the host reads them, `done.json` last."""
         if self._params.where == "shared":
-            for path in sorted(Path(private).glob("*.arrow")):
-                path.replace(public / path.name)
-            (Path(private) / "done.json").replace(public / "done.json")
-            return
-        files = self._ray.get(self._actor.files.remote(private), timeout=10 * UNAVAILABLE_SECONDS)
-        done = files.pop("done.json")
-        for name, data in files.items():
-            _write(public / name, data)
-        _write(public / "done.json", done)
+            if isinstance(event, Done):
+                _move(private, public)
+            shutil.rmtree(private, ignore_errors=True)
+        elif isinstance(event, Done):
+            files = results.get(number) or self._ask_files(number)
+            for name in sorted(files, key=lambda name: name == DONE):
+                _write(public / name, files[name])
+
+    def _ask_files(self, number: int) -> Files:
+        """The files of a job, which were too large for the answer with its event."""
+        asked = self._actor.files.remote(number)
+        files: Files = self._ray.get(asked, timeout=10 * UNAVAILABLE_SECONDS)
+        return files
 
     # --- the end ---
 
@@ -221,6 +227,12 @@ def _files_of(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _as_event(record: Mapping[str, Any]) -> WorkerEvent | None:
     return read_event(json.dumps(record))
+
+
+def _move(private: Path, public: Path) -> None:
+    """Move the files of a finished step, `done.json` last."""
+    for path in [*sorted(private.glob("*.arrow")), private / DONE]:
+        path.replace(public / path.name)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical
@@ -92,6 +93,7 @@ class Stage:
             return False
         return self.part.steps.sample_limit is not None or self.split_size() is not None
 
+    @cached_property
     def loaded_key(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
         loaded = None if self.model_replaced else self.model

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write the whole text: a new file is flushed to disk and renamed into place."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, *, flush: bool = True) -> None:
+    """Write the whole text: a new file is flushed to disk and renamed into place. Without `flush`,
+    a power failure (not a kill) may leave a file that is cut off.
+    """
+    write_bytes(path, text.encode(), flush=flush)
 
 
-def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> str:
+def write_bytes(path: Path, data: bytes | Iterable[bytes], *, flush: bool = True) -> str:
     """Write the whole file, from all its bytes or piece by piece, and return its SHA-256."""
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +30,8 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> str:
                 file.write(piece)
                 digest.update(piece)
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

@@ -5,15 +5,15 @@ Only the host commits. A step exists once its ledger row is written.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING
 
 from toolkit._run.events import RunEvent, StoreWaiting, now
 from toolkit._run.interrupts import Interrupts
 from toolkit._run.job_folder import collect
+from toolkit._run.job_folders import JobFolders
 from toolkit.errors import StepFailed
 from toolkit.ledger import StepRow
 
@@ -34,23 +34,19 @@ class Committer:
         self,
         plan: Plan,
         store: Store,
-        jobs: Path,
+        folders: JobFolders,
         interrupts: Interrupts,
         emit: Callable[[RunEvent], None],
     ) -> None:
-        self._plan, self._store, self._jobs = plan, store, jobs
+        self._plan, self._store, self._folders = plan, store, folders
         self._interrupts, self._emit = interrupts, emit
-
-    def job_folder(self, step: Step) -> Path:
-        """The folder where a worker puts a step's tables."""
-        return self._jobs / step.key
 
     def is_finished(self, step: Step) -> bool:
         """Whether a worker finished the step before the last stop and it was not committed."""
-        return collect(self.job_folder(step)) is not None
+        return collect(self._folders.of(step)) is not None
 
     def commit(self, steps: Sequence[tuple[Step, str]]) -> list[StepRow]:
-        """Commit finished steps, each with the worker that computed it, in one write, and remove
+        """Commit finished steps, each with the worker that computed it, in one write, and empty
         their job folders.
         """
         finished = [self._finished(step, worker) for step, worker in steps]
@@ -59,11 +55,11 @@ class Committer:
         rows = [row for row, _ in finished]
         del finished  # the files are mapped
         for step, _ in steps:
-            shutil.rmtree(self.job_folder(step), ignore_errors=True)
+            self._folders.empty(step)
         return rows
 
     def _finished(self, step: Step, worker: str) -> tuple[StepRow, Mapping[str, pa.Table]]:
-        folder = self.job_folder(step)
+        folder = self._folders.of(step)
         collected = collect(folder)
         if collected is None:
             raise StepFailed(
@@ -71,7 +67,7 @@ class Committer:
                 "the worker wrote. Examine the disk, then run again."
             )
         done, tables = collected
-        counts = {name: len(rows) for name, rows in tables.items()}
+        counts = {intern(name): len(rows) for name, rows in tables.items()}
         return self._row(step, worker, done["seconds"], counts), tables
 
     def record_state(self, state: str, note: str, queue: StepQueue, *, wait: bool = True) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from toolkit_store import Store
 
+SAMPLE_RANGE = "input.arrow"
+"""A step's range of the samples, in its job folder."""
 Rows = Mapping[str, Sequence[StepRow]]
 OVERLAPPING = ("activations", "streams")
 """Tables in which several stages may write the same row: activations do not depend on the selector
@@ -98,7 +100,7 @@ class InputFiles:
 
     def files(self, step: Step, needs: Rows, folder: Path) -> dict[str, list[str]]:
         """The files of a step's input tables; missing ones are written. Work that does not depend
-        on the step is done once per stage. `folder` has the files of this step only.
+        on the step is done once per stage. A file of this step only is written to its job folder.
         """
         stage = step.stage
         if stage.id not in self._tables:
@@ -109,8 +111,7 @@ class InputFiles:
     def _file(self, table: str, step: Step, needs: Rows, folder: Path) -> str:
         stage = step.stage
         if table == "samples" and step.first is not None and stage.over_samples():
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "samples.arrow"
+            path = folder / SAMPLE_RANGE
             if stage.id not in self._samples_of:
                 self._samples_of[stage.id] = self.samples(stage, needs)
             samples = self._samples_of[stage.id]

@@ -2,12 +2,13 @@
 it is complete.
 
 A worker writes `<table>.arrow` files and, last and by atomic rename, `done.json` with the rows and
-SHA-256 of each. A folder without a valid `done.json` is discarded; one with it can be committed
-even if the host that requested it is gone.
+SHA-256 of each. A folder without a valid `done.json` of its own step is discarded; one with it can
+be committed even if the host that requested it is gone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import queue
 import threading
@@ -26,14 +27,24 @@ if TYPE_CHECKING:
 
 DONE = "done.json"
 WAITING = 8
+SMALL_BYTES = 1 << 20
+"""Up to this size, a file is read: mapping it would take longer."""
 
 
 def read_arrow(path: Path) -> pa.Table:
-    """The rows of an Arrow IPC file, mapped and not copied."""
+    """The rows of an Arrow IPC file. A large file is mapped and not copied."""
     import pyarrow as pa
 
+    if path.stat().st_size <= SMALL_BYTES:
+        return _rows_in(path.read_bytes())
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
+
+
+def _rows_in(content: bytes) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.py_buffer(content)).read_all()
 
 
 class JobWriter:
@@ -76,7 +87,8 @@ class JobWriter:
             name: {"rows": count, "sha256": sha256_of(self._folder / f"{name}.arrow")}
             for name, count in self._counts.items()
         }
-        write_text(self._folder / DONE, json.dumps({"tables": files, **facts}, sort_keys=True))
+        text = json.dumps({"tables": files, **facts}, sort_keys=True)
+        write_text(self._folder / DONE, text, flush=False)  # the hashes tell what a crash cut off
         return dict(self._counts)
 
     def close(self) -> None:
@@ -131,15 +143,28 @@ def _mismatch(actual: pa.Schema, expected: pa.Schema) -> str:
 
 
 def collect(folder: Path) -> tuple[dict[str, Any], dict[str, pa.Table]] | None:
-    """The content of a finished job folder, or None if it is unfinished or a file does not match
-    its recorded hash.
+    """The content of a finished job folder, or None if it is unfinished, has the result of another
+    step, or a file does not match its recorded hash.
     """
     try:
         done = json.loads((folder / DONE).read_text())
+        if done["key"] != folder.name:
+            return None
+        tables: dict[str, pa.Table] = {}
         for name, file in done["tables"].items():
             table(name)
-            if sha256_of(folder / f"{name}.arrow") != file["sha256"]:
+            rows = _read_checked(folder / f"{name}.arrow", file["sha256"])
+            if rows is None:
                 return None
-        return done, {name: read_arrow(folder / f"{name}.arrow") for name in done["tables"]}
+            tables[name] = rows
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return done, tables
+
+
+def _read_checked(path: Path, sha256: str) -> pa.Table | None:
+    """The rows of a file with this hash, or None if it has another one."""
+    if path.stat().st_size > SMALL_BYTES:
+        return read_arrow(path) if sha256_of(path) == sha256 else None
+    content = path.read_bytes()
+    return _rows_in(content) if hashlib.sha256(content).hexdigest() == sha256 else None

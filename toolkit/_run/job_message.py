@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -47,10 +46,3 @@ def _of_stage(stage: Stage) -> dict[str, Any]:
         "identity": stage.model and asdict(stage.model.identity),
         "saes": stage.saes and stage.saes.job(),
     }
-
-
-def empty_folder(folder: Path) -> Path:
-    """An empty job folder, without files of an earlier attempt."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder

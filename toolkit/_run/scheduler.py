@@ -19,7 +19,8 @@ from toolkit._run.committer import Committer
 from toolkit._run.expansion import StageExpander
 from toolkit._run.inputs import InputFiles
 from toolkit._run.interrupts import Interrupts
-from toolkit._run.job_message import JobMessages, empty_folder
+from toolkit._run.job_folders import JobFolders
+from toolkit._run.job_message import JobMessages
 from toolkit._run.pending import URI_SECONDS, FinishedStep, PendingCommits
 from toolkit._run.retries import Retries
 from toolkit._run.run_folder import at_uri, resume_command
@@ -65,7 +66,8 @@ class Scheduler:
     def __post_init__(self) -> None:
         plan, store, folder = self.plan, self.store, self.folder
         self.queue = StepQueue(list(plan.stages))
-        self.committer = Committer(plan, store, folder / "jobs", self.interrupts, self.emit)
+        self._folders = JobFolders(folder / "jobs")
+        self.committer = Committer(plan, store, self._folders, self.interrupts, self.emit)
         self._inputs = InputFiles(store, folder / "inputs")
         self._batch_plans = BatchPlans(folder)
         self._messages = JobMessages()
@@ -144,7 +146,7 @@ class Scheduler:
             pool.start(self.queue.waiting(executor) + busy)
             while (entry := self.queue.next_step(executor)) is not None:
                 step, reason = entry
-                slot = pool.idle(step.stage.loaded_key())
+                slot = pool.idle(step.stage.loaded_key)
                 if slot is None:
                     break
                 self.queue.start(executor)
@@ -155,10 +157,10 @@ class Scheduler:
         chosen = self._batch_plans.fix(stage, lambda cpu: pool.free_memory(slot, on_cpu=cpu))
         if chosen is not None:
             self.emit(chosen)
-        folder = empty_folder(self.committer.job_folder(step))
-        inputs = self._inputs.files(step, self.queue.rows_of(stage.needs), folder / "in")
+        folder = self._folders.make(step)
+        inputs = self._inputs.files(step, self.queue.rows_of(stage.needs), folder)
         message = self._messages.make(step, folder, inputs, self._batch_plans.of(stage))
-        pool.give(slot, message, stage.loaded_key())
+        pool.give(slot, message, stage.loaded_key)
         self.emit(ev.StepStarted(**step_fields(step), worker=slot.worker.name, reason=reason))
 
     # --- taking events ---

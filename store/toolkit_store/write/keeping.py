@@ -19,6 +19,7 @@ from toolkit.ledger import StepRow
 from toolkit.tables import DATA_TABLES, TABLES
 from toolkit_store.file_record import Damaged
 from toolkit_store.filters import among
+from toolkit_store.heap import release_free_memory
 from toolkit_store.location import Location
 from toolkit_store.locks import InUse
 from toolkit_store.write import ledger
@@ -60,6 +61,7 @@ class TableWriter:
             self._database.join(name)
             with suppress(InUse), self._location.alone(0):
                 self._remove_old(name, reindexing=False)
+            release_free_memory()
         self._database.append(name, batch)
 
     def delete(self, name: str, where: str) -> None:

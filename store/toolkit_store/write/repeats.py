@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     """Both hashes of some keys, in the order of the first."""
 
 _SEEDS = (1, 2)
+FEW_ROWS = 64
+"""Up to so many rows are compared in Python, which takes less time than starting a query."""
 
 
 class Keys:
@@ -47,6 +49,8 @@ class Keys:
     def _refuse_within(self, keys: pa.Table) -> None:
         import pyarrow.compute as pc
 
+        if keys.num_rows <= FEW_ROWS and not _has_repeats(keys):
+            return
         counts = keys.group_by(keys.column_names).aggregate([([], "count_all")])
         repeated = counts.filter(pc.greater(counts["count_all"], 1))
         if repeated.num_rows:
@@ -73,6 +77,11 @@ class Keys:
             f"Table '{self._name}': the row {row} occurs {times} times in one step ({rows} such "
             f"rows). The columns {', '.join(key)} must make a row unique."
         )
+
+
+def _has_repeats(keys: pa.Table) -> bool:
+    rows = list(zip(*(column.to_pylist() for column in keys.columns), strict=True))
+    return len(set(rows)) < len(rows)
 
 
 def _hashes(keys: pa.Table) -> Run:

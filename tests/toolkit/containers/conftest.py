@@ -7,6 +7,7 @@ stand-in for NVIDIA's hook, which accepts requests for GPUs.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 
 ENGINE, WITH_GPUS = "TOOLKIT_TEST_ENGINE", "TOOLKIT_TEST_ENGINE_GPU"
 WHEELHOUSE = "TOOLKIT_TEST_WHEELHOUSE"
+APPTAINER = "TOOLKIT_TEST_APPTAINER"
+QUICKLY = "-Xcompression-level 1"
 
 
 def _engine(variable: str) -> str:
@@ -100,3 +103,43 @@ def image_on_engine_with_gpus(image: Path) -> Path:
         assert target.images.get(pinned.image).id == pinned.image
         target.close()
     return image
+
+
+@pytest.fixture
+def apptainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real program, first on the PATH."""
+    if APPTAINER not in os.environ:
+        pytest.skip(
+            f"no Apptainer of the tests' own ({APPTAINER}); `nox -s containers` installs one"
+        )
+    monkeypatch.setenv("PATH", f"{os.environ[APPTAINER]}:{os.environ['PATH']}")
+    assert shutil.which("apptainer") == f"{os.environ[APPTAINER]}/apptainer"
+
+
+@pytest.fixture(scope="session")
+def locks_with_files() -> dict[Path, Path]:
+    """Locks whose image has been exported: writing a file takes a minute or two."""
+    return {}
+
+
+@pytest.fixture
+def exported(
+    apptainer: None,
+    engine: Any,
+    image: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    toolkit: Any,
+    locks_with_files: dict[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The CPU image as a file, which the lock names from then on; the lock."""
+    if image not in locks_with_files:
+        folder = tmp_path_factory.mktemp("sif")
+        lock = Path(shutil.copy(image, folder))
+        settings = {"TOOLKIT_IMAGES": str(lock), "APPTAINER_MKSQUASHFS_ARGS": QUICKLY}
+        result = toolkit.run("images", "export", "cpu", folder / "cpu.sif", **settings)
+        assert result.returncode == 0, result.stderr
+        assert sorted(path.name for path in folder.iterdir()) == ["cpu.sif", "images.yaml"]
+        locks_with_files[image] = lock
+    monkeypatch.setenv("TOOLKIT_IMAGES", str(locks_with_files[image]))
+    return locks_with_files[image]

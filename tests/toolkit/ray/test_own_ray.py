@@ -52,6 +52,7 @@ def test_a_run_on_a_ray_of_its_own_leaves_the_tables_of_a_local_run_and_its_toke
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    assert b"Warning" not in ended.stderr
     token = told.read_bytes()
     assert len(token) == 64
     assert token not in ended.stdout + ended.stderr

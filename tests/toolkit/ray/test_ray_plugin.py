@@ -11,8 +11,9 @@ import pytest
 
 from toolkit.errors import BadInput
 from toolkit.executors.interface import WorkerEnd, WorkerRequest
+from toolkit.executors.protocol import Done
 from toolkit_ray import _connection, _start
-from toolkit_ray._actor import WorkerActor
+from toolkit_ray._actor import WorkerActor, _LocalFolders
 from toolkit_ray._params import RayParams
 
 
@@ -139,3 +140,61 @@ def test_news_are_kept_until_the_host_has_them(tmp_path):
     finally:
         actor.stop(True)
     assert not actor._scratch.exists()
+
+
+@pytest.mark.ray
+def test_results_travel_with_their_event_and_are_removed_when_the_host_has_them(
+    tmp_path, monkeypatch
+):
+    """Small results are in the answer; larger ones are asked for; both stay until the next call."""
+    (tmp_path / "jobs" / "k1").mkdir(parents=True)
+    actor = WorkerActor("w", {}, {str(tmp_path / "jobs"): "jobs"}, False)
+    folder = actor._scratch / "jobs" / ".k1-0"
+    inputs = actor._scratch / "jobs" / "k1"
+    try:
+        job = {
+            "type": "job",
+            "job": "k1",
+            "folder": str(tmp_path / "jobs" / ".k1-0"),
+            "kind": "stage",
+            "part": "no.such",
+        }
+        open_message = {"type": "open", "plugins": [], "secrets": {}}
+        actor.send(open_message, {})
+        actor.send(job, {str(tmp_path / "jobs" / "k1" / "input.arrow"): b"rows"})
+        assert (inputs / "input.arrow").read_bytes() == b"rows"
+        number = ended(actor, "failed")
+        assert folder.is_dir()
+        actor.news(number, 0, 0.0)
+        assert not folder.exists()
+        assert inputs.exists(), "the job may be tried again"
+
+        folder.mkdir()
+        (folder / "done.json").write_text("{}")
+        (folder / "samples.arrow").write_bytes(b"rows")
+        done = Done(job="k1", seconds=0.0, rows={})
+        actor._jobs["k1"] = _LocalFolders(folder, inputs)
+        monkeypatch.setattr(actor._worker, "events", lambda: iter([done]))
+        monkeypatch.setattr(actor._worker, "stop", lambda **now: WorkerEnd("exit status 0"))
+        actor._events.clear()
+        actor._listen()
+        files = {"done.json": b"{}", "samples.arrow": b"rows"}
+        assert actor.news(0, 0, 0.0).results == {1: files}
+        monkeypatch.setattr("toolkit_ray._actor.MAX_RESULTS", 3)
+        assert actor.news(0, 0, 0.0).results == {}
+        assert actor.files(1) == files
+        actor.news(1, 0, 0.0)
+        assert not folder.exists()
+        assert not inputs.exists()
+    finally:
+        monkeypatch.undo()
+        actor.stop(True)
+    assert actor.news(1, 0, 0.0).log == b"", "a call may come after the end"
+
+
+def ended(actor: WorkerActor, kind: str) -> int:
+    """The number of the event of this kind, once it is there."""
+    while True:
+        for number, event in actor.news(0, 0, 60.0).events:
+            if event["event"] == kind:
+                return number

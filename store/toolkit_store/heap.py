@@ -1,0 +1,14 @@
+"""The C library's heap. LanceDB frees what it used for a commit in small pieces, and glibc keeps
+them: in a run of 10,000 steps a third of the memory that the process seems to gain is free.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+
+
+def release_free_memory() -> None:
+    """Give free memory back to the system, where the C library can (glibc)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
