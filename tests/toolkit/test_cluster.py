@@ -76,6 +76,20 @@ def test_what_a_cluster_would_refuse_or_lose_is_not_rendered(image, store, messa
     assert "KEY:word" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", ["nowhere", "slurm", "big"])
+def test_a_stage_on_an_executor_that_pods_do_not_have_is_refused(name, toolkit, toy):
+    spec = toy()
+    text = spec.read_text().replace("- id: groups\n", f"- id: groups\n  on: {name}\n")
+    spec.write_text(text + "executors: {big: {uses: slurm}, small: {uses: ray}}\n")
+    options = ("--kind", "kuberay", "--image", "image", "--claim", "disk")
+    done = toolkit.run("cluster", "render", spec, *options)
+    assert done.returncode == 2
+    assert f"stages.1.on: The pods have no executor '{name}'" in done.stderr
+    assert "local, ray, small" in done.stderr
+    spec.write_text(spec.read_text().replace(f"on: {name}", "on: small"))
+    assert toolkit.run("cluster", "render", spec, *options).returncode == 0
+
+
 def test_each_executor_that_uses_ray_has_a_group_of_workers(toolkit, toy):
     spec = toy()
     small = "Small_1: {uses: ray, with: {workers: 2, threads: 1}}"

@@ -77,6 +77,19 @@ def test_a_uri_is_written_to_once_in_two_seconds(clock: list[float]) -> None:
     assert write(waiting, clock) == 2
 
 
+def test_many_short_steps_do_not_write_to_a_uri_more_often(clock: list[float]) -> None:
+    waiting = PendingCommits(URI_SECONDS)
+    waiting.add(finished())
+    write(waiting, clock, 0.5)
+    for _ in range(3 * TOGETHER):
+        waiting.add(finished())
+    assert not waiting.is_overdue()
+    assert waiting.seconds_left(is_busy=True) == pytest.approx(URI_SECONDS - 0.5)
+    clock[0] += URI_SECONDS - 0.5
+    assert waiting.is_overdue()
+    assert write(waiting, clock) == 3 * TOGETHER
+
+
 def test_steps_do_not_wait_for_ever_while_workers_talk(clock: list[float]) -> None:
     waiting = PendingCommits(0.0)
     waiting.add(finished())

@@ -131,6 +131,31 @@ def test_a_wrong_value_is_named_as_the_sweep_has_it(toy, path, values, message):
     assert not re.search(r"stages\.\d", str(error.value)), str(error.value)
 
 
+def test_a_stage_with_the_name_of_a_variant_is_refused(toy):
+    spec = toy()
+    text = spec.read_text().replace("id: groups", "id: features-2")
+    spec.write_text(text + "sweep: {stages.features.with.active: [2, 3]}\n")
+    with pytest.raises(SpecError, match=r"The variants of stage 'features' get .*features-2"):
+        load_spec(spec)
+
+
+def test_another_spec_needs_a_variant_by_its_name(toy, swept):
+    path = swept(stages__features__with__active=[2, 3])
+    needs = [{"spec": path.name, "stage": name} for name in ("features-2", "samples")]
+    stage = {"id": "groups", "uses": "compare.means", "needs": needs, "with": {"by": "group"}}
+    other = path.with_name("other.yaml")
+
+    def planned() -> list[str]:
+        other.write_text(yaml.safe_dump({"version": 1, "name": "other", "stages": [stage]}))
+        plan = _flow.plan(str(other), RunOptions(store=str(path.parent / "store")))
+        return [stage.id for stage in plan.plan.stages]
+
+    assert planned() == ["toy/samples", "toy/features-2", "groups"]
+    needs[0]["stage"] = "features"
+    with pytest.raises(SpecError, match=r"no stage 'features'.*features-1, features-2"):
+        planned()
+
+
 def test_one_run_computes_shared_steps_once(toolkit, swept):
     axes = {"stages__features__with__active": [2, 3], "stages__groups__seed": [1, 2]}
     path = swept(**axes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit._plugins.registry import Parts
+    from toolkit._spec.load import LoadedSpec
     from toolkit.parts import ExecutorPart
 
 SPEC_FOLDER, STORE_FOLDER = "/toolkit/spec", "/toolkit/store"
@@ -53,6 +55,7 @@ def render(spec: Path, kind: str, image: str, claim: str | None, store: str | No
     part = _cluster_executor(parts)
     assert part.cluster_job is not None
     executors = bind_uses(loaded, parts, part)
+    _check_stages(loaded, parts, part, executors)
     request = ClusterRequest(
         name=name,
         image=image,
@@ -92,6 +95,26 @@ def _check_names(image: str, claim: str | None, store: str | None) -> None:
                 "s3://bucket/store, or name a volume with --claim."
             )
         check_uri(store)
+
+
+def _check_stages(
+    loaded: LoadedSpec, parts: Parts, part: ExecutorPart, executors: Iterable[str]
+) -> None:
+    """Refuse a stage on an executor that the pods do not have, such as a batch system."""
+    from toolkit._plan.executors import bind_uses
+    from toolkit._spec.defaults import DEFAULT_EXECUTOR
+    from toolkit.errors import SpecError, choices
+
+    here = parts.get("executor", DEFAULT_EXECUTOR)
+    assert isinstance(here, type(part))
+    allowed = {*executors, *bind_uses(loaded, parts, here)}
+    for number, stage in enumerate(loaded.spec.stages):
+        if stage.on is not None and stage.on not in allowed:
+            raise SpecError(
+                f"{loaded.field(('stages', number, 'on'))}: The pods have no executor "
+                f"'{stage.on}'. Name one that uses {part.name} or {here.name}: "
+                f"{choices(sorted(allowed))}."
+            )
 
 
 def _cluster_executor(parts: Parts) -> ExecutorPart:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit.executors.protocol import Done
 
 TOGETHER = 64
-"""Steps that are committed together at most."""
+"""With so many, steps no longer wait for others; at a URI they still wait for its interval."""
 URI_SECONDS = 2.0
 """Seconds from one commit to the next at a URI."""
 WRITE_SHARE = 4.0
@@ -66,8 +66,10 @@ class PendingCommits:
 
     def is_overdue(self) -> bool:
         """Whether they have to be committed now, before other events of workers."""
-        waited = time.monotonic() - max(self._since, self._last + self.interval)
-        return len(self.steps) >= TOGETHER or bool(self.steps and waited > CHATTER_SECONDS)
+        now, allowed = time.monotonic(), self._last + self.interval
+        if not self.steps or now < allowed:
+            return False
+        return len(self.steps) >= TOGETHER or now - max(self._since, allowed) > CHATTER_SECONDS
 
     @contextmanager
     def writing(self) -> Iterator[list[FinishedStep]]:

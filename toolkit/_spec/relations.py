@@ -10,6 +10,7 @@ from pathlib import Path
 from toolkit._spec.overlay import label
 from toolkit._spec.problems import there
 from toolkit._spec.spec import EXAMINE, SOURCE, From, PartRef, Spec, StageSpec
+from toolkit._spec.sweep import swept
 from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml
 from toolkit.errors import SpecError, nearest
 
@@ -118,7 +119,7 @@ def check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str]) 
                 "Remove one of the references."
             )
         try:
-            other = load_yaml(Path(target)).root
+            other = swept(load_yaml(Path(target)).root)
         except SpecError as error:
             raise SpecError(f"{where}: {error}") from None
         _check_stage(

@@ -77,6 +77,7 @@ def _expand(root: Node) -> tuple[Node, list[SweepPoint]]:
         )
         for combination, of_point in zip(combinations, numbers, strict=True)
     ]
+    _check_names(root, variants)
     stages = [
         _named(content, id, number, variants)
         for id, those in variants.items()
@@ -185,6 +186,18 @@ class _Numbering:
 
 def _plain(root: Node, key: str) -> Any:
     return plain(root.value[key]) if key in root.value else None
+
+
+def _check_names(root: Node, variants: Mapping[str, _Variants]) -> None:
+    """Refuse a spec that has a stage of the name that a variant of another gets."""
+    for id, those in variants.items():
+        for number in range(1, len(those.contents) + 1):
+            if (name := _name(id, number, variants)) != id and name in variants:
+                raise SpecError(
+                    f"{root.value['sweep'].location}: sweep: The variants of stage '{id}' get the "
+                    f"names {id}-1 to {id}-{len(those.contents)}, and the spec has a stage "
+                    f"'{name}'. Give that one another id."
+                )
 
 
 def _name(id: str, number: int, variants: Mapping[str, _Variants]) -> str:
