@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import secrets
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -32,6 +34,12 @@ that of its node, to which its servers bind; without it they listen on every int
 NO_CLOUD = "provider: {type: local}\n"
 """Without this file in its HOME, the head node queries a cloud's metadata service."""
 OBJECT_STORE_BYTES = 512 << 20
+ANSWER_SECONDS = 10.0
+"""How long a cluster may take to answer at its address."""
+ADDRESS = re.compile(
+    r"(?:ipv[46]:)?(?:\b\d{1,3}(?:\.\d{1,3}){3}\b|\[[0-9a-f:]*:[0-9a-f:]*\])(?::\d+)?", re.I
+)
+"""An address of a node in a text."""
 
 
 def connect() -> Any:
@@ -59,13 +67,15 @@ def _settings() -> dict[str, str]:
 
 def is_local() -> bool:
     """Whether Ray runs on this machine, for this process alone."""
-    return not os.environ.get("RAY_ADDRESS")
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
 
 def _connect(ray: Any) -> None:
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if not is_local():
-        ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
+        address = os.environ["RAY_ADDRESS"]
+        _check_address(address)
+        ray.init(address=address, **quiet)
         return
     folder = Path(tempfile.mkdtemp(prefix="tk-ray-"))
     atexit.register(_shut_down, ray, folder)
@@ -101,13 +111,35 @@ def _home(folder: Path) -> Iterator[None]:
             os.environ["HOME"] = before
 
 
-def _refusal(error: Exception) -> str:
-    """Why there is no connection. The address is left out, since it must not be recorded."""
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing answers: Ray would try for a quarter of an hour."""
+    if "://" in address:
+        raise ValueError(
+            "RAY_ADDRESS is that of a Ray Client server; name the head's own port, as HOST:6379"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # a word of Ray's, such as `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"nothing answers at RAY_ADDRESS ({error})") from None
+
+
+def without_addresses(text: str) -> str:
+    """A text of Ray's in one line, without the addresses of nodes, which must not be recorded."""
+    text = " ".join(text.split())
     address = os.environ.get("RAY_ADDRESS", "")
-    reason = " ".join(str(error).split())
-    if address:
-        reason = reason.replace(address, "RAY_ADDRESS")
+    for known in (address, address.rpartition(":")[0]):
+        if len(known) > 1:
+            text = text.replace(known, "RAY_ADDRESS")
+    return ADDRESS.sub("ADDRESS", text).rstrip(".")
+
+
+def _refusal(error: Exception) -> str:
+    """Why there is no connection."""
     return (
-        f"There is no connection to Ray: {reason}. RAY_ADDRESS names the cluster (`ray status` on "
-        "its head tells whether it runs); without it Ray starts on this machine."
+        f"There is no connection to Ray: {without_addresses(str(error))}. RAY_ADDRESS names the "
+        "cluster (`ray status` on its head tells whether it runs); without it Ray starts on this "
+        "machine."
     )

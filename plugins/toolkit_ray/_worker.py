@@ -15,6 +15,7 @@ from toolkit.executors.interface import WorkerEnd, WorkerRequest
 from toolkit.executors.protocol import Done, Failed, Hello, WorkerEvent, read_event
 
 from ._actor import DONE, INPUTS, JOBS, ActorUpdate, WorkerActor
+from ._connection import without_addresses
 from ._params import RayParams
 
 Files = Mapping[str, bytes]
@@ -135,7 +136,12 @@ class RayWorker:
     def _lost_errors(self) -> tuple[type[Exception], ...]:
         """The errors for a lost actor: it died, or its node was out of memory."""
         errors = self._ray.exceptions
-        return errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError
+        return (
+            errors.RayActorError,
+            errors.OutOfMemoryError,
+            errors.ObjectLostError,
+            errors.RuntimeEnvSetupError,
+        )
 
     def _new_events(self, news: ActorUpdate) -> Iterator[WorkerEvent]:
         """Yield the new events, each after the tables of its finished step are fetched."""
@@ -247,5 +253,8 @@ def _loss(error: Exception) -> WorkerEnd:
         text = "out of memory: its node ran low on memory, and Ray ended its actor"
         return WorkerEnd(text, out_of_memory=True)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "RuntimeEnvSetup" in type(error).__name__:
+        reason = without_addresses(lines[-1] if lines else "")[:300].rstrip(".")
+        return WorkerEnd(f"its runtime_env cannot be set up: {reason}")
     words = next((line for line in lines if "cause" in line.lower()), lines[0] if lines else "")
-    return WorkerEnd(f"its actor was lost: {words}"[:300])
+    return WorkerEnd(f"its actor was lost: {without_addresses(words)}"[:300])

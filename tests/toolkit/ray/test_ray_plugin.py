@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from toolkit.errors import BadInput
 from toolkit.executors.interface import WorkerEnd, WorkerRequest
 from toolkit.executors.protocol import Done
-from toolkit_ray import _connection, _start
+from toolkit_ray import _connection, _start, _worker
 from toolkit_ray._actor import WorkerActor, _LocalFolders
 from toolkit_ray._params import RayParams
 
@@ -100,6 +101,46 @@ def test_a_refusal_does_not_hold_the_address(monkeypatch):
     message = _connection._refusal(ConnectionError("nothing listens at 10.1.2.3:6379"))
     assert "10.1.2.3" not in message
     assert "RAY_ADDRESS" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GCS at 192.0.2.2:1 is gone",
+        "the actor is unavailable: ipv4:192.0.2.2:4567: Broken pipe",
+        "Ray cluster at [fe80::1:2]:6379, ipv6:[fe80::1:2]:80",
+        "ip=192.0.2.2, node id abc",
+        "head.example:6379 does not answer, nor head.example",
+    ],
+)
+def test_no_address_stays_in_a_text(monkeypatch, text):
+    monkeypatch.setenv("RAY_ADDRESS", "head.example:6379")
+    cleaned = _connection.without_addresses(text)
+    assert "ADDRESS" in cleaned
+    for secret in ("192.0.2.2", "fe80", "head.example", "4567"):
+        assert secret not in cleaned
+    assert _connection.without_addresses("version 2.60.0 took 1:30.") == "version 2.60.0 took 1:30"
+
+
+def test_an_address_at_which_nothing_answers_is_refused_at_once():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        with pytest.raises(ConnectionError, match="nothing answers at RAY_ADDRESS") as caught:
+            _connection._check_address(f"127.0.0.1:{port}")
+        assert "127.0.0.1" not in str(caught.value)
+        free.listen()
+        _connection._check_address(f"127.0.0.1:{port}")
+    _connection._check_address("auto")
+    with pytest.raises(ValueError, match="Ray Client"):
+        _connection._check_address("ray://head:10001")
+
+
+def test_a_runtime_env_that_cannot_be_set_up_is_named():
+    error = type("RuntimeEnvSetupError", (Exception,), {})(
+        "Failed\n\nTraceback\nValueError: no conda.\n"
+    )
+    assert _worker._loss(error).text == "its runtime_env cannot be set up: ValueError: no conda"
 
 
 def test_a_dry_run_does_not_import_ray(toy):
