@@ -218,7 +218,7 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
 def test_a_step_that_runs_out_of_memory_is_tried_again_with_smaller_batches(
     toolkit, toy, tmp_path, fits, attempts
 ):
-    (tmp_path / "hungry.py").write_text(_HUNGRY.replace("FITS", str(fits)))
+    (tmp_path / "hungry.py").write_text(HUNGRY.replace("FITS", str(fits)))
     spec = toy()
     spec.write_text(spec.read_text().replace("extract.hash", "extract.hungry"))
     result = toolkit.run("run", spec, "--plugin", tmp_path / "hungry.py")
@@ -231,7 +231,7 @@ def test_a_step_that_runs_out_of_memory_is_tried_again_with_smaller_batches(
 
 
 def test_a_step_that_fits_in_no_batch_fails_and_says_so(toolkit, toy, tmp_path):
-    (tmp_path / "hungry.py").write_text(_HUNGRY.replace("FITS", "0"))
+    (tmp_path / "hungry.py").write_text(HUNGRY.replace("FITS", "0"))
     spec = toy()
     spec.write_text(spec.read_text().replace("extract.hash", "extract.hungry"))
     result = toolkit.run("run", spec, "--plugin", tmp_path / "hungry.py")
@@ -242,7 +242,7 @@ def test_a_step_that_fits_in_no_batch_fails_and_says_so(toolkit, toy, tmp_path):
     )
 
 
-_HUNGRY = """
+HUNGRY = """
 from toolkit import hookimpl
 from toolkit.parts import Estimates, StagePart, Steps
 from toolkit_toy._parts import Hash, extract_hash

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.toolkit.test_run import HUNGRY
 from toolkit_store import open_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -344,6 +345,18 @@ def test_a_node_out_of_memory_is_reported(toolkit, spec, three_nodes):
     three_nodes.lose(full)
     assert refused.returncode == 3, refused.stderr
     assert "out of memory: its node ran low on memory, and Ray ended its actor" in refused.stderr
+
+
+def test_a_step_that_runs_out_of_memory_is_tried_again_with_smaller_batches(
+    toolkit, spec, three_nodes, tmp_path
+):
+    plugin = tmp_path / "hungry.py"
+    plugin.write_text(HUNGRY.replace("FITS", "8"))
+    path = spec(seconds=0.0, workers=1)
+    path.write_text(path.read_text().replace("extract.hash", "extract.hungry"))
+    done = run(toolkit, path, three_nodes, "--plugin", str(plugin))
+    assert done.returncode == 0, done.stderr
+    assert "out of memory; its batches are halved: rows 8 on ray-0" in done.stderr
 
 
 def test_what_no_node_has_is_refused(toolkit, spec, three_nodes):
