@@ -90,6 +90,25 @@ def test_many_short_steps_do_not_write_to_a_uri_more_often(clock: list[float]) -
     assert write(waiting, clock) == 3 * TOGETHER
 
 
+def test_recovered_steps_are_written_to_a_uri_no_more_often(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(pending.time, "sleep", sleep)
+    waiting = PendingCommits(URI_SECONDS)
+    for _ in range(3):
+        with waiting.recovering():
+            clock[0] += 0.5
+    assert slept == [0.0, URI_SECONDS - 0.5, URI_SECONDS - 0.5]
+    waiting.add(finished())
+    assert waiting.seconds_left(is_busy=False) == URI_SECONDS - 0.5
+
+
 def test_steps_do_not_wait_for_ever_while_workers_talk(clock: list[float]) -> None:
     waiting = PendingCommits(0.0)
     waiting.add(finished())

@@ -76,8 +76,22 @@ class PendingCommits:
         """All waiting steps, in order, to be written inside the block; the interval begins
         again.
         """
-        began, taken, self.steps = time.monotonic(), self.steps, []
-        self._last = began
-        yield taken
+        taken, self.steps = self.steps, []
+        with self._timing():
+            yield taken
+
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Steps of an earlier run are written inside the block, once the interval is over, which
+        then begins again.
+        """
+        time.sleep(self.seconds_left(is_busy=False))
+        with self._timing():
+            yield
+
+    @contextmanager
+    def _timing(self) -> Iterator[None]:
+        self._last = began = time.monotonic()
+        yield
         self._last = time.monotonic() if not self.interval else began
         self._write_seconds = time.monotonic() - began

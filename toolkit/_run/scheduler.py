@@ -107,7 +107,7 @@ class Scheduler:
                 return
             if self.interrupts.count > 1:
                 return
-            if self._pending.is_overdue() or (stopping and self._pending.steps):
+            if self._pending.is_overdue():
                 self.results.commit_pending()
             else:
                 self._take_event()

@@ -47,7 +47,8 @@ class StepResults:
         ]
         for start in range(0, len(finished), TOGETHER):
             batch = finished[start : start + TOGETHER]
-            self._commit([(step, "an earlier worker") for step in batch])
+            with self.pending.recovering():
+                self._commit([(step, "an earlier worker") for step in batch])
             for step in batch:
                 self.emit(ev.StepRecovered(**step_fields(step)))
         return {step.key for step in finished}
