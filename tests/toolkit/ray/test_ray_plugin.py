@@ -102,6 +102,7 @@ def test_a_refusal_does_not_hold_the_address(monkeypatch):
     assert "RAY_ADDRESS" in message
 
 
+@pytest.mark.slow
 def test_a_dry_run_does_not_import_ray(toy):
     spec = toy()
     spec.write_text(spec.read_text() + "executors: {ray: {gpus: 0.5, labels: {zone: a}}}\n")
