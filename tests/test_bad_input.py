@@ -88,6 +88,7 @@ def test_truncated_sae(toolkit, spec, tmp_path):  # noqa: F811
     assert f"{file} is cut off" in refused(toolkit, spec(saes=saes_at(saes, layers=[1])))
 
 
+@pytest.mark.slow
 def test_saes_of_another_width(toolkit, spec, tmp_path):  # noqa: F811
     from toolkit.testing.planted import build_planted
 

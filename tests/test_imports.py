@@ -42,6 +42,7 @@ def heavy_after(*args: str, cwd: Path) -> list[str]:
     return line.split()[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [

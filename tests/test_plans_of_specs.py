@@ -24,6 +24,7 @@ def plan(name: str, store: Path, capsys: pytest.CaptureFixture[str], *sets: str)
     return answer
 
 
+@pytest.mark.slow
 def test_the_same_samples_by_two_routes_count_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,6 +41,7 @@ def test_the_same_samples_by_two_routes_count_once(
         assert total["disk"] == sum(row[of]["disk"] for row in rows.values() if row[of])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["exp2_patching_l1_31", "exp2_as_published", "exp5_persistent", "exp2_steering"]
 )

@@ -164,6 +164,7 @@ def test_a_plan_of_the_published_models_needs_no_files_and_no_network(
     assert total["memory"] > weights.get(name, 8_030_261_248 * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("name", [*STUDIES, "quickstart.yaml"])
 def test_every_stage_of_a_plan_has_a_cost_that_is_known(toolkit: Toolkit, name: str) -> None:  # noqa: F811

@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,7 @@ class RayWorker:
             reference = self._actor.news.remote(self._after, self._log_from, WAIT_SECONDS)
             try:
                 while not self._stopped:
-                    ready, _ = self._ray.wait([reference], timeout=CALL_SECONDS)
-                    if ready:
+                    with suppress(self._ray.exceptions.GetTimeoutError):
                         news: ActorUpdate = self._ray.get(reference, timeout=CALL_SECONDS)
                         return news
             except self._ray.exceptions.ActorUnavailableError:

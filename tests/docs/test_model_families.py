@@ -12,6 +12,7 @@ import torch
 from tests.plugins.toolkit_hf.families import FAMILIES, build
 
 
+@pytest.mark.slow
 def test_a_family_in_python_runs_as_it_is_written(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

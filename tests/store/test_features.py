@@ -134,12 +134,14 @@ PLACES = st.tuples(
 STEPS = st.lists(st.dictionaries(PLACES, ENTRIES, max_size=8), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(STEPS)
 def test_answers_are_those_of_a_dictionary(steps: list[Model]) -> None:
     check_answers(steps)
 
 
+@pytest.mark.slow
 def test_more_than_a_block_is_asked_for() -> None:
     check_answers([{("A", f"s{number}", 0): {1: float(number % 4)} for number in range(25)}])
 

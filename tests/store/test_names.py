@@ -113,6 +113,7 @@ def check_address(name: str) -> None:
         parse(name)
 
 
+@pytest.mark.slow
 def test_names_find_themselves_alone(store: Store) -> None:
     check(store, generated(150))
 

@@ -56,6 +56,7 @@ def decoder(seed: int) -> np.ndarray:
     return rows
 
 
+@pytest.mark.slow
 def test_answers_are_near_the_exact_ones(store: Store) -> None:
     view, rows = viewed(store), decoder(0)
     assert project(store, "A", "hash of A", FEATURES, slices(rows), DIMS)

@@ -317,6 +317,7 @@ def test_a_lease_whose_taking_was_not_answered_is_held(uri: str, answer: str | N
     taken(uri, 0).let_go()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_holder_that_lives_keeps_the_lease(uri: str) -> None:
     open_store(uri, create=True)
@@ -329,6 +330,7 @@ def test_a_holder_that_lives_keeps_the_lease(uri: str) -> None:
     hold.let_go()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_holder_that_is_silent_loses_the_lease_and_finds_out(uri: str) -> None:
     store = open_store(uri, create=True)

@@ -147,6 +147,7 @@ def test_no_quoting_hides_a_call_that_reads_files(
     assert "polars" not in str(caught.value), "it got past the guard"
 
 
+@pytest.mark.slow
 def test_ten_thousand_statements_read_nothing_else_and_end_well(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +194,7 @@ def test_what_passes_consists_of_known_words_alone(text: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_long_statements_do_not_end_the_process() -> None:
     """Each as deep as is let through: what breaks the stack ends the process, so it has one of its
     own.

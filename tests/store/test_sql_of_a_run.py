@@ -244,6 +244,7 @@ COMPARED += (
 )
 
 
+@pytest.mark.slow
 def test_any_where_has_the_answer_of_a_frame_in_memory(view: RunView) -> None:
     rng = random.Random(8)
     whole = pl.DataFrame(view.store.read("features", ["f"]))

@@ -190,6 +190,7 @@ def check_two_and_two(where: Path | str, undisturbed: dict[str, str]) -> None:
     assert store.check().problems == []
 
 
+@pytest.mark.slow
 def test_writer_waits_and_says_for_whom_and_since_when(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", create=True)
     hold = (
@@ -346,6 +347,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk_is_reported_and_survived(small_disk: Path, tmp_path: Path) -> None:
     store, calm = (
         open_store(small_disk / "store", create=True),

@@ -121,6 +121,7 @@ def test_files_of_a_cut_off_write_are_noted_and_taken_up(store: Store) -> None:
 # --- compact and gc ---
 
 
+@pytest.mark.slow
 def test_files_are_joined_as_they_grow_many(store: Store) -> None:
     with store.writer():
         for number in range(70):
@@ -130,6 +131,7 @@ def test_files_are_joined_as_they_grow_many(store: Store) -> None:
     assert stats["num_rows"] == 72
 
 
+@pytest.mark.slow
 def test_compact_changes_nothing_that_is_read(store: Store) -> None:
     with store.writer():
         for number in range(10):

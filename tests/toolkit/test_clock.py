@@ -34,6 +34,7 @@ def run(folder: Path) -> tuple[str, dict[str, str], str]:
     return state.state, store.fingerprint(state.steps), outcome.report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_by_years_changes_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_the_report_counts_a_step_that_two_stages_share_for_both(toolkit, toy):
     assert "<dt>computed</dt><dd>6</dd>" in page
 
 
+@pytest.mark.slow
 def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "over.yaml").write_text("seed: 8\n")
@@ -82,12 +83,14 @@ def test_the_report_repeats_a_run_from_any_folder(toolkit, toy, tmp_path, monkey
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, str(report))
 
 
+@pytest.mark.slow
 def test_the_default_store_needs_no_name(toolkit, toy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     report = Path(toolkit.run("run", toy(n=6), TOOLKIT_STORE="").stdout.splitlines()[-1])
     assert f"<code>toolkit run {report.parent.name}</code>" in report.read_text()
 
 
+@pytest.mark.slow
 def test_what_is_neither_a_file_nor_a_run_is_reported_with_the_store(
     toolkit, toy, tmp_path, monkeypatch
 ):

@@ -59,6 +59,7 @@ def built(store: Path, **changes: object) -> library.Experiment:
     )
 
 
+@pytest.mark.slow
 def test_objects_give_the_keys_of_the_file(toolkit, toy) -> None:
     """What the file has computed is there for the objects: nothing is computed twice."""
     from_file = library.load(toy(), store=toolkit.store)
@@ -68,6 +69,7 @@ def test_objects_give_the_keys_of_the_file(toolkit, toy) -> None:
     assert all(row["why"] == "-" for row in from_objects.plan().stages)
 
 
+@pytest.mark.slow
 def test_what_objects_have_computed_is_repeated_by_id(toolkit, toy) -> None:
     outcome = built(toolkit.store).run(quiet=True)
     again = library.load(outcome.run, store=toolkit.store)

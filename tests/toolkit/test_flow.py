@@ -67,6 +67,7 @@ def test_samples_come_from_a_stage_of_the_same_spec_wherever_it_stands(toolkit, 
     assert results["play"]["needs"] == []
 
 
+@pytest.mark.slow
 def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit(
     toolkit, write_spec
 ):
@@ -79,12 +80,14 @@ def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit
     assert ranges == [(0, 4), (4, 7)]
 
 
+@pytest.mark.slow
 def test_more_units_keep_the_steps_that_are_there(toolkit, write_spec):
     run(toolkit, write_spec(limit={"units": 4}))
     results = stages(toolkit, write_spec(limit={"units": 10}))
     assert (results["play"]["steps"], results["play"]["there"]) == ("3", 1)
 
 
+@pytest.mark.slow
 def test_params_that_cannot_change_results_enter_no_key(toolkit, write_spec):
     run(toolkit, write_spec())
     assert stages(toolkit, write_spec(play={"note": "another"}))["play"]["there"] == 3
@@ -100,6 +103,7 @@ def test_the_examination_sees_the_first_samples_only_and_is_not_run_again_for_ot
     assert len(open_store(toolkit.store, read_only=True).steps(stage="examine")) == 1
 
 
+@pytest.mark.slow
 def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, write_spec):
     result = run(toolkit, write_spec(fits=False))
     assert result.returncode == 4
@@ -117,6 +121,7 @@ def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, write_sp
     ]
 
 
+@pytest.mark.slow
 def test_a_warning_goes_on_and_stays_in_the_report(toolkit, write_spec):
     result = run(toolkit, write_spec(fits=False), "--set", "examine=warn")
     assert result.returncode == 0
@@ -129,6 +134,7 @@ def test_off_examines_nothing(toolkit, write_spec):
     assert "examine" not in stages(toolkit, write_spec(fits=False, examine="off"))
 
 
+@pytest.mark.slow
 def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec(
     toolkit, write_spec
 ):
@@ -179,6 +185,7 @@ def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, write_spec):
     )
 
 
+@pytest.mark.slow
 def test_the_examination_changes_no_key(toolkit, write_spec):
     run(toolkit, write_spec())
     results = stages(toolkit, write_spec(examine="off"))
@@ -216,6 +223,7 @@ def test_refusals(toolkit, write_spec, change, message):
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_the_report_holds_the_forecast_against_what_it_took(toolkit, write_spec):
     result = run(toolkit, write_spec())
     page = Path(result.stdout.splitlines()[-1]).read_text()

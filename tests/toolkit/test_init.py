@@ -20,6 +20,7 @@ def test_the_studies_and_a_first_experiment_are_shipped() -> None:
     assert all(len(spec.summary) > 20 for spec in shipped_specs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_is_right_in_its_own_folder(toolkit, tmp_path: Path, name: str) -> None:
     done = toolkit.run("init", "mine", "--from", name, "--out", tmp_path, "--json")

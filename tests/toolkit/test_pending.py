@@ -122,6 +122,7 @@ def test_steps_do_not_wait_for_ever_while_workers_talk(clock: list[float]) -> No
     assert waiting.is_overdue()
 
 
+@pytest.mark.slow
 def test_what_is_ready_while_the_host_writes_is_one_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_what_is_there_needs_no_room_in_the_store(
     assert "the store would take about 2.79e-09 GiB" in refused.stderr  # the three that are new
 
 
+@pytest.mark.slow
 def test_a_store_at_a_uri_is_seen_from_any_folder(
     toolkit: Any, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_store_at_a_uri_is_seen_from_any_folder(
     assert [row["there"] for row in rows] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_imported_steps_are_reused_and_named_so(toolkit: Any, toy: Any, tmp_path: Path) -> None:
     spec = toy(n=6)
     assert toolkit.run("run", spec).returncode == 0
@@ -74,6 +76,7 @@ def test_imported_steps_are_reused_and_named_so(toolkit: Any, toy: Any, tmp_path
     assert [(row["there"], row["imported"]) for row in rows] == [(1, 1), (1, 1), (1, 1)]
 
 
+@pytest.mark.slow
 def test_a_plan_of_another_seed_forecasts_the_recorded_durations(
     toolkit: Any, toy: Any, tmp_path: Path
 ) -> None:

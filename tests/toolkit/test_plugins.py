@@ -101,6 +101,7 @@ def test_a_distribution_is_named_with_its_version(found: Found) -> None:
     assert load_parts().versions()["own"] == "toolkit-own 1.2"
 
 
+@pytest.mark.slow
 def test_loading_is_light() -> None:
     code = (
         "import sys; from toolkit._plugins.loading import load_parts; load_parts(); "

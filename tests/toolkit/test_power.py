@@ -335,6 +335,7 @@ def test_a_family_that_nobody_knows_is_called_unknown(toolkit, toy, tmp_path) ->
     assert line.split()[-4:-1] == ["unknown", "|d|", ">="]
 
 
+@pytest.mark.slow
 def test_a_plan_tells_bounds_first_and_counts_units_once_the_samples_are_there(
     toolkit, toy, tmp_path
 ) -> None:

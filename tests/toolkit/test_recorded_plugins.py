@@ -68,6 +68,7 @@ def test_the_command_that_continues_a_run_names_its_scratch_plugins(
     assert words == ["toolkit", "run", "toy-1", "--plugin", "plug.py", *store]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_an_imported_run_loads_no_plugin_file(toolkit, toy, plugin, command):
     """The manifest of the export is whoever's who made it."""

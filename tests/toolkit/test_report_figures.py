@@ -83,6 +83,7 @@ def test_two_figures_of_one_title_have_two_files() -> None:
     assert len(files_of(Figure("Same", chart()), Figure("Same", chart()))) == 2
 
 
+@pytest.mark.slow
 def test_the_command_writes_an_index(
     toolkit, toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

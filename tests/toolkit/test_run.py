@@ -41,6 +41,7 @@ def wait_for(store: Path, event: str, seconds: float = 60) -> dict[str, Any]:
     raise AssertionError(f"no {event} within {seconds} s")
 
 
+@pytest.mark.slow
 def test_a_run_ends_in_a_report_whose_path_is_the_last_line(toolkit, toy):
     result = toolkit.run("run", toy())
     assert result.returncode == 0, result.stderr
@@ -72,6 +73,7 @@ def test_a_report_of_an_unfinished_run_is_not_kept_as_that_of_the_finished_one(t
     assert report.read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_a_change_recomputes_what_it_touches_and_says_why(toolkit, toy):
     toolkit.run("run", toy())
     plan = toolkit.run("plan", toy(), "--set", "stages.features.with.active=4")
@@ -111,6 +113,7 @@ def test_a_run_is_repeated_by_its_id_after_the_spec_is_gone(toolkit, toy):
     assert "4 reused" in result.stderr
 
 
+@pytest.mark.slow
 def test_samples_may_come_from_a_stage_of_another_experiment(toolkit, toy, tmp_path):
     toy("first.yaml")
     second = tmp_path / "second.yaml"
@@ -130,6 +133,7 @@ def test_samples_may_come_from_a_stage_of_another_experiment(toolkit, toy, tmp_p
         assert f"stage {stage} " in result.stderr
 
 
+@pytest.mark.slow
 def test_a_stage_may_need_a_stage_of_another_experiment(toolkit, toy, tmp_path):
     """Its tables are those of the other experiment, which is not computed again, and what they hold
     enters the key.
@@ -214,6 +218,7 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fits", "attempts"), [(8, 2), (4, 3)])
 def test_a_step_that_runs_out_of_memory_is_tried_again_with_smaller_batches(
     toolkit, toy, tmp_path, fits, attempts
@@ -420,6 +425,7 @@ def test_a_foreign_folder_is_not_taken_for_a_store(toolkit, toy):
     assert "thesis.tex" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_newer_store_is_refused(toolkit, toy):
     toolkit.run("run", toy())
     (toolkit.store / "toolkit-store.json").write_text(
@@ -431,6 +437,7 @@ def test_a_newer_store_is_refused(toolkit, toy):
     assert "pip install -U sae-toolkit" in result.stderr
 
 
+@pytest.mark.slow
 def test_env_values_are_used_and_not_recorded(toolkit, toy):
     path = toy()
     path.write_text(path.read_text().replace("salt: 1", "salt: ${env:TOY_SALT}"))
@@ -442,6 +449,7 @@ def test_env_values_are_used_and_not_recorded(toolkit, toy):
     assert json.loads(manifest.read_text())["spec"]["model"]["with"]["salt"] == "${env:TOY_SALT}"
 
 
+@pytest.mark.slow
 def test_a_worker_keeps_model_and_saes_loaded_over_its_steps(toolkit, toy):
     toolkit.run("run", toy())
     loads = [
@@ -452,6 +460,7 @@ def test_a_worker_keeps_model_and_saes_loaded_over_its_steps(toolkit, toy):
     assert loads == ["load model", "load sae"]
 
 
+@pytest.mark.slow
 def test_a_gpu_is_passed_by_uuid_checked_and_recorded(toolkit, toy, nvidia_smi):
     path = nvidia_smi(6)
     result = toolkit.run("run", toy(), "--gpu", "5", CUDA_VISIBLE_DEVICES="4,5", PATH=path)

@@ -185,6 +185,7 @@ def test_a_refusal_does_not_quote_it(toolkit, spec, tmp_path, command: str, chan
     assert TOKEN not in refused.stdout + refused.stderr
 
 
+@pytest.mark.slow
 def test_an_error_of_a_sink_does_not_quote_it(toolkit, spec, tmp_path) -> None:
     plugin = ("--plugin", tmp_path / "plugin.py")
     sinks = "sinks=[{uses: json, with: {path: '/proc/${env:TOKEN}/x'}}]"

@@ -168,6 +168,7 @@ def test_the_stand_in_is_called_as_the_client_is() -> None:
         assert "repo_id" in theirs, name
 
 
+@pytest.mark.slow
 def test_a_pulled_run_is_the_run_that_was_pushed(hub: Hub, shared: Path, tmp_path: Path) -> None:
     pushed = push(run_of(shared), REPO)
     repository = hub.repositories[REPO]
@@ -209,6 +210,7 @@ def test_what_was_computed_here_is_not_replaced(hub: Hub, shared: Path) -> None:
     assert {origin for _, _, origin in after} == {""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["lost", "changed"])
 def test_a_half_upload_is_reported_by_push_and_refused_by_pull(
     hub: Hub, shared: Path, tmp_path: Path, fault: str
@@ -254,6 +256,7 @@ def test_only_files_of_an_export_are_taken(hub: Hub, shared: Path, tmp_path: Pat
     assert not names & {"evil.py", "runs", "x.parquet"}
 
 
+@pytest.mark.slow
 def test_a_repository_with_another_run_is_refused(hub: Hub, shared: Path) -> None:
     push(run_of(shared), REPO)
     repository = hub.repositories[REPO]

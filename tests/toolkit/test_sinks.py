@@ -60,6 +60,7 @@ def experiment(toy, tmp_path: Path) -> library.Experiment:
     return library.load(path, store=tmp_path / "store", plugins=[tmp_path / "facts.py"])
 
 
+@pytest.mark.slow
 def test_a_sink_gets_record_findings_and_figures(
     experiment: library.Experiment, tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ def test_another_spec_needs_a_variant_by_its_name(toy, swept):
         planned()
 
 
+@pytest.mark.slow
 def test_one_run_computes_shared_steps_once(toolkit, swept):
     axes = {"stages__features__with__active": [2, 3], "stages__groups__seed": [1, 2]}
     path = swept(**axes)
@@ -172,6 +173,7 @@ def test_one_run_computes_shared_steps_once(toolkit, swept):
     assert "features-2, groups-4" in table
 
 
+@pytest.mark.slow
 def test_a_point_is_the_run_without_a_sweep(toolkit, toy, swept):
     """The steps of a point are reused by the spec that says its values."""
     assert toolkit.run("run", swept(stages__features__with__active=[2, 3])).returncode == 0

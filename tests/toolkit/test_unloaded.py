@@ -88,6 +88,7 @@ def written(folder: Path, keep: bool, uses: str = "compare.look") -> tuple[Path,
     return paths
 
 
+@pytest.mark.slow
 def test_no_model_is_loaded_where_a_table_stands_for_it(
     toolkit: Toolkit,  # noqa: F811
     tmp_path: Path,
@@ -146,7 +147,7 @@ def test_of_what_a_study_does_after_its_source_only_extraction_and_examination_r
     assert running - {"play", "samples"} == {"features", "examine"}
     readers = [stage for stage in own if stage.model_replaced]
     assert {stage.part.name for stage in readers} <= {"compare.probe", "compare.residual"}
-    assert all('"model":null' in stage.loaded_key() for stage in readers)
+    assert all('"model":null' in stage.loaded_key for stage in readers)
     kept = plan_of(name, sets=("stages.features.with.stream=null", "stages.probe.with.layers=1"))
     assert not [stage for stage in kept.stages if stage.model_replaced]
 

@@ -106,6 +106,7 @@ LINES = st.one_of(
 """Bytes, JSON, and events with other fields."""
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(LINES)
 def test_any_line_is_an_event_or_none(line: bytes) -> None:
@@ -177,6 +178,7 @@ def toolkit_parts():
 """
 
 
+@pytest.mark.slow
 def test_a_wrapper_that_talks_stops_no_run(toolkit: Any, toy: Any, tmp_path: Path) -> None:
     (tmp_path / "noisy.py").write_text(NOISY)
     result = toolkit.run("run", toy(n=6), "--plugin", tmp_path / "noisy.py", "--on", "noisy")

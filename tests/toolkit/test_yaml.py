@@ -314,6 +314,7 @@ def _printable(data: Any) -> bool:
     )
 
 
+@pytest.mark.slow
 @QUICK
 @given(PLAIN.filter(_printable), st.booleans())
 def test_dumped_data_loads_back_equal(

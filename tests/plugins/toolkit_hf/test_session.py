@@ -90,10 +90,12 @@ def check_transcripts(model: Model, batch: Sequence[Sequence[int]], least: int) 
         }
 
 
+@pytest.mark.slow
 def test_a_reply_without_close_calls_is_the_same_in_any_batch(loaded: Callable[..., Any]) -> None:
     check_transcripts(loaded("gemma2"), prompts(64), 58)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "least"), [("float32", 62), ("bfloat16", 30)])
 def test_the_lab_model_plays_the_same_in_any_batch(dtype: str, least: int) -> None:
     params = HuggingFace(path=str(model_path()), device="cpu", dtype=dtype)

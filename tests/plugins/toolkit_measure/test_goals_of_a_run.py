@@ -54,6 +54,7 @@ def means(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["subject"], row["condition"]): row for row in rows if row["measure"] == "mean"}
 
 
+@pytest.mark.slow
 def test_goal_metrics_are_those_of_the_games_that_stated_a_goal(folder: Path) -> None:
     rows = means(folder)
     store = open_store(folder / "store", read_only=True)

@@ -378,6 +378,7 @@ def drawn_games(logit: dict[str, float], count: int = 2400) -> list[Made]:
     return made
 
 
+@pytest.mark.slow
 def test_planted_effects_are_recovered() -> None:
     planted = {"base": -1.0, "G": 1.0, "M": 0.5, "W": 0.0}
     results = measured(*drawn_games(planted))
@@ -396,6 +397,7 @@ def test_planted_effects_are_recovered() -> None:
     assert levels == sorted(levels)
 
 
+@pytest.mark.slow
 def test_a_planted_pair_is_recovered() -> None:
     results = measured(*drawn_games({"base": -1.0, "G": 0.0, "M": 0.0, "W": 0.0, "GM": 1.5}))
     pair = results["odds_pair:bankruptcy", "G x M", "all"]
@@ -404,6 +406,7 @@ def test_a_planted_pair_is_recovered() -> None:
     assert results["odds_pair:bankruptcy", "G x W", "all"]["q"] > 0.05
 
 
+@pytest.mark.slow
 def test_a_group_in_which_nobody_is_ruined_is_left_out() -> None:
     """With its own rate known it says nothing about a switch."""
     planted = {"base": -1.0, "G": 1.0, "M": 0.5, "W": 0.0}

@@ -40,6 +40,7 @@ def test_planted_causes_are_causal_with_the_trained_decoder_and_not_with_a_rando
     assert "causal" not in {row["verdict"] for row in control}
 
 
+@pytest.mark.slow
 def test_a_control_changes_nothing_of_its_screen(world, controlled):
     plain = world.screen(**GIVEN)
     assert "control_screens" not in plain
@@ -81,6 +82,7 @@ def test_a_direction_depends_on_seed_and_feature_and_not_on_who_is_asked_with_it
     assert not torch.allclose(control.decoder_rows([3]), drawn(world, 1).decoder_rows([3]))
 
 
+@pytest.mark.slow
 def test_steps_over_ranges_of_features_give_the_control_of_one_step(world, controlled):
     params = {"outcomes": OUTCOMES, **GIVEN, "control_saes": "random_decoder"}
     part = run("patch.delta", params, world.tables, world.model, world.saes, (4, 8))

@@ -49,6 +49,7 @@ def test_a_verdict_says_what_was_corrected_and_against_how_many_directions(scree
         assert "over 16 features)" in reason
 
 
+@pytest.mark.slow
 def test_a_shield_lowers_the_outcome(planted, model):
     world = make_world(planted, model, planted.llama_scope, by="shield")
     results = world.screen(points=20)
@@ -58,6 +59,7 @@ def test_a_shield_lowers_the_outcome(planted, model):
     assert all(row["effect"] < -0.05 for row in causal)
 
 
+@pytest.mark.slow
 def test_with_a_lossy_sae_both_values_have_an_effect_and_the_verdict_blames_reconstruction(
     planted, model
 ):
@@ -141,6 +143,7 @@ def test_features_that_do_not_pass_have_a_summary_and_no_rows_for_points(screene
     assert written == passing
 
 
+@pytest.mark.slow
 def test_steps_over_ranges_of_features_give_what_one_step_gives(world):
     params = {"outcomes": OUTCOMES, "candidates": {"top": 6}, "points": 12, "directions": 60}
     args = params, world.tables, world.model, world.saes

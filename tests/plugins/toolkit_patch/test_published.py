@@ -41,6 +41,7 @@ def test_two_shares_are_tested_as_published():
     assert two_shares(30, 30, 30) == 1.0
 
 
+@pytest.mark.slow
 def test_the_rules_find_much_where_nothing_is():
     rng, count = generator(0, "null"), 2000
     drawn = {

@@ -215,6 +215,7 @@ def test_features_that_never_fired_are_screened_where_that_is_asked_for(world):
 # --- a gradient chooses ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gradient_may_choose_what_is_checked_exactly(world, screened):
     results = world.screen(screen="relp_then_exact", exact_checks=6)
     rows = results["screens"].to_pylist()
@@ -235,6 +236,7 @@ def test_a_gradient_may_choose_what_is_checked_exactly(world, screened):
         assert q == pytest.approx(exact[key], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_budget_in_steps_is_what_one_step_gives(world):
     params = {"outcomes": OUTCOMES, "screen": "relp_then_exact", "exact_checks": 5, **FEW}
     params["candidates"] = {"top": 10}

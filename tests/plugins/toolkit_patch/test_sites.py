@@ -93,6 +93,7 @@ def edits_of(sae: TinySae, count: int = 4) -> SpaceEdits:
     return SpaceEdits(sae, np.arange(count), features, values, rows, rows.flip(0), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [20, 9])
 def test_every_arm_at_every_site_equals_a_full_pass_with_a_hook(both: Any, position: int) -> None:
     model, plain, family, ids = both
@@ -137,6 +138,7 @@ CHOSEN = {"candidates": {"top": 6, "per": "layer", "max_q": None, "min_abs_d": 0
 CHOSEN |= {"outcomes": WORDS, "keep": "all", "directions": 30, "direction_points": 2}
 
 
+@pytest.mark.slow
 def test_a_screen_takes_transcoders_and_what_attention_adds(
     world: World, tables: dict[str, pa.Table]
 ) -> None:
@@ -155,6 +157,7 @@ def test_a_screen_takes_transcoders_and_what_attention_adds(
         assert row["effect"] == pytest.approx(other["effect"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_follows_a_screen_takes_them_too(world: World, tables: dict[str, pa.Table]) -> None:
     saes = inner_saes(world)
     known = tables | run("patch.delta", CHOSEN, tables, world.model, saes)

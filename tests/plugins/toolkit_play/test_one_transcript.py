@@ -83,6 +83,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["restart", "corrected"])
 @pytest.mark.parametrize("size", SIZES)
 def test_float32_transcripts_do_not_depend_on_the_batch(layout: str, size: int) -> None:
@@ -93,6 +94,7 @@ def test_float32_transcripts_do_not_depend_on_the_batch(layout: str, size: int) 
     assert {game: parts[game] for game in sure} == {game: whole[game] for game in sure}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [200, 900])
 def test_transcripts_do_not_depend_on_how_many_replies_are_under_way(budget: int) -> None:
     whole = transcripts("float32", "restart")
@@ -109,6 +111,7 @@ def test_games_behind_a_stop_are_those_of_an_undisturbed_run() -> None:
     assert resumed == {game: whole[game] for game in resumed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_bfloat16_transcripts_differ_only_behind_a_close_draw(size: int) -> None:
     """Up to the first reply with a counted token the text is the same."""

@@ -175,6 +175,7 @@ def test_a_number_or_word_about_something_else_names_no_option(name: str) -> Non
     assert {text: action for text, action in readings.items() if action is not None} == {}
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_is_an_action_or_a_failure(text: str) -> None:
     reply = judge(PARTS["strict"], text)

@@ -103,6 +103,7 @@ def test_the_layers_beside_are_looked_at_too(small: Any) -> None:
     assert list(verdicts(examined(small, small.saes(layers=3)))) == ["resid_post.3", "resid_post.2"]
 
 
+@pytest.mark.slow
 def test_the_lab_measures_what_it_states(lab: Any) -> None:
     stated = {
         row["sae"]: row for row in json.loads((lab_files() / "metrics.json").read_text())["saes"]

@@ -97,6 +97,7 @@ SPARSE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", SPARSE, ids=Design.describe)
 @pytest.mark.parametrize("test", ["mann_whitney", "kruskal", "auroc"])
 def test_sets_in_which_nothing_differs_seldom_give_a_discovery(test: str, design: Design) -> None:

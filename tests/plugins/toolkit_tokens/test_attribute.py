@@ -168,6 +168,7 @@ def test_integrated_gradients_add_up_to_the_measured_change(attributed: Any) -> 
         )
 
 
+@pytest.mark.slow
 def test_exact_patching_of_the_last_layer_is_what_a_whole_pass_gives(
     attributed: Any, lab: Any
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from tests.plugins.toolkit_tokens.conftest import PARTS
 from toolkit.tables import arrow_schema
@@ -26,6 +27,7 @@ def written(tables: dict[str, pa.Table]) -> bytes:
     return b"".join(pieces)
 
 
+@pytest.mark.slow
 def test_each_token_has_its_features_and_each_head_its_weights(
     scenarios: Any, tracked: Any
 ) -> None:
@@ -52,6 +54,7 @@ def test_each_token_has_its_features_and_each_head_its_weights(
         assert all(np.isclose(features[key], expected[key], rtol=1e-3) for key in features)
 
 
+@pytest.mark.slow
 def test_without_attention_or_without_features(scenarios: Any, tracked: Any) -> None:
     names = {"activations", "spaces"}
     features = json.loads(written({**scenarios, **{name: tracked[name] for name in names}}))

@@ -9,6 +9,7 @@ import tracemalloc
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from tests.plugins.toolkit_tokens.conftest import PARTS
 from toolkit.testing.fakes import make_work
@@ -37,6 +38,7 @@ def peak_of(name: str, params: dict[str, Any], tables: Any, **loaded: Any) -> tu
     return peak - before + arrow, total
 
 
+@pytest.mark.slow
 def test_attention_of_more_layers_takes_no_more(lab: Any, scenarios: Any) -> None:
     run_once = {"layers": "0"}
     peak_of("track.attention", run_once, scenarios, model=lab)  # what is imported on first use
@@ -47,6 +49,7 @@ def test_attention_of_more_layers_takes_no_more(lab: Any, scenarios: Any) -> Non
     assert every < of_every / 2
 
 
+@pytest.mark.slow
 def test_features_of_more_saes_take_no_more(lab: Any, lab_saes: Any, scenarios: Any) -> None:
     params = {"attention": None}
     peak_of("track.tokens", params, scenarios, model=lab, saes=lab_saes[:1])

@@ -83,6 +83,7 @@ def test_parts_add_up_to_the_edge(true_path: Any) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("false", [((1, "shadow"), (0, "u")), ((0, "echo"),), ((2, "v"), (1, "u"))])
 def test_a_planted_false_path_is_not_found(
     planted: Any, small: Any, small_saes: Any, tables: Any, false: Any
@@ -140,6 +141,7 @@ def test_features_that_are_not_of_the_stream_are_refused(
         traced(params, tables, model=small, saes=[sae])
 
 
+@pytest.mark.slow
 def test_on_the_lab_every_hop_adds_up(lab: Any, lab_saes: Any) -> None:
     """Real norms, heads and errors: parts still add up, and every hop has a verdict."""
     samples = run("source", "scenarios", {**SCENARIOS, "inconsistent": "replace"}, model=lab)

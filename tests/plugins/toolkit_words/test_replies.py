@@ -128,6 +128,7 @@ def test_the_number_that_goes_with_a_word_stands_beside_it() -> None:
         run("words.replies", known, covariates=("balanc",))
 
 
+@pytest.mark.slow
 def test_shuffled_replies_give_no_more_discoveries_than_alpha() -> None:
     """A hundred sets in which words and features have nothing to do with each other."""
     sets = 0

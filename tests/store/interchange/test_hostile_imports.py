@@ -192,6 +192,7 @@ def test_a_step_without_a_hash_of_its_rows_is_refused(exported: Path, tmp_path: 
     refused(exported, tmp_path, "has no hash of its rows")
 
 
+@pytest.mark.slow
 def test_row_groups_that_unpack_to_too_much_are_refused(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

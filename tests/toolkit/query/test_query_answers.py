@@ -168,6 +168,7 @@ def test_batches_hold_every_row_once(folder: Path, monkeypatch: pytest.MonkeyPat
     assert (rows(folder, "sample", "a1"), rows(folder, "top", "2/5")) == before
 
 
+@pytest.mark.slow
 def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) -> None:
     program = (
         "import sys; from toolkit._cli import cli\n"

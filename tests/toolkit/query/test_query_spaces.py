@@ -91,6 +91,7 @@ def extracted(folder: Path, run: str, positions: list[int], **material: object) 
     begin(store, run, "2026-01-01", "done", [f"of-{run}"], STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("indexed", [False, True])
 def test_diff_does_not_compare_all_tokens_with_the_last(tmp_path: Path, indexed: bool) -> None:
     folder = tmp_path / "store"

@@ -107,6 +107,7 @@ def test_a_question_is_asked_of_all_runs_together(store) -> None:
         store.sql("DROP TABLE features")
 
 
+@pytest.mark.slow
 def test_search_looks_at_labels_words_tokens_and_addresses_of_all_runs(tmp_path: Path) -> None:
     store = toolkit.open(make(tmp_path / "store"))
     for text, match in (

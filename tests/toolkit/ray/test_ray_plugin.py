@@ -143,6 +143,7 @@ def test_a_runtime_env_that_cannot_be_set_up_is_named():
     assert _worker._loss(error).text == "its runtime_env cannot be set up: ValueError: no conda"
 
 
+@pytest.mark.slow
 def test_a_dry_run_does_not_import_ray(toy):
     spec = toy()
     spec.write_text(spec.read_text() + "executors: {ray: {gpus: 0.5, labels: {zone: a}}}\n")

@@ -166,6 +166,7 @@ def test_the_hostile_texts_are_shown_as_they_are(get: Get) -> None:
         assert EVIL in html.unescape(get(ADDRESSES[page]).text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in ADDRESSES if not page.endswith("findings")])
 def test_every_table_can_be_taken_away(get: Get, page: str) -> None:
     text = get(ADDRESSES[page]).text
@@ -267,6 +268,7 @@ def links_of(text: str) -> set[str]:
     return {html.unescape(link) for link in re.findall(r'href="(/[^"#]*)', text)}
 
 
+@pytest.mark.slow
 def test_every_link_leads_to_a_page(get: Get) -> None:
     """From the first page, as far as links go; nothing is left that no link leads to but search,
     comparisons of runs and pieces of pages.

@@ -148,6 +148,7 @@ def test_a_file_of_samples_has_whole_texts(library: Library) -> None:
     assert texts.to_list() == ["".join(f" w{at}" for at in range(TOKENS))]
 
 
+@pytest.mark.slow
 def test_hits_and_values_are_read_a_few_at_a_time(
     seen_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
