@@ -27,9 +27,14 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Environment values of every Ray started from this process: no usage report."""
-SINGLE_NODE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+SINGLE_NODE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_task_events_report_interval_ms": "0",
+}
 """Environment values of a Ray on this machine. With the first, Ray takes the loopback address for
-that of its node, to which its servers bind; without it they listen on every interface.
+that of its node, to which its servers bind; without it they listen on every interface. The last
+keeps it from recording each call for a dashboard that is not there.
 """
 NO_CLOUD = "provider: {type: local}\n"
 """Without this file in its HOME, the head node queries a cloud's metadata service."""
