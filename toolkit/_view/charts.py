@@ -19,6 +19,8 @@ BINS = 30
 LOWEST_Q = 1e-300
 MAX_POINTS = 4_000
 """The most points of a volcano; if there are more, those with the lowest q are drawn."""
+LETTERS, LETTER = 44, 6.6
+"""The most letters of a name beside a chart, and the width of one."""
 RADIUS = 3.2
 _DOT = "a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0"
 """A dot of this radius as a part of a path, from its left end."""
@@ -107,15 +109,16 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> Figur
     """Effects with their intervals, one line each: (name, effect, low, high)."""
     ends = [0.0, *(value for row in rows for value in row[1:])]
     pad = (max(ends) - min(ends)) * 0.05 or 1.0
-    plot_left = 230.0
+    names = [_clipped(name) for name, *_ in rows]
+    plot_left = 16 + LETTER * max(map(len, names))
     x = ChartAxis(min(ends) - pad, max(ends) + pad, plot_left, WIDTH - RIGHT)
     step = (HEIGHT - TOP - BOTTOM) / len(rows)
     shapes = [line(x.at(0), TOP, x.at(0), HEIGHT - BOTTOM, "dash")]
     for tick in x.ticks(5):
         shapes.append(text(x.at(tick), HEIGHT - BOTTOM + 16, number(tick), anchor="middle"))
-    for index, (name, effect, low, high) in enumerate(rows):
+    for index, (shown, (name, effect, low, high)) in enumerate(zip(names, rows, strict=True)):
         y = TOP + step * (index + 0.5)
-        shapes.append(text(plot_left - 8, y + 4, _clipped(name), anchor="end"))
+        shapes.append(text(plot_left - 8, y + 4, shown, anchor="end"))
         shapes.append(line(x.at(low), y, x.at(high), y, "axis"))
         kind = "more" if low > 0 else "less" if high < 0 else "rest"
         tooltip = f"{name}: {effect:.3g}, interval {low:.3g} to {high:.3g}"
@@ -126,7 +129,7 @@ def forest(rows: Sequence[tuple[str, float, float, float]], title: str) -> Figur
 
 
 def _clipped(name: str) -> str:
-    return name if len(name) <= 30 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}"
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _height(q: float) -> float:
