@@ -374,3 +374,10 @@ def test_a_label_stands_beside_what_was_measured(opened: Store, say: Say, tmp_pa
     asked = ["coactive", "20/3", "--json", "--store", str(opened.folder)]
     (other,) = json.loads(CliRunner().invoke(query.command, asked, catch_exceptions=False).stdout)
     assert (other["address"], other["label"]) == ("20/7", "label 7")
+
+
+@pytest.mark.parametrize("words", [("runs",), ("run", "spec.yaml")])
+def test_an_empty_store_is_refused(toolkit, words):
+    result = toolkit.run(*words, "--store", "")
+    assert result.returncode == 2
+    assert "--store is empty. Name a folder or a URI" in result.stderr

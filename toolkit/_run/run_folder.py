@@ -21,6 +21,8 @@ def store_folder(option: str | None) -> Path:
     """The store's folder: `--store`, else `TOOLKIT_STORE`, else `./toolkit-runs`. For a URI, the
     folder of its local files.
     """
+    if option == "":
+        raise BadInput("--store is empty. Name a folder or a URI, or leave the option out.")
     where = option or os.environ.get("TOOLKIT_STORE") or DEFAULT_STORE
     if "://" not in where:
         return Path(where)
