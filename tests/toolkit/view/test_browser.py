@@ -195,6 +195,10 @@ def test_a_part_of_a_volcano_is_dragged_out(open_path: Open) -> None:
     rows = page.locator("#grid-features ~ .scroll tbody tr")
     assert rows.count() == 1
     assert "2/5" in rows.first.inner_text()
+    page.go_back(wait_until="load")
+    assert rows.count() == 3
+    bounds = page.locator("#bounds input[inputmode]")
+    assert [bound.input_value() for bound in bounds.all()] == ["", "", "", ""]
 
 
 def test_a_table_is_sorted_by_its_heading(open_path: Open) -> None:
