@@ -136,7 +136,7 @@ def test_features_that_are_not_ranked_yet_come_after_their_page(
     page = open_path(f"{RUN}/features")
     page.locator("#grid-features ~ .scroll td a", has_text="2/7").wait_for()
     without = open_path(f"{RUN}/features", script=False)
-    without.get_by_role("link", name="They are being ranked").click()
+    without.get_by_role("link", name="The ranking").click()
     without.wait_for_url("**/ranking")
     assert without.locator("#grid-features ~ .scroll td a", has_text="2/7").count() == 1
 
@@ -182,6 +182,21 @@ def test_a_token_shows_its_features_without_a_new_page(open_path: Open, by_key: 
     page.locator("#layers td").nth(1).click()
     page.locator("#active", has_text="At token 1").wait_for()
     assert "space=s1" in page.url
+
+
+def test_the_token_that_was_chosen_last_is_shown(open_path: Open) -> None:
+    page = open_path(f"{RUN}/sample?sample=a1")
+    held: list[Any] = []
+    page.route("**/sample?*position=1&part=1", lambda route: held.append(route))
+    page.locator("#tokens a").nth(1).click()
+    page.locator("#tokens a").nth(4).click()
+    page.locator("#active", has_text="At token 4").wait_for()
+    with page.expect_response("**position=1&part=1"):
+        held[0].continue_()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert "At token 4" in page.locator("#active").inner_text()
+    assert "position=4" in page.url
 
 
 def test_a_part_of_a_volcano_is_dragged_out(open_path: Open) -> None:
