@@ -322,6 +322,16 @@ def test_every_bound_of_a_volcano_can_be_seen_and_changed(get: Get) -> None:
     assert shown == {"low": "0.0", "high": "", "q_low": "0.001", "q": "0.05"}
 
 
+def test_the_search_box_has_what_was_searched_for_and_no_bound(get: Get) -> None:
+    for path, value in (
+        ("/search?q=money", "money"),
+        (f"{RUN}/comparison?comparison=c1&q=0.05", ""),
+    ):
+        box = re.search(r'<input id="q"[^>]*', get(path).text)
+        assert box is not None
+        assert f'value="{value}"' in box[0]
+
+
 def test_odd_names_of_samples_are_reached(get: Get) -> None:
     answer = get(f"{RUN}/sample?sample={quote('a/3?x=1&y', safe='')}")
     assert "odd name" in answer.text
