@@ -310,6 +310,7 @@ def test_features_show_the_statistic_that_sorts_them(get: Get) -> None:
     assert ">density" not in get(f"{RUN}/features").text
     page = get(f"{RUN}/features?by=density").text
     assert "Features by density" in page
+    assert re.search(r'<input name="by"[^>]* value="density">', page)
     assert ">density" in page
 
 

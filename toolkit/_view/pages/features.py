@@ -28,7 +28,7 @@ def features(library: Library, query: Query, name: str) -> Page:
     from toolkit.features.addresses import layer_of
 
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
-    chosen = {"layer": layer, "stage": stage, "significant": significant}
+    chosen = {"layer": layer, "stage": stage, "by": by, "significant": significant}
     facts = {
         "layers": layers,
         "stages": sorted(opened.stages("features")),
