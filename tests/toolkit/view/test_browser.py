@@ -184,6 +184,20 @@ def test_a_token_shows_its_features_without_a_new_page(open_path: Open, by_key: 
     assert "space=s1" in page.url
 
 
+def test_skipping_to_the_content_does_not_load_a_sample_again(open_path: Open) -> None:
+    page = open_path(f"{RUN}/sample?sample=a1")
+    page.evaluate("window.same = true")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**#main")
+    page.locator("main:focus").wait_for()
+    page.locator("#tokens a").nth(4).click()
+    page.locator("#active", has_text="At token 4").wait_for()
+    assert page.evaluate("window.same")
+    page.go_back()
+    page.locator("#active", has_text="At all tokens").wait_for()
+
+
 def test_the_token_that_was_chosen_last_is_shown(open_path: Open) -> None:
     page = open_path(f"{RUN}/sample?sample=a1")
     held: list[Any] = []

@@ -37,6 +37,7 @@ document.addEventListener("keydown", (event) => {
 // A click on a token of a sample shows its features and changes the address. Of several clicks, the
 // last one counts, in whatever order the answers come.
 let wanted = null;
+let shown = location.search;
 async function show(address) {
   wanted = address;
   const part = new URL(address);
@@ -49,6 +50,7 @@ async function show(address) {
   for (const id of ["active", "tokens"]) find(`#${id}`).replaceWith(document.adoptNode(page.getElementById(id)));
   makeSortable(find("#active"));
   history.pushState(null, "", address);
+  shown = location.search;
   const here = find("#tokens .here");
   if (here) here.focus({ preventScroll: true });
 }
@@ -66,7 +68,7 @@ if (find("#tokens")) {
     event.preventDefault();
     show(tokenAddress(token.dataset.at, token.closest("tr")?.dataset.space));
   });
-  addEventListener("popstate", () => location.reload());
+  addEventListener("popstate", () => location.search === shown || location.reload());
 }
 
 // A part of a volcano: drag over it, and the form below is sent with its bounds.
