@@ -151,8 +151,8 @@ def build(
     question: str | None = None,
     folder: str | Path = ".",
     more: Mapping[str, Any] | None = None,
-    sets: Sequence[str] = (),
-    plugins: Sequence[str | Path] = (),
+    sets: str | Sequence[str] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     on: str = DEFAULT_EXECUTOR,
     gpu: str | None = None,
     store: str | Path | None = None,
@@ -198,8 +198,8 @@ def load(
     target: str | Path,
     *,
     overlay: str | Path | Sequence[str | Path] = (),
-    sets: Sequence[str] = (),
-    plugins: Sequence[str | Path] = (),
+    sets: str | Sequence[str] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
     on: str = DEFAULT_EXECUTOR,
     gpu: str | None = None,
     store: str | Path | None = None,
@@ -207,14 +207,17 @@ def load(
     """An experiment from a spec file or a run's id. The options are those of the command line;
     nothing is read before `check`, `plan` or `run`.
     """
-    overlays = [overlay] if isinstance(overlay, (str, Path)) else overlay
-    return Experiment(str(target), _options(overlays, sets, plugins, on, gpu, store))
+    return Experiment(str(target), _options(overlay, sets, plugins, on, gpu, store))
+
+
+def _paths(paths: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    return tuple(map(Path, [paths] if isinstance(paths, (str, Path)) else paths))
 
 
 def _options(
-    overlays: Sequence[str | Path],
-    sets: Sequence[str],
-    plugins: Sequence[str | Path],
+    overlays: str | Path | Sequence[str | Path],
+    sets: str | Sequence[str],
+    plugins: str | Path | Sequence[str | Path],
     on: str,
     gpu: str | None,
     store: str | Path | None,
@@ -222,9 +225,9 @@ def _options(
     from toolkit._run.options import RunOptions
 
     return RunOptions(
-        sets=tuple(sets),
-        overlays=tuple(map(Path, overlays)),
-        plugins=tuple(map(Path, plugins)),
+        sets=tuple([sets] if isinstance(sets, str) else sets),
+        overlays=_paths(overlays),
+        plugins=_paths(plugins),
         on=on,
         gpu=gpu,
         store=None if store is None else str(store),

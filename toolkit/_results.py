@@ -289,6 +289,7 @@ class SampleResults:
         from toolkit._query import answers
 
         pieces = self.query.sample(self.sample)["pieces"]
+        answers.check_position(self.sample, pieces, position)
         return answers.active(self.query, pieces, self.query.view.sample(self.sample, position))
 
     def __repr__(self) -> str:

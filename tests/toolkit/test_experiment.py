@@ -40,6 +40,7 @@ def test_sets_and_overlays_change_the_run(toolkit, toy, tmp_path: Path) -> None:
     whole, small = library.load(spec), library.load(spec, overlay=overlay)
     changed = library.load(spec, overlay=[overlay], sets=["seed=1234"])
     assert len({whole.check(), small.check(), changed.check()}) == 3
+    assert library.load(spec, overlay=overlay, sets="seed=1234").check() == changed.check()
 
 
 def test_a_mistake_is_an_error_with_its_location(toy) -> None:

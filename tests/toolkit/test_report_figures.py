@@ -98,6 +98,9 @@ def test_the_command_writes_an_index(
     titles = ["Features that fire, by layer", "Features that fire, by SAE", "Largest means"]
     assert list(dict.fromkeys(row["title"] for row in rows)) == titles
     (tmp_path / "file").write_text("")
+    empty = toolkit.run("report", run, "--figures", "")
+    assert empty.returncode == 2
+    assert "--figures is empty" in empty.stderr
     refused = toolkit.run("report", run, "--figures", tmp_path / "file" / "x")
     assert refused.returncode == 2
     assert "--figures" in refused.stderr

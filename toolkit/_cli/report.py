@@ -16,20 +16,22 @@ from toolkit.terminal import echo
 @click.option(
     "--figures",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False),
     help="Write every chart as SVG, PNG and PDF, and every chart's data and every table as CSV. "
     "PNG and PDF need the extra `figures`.",
 )
 @store_option
-def command(run: str, figures: Path | None, store: str | None) -> None:
+def command(run: str, figures: str | None, store: str | None) -> None:
     """Write the report of RUN again; its path is the last line on stdout."""
     from toolkit._plugins.loading import load_parts
     from toolkit._report.figures import export_figures
     from toolkit._report.page import make_report
     from toolkit._run.run_folder import find_run, run_folder, store_folder
-    from toolkit.errors import StoreNotUsable
+    from toolkit.errors import BadInput, StoreNotUsable
     from toolkit_store import open_store
 
+    if figures == "":
+        raise BadInput("--figures is empty. Name a folder, or leave the option out.")
     folder = store_folder(store)
     run_id = find_run(folder, run)
     try:
@@ -42,7 +44,8 @@ def command(run: str, figures: Path | None, store: str | None) -> None:
             "writable."
         ) from error
     if figures is not None:
-        _write_figures(lambda: export_figures(opened, run_id, parts, figures), figures)
+        to = Path(figures)
+        _write_figures(lambda: export_figures(opened, run_id, parts, to), to)
     echo(path)
 
 

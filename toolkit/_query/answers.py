@@ -60,6 +60,16 @@ def in_texts(hits: pl.DataFrame, texts: Mapping[str, Row]) -> pl.DataFrame:
     return ResultFrame(described.select("sample", "position", "token", "value", "unit", "text"))
 
 
+def check_position(sample: str, pieces: Sequence[str], position: int | None) -> None:
+    """Refuse a position that a sample does not have."""
+    from toolkit.errors import BadInput
+
+    if position is not None and not 0 <= position < len(pieces):
+        raise BadInput(
+            f"Sample '{sample}' has {len(pieces)} tokens: write position=0 to {len(pieces) - 1}."
+        )
+
+
 def features(
     run: Run,
     *,
@@ -71,9 +81,12 @@ def features(
     k: int = 20,
 ) -> pl.DataFrame:
     """One row per feature and comparison, ranked as `toolkit query features` ranks them."""
+    from toolkit_store.query.run_view import check_row_limit
+
+    check_row_limit(k)
     ranked = ranked_lines(run, spaces, stage, by)
     lines = (ranked.significant() if significant else ranked).rows(0, k)
-    return features_of(run, ranked, lines, stage, every_stat=every_stat)
+    return features_of(run, ranked, lines, stage, by, every_stat=every_stat)
 
 
 def features_of(
@@ -81,6 +94,7 @@ def features_of(
     ranked: RankedLines,
     lines: Sequence[Row],
     stage: str | None,
+    by: str | None = None,
     *,
     every_stat: bool = False,
 ) -> pl.DataFrame:
@@ -88,7 +102,7 @@ def features_of(
     if not ranked.height:
         return frame([], ("address", "stage"))
     rows = pivoted(run, ranked.compared, lines, stage)
-    return frame(rows, stat_heads(rows, (), "json" if every_stat else "text"))
+    return frame(rows, stat_heads(rows, (), "json" if every_stat else "text", by))
 
 
 def ranked_lines(
@@ -196,6 +210,9 @@ def search(run: Run, text: str, k: int) -> pl.DataFrame:
     """The first `k` features of a run whose address, label, words or promoted tokens have `text` in
     them.
     """
+    from toolkit_store.query.run_view import check_row_limit
+
+    check_row_limit(k)
     return with_addresses(run, search_hits(run, text).head(k))
 
 

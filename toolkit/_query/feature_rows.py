@@ -88,9 +88,12 @@ def _line_of(run: Run, line: Row, written: Sequence[Row], compared: Collection[s
     return {**cells, "verdict": "; ".join(dict.fromkeys(texts))} if texts else cells
 
 
-def stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str]:
+def stat_heads(
+    rows: Sequence[Row], stats: Sequence[str], form: str, by: str | None = None
+) -> list[str]:
     """The columns: the rank and the test first, then what each group has, then the rest, the
-    verdict and the label last.
+    verdict and the label last. The statistic `by` which rows are sorted is always among them,
+    unless `stats` names others.
     """
     fixed = ("address", "stage", "contrast")
     first = {name: rank for rank, name in enumerate(IN_ORDER)}
@@ -99,7 +102,7 @@ def stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str
     shown = [
         name
         for name, stat in names.items()
-        if (stat in stats if stats else not few or stat in IN_TABLES)
+        if (stat in stats if stats else not few or stat in IN_TABLES or stat == by)
     ]
     return [
         *fixed,

@@ -109,6 +109,16 @@ def rank(
     return RankedLines(kept, names, frozenset(groups))
 
 
+def why_none(run: Run, ranked: RankedLines, stage: str | None, in_spaces: bool) -> str:
+    """Why no feature is listed, of a stage or of some spaces if they are chosen."""
+    if ranked.height:
+        return (
+            f"No difference is significant in run {run.id}: 'significant' is 1 in none of the rows "
+            "that the options select."
+        )
+    return run.why("features", stage, "in these spaces" if in_spaces else "")
+
+
 def check_stats(
     run: Run, stage: str | None, where: Mapping[str, Sequence[Any]], stats: Sequence[str]
 ) -> None:

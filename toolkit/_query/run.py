@@ -193,14 +193,16 @@ class Run:
 
         if rows := self.texts([name]):
             return rows[0]
-        known = [
-            id
-            for batch in self.batches("samples", ("sample",))
-            for id in batch["sample"].to_pylist()
-        ]
+        known = sorted(
+            {
+                id
+                for batch in self.batches("samples", ("sample",))
+                for id in batch["sample"].to_pylist()
+            }
+        )
         raise BadInput(
             f"Run {self.id} has no sample '{name}'.{nearest(name, known)} "
-            f"It has {len(known):,}, such as {listing(sorted(known), 3)}."
+            f"It has {len(known):,}, such as {listing(known, 3)}."
         )
 
     def why(self, table: str, stage: str | None = None, where: str = "") -> str:

@@ -139,7 +139,6 @@ class Explorer:
             "path": path,
             "download_query": download_query,
             "runs": states,
-            "q": request.query_params.get("q"),
         }
         return HTMLResponse(page.html(**common), status)
 

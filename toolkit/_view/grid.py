@@ -19,8 +19,6 @@ PART_ROWS = 20_000
 """Rows of a file that are written at a time."""
 MAX_ROWS = 100
 """The most rows of a table that a page shows; the download has all rows of the grid."""
-PART_ROWS = 20_000
-"""Rows of a file that are written at a time."""
 
 WORDY = frozenset(
     {"text", "reason", "reply", "label", "verdict", "note", "needs", "first", "second"}

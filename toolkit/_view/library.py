@@ -143,9 +143,9 @@ class Library:
         chosen = ranked.significant() if significant else ranked
         lines = chosen.rows(0, PAGE_ROWS)
         names = tuple(tuple(line.values()) for line in lines)
-        key = ("features", run.id, len(run.steps), stage, ranked.compared, names)
+        key = ("features", run.id, len(run.steps), stage, by, ranked.compared, names)
         table: pl.DataFrame = self.answers.get(
-            key, lambda: answers.features_of(run, ranked, lines, stage), _bytes
+            key, lambda: answers.features_of(run, ranked, lines, stage, by), _bytes
         )
         return table
 

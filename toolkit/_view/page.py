@@ -61,6 +61,8 @@ def environment() -> Environment:
     """The templates. They escape everything except the charts that this package draws."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+    from toolkit._report.page import notes
+
     jinja = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -69,7 +71,7 @@ def environment() -> Environment:
         finalize=plain,
         loader=FunctionLoader(resource),
     )
-    jinja.filters.update(shown=shown, token=token)
+    jinja.filters.update(shown=shown, token=token, notes=notes)
     jinja.globals["static"] = static_folder()
     return jinja
 

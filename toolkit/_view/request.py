@@ -12,6 +12,7 @@ from toolkit.errors import BadInput, nearest
 MAX_LENGTH = 500
 """The most characters of a value in an address."""
 MAX_NUMBER = 1_000_000_000
+"""The largest whole number in an address."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Query:
         return value
 
     def integer(self, name: str) -> int | None:
-        """A whole number of 0 or more, or None if it is missing."""
+        """A whole number from 0 to `MAX_NUMBER`, or None if it is missing."""
         value = self.text(name)
         if value is None:
             return None
-        if not (value.isascii() and value.isdigit()) or int(value[:11]) > MAX_NUMBER:
-            raise BadInput(f"{name}={value[:20]}: write a whole number of 0 or more.")
+        if not (value.isascii() and value.isdigit()) or int(value) > MAX_NUMBER:
+            raise BadInput(f"{name}={value[:20]}: write a whole number from 0 to {MAX_NUMBER:,}.")
         return int(value)
 
     def number(self, name: str) -> float | None:

@@ -24,6 +24,8 @@ def serve(
     """
     import uvicorn
 
+    if not host:  # a socket would take it as every address of this machine
+        raise BadInput("--host is empty. Name an address of this machine, such as 127.0.0.1.")
     if token is not None and (
         len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isalnum()
     ):

@@ -134,7 +134,7 @@ def shown(examples: Mapping[tuple[str, int], Sequence[FiringExample]], rows: Seq
     folded = "".join(parts[OPEN:])
     if folded:
         count = len(parts) - OPEN
-        folded = f"<details><summary>{counted(count, 'feature')} more</summary>{folded}</details>"
+        folded = f"<details><summary>{counted(count, 'more feature')}</summary>{folded}</details>"
     texts = "".join(parts[:OPEN]) + folded + _elsewhere(len(rows) - len(parts))
     return f'{STYLE}<div class="patch-texts">{texts}</div>' if parts else ""
 

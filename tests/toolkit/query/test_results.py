@@ -123,6 +123,16 @@ def test_search_looks_at_labels_words_tokens_and_addresses_of_all_runs(tmp_path:
     assert store.run("full").verdicts()["verdict"].to_list() == ["causal"]
 
 
+def test_a_number_of_rows_below_zero_and_a_position_past_the_end_are_refused(store) -> None:
+    run = store.run("full-1")
+    for ask in (run.features, lambda k: run.top("2/5", k), lambda k: run.search("2/5", k)):
+        with pytest.raises(BadInput, match="k=-1: the number of rows must be 0 or more"):
+            ask(k=-1)
+    for position in (-1, 3):
+        with pytest.raises(BadInput, match="has 3 tokens: write position=0 to 2"):
+            run.sample("a1").active(position)
+
+
 def test_a_run_shows_its_state_and_tables(store) -> None:
     shown = store.run("full")._repr_html_()
     assert "full-1" in shown

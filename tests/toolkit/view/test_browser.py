@@ -136,7 +136,7 @@ def test_features_that_are_not_ranked_yet_come_after_their_page(
     page = open_path(f"{RUN}/features")
     page.locator("#grid-features ~ .scroll td a", has_text="2/7").wait_for()
     without = open_path(f"{RUN}/features", script=False)
-    without.get_by_role("link", name="They are being ranked").click()
+    without.get_by_role("link", name="The ranking").click()
     without.wait_for_url("**/ranking")
     assert without.locator("#grid-features ~ .scroll td a", has_text="2/7").count() == 1
 
@@ -184,6 +184,35 @@ def test_a_token_shows_its_features_without_a_new_page(open_path: Open, by_key: 
     assert "space=s1" in page.url
 
 
+def test_skipping_to_the_content_does_not_load_a_sample_again(open_path: Open) -> None:
+    page = open_path(f"{RUN}/sample?sample=a1")
+    page.evaluate("window.same = true")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**#main")
+    page.locator("main:focus").wait_for()
+    page.locator("#tokens a").nth(4).click()
+    page.locator("#active", has_text="At token 4").wait_for()
+    assert page.evaluate("window.same")
+    page.go_back()
+    page.locator("#active", has_text="At all tokens").wait_for()
+
+
+def test_the_token_that_was_chosen_last_is_shown(open_path: Open) -> None:
+    page = open_path(f"{RUN}/sample?sample=a1")
+    held: list[Any] = []
+    page.route("**/sample?*position=1&part=1", lambda route: held.append(route))
+    page.locator("#tokens a").nth(1).click()
+    page.locator("#tokens a").nth(4).click()
+    page.locator("#active", has_text="At token 4").wait_for()
+    with page.expect_response("**position=1&part=1"):
+        held[0].continue_()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert "At token 4" in page.locator("#active").inner_text()
+    assert "position=4" in page.url
+
+
 def test_a_part_of_a_volcano_is_dragged_out(open_path: Open) -> None:
     page = open_path(ADDRESSES["/run/{name}/comparison"])
     box = page.locator("#volcano svg").bounding_box()
@@ -195,6 +224,10 @@ def test_a_part_of_a_volcano_is_dragged_out(open_path: Open) -> None:
     rows = page.locator("#grid-features ~ .scroll tbody tr")
     assert rows.count() == 1
     assert "2/5" in rows.first.inner_text()
+    page.go_back(wait_until="load")
+    assert rows.count() == 3
+    bounds = page.locator("#bounds input[inputmode]")
+    assert [bound.input_value() for bound in bounds.all()] == ["", "", "", ""]
 
 
 def test_a_table_is_sorted_by_its_heading(open_path: Open) -> None:

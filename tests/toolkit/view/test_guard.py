@@ -183,6 +183,7 @@ def test_a_bad_token_or_a_taken_port_is_refused_in_words(
     port = str(taken.getsockname()[1])
     for args, message in (
         (["--token", "short"], "give at least 16 letters"),
+        (["--host", ""], "--host is empty"),
         (["--port", port], "cannot listen at"),
     ):
         with pytest.raises(SystemExit) as done:

@@ -297,6 +297,49 @@ def test_every_link_leads_to_a_page(get: Get) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (f"{RUN}/samples?offset=999", "Fewer than 1,000 rows: leave offset out of the address."),
+        (f"{RUN}/games?offset=999", "Fewer than 1,000 rows: leave offset out of the address."),
+        (f"{RUN}/features?stage=play", "stage 'play' does not write it"),
+        (f"{RUN}/features?layer=9", "has no rows in these spaces"),
+        ("/search?q=Bet $10", "No feature has 'Bet $10' in its address, label, words or promoted"),
+    ],
+)
+def test_an_empty_list_says_why(get: Get, path: str, why: str) -> None:
+    answer = get(path.replace(" ", "%20"))
+    assert answer.status == 200
+    assert why in html.unescape(answer.text)
+
+
+def test_features_show_the_statistic_that_sorts_them(get: Get) -> None:
+    assert ">density" not in get(f"{RUN}/features").text
+    page = get(f"{RUN}/features?by=density").text
+    assert "Features by density" in page
+    assert re.search(r'<input name="by"[^>]* value="density">', page)
+    assert ">density" in page
+
+
+def test_every_bound_of_a_volcano_can_be_seen_and_changed(get: Get) -> None:
+    page = get(f"{RUN}/comparison?comparison=c1&low=0&q=0.05&q_low=0.001").text
+    form = page[page.index('id="bounds"') :]
+    shown = dict(
+        re.findall(r'<input name="(\w+)" inputmode="decimal" size="8" value="([^"]*)"', form)
+    )
+    assert shown == {"low": "0.0", "high": "", "q_low": "0.001", "q": "0.05"}
+
+
+def test_the_search_box_has_what_was_searched_for_and_no_bound(get: Get) -> None:
+    for path, value in (
+        ("/search?q=money", "money"),
+        (f"{RUN}/comparison?comparison=c1&q=0.05", ""),
+    ):
+        box = re.search(r'<input id="q"[^>]*', get(path).text)
+        assert box is not None
+        assert f'value="{value}"' in box[0]
+
+
 def test_odd_names_of_samples_are_reached(get: Get) -> None:
     answer = get(f"{RUN}/sample?sample={quote('a/3?x=1&y', safe='')}")
     assert "odd name" in answer.text
@@ -410,6 +453,8 @@ def test_the_report_is_an_origin_of_its_own(get: Get) -> None:
         (f"{RUN}/features?layer=77", "no space at layer 77"),
         (f"{RUN}/features?stage=x' OR 1=1", "has no stage"),
         (f"{RUN}/features?by=nix", "has the statistic"),
+        (f"{RUN}/samples?offset={'0' * 11}{'9' * 40}", "a whole number from 0 to 1,000,000,000"),
+        (f"{RUN}/games?outcome=nix", "No game of run full-1 ended in 'nix'. Outcomes: "),
         (f"{RUN}/game?game=g1' OR '1'='1", "has no game"),
         (f"{RUN}/comparison?comparison=c1' OR 1=1", "has no comparison"),
         (f"{RUN}/comparison?comparison=c1&low=nan", "write a number"),

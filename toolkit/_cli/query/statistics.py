@@ -10,7 +10,7 @@ import click
 from toolkit._cli._text import MAX_NUMBER
 from toolkit._cli.query.answers import Answer, QueryOptions, answered, of_spaces, open_run
 from toolkit._query.feature_rows import PLACE, pivoted, stat_heads
-from toolkit._query.ranking import check_stats, rank
+from toolkit._query.ranking import check_stats, rank, why_none
 from toolkit._query.run import Run, first_rows, listing, sorted_by
 
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
@@ -55,20 +55,12 @@ def features(
     where = {} if spaces is None else {"space": spaces}
     ranked = rank(run, stage, where, by)
     check_stats(run, stage, where, stats)
-    if not ranked.height:
-        return Answer(
-            ("address", "stage"),
-            [],
-            0,
-            run.why("features", stage, "in these spaces" if spaces is not None else ""),
-        )
     chosen = ranked.significant() if significant else ranked
+    why = "" if chosen.height else why_none(run, ranked, stage, spaces is not None)
+    if not ranked.height:
+        return Answer(("address", "stage"), [], 0, why)
     rows = pivoted(run, ranked.compared, chosen.rows(0, options.k), stage)
-    heads = stat_heads(rows, stats, options.form)
-    why = (
-        f"No difference is significant in run {run.id}: 'significant' is 1 in none of the rows "
-        "that the options select."
-    )
+    heads = stat_heads(rows, stats, options.form, by)
     return Answer(heads, rows, chosen.height, why, shared=("stage", "contrast"))
 
 

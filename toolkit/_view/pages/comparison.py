@@ -96,4 +96,5 @@ def _drawn(
     links, caption = {"address": feature_link(run.id)}, "Features within these bounds"
     grid = Grid("features", caption, shown, links, parts=parts, height=frame.height)
     named = min(drawn, charts.NAMED_POINTS)
-    return {"volcano": volcano, "drawn": drawn, "named": named}, grid
+    facts = {"volcano": volcano, "tested": tested.rows.height, "drawn": drawn, "named": named}
+    return facts, grid

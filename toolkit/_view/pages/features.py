@@ -9,7 +9,7 @@ from toolkit._view.grid import Grid
 from toolkit._view.library import Library
 from toolkit._view.page import Page
 from toolkit._view.pages.links import feature_link, run_href
-from toolkit._view.pages.run_facts import comparisons_of, has_many_statistics, why_empty
+from toolkit._view.pages.run_facts import comparisons_of, has_many_statistics
 from toolkit._view.request import Query
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def features(library: Library, query: Query, name: str) -> Page:
     from toolkit.features.addresses import layer_of
 
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
-    chosen = {"layer": layer, "stage": stage, "significant": significant}
+    chosen = {"layer": layer, "stage": stage, "by": by, "significant": significant}
     facts = {
         "layers": layers,
         "stages": sorted(opened.stages("features")),
@@ -59,6 +59,8 @@ def ranking(library: Library, query: Query, name: str) -> Page:
 def _ranked_features(library: Library, run: Run, query: Query) -> Grid:
     layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
     significant = query.flag("significant")
+    from toolkit._query.ranking import why_none
+
     frame = library.features(run, layer, stage, by, significant)
     ranked = library.ranked(run, layer, stage, by)
     lines = ranked.significant() if significant else ranked
@@ -68,6 +70,7 @@ def _ranked_features(library: Library, run: Run, query: Query) -> Grid:
 
         return ranked_parts(run, ranked, lines, stage)
 
-    links, why = {"address": feature_link(run.id)}, why_empty(run, "features", frame)
-    caption = "Features, most certain first"
+    links = {"address": feature_link(run.id)}
+    why = "" if lines.height else why_none(run, ranked, stage, layer is not None)
+    caption = f"Features by {by}" if by else "Features, most certain first"
     return Grid("features", caption, frame, links, why, parts, lines.height)

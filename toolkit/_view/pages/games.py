@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from toolkit._query import answers
 from toolkit._view.grid import Grid
 from toolkit._view.library import PAGE_ROWS, Library
 from toolkit._view.page import Page
 from toolkit._view.pages.links import run_href
-from toolkit._view.pages.run_facts import why_empty
+from toolkit._view.pages.run_facts import past_the_end, why_empty
 from toolkit._view.request import Query, href
-from toolkit.errors import BadInput
-
-if TYPE_CHECKING:
-    pass
+from toolkit.errors import BadInput, choices
 
 
 def games(library: Library, query: Query, name: str) -> Page:
@@ -27,10 +22,14 @@ def games(library: Library, query: Query, name: str) -> Page:
     rows = pl.DataFrame(opened.read_stages("games", None, None, columns)).select(columns)
     outcomes = rows["outcome"].unique().sort().to_list()
     if outcome is not None:
+        if outcome not in outcomes:
+            raise BadInput(
+                f"No game of run {name} ended in '{outcome}'. Outcomes: {choices(outcomes)}."
+            )
         rows = rows.filter(pl.col("outcome") == outcome)
     links = {"game": lambda row: run_href(name, "game", game=row["game"])}
     shown, after = rows.slice(offset, PAGE_ROWS), offset + PAGE_ROWS
-    why = why_empty(opened, "games", rows)
+    why = past_the_end(offset) or why_empty(opened, "games", rows)
     grid = Grid("games", "Games", shown, links, why, lambda: iter([rows]))
     more = href(f"/run/{name}/games", outcome=outcome, offset=after)
     facts = {

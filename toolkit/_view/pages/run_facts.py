@@ -48,3 +48,8 @@ def why_empty(run: Run, table: str, frame: pl.DataFrame) -> str:
     not asked.
     """
     return "" if frame.height else run.why(table)
+
+
+def past_the_end(offset: int) -> str:
+    """Why a list has no rows from `offset` on, if it does not begin at its first."""
+    return f"Fewer than {offset + 1:,} rows: leave offset out of the address." if offset else ""

@@ -11,9 +11,8 @@ from toolkit._view.grid import MAX_ROWS, Grid
 from toolkit._view.library import PAGE_ROWS, Library
 from toolkit._view.page import Page, shade, token
 from toolkit._view.pages.links import feature_link, run_href, sample_link
-from toolkit._view.pages.run_facts import why_empty
+from toolkit._view.pages.run_facts import past_the_end, why_empty
 from toolkit._view.request import Query, href
-from toolkit.errors import BadInput
 from toolkit.figures import escaped
 
 if TYPE_CHECKING:
@@ -52,7 +51,8 @@ def samples(library: Library, query: Query, name: str) -> Page:
                 yield batch.select("sample", "unit", tokens, "text").rename({"pieces": "tokens"})
 
     links = {"sample": sample_link(name)}
-    shown, why = frame.head(PAGE_ROWS), why_empty(opened, "samples", frame)
+    shown = frame.head(PAGE_ROWS)
+    why = past_the_end(offset) or why_empty(opened, "samples", frame)
     grid = Grid("samples", "Samples", shown, links, why, parts)
     more = href(f"/run/{name}/samples", offset=offset + PAGE_ROWS)
     facts = {"offset": offset, "more": more if frame.height > PAGE_ROWS else None}
@@ -65,11 +65,7 @@ def sample(library: Library, query: Query, name: str) -> Page:
     text = run.sample(query.required("sample"))
     position, space = query.integer("position"), query.text("space")
     pieces: list[str] = text["pieces"]
-    if position is not None and position >= len(pieces):
-        raise BadInput(
-            f"Sample '{text['sample']}' has {len(pieces)} tokens: write position=0 to "
-            f"{len(pieces) - 1}."
-        )
+    answers.check_position(text["sample"], pieces, position)
     if space is not None:
         run.view.check_space(space)
     start = (position or 0) // BLOCK * BLOCK

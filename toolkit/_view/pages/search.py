@@ -55,6 +55,8 @@ def search(library: Library, query: Query) -> Page:
         "run": lambda row: run_href(row["run"]),
         "address": lambda row: run_href(row["run"], "feature", address=row["address"]),
     }
-    why = f"No run, feature or sample contains '{text}'." if text else ""
+    why = (
+        f"No feature has '{text}' in its address, label, words or promoted tokens." if text else ""
+    )
     grid = Grid("hits", f"Features with '{text}'", frame, links, why, parts, height)
     return Page("search.html", "Search", {"sought": text}, [grid])

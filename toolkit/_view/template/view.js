@@ -34,16 +34,23 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// A click on a token of a sample shows its features and changes the address.
+// A click on a token of a sample shows its features and changes the address. Of several clicks, the
+// last one counts, in whatever order the answers come.
+let wanted = null;
+let shown = location.search;
 async function show(address) {
+  wanted = address;
   const part = new URL(address);
   part.searchParams.set("part", "1"); // without the tokens by layer, which stay as they are
   const answer = await fetch(part);
+  const text = await answer.text();
+  if (wanted !== address) return;
   if (!answer.ok) return location.assign(address);
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const page = new DOMParser().parseFromString(text, "text/html");
   for (const id of ["active", "tokens"]) find(`#${id}`).replaceWith(document.adoptNode(page.getElementById(id)));
   makeSortable(find("#active"));
   history.pushState(null, "", address);
+  shown = location.search;
   const here = find("#tokens .here");
   if (here) here.focus({ preventScroll: true });
 }
@@ -61,7 +68,7 @@ if (find("#tokens")) {
     event.preventDefault();
     show(tokenAddress(token.dataset.at, token.closest("tr")?.dataset.space));
   });
-  addEventListener("popstate", () => location.reload());
+  addEventListener("popstate", () => location.search === shown || location.reload());
 }
 
 // A part of a volcano: drag over it, and the form below is sent with its bounds.
