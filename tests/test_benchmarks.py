@@ -144,7 +144,7 @@ def check_bytes(lines: Sequence[str]) -> None:
 def test_scaling_in_small_prints_all_of_it() -> None:
     printed = printed_by("scaling", "--tiny")
     assert "2 workers, steps of 0.1 s: efficiency" in printed
-    assert "40 empty steps:" in printed
+    assert "40 empty steps on 2 workers:" in printed
     assert printed.count("   1000   ") == 2
 
 
