@@ -140,8 +140,8 @@ def test_the_question_and_what_was_found_come_first(tmp_path: Path) -> None:
         "Title good",
         '<h2 id="methods">',
         '<h2 id="limits">',
-        '<h2 id="steps">',
         '<h2 id="provenance">',
+        '<h2 id="steps">',
     ]
     places = [page.index(text) for text in order]
     assert places == sorted(places)

@@ -205,8 +205,8 @@ def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
         ("methods", "Methods"),
         ("limits", "Limits"),
         ("troubles", "Warnings and failures"),
-        ("steps", "Steps"),
         ("provenance", "Provenance"),
+        ("steps", "Steps"),
     ]
     return [*((f"section-{section.name}", section.title) for section in sections), *standard]
 
