@@ -18,12 +18,14 @@ import polars as pl
 import pytest
 
 from tests.toolkit.view.conftest import Get, asked
-from tests.toolkit.view.seen import EVIL
+from tests.toolkit.view.seen import EVIL, SAMPLES, commit
 from toolkit._view import app, charts, grid
 from toolkit._view.app import PAGES, make_app
 from toolkit._view.library import Library
 from toolkit._view.pages import feature, games, sample
-from toolkit_store import database
+from toolkit._view.pages.sample import samples
+from toolkit._view.request import Query
+from toolkit_store import database, open_store
 
 RUN = "/run/full-1"
 ADDRESSES = {
@@ -63,7 +65,13 @@ SAYS = {
     "/run/{name}/sample": ["balance", "thin", "sparse", "2/5", "Attention", "gradient"],
     "/run/{name}/games": ["g1", "voluntary_stop", "fixed"],
     "/run/{name}/game": ["Round 1", "Bet $10", "120", "voluntary_stop"],
-    "/run/{name}/comparison": ["lost vs won", "2/7", "3 features are drawn", "Volcano"],
+    "/run/{name}/comparison": [
+        "lost vs won",
+        "2/7",
+        "3 features are drawn",
+        "Volcano",
+        "over 3 features",
+    ],
     "/run/{name}/tested": ["2/7", "3 features are drawn", "Volcano"],
 }
 
@@ -485,3 +493,15 @@ def test_a_failure_is_a_page_too(get: Get, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Library, "states", broken)
     with pytest.raises(RuntimeError):  # the server prints it; the answer was sent before
         get("/")
+
+
+def test_a_sample_that_several_stages_wrote_is_listed_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path, create=True)
+    with store.writer():
+        commit(store, "k1", "prompts", "twice-1", {"samples": SAMPLES})
+        commit(store, "k2", "more", "twice-1", {"samples": SAMPLES[:2]})
+        store.record_run(run="twice-1", name="twice", state="done", steps=["k1", "k2"])
+    (grid,) = samples(Library(tmp_path), Query({}), "twice-1").grids
+    assert grid.frame["sample"].to_list() == ["a1", "a2", "a/3?x=1&y"]
+    assert grid.parts is not None
+    assert pl.concat(list(grid.parts()))["sample"].to_list() == ["a1", "a2", "a/3?x=1&y"]

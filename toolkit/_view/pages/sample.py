@@ -25,7 +25,7 @@ BLOCK = 400
 
 
 def samples(library: Library, query: Query, name: str) -> Page:
-    """The samples of a run, a hundred at a time; a download has all of them."""
+    """The samples of a run, each once, a hundred at a time; a download has all of them."""
     import polars as pl
 
     from toolkit_store.filters import among
@@ -35,7 +35,8 @@ def samples(library: Library, query: Query, name: str) -> Page:
     columns = ("sample", "unit", "pieces", "text")
     tokens = pl.col("pieces").list.len()
     # Only the texts of the page are read: those before it would take longer.
-    names = opened.view.lazy("samples").select("sample").slice(offset, PAGE_ROWS + 1).collect()
+    all_names = opened.view.lazy("samples").select("sample").unique(maintain_order=True)
+    names = all_names.slice(offset, PAGE_ROWS + 1).collect()
     rows = opened.rows.samples(names["sample"].to_list(), columns).unique("sample", keep="first")
     frame = names.join(
         rows.select("sample", "unit", tokens=tokens, text=pl.col("text").str.slice(0, 120)),
@@ -46,9 +47,13 @@ def samples(library: Library, query: Query, name: str) -> Page:
 
     def parts() -> Iterator[pl.DataFrame]:
         yield frame.clear()  # the columns, also of a table without rows
+        seen: set[str] = set()
         for where in among("step", opened.rows.writers("samples")):
             for batch in opened.rows.find_in_batches("samples", where, columns):
-                yield batch.select("sample", "unit", tokens, "text").rename({"pieces": "tokens"})
+                fresh = batch.unique("sample", keep="first", maintain_order=True)
+                fresh = fresh.filter([sample not in seen for sample in fresh["sample"]])
+                seen.update(fresh["sample"])
+                yield fresh.select("sample", "unit", tokens, "text").rename({"pieces": "tokens"})
 
     links = {"sample": sample_link(name)}
     shown = frame.head(PAGE_ROWS)
