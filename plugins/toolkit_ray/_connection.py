@@ -120,7 +120,8 @@ def _check_address(address: str) -> None:
     """Refuse an address at which nothing answers: Ray would try for a quarter of an hour."""
     if "://" in address:
         raise ValueError(
-            "RAY_ADDRESS is that of a Ray Client server; name the head's own port, as HOST:6379"
+            "RAY_ADDRESS holds '://', as that of a Ray Client server does, which runs do not use; "
+            "name the head's own port, such as HOST:6379"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
@@ -135,9 +136,9 @@ def without_addresses(text: str) -> str:
     """A text of Ray's in one line, without the addresses of nodes, which must not be recorded."""
     text = " ".join(text.split())
     address = os.environ.get("RAY_ADDRESS", "")
-    for known in (address, address.rpartition(":")[0]):
-        if len(known) > 1:
-            text = text.replace(known, "RAY_ADDRESS")
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        text = text.replace(address, "RAY_ADDRESS").replace(host, "RAY_ADDRESS")
     return ADDRESS.sub("ADDRESS", text).rstrip(".")
 
 

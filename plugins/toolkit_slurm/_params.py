@@ -58,7 +58,9 @@ def _seconds(time: str) -> int:
     if dash:  # days-hours, days-hours:minutes, days-hours:minutes:seconds
         hours, minutes, seconds = (*numbers, 0, 0)[:3]
         return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
-    hours, minutes, seconds = ((0, *numbers, 0), (0, *numbers), tuple(numbers))[len(numbers) - 1]
+    if len(numbers) < 3:  # minutes, minutes:seconds
+        numbers = [0, *numbers]
+    hours, minutes, seconds = (*numbers, 0)[:3]
     return (hours * 60 + minutes) * 60 + seconds
 
 

@@ -1,5 +1,5 @@
 """The C library's heap. LanceDB frees what it used for a commit in small pieces, and glibc keeps
-them: in a run of 10,000 steps a third of the memory that the process seems to gain is free.
+them, so that the memory of a long run grows although it is not used.
 """
 
 from __future__ import annotations

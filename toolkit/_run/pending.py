@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit.executors.protocol import Done
 
 TOGETHER = 64
-"""With so many, steps no longer wait for others; at a URI they still wait for its interval."""
+"""So many finished steps are committed without waiting for more, at a URI after its interval."""
 URI_SECONDS = 2.0
 """Seconds from one commit to the next at a URI."""
 WRITE_SHARE = 4.0

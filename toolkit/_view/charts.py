@@ -22,7 +22,7 @@ MAX_POINTS = 4_000
 LETTERS, LETTER = 44, 6.6
 """The most letters of a name beside a chart, and the width of one."""
 RADIUS = 3.2
-_DOT = "a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0"
+_DOT = f"a{RADIUS} {RADIUS} 0 1 0 {2 * RADIUS} 0a{RADIUS} {RADIUS} 0 1 0-{2 * RADIUS} 0"
 """A dot of this radius as a part of a path, from its left end."""
 NAMED_POINTS = 400
 """The most points of a volcano that show a name on hover. The others are one shape of each colour,

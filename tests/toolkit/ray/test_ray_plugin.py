@@ -122,6 +122,13 @@ def test_no_address_stays_in_a_text(monkeypatch, text):
     assert _connection.without_addresses("version 2.60.0 took 1:30.") == "version 2.60.0 took 1:30"
 
 
+@pytest.mark.parametrize("word", ["auto", "local", ""])
+def test_a_word_in_place_of_an_address_stays_in_texts(monkeypatch, word):
+    monkeypatch.setenv("RAY_ADDRESS", word)
+    assert _connection.without_addresses("automatic local mode") == "automatic local mode"
+    assert _connection.is_local() is (word != "auto")
+
+
 def test_an_address_at_which_nothing_answers_is_refused_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -96,5 +96,5 @@ def _drawn(
     links, caption = {"address": feature_link(run.id)}, "Features within these bounds"
     grid = Grid("features", caption, shown, links, parts=parts, height=frame.height)
     named = min(drawn, charts.NAMED_POINTS)
-    facts = {"volcano": volcano, "tested": tested.rows.height, "drawn": drawn, "named": named}
-    return facts, grid
+    counts = {"tested": tested.rows.height, "drawn": drawn, "named": named}
+    return {"volcano": volcano, **counts}, grid

@@ -22,11 +22,11 @@ def features(library: Library, query: Query, name: str) -> Page:
     """The features of a run, ranked as on the command line; of a large run that is not ranked yet,
     they are loaded later.
     """
+    from toolkit.features.addresses import layer_of
+
     opened = library.run(name)
     layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
     significant = query.flag("significant")
-    from toolkit.features.addresses import layer_of
-
     layers = sorted({number for row in opened.spaces if (number := layer_of(row)) is not None})
     chosen = {"layer": layer, "stage": stage, "by": by, "significant": significant}
     facts = {
@@ -57,10 +57,10 @@ def ranking(library: Library, query: Query, name: str) -> Page:
 
 
 def _ranked_features(library: Library, run: Run, query: Query) -> Grid:
-    layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
-    significant = query.flag("significant")
     from toolkit._query.ranking import why_none
 
+    layer, stage, by = query.integer("layer"), query.text("stage"), query.text("by")
+    significant = query.flag("significant")
     frame = library.features(run, layer, stage, by, significant)
     ranked = library.ranked(run, layer, stage, by)
     lines = ranked.significant() if significant else ranked

@@ -16,7 +16,8 @@ MANY_STATISTICS = 200_000
 """Pages about the features of a run with more statistics than this load them later."""
 
 
-def tables_of(run: Run) -> Any:
+def tables_of(run: Run) -> pl.DataFrame:
+    """The tables that a run has written, and the rows in each."""
     counts: dict[str, int] = {}
     for step in run.steps:
         for table, rows in step.tables.items():
@@ -31,6 +32,7 @@ def has_many_statistics(run: Run) -> bool:
 
 
 def comparisons_of(run: Run) -> list[dict[str, Any]]:
+    """The comparisons of a run, each with its groups in words and the address of its page."""
     columns = ("comparison", "part", "effect", "groups", "half", "alpha")
     rows = run.read_stages("comparisons", None, None, columns).to_pylist()
     return [
